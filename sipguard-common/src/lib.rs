@@ -1,2 +1,13 @@
-//! x
+//! What the kernel side and the user side of sipguard share: the SIP framer, the [`Reason`] vocabulary and the
+//! layout of every map ([`abi`]).
+//!
+//! Pure code: no clock, no I/O, no allocation, no `unsafe`, no eBPF library. Time and bytes come in as arguments, so the
+//! same functions run in the XDP program, in the tests, under the fuzzer and in offline replay.
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod framer;
+mod reason;
+
+pub use reason::{Class, Reason};

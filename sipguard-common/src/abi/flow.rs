@@ -1,0 +1,66 @@
+//! The guarded TCP connections.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::framer::Stream;
+
+/// Segments remembered for the comparison of retransmissions.
+pub const FLOW_SEGMENTS: usize = 4;
+
+/// The 4-tuple as the PBX sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// Address of the device or trunk, IPv4 mapped.
+    pub remote: [u8; 16],
+    /// Address of the PBX, IPv4 mapped.
+    pub local: [u8; 16],
+    /// Port of the device or trunk, network order.
+    pub remote_port: [u8; 2],
+    /// Port of the PBX, network order.
+    pub local_port: [u8; 2],
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow_flags {
+    /// The remote end has sent its FIN, or a RST that the kernel accepts.
+    pub const CLOSING: u32 = 1;
+    /// The stream was malformed and the action is `drop`: everything that follows is dropped for [`super::Flow::reason`].
+    pub const CUT: u32 = 2;
+}
+
+/// A validated segment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Segment {
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Its length in bytes; 0 marks an empty record.
+    pub len: u32,
+    /// Keyed hash of its bytes.
+    pub hash: u64,
+}
+
+/// One direction (remote to PBX) of one connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flow {
+    /// Sequence number of the next byte to validate.
+    pub next: u32,
+    /// [`flow_flags`].
+    pub flags: u32,
+    /// [`crate::Reason::number`] of a cut flow.
+    pub reason: u32,
+    /// Where the next record goes in `segments`, modulo [`FLOW_SEGMENTS`].
+    pub segment_at: u32,
+    /// The segments validated last.
+    pub segments: [Segment; FLOW_SEGMENTS],
+    /// The framer's state after the byte before `next`.
+    pub stream: Stream,
+    /// First segment (`CLOCK_BOOTTIME`, nanoseconds).
+    pub first_ns: u64,
+    /// Last segment (`CLOCK_BOOTTIME`, nanoseconds).
+    pub last_ns: u64,
+    /// Validated payload bytes.
+    pub bytes: u64,
+}

@@ -1,0 +1,89 @@
+//! The border between kernel and userspace: names, keys and values of every map.
+//!
+//! Keys are byte arrays in network order; integers in values are the machine's own. No padding, `bool` or `Option` crosses
+//! the border. Whoever changes a layout here raises [`ABI_VERSION`].
+
+mod flow;
+mod policy;
+mod report;
+mod settings;
+
+pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
+pub use policy::{Block, PERMANENT, PrefixData, PrefixKey};
+pub use report::{
+    Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES, counter_index,
+};
+pub use settings::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_WORDS, Settings, port_bit};
+
+/// Layout version of everything pinned. A binary refuses pins of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
+pub mod names {
+    /// `Array<u32>`, one entry: the [`super::ABI_VERSION`] of the pins.
+    pub const ABI: &str = "ABI";
+    /// `Array<Settings>`, one entry.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// `Array<u64>`: a bitmap of the guarded ports.
+    pub const PORTS: &str = "PORTS";
+    /// `HashMap<[u8; 16], Block>`: blocked hosts.
+    pub const BLOCK_HOSTS: &str = "BLOCK_HOSTS";
+    /// `LpmTrie<[u8; 16], Block>`: blocked prefixes.
+    pub const BLOCK_PREFIXES: &str = "BLOCK_PREFIXES";
+    /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
+    pub const FLOWS: &str = "FLOWS";
+    /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `PerCpuArray<Counter>`, indexed by [`super::counter_index`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `LruHashMap<OffenderKey, Offender>`: who sent what was malformed.
+    pub const OFFENDERS: &str = "OFFENDERS";
+    /// `Array<Iface>`: the attached interfaces by slot.
+    pub const IFACES: &str = "IFACES";
+    /// Per-CPU work space of the framer. Nobody else reads it.
+    pub const SCRATCH: &str = "SCRATCH";
+    /// The XDP program.
+    pub const PROGRAM: &str = "sipguard";
+
+    /// Every map that is pinned.
+    pub const MAPS: &[&str] = &[
+        ABI,
+        SETTINGS,
+        PORTS,
+        BLOCK_HOSTS,
+        BLOCK_PREFIXES,
+        FLOWS,
+        HANDSHAKES,
+        COUNTERS,
+        OFFENDERS,
+        IFACES,
+        SCRATCH,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn layouts_hold_no_surprise() {
+        // A change here is a change of ABI_VERSION.
+        assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
+        assert_eq!(size_of::<Flow>(), 208);
+        assert_eq!(size_of::<Block>(), 32);
+        assert_eq!(size_of::<Counter>(), 16);
+        assert_eq!(size_of::<OffenderKey>(), 20);
+        assert_eq!(size_of::<Offender>(), 96);
+        assert_eq!(size_of::<Iface>(), 48);
+        assert_eq!(size_of::<Settings>(), 64);
+    }
+
+    #[test]
+    fn names_fit_the_kernel() {
+        for name in names::MAPS.iter().chain([&names::PROGRAM]) {
+            assert!(name.len() <= 15, "{name}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Who is blocked.
+
+use bytemuck::{Pod, Zeroable};
+
+/// [`Block::expires_ns`] of a block without end.
+pub const PERMANENT: u64 = u64::MAX;
+
+/// A key of the prefix trie: 16 address bytes, IPv4 mapped (`::ffff:a.b.c.d`).
+pub type PrefixData = [u8; 16];
+
+/// A blocked prefix as userspace speaks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PrefixKey {
+    /// Network address, IPv4 mapped, host bits zero.
+    pub address: PrefixData,
+    /// Prefix length in bits of the mapped address: 96 to 128 for IPv4, 0 to 128 for IPv6.
+    pub bits: u32,
+}
+
+/// A block of a host or a prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Block {
+    /// End of the block (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`]. The kernel side honours it by itself.
+    pub expires_ns: u64,
+    /// When it was set (`CLOCK_BOOTTIME`, nanoseconds).
+    pub created_ns: u64,
+    /// Packets that it stopped.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+impl Block {
+    /// Whether the block holds at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
+    #[must_use]
+    #[inline(always)]
+    pub const fn holds(&self, now_ns: u64) -> bool {
+        now_ns < self.expires_ns
+    }
+}

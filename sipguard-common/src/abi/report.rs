@@ -1,0 +1,77 @@
+//! What the kernel side tells: counters, offenders, interfaces.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Interfaces that can be attached at once.
+pub const IFACE_SLOTS: u32 = 16;
+/// Counters of one interface; [`crate::Reason::COUNT`] may grow to this.
+pub const REASON_SLOTS: u32 = 64;
+/// Bytes kept of an offender's segment.
+pub const SAMPLE_BYTES: usize = 64;
+
+/// Index in `COUNTERS` of an interface's slot and a reason's number.
+#[must_use]
+#[inline(always)]
+pub const fn counter_index(slot: u32, reason: u8) -> u32 {
+    slot * REASON_SLOTS + reason as u32
+}
+
+/// One counter of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// Whose malformed traffic it was: one remote address, port and reason.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct OffenderKey {
+    /// Remote address, IPv4 mapped.
+    pub address: [u8; 16],
+    /// Remote port, network order. Behind a NAT it is what tells one device from its neighbours.
+    pub port: [u8; 2],
+    /// [`crate::Reason::number`].
+    pub reason: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What an offender sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Offender {
+    /// Faulty segments.
+    pub packets: u64,
+    /// First time (`CLOCK_BOOTTIME`, nanoseconds).
+    pub first_ns: u64,
+    /// Last time (`CLOCK_BOOTTIME`, nanoseconds).
+    pub last_ns: u64,
+    /// How many bytes of `sample` are meant.
+    pub sample_len: u32,
+    /// Slot of the interface that it came in by.
+    pub slot: u32,
+    /// The first bytes of the first faulty segment.
+    pub sample: [u8; SAMPLE_BYTES],
+}
+
+/// An attached interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Iface {
+    /// Name when it was attached, NUL padded (`IFNAMSIZ`).
+    pub name: [u8; 16],
+    /// Interface index; 0 marks a free slot.
+    pub ifindex: u32,
+    /// Why native mode could not be had: an `errno`, or 0 when it was not tried or worked.
+    pub native_errno: u32,
+    /// When it was attached (`CLOCK_BOOTTIME`, nanoseconds).
+    pub attached_ns: u64,
+    /// 1 when generic mode was asked for by the operator.
+    pub generic_wanted: u32,
+    /// Zero.
+    pub pad: [u32; 3],
+}

@@ -1,0 +1,43 @@
+//! What the operator sets once for the whole guard.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::framer::Limits;
+
+/// Drop what should be dropped.
+pub const MODE_ENFORCE: u32 = 0;
+/// Count what would be dropped and pass it.
+pub const MODE_MONITOR: u32 = 1;
+
+/// A malformed stream is reset: the segment becomes a RST for the PBX's socket.
+pub const ACTION_RESET: u32 = 0;
+/// A malformed stream is cut: this segment and all that follow are dropped.
+pub const ACTION_DROP: u32 = 1;
+
+/// Words of 64 ports in the bitmap of guarded ports.
+pub const PORT_WORDS: u32 = 65536 / 64;
+
+/// The only entry of the `SETTINGS` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// [`MODE_ENFORCE`] or [`MODE_MONITOR`].
+    pub mode: u32,
+    /// [`ACTION_RESET`] or [`ACTION_DROP`].
+    pub action: u32,
+    /// Until this time (`CLOCK_BOOTTIME`, nanoseconds) the middle of a message on an unknown connection passes.
+    pub grace_until_ns: u64,
+    /// Secret of the retransmission hash, so that nobody can prepare two segments with one hash.
+    pub hash_key: u64,
+    /// Limits of the framer.
+    pub limits: Limits,
+    /// Nothing yet.
+    pub reserved: [u32; 6],
+}
+
+/// Word and bit of a port in the bitmap of guarded ports.
+#[must_use]
+#[inline(always)]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    ((port >> 6) as u32, 1 << (port & 63))
+}

@@ -1,0 +1,79 @@
+//! How a message begins, for connections that are adopted in the middle of their life.
+
+use super::words::{below, equal, first_bytes, fold, gather};
+
+/// Whether the first 24 bytes of a segment (zero padded, as three words) look like the start of a message or like a
+/// keep-alive: CR or LF, `SIP/2.0 `, or a method of at most 12 upper-case letters, a space and a `sip:`, `sips:` or `tel:` URI.
+#[must_use]
+#[inline(always)]
+pub fn plausible_start(head: [u64; 3]) -> bool {
+    let first = head[0] as u8;
+    if first == b'\r' || first == b'\n' || fold(head[0]) == u64::from_le_bytes(*b"sip/2.0 ") {
+        return true;
+    }
+    let mut spaces = 0;
+    let mut letters = 0;
+    for (k, word) in head.iter().enumerate() {
+        spaces |= gather(equal(*word, b' ')) << (8 * k);
+        letters |= gather(below(*word, b'Z' + 1) & !below(*word, b'A')) << (8 * k);
+    }
+    let method = (spaces | 1 << 63).trailing_zeros();
+    let before = (1u64 << method) - 1;
+    if method < 3 || method > 12 || letters & before != before {
+        return false;
+    }
+    // The four bytes after the space, across the words' border.
+    let at = method + 1;
+    let (index, shift) = (at / 8, at % 8 * 8);
+    let (low, high) = if index == 0 { (head[0], head[1]) } else { (head[1], head[2]) };
+    let scheme =
+        fold(first_bytes(low >> shift | if shift == 0 { 0 } else { high << (64 - shift) }, 4)) as u32;
+    scheme == u32::from_le_bytes(*b"sip:")
+        || scheme == u32::from_le_bytes(*b"sips")
+        || scheme == u32::from_le_bytes(*b"tel:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plausible(text: &[u8]) -> bool {
+        let mut bytes = [0; 24];
+        let len = text.len().min(24);
+        bytes[..len].copy_from_slice(&text[..len]);
+        plausible_start([0, 8, 16].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())))
+    }
+
+    #[test]
+    fn starts() {
+        for text in [
+            "INVITE sip:a@b SIP/2.0",
+            "ACK sip:a",
+            "BYE sips:b",
+            "SUBSCRIBE sip:x",
+            "REGISTER SIP:h",
+            "SIP/2.0 200 OK",
+            "\r\n\r\n",
+            "\r",
+            "OPTIONS tel:+1",
+            "sip/2.0 100 T",
+        ] {
+            assert!(plausible(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "Via: SIP/2.0/TCP",
+            "v=0\r\no=- 1",
+            "",
+            "IN",
+            "a=rtpmap:0 PCMU/8000",
+            " sip:",
+            "HELLO WORLD",
+            "GET / HTTP/1.1",
+            "m=audio 4000 RTP/AVP 0",
+            "invite sip:a@b",
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        ] {
+            assert!(!plausible(text.as_bytes()), "{text}");
+        }
+    }
+}

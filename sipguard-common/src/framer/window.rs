@@ -1,0 +1,81 @@
+//! The bytes that the framer sees at a time, and what is carried from one window to the next.
+
+use super::step::Cursor;
+use super::{PHASE_HEADERS, PHASE_START, Stream, line};
+use crate::Reason;
+
+/// Offset in the window where a chunk of payload is put. Before it stands the carry: the unfinished line.
+pub const DATA: u32 = 64;
+/// Most payload bytes in one window.
+pub const CHUNK: u32 = 4096;
+/// Offset where the head of a line is put that began before this window's carry.
+pub(super) const SAVED_HEAD: u32 = 4352;
+/// Size of the bytes behind a [`Window`]. Any offset below 4416 may be read; a power of two, so that one mask bounds it.
+pub const WINDOW: usize = 8192;
+
+/// Access to the window's bytes. Offsets are taken modulo [`WINDOW`]; eight bytes at once, unaligned, little endian.
+pub trait Window {
+    /// The eight bytes at an offset.
+    fn word(&self, at: u32) -> u64;
+    /// Puts eight bytes at an offset.
+    fn set_word(&mut self, at: u32, word: u64);
+
+    /// One byte.
+    #[inline(always)]
+    fn byte(&self, at: u32) -> u8 {
+        self.word(at) as u8
+    }
+}
+
+/// Puts the unfinished line of earlier windows before [`DATA`] and says where the framer goes on. The payload is put at
+/// [`DATA`] afterwards, over what this writes beyond it. `len` is the payload's length, 1 to [`CHUNK`].
+#[inline(always)]
+pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
+    let carried = stream.line_bytes;
+    cursor.end = DATA + len;
+    cursor.block = u32::MAX;
+    cursor.line = DATA.wrapping_sub(carried);
+    cursor.section = DATA.wrapping_sub(stream.section_bytes);
+    if carried == 0 {
+        cursor.pos = DATA;
+    } else if carried <= DATA {
+        for k in 0..8 {
+            window.set_word(DATA - carried + 8 * k, stream.head[k as usize]);
+        }
+        cursor.pos = DATA - carried;
+    } else {
+        for k in 0..8 {
+            window.set_word(SAVED_HEAD + 8 * k, stream.head[k as usize]);
+        }
+        window.set_word(DATA - 16, stream.tail[0]);
+        window.set_word(DATA - 8, stream.tail[1]);
+        // The last byte is looked at again: it may be the CR of a CRLF.
+        cursor.pos = DATA - 1;
+    }
+}
+
+/// Saves the unfinished line at the window's end.
+///
+/// # Errors
+/// [`Reason::BadStartLine`] when an unfinished start line can't become a good one any more.
+#[inline(always)]
+pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor) -> Result<(), Reason> {
+    if stream.phase != PHASE_START && stream.phase != PHASE_HEADERS {
+        stream.line_bytes = 0;
+        stream.section_bytes = 0;
+        return Ok(());
+    }
+    let line_bytes = cursor.end.wrapping_sub(cursor.line);
+    let head_at = cursor.head();
+    if head_at != SAVED_HEAD {
+        for k in 0..8u32 {
+            stream.head[k as usize] = window.word(head_at + 8 * k);
+        }
+    }
+    if line_bytes > DATA {
+        stream.tail = [window.word(cursor.end - 16), window.word(cursor.end - 8)];
+    }
+    stream.line_bytes = line_bytes;
+    stream.section_bytes = cursor.end.wrapping_sub(cursor.section);
+    if stream.phase == PHASE_START { line::hopeful(window, head_at, line_bytes) } else { Ok(()) }
+}
