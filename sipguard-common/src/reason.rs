@@ -94,6 +94,13 @@ impl Reason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Whether the byte stream is malformed.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_malformed(self) -> bool {
+        matches!(self.class(), Class::Malformed)
+    }
+
     /// The counter's index and the number in events.
     #[must_use]
     #[inline(always)]

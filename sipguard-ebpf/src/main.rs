@@ -1,1 +1,82 @@
-fn main(){}
+//! The XDP program. [`inspect`] is the reading order: one packet's way through the rooms, each of which ends it early with a
+//! [`Reason`](sipguard_common::Reason) or hands it on.
+//!
+//! On the host this is an empty program, so that the workspace can be checked as a whole.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod bytes;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod eth;
+#[cfg(target_arch = "bpf")]
+mod flow;
+#[cfg(target_arch = "bpf")]
+mod ip;
+#[cfg(target_arch = "bpf")]
+mod offender;
+#[cfg(target_arch = "bpf")]
+mod policy;
+#[cfg(target_arch = "bpf")]
+mod port;
+#[cfg(target_arch = "bpf")]
+mod reset;
+#[cfg(target_arch = "bpf")]
+mod scratch;
+#[cfg(target_arch = "bpf")]
+mod settings;
+#[cfg(target_arch = "bpf")]
+mod sip;
+#[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
+mod tcp;
+#[cfg(target_arch = "bpf")]
+mod verdict;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use sipguard_common::Reason;
+
+    use crate::{bytes, eth, flow, ip, policy, port, scratch, sip, tcp, verdict};
+
+    #[xdp(frags)]
+    pub fn sipguard(ctx: XdpContext) -> u32 {
+        let reason = match inspect(&ctx) {
+            Ok(reason) | Err(reason) => reason,
+        };
+        verdict::act(&ctx, reason)
+    }
+
+    /// One packet's way. `Err` is an early end, `Ok` the end of the way; both carry the reason.
+    #[inline(always)]
+    fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
+        let l3 = eth::parse(ctx)?;
+        let ip = ip::parse(ctx, l3)?;
+        policy::admit(&ip, bytes::frame_len(ctx))?;
+        let segment = match port::guarded(ctx, &ip)? {
+            port::Transport::Udp => return Ok(Reason::UdpUnchecked),
+            port::Transport::Tcp => tcp::parse(ctx, &ip)?,
+        };
+        scratch::note(&ip, &segment)?;
+        flow::track(ctx)?;
+        let hash = sip::validate(ctx).map_err(flow::refuse)?;
+        flow::advance(hash)
+    }
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        // No panic is reachable; if one were, this endless loop would make the verifier refuse the program.
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}

@@ -84,7 +84,17 @@ impl Kamailio {
 
     /// How many contacts are registered now.
     pub fn contacts(&self) -> Result<usize> {
-        Ok(contacts(&self.control(&["ul.dump"])?))
+        Ok(self.users()?.len())
+    }
+
+    /// The users who are registered now, one for each contact.
+    pub fn users(&self) -> Result<Vec<String>> {
+        Ok(users(&self.control(&["ul.dump"])?))
+    }
+
+    /// How many requests with this User-Agent got through its parser, sane or not.
+    pub fn requests_from(&self, user_agent: &str) -> Result<usize> {
+        Ok(requests_from(&self.log()?, user_agent))
     }
 
     /// Asks it over its control socket, as in `kamcmd ul.dump`.
@@ -167,8 +177,22 @@ fn complaints(log: &str) -> Complaints {
     }
 }
 
-fn contacts(dump: &str) -> usize {
-    dump.lines().filter(|line| line.trim() == "Contact: {").count()
+fn users(dump: &str) -> Vec<String> {
+    let mut user = "";
+    let mut users = vec![];
+    for line in dump.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("AoR: ") {
+            user = name;
+        } else if line == "Contact: {" {
+            users.push(user.to_owned());
+        }
+    }
+    users
+}
+
+fn requests_from(log: &str, user_agent: &str) -> usize {
+    let end = format!(" ua={user_agent}");
+    log.lines().filter(|line| line.contains("RX proto=") && line.ends_with(&end)).count()
 }
 
 #[cfg(test)]
@@ -183,6 +207,14 @@ mod tests {
         let complaints = complaints(log);
         assert_eq!(complaints, Complaints { parse_errors: 1, sanity_failures: 1, framing_errors: 0 });
         assert_eq!(complaints.total(), 2);
+        assert_eq!(requests_from(log, "PARSE-ERROR"), 1);
+        assert_eq!(requests_from(log, "ERROR"), 0);
+    }
+
+    #[test]
+    fn each_contact_is_a_user() {
+        let dump = "AoRs: {\nInfo: {\nAoR: a\nContacts: {\nContact: {\n}\nContact: {\n}\n}\nAoR: b\n}";
+        assert_eq!(users(dump), ["a", "a"]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub mod flow_flags {
     pub const CLOSING: u32 = 1;
     /// The stream was malformed and the action is `drop`: everything that follows is dropped for [`super::Flow::reason`].
     pub const CUT: u32 = 2;
+    /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
+    pub const LOST: u32 = 4;
 }
 
 /// A validated segment.

@@ -56,7 +56,9 @@ pub fn feed(
                 Step::Malformed(reason) => return Err(Malformed { reason }),
             }
         }
-        settle(stream, buffer, &cursor).map_err(|reason| Malformed { reason })?;
+        if let Some(reason) = settle(stream, buffer, &cursor) {
+            return Err(Malformed { reason });
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A complete line judged by its first 64 and last 8 bytes.
 
+use super::step::Cursor;
 use super::window::Window;
 use super::words::{below, eight_digits, equal, first_bytes, fold, gather, low_bits};
 use super::{
@@ -15,33 +16,37 @@ const LENGTH_DIGITS: u32 = 16;
 /// Content-Length values from here on are nonsense rather than large (they overflow signed 32-bit parsers).
 const LENGTH_END: u32 = 1_000_000_000;
 
-/// Where and how a line ends.
-#[derive(Clone, Copy)]
-pub(super) struct LineEnd {
-    /// Offset of the CR or, without one, of the LF.
-    pub at: u32,
-    /// Whether it ends with CRLF.
-    pub cr: bool,
-}
-
-/// Judges the line whose head is at `head` and that starts at `start` (which may lie before the window and then wraps).
-#[inline(always)]
+/// Judges the line that ends at the cursor, where its LF stands. `None` is a good one.
+///
+/// A function of its own in the kernel, where the stack is 512 bytes for all that are under way.
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn judge<W: Window>(
     stream: &mut Stream,
-    head: u32,
-    start: u32,
-    end: LineEnd,
+    cursor: &Cursor,
+    window: &W,
+    limits: &Limits,
+) -> Option<Reason> {
+    judge_line(stream, cursor, window, limits).err()
+}
+
+#[inline(always)]
+fn judge_line<W: Window>(
+    stream: &mut Stream,
+    cursor: &Cursor,
     window: &W,
     limits: &Limits,
 ) -> Result<(), Reason> {
-    let len = end.at.wrapping_sub(start);
+    let cr = cursor.pos != cursor.line && window.byte(cursor.pos - 1) == b'\r';
+    let end = cursor.pos - u32::from(cr);
+    let len = end.wrapping_sub(cursor.line);
+    let head = cursor.head();
     if stream.phase == PHASE_START {
-        start_line(window, head, len, end.at)?;
+        start_line(window, head, len, end)?;
         stream.phase = PHASE_HEADERS;
-        stream.flags = if end.cr { 0 } else { FLAG_LF };
+        stream.flags = if cr { 0 } else { FLAG_LF };
         return Ok(());
     }
-    if end.cr == (stream.flags & FLAG_LF != 0) {
+    if cr == (stream.flags & FLAG_LF != 0) {
         return Err(Reason::BareLf);
     }
     if len == 0 {
@@ -114,14 +119,8 @@ pub(super) fn hopeful<W: Window>(window: &W, head: u32, len: u32) -> Result<(), 
 #[inline(always)]
 fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
     let known = if len < HEAD { len } else { HEAD };
-    let mut spaces = 0;
-    let mut odd = 0;
-    for k in 0..8 {
-        let word = window.word(head + 8 * k);
-        spaces |= gather(equal(word, b' ')) << (8 * k);
-        odd |= (gather(below(word, 0x21)) | !gather(below(word, 0x7f)) & 0xff) << (8 * k);
-    }
-    spaces &= low_bits(known);
+    let spaces = bytes_equal(window, head, b' ') & low_bits(known);
+    let odd = bytes_below(window, head, 0x21) | !bytes_below(window, head, 0x7f);
     let method = if spaces != 0 { spaces.trailing_zeros() } else { known };
     if method == 0 || method == HEAD || odd & low_bits(method) != 0 {
         return Err(Reason::BadStartLine);
@@ -143,14 +142,14 @@ fn header<W: Window>(
     }
     stream.flags &= !FLAG_LENGTH_LAST;
     let known = low_bits(len);
-    let mut colons = 0;
-    let mut odd = 0;
-    for k in 0..8 {
-        let word = window.word(head + 8 * k);
-        colons |= gather(equal(word, b':')) << (8 * k);
-        odd |= (gather(below(word, 0x21)) | !gather(below(word, 0x7f)) & 0xff) << (8 * k);
+    // Most names end within 16 bytes.
+    let (low, high) = (window.word(head), window.word(head + 8));
+    let mut colons = (gather(equal(low, b':')) | gather(equal(high, b':')) << 8) & known;
+    let mut odd = name_odd(low) | name_odd(high) << 8;
+    if colons == 0 {
+        colons = bytes_equal(window, head, b':') & known;
+        odd = bytes_below(window, head, 0x21) | !bytes_below(window, head, 0x7f);
     }
-    colons &= known;
     if colons == 0 {
         return Err(Reason::BadHeaderName);
     }
@@ -173,15 +172,28 @@ fn blank_to<W: Window>(window: &W, head: u32, name: u32, colon: u32) -> bool {
     name == colon || blanks(window, head) >> name & low_bits(colon - name) == low_bits(colon - name)
 }
 
+/// Bytes of a word that no header name has: below 0x21 or above 0x7e.
+#[inline(always)]
+fn name_odd(word: u64) -> u64 {
+    gather(below(word, 0x21)) | !gather(below(word, 0x7f)) & 0xff
+}
+
 /// Spaces and tabs of the 64 bytes at `head`.
 #[inline(always)]
 fn blanks<W: Window>(window: &W, head: u32) -> u64 {
-    let mut blanks = 0;
-    for k in 0..8 {
-        let word = window.word(head + 8 * k);
-        blanks |= gather(equal(word, b' ') | equal(word, b'\t')) << (8 * k);
-    }
-    blanks
+    bytes_equal(window, head, b' ') | bytes_equal(window, head, b'\t')
+}
+
+/// Which of the 64 bytes at `head` equal `byte`. A function of its own in the kernel, for the stack's sake.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn bytes_equal<W: Window>(window: &W, head: u32, byte: u8) -> u64 {
+    (0..8).fold(0, |mask, k| mask | gather(equal(window.word(head + 8 * k), byte)) << (8 * k))
+}
+
+/// Which of the 64 bytes at `head` are below `limit` (up to 128). A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn bytes_below<W: Window>(window: &W, head: u32, limit: u8) -> u64 {
+    (0..8).fold(0, |mask, k| mask | gather(below(window.word(head + 8 * k), limit)) << (8 * k))
 }
 
 /// `Content-Length` or its compact form `l`, in any case (RFC 3261 sections 7.3.1 and 7.3.3).
@@ -233,11 +245,7 @@ fn length_value<W: Window>(
     if len > HEAD {
         return Err(Reason::BadContentLength);
     }
-    let mut digits = 0;
-    for k in 0..8 {
-        let word = window.word(head + 8 * k);
-        digits |= gather(below(word, 0x3a) & !below(word, 0x30)) << (8 * k);
-    }
+    let digits = bytes_below(window, head, b'9' + 1) & !bytes_below(window, head, b'0');
     let value = low_bits(len) & !low_bits(from) & !blanks(window, head);
     if value == 0 {
         stream.flags |= FLAG_LENGTH_OPEN;

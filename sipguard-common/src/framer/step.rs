@@ -1,8 +1,8 @@
 //! One step of the framer: at most one line, and at most to the end of a block of 64 bytes.
 
-use super::line::{self, LineEnd};
+use super::line;
 use super::window::{SAVED_HEAD, WINDOW, Window};
-use super::words::{Marks, equal, gather, low_bits, mark};
+use super::words::{low_bits, mark};
 use super::{Limits, PHASE_BODY, PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream};
 use crate::Reason;
 
@@ -24,7 +24,7 @@ pub struct Cursor {
     pub pad: u32,
     /// Line feeds of that block.
     pub lf: u64,
-    /// Odd bytes of that block, see [`Marks`].
+    /// Odd bytes of that block, see [`super::words::Marks`].
     pub odd: u64,
 }
 
@@ -103,10 +103,7 @@ fn piece<W: Window>(
 ) -> Result<(), Reason> {
     let block = cursor.pos >> 6;
     if cursor.block != block {
-        let marks = scan(window, block << 6);
-        cursor.block = block;
-        cursor.lf = marks.lf;
-        cursor.odd = marks.odd;
+        scan(cursor, window, block);
     }
     let from = cursor.pos & 63;
     let block_end = (block + 1) << 6;
@@ -132,7 +129,7 @@ fn piece<W: Window>(
             odd &= !(1 << (judged - 1));
         }
         if odd != 0 {
-            odd &= !(tabs(window, block << 6) >> from);
+            odd &= !(line::bytes_equal(window, block << 6, b'\t') >> from);
         }
         if odd != 0 {
             return Err(odd_byte(stream, window.byte(cursor.pos + odd.trailing_zeros())));
@@ -144,35 +141,26 @@ fn piece<W: Window>(
 
     cursor.pos += len;
     if ended {
-        let cr = cursor.pos != cursor.line && window.byte(cursor.pos - 1) == b'\r';
-        let end = LineEnd { at: cursor.pos - cr as u32, cr };
-        line::judge(stream, cursor.head(), cursor.line, end, window, limits)?;
+        if let Some(reason) = line::judge(stream, cursor, window, limits) {
+            return Err(reason);
+        }
         cursor.pos += 1;
         cursor.line = cursor.pos;
     }
     Ok(())
 }
 
-/// Marks the block at `at`.
-#[inline(always)]
-fn scan<W: Window>(window: &W, at: u32) -> Marks {
-    let mut marks = Marks { lf: 0, odd: 0 };
+/// Marks a block. A function of its own in the kernel, where the stack is 512 bytes for all that are under way.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn scan<W: Window>(cursor: &mut Cursor, window: &W, block: u32) {
+    cursor.block = block;
+    cursor.lf = 0;
+    cursor.odd = 0;
     for k in 0..8 {
-        let word = mark(window.word(at + 8 * k));
-        marks.lf |= word.lf << (8 * k);
-        marks.odd |= word.odd << (8 * k);
+        let marks = mark(window.word((block << 6) + 8 * k));
+        cursor.lf |= marks.lf << (8 * k);
+        cursor.odd |= marks.odd << (8 * k);
     }
-    marks
-}
-
-/// Horizontal tabs of the block at `at`: white space, though below 0x20.
-#[inline(always)]
-fn tabs<W: Window>(window: &W, at: u32) -> u64 {
-    let mut tabs = 0;
-    for k in 0..8 {
-        tabs |= gather(equal(window.word(at + 8 * k), b'\t')) << (8 * k);
-    }
-    tabs
 }
 
 #[inline(always)]

@@ -29,7 +29,7 @@ pub trait Window {
 
 /// Puts the unfinished line of earlier windows before [`DATA`] and says where the framer goes on. The payload is put at
 /// [`DATA`] afterwards, over what this writes beyond it. `len` is the payload's length, 1 to [`CHUNK`].
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
     let carried = stream.line_bytes;
     cursor.end = DATA + len;
@@ -54,16 +54,15 @@ pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, le
     }
 }
 
-/// Saves the unfinished line at the window's end.
-///
-/// # Errors
-/// [`Reason::BadStartLine`] when an unfinished start line can't become a good one any more.
-#[inline(always)]
-pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor) -> Result<(), Reason> {
+/// Saves the unfinished line at the window's end. `Some` is [`Reason::BadStartLine`], when an unfinished start line can't become a
+/// good one any more.
+#[must_use]
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor) -> Option<Reason> {
     if stream.phase != PHASE_START && stream.phase != PHASE_HEADERS {
         stream.line_bytes = 0;
         stream.section_bytes = 0;
-        return Ok(());
+        return None;
     }
     let line_bytes = cursor.end.wrapping_sub(cursor.line);
     let head_at = cursor.head();
@@ -77,5 +76,5 @@ pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor) -> Re
     }
     stream.line_bytes = line_bytes;
     stream.section_bytes = cursor.end.wrapping_sub(cursor.section);
-    if stream.phase == PHASE_START { line::hopeful(window, head_at, line_bytes) } else { Ok(()) }
+    if stream.phase == PHASE_START { line::hopeful(window, head_at, line_bytes).err() } else { None }
 }

@@ -17,7 +17,7 @@ fn main() -> Result<()> {
             "--dial" => dial = Some(address()?),
             "--journal" => journal = Some(PathBuf::from(value)),
             "--memory" => {
-                memory_mib = value.parse().with_context(|| format!("{value} is no number of MiB"))?
+                memory_mib = value.parse().with_context(|| format!("{value} is no number of MiB"))?;
             }
             _ => bail!("unknown option {word}"),
         }

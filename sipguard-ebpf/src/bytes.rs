@@ -1,0 +1,76 @@
+//! Access to the frame. Every read is checked against the linear part of the frame; values come as they stand there.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+
+/// Farthest offset of any header that is read: two VLAN tags, an IP header and eight extension headers. It bounds the
+/// offsets for the verifier, which must know them to be small.
+pub const MAX_OFFSET: usize = 0x3ff;
+
+/// Length of the whole frame in bytes, fragments of a multi-buffer frame included.
+#[inline(always)]
+pub fn frame_len(ctx: &XdpContext) -> u64 {
+    // SAFETY: the context pointer is the one that the kernel gave.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
+}
+
+/// Pointer to `size` bytes at `at`, or the end of the way: what can't be read is not judged.
+#[inline(always)]
+pub fn pointer(ctx: &XdpContext, at: usize, size: usize) -> Result<*mut u8, Reason> {
+    let mut at = at;
+    // SAFETY: no memory is touched. The mask is asm because rustc removes masks that it can prove to change nothing, and the
+    // verifier then misses the bound.
+    unsafe { asm!("{at} &= 0x3ff", at = inout(reg) at, options(nomem, nostack)) };
+    let start = ctx.data() + at;
+    if start + size > ctx.data_end() {
+        return Err(Reason::Internal);
+    }
+    Ok(start as *mut u8)
+}
+
+macro_rules! read {
+    ($name:ident, $type:ty, $load:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[inline(always)]
+        pub fn $name(ctx: &XdpContext, at: usize) -> Result<$type, Reason> {
+            let pointer = pointer(ctx, at, size_of::<$type>())?;
+            let value: u64;
+            // SAFETY: `pointer` is checked against the end of the frame. BPF loads need no alignment on this target, while
+            // `read_unaligned` would be compiled to single bytes.
+            unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+            Ok(value as $type)
+        }
+    };
+}
+
+read!(byte, u8, "{r} = *(u8 *)({p} + 0)", "The byte at an offset.");
+read!(half, u16, "{r} = *(u16 *)({p} + 0)", "Two bytes at an offset, in network order.");
+read!(word, u32, "{r} = *(u32 *)({p} + 0)", "Four bytes at an offset, in network order.");
+
+/// Writes bytes at an offset.
+#[inline(always)]
+pub fn write<const N: usize>(ctx: &XdpContext, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+    let pointer = pointer(ctx, at, N)?;
+    // SAFETY: `pointer` is checked against the end of the frame, and a byte array has no alignment.
+    unsafe { pointer.cast::<[u8; N]>().write(bytes) };
+    Ok(())
+}
+
+/// Copies `len` bytes of the frame at `at`, also from beyond its linear part, and says whether that worked. `MASK` plus one is
+/// the most that `into` takes, a power of two; a longer `len` is cut by the mask, a zero one becomes that most.
+///
+/// # Safety
+/// `into` has room for `MASK + 1` bytes.
+#[inline(always)]
+pub unsafe fn copy<const MASK: u32>(ctx: *mut xdp_md, at: u32, len: u32, into: *mut u8) -> bool {
+    let mut size = u64::from(len);
+    // SAFETY: the size is 1 to MASK + 1, in asm because the verifier must see it and rustc rewrites comparisons.
+    unsafe {
+        asm!("{s} += -1", "{s} &= {m}", "{s} += 1", s = inout(reg) size, m = const MASK, options(nomem, nostack));
+        bpf_xdp_load_bytes(ctx, at, into.cast(), size as u32) == 0
+    }
+}

@@ -1,0 +1,125 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200). Addresses leave as 16 bytes, IPv4 mapped, so that there is one key type.
+
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+
+use crate::bytes;
+use crate::eth::L3;
+
+/// Four words in network order: an IPv6 address, or `::ffff:a.b.c.d`.
+pub type Address = [u32; 4];
+
+const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+
+/// The IP header's findings.
+pub struct Ip {
+    /// Offset of the IP header.
+    pub at: usize,
+    pub v6: bool,
+    /// Protocol of the transport header.
+    pub protocol: u8,
+    /// Offset of the transport header.
+    pub l4_at: usize,
+    /// Bytes from the transport header to the end of the packet, by the IP header (Ethernet padding is not data).
+    pub l4_len: u32,
+    /// Offset of a fragment's data in 8-byte units, and whether more fragments follow.
+    pub fragment_offset: u16,
+    pub more_fragments: bool,
+    /// Source address.
+    pub remote: Address,
+    /// Destination address.
+    pub local: Address,
+}
+
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+/// Extension headers that are walked; no packet of a phone has as many.
+const MAX_EXTENSIONS: usize = 8;
+
+#[inline(always)]
+pub fn parse(ctx: &XdpContext, l3: L3) -> Result<Ip, Reason> {
+    if l3.v6 { parse_v6(ctx, l3.at) } else { parse_v4(ctx, l3.at) }
+}
+
+#[inline(always)]
+fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
+    let first = bytes::byte(ctx, at)?;
+    let header = usize::from(first & 0x0f) * 4;
+    let total = u32::from(u16::from_be(bytes::half(ctx, at + 2)?));
+    if first >> 4 != 4
+        || header < 20
+        || total < header as u32
+        || at as u64 + u64::from(total) > bytes::frame_len(ctx)
+    {
+        return Err(Reason::BadIpHeader);
+    }
+    let fragment = u16::from_be(bytes::half(ctx, at + 6)?);
+    Ok(Ip {
+        at,
+        v6: false,
+        protocol: bytes::byte(ctx, at + 9)?,
+        l4_at: at + header,
+        l4_len: total - header as u32,
+        fragment_offset: fragment & 0x1fff,
+        more_fragments: fragment & 0x2000 != 0,
+        remote: [0, 0, MAPPED, bytes::word(ctx, at + 12)?],
+        local: [0, 0, MAPPED, bytes::word(ctx, at + 16)?],
+    })
+}
+
+#[inline(always)]
+fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
+    let total = u32::from(u16::from_be(bytes::half(ctx, at + 4)?));
+    if bytes::byte(ctx, at)? >> 4 != 6 || (at + 40) as u64 + u64::from(total) > bytes::frame_len(ctx) {
+        return Err(Reason::BadIpHeader);
+    }
+    let mut ip = Ip {
+        at,
+        v6: true,
+        protocol: bytes::byte(ctx, at + 6)?,
+        l4_at: at + 40,
+        l4_len: total,
+        fragment_offset: 0,
+        more_fragments: false,
+        remote: address(ctx, at + 8)?,
+        local: address(ctx, at + 24)?,
+    };
+    for _ in 0..MAX_EXTENSIONS {
+        let length = match ip.protocol {
+            HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 1) * 8,
+            AUTHENTICATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 2) * 4,
+            FRAGMENT => {
+                let fragment = u16::from_be(bytes::half(ctx, ip.l4_at + 2)?);
+                ip.fragment_offset = fragment >> 3;
+                ip.more_fragments = fragment & 1 != 0;
+                8
+            }
+            _ => return Ok(ip),
+        };
+        if length as u32 > ip.l4_len || ip.l4_at + length > bytes::MAX_OFFSET - 64 {
+            return Err(Reason::BadIpHeader);
+        }
+        ip.protocol = bytes::byte(ctx, ip.l4_at)?;
+        ip.l4_at += length;
+        ip.l4_len -= length as u32;
+        if ip.fragment_offset != 0 {
+            return Ok(ip);
+        }
+    }
+    Err(Reason::BadIpHeader)
+}
+
+#[inline(always)]
+fn address(ctx: &XdpContext, at: usize) -> Result<Address, Reason> {
+    Ok([
+        bytes::word(ctx, at)?,
+        bytes::word(ctx, at + 4)?,
+        bytes::word(ctx, at + 8)?,
+        bytes::word(ctx, at + 12)?,
+    ])
+}

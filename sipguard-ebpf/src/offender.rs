@@ -1,0 +1,48 @@
+//! Who sent what was malformed, with the first bytes of it.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+use sipguard_common::abi::{Offender, SAMPLE_BYTES};
+
+use crate::{bytes, scratch, settings};
+
+/// `OffenderKey` in words: remote address, then port, reason and zero.
+type Key = [u32; 5];
+
+#[map]
+static OFFENDERS: LruHashMap<Key, Offender> = LruHashMap::with_max_entries(1 << 13, 0);
+
+#[inline(always)]
+pub fn note(ctx: &XdpContext, reason: Reason) {
+    let Ok(scratch) = scratch::get() else { return };
+    // SAFETY: this CPU's map value.
+    let packet = unsafe { &(*scratch).packet };
+    let [r0, r1, r2, r3, ..] = packet.key;
+    let key: Key = [r0, r1, r2, r3, packet.key[8] & 0xffff | u32::from(reason.number()) << 16];
+    let now_ns = settings::now_ns();
+    if let Some(offender) = OFFENDERS.get_ptr_mut(&key) {
+        // SAFETY: a live map value. A lost increment between two CPUs costs nothing but precision.
+        unsafe {
+            (*offender).packets += 1;
+            (*offender).last_ns = now_ns;
+        }
+        return;
+    }
+    // SAFETY: this CPU's map value; the sample's size is bounded by its array.
+    unsafe {
+        let record = &raw mut (*scratch).offender;
+        (*record).packets = 1;
+        (*record).first_ns = now_ns;
+        (*record).last_ns = now_ns;
+        (*record).slot = settings::slot();
+        (*record).sample_len = 0;
+        let size = if packet.data_len < SAMPLE_BYTES as u32 { packet.data_len } else { SAMPLE_BYTES as u32 };
+        let sample = (&raw mut (*record).sample).cast();
+        if size > 0 && bytes::copy::<{ SAMPLE_BYTES as u32 - 1 }>(ctx.ctx, packet.data_at, size, sample) {
+            (*record).sample_len = size;
+        }
+        let _ = OFFENDERS.insert(&key, &*record, 0);
+    }
+}

@@ -1,0 +1,54 @@
+//! Who is it: blocked hosts, then blocked prefixes, the longest first. A block stops every protocol of its source, so this room
+//! comes before the ports.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{HashMap, LpmTrie};
+use sipguard_common::Reason;
+use sipguard_common::abi::Block;
+
+use crate::ip::{Address, Ip};
+use crate::settings;
+
+#[map]
+static BLOCK_HOSTS: HashMap<Address, Block> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+
+#[map]
+static BLOCK_PREFIXES: LpmTrie<Address, Block> = LpmTrie::with_max_entries(1 << 18, 0);
+
+#[inline(always)]
+pub fn admit(ip: &Ip, frame_bytes: u64) -> Result<(), Reason> {
+    if let Some(block) = BLOCK_HOSTS.get_ptr_mut(&ip.remote) {
+        stopped_by(block, frame_bytes, Reason::BlockedHost)?;
+    }
+    let key = Key::new(128, ip.remote);
+    if let Some(block) = BLOCK_PREFIXES.get(&key) {
+        stopped_by(core::ptr::from_ref(block).cast_mut(), frame_bytes, Reason::BlockedPrefix)?;
+    }
+    Ok(())
+}
+
+/// Counts the packet for a block that holds.
+#[inline(always)]
+fn stopped_by(block: *mut Block, frame_bytes: u64, reason: Reason) -> Result<(), Reason> {
+    // SAFETY: the pointer is a live map value. Two CPUs may count at once, hence the atomic additions.
+    unsafe {
+        if !(*block).holds(settings::now_ns()) {
+            return Ok(());
+        }
+        atomic_add(&raw mut (*block).packets, 1);
+        atomic_add(&raw mut (*block).bytes, frame_bytes);
+    }
+    Err(reason)
+}
+
+/// # Safety
+/// `counter` points to a live map value.
+#[inline(always)]
+unsafe fn atomic_add(counter: *mut u64, more: u64) {
+    // SAFETY: the caller's. BPF's own atomic addition; core offers none for this target.
+    unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) counter, v = in(reg) more, options(nostack)) };
+}

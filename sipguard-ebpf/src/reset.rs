@@ -1,0 +1,74 @@
+//! A malformed segment becomes a RST for the PBX's socket: the application never sees a bad byte and its connection closes
+//! cleanly, and the device gets a RST from the kernel on its next segment (RFC 9293 section 3.5.3).
+
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+
+use crate::ip::TCP;
+use crate::tcp::{ACK, RST};
+use crate::{bytes, scratch};
+
+const TCP_HEADER: usize = 20;
+
+/// Rewrites the frame in place. `Err` leaves a frame that must not pass.
+#[inline(always)]
+pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
+    let packet = scratch::packet()?;
+    let ip_at = packet.ip_at as usize;
+    let tcp_at = packet.tcp_at as usize;
+    let old_total = bytes::half(ctx, ip_at + 2)?;
+    let old_checksum = bytes::half(ctx, ip_at + 10)?;
+    let acknowledged = bytes::word(ctx, tcp_at + 8)?;
+
+    let size = (tcp_at + TCP_HEADER) as u64;
+    // SAFETY: the context is the kernel's; pointers into the frame are made anew after it.
+    unsafe {
+        let shrink = size.wrapping_sub(bpf_xdp_get_buff_len(ctx.ctx)) as i32;
+        if bpf_xdp_adjust_tail(ctx.ctx, shrink) != 0 {
+            return Err(Reason::Internal);
+        }
+    }
+    let ip_len = (tcp_at + TCP_HEADER - ip_at) as u16;
+    if packet.v6 != 0 {
+        bytes::write(ctx, ip_at + 4, (ip_len - 40).to_be_bytes())?;
+    } else {
+        // Only the total length changes: RFC 1624 equation 3.
+        let sum = u32::from(!old_checksum) + u32::from(!old_total) + u32::from(ip_len.to_be());
+        bytes::write(ctx, ip_at + 2, ip_len.to_be_bytes())?;
+        bytes::write(ctx, ip_at + 10, fold(u64::from(sum)).to_ne_bytes())?;
+    }
+
+    let flags = [5 << 4, RST | ACK];
+    let seq = packet.expected.to_be();
+    // The checksum over pseudo-header and header, in words as they lie in memory (RFC 1071: byte order does not matter).
+    let mut sum = u64::from(u16::from(TCP).to_be()) + u64::from((TCP_HEADER as u16).to_be());
+    for half in [0, 4] {
+        // An IPv4 address stands in the last word; the mapped prefix is not part of the pseudo-header.
+        sum += u64::from(packet.key[half + 3]);
+        if packet.v6 != 0 {
+            sum += u64::from(packet.key[half])
+                + u64::from(packet.key[half + 1])
+                + u64::from(packet.key[half + 2]);
+        }
+    }
+    sum += u64::from(packet.key[8])
+        + u64::from(seq)
+        + u64::from(acknowledged)
+        + u64::from(u16::from_ne_bytes(flags));
+    bytes::write(ctx, tcp_at + 4, seq.to_ne_bytes())?;
+    bytes::write(ctx, tcp_at + 12, flags)?;
+    bytes::write(ctx, tcp_at + 14, [0, 0])?;
+    bytes::write(ctx, tcp_at + 16, fold(sum).to_ne_bytes())?;
+    bytes::write(ctx, tcp_at + 18, [0, 0])
+}
+
+/// The complement of a ones' complement sum, folded to 16 bits.
+#[inline(always)]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}

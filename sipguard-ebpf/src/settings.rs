@@ -1,0 +1,36 @@
+//! What the operator set.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use sipguard_common::Reason;
+use sipguard_common::abi::Settings;
+
+#[map]
+static ABI: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// Slot of the interface that this copy of the program is attached to. Set by the loader.
+#[unsafe(no_mangle)]
+static SLOT: Global<u32> = Global::new(0);
+
+/// See [`slot`].
+#[inline(always)]
+pub fn slot() -> u32 {
+    SLOT.load()
+}
+
+#[inline(always)]
+pub fn get() -> Result<&'static Settings, Reason> {
+    SETTINGS.get(0).ok_or(Reason::Internal)
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds: it goes on while the machine sleeps, so that a block's end is an absolute time.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}

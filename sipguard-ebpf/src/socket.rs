@@ -1,0 +1,109 @@
+//! What the kernel knows of a connection. Its word is better than anything that is seen on the wire: spoofed segments have no
+//! socket, and `rcv_nxt` says which byte it takes next.
+//!
+//! `bpf_skc_lookup_tcp` is Linux 4.20, callable from XDP since 5.4 (commit edbf8c01de5a); `bpf_skc_to_tcp_sock` is 5.9
+//! (commit 478cfbdf5f13).
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::bpf_sock_tuple;
+use aya_ebpf::helpers::generated::{
+    bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+};
+use aya_ebpf::programs::XdpContext;
+
+use crate::scratch::{Key, Packet};
+
+/// Byte offsets in the running kernel's structs, taken from its BTF by the loader; 0 where they are unknown.
+#[unsafe(no_mangle)]
+static TCP_RCV_NXT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static TCP_RECEIVED: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REQ_RCV_NXT: Global<u32> = Global::new(0);
+
+/// States of `include/net/tcp_states.h`.
+pub const ESTABLISHED: u32 = 1;
+const FIN_WAIT1: u32 = 4;
+const FIN_WAIT2: u32 = 5;
+const CLOSE_WAIT: u32 = 8;
+const LAST_ACK: u32 = 9;
+const CLOSING: u32 = 11;
+const NEW_SYN_RECV: u32 = 12;
+
+/// A connection as the kernel has it.
+pub struct Socket {
+    /// Whether there is one: established, closing or in the last step of its handshake.
+    pub connected: bool,
+    /// Whether `rcv_nxt` and `fresh` mean anything.
+    pub known: bool,
+    /// The next sequence number that the kernel takes.
+    pub rcv_nxt: u32,
+    /// Whether no byte of payload has come yet.
+    pub fresh: bool,
+}
+
+/// Asks for the connection of a segment in the network namespace of the interface.
+#[inline(always)]
+pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
+    let mut found = Socket { connected: false, known: false, rcv_nxt: 0, fresh: false };
+    let key = &packet.key;
+    let mut tuple = MaybeUninit::<Key>::uninit();
+    // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key; the sizes are theirs. The socket
+    // is released on every way out, and what is read of it is checked by the verifier against BTF.
+    unsafe {
+        let size = if packet.v6 != 0 {
+            tuple.write(*key);
+            36
+        } else {
+            tuple.as_mut_ptr().cast::<[u32; 3]>().write([key[3], key[7], key[8]]);
+            12
+        };
+        let socket = bpf_skc_lookup_tcp(
+            ctx.ctx.cast(),
+            tuple.as_mut_ptr().cast::<bpf_sock_tuple>(),
+            size,
+            u64::MAX,
+            0,
+        );
+        if socket.is_null() {
+            return found;
+        }
+        let state = (*socket).state;
+        if matches!(state, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK | CLOSING) {
+            found.connected = true;
+            let tcp = bpf_skc_to_tcp_sock(socket.cast());
+            if !tcp.is_null() && TCP_RCV_NXT.load() != 0 && TCP_RECEIVED.load() != 0 {
+                found.known = true;
+                found.rcv_nxt = field(tcp.cast(), TCP_RCV_NXT.load());
+                found.fresh = field(tcp.cast(), TCP_RECEIVED.load()) == 0
+                    && field(tcp.cast(), TCP_RECEIVED.load() + 4) == 0;
+            }
+        } else if state == NEW_SYN_RECV {
+            found.connected = true;
+            let request = bpf_skc_to_tcp_request_sock(socket.cast());
+            if !request.is_null() && REQ_RCV_NXT.load() != 0 {
+                found.known = true;
+                found.rcv_nxt = field(request.cast(), REQ_RCV_NXT.load());
+                found.fresh = true;
+            }
+        }
+        bpf_sk_release(socket.cast());
+    }
+    found
+}
+
+/// # Safety
+/// `object` is a kernel object with a BTF type that has four bytes at `offset`.
+#[inline(always)]
+unsafe fn field(object: *const u8, offset: u32) -> u32 {
+    let value: u64;
+    // SAFETY: the caller's; the verifier checks the offset, a constant of the frozen read-only data, against the type.
+    unsafe {
+        asm!("{p} += {o}", "{r} = *(u32 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
+             r = lateout(reg) value, options(nostack, readonly));
+    }
+    value as u32
+}

@@ -1,0 +1,42 @@
+//! The only room that names an XDP action: reason in, action out, counted once.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR};
+use sipguard_common::{Class, Reason};
+
+use crate::{bytes, count, offender, reset, settings};
+
+/// Counts the packet and says what becomes of it.
+#[inline(always)]
+pub fn act(ctx: &XdpContext, reason: Reason) -> u32 {
+    verdict_act(ctx.ctx, u32::from(reason.number()))
+}
+
+/// A global function: the verifier looks at it once, and its stack is its own. Returns an XDP action.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
+    decide(&XdpContext::new(ctx), Reason::from_number(reason as u8).unwrap_or(Reason::Internal))
+}
+
+#[inline(always)]
+fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
+    count::packet(reason, bytes::frame_len(ctx));
+    let class = reason.class();
+    if class == Class::Pass {
+        return xdp_action::XDP_PASS;
+    }
+    let malformed = class == Class::Malformed;
+    if malformed {
+        offender::note(ctx, reason);
+    }
+    let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
+    if settings.mode == MODE_MONITOR {
+        return xdp_action::XDP_PASS;
+    }
+    if malformed && settings.action != ACTION_DROP && reset::rewrite(ctx).is_ok() {
+        return xdp_action::XDP_PASS;
+    }
+    xdp_action::XDP_DROP
+}

@@ -1,0 +1,91 @@
+//! The incident, replayed: a device that sends malformed SIP over TCP, first against an unguarded PBX, then
+//! against the same PBX behind sipguard.
+
+mod act;
+mod errant;
+mod guard;
+mod network;
+mod phones;
+mod report;
+mod trunk;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{act::Stage, network::Network, report::Report};
+use crate::{interrupt, scratch::Scratch};
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the figures are written as JSON.
+    pub json: Option<PathBuf>,
+    /// How long the errant device goes on in each act.
+    pub act: Duration,
+    /// Only the first act, for work on the demo itself.
+    pub only_act_one: bool,
+}
+
+/// Plays both acts, prints the report, and fails when sipguard did not do what it is for. Namespaces, processes,
+/// pins and files are gone when this returns.
+pub fn run(options: &Options) -> Result<()> {
+    interrupt::install()?;
+    let sipguard = neighbour("SIPGUARD", "sipguard");
+    if !options.only_act_one && !sipguard.exists() {
+        bail!("there is no {}; build it or name it in the variable SIPGUARD", sipguard.display());
+    }
+    let fragile_pbx = neighbour("FRAGILE_PBX", "fragile-pbx");
+    if !fragile_pbx.exists() {
+        bail!("there is no {}; build the whole workspace", fragile_pbx.display());
+    }
+    let report = {
+        say("laying out the network: an office behind NAT, the PBX, a trunk");
+        let network = Network::new()?;
+        let scratch = Scratch::new("demo")?;
+        let stage =
+            Stage { network: &network, scratch: &scratch, fragile_pbx: &fragile_pbx, duration: options.act };
+        say("act one: the PBX without sipguard");
+        let without = stage.play("one", None)?;
+        let with = if options.only_act_one {
+            None
+        } else {
+            say("act two: the same night with sipguard on both interfaces");
+            Some(stage.play("two", Some(&sipguard))?)
+        };
+        Report { without, with }
+    };
+    println!("\n{report}");
+    if let Some(path) = &options.json {
+        write_json(path, &report)?;
+    }
+    let failed = report.failed_expectations();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("the demo did not show what it should:\n  - {}", failed.join("\n  - "));
+}
+
+/// A line that lets an operator follow the story.
+fn say(line: &str) {
+    use std::{sync::LazyLock, time::Instant};
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    println!("[{:5.1} s] {line}", START.elapsed().as_secs_f32());
+}
+
+/// A program of the workspace: named by `variable`, or else next to this executable.
+fn neighbour(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().unwrap_or(Path::new(".")).join(name)
+}
+
+fn write_json(path: &Path, report: &Report) -> Result<()> {
+    let text = serde_json::to_string_pretty(&report.json()).context("writing the figures as JSON")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))
+}
