@@ -3,16 +3,16 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Counter, IFACE_SLOTS, REASON_SLOTS, counter_index};
+use sipguard_common::abi::{COUNTER_ENTRIES, Counter, counter_index};
 
 use crate::settings;
 
 #[map]
-static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(IFACE_SLOTS * REASON_SLOTS, 0);
+static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
 
 #[inline(always)]
-pub fn packet(reason: Reason, frame_bytes: u64) {
-    let index = counter_index(settings::slot(), reason.number());
+pub fn packet(reason: Reason, let_pass: bool, frame_bytes: u64) {
+    let index = counter_index(settings::slot(), let_pass, reason.number());
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
         // SAFETY: a live map value that only this CPU writes.
         unsafe {

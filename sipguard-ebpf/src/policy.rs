@@ -19,14 +19,22 @@ static BLOCK_HOSTS: HashMap<Address, Block> = HashMap::with_max_entries(1 << 20,
 #[map]
 static BLOCK_PREFIXES: LpmTrie<Address, Block> = LpmTrie::with_max_entries(1 << 18, 0);
 
+/// Expired prefixes that are looked behind for a shorter one that holds. Userspace sweeps them out with every change.
+const NESTED: usize = 4;
+
 #[inline(always)]
 pub fn admit(ip: &Ip, frame_bytes: u64) -> Result<(), Reason> {
     if let Some(block) = BLOCK_HOSTS.get_ptr_mut(&ip.remote) {
         stopped_by(block, frame_bytes, Reason::BlockedHost)?;
     }
-    let key = Key::new(128, ip.remote);
-    if let Some(block) = BLOCK_PREFIXES.get(&key) {
+    let mut key = Key::new(128, ip.remote);
+    for _ in 0..NESTED {
+        let Some(block) = BLOCK_PREFIXES.get(&key) else { return Ok(()) };
         stopped_by(core::ptr::from_ref(block).cast_mut(), frame_bytes, Reason::BlockedPrefix)?;
+        if block.bits == 0 {
+            return Ok(());
+        }
+        key.prefix_len = block.bits - 1;
     }
     Ok(())
 }

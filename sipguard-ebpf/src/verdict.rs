@@ -22,17 +22,20 @@ extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
 
 #[inline(always)]
 fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
-    count::packet(reason, bytes::frame_len(ctx));
     let class = reason.class();
+    let frame_bytes = bytes::frame_len(ctx);
     if class == Class::Pass {
+        count::packet(reason, false, frame_bytes);
         return xdp_action::XDP_PASS;
     }
+    let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
+    let monitor = settings.mode == MODE_MONITOR;
+    count::packet(reason, monitor, frame_bytes);
     let malformed = class == Class::Malformed;
     if malformed {
         offender::note(ctx, reason);
     }
-    let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
-    if settings.mode == MODE_MONITOR {
+    if monitor {
         return xdp_action::XDP_PASS;
     }
     if malformed && settings.action != ACTION_DROP && reset::rewrite(ctx).is_ok() {

@@ -1,1 +1,22 @@
-//! x
+//! The user side of sipguard: loads the XDP program, pins it, and works on the pins.
+//!
+//! There is no daemon. State lives in the kernel's maps; every verb opens the pins, under a lock, after a look at their ABI
+//! version.
+
+pub mod address;
+pub mod attach;
+pub mod blocks;
+pub mod clock;
+pub mod counters;
+pub mod error;
+pub mod kernel;
+pub mod link;
+pub mod load;
+pub mod maps;
+pub mod offenders;
+pub mod output;
+pub mod pins;
+pub mod protect;
+pub mod status;
+
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line of sipguard.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sipguard::cli::run()
+}

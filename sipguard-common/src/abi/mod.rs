@@ -9,9 +9,10 @@ mod report;
 mod settings;
 
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
-pub use policy::{Block, PERMANENT, PrefixData, PrefixKey};
+pub use policy::{Block, PERMANENT};
 pub use report::{
-    Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES, counter_index,
+    COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
+    counter_index,
 };
 pub use settings::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_WORDS, Settings, port_bit};
 
@@ -72,7 +73,7 @@ mod tests {
         // A change here is a change of ABI_VERSION.
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
         assert_eq!(size_of::<Flow>(), 208);
-        assert_eq!(size_of::<Block>(), 32);
+        assert_eq!(size_of::<Block>(), 40);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);

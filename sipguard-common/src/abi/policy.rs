@@ -5,18 +5,6 @@ use bytemuck::{Pod, Zeroable};
 /// [`Block::expires_ns`] of a block without end.
 pub const PERMANENT: u64 = u64::MAX;
 
-/// A key of the prefix trie: 16 address bytes, IPv4 mapped (`::ffff:a.b.c.d`).
-pub type PrefixData = [u8; 16];
-
-/// A blocked prefix as userspace speaks of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PrefixKey {
-    /// Network address, IPv4 mapped, host bits zero.
-    pub address: PrefixData,
-    /// Prefix length in bits of the mapped address: 96 to 128 for IPv4, 0 to 128 for IPv6.
-    pub bits: u32,
-}
-
 /// A block of a host or a prefix.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -29,6 +17,10 @@ pub struct Block {
     pub packets: u64,
     /// Bytes of those packets, from the Ethernet header on.
     pub bytes: u64,
+    /// Prefix length in bits of the IPv4-mapped address; 128 for a host.
+    pub bits: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Block {

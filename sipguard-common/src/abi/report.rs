@@ -9,11 +9,15 @@ pub const REASON_SLOTS: u32 = 64;
 /// Bytes kept of an offender's segment.
 pub const SAMPLE_BYTES: usize = 64;
 
-/// Index in `COUNTERS` of an interface's slot and a reason's number.
+/// Entries of `COUNTERS`.
+pub const COUNTER_ENTRIES: u32 = IFACE_SLOTS * REASON_SLOTS * 2;
+
+/// Index in `COUNTERS` of an interface's slot and a reason's number. What `monitor` mode let pass although its reason would have
+/// stopped it is counted apart.
 #[must_use]
 #[inline(always)]
-pub const fn counter_index(slot: u32, reason: u8) -> u32 {
-    slot * REASON_SLOTS + reason as u32
+pub const fn counter_index(slot: u32, let_pass: bool, reason: u8) -> u32 {
+    (slot * 2 + let_pass as u32) * REASON_SLOTS + reason as u32
 }
 
 /// One counter of one CPU.

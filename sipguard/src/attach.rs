@@ -1,0 +1,337 @@
+//! `attach` and `detach`: nothing half done, and never another program's place taken.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use aya::maps::Array;
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, XdpMode, loaded_programs};
+use bytemuck::Zeroable;
+use nix::errno::Errno;
+use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
+use sipguard_common::framer::Limits;
+
+use crate::clock::Clock;
+use crate::error::{Failure, Status};
+use crate::link::{self, Interface};
+use crate::load::Loaded;
+use crate::maps::{self, Ifaces, Plain};
+use crate::pins::Pins;
+
+/// What an operator wants of `attach`.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Native first and generic where the driver can't (`None`), or just one of them.
+    pub native: Option<bool>,
+    /// [`sipguard_common::abi::MODE_ENFORCE`] or `MODE_MONITOR`; `None` leaves what is in force.
+    pub mode: Option<u32>,
+    /// [`sipguard_common::abi::ACTION_RESET`] or `ACTION_DROP`; `None` leaves what is in force.
+    pub action: Option<u32>,
+    /// Guarded ports; `None` leaves what is in force, 5060 at first.
+    pub ports: Option<Vec<u16>>,
+    /// How long the middle of a message on a connection older than the guard passes.
+    pub grace: Duration,
+}
+
+/// Port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
+pub const DEFAULT_PORT: u16 = 5060;
+
+/// What became of one interface.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The interface.
+    pub name: String,
+    /// Native mode, or generic.
+    pub native: bool,
+    /// Why not native.
+    pub native_errno: u32,
+    /// `false` when it was attached before.
+    pub new: bool,
+}
+
+/// Attaches to every interface of `names`, or to none.
+///
+/// # Errors
+/// See [`Status`]; what was attached before stays as it was.
+pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Vec<Attached>> {
+    let interfaces: Vec<Interface> = names.iter().map(|name| link::interface(name)).collect::<Result<_>>()?;
+    pins.create_parent()?;
+    let _lock = pins.lock(true)?;
+    let first = pins.slots().is_empty();
+    if first {
+        // Nothing is in force without a link; what a killed `attach` may have left goes.
+        pins.remove_all()?;
+    } else {
+        pins.check()?;
+    }
+    let own = own_slots(pins)?;
+    for interface in &interfaces {
+        if slot_of(&own, interface).is_none() {
+            refuse_another_program(interface)?;
+        }
+    }
+    let mut done = Vec::new();
+    let outcome = attach_all(pins, &interfaces, &own, wish, first, &mut done);
+    if let Err(error) = outcome {
+        if first {
+            pins.remove_all().context("cleaning up after a failed attach")?;
+        } else {
+            for (slot, attached) in &done {
+                if attached.new {
+                    free(pins, *slot)?;
+                }
+            }
+        }
+        return Err(error);
+    }
+    Ok(done.into_iter().map(|(_, attached)| attached).collect())
+}
+
+fn attach_all(
+    pins: &Pins,
+    interfaces: &[Interface],
+    own: &[(u32, Iface)],
+    wish: &Wish,
+    first: bool,
+    done: &mut Vec<(u32, Attached)>,
+) -> Result<()> {
+    pins.create()?;
+    let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
+    let mut prepared = false;
+    for interface in interfaces {
+        if let Some((slot, iface)) = slot_of(own, interface) {
+            let native = interface.xdp.is_some_and(|xdp| xdp.native);
+            let name = interface.name.clone();
+            done.push((slot, Attached { name, native, native_errno: iface.native_errno, new: false }));
+            continue;
+        }
+        let slot = (0..IFACE_SLOTS).find(|slot| !taken.contains(slot));
+        let Some(slot) = slot else { bail!("all {IFACE_SLOTS} slots are taken: detach an interface first") };
+        taken.push(slot);
+        let mut loaded = Loaded::new(Some(pins), slot)?;
+        if !prepared {
+            prepare(pins, wish, first)?;
+            prepared = true;
+        }
+        let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
+        done.push((slot, attached));
+    }
+    if !prepared {
+        prepare(pins, wish, false)?;
+    }
+    Ok(())
+}
+
+/// Fills the maps that all interfaces share, before the first packet is judged by them.
+fn prepare(pins: &Pins, wish: &Wish, first: bool) -> Result<()> {
+    let clock = Clock::now()?;
+    let mut settings = if first {
+        Settings { limits: Limits::default(), hash_key: secret()?, ..Settings::zeroed() }
+    } else {
+        maps::settings(pins)?
+    };
+    settings.mode = wish.mode.unwrap_or(settings.mode);
+    settings.action = wish.action.unwrap_or(settings.action);
+    settings.grace_until_ns = clock.after(Some(wish.grace));
+    maps::set_settings(pins, settings)?;
+    match &wish.ports {
+        Some(ports) => maps::set_ports(pins, ports)?,
+        None if first => maps::set_ports(pins, &[DEFAULT_PORT])?,
+        None => {}
+    }
+    // The mark comes last: pins with it are whole.
+    let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
+    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")
+}
+
+fn secret() -> Result<u64> {
+    let mut bytes = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)
+        .context("reading /dev/urandom")?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn attach_one(
+    pins: &Pins,
+    loaded: &mut Loaded,
+    slot: u32,
+    interface: &Interface,
+    wish: &Wish,
+) -> Result<Attached> {
+    let program = loaded.program()?;
+    let mut native_errno = 0;
+    let mut attempt = |mode| program.attach_to_if_index(interface.index, mode);
+    let (link, native) = match wish.native {
+        Some(false) => (attempt(XdpMode::Skb), false),
+        Some(true) => (attempt(XdpMode::Driver), true),
+        None => match attempt(XdpMode::Driver) {
+            Err(error) if !is_busy(&error) => {
+                native_errno = errno(&error).unwrap_or(0) as u32;
+                (attempt(XdpMode::Skb), false)
+            }
+            link => (link, true),
+        },
+    };
+    let link = link.map_err(|error| refused(interface, native, &error))?;
+    // Written before the link is pinned, so that a pinned link always has its row.
+    let mut ifaces: Ifaces = maps::open(pins, names::IFACES)?;
+    let mut row = Iface {
+        ifindex: interface.index,
+        native_errno,
+        attached_ns: Clock::now()?.boot_ns,
+        generic_wanted: u32::from(wish.native == Some(false)),
+        ..Iface::zeroed()
+    };
+    row.name[..interface.name.len()].copy_from_slice(interface.name.as_bytes());
+    ifaces.set(slot, Plain(row), 0).context("writing the interface's row")?;
+    pins.remove_slot(slot)?;
+    program.pin(pins.program(slot)).context("pinning the program")?;
+    let link = program.take_link(link)?;
+    let link = FdLink::try_from(link).map_err(|_| {
+        Failure::new(
+            Status::Kernel,
+            "this kernel has no BPF links for XDP: sipguard needs Linux 6.1 or newer",
+        )
+    })?;
+    link.pin(pins.link(slot)).context("pinning the link")?;
+    Ok(Attached { name: interface.name.clone(), native, native_errno, new: true })
+}
+
+/// Another program's place is never taken.
+fn refuse_another_program(interface: &Interface) -> Result<()> {
+    let Some(xdp) = interface.xdp else { return Ok(()) };
+    let name = program_name(xdp.program_id);
+    Err(Failure::new(
+        Status::Kernel,
+        format!(
+            "{} already has an XDP program: `{name}` (id {}). sipguard does not evict it. `bpftool net show dev {}` shows how it is \
+             attached; take it off (for example `ip link set dev {} xdp off` or its own tool) and attach again",
+            interface.name, xdp.program_id, interface.name, interface.name
+        ),
+    ))
+}
+
+fn program_name(id: u32) -> String {
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    info.and_then(|info| info.name_as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn refused(interface: &Interface, native: bool, error: &ProgramError) -> anyhow::Error {
+    let mode = if native { "native" } else { "generic" };
+    let errno =
+        errno(error).map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
+    let remedy = if native { ". `--mode generic` works with every driver" } else { "" };
+    Failure::new(
+        Status::Kernel,
+        format!(
+            "{} (driver {}, MTU {}) refuses XDP in {mode} mode: {errno}{remedy}",
+            interface.name, interface.driver, interface.mtu
+        ),
+    )
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(libc_busy) if libc_busy == Errno::EBUSY as i32 || libc_busy == Errno::EEXIST as i32)
+}
+
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+/// Rows of the slots that have a link, from the pins.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn own_slots(pins: &Pins) -> Result<Vec<(u32, Iface)>> {
+    let slots = pins.slots();
+    if slots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ifaces: Ifaces = maps::open(pins, names::IFACES)?;
+    slots
+        .into_iter()
+        .map(|slot| Ok((slot, ifaces.get(&slot, 0).context("reading the interfaces")?.0)))
+        .collect()
+}
+
+/// The name in a row.
+#[must_use]
+pub fn iface_name(iface: &Iface) -> String {
+    String::from_utf8_lossy(&iface.name).trim_end_matches('\0').to_owned()
+}
+
+/// The slot of an interface: the same index and name, and a program on it. A link of an interface that is gone does not count.
+fn slot_of(own: &[(u32, Iface)], interface: &Interface) -> Option<(u32, Iface)> {
+    let same = |iface: &Iface| iface.ifindex == interface.index && iface_name(iface) == interface.name;
+    own.iter().copied().find(|(_, iface)| same(iface)).filter(|_| interface.xdp.is_some())
+}
+
+/// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
+///
+/// # Errors
+/// [`Status::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
+pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
+    if !pins.dir().exists() {
+        return Err(Failure::new(Status::NotAttached, "sipguard is not attached"));
+    }
+    let _lock = pins.lock(true)?;
+    let Some(names) = names else {
+        // Without a look at the ABI: this is the remedy for pins of another version.
+        let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
+        let count = pins.slots().len();
+        pins.remove_all()?;
+        let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
+        gone.resize_with(count, || "an interface".to_owned());
+        wait_until_off(own.iter().map(|(_, iface)| iface.ifindex))?;
+        return Ok(gone);
+    };
+    pins.check()?;
+    let own = own_slots(pins)?;
+    let mut slots = Vec::new();
+    for name in names {
+        let found = own.iter().find(|(_, iface)| iface_name(iface) == *name);
+        let Some((slot, iface)) = found else {
+            let attached: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
+            return Err(Failure::new(
+                Status::NotAttached,
+                format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
+            ));
+        };
+        slots.push((*slot, iface.ifindex));
+    }
+    for (slot, _) in &slots {
+        free(pins, *slot)?;
+    }
+    if pins.slots().is_empty() {
+        pins.remove_all()?;
+    }
+    wait_until_off(slots.iter().map(|(_, index)| *index))?;
+    Ok(names.to_vec())
+}
+
+fn free(pins: &Pins, slot: u32) -> Result<()> {
+    pins.remove_slot(slot)?;
+    let mut ifaces: Ifaces = maps::open(pins, names::IFACES)?;
+    ifaces.set(slot, Plain(Iface::zeroed()), 0).context("clearing the interface's row")
+}
+
+/// The kernel takes the program off when the last reference to the link is gone, a moment after the pin.
+fn wait_until_off(indexes: impl Iterator<Item = u32>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(2);
+    for index in indexes {
+        while link::by_index(index)?.is_some_and(|interface| interface.xdp.is_some()) {
+            if Instant::now() > end {
+                bail!("interface {index} still has an XDP program after two seconds: `bpftool net` names it");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! `sipguard counters`
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::metrics;
+use crate::counters::{self, Row};
+use crate::offenders::{self, printable};
+use crate::output::{Format, print, rows, table};
+use crate::pins::Pins;
+
+/// What the rows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// Interface and reason
+    #[default]
+    Reason,
+    /// Who sent what was malformed, with its first bytes
+    Source,
+}
+
+/// Forms of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CounterFormat {
+    /// For people
+    Table,
+    /// One JSON object
+    Json,
+    /// OpenMetrics text for Prometheus
+    Prometheus,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the rows are
+    #[arg(long, value_enum, default_value_t)]
+    by: By,
+
+    /// What was counted in one second, instead of since the attach
+    #[arg(long, conflicts_with = "by")]
+    rate: bool,
+
+    /// How to print; instead of `--output`
+    #[arg(long, value_enum, conflicts_with_all = ["output", "json"])]
+    format: Option<CounterFormat>,
+}
+
+pub fn run(pins: &Pins, output: Format, args: &Args) -> Result<()> {
+    pins.exist_or_fail()?;
+    let lock = pins.lock(false)?;
+    pins.check()?;
+    let format = match args.format {
+        Some(CounterFormat::Prometheus) => return print(&metrics::text(pins)?),
+        Some(CounterFormat::Json) => Format::Json,
+        Some(CounterFormat::Table) => Format::Table,
+        None => output,
+    };
+    if args.by == By::Source {
+        return by_source(pins, format);
+    }
+    let mut counted = counters::read(pins, false)?;
+    if args.rate {
+        // Others may change rules meanwhile.
+        drop(lock);
+        std::thread::sleep(Duration::from_secs(1));
+        let _lock = pins.lock(false)?;
+        pins.check()?;
+        counted = counters::since(&counted, &counters::read(pins, false)?);
+    }
+    let head = if args.rate { ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"] } else { HEAD };
+    let schema = if args.rate { "sipguard.rates/1" } else { "sipguard.counters/1" };
+    rows(format, schema, counted.iter().map(json_of).collect(), || {
+        let line = |row: &Row| {
+            let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
+            vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
+        };
+        table(&head, counted.iter().map(line))
+    })
+}
+
+const HEAD: [&str; 5] = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
+
+fn json_of(row: &Row) -> Value {
+    json!({
+        "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
+        "packets": row.packets, "bytes": row.bytes,
+    })
+}
+
+fn by_source(pins: &Pins, format: Format) -> Result<()> {
+    let offenders = offenders::read(pins)?;
+    let value = |row: &offenders::Row| {
+        json!({
+            "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
+            "first_seen": row.first_seen.map(|seen| seen.to_string()),
+            "last_seen": row.last_seen.map(|seen| seen.to_string()),
+            "sample_hex": row.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            "sample": printable(&row.sample),
+        })
+    };
+    rows(format, "sipguard.sources/1", offenders.iter().map(value).collect(), || {
+        let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "FIRST BYTES"];
+        let line = |row: &offenders::Row| {
+            let last = row.last_seen.map(|seen| seen.to_string()).unwrap_or_default();
+            let (address, port) = (row.address.to_string(), row.port.to_string());
+            vec![
+                address,
+                port,
+                row.reason.word().to_owned(),
+                row.packets.to_string(),
+                last,
+                printable(&row.sample),
+            ]
+        };
+        table(&head, offenders.iter().map(line))
+    })
+}

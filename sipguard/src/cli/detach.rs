@@ -1,0 +1,28 @@
+//! `sipguard detach IFACE...|--all`
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::attach;
+use crate::output::{Format, rows};
+use crate::pins::Pins;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Interfaces
+    #[arg(required_unless_present = "all", value_name = "IFACE")]
+    interfaces: Vec<String>,
+
+    /// Every interface, also of a sipguard of another version
+    #[arg(long, conflicts_with = "interfaces")]
+    all: bool,
+}
+
+pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
+    let names = (!args.all).then_some(args.interfaces.as_slice());
+    let gone = attach::detach(pins, names)?;
+    let values = gone.iter().map(|name| json!({ "interface": name, "changed": true })).collect();
+    rows(format, "sipguard.detach/1", values, || {
+        gone.iter().map(|name| format!("{name}: detached\n")).collect()
+    })
+}

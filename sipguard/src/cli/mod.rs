@@ -1,0 +1,193 @@
+//! The command line: what was typed ([`Cli`]), one file a verb.
+
+mod attach;
+mod block;
+mod counters;
+mod detach;
+mod list;
+mod lookup;
+mod metrics;
+mod mode;
+mod privilege;
+mod status;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Status, status_of};
+use crate::output::Format;
+use crate::pins::{DEFAULT_DIR, Pins};
+
+/// Drops malformed SIP on the network card, before the PBX sees it.
+#[derive(Debug, Parser)]
+#[command(name = "sipguard", version, max_term_width = 100, after_help = EXIT_STATUS)]
+struct Cli {
+    /// Directory of the pins, on a bpffs
+    #[arg(long, global = true, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
+    pins: PathBuf,
+
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+
+    /// The same as `--output json`
+    #[arg(short, long, global = true, conflicts_with = "output")]
+    json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
+5 kernel or driver can't.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Attach to interfaces; the filter then stays until `detach`
+    Attach(attach::Args),
+    /// Detach from interfaces
+    Detach(detach::Args),
+    /// Show what is attached, how, and why so
+    Status(status::Args),
+    /// Block hosts and prefixes, every protocol of theirs
+    #[command(visible_alias = "ban")]
+    Block(block::BlockArgs),
+    /// Lift blocks
+    #[command(visible_alias = "unban")]
+    Unblock(block::UnblockArgs),
+    /// List the blocks in force
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Say which rule decides about an address
+    Lookup(lookup::Args),
+    /// Show what was counted, by reason or by source
+    Counters(counters::Args),
+    /// Show or set the mode: enforce drops, monitor only counts what would be dropped
+    Mode(mode::Args),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version and the ABI version of the pins
+    Version,
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own: 0 for help and version, 2 for usage.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sipguard: {error:#}");
+            ExitCode::from(status_of(&error) as u8)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let pins = Pins::new(&cli.pins);
+    let format = if cli.json { Format::Json } else { cli.output };
+    match cli.verb {
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sipguard", &mut script);
+            return crate::output::print(&String::from_utf8_lossy(&script));
+        }
+        Verb::Version => return version::run(format),
+        _ => privilege::check()?,
+    }
+    match cli.verb {
+        Verb::Attach(args) => attach::run(&pins, format, &args),
+        Verb::Detach(args) => detach::run(&pins, format, &args),
+        Verb::Status(args) => status::run(&pins, format, &args),
+        Verb::Block(args) => block::block(&pins, format, &args),
+        Verb::Unblock(args) => block::unblock(&pins, format, &args),
+        Verb::List(args) => list::run(&pins, format, &args),
+        Verb::Lookup(args) => lookup::run(&pins, format, &args),
+        Verb::Counters(args) => counters::run(&pins, format, &args),
+        Verb::Mode(args) => mode::run(&pins, format, &args),
+        Verb::Completion { .. } | Verb::Version => Ok(()),
+    }
+}
+
+/// A duration: bare seconds (as fail2ban passes), `1d`, `29m59.4s`, or `permanent`, which is none.
+fn parse_duration(text: &str) -> Result<Span, String> {
+    if text == "permanent" {
+        return Ok(Span(None));
+    }
+    let wrong = || {
+        format!("`{text}` is no duration: write seconds, or such as 90s, 15m, 1d, 29m59.4s, or `permanent`")
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        let span = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+        return if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) };
+    }
+    // humantime takes whole numbers only: the fraction of a last `s` is cut off and added again.
+    let (whole, fraction) = match text.rsplit_once('.') {
+        Some((whole, fraction)) => {
+            let digits = fraction.strip_suffix('s').ok_or_else(wrong)?;
+            (format!("{whole}s"), format!("0.{digits}").parse::<f64>().map_err(|_| wrong())?)
+        }
+        None => (text.to_owned(), 0.0),
+    };
+    let span = humantime::parse_duration(&whole).map_err(|_| wrong())?;
+    let span = span + Duration::try_from_secs_f64(fraction).map_err(|_| wrong())?;
+    if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
+}
+
+/// What [`parse_duration`] gives: `None` is for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span(Option<Duration>);
+
+/// `n thing` or `n things`.
+fn plural(count: usize, thing: &str) -> String {
+    if count == 1 {
+        return format!("1 {thing}");
+    }
+    match thing.strip_suffix("ss") {
+        Some(_) => format!("{count} {thing}es"),
+        None => format!("{count} {thing}s"),
+    }
+}
+
+/// The status of an input mistake that clap did not see.
+fn usage(text: impl Into<String>) -> anyhow::Error {
+    crate::error::Failure::new(Status::Usage, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        let seconds = |text: &str| parse_duration(text).unwrap().0.unwrap().as_secs_f64();
+        assert_eq!(seconds("86400"), 86400.0);
+        assert_eq!(seconds("5s"), 5.0);
+        assert_eq!(seconds("1d"), 86400.0);
+        assert!((seconds("29m59.4s") - 1799.4).abs() < 1e-6);
+        assert_eq!(parse_duration("permanent"), Ok(Span(None)));
+        for text in ["", "0", "-5", "5 parsecs", "1.5d", "nan", "inf", "1e400"] {
+            assert!(parse_duration(text).unwrap_err().contains("is no duration"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `sipguard mode [enforce|monitor]`
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::json;
+use sipguard_common::abi::{MODE_ENFORCE, MODE_MONITOR};
+
+use crate::maps;
+use crate::output::{Format, object};
+use crate::pins::Pins;
+use crate::status;
+
+/// What happens to what should be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Drop it
+    Enforce,
+    /// Count it and let it pass
+    Monitor,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The mode; without one the mode in force is shown
+    #[arg(value_enum)]
+    mode: Option<Mode>,
+}
+
+pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
+    pins.exist_or_fail()?;
+    let _lock = pins.lock(args.mode.is_some())?;
+    pins.check()?;
+    let mut settings = maps::settings(pins)?;
+    let before = settings.mode;
+    match args.mode {
+        Some(Mode::Enforce) => settings.mode = MODE_ENFORCE,
+        Some(Mode::Monitor) => settings.mode = MODE_MONITOR,
+        None => {}
+    }
+    let changed = settings.mode != before;
+    if changed {
+        maps::set_settings(pins, settings)?;
+    }
+    let word = status::mode(&settings);
+    object(format, "sipguard.mode/1", json!({ "mode": word, "changed": changed }), || {
+        if args.mode.is_some() && !changed {
+            format!("{word} already, nothing changed\n")
+        } else {
+            format!("{word}\n")
+        }
+    })
+}

@@ -1,0 +1,140 @@
+//! What the running kernel's BTF says about its structs, so that the XDP program can ask a socket for its `rcv_nxt`.
+//!
+//! A reader of just that: the aya family keeps its BTF types to itself, and other BTF crates carry licences that a static binary
+//! can't take. Format: Documentation/bpf/btf.rst.
+
+use std::path::Path;
+
+/// Byte offsets of the fields that the XDP program reads; 0 where they are not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `tcp_sock.bytes_received`
+    pub tcp_received: u32,
+    /// `tcp_request_sock.rcv_nxt`
+    pub request_rcv_nxt: u32,
+}
+
+impl Offsets {
+    /// Those of the running kernel. Unknown ones stay 0: the program then goes by the handshakes that it sees.
+    #[must_use]
+    pub fn of_running_kernel() -> Offsets {
+        Offsets::read(Path::new("/sys/kernel/btf/vmlinux")).unwrap_or_default()
+    }
+
+    fn read(path: &Path) -> Option<Offsets> {
+        Offsets::parse(&std::fs::read(path).ok()?)
+    }
+
+    /// Those of a BTF blob; `None` when it is no BTF.
+    #[must_use]
+    pub fn parse(btf: &[u8]) -> Option<Offsets> {
+        let mut offsets = Offsets::default();
+        let header = Header::parse(btf)?;
+        let mut types = Cursor { bytes: header.types, at: 0 };
+        while let Some(name) = types.word() {
+            let info = types.word()?;
+            types.word()?;
+            let (kind, members, flag) = (info >> 24 & 0x1f, info & 0xffff, info >> 31 != 0);
+            if kind != KIND_STRUCT {
+                types.at += extra_bytes(kind, members)?;
+                continue;
+            }
+            let tcp = header.is(name, b"tcp_sock");
+            let request = header.is(name, b"tcp_request_sock");
+            for _ in 0..members {
+                let (member, _, offset) = (types.word()?, types.word()?, types.word()?);
+                // With the flag the upper eight bits are a bit field's size.
+                let bits = if flag { offset & 0x00ff_ffff } else { offset };
+                if tcp && header.is(member, b"rcv_nxt") {
+                    offsets.tcp_rcv_nxt = bits / 8;
+                } else if tcp && header.is(member, b"bytes_received") {
+                    offsets.tcp_received = bits / 8;
+                } else if request && header.is(member, b"rcv_nxt") {
+                    offsets.request_rcv_nxt = bits / 8;
+                }
+            }
+        }
+        Some(offsets)
+    }
+}
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_STRUCT: u32 = 4;
+
+/// Bytes behind the common three words of a type that is no struct.
+fn extra_bytes(kind: u32, members: u32) -> Option<usize> {
+    let members = members as usize;
+    Some(match kind {
+        1 | 14 | 17 => 4,            // INT, VAR, DECL_TAG
+        2 | 7..=12 | 16 | 18 => 0,   // PTR, FWD to FUNC, FLOAT, TYPE_TAG
+        3 => 12,                     // ARRAY
+        5 | 15 | 19 => members * 12, // UNION, DATASEC, ENUM64
+        6 | 13 => members * 8,       // ENUM, FUNC_PROTO
+        _ => return None,
+    })
+}
+
+struct Header<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn parse(btf: &'a [u8]) -> Option<Header<'a>> {
+        let mut head = Cursor { bytes: btf, at: 0 };
+        if head.word()? & 0xffff != u32::from(MAGIC) {
+            return None;
+        }
+        let header_len = head.word()? as usize;
+        let mut section = || {
+            let (at, len) = (header_len + head.word()? as usize, head.word()? as usize);
+            btf.get(at..at.checked_add(len)?)
+        };
+        let types = section()?;
+        let strings = section()?;
+        Some(Header { types, strings })
+    }
+
+    fn is(&self, offset: u32, name: &[u8]) -> bool {
+        let end = offset as usize + name.len();
+        self.strings.get(offset as usize..end) == Some(name) && self.strings.get(end) == Some(&0)
+    }
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn word(&mut self) -> Option<u32> {
+        let bytes = self.bytes.get(self.at..self.at + 4)?;
+        self.at += 4;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_no_btf() {
+        assert_eq!(Offsets::parse(b""), None);
+        assert_eq!(Offsets::parse(b"not BTF at all, but long enough for a header"), None);
+        let mut torn = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
+        torn.extend_from_slice(&[0xff; 16]);
+        assert_eq!(Offsets::parse(&torn), None);
+    }
+
+    #[test]
+    fn the_running_kernel_has_them() {
+        let offsets = Offsets::of_running_kernel();
+        assert!(
+            offsets.tcp_rcv_nxt > 0 && offsets.tcp_received > 0 && offsets.request_rcv_nxt > 0,
+            "{offsets:?}"
+        );
+    }
+}

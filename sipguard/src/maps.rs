@@ -1,0 +1,91 @@
+//! Typed handles on the pinned maps.
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use sipguard_common::abi::{
+    Block, Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_WORDS, Settings, names, port_bit,
+};
+
+use crate::address::Mapped;
+use crate::pins::Pins;
+
+/// A key or value of `sipguard_common::abi`, as aya takes it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<T>(pub T);
+
+// SAFETY: `bytemuck::Pod` promises what `aya::Pod` asks for: any bytes are a value, none is padding.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Plain<T> {}
+
+/// Blocked hosts.
+pub type Hosts = HashMap<MapData, Mapped, Plain<Block>>;
+/// Blocked prefixes.
+pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Block>>;
+/// Followed connections.
+pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
+/// Counters.
+pub type Counters = PerCpuArray<MapData, Plain<Counter>>;
+/// Offenders.
+pub type Offenders = HashMap<MapData, Plain<OffenderKey>, Plain<Offender>>;
+/// Attached interfaces.
+pub type Ifaces = Array<MapData, Plain<Iface>>;
+
+/// Opens a pinned map of [`names`] as the type that it has there.
+///
+/// # Errors
+/// When it is not pinned or has another type.
+pub fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T> {
+    let path = pins.map(name);
+    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
+    let map = Map::from_map_data(data).and_then(T::try_from);
+    map.with_context(|| format!("opening {}", path.display()))
+}
+
+/// The settings.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn settings(pins: &Pins) -> Result<Settings> {
+    let map: Array<_, Plain<Settings>> = open(pins, names::SETTINGS)?;
+    Ok(map.get(&0, 0).context("reading the settings")?.0)
+}
+
+/// Replaces the settings, at once and as a whole.
+///
+/// # Errors
+/// When the map can't be written.
+pub fn set_settings(pins: &Pins, settings: Settings) -> Result<()> {
+    let mut map: Array<_, Plain<Settings>> = open(pins, names::SETTINGS)?;
+    map.set(0, Plain(settings), 0).context("writing the settings")
+}
+
+/// The guarded ports, ascending.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn ports(pins: &Pins) -> Result<Vec<u16>> {
+    let map: Array<_, u64> = open(pins, names::PORTS)?;
+    let mut ports = Vec::new();
+    for word in 0..PORT_WORDS {
+        let bits = map.get(&word, 0).context("reading the guarded ports")?;
+        ports.extend((0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| (word * 64 + bit) as u16));
+    }
+    Ok(ports)
+}
+
+/// Sets the guarded ports.
+///
+/// # Errors
+/// When the map can't be written.
+pub fn set_ports(pins: &Pins, ports: &[u16]) -> Result<()> {
+    let mut words = vec![0u64; PORT_WORDS as usize];
+    for port in ports {
+        let (word, bit) = port_bit(*port);
+        words[word as usize] |= bit;
+    }
+    let mut map: Array<_, u64> = open(pins, names::PORTS)?;
+    for (index, word) in words.into_iter().enumerate() {
+        map.set(index as u32, word, 0).context("writing the guarded ports")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What an operator does not want to block by mistake: the way to the machine itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::address::Source;
+
+/// An address that needs `--force`, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protected {
+    /// The address.
+    pub address: IpAddr,
+    /// What it is, such as `this SSH session's peer`.
+    pub role: &'static str,
+}
+
+/// The peer of this SSH session, the gateways and the machine's own addresses.
+#[must_use]
+pub fn protected() -> Vec<Protected> {
+    let mut all = Vec::new();
+    let mut push = |address: Option<IpAddr>, role| {
+        all.extend(address.map(|address| Protected { address: address.to_canonical(), role }));
+    };
+    push(ssh_peer(std::env::var("SSH_CONNECTION").ok().as_deref()), "this SSH session's peer");
+    for line in read_lines("/proc/net/route") {
+        push(gateway_v4(&line).map(IpAddr::V4), "a gateway");
+    }
+    for line in read_lines("/proc/net/ipv6_route") {
+        push(gateway_v6(&line).map(IpAddr::V6), "a gateway");
+    }
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let address = interface.address.as_ref();
+        let v4 = address.and_then(|address| address.as_sockaddr_in()).map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = address.and_then(|address| address.as_sockaddr_in6()).map(|v6| IpAddr::V6(v6.ip()));
+        push(v4.or(v6), "this machine's own address");
+    }
+    all
+}
+
+/// The first protected address that a source would block.
+#[must_use]
+pub fn hit<'a>(source: &Source, protected: &'a [Protected]) -> Option<&'a Protected> {
+    protected.iter().find(|entry| source.contains(entry.address))
+}
+
+fn ssh_peer(connection: Option<&str>) -> Option<IpAddr> {
+    connection?.split_whitespace().next()?.parse().ok()
+}
+
+fn read_lines(path: &str) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// The gateway of a line of `/proc/net/route`: third column, in the machine's own byte order.
+fn gateway_v4(line: &str) -> Option<Ipv4Addr> {
+    let word = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+    (word != 0).then(|| Ipv4Addr::from(word.to_ne_bytes()))
+}
+
+/// The gateway of a line of `/proc/net/ipv6_route`: fifth column.
+fn gateway_v6(line: &str) -> Option<Ipv6Addr> {
+    let word = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
+    (word != 0).then(|| Ipv6Addr::from(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_system_says() {
+        assert_eq!(ssh_peer(Some("192.0.2.9 51234 10.0.0.1 22")), Some("192.0.2.9".parse().unwrap()));
+        assert_eq!(ssh_peer(Some("")), None);
+        assert_eq!(gateway_v4("eth0\t00000000\t0102A8C0\t0003\t0"), Some(Ipv4Addr::new(192, 168, 2, 1)));
+        assert_eq!(gateway_v4("Iface\tDestination\tGateway"), None);
+        let line = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400";
+        assert_eq!(gateway_v6(line), Some("fe80::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_around_a_protected_address_hits() {
+        let protected = [Protected { address: "192.0.2.9".parse().unwrap(), role: "x" }];
+        assert!(hit(&"192.0.2.0/24".parse().unwrap(), &protected).is_some());
+        assert!(hit(&"192.0.2.9".parse().unwrap(), &protected).is_some());
+        assert!(hit(&"192.0.3.0/24".parse().unwrap(), &protected).is_none());
+        assert!(hit(&"::/0".parse().unwrap(), &protected).is_none());
+    }
+}
