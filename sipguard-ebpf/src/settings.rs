@@ -5,10 +5,14 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
-use sipguard_common::abi::Settings;
+use sipguard_common::abi::{IFACE_SLOTS, Iface, Settings};
 
+/// For userspace alone, like [`IFACES`]: declared here because maps come into being with the program.
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static IFACES: Array<Iface> = Array::with_max_entries(IFACE_SLOTS, 0);
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
