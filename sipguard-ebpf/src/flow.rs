@@ -65,9 +65,6 @@ fn follow(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
     // SAFETY: a live map value. A connection's segments come in by one queue, so one CPU at a time is here for it.
     let flow = unsafe { &mut *flow };
     flow.last_ns = now_ns;
-    if packet.has(FIN) {
-        flow.flags |= flow_flags::CLOSING;
-    }
     packet.expected = flow.next;
     new_bytes(ctx, packet, flow)
 }
@@ -89,6 +86,7 @@ pub fn advance(hash: u64) -> Result<Reason, Reason> {
     flow.segment_at = flow.segment_at.wrapping_add(1);
     flow.next = flow.next.wrapping_add(packet.new_len);
     flow.bytes += u64::from(packet.new_len);
+    note_fin(packet, flow);
     Ok(Reason::Valid)
 }
 
@@ -145,11 +143,10 @@ fn control(ctx: &XdpContext, packet: &Packet) {
 
 /// Opens a flow for the first payload seen of a connection.
 #[inline(always)]
-fn open(ctx: &XdpContext, packet: &Packet, now_ns: u64) -> Result<*mut Flow, Reason> {
+fn open(ctx: &XdpContext, packet: &mut Packet, now_ns: u64) -> Result<*mut Flow, Reason> {
     let settings = settings::get()?;
-    let key = &packet.key;
     let socket = socket::ask(ctx, packet);
-    let handshake = HANDSHAKES.get_ptr(key);
+    let handshake = HANDSHAKES.get_ptr(&packet.key);
     // SAFETY: a live map value.
     let first = handshake.map(|first| unsafe { *first });
     let (next, fresh) = match (socket.connected, socket.known, first) {
@@ -158,8 +155,8 @@ fn open(ctx: &XdpContext, packet: &Packet, now_ns: u64) -> Result<*mut Flow, Rea
         (true, false, None) => (packet.seq, false),
         (false, _, None) => return Err(Reason::NoConnection),
     };
-    let ahead = packet.seq.wrapping_sub(next).cast_signed();
-    if ahead > 0 {
+    packet.expected = next;
+    if packet.seq.wrapping_sub(next).cast_signed() > 0 {
         return Err(Reason::SequenceGap);
     }
     let old = next.wrapping_sub(packet.seq);
@@ -173,19 +170,22 @@ fn open(ctx: &XdpContext, packet: &Packet, now_ns: u64) -> Result<*mut Flow, Rea
     if !adopted && !grace && !monitor {
         return Err(Reason::UnknownStream);
     }
+    let key = &packet.key;
     // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
     unsafe { FLOWS.insert(key, &(*scratch::get()?).new_flow, 0) }.map_err(|_| Reason::Internal)?;
     if handshake.is_some() {
         let _ = HANDSHAKES.remove(key);
     }
     let flow = FLOWS.get_ptr_mut(key).ok_or(Reason::Internal)?;
+    let passed = !adopted && !grace;
     // SAFETY: a live map value.
     unsafe {
-        (*flow).next = next;
+        (*flow).next = if passed { packet.seq.wrapping_add(packet.data_len) } else { next };
         (*flow).first_ns = now_ns;
         (*flow).flags = if adopted { 0 } else { flow_flags::LOST };
     }
-    if !adopted && !grace {
+    if passed {
+        // Monitor mode: counted as what it is, and followed from here on.
         return Err(Reason::UnknownStream);
     }
     Ok(flow)
@@ -208,6 +208,14 @@ fn starts_message(ctx: &XdpContext, packet: &Packet, old: u32) -> bool {
     loaded && plausible_start([head[0], head[1], head[2]])
 }
 
+/// A FIN behind the last validated byte closes the remote end.
+#[inline(always)]
+fn note_fin(packet: &Packet, flow: &mut Flow) {
+    if packet.has(FIN) && packet.seq.wrapping_add(packet.data_len) == flow.next {
+        flow.flags |= flow_flags::CLOSING;
+    }
+}
+
 /// Finds what is new of the segment, after what is old was compared.
 #[inline(always)]
 fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
@@ -224,6 +232,7 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     let new = packet.data_len - old;
     if new == 0 {
+        note_fin(packet, flow);
         return Err(Reason::Retransmission);
     }
     if flow.flags & flow_flags::LOST != 0 {

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{act::Stage, network::Network, report::Report};
-use crate::{interrupt, scratch::Scratch};
+use crate::{guard::neighbour, interrupt, scratch::Scratch};
 
 /// What to play.
 #[derive(Debug, Clone)]
@@ -34,14 +34,9 @@ pub struct Options {
 /// pins and files are gone when this returns.
 pub fn run(options: &Options) -> Result<()> {
     interrupt::install()?;
-    let sipguard = neighbour("SIPGUARD", "sipguard");
-    if !options.only_act_one && !sipguard.exists() {
-        bail!("there is no {}; build it or name it in the variable SIPGUARD", sipguard.display());
-    }
-    let fragile_pbx = neighbour("FRAGILE_PBX", "fragile-pbx");
-    if !fragile_pbx.exists() {
-        bail!("there is no {}; build the whole workspace", fragile_pbx.display());
-    }
+    let find_sipguard = || neighbour("SIPGUARD", "sipguard");
+    let sipguard = (!options.only_act_one).then(find_sipguard).transpose()?;
+    let fragile_pbx = neighbour("FRAGILE_PBX", "fragile-pbx")?;
     let report = {
         say("laying out the network: an office behind NAT, the PBX, a trunk");
         let network = Network::new()?;
@@ -50,11 +45,12 @@ pub fn run(options: &Options) -> Result<()> {
             Stage { network: &network, scratch: &scratch, fragile_pbx: &fragile_pbx, duration: options.act };
         say("act one: the PBX without sipguard");
         let without = stage.play("one", None)?;
-        let with = if options.only_act_one {
-            None
-        } else {
-            say("act two: the same night with sipguard on both interfaces");
-            Some(stage.play("two", Some(&sipguard))?)
+        let with = match &sipguard {
+            None => None,
+            Some(sipguard) => {
+                say("act two: the same night with sipguard on both interfaces");
+                Some(stage.play("two", Some(sipguard))?)
+            }
         };
         Report { without, with }
     };
@@ -74,15 +70,6 @@ fn say(line: &str) {
     use std::{sync::LazyLock, time::Instant};
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     println!("[{:5.1} s] {line}", START.elapsed().as_secs_f32());
-}
-
-/// A program of the workspace: named by `variable`, or else next to this executable.
-fn neighbour(variable: &str, name: &str) -> PathBuf {
-    if let Some(path) = std::env::var_os(variable) {
-        return path.into();
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    own.parent().unwrap_or(Path::new(".")).join(name)
 }
 
 fn write_json(path: &Path, report: &Report) -> Result<()> {

@@ -1,12 +1,17 @@
 //! The lab: network namespaces, a real PBX, real phones and a fragile one, in which sipguard is tested and
 //! demonstrated. Everything a guard of this crate starts or makes is gone when the guard is.
 
+pub mod application;
 pub mod demo;
 pub mod fragile;
+pub mod guard;
 pub mod interrupt;
 pub mod kamailio;
+pub mod message;
 pub mod netns;
+pub mod packet;
 pub mod process;
+pub mod program;
 pub mod scratch;
 pub mod sipp;
 pub mod supervisor;

@@ -156,7 +156,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[ignore = "needs root"]
     fn a_cable_carries_tcp_over_both_families() -> Result<()> {
         let (left, right) = (Netns::new("left")?, Netns::new("right")?);
         veth(&left, "eth0", "10.77.9.1/24", &right, "eth0", "10.77.9.2/24", false)?;

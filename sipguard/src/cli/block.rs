@@ -42,6 +42,7 @@ pub struct UnblockArgs {
 
 pub fn block(pins: &Pins, format: Format, args: &BlockArgs) -> Result<()> {
     let sources = read_sources(&args.sources)?;
+    pins.exist_or_fail()?;
     if !args.force {
         let protected = protected();
         if let Some((source, entry)) =
@@ -56,7 +57,6 @@ pub fn block(pins: &Pins, format: Format, args: &BlockArgs) -> Result<()> {
             ));
         }
     }
-    pins.exist_or_fail()?;
     let _lock = pins.lock(true)?;
     pins.check()?;
     let clock = Clock::now()?;
@@ -66,14 +66,14 @@ pub fn block(pins: &Pins, format: Format, args: &BlockArgs) -> Result<()> {
             .span
             .0
             .map_or("permanently".to_owned(), |span| format!("for {}", humantime::format_duration(span)));
-        let mut text = format!("blocked {} {end}", plural(changed.added, "source"));
+        let mut did = Vec::new();
+        if changed.added > 0 {
+            did.push(format!("blocked {} {end}", plural(changed.added, "source")));
+        }
         if changed.moved > 0 {
-            text += &format!(", moved the end of {}", plural(changed.moved, "block"));
+            did.push(format!("moved the end of {}", plural(changed.moved, "block")));
         }
-        if changed.same > 0 {
-            text += &format!(", {} blocked already", changed.same);
-        }
-        if changed.added + changed.moved == 0 { "nothing changed: ".to_owned() + &text } else { text }
+        sentence(did, changed.same, "blocked so already")
     })
 }
 
@@ -88,11 +88,11 @@ pub fn unblock(pins: &Pins, format: Format, args: &UnblockArgs) -> Result<()> {
     }
     let changed = blocks.remove(&sources)?;
     report(format, changed, || {
-        let mut text = format!("unblocked {}", plural(changed.removed, "source"));
-        if changed.same > 0 {
-            text += &format!(", {} not blocked", changed.same);
-        }
-        if changed.removed == 0 { "nothing changed: ".to_owned() + &text } else { text }
+        let did = match changed.removed {
+            0 => Vec::new(),
+            count => vec![format!("unblocked {}", plural(count, "source"))],
+        };
+        sentence(did, changed.same, "not blocked")
     })
 }
 
@@ -101,6 +101,18 @@ fn report(format: Format, changed: Changed, sentence: impl FnOnce() -> String) -
         "added": changed.added, "moved": changed.moved, "removed": changed.removed, "unchanged": changed.same,
     });
     object(format, "sipguard.change/1", value, || sentence() + "\n")
+}
+
+/// What was done, and to how many sources nothing had to be done.
+fn sentence(did: Vec<String>, same: usize, state: &str) -> String {
+    let mut parts = did;
+    if parts.is_empty() {
+        parts.push("nothing changed".to_owned());
+    }
+    if same > 0 {
+        parts.push(format!("{} {state}", plural(same, "source")));
+    }
+    parts.join(", ")
 }
 
 /// Every source, or none: a mistake anywhere leaves all as it was.

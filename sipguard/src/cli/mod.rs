@@ -158,10 +158,7 @@ fn plural(count: usize, thing: &str) -> String {
     if count == 1 {
         return format!("1 {thing}");
     }
-    match thing.strip_suffix("ss") {
-        Some(_) => format!("{count} {thing}es"),
-        None => format!("{count} {thing}s"),
-    }
+    format!("{count} {thing}s")
 }
 
 /// The status of an input mistake that clap did not see.

@@ -1,32 +1,22 @@
-//! sipguard as an operator uses it: its command line, inside the namespace of the PBX.
+//! What sipguard knows in the demo: the counters, and who sent what was malformed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::{netns::Netns, process};
+pub use crate::guard::Counter;
+use crate::{
+    guard::{self, number, sample, text},
+    netns::Netns,
+};
 
 /// sipguard on the interfaces of the PBX. Drop detaches it and removes its pins.
 #[derive(Debug)]
-pub struct Guard<'a> {
-    namespace: &'a Netns,
-    program: &'a Path,
-    pins: PathBuf,
-}
-
-/// One line of `sipguard counters`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counter {
-    pub interface: String,
-    pub reason: String,
-    pub action: String,
-    pub packets: u64,
-}
+pub struct Guard(guard::Guard);
 
 /// All that sipguard knows about one remote address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,92 +31,37 @@ pub struct Offender {
     pub user_agent: Option<String>,
 }
 
-impl<'a> Guard<'a> {
-    /// `sipguard attach` with pins of this process.
-    pub fn attach(namespace: &'a Netns, program: &'a Path, interfaces: &[&str]) -> Result<Self> {
-        let pins = PathBuf::from(format!("/sys/fs/bpf/sipguard-demo-{}", std::process::id()));
-        let guard = Self { namespace, program, pins };
-        guard.run(&[&["attach"], interfaces].concat())?;
-        Ok(guard)
+impl Guard {
+    /// `sipguard attach` with pins of its own.
+    pub fn attach(namespace: &Netns, program: &Path, interfaces: &[&str]) -> Result<Self> {
+        let guard = guard::Guard::new(namespace, program);
+        guard.attach(interfaces)?;
+        Ok(Self(guard))
     }
 
     /// `sipguard status`.
     pub fn status(&self) -> Result<Value> {
-        self.json(&["status"])
+        self.0.json(&["status"])
     }
 
     /// `sipguard counters`.
     pub fn counters(&self) -> Result<Vec<Counter>> {
-        parse_counters(&self.json(&["counters"])?)
+        self.0.counter_rows()
     }
 
     /// `sipguard counters --by source`, by remote address.
     pub fn offenders(&self) -> Result<BTreeMap<String, Offender>> {
-        parse_sources(&self.json(&["counters", "--by", "source"])?)
-    }
-
-    fn json(&self, words: &[&str]) -> Result<Value> {
-        let text = self.run(&[words, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("sipguard {} printed no JSON", words.join(" ")))
-    }
-
-    fn run(&self, words: &[&str]) -> Result<String> {
-        process::output(self.command().args(words))
-    }
-
-    fn command(&self) -> Command {
-        // None of its verbs takes long; one that waits for ever must not keep the demo from cleaning up.
-        let mut command = self.namespace.command("timeout");
-        command.arg("30").arg(self.program).env("SIPGUARD_PINS", &self.pins);
-        command
+        offenders(&self.0.rows(&["counters", "--by", "source"])?)
     }
 }
 
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.run(&["detach", "--all"]) {
-            eprintln!("demo: {error:#}");
-        }
-        // Also when detaching failed: a pin would keep the program alive.
-        if self.pins.exists()
-            && let Err(error) = std::fs::remove_dir_all(&self.pins)
-        {
-            eprintln!("demo: {} stays behind: {error}", self.pins.display());
-        }
-    }
-}
-
-fn rows(answer: &Value) -> Result<&Vec<Value>> {
-    answer["rows"].as_array().with_context(|| format!("no rows in {answer}"))
-}
-
-fn text(row: &Value, key: &str) -> Result<String> {
-    Ok(row[key].as_str().with_context(|| format!("no {key} in {row}"))?.to_owned())
-}
-
-fn number(row: &Value, key: &str) -> Result<u64> {
-    row[key].as_u64().with_context(|| format!("no {key} in {row}"))
-}
-
-fn parse_counters(answer: &Value) -> Result<Vec<Counter>> {
-    let parse = |row: &Value| {
-        Ok(Counter {
-            interface: text(row, "interface")?,
-            reason: text(row, "reason")?,
-            action: text(row, "action")?,
-            packets: number(row, "packets")?,
-        })
-    };
-    rows(answer)?.iter().map(parse).collect()
-}
-
-fn parse_sources(answer: &Value) -> Result<BTreeMap<String, Offender>> {
+fn offenders(rows: &[Value]) -> Result<BTreeMap<String, Offender>> {
     let mut offenders: BTreeMap<String, Offender> = BTreeMap::new();
-    for row in rows(answer)? {
+    for row in rows {
         let offender = offenders.entry(text(row, "address")?).or_default();
         offender.ports.insert(u16::try_from(number(row, "port")?).context("a port beyond 65535")?);
         *offender.reasons.entry(text(row, "reason")?).or_default() += number(row, "packets")?;
-        let sample = sample(row)?;
+        let sample = String::from_utf8_lossy(&sample(row)?).into_owned();
         let user_agent = user_agent(&sample);
         if offender.sample.is_empty() || (offender.user_agent.is_none() && user_agent.is_some()) {
             offender.sample = sample;
@@ -134,15 +69,6 @@ fn parse_sources(answer: &Value) -> Result<BTreeMap<String, Offender>> {
         offender.user_agent = offender.user_agent.take().or(user_agent);
     }
     Ok(offenders)
-}
-
-/// The bytes of a sample as they were: the hexadecimal form keeps the line ends, the text is made for people.
-fn sample(row: &Value) -> Result<String> {
-    let hex = text(row, "sample_hex")?;
-    let byte = |at: usize| hex.get(at..at + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
-    let bytes = bytes.with_context(|| format!("{hex:?} is not hexadecimal"))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The User-Agent (or Server) of a sample, when its line is complete.
@@ -161,13 +87,13 @@ mod tests {
     #[test]
     fn connections_of_one_address_are_one_offender() {
         let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let answer = json!({"schema": "sipguard.sources/1", "rows": [
+        let rows = json!([
             {"address": "10.77.0.2", "port": 5, "reason": "bad-version", "packets": 2, "sample_hex": hex("X")},
             {"address": "10.77.0.2", "port": 4, "reason": "bad-version", "packets": 1,
              "sample_hex": hex("REGISTER sip:a SIP/2.0\r\nUser-Agent: BrokenPhone/1.0\r\nVi")},
             {"address": "10.77.1.3", "port": 5060, "reason": "nul", "packets": 1, "sample_hex": hex("SIP/2.0")},
-        ]});
-        let offenders = parse_sources(&answer).unwrap();
+        ]);
+        let offenders = offenders(rows.as_array().unwrap()).unwrap();
         let office = &offenders["10.77.0.2"];
         assert_eq!(office.reasons["bad-version"], 3);
         assert_eq!(Vec::from_iter(&office.ports), [&4, &5]);
@@ -180,13 +106,5 @@ mod tests {
     fn a_user_agent_that_is_cut_off_is_none() {
         assert_eq!(user_agent("REGISTER\r\nUser-Agent: Brok"), None);
         assert_eq!(user_agent("x\r\nServer: T/1\r\n").as_deref(), Some("T/1"));
-    }
-
-    #[test]
-    fn counters_need_their_fields() {
-        let good = json!({"rows": [{"interface": "office", "reason": "ok", "action": "pass", "packets": 4}]});
-        assert_eq!(parse_counters(&good).unwrap()[0].packets, 4);
-        assert!(parse_counters(&json!({"rows": [{"interface": "office"}]})).is_err());
-        assert!(parse_counters(&json!({})).is_err());
     }
 }

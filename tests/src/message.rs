@@ -1,0 +1,97 @@
+//! SIP messages over TCP: well-formed ones that are hard to frame, and malformed ones.
+
+use sipguard_common::Reason;
+
+/// A well-formed registration; `number` tells one from another.
+#[must_use]
+pub fn register(number: usize) -> Vec<u8> {
+    format!(
+        "REGISTER sip:sipguard.test SIP/2.0\r\nVia: SIP/2.0/TCP 10.77.0.2:5060;branch=z9hG4bKr{number};rport\r\n\
+         From: <sip:desk@sipguard.test>;tag={number}\r\nTo: <sip:desk@sipguard.test>\r\nCall-ID: desk\r\n\
+         CSeq: {number} REGISTER\r\nContact: <sip:desk@10.77.0.2;transport=tcp>\r\nMax-Forwards: 70\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// An INVITE with header lines folded, compact names, and NULs and line ends in its body.
+#[must_use]
+pub fn invite() -> Vec<u8> {
+    let body = b"v=0\r\n\0\0\0\0\r\n\r\nINVITE sip:not-a-start SIP/2.0\r\nContent-Length: -1\r\n\r\n\0";
+    let head = format!(
+        "INVITE sip:9100@sipguard.test;transport=tcp SIP/2.0\r\nv: SIP/2.0/TCP 10.77.0.2\r\n ;branch=z9hG4bKi\r\n\t;rport\r\n\
+         f: <sip:a@sipguard.test>;tag=1\r\nt : <sip:9100@sipguard.test>\r\ni: call\r\nCSEQ: 1 INVITE\r\nSubject:\r\n\
+         m:\t<sip:a@10.77.0.2>\r\nc: application/octet-stream\r\nl\t:\r\n  {}  \r\nX-Utf-8: d\u{e9}j\u{e0} vu\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// A message near every limit: 12 KB of headers and a body of 60 KB.
+#[must_use]
+pub fn large() -> Vec<u8> {
+    let mut message = b"MESSAGE sip:a@sipguard.test SIP/2.0\r\nContent-Length: 60000\r\n".to_vec();
+    for line in 0..12 {
+        message.extend_from_slice(format!("X-Large-{line}: {}\r\n", "x".repeat(985)).as_bytes());
+    }
+    message.extend_from_slice(b"\r\n");
+    message.extend((0u32..60_000).map(|at| (at % 251) as u8));
+    message
+}
+
+/// A REGISTER whose header section goes on with `rest`.
+#[must_use]
+pub fn register_with(rest: &str) -> Vec<u8> {
+    format!("REGISTER sip:a SIP/2.0\r\nVia: SIP/2.0/TCP 10.77.0.2\r\nCSeq: 1 REGISTER\r\n{rest}").into_bytes()
+}
+
+/// A malformed message.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// Why it is malformed.
+    pub reason: Reason,
+    /// The message.
+    pub bytes: Vec<u8>,
+    /// How many of its bytes may reach the application, because the fault lies in a later segment.
+    pub readable: usize,
+}
+
+const fn fault(reason: Reason, bytes: Vec<u8>) -> Fault {
+    Fault { reason, bytes, readable: 0 }
+}
+
+/// One of each.
+#[must_use]
+pub fn faults() -> Vec<Fault> {
+    let lengths = ["-1", "", " ", "4294967296", "99999999999", "+10", "0x10", "1 0", "10, 20"];
+    let mut faults: Vec<Fault> = lengths
+        .iter()
+        .map(|length| {
+            fault(Reason::BadContentLength, register_with(&format!("Content-Length: {length}\r\n\r\n0123456789")))
+        })
+        .collect();
+    for garbage in
+        [&b"\x01\x02garbage\r\n\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
+    {
+        faults.push(fault(Reason::BadStartLine, garbage.to_vec()));
+    }
+    let long_lines = format!("X: {}\r\n", "y".repeat(1000)).repeat(20);
+    faults.extend([
+        fault(Reason::BadVersion, b"REGISTER sip:a SIP/3.0\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        fault(Reason::MissingContentLength, register_with("\r\n")),
+        fault(Reason::DuplicateContentLength, register_with("Content-Length: 0\r\nl: 120\r\n\r\n")),
+        fault(Reason::TooManyHeaders, register_with(&"X: y\r\n".repeat(200))),
+        fault(Reason::ControlByte, register_with("X-Firmware: 1\0.0\r\nContent-Length: 0\r\n\r\n")),
+        fault(Reason::BareLf, register_with("X-Firmware: 1.0\nContent-Length: 0\r\n\r\n")),
+        fault(Reason::BareCr, register_with("X-Firmware: 1\r.0\r\nContent-Length: 0\r\n\r\n")),
+        fault(Reason::BadHeaderName, register_with("no colon here\r\nContent-Length: 0\r\n\r\n")),
+        fault(Reason::BodyTooLarge, register_with("Content-Length: 65536\r\n\r\n")),
+        Fault { reason: Reason::HeadersTooLong, bytes: register_with(&long_lines), readable: 16384 },
+        Fault {
+            reason: Reason::LineTooLong,
+            bytes: register_with(&format!("X: {}", "y".repeat(5000))),
+            readable: 4096 + 200,
+        },
+    ]);
+    faults
+}

@@ -1,0 +1,142 @@
+//! Frames as they come in on the wire, good ones; tests bend them afterwards.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::PacketBuilder;
+
+/// Offset of the IP header in a frame without VLAN tag.
+pub const IP: usize = 14;
+/// Offset of the TCP header in a frame of IPv4 without VLAN tag.
+pub const TCP4: usize = IP + 20;
+/// Offset of the TCP header in a frame of IPv6 without VLAN tag.
+pub const TCP6: usize = IP + 40;
+
+/// FIN flag, and so on.
+pub const FIN: u8 = 0x01;
+/// SYN flag.
+pub const SYN: u8 = 0x02;
+/// RST flag.
+pub const RST: u8 = 0x04;
+/// PSH flag.
+pub const PSH: u8 = 0x08;
+/// ACK flag.
+pub const ACK: u8 = 0x10;
+/// URG flag.
+pub const URG: u8 = 0x20;
+
+/// One direction of a connection: from the device or trunk to the PBX.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Device or trunk.
+    pub remote: SocketAddr,
+    /// PBX.
+    pub local: SocketAddr,
+    /// VLAN tags, 0 to 2.
+    pub tags: u8,
+    /// TCP options, whole words of four bytes.
+    pub options: Vec<u8>,
+}
+
+impl Peer {
+    /// A device at `remote` (`ADDR:PORT`) that speaks to the PBX at `local`.
+    ///
+    /// # Panics
+    /// When one is no address with port: the tests write them down.
+    #[must_use]
+    pub fn new(remote: &str, local: &str) -> Self {
+        let parse = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is no address with port"));
+        // Timestamps as every Linux sends them: NOP, NOP, kind 8, length 10.
+        let options = vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        Self { remote: parse(remote), local: parse(local), tags: 0, options }
+    }
+
+    /// A TCP segment.
+    #[must_use]
+    pub fn tcp(&self, flags: u8, seq: u32, payload: &[u8]) -> Vec<u8> {
+        let step = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        macro_rules! finish {
+            ($step:expr) => {{
+                let step = match (self.remote.ip(), self.local.ip()) {
+                    (IpAddr::V4(from), IpAddr::V4(to)) => $step.ipv4(from.octets(), to.octets(), 64),
+                    (IpAddr::V6(from), IpAddr::V6(to)) => $step.ipv6(from.octets(), to.octets(), 64),
+                    _ => panic!("one address family a connection"),
+                };
+                let step = step.tcp(self.remote.port(), self.local.port(), seq, 64_000);
+                let step = step.options_raw(&self.options).expect("options fit");
+                let mut frame = Vec::new();
+                step.write(&mut frame, payload).expect("writing to memory");
+                frame
+            }};
+        }
+        let mut frame = match self.tags {
+            0 => finish!(step),
+            1 => finish!(step.single_vlan(7.try_into().expect("a VLAN number"))),
+            _ => finish!(
+                step.double_vlan(8.try_into().expect("a VLAN number"), 7.try_into().expect("a VLAN number"))
+            ),
+        };
+        let at = self.tcp_at();
+        frame[at + 13] = flags;
+        if flags & ACK != 0 {
+            frame[at + 8..at + 12].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+        }
+        self.finish_checksum(&mut frame);
+        frame
+    }
+
+    /// A UDP datagram.
+    #[must_use]
+    pub fn udp(&self, payload: &[u8]) -> Vec<u8> {
+        let step = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let step = match (self.remote.ip(), self.local.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => step.ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => step.ipv6(from.octets(), to.octets(), 64),
+            _ => panic!("one address family a datagram"),
+        };
+        let mut frame = Vec::new();
+        step.udp(self.remote.port(), self.local.port())
+            .write(&mut frame, payload)
+            .expect("writing to memory");
+        frame
+    }
+
+    /// Offset of the TCP header.
+    #[must_use]
+    pub fn tcp_at(&self) -> usize {
+        usize::from(self.tags) * 4 + if self.remote.is_ipv4() { TCP4 } else { TCP6 }
+    }
+
+    fn finish_checksum(&self, frame: &mut [u8]) {
+        let at = self.tcp_at();
+        frame[at + 16..at + 18].fill(0);
+        let sum = tcp_sum(self.remote.ip(), self.local.ip(), &frame[at..]);
+        frame[at + 16..at + 18].copy_from_slice(&(!sum).to_be_bytes());
+    }
+}
+
+/// The ones' complement sum of a TCP segment and its pseudo-header (RFC 9293 section 3.1). 0xffff for one whose checksum is right.
+#[must_use]
+pub fn tcp_sum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
+    let mut bytes = Vec::new();
+    for address in [from, to] {
+        match address {
+            IpAddr::V4(v4) => bytes.extend(v4.octets()),
+            IpAddr::V6(v6) => bytes.extend(v6.octets()),
+        }
+    }
+    bytes.extend([0, 6]);
+    bytes.extend((segment.len() as u16).to_be_bytes());
+    bytes.extend(segment);
+    sum(&bytes)
+}
+
+/// The ones' complement sum of bytes (RFC 1071). 0xffff for an IPv4 header whose checksum is right.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u64 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}

@@ -1,0 +1,190 @@
+//! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
+use aya::programs::{TestRun as _, TestRunOptions};
+use bytemuck::Zeroable as _;
+use sipguard::address::{Source, mapped};
+use sipguard::load::Loaded;
+use sipguard::maps::Plain;
+use sipguard_common::Reason;
+use sipguard_common::abi::{
+    Block, Counter, Flow, FlowKey, Offender, OffenderKey, Settings, counter_index, names, port_bit,
+};
+use sipguard_common::framer::Limits;
+
+use crate::packet::{ACK, Peer, SYN};
+
+/// XDP's actions.
+pub const XDP_DROP: u32 = 1;
+/// See [`XDP_DROP`].
+pub const XDP_PASS: u32 = 2;
+
+/// A program with its maps.
+pub struct Program {
+    loaded: Loaded,
+    out: Vec<u8>,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// XDP's action.
+    pub action: u32,
+    /// The reason that was counted.
+    pub reason: Reason,
+    /// Whether it was counted as let pass by `monitor` mode.
+    pub let_pass: bool,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Program {
+    /// Loads the program: `enforce`, `reset`, port 5060, default limits, no grace.
+    pub fn new() -> Result<Self> {
+        let loaded = Loaded::new(None, 0).context("loading the program needs root")?;
+        let mut program = Self { loaded, out: vec![0; 1 << 17] };
+        program.set(Settings { limits: Limits::default(), hash_key: 0x5eed, ..Settings::zeroed() })?;
+        program.guard(5060)?;
+        Ok(program)
+    }
+
+    /// Replaces the settings.
+    pub fn set(&mut self, settings: Settings) -> Result<()> {
+        let mut map: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
+        Ok(map.set(0, Plain(settings), 0)?)
+    }
+
+    /// Changes the settings.
+    pub fn change(&mut self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let map: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
+        let Plain(mut settings) = map.get(&0, 0)?;
+        change(&mut settings);
+        self.set(settings)
+    }
+
+    /// Guards a port.
+    pub fn guard(&mut self, port: u16) -> Result<()> {
+        let mut map: Array<_, u64> = self.map(names::PORTS)?;
+        let (word, bit) = port_bit(port);
+        let bits = map.get(&word, 0)? | bit;
+        Ok(map.set(word, bits, 0)?)
+    }
+
+    /// Blocks a source until `expires_ns`.
+    pub fn block(&mut self, source: &str, expires_ns: u64) -> Result<()> {
+        let source: Source = source.parse().map_err(anyhow::Error::msg)?;
+        let block = Plain(Block { expires_ns, bits: source.bits(), ..Block::zeroed() });
+        if source.is_host() {
+            let mut map: HashMap<_, [u8; 16], Plain<Block>> = self.map(names::BLOCK_HOSTS)?;
+            return Ok(map.insert(source.bytes(), block, 0)?);
+        }
+        let mut map: LpmTrie<_, [u8; 16], Plain<Block>> = self.map(names::BLOCK_PREFIXES)?;
+        Ok(map.insert(&lpm_trie::Key::new(source.bits(), source.bytes()), block, 0)?)
+    }
+
+    /// Runs a frame and tells what was counted.
+    pub fn run(&mut self, frame: &[u8]) -> Result<Run> {
+        let before = self.counters()?;
+        let (action, out) = self.run_uncounted(frame)?;
+        let after = self.counters()?;
+        let mut counted = Vec::new();
+        for (index, (old, new)) in before.iter().zip(&after).enumerate() {
+            for _ in 0..new.packets - old.packets {
+                if new.bytes - old.bytes != frame.len() as u64 {
+                    bail!("{} bytes were counted for a frame of {}", new.bytes - old.bytes, frame.len());
+                }
+                counted.push(index);
+            }
+        }
+        let [index] = counted[..] else { bail!("a packet is counted once, not {} times", counted.len()) };
+        let let_pass = index >= Reason::COUNT;
+        let reason = Reason::from_number((index % Reason::COUNT) as u8).context("a reason")?;
+        Ok(Run { action, reason, let_pass, frame: out })
+    }
+
+    /// Runs a frame: XDP's action and the frame afterwards.
+    pub fn run_uncounted(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        let mut out = std::mem::take(&mut self.out);
+        options.data_out = Some(&mut out);
+        let result = self.loaded.program()?.test_run(options).context("running the program")?;
+        let frame = out[..result.data_size_out as usize].to_vec();
+        self.out = out;
+        Ok((result.return_value, frame))
+    }
+
+    /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
+    pub fn connect(&mut self, peer: &Peer, first: u32) -> Result<()> {
+        let syn = self.run(&peer.tcp(SYN, first.wrapping_sub(1), b""))?;
+        let ack = self.run(&peer.tcp(ACK, first, b""))?;
+        for run in [syn, ack] {
+            if run.reason != Reason::TcpControl || run.action != XDP_PASS {
+                bail!("the handshake did not pass: {run:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The flow of a connection.
+    pub fn flow(&mut self, peer: &Peer) -> Result<Option<Flow>> {
+        let map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
+        let key = FlowKey {
+            remote: mapped(peer.remote.ip()),
+            local: mapped(peer.local.ip()),
+            remote_port: peer.remote.port().to_be_bytes(),
+            local_port: peer.local.port().to_be_bytes(),
+        };
+        Ok(map.get(&Plain(key), 0).ok().map(|Plain(flow)| flow))
+    }
+
+    /// Every offender.
+    pub fn offenders(&mut self) -> Result<Vec<(OffenderKey, Offender)>> {
+        let map: HashMap<_, Plain<OffenderKey>, Plain<Offender>> = self.map(names::OFFENDERS)?;
+        map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(value))| (key, value))?)).collect()
+    }
+
+    /// Counters of every reason, then those of what `monitor` mode let pass.
+    pub fn counters(&mut self) -> Result<Vec<Counter>> {
+        let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
+        let mut counters = Vec::new();
+        for let_pass in [false, true] {
+            for reason in Reason::ALL {
+                let values = map.get(&counter_index(0, let_pass, reason.number()), 0)?;
+                counters.push(values.iter().fold(Counter::default(), |sum, value| Counter {
+                    packets: sum.packets + value.0.packets,
+                    bytes: sum.bytes + value.0.bytes,
+                }));
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Facts of the verified program.
+    pub fn info(&mut self) -> Result<aya::programs::ProgramInfo> {
+        Ok(self.loaded.program()?.info()?)
+    }
+
+    /// Memory of every map, by name, as the kernel accounts for it.
+    pub fn maps(&mut self) -> Vec<(String, std::os::fd::RawFd)> {
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+        let fd = |map: &aya::maps::Map| match map {
+            aya::maps::Map::Array(data)
+            | aya::maps::Map::HashMap(data)
+            | aya::maps::Map::LruHashMap(data)
+            | aya::maps::Map::LpmTrie(data)
+            | aya::maps::Map::PerCpuArray(data) => Some(data.fd().as_fd().as_raw_fd()),
+            _ => None,
+        };
+        self.loaded.ebpf().maps().filter_map(|(name, map)| Some((name.to_owned(), fd(map)?))).collect()
+    }
+
+    fn map<'a, T>(&'a mut self, name: &str) -> Result<T>
+    where
+        T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
+        Ok(T::try_from(map)?)
+    }
+}

@@ -1,0 +1,101 @@
+//! Numbers that matter, measured on the running kernel. Whoever raises one says why in the commit.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use sipguard::load::OBJECT;
+use sipguard_tests::program::Program;
+
+/// Instructions that the verifier looked at; the kernel's limit is 1,000,000.
+const VERIFIED_INSTRUCTIONS: u32 = 300_000;
+/// Bytes of machine code.
+const JITED_BYTES: u32 = 40_000;
+/// Bytes of the object, debug information and BTF included.
+const OBJECT_BYTES: usize = 640_000;
+/// Bytes of stack that the kernel allows for all functions under way together.
+const STACK_BYTES: u32 = 512;
+/// Functions that are under way together, from the outermost in. Older kernels round each frame up to 32 bytes.
+const CHAINS: &[&[&str]] = &[
+    &["sipguard", "sip_validate", "turn", "judge", "bytes_below"],
+    &["sipguard", "sip_validate", "turn", "scan"],
+    &["sipguard", "sip_validate", "turn", "load", "hash_block"],
+    &["sipguard", "flow_track", "sip_hash", "hash_chunk", "load", "hash_block"],
+    &["sipguard", "verdict_act"],
+];
+/// Kernel memory of all maps together when nothing is blocked and no connection is followed.
+const MAP_BYTES: u64 = 40 << 20;
+
+#[test]
+fn the_program_stays_small() -> Result<()> {
+    let info = Program::new()?.info()?;
+    let verified =
+        info.verified_instruction_count().context("the kernel tells how many instructions it verified")?;
+    println!(
+        "verified instructions: {verified}, machine code: {} bytes, object: {} bytes",
+        info.size_jitted(),
+        OBJECT.len()
+    );
+    assert!(verified <= VERIFIED_INSTRUCTIONS, "{verified} verified instructions");
+    assert!(info.size_jitted() <= JITED_BYTES, "{} bytes of machine code", info.size_jitted());
+    assert!(OBJECT.len() <= OBJECT_BYTES, "the object has {} bytes", OBJECT.len());
+    Ok(())
+}
+
+#[test]
+fn the_stack_suffices_on_older_kernels_too() -> Result<()> {
+    let object = aya_obj::Object::parse(OBJECT)?;
+    let mut frames = BTreeMap::new();
+    for function in object.functions.values() {
+        let mut lowest = 0i16;
+        let mut copies = [false; 16];
+        for instruction in &function.instructions {
+            let (source, target) = (instruction.src_reg(), usize::from(instruction.dst_reg()));
+            let touches = match instruction.code & 7 {
+                1 => source == 10,     // loads
+                2 | 3 => target == 10, // stores
+                _ => false,
+            };
+            if touches {
+                lowest = lowest.min(instruction.off);
+            }
+            if instruction.code == 0x07 && copies[target] {
+                lowest = lowest.min(instruction.imm as i16);
+            }
+            copies[target] = instruction.code == 0xbf && source == 10;
+        }
+        frames.insert(function.name.clone(), u32::from(lowest.unsigned_abs()));
+    }
+    // Rust's names are mangled: `…4line5judge…`. The length before it tells `load` from `preload`.
+    let frame = |name: &str| {
+        let mangled = format!("{}{name}", name.len());
+        let found = frames.iter().find(|(symbol, _)| *symbol == name || symbol.contains(&mangled));
+        found
+            .map(|(_, bytes)| bytes.next_multiple_of(32).max(32))
+            .with_context(|| format!("no function {name}"))
+    };
+    for chain in CHAINS {
+        let sum = chain.iter().map(|name| frame(name)).sum::<Result<u32>>()?;
+        println!("{}: {sum} bytes", chain.join(" > "));
+        assert!(sum <= STACK_BYTES, "{} take {sum} bytes of stack", chain.join(", "));
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_fit_their_memory() -> Result<()> {
+    let mut program = Program::new()?;
+    let mut all = BTreeMap::new();
+    for (name, fd) in program.maps() {
+        let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+        let bytes = facts
+            .lines()
+            .find_map(|line| line.strip_prefix("memlock:"))
+            .context("the kernel tells a map's memory")?;
+        all.insert(name, bytes.trim().parse::<u64>()?);
+    }
+    println!("map memory: {all:?}");
+    assert!(all.len() >= sipguard_common::abi::names::MAPS.len(), "every map was looked at");
+    let sum: u64 = all.values().sum();
+    assert!(sum <= MAP_BYTES, "{sum} bytes of map memory");
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! What the command line says, as snapshots. `INSTA_UPDATE=always` writes them anew; read the difference before you commit it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SIPGUARD") {
+        return Ok(path.into());
+    }
+    // tests run from target/PROFILE/deps
+    let path = std::env::current_exe()?
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("the target directory")?
+        .join("sipguard");
+    anyhow::ensure!(path.exists(), "{} is not built: `cargo build --workspace` does it", path.display());
+    Ok(path)
+}
+
+/// Output and exit status of a command line, with pins that do not exist.
+fn said(words: &str) -> Result<String> {
+    let output = Command::new(program()?)
+        .args(words.split_whitespace())
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
+        .stdin(Stdio::null())
+        .output()?;
+    let mut text = format!("$ sipguard {words}\n");
+    text += &String::from_utf8(output.stdout)?;
+    text += &String::from_utf8(output.stderr)?;
+    Ok(text + &format!("exit status {}\n", output.status.code().context("an exit status")?))
+}
+
+fn all(lines: &[&str]) -> Result<String> {
+    lines.iter().map(|words| said(words)).collect::<Result<Vec<_>>>().map(|said| said.join("\n"))
+}
+
+#[test]
+fn help() -> Result<()> {
+    let verbs = [
+        "attach",
+        "detach",
+        "status",
+        "block",
+        "unblock",
+        "list",
+        "lookup",
+        "counters",
+        "mode",
+        "completion",
+    ];
+    let mut lines = vec!["--help".to_owned()];
+    lines.extend(verbs.iter().map(|verb| format!("{verb} --help")));
+    insta::assert_snapshot!(all(&lines.iter().map(String::as_str).collect::<Vec<_>>())?);
+    Ok(())
+}
+
+#[test]
+fn mistakes() -> Result<()> {
+    insta::assert_snapshot!(all(&[
+        "",
+        "blok 203.0.113.9",
+        "block",
+        "block phone",
+        "block 203.0.113.7/24",
+        "block 203.0.113.7:5060",
+        "block 203.0.113.7 --for soon",
+        "block 203.0.113.7 --for 0",
+        "lookup nowhere",
+        "attach",
+        "attach nosuchif0",
+        "attach a-name-that-is-much-too-long",
+        "attach lo --port 0",
+        "attach lo --mode offload",
+        "mode drop",
+        "counters --by weather",
+        "list blocks",
+    ])?);
+    Ok(())
+}
+
+#[test]
+fn not_attached() -> Result<()> {
+    insta::assert_snapshot!(all(&[
+        "status",
+        "status eth0",
+        "block 203.0.113.9",
+        "unblock 203.0.113.9",
+        "unblock --all",
+        "list",
+        "lookup 203.0.113.9",
+        "counters",
+        "counters --format prometheus",
+        "mode",
+        "mode monitor",
+        "detach eth0",
+        "detach --all",
+    ])?);
+    Ok(())
+}
+
+#[test]
+fn version_and_completion() -> Result<()> {
+    assert!(
+        said("version")?
+            .starts_with(&format!("$ sipguard version\nsipguard {} (ABI ", env!("CARGO_PKG_VERSION")))
+    );
+    assert!(said("version -j")?.contains("\"schema\": \"sipguard.version/1\""));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&format!("completion {shell}"))?;
+        assert!(script.contains("unblock") && script.ends_with("exit status 0\n"), "{shell}");
+    }
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! Every room and every reason through the loaded program: verdict, counter and, for resets, the frame.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT};
+use sipguard_common::{Class, Reason};
+use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
+use sipguard_tests::program::{Program, Run, XDP_DROP, XDP_PASS};
+
+const GOOD: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nContent-Length: 0\r\n\r\n";
+
+fn device() -> Peer {
+    Peer::new("192.0.2.7:40000", "198.51.100.1:5060")
+}
+
+/// Runs frames on a fresh program; the last one's outcome counts.
+fn last(frames: &[Vec<u8>]) -> Result<Run> {
+    let mut program = Program::new()?;
+    let mut outcome = None;
+    for frame in frames {
+        outcome = Some(program.run(frame)?);
+    }
+    outcome.ok_or_else(|| anyhow::anyhow!("no frame"))
+}
+
+/// A stream of segments on a new connection; the outcomes of each.
+fn stream(peer: &Peer, segments: &[&[u8]]) -> Result<Vec<Run>> {
+    let mut program = Program::new()?;
+    program.connect(peer, 1000)?;
+    let mut seq = 1000u32;
+    segments
+        .iter()
+        .map(|segment| {
+            let run = program.run(&peer.tcp(ACK | PSH, seq, segment))?;
+            seq = seq.wrapping_add(segment.len() as u32);
+            Ok(run)
+        })
+        .collect()
+}
+
+fn bent(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+    frame[at] = byte;
+    frame
+}
+
+/// One way to each reason, except [`Reason::UnknownStream`], which takes a socket (see `sockets.rs`).
+fn ways() -> Result<Vec<(Reason, Run)>> {
+    let peer = device();
+    let data = peer.tcp(ACK, 1000, GOOD);
+    let malformed = |text: &[u8]| -> Result<Run> { Ok(stream(&peer, &[text])?.remove(0)) };
+    let message = |headers: &str| format!("OPTIONS sip:pbx SIP/2.0\r\n{headers}\r\n\r\n").into_bytes();
+
+    let mut blocked = Program::new()?;
+    blocked.block("192.0.2.7", PERMANENT)?;
+    let mut blocked_prefix = Program::new()?;
+    blocked_prefix.block("192.0.2.0/24", PERMANENT)?;
+    let mut followed = Program::new()?;
+    followed.connect(&peer, 1000)?;
+    let valid = followed.run(&data)?;
+    let retransmission = followed.run(&data)?;
+    let conflict = followed.run(&peer.tcp(ACK, 1000, &b"x".repeat(GOOD.len())))?;
+    let gap = followed.run(&peer.tcp(ACK, 2000, GOOD))?;
+    let mut watched = Program::new()?;
+    watched.change(|settings| settings.mode = MODE_MONITOR)?;
+    watched.connect(&peer, 1000)?;
+    watched.run(&peer.tcp(ACK, 1000, b"nonsense\r\n"))?;
+    let mid_stream = watched.run(&peer.tcp(ACK, 1010, b"more of it"))?;
+
+    let fragment = bent(data.clone(), IP + 6, 0x20);
+    let long_line = format!("Subject: {}", "a".repeat(5000));
+    let long_section = vec![format!("Subject: {}", "a".repeat(4000)); 5].join("\r\n");
+    Ok(vec![
+        (Reason::NotIp, last(&[bent(data.clone(), 12, 0x88)])?),
+        (Reason::NotGuarded, last(&[Peer::new("192.0.2.7:40000", "198.51.100.1:22").tcp(ACK, 1, GOOD)])?),
+        (Reason::TcpControl, last(&[peer.tcp(SYN, 1, b"")])?),
+        (Reason::Valid, valid),
+        (Reason::Retransmission, retransmission),
+        (Reason::MidStream, mid_stream),
+        (Reason::NoConnection, last(&[data.clone()])?),
+        (Reason::UdpUnchecked, last(&[peer.udp(b"anything")])?),
+        (Reason::Internal, last(&[data[..IP + 2].to_vec()])?),
+        (Reason::BlockedHost, blocked.run(&data)?),
+        (Reason::BlockedPrefix, blocked_prefix.run(&data)?),
+        (Reason::BadIpHeader, last(&[bent(data.clone(), IP, 0x44)])?),
+        (Reason::TcpFragment, last(&[fragment])?),
+        (Reason::BadTcpHeader, last(&[bent(data.clone(), TCP4 + 12, 0x40)])?),
+        (Reason::BadTcpOptions, last(&[bent(data.clone(), TCP4 + 23, 1)])?),
+        (Reason::BadTcpFlags, last(&[peer.tcp(SYN | FIN, 1, b"")])?),
+        (Reason::SequenceGap, gap),
+        (Reason::Conflict, conflict),
+        (Reason::BadStartLine, malformed(b"nonsense\r\n")?),
+        (Reason::BadVersion, malformed(b"OPTIONS sip:pbx SIP/3.0\r\n")?),
+        (Reason::ControlByte, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\0b\r\n")?),
+        (Reason::BareLf, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\n")?),
+        (Reason::BareCr, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\rb\r\n")?),
+        (Reason::LineTooLong, malformed(&message(&long_line))?),
+        (Reason::HeadersTooLong, malformed(&message(&long_section))?),
+        (Reason::TooManyHeaders, malformed(&message(&["A: b"; 129].join("\r\n")))?),
+        (Reason::BadHeaderName, malformed(&message("no colon"))?),
+        (Reason::MissingContentLength, malformed(&message("To: a"))?),
+        (Reason::BadContentLength, malformed(&message("Content-Length: -1"))?),
+        (Reason::DuplicateContentLength, malformed(&message("Content-Length: 1\r\nl: 2"))?),
+        (Reason::BodyTooLarge, malformed(&message("Content-Length: 65536"))?),
+    ])
+}
+
+#[test]
+fn every_reason_has_a_way() -> Result<()> {
+    let mut seen: BTreeSet<u8> = BTreeSet::from([Reason::UnknownStream.number()]);
+    for (expected, run) in ways()? {
+        assert_eq!(run.reason, expected, "{}", expected.word());
+        let action = if expected.class() == Class::Drop { XDP_DROP } else { XDP_PASS };
+        assert_eq!(run.action, action, "{}", expected.word());
+        assert!(!run.let_pass);
+        seen.insert(expected.number());
+    }
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
+    assert!(missing.is_empty(), "no test for {missing:?}");
+    Ok(())
+}
+
+#[test]
+fn a_malformed_segment_becomes_a_reset_that_the_kernel_takes() -> Result<()> {
+    for (remote, local) in
+        [("192.0.2.7:40000", "198.51.100.1:5060"), ("[2001:db8::7]:40000", "[2001:db8::1]:5060")]
+    {
+        for tags in [0, 1, 2] {
+            let mut peer = Peer::new(remote, local);
+            peer.tags = tags;
+            let run = &stream(&peer, &[GOOD, b"nonsense\r\n"])?[1];
+            assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_PASS), "{remote}");
+            let at = peer.tcp_at();
+            assert_eq!(run.frame.len(), at + 20, "no options, no payload");
+            let tcp = &run.frame[at..];
+            assert_eq!(tcp[..4], peer.tcp(ACK, 0, b"")[at..at + 4], "the ports stay");
+            assert_eq!(
+                u32::from_be_bytes(tcp[4..8].try_into()?),
+                1000 + GOOD.len() as u32,
+                "the expected sequence number"
+            );
+            assert_eq!((tcp[12], tcp[13]), (0x50, RST | ACK));
+            assert_eq!(tcp_sum(peer.remote.ip(), peer.local.ip(), tcp), 0xffff, "checksum");
+            let ip = at - if peer.remote.is_ipv4() { 20 } else { 40 };
+            if peer.remote.is_ipv4() {
+                assert_eq!(u16::from_be_bytes(run.frame[ip + 2..ip + 4].try_into()?), 40);
+                assert_eq!(sum(&run.frame[ip..at]), 0xffff, "IP checksum");
+            } else {
+                assert_eq!(u16::from_be_bytes(run.frame[ip + 4..ip + 6].try_into()?), 20);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ip_options_and_extension_headers_are_walked() -> Result<()> {
+    let peer = device();
+    // IPv4 with four bytes of options (NOPs).
+    let plain = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let mut frame = plain[..TCP4].to_vec();
+    frame.extend([1, 1, 1, 1]);
+    frame.extend(&plain[TCP4..]);
+    frame[IP] = 0x46;
+    let total = (frame.len() - IP) as u16;
+    frame[IP + 2..IP + 4].copy_from_slice(&total.to_be_bytes());
+    frame[IP + 10..IP + 12].fill(0);
+    let checksum = !sum(&frame[IP..IP + 24]);
+    frame[IP + 10..IP + 12].copy_from_slice(&checksum.to_be_bytes());
+    let mut program = Program::new()?;
+    program.connect(&peer, 1000)?;
+    let run = program.run(&frame)?;
+    assert_eq!(run.reason, Reason::BadStartLine);
+    assert_eq!(run.frame.len(), IP + 24 + 20);
+    assert_eq!(sum(&run.frame[IP..IP + 24]), 0xffff);
+    assert_eq!(tcp_sum(peer.remote.ip(), peer.local.ip(), &run.frame[IP + 24..]), 0xffff);
+
+    // IPv6 with hop-by-hop and destination options, and an atomic fragment header.
+    let peer = Peer::new("[2001:db8::7]:40000", "[2001:db8::1]:5060");
+    let plain = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let mut frame = plain[..IP + 40].to_vec();
+    frame.extend([60, 0, 1, 4, 0, 0, 0, 0]);
+    frame.extend([44, 0, 1, 4, 0, 0, 0, 0]);
+    frame.extend([6, 0, 0, 0, 0, 0, 0, 9]);
+    frame.extend(&plain[IP + 40..]);
+    frame[IP + 6] = 0;
+    let payload = (frame.len() - IP - 40) as u16;
+    frame[IP + 4..IP + 6].copy_from_slice(&payload.to_be_bytes());
+    let mut program = Program::new()?;
+    program.connect(&peer, 1000)?;
+    let run = program.run(&frame)?;
+    assert_eq!(run.reason, Reason::BadStartLine);
+    assert_eq!(run.frame.len(), IP + 40 + 24 + 20);
+    assert_eq!(tcp_sum(peer.remote.ip(), peer.local.ip(), &run.frame[IP + 64..]), 0xffff);
+    Ok(())
+}
+
+#[test]
+fn ethernet_padding_is_not_data() -> Result<()> {
+    let peer = device();
+    let mut program = Program::new()?;
+    program.connect(&peer, 1000)?;
+    let mut frame = peer.tcp(ACK, 1000, b"");
+    frame.extend([0; 8]);
+    assert_eq!(program.run(&frame)?.reason, Reason::TcpControl);
+    let mut frame = peer.tcp(ACK, 1000, GOOD);
+    frame.extend([0; 8]);
+    assert_eq!(program.run(&frame)?.reason, Reason::Valid);
+    assert_eq!(program.flow(&peer)?.map(|flow| flow.next), Some(1000 + GOOD.len() as u32));
+    Ok(())
+}
+
+#[test]
+fn a_port_is_guarded_on_either_side_and_settable() -> Result<()> {
+    let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
+    assert_eq!(
+        stream(&trunk, &[b"SIP/2.0 200 OK\r\nContent-Length: -1\r\n"])?[0].reason,
+        Reason::BadContentLength
+    );
+    let other = Peer::new("192.0.2.9:40000", "198.51.100.1:6060");
+    let mut program = Program::new()?;
+    assert_eq!(program.run(&other.tcp(ACK, 1, b"x"))?.reason, Reason::NotGuarded);
+    program.guard(6060)?;
+    assert_eq!(program.run(&other.tcp(ACK, 1, b"x"))?.reason, Reason::NoConnection);
+    Ok(())
+}
+
+#[test]
+fn blocks_end_by_themselves_and_prefixes_nest() -> Result<()> {
+    let frame = device().tcp(ACK, 1, b"");
+    let mut program = Program::new()?;
+    program.block("192.0.2.7", 1)?;
+    assert_eq!(program.run(&frame)?.reason, Reason::TcpControl, "ended");
+    program.block("192.0.2.0/24", PERMANENT)?;
+    program.block("192.0.2.0/25", 1)?;
+    program.block("192.0.2.0/28", 1)?;
+    assert_eq!(program.run(&frame)?.reason, Reason::BlockedPrefix, "the ended ones hide none that holds");
+    let v6 = Peer::new("[2001:db8::7]:1", "[2001:db8::1]:2").udp(b"");
+    assert_eq!(program.run(&v6)?.reason, Reason::NotGuarded);
+    program.block("2001:db8::/32", PERMANENT)?;
+    assert_eq!(program.run(&v6)?.reason, Reason::BlockedPrefix);
+    program.block("::/0", PERMANENT)?;
+    assert_eq!(
+        program.run(&Peer::new("[2001:db9::7]:1", "[2001:db8::1]:2").udp(b""))?.reason,
+        Reason::BlockedPrefix
+    );
+    Ok(())
+}
+
+#[test]
+fn impossible_flags_are_refused_and_unusual_ones_are_not() -> Result<()> {
+    let peer = device();
+    for (flags, payload) in [
+        (SYN | FIN, &b""[..]),
+        (SYN | RST, b""),
+        (FIN | RST, b""),
+        (0, b""),
+        (FIN, b""),
+        (PSH, b"x"),
+        (ACK | URG, b"x"),
+    ] {
+        let run = last(&[peer.tcp(flags, 1, payload)])?;
+        assert_eq!((run.reason, run.action), (Reason::BadTcpFlags, XDP_DROP), "flags {flags:#x}");
+    }
+    for flags in [SYN, SYN | ACK, ACK, ACK | FIN, RST, RST | ACK, SYN | 0xc0, ACK | URG] {
+        assert_eq!(last(&[peer.tcp(flags, 1, b"")])?.reason, Reason::TcpControl, "flags {flags:#x}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tcp_options_of_any_legal_kind_pass() -> Result<()> {
+    let mut peer = device();
+    for options in [
+        vec![],
+        vec![2, 4, 5, 0xb4],
+        vec![1; 40],
+        vec![0, 7, 7, 7],
+        vec![254, 4, 1, 2],
+        vec![253, 40].into_iter().chain([0; 38]).collect(),
+    ] {
+        peer.options = options;
+        assert_eq!(last(&[peer.tcp(ACK, 1, b"")])?.reason, Reason::TcpControl, "{:?}", peer.options);
+    }
+    for options in [vec![2, 0, 0, 0], vec![2, 5, 1, 1], vec![1, 1, 1, 8], vec![8, 1, 0, 0]] {
+        peer.options = options;
+        assert_eq!(last(&[peer.tcp(ACK, 1, b"")])?.reason, Reason::BadTcpOptions, "{:?}", peer.options);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_tcp_does_legally_is_never_malformed() -> Result<()> {
+    let peer = device();
+    let (a, b) = GOOD.split_at(30);
+    let start = u32::MAX - 10; // the sequence number wraps in the first segment
+    let at = |offset: usize| start.wrapping_add(offset as u32);
+    let mut program = Program::new()?;
+    program.connect(&peer, start)?;
+    let mut reason =
+        |seq: u32, bytes: &[u8]| Ok::<_, anyhow::Error>(program.run(&peer.tcp(ACK, seq, bytes))?.reason);
+    assert_eq!(reason(at(30), b)?, Reason::SequenceGap, "reordered: dropped, comes again");
+    assert_eq!(reason(at(0), a)?, Reason::Valid);
+    assert_eq!(reason(at(30), b)?, Reason::Valid);
+    assert_eq!(reason(at(0), a)?, Reason::Retransmission);
+    assert_eq!(reason(at(0), GOOD)?, Reason::Retransmission, "coalesced");
+    assert_eq!(
+        reason(at(GOOD.len() - 1), b"\0")?,
+        Reason::Retransmission,
+        "keep-alive probe with a byte of garbage"
+    );
+    let overlap = [b, GOOD].concat();
+    assert_eq!(reason(at(30), &overlap)?, Reason::Valid, "old and new in one segment");
+    assert_eq!(
+        reason(at(30), &overlap[..40])?,
+        Reason::Conflict,
+        "a cut that is no segment's can't be compared"
+    );
+    let run = program.run(&peer.tcp(ACK | FIN, at(30 + overlap.len()), b"\r\n\r\n"))?;
+    assert_eq!(run.reason, Reason::Valid, "data with FIN");
+    Ok(())
+}
+
+#[test]
+fn a_new_handshake_replaces_a_flow_only_when_the_old_one_is_over() -> Result<()> {
+    let peer = device();
+    let mut program = Program::new()?;
+    program.connect(&peer, 1000)?;
+    program.run(&peer.tcp(ACK, 1000, GOOD))?;
+    program.run(&peer.tcp(RST, 5, b""))?;
+    program.run(&peer.tcp(ACK | FIN, 6, b""))?;
+    assert_eq!(program.flow(&peer)?.map(|flow| flow.flags), Some(0), "not where the kernel would act on it");
+    program.run(&peer.tcp(ACK | FIN, 1000 + GOOD.len() as u32, b""))?;
+    program.connect(&peer, 77)?;
+    assert_eq!(program.run(&peer.tcp(ACK, 77, GOOD))?.reason, Reason::Valid);
+    Ok(())
+}
+
+#[test]
+fn frames_of_64_kib_are_judged_to_their_end() -> Result<()> {
+    let peer = device();
+    let body = vec![b'b'; 60_000];
+    let mut message = format!("INVITE sip:a SIP/2.0\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    message.extend(&body);
+    assert_eq!(stream(&peer, &[&message])?[0].reason, Reason::Valid);
+    let many = GOOD.repeat(900);
+    assert_eq!(stream(&peer, &[&many])?[0].reason, Reason::Valid);
+    let keep_alives = b"\r\n".repeat(30_000);
+    assert_eq!(stream(&peer, &[&keep_alives])?[0].reason, Reason::Valid);
+    message.extend(b"nonsense\r\n");
+    let run = &stream(&peer, &[&message])?[0];
+    assert_eq!((run.reason, run.frame.len()), (Reason::BadStartLine, peer.tcp_at() + 20));
+    Ok(())
+}
+
+#[test]
+fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
+    let peer = device();
+    let mut program = Program::new()?;
+    program.change(|settings| settings.action = ACTION_DROP)?;
+    program.connect(&peer, 1000)?;
+    for (seq, bytes) in [(1000, &b"nonsense\r\n"[..]), (1000, b"nonsense\r\n"), (1010, GOOD)] {
+        let run = program.run(&peer.tcp(ACK, seq, bytes))?;
+        assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_DROP));
+    }
+
+    let mut program = Program::new()?;
+    program.change(|settings| settings.mode = MODE_MONITOR)?;
+    program.connect(&peer, 1000)?;
+    let frame = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let run = program.run(&frame)?;
+    assert_eq!((run.reason, run.action, run.let_pass), (Reason::BadStartLine, XDP_PASS, true));
+    assert_eq!(run.frame, frame, "untouched");
+    assert_eq!(program.run(&peer.tcp(ACK, 1010, b"more\r\n"))?.reason, Reason::MidStream);
+    assert_eq!(
+        program.run(&peer.tcp(ACK, 1016, GOOD))?.reason,
+        Reason::Valid,
+        "judged again from the next message on"
+    );
+    program.block("192.0.2.7", PERMANENT)?;
+    let run = program.run(&frame)?;
+    assert_eq!((run.reason, run.action, run.let_pass), (Reason::BlockedHost, XDP_PASS, true));
+    Ok(())
+}
+
+#[test]
+fn the_offender_is_named_with_its_first_bytes() -> Result<()> {
+    let peer = device();
+    let mut program = Program::new()?;
+    let long = [b"REGISTER sip:pbx SIP/9.9\r\nUser-Agent: Bad/1\r\n".as_slice(), &[b'x'; 100]].concat();
+    for text in [&b"no\r\n"[..], &long] {
+        program.connect(&peer, 1000)?;
+        program.run(&peer.tcp(ACK, 1000, text))?;
+    }
+    let mut offenders = program.offenders()?;
+    offenders.sort_by_key(|(key, _)| key.reason);
+    assert_eq!(offenders.len(), 2);
+    for ((key, offender), (reason, text)) in
+        offenders.iter().zip([(Reason::BadStartLine, &b"no\r\n"[..]), (Reason::BadVersion, &long[..64])])
+    {
+        assert_eq!(key.reason, reason.number());
+        assert_eq!(u16::from_be_bytes(key.port), 40000);
+        assert_eq!(key.address[12..], [192, 0, 2, 7]);
+        assert_eq!(&offender.sample[..offender.sample_len as usize], text);
+        assert_eq!(offender.packets, 1);
+    }
+    Ok(())
+}
