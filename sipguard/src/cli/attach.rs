@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
 use serde_json::json;
 use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR};
 
@@ -124,8 +126,12 @@ fn sentence(one: &Attached) -> String {
     format!("{name}: attached in {} mode{why}\n", mode(one))
 }
 
-/// Waits for Enter. End of input is no confirmation: it is what a cut connection looks like.
+/// Waits for Enter. End of input and SIGHUP are no confirmation, they are what a cut connection looks like; nor is Ctrl-C.
 fn confirmed(patience: Duration) -> Result<bool> {
+    let mut ends = SigSet::empty();
+    ends.extend([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    ends.thread_block().context("blocking signals")?;
+    let signals = SignalFd::new(&ends).context("waiting for signals")?;
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         eprintln!("Press Enter within {} s to keep it.", patience.as_secs());
@@ -136,12 +142,15 @@ fn confirmed(patience: Duration) -> Result<bool> {
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout =
-            PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).context("waiting for Enter")?;
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, timeout).context("waiting for Enter")? > 0 {
-            let mut byte = [0];
-            return Ok(stdin.lock().read(&mut byte).context("waiting for Enter")? == 1);
+        let timeout = PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).context("waiting for Enter")?;
+        let mut fds = [stdin.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        if poll(&mut fds, timeout).context("waiting for Enter")? == 0 {
+            continue;
         }
+        if fds[1].any() == Some(true) {
+            return Ok(false);
+        }
+        let mut byte = [0];
+        return Ok(matches!(stdin.lock().read(&mut byte), Ok(1)));
     }
 }
