@@ -188,7 +188,7 @@ fn attach_one(
     program.pin(pins.program(slot)).context("pinning the program")?;
     let link = program.take_link(link)?;
     let link = FdLink::try_from(link).map_err(|_| {
-        Failure::new(
+        Failure::with(
             Status::Kernel,
             "this kernel has no BPF links for XDP: sipguard needs Linux 6.1 or newer",
         )
@@ -201,7 +201,7 @@ fn attach_one(
 fn refuse_another_program(interface: &Interface) -> Result<()> {
     let Some(xdp) = interface.xdp else { return Ok(()) };
     let name = program_name(xdp.program_id);
-    Err(Failure::new(
+    Err(Failure::with(
         Status::Kernel,
         format!(
             "{} already has an XDP program: `{name}` (id {}). sipguard does not evict it. `bpftool net show dev {}` shows how it is \
@@ -221,7 +221,7 @@ fn refused(interface: &Interface, native: bool, error: &ProgramError) -> anyhow:
     let errno =
         errno(error).map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
     let remedy = if native { ". `--mode generic` works with every driver" } else { "" };
-    Failure::new(
+    Failure::with(
         Status::Kernel,
         format!(
             "{} (driver {}, MTU {}) refuses XDP in {mode} mode: {errno}{remedy}",
@@ -279,7 +279,7 @@ fn slot_of(own: &[(u32, Iface)], interface: &Interface) -> Option<(u32, Iface)> 
 /// [`Status::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
 pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
     if !pins.dir().exists() {
-        return Err(Failure::new(Status::NotAttached, "sipguard is not attached"));
+        return Err(Failure::with(Status::NotAttached, "sipguard is not attached"));
     }
     let _lock = pins.lock(true)?;
     let Some(names) = names else {
@@ -299,7 +299,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         let found = own.iter().find(|(_, iface)| iface_name(iface) == *name);
         let Some((slot, iface)) = found else {
             let attached: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
-            return Err(Failure::new(
+            return Err(Failure::with(
                 Status::NotAttached,
                 format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
             ));

@@ -94,7 +94,7 @@ impl Blocks {
         };
         outcome.map_err(|error| {
             let error = anyhow::Error::new(error);
-            Failure::new(
+            Failure::with(
                 Status::Failed,
                 format!(
                     "blocking {source}: {error:#}: the map may be full, `sipguard list` shows what is in it"

@@ -28,7 +28,7 @@ pub struct Failure {
 
 impl Failure {
     /// A failure with its text, as an `anyhow` error.
-    pub fn new(status: Status, text: impl Into<String>) -> anyhow::Error {
+    pub fn with(status: Status, text: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Failure { status, text: text.into() })
     }
 }

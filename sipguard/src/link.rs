@@ -56,7 +56,7 @@ pub fn by_index(index: u32) -> Result<Option<Interface>> {
 }
 
 fn no_such(name: &str) -> anyhow::Error {
-    Failure::new(Status::Failed, format!("no interface `{name}` here: `ip link` lists those that there are"))
+    Failure::with(Status::Failed, format!("no interface `{name}` here: `ip link` lists those that there are"))
 }
 
 fn ask(request: LinkMessage) -> Result<Option<Interface>> {

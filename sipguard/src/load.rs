@@ -33,7 +33,7 @@ impl Loaded {
             .override_global("REQ_RCV_NXT", &offsets.request_rcv_nxt, true);
         if let Some(pins) = pins {
             for name in names::MAPS {
-                loader.map_pin_path(*name, pins.map(name));
+                loader.map_pin_path(name, pins.map(name));
             }
         }
         let ebpf = loader.load(OBJECT).map_err(|error| refused("making the maps", &error))?;
@@ -65,7 +65,7 @@ fn refused(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
         cause = inner.source();
     }
     text += ". sipguard needs Linux 6.1 or newer with BPF and BTF";
-    Failure::new(Status::Kernel, text)
+    Failure::with(Status::Kernel, text)
 }
 
 /// The verifier's log is thousands of lines; its end says what it did not like.

@@ -160,7 +160,7 @@ impl Pins {
         if self.exist() {
             return Ok(());
         }
-        Err(Failure::new(Status::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it"))
+        Err(Failure::with(Status::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it"))
     }
 
     /// Checks that the pins exist and were made by this ABI version. Every verb does this first, under the lock.
@@ -175,7 +175,7 @@ impl Pins {
             Map::Array(data).try_into().context("reading the ABI version of the pins")?;
         let found = map.get(&0, 0).context("reading the ABI version of the pins")?;
         if found != ABI_VERSION {
-            return Err(Failure::new(
+            return Err(Failure::with(
                 Status::Failed,
                 format!(
                     "the pins under {} have ABI version {found}, this sipguard speaks {ABI_VERSION}; the filter goes on as it is. \

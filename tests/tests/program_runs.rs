@@ -77,7 +77,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::Valid, valid),
         (Reason::Retransmission, retransmission),
         (Reason::MidStream, mid_stream),
-        (Reason::NoConnection, last(&[data.clone()])?),
+        (Reason::NoConnection, last(std::slice::from_ref(&data))?),
         (Reason::UdpUnchecked, last(&[peer.udp(b"anything")])?),
         (Reason::Internal, last(&[data[..IP + 2].to_vec()])?),
         (Reason::BlockedHost, blocked.run(&data)?),

@@ -19,7 +19,7 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
     }
     let method = (spaces | 1 << 63).trailing_zeros();
     let before = (1u64 << method) - 1;
-    if method < 3 || method > 12 || letters & before != before {
+    if !(3..=12).contains(&method) || letters & before != before {
         return false;
     }
     // The four bytes after the space, across the words' border.

@@ -101,7 +101,7 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
         if !new.is_empty() {
             attach::detach(pins, Some(&new))?;
         }
-        return Err(Failure::new(
+        return Err(Failure::with(
             Status::Failed,
             format!("not confirmed: detached again from {}", new.join(", ")),
         ));
@@ -142,7 +142,8 @@ fn confirmed(patience: Duration) -> Result<bool> {
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout = PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).context("waiting for Enter")?;
+        let timeout =
+            PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).context("waiting for Enter")?;
         let mut fds = [stdin.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         if poll(&mut fds, timeout).context("waiting for Enter")? == 0 {
             continue;

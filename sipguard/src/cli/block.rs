@@ -48,7 +48,7 @@ pub fn block(pins: &Pins, format: Format, args: &BlockArgs) -> Result<()> {
         if let Some((source, entry)) =
             sources.iter().find_map(|source| Some((source, hit(source, &protected)?)))
         {
-            return Err(Failure::new(
+            return Err(Failure::with(
                 Status::Failed,
                 format!(
                     "{source} is {} ({}): nothing was blocked; `--force` blocks it all the same",

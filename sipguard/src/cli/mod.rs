@@ -1,4 +1,4 @@
-//! The command line: what was typed ([`Cli`]), one file a verb.
+//! The command line: what was typed, one file a verb.
 
 mod attach;
 mod block;
@@ -20,7 +20,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Status, status_of};
-use crate::output::Format;
+use crate::output::{Format, print};
 use crate::pins::{DEFAULT_DIR, Pins};
 
 /// Drops malformed SIP on the network card, before the PBX sees it.
@@ -101,14 +101,8 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<()> {
     let pins = Pins::new(&cli.pins);
     let format = if cli.json { Format::Json } else { cli.output };
-    match cli.verb {
-        Verb::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "sipguard", &mut script);
-            return crate::output::print(&String::from_utf8_lossy(&script));
-        }
-        Verb::Version => return version::run(format),
-        _ => privilege::check()?,
+    if !matches!(cli.verb, Verb::Completion { .. } | Verb::Version) {
+        privilege::check()?;
     }
     match cli.verb {
         Verb::Attach(args) => attach::run(&pins, format, &args),
@@ -120,7 +114,12 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Lookup(args) => lookup::run(&pins, format, &args),
         Verb::Counters(args) => counters::run(&pins, format, &args),
         Verb::Mode(args) => mode::run(&pins, format, &args),
-        Verb::Completion { .. } | Verb::Version => Ok(()),
+        Verb::Version => version::run(format),
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sipguard", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
     }
 }
 
@@ -163,7 +162,7 @@ fn plural(count: usize, thing: &str) -> String {
 
 /// The status of an input mistake that clap did not see.
 fn usage(text: impl Into<String>) -> anyhow::Error {
-    crate::error::Failure::new(Status::Usage, text)
+    crate::error::Failure::with(Status::Usage, text)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub fn check() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(Failure::with(
         Status::Privilege,
         format!("privileges are missing ({}): run it as root, for example with sudo", missing.join(", ")),
     ))

@@ -23,7 +23,7 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
     if let Some(name) = &args.interface {
         report.interfaces.retain(|interface| interface.name == *name);
         if report.interfaces.is_empty() {
-            return Err(Failure::new(Status::NotAttached, format!("sipguard is not attached to `{name}`")));
+            return Err(Failure::with(Status::NotAttached, format!("sipguard is not attached to `{name}`")));
         }
     }
     object(format, "sipguard.status/1", json_of(&report), || text(&report))
