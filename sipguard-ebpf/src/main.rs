@@ -1,8 +1,12 @@
-//! The XDP program. [`inspect`] is the reading order: one packet's way through the rooms, each of which ends it early with a
-//! [`Reason`](sipguard_common::Reason) or hands it on.
+//! The XDP program. `inspect` is the reading order: one packet's way through the rooms, each of which ends it early with a
+//! `Reason` or hands it on.
 //!
 //! On the host this is an empty program, so that the workspace can be checked as a whole.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(clippy::needless_borrows_for_generic_args, reason = "a key by value would be copied onto the BPF stack")
+)]
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

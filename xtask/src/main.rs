@@ -1,1 +1,76 @@
-fn main() {}
+//! Sets up, builds, demonstrates, tests and lints sipguard: `cargo xtask VERB`.
+//!
+//! Depends on nothing of the workspace, because it comes before the toolchain that compiles the XDP program.
+
+use std::{env, fmt, process::ExitCode};
+
+use anyhow::Result;
+
+mod build;
+mod command;
+mod demo;
+#[path = "../../sipguard/ebpf_toolchain.rs"]
+mod ebpf_toolchain;
+mod lint;
+mod machine;
+mod setup;
+mod test;
+
+const USAGE: &str = "usage: cargo xtask VERB
+
+  setup [--for build|test|lint]      install what is missing on this machine (Debian 12; root or sudo)
+  build [--release]                  sipguard and the programs of its tests
+  demo [--json FILE] [--seconds N]   the incident, replayed without and with sipguard (root or sudo)
+  test [ARGUMENTS]                   every test, or those that `cargo test ARGUMENTS` selects (root)
+  lint                               formatting, clippy on both targets, documentation
+
+Each verb installs first what it needs.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let Some((verb, args)) = args.split_first() else {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    };
+    match run(verb, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(verb: &str, args: &[String]) -> Result<()> {
+    match verb {
+        "setup" => setup::run(args),
+        "build" => build::run(args),
+        "demo" => demo::run(args),
+        "test" => test::run(args),
+        "lint" => lint::run(args),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(Usage(format!("there is no verb `{verb}`")).into()),
+    }
+}
+
+/// The command line is wrong: exit status 2.
+#[derive(Debug)]
+struct Usage(String);
+
+impl Usage {
+    /// The complaint about arguments that a verb does not know.
+    fn arguments(verb: &str, args: &[String]) -> anyhow::Error {
+        Usage(format!("`{verb}` does not take `{}`", args.join(" "))).into()
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{USAGE}", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
