@@ -5,7 +5,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(clippy::needless_borrows_for_generic_args, reason = "a key by value would be copied onto the BPF stack")
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value would be copied onto the BPF stack"
+    )
 )]
 
 #[cfg(not(target_arch = "bpf"))]
