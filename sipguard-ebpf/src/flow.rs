@@ -8,8 +8,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, FLOW_SEGMENTS, Flow, MODE_MONITOR, Segment as Record, flow_flags};
-use sipguard_common::framer::{Stream, plausible_start};
+use sipguard_common::abi::{
+    ACTION_DROP, FLOW_SEGMENTS, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags,
+};
+use sipguard_common::framer::{Stream, leading_line_ends, plausible_start};
 
 use crate::scratch::{self, Key, Packet};
 use crate::tcp::{FIN, RST, SYN};
@@ -66,7 +68,7 @@ fn follow(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
     let flow = unsafe { &mut *flow };
     flow.last_ns = now_ns;
     packet.expected = flow.next;
-    new_bytes(ctx, packet, flow)
+    new_bytes(ctx, packet, flow, now_ns)
 }
 
 /// Takes the validated bytes into account.
@@ -164,10 +166,14 @@ fn open(ctx: &XdpContext, packet: &mut Packet, now_ns: u64) -> Result<*mut Flow,
         // The kernel has it all.
         return Err(Reason::Retransmission);
     }
-    let adopted = fresh || starts_message(ctx, packet, old);
-    let monitor = settings.mode == MODE_MONITOR;
-    let grace = now_ns < settings.grace_until_ns;
-    if !adopted && !grace && !monitor {
+    let beginning = if fresh {
+        Beginning::Message
+    } else {
+        beginning(ctx.ctx, packet.data_at + old, packet.data_len - old)
+    };
+    let adopted = beginning == Beginning::Message;
+    let refused = !adopted && !excused(settings, beginning, now_ns);
+    if refused && settings.mode != MODE_MONITOR {
         return Err(Reason::UnknownStream);
     }
     let key = &packet.key;
@@ -177,35 +183,59 @@ fn open(ctx: &XdpContext, packet: &mut Packet, now_ns: u64) -> Result<*mut Flow,
         let _ = HANDSHAKES.remove(key);
     }
     let flow = FLOWS.get_ptr_mut(key).ok_or(Reason::Internal)?;
-    let passed = !adopted && !grace;
     // SAFETY: a live map value.
     unsafe {
-        (*flow).next = if passed { packet.seq.wrapping_add(packet.data_len) } else { next };
+        (*flow).next = if refused { packet.seq.wrapping_add(packet.data_len) } else { next };
         (*flow).first_ns = now_ns;
         (*flow).flags = if adopted { 0 } else { flow_flags::LOST };
     }
-    if passed {
-        // Monitor mode: counted as what it is, and followed from here on.
+    if refused {
+        // Monitor mode: counted once as what it is, and followed from here on.
         return Err(Reason::UnknownStream);
     }
     Ok(flow)
 }
 
-/// Whether the payload from `old` on begins like a message.
+/// How a payload begins on a connection whose place in the stream is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// With a message, maybe behind keep-alives.
+    Message,
+    /// It is nothing but CR and LF, a keep-alive or the end of a line: no harm, and no sign of where the stream is.
+    LineEnds,
+    /// Neither.
+    Other,
+}
+
+/// Judges `len` bytes of payload at `at` by the first of them. CR and LF alone are no start: they may be the middle of a message.
+/// A function of its own for the stack's sake.
+#[inline(never)]
+fn beginning(ctx: *mut xdp_md, at: u32, len: u32) -> Beginning {
+    let Some(head) = first_bytes(ctx, at, len) else { return Beginning::Other };
+    let ends = leading_line_ends(head);
+    if ends >= len {
+        return Beginning::LineEnds;
+    }
+    match first_bytes(ctx, at + ends, len - ends) {
+        Some(behind) if plausible_start(behind) => Beginning::Message,
+        _ => Beginning::Other,
+    }
+}
+
+/// The first 24 bytes of `len` (at least 1) at `at` of the frame, zero padded.
 #[inline(always)]
-fn starts_message(ctx: &XdpContext, packet: &Packet, old: u32) -> bool {
-    let len = packet.data_len - old;
+fn first_bytes(ctx: *mut xdp_md, at: u32, len: u32) -> Option<[u64; 3]> {
     let mut head = [0u64; 4];
+    let len = if len < 24 { len } else { 24 };
     // SAFETY: 24 bytes at the most, and room for 32.
-    let loaded = unsafe {
-        bytes::copy::<31>(
-            ctx.ctx,
-            packet.data_at + old,
-            if len < 24 { len } else { 24 },
-            head.as_mut_ptr().cast(),
-        )
-    };
-    loaded && plausible_start([head[0], head[1], head[2]])
+    let loaded = unsafe { bytes::copy::<31>(ctx, at, len, head.as_mut_ptr().cast()) };
+    loaded.then_some([head[0], head[1], head[2]])
+}
+
+/// Whether bytes of a stream whose place is not known pass: while there is grace, and always when they are line ends alone.
+#[inline(always)]
+fn excused(settings: &Settings, beginning: Beginning, now_ns: u64) -> bool {
+    beginning == Beginning::LineEnds || now_ns < settings.grace_until_ns
 }
 
 /// A FIN behind the last validated byte closes the remote end.
@@ -218,7 +248,7 @@ fn note_fin(packet: &Packet, flow: &mut Flow) {
 
 /// Finds what is new of the segment, after what is old was compared.
 #[inline(always)]
-fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, now_ns: u64) -> Result<(), Reason> {
     if flow.flags & flow_flags::CUT != 0 {
         return Err(Reason::from_number(flow.reason as u8).unwrap_or(Reason::Internal));
     }
@@ -236,7 +266,12 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
         return Err(Reason::Retransmission);
     }
     if flow.flags & flow_flags::LOST != 0 {
-        if !starts_message(ctx, packet, old) {
+        let settings = settings::get()?;
+        let beginning = beginning(ctx.ctx, packet.data_at + old, new);
+        if beginning != Beginning::Message {
+            if !excused(settings, beginning, now_ns) && settings.mode != MODE_MONITOR {
+                return Err(Reason::UnknownStream);
+            }
             flow.next = flow.next.wrapping_add(new);
             return Err(Reason::MidStream);
         }

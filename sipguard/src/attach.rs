@@ -1,5 +1,6 @@
 //! `attach` and `detach`: nothing half done, and never another program's place taken.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -49,12 +50,27 @@ pub struct Attached {
     pub new: bool,
 }
 
+/// What `attach` did.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Each interface once, in the order in which they were named.
+    pub interfaces: Vec<Attached>,
+    /// Whether mode, action or ports are others than before. They are the same for all interfaces.
+    pub settings_changed: bool,
+}
+
 /// Attaches to every interface of `names`, or to none.
 ///
 /// # Errors
 /// See [`Status`]; what was attached before stays as it was.
-pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Vec<Attached>> {
-    let interfaces: Vec<Interface> = names.iter().map(|name| link::interface(name)).collect::<Result<_>>()?;
+pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for name in names {
+        let interface = link::interface(name)?;
+        if !interfaces.contains(&interface) {
+            interfaces.push(interface);
+        }
+    }
     pins.create_parent()?;
     let _lock = pins.lock(true)?;
     let first = pins.slots().is_empty();
@@ -68,25 +84,30 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Vec<Attached
     for interface in &interfaces {
         if slot_of(&own, interface).is_none() {
             refuse_another_program(interface)?;
+        } else {
+            refuse_another_mode(interface, wish)?;
         }
     }
     let mut done = Vec::new();
     let outcome = attach_all(pins, &interfaces, &own, wish, first, &mut done);
-    if let Err(error) = outcome {
-        if first {
-            pins.remove_all().context("cleaning up after a failed attach")?;
-        } else {
-            for (slot, attached) in &done {
+    let settings_changed = match outcome {
+        Ok(changed) => changed,
+        Err(error) => {
+            if first {
+                pins.remove_all().context("cleaning up after a failed attach")?;
+            }
+            for (slot, attached) in done.iter().filter(|_| !first) {
                 if attached.new {
                     free(pins, *slot)?;
                 }
             }
+            return Err(error);
         }
-        return Err(error);
-    }
-    Ok(done.into_iter().map(|(_, attached)| attached).collect())
+    };
+    Ok(Outcome { interfaces: done.into_iter().map(|(_, attached)| attached).collect(), settings_changed })
 }
 
+/// Says whether settings that were in force changed.
 fn attach_all(
     pins: &Pins,
     interfaces: &[Interface],
@@ -94,10 +115,10 @@ fn attach_all(
     wish: &Wish,
     first: bool,
     done: &mut Vec<(u32, Attached)>,
-) -> Result<()> {
+) -> Result<bool> {
     pins.create()?;
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
-    let mut prepared = false;
+    let mut changed = None;
     for interface in interfaces {
         if let Some((slot, iface)) = slot_of(own, interface) {
             let native = interface.xdp.is_some_and(|xdp| xdp.native);
@@ -109,39 +130,45 @@ fn attach_all(
         let Some(slot) = slot else { bail!("all {IFACE_SLOTS} slots are taken: detach an interface first") };
         taken.push(slot);
         let mut loaded = Loaded::new(Some(pins), slot)?;
-        if !prepared {
-            prepare(pins, wish, first)?;
-            prepared = true;
+        if changed.is_none() {
+            changed = Some(prepare(pins, wish, first, true)?);
         }
         let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
         done.push((slot, attached));
     }
-    if !prepared {
-        prepare(pins, wish, false)?;
+    match changed {
+        Some(changed) => Ok(changed && !first),
+        None => prepare(pins, wish, false, false),
     }
-    Ok(())
 }
 
-/// Fills the maps that all interfaces share, before the first packet is judged by them.
-fn prepare(pins: &Pins, wish: &Wish, first: bool) -> Result<()> {
-    let clock = Clock::now()?;
+/// Fills the maps that all interfaces share, before the first packet is judged by them. Says whether mode, action or ports changed.
+/// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
+fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     let mut settings = if first {
         Settings { limits: Limits::default(), hash_key: secret()?, ..Settings::zeroed() }
     } else {
         maps::settings(pins)?
     };
-    settings.mode = wish.mode.unwrap_or(settings.mode);
-    settings.action = wish.action.unwrap_or(settings.action);
-    settings.grace_until_ns = clock.after(Some(wish.grace));
+    let old_ports = maps::ports(pins)?;
+    let ports = wish.ports.clone().unwrap_or(if first { vec![DEFAULT_PORT] } else { old_ports.clone() });
+    let mode = wish.mode.unwrap_or(settings.mode);
+    let action = wish.action.unwrap_or(settings.action);
+    let ports: BTreeSet<u16> = ports.into_iter().collect();
+    let changed = (mode, action) != (settings.mode, settings.action) || !ports.iter().eq(&old_ports);
+    settings.mode = mode;
+    settings.action = action;
+    if new {
+        settings.grace_until_ns = Clock::now()?.after(Some(wish.grace));
+    }
     maps::set_settings(pins, settings)?;
-    match &wish.ports {
-        Some(ports) => maps::set_ports(pins, ports)?,
-        None if first => maps::set_ports(pins, &[DEFAULT_PORT])?,
-        None => {}
+    if changed {
+        maps::set_ports(pins, &ports)?;
     }
     // The mark comes last: pins with it are whole.
     let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
-    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")
+    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
+    Ok(changed)
 }
 
 fn secret() -> Result<u64> {
@@ -209,6 +236,19 @@ fn refuse_another_program(interface: &Interface) -> Result<()> {
             interface.name, xdp.program_id, interface.name, interface.name
         ),
     ))
+}
+
+/// An attached interface does not change between native and generic mode: that would be a gap in the filter.
+fn refuse_another_mode(interface: &Interface, wish: &Wish) -> Result<()> {
+    let native = interface.xdp.is_some_and(|xdp| xdp.native);
+    if wish.native.is_none_or(|wanted| wanted == native) {
+        return Ok(());
+    }
+    let name = &interface.name;
+    let mode = if native { "native" } else { "generic" };
+    bail!(
+        "{name} is attached in {mode} mode already; to change that: `sipguard detach {name}`, then attach again"
+    )
 }
 
 fn program_name(id: u32) -> String {
@@ -304,7 +344,9 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
                 format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
             ));
         };
-        slots.push((*slot, iface.ifindex));
+        if !slots.contains(&(*slot, iface.ifindex)) {
+            slots.push((*slot, iface.ifindex));
+        }
     }
     for (slot, _) in &slots {
         free(pins, *slot)?;
@@ -313,7 +355,8 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         pins.remove_all()?;
     }
     wait_until_off(slots.iter().map(|(_, index)| *index))?;
-    Ok(names.to_vec())
+    let gone = own.iter().filter(|(slot, _)| slots.iter().any(|(freed, _)| freed == slot));
+    Ok(gone.map(|(_, iface)| iface_name(iface)).collect())
 }
 
 fn free(pins: &Pins, slot: u32) -> Result<()> {

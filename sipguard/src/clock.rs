@@ -31,9 +31,9 @@ impl Clock {
         if boot_ns == PERMANENT {
             return None;
         }
-        let seconds = (i128::from(boot_ns) - i128::from(self.boot_ns)) / 1_000_000_000;
-        let wall = self.wall.as_second().checked_add(i64::try_from(seconds).ok()?)?;
-        Timestamp::from_second(wall).ok()
+        let wall_ns = self.wall.as_nanosecond() + i128::from(boot_ns) - i128::from(self.boot_ns);
+        // Rounded once, at the end, or else one moment would get two names when it is asked for twice.
+        Timestamp::from_second(i64::try_from((wall_ns + 500_000_000).div_euclid(1_000_000_000)).ok()?).ok()
     }
 
     /// The boot time after `duration`, or [`PERMANENT`] without one.
@@ -42,5 +42,27 @@ impl Clock {
         let end =
             duration.and_then(|duration| u64::try_from(duration.as_nanos()).ok()?.checked_add(self.boot_ns));
         end.unwrap_or(PERMANENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_has_one_name_whenever_it_is_asked_for() {
+        const BASE_NS: i128 = 1_700_000_000_000_000_000;
+        let at = |boot_ns: u64| Clock {
+            boot_ns,
+            wall: Timestamp::from_nanosecond(BASE_NS + i128::from(boot_ns)).unwrap(),
+        };
+        let event_ns = 100_700_000_000;
+        for now_ns in [100_700_000_000, 100_900_000_000, 101_100_000_000, 500_300_000_001] {
+            assert_eq!(at(now_ns).wall(event_ns).unwrap().as_second(), 1_700_000_101, "asked at {now_ns}");
+        }
+        assert_eq!(at(5).wall(PERMANENT), None);
+        assert_eq!(at(7).after(None), PERMANENT);
+        assert_eq!(at(7).after(Some(Duration::MAX)), PERMANENT);
+        assert_eq!(at(7).after(Some(Duration::from_nanos(3))), 10);
     }
 }

@@ -1,5 +1,7 @@
 //! Typed handles on the pinned maps.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
@@ -77,7 +79,7 @@ pub fn ports(pins: &Pins) -> Result<Vec<u16>> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(pins: &Pins, ports: &[u16]) -> Result<()> {
+pub fn set_ports(pins: &Pins, ports: &BTreeSet<u16>) -> Result<()> {
     let mut words = vec![0u64; PORT_WORDS as usize];
     for port in ports {
         let (word, bit) = port_bit(*port);

@@ -60,6 +60,12 @@ const fn fault(reason: Reason, bytes: Vec<u8>) -> Fault {
     Fault { reason, bytes, readable: 0 }
 }
 
+/// A REGISTER whose Content-Length is negative.
+#[must_use]
+pub fn negative_length() -> Fault {
+    fault(Reason::BadContentLength, register_with("Content-Length: -1\r\n\r\n"))
+}
+
 /// One of each.
 #[must_use]
 pub fn faults() -> Vec<Fault> {
@@ -67,7 +73,7 @@ pub fn faults() -> Vec<Fault> {
     let mut faults: Vec<Fault> = lengths
         .iter()
         .map(|length| {
-            fault(Reason::BadContentLength, register_with(&format!("Content-Length: {length}\r\n\r\n0123456789")))
+            fault(Reason::BadContentLength, register_with(&format!("Content-Length: {length}\r\n\r\nbody")))
         })
         .collect();
     for garbage in

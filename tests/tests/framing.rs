@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 use sipguard_tests::{
     application::{Connection, End, Server, expect_same, sip, wait_until},
     guard::{Site, number, sample, text},
-    message::{Fault, faults, invite, large, register, register_with},
+    message::{Fault, faults, invite, large, negative_length, register, register_with},
 };
 
 /// Plain frames, and what veth peers hand over when nothing is switched off: segments of up to 64 KB in one piece
@@ -227,7 +227,7 @@ fn with_the_action_drop_the_connection_stands_still() -> Result<()> {
         let (good, before) = (register(1), site.guard.counted(Reason::BadContentLength)?);
         phone.write(&good)?;
         application.wait_for(good.len())?;
-        phone.write(&register_with("Content-Length: -1\r\n\r\n"))?;
+        phone.write(&negative_length().bytes)?;
         // Its retransmissions, and what follows, are dropped as well.
         phone.write(&good)?;
         wait_until("three segments are dropped", || {
@@ -267,7 +267,7 @@ fn generic_mode_does_the_same() -> Result<()> {
     on_every_wire(&["--mode", "generic"], |site, _, server| {
         let (register, invite, large) = (register(1), invite(), large());
         arrives(site, server, [&register[..], &invite, &large])?;
-        is_reset(site, server, &fault(Reason::BadContentLength, register_with("Content-Length: -1\r\n\r\n")))
+        is_reset(site, server, &negative_length())
     })
 }
 
@@ -294,7 +294,7 @@ fn is_adopted(places: impl Fn(&[u8]) -> Vec<usize>) -> Result<()> {
                 let sent = [&message[..], &register(2)].concat();
                 expect_same(&application.wait_for(sent.len())?, &sent)?;
                 let before = site.guard.malformed()?;
-                phone.write(&register_with("Content-Length: -1\r\n\r\n"))?;
+                phone.write(&negative_length().bytes)?;
                 ensure!(application.wait_for_end()? == End::Reset, "it ended with {:?}", application.end());
                 expect_same(&application.bytes(), &sent)?;
                 expect_only(Reason::BadContentLength, "reset", &before, &site.guard.malformed()?)

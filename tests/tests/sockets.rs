@@ -133,6 +133,23 @@ fn a_live_connection_is_adopted_at_a_message_and_not_in_the_middle_of_one() -> R
 }
 
 #[test]
+fn line_ends_alone_are_neither_a_fault_nor_a_way_round() -> Result<()> {
+    inside(|mut line| {
+        line.send(b"the guard did not see this")?;
+        let next = line.rcv_nxt()?;
+        assert_eq!(line.reason(next, b"\r\n\r\n")?, Reason::MidStream, "a keep-alive after the grace");
+        assert_eq!(
+            line.reason(next.wrapping_add(4), b"\r\n\x01\x02")?,
+            Reason::UnknownStream,
+            "no way in for other bytes"
+        );
+        assert_eq!(line.reason(next.wrapping_add(4), &[b"\r\n\r\n", GOOD].concat())?, Reason::Valid);
+        assert_eq!(line.reason(next.wrapping_add(8 + GOOD.len() as u32), b"\x01\x02")?, Reason::BadStartLine);
+        Ok(())
+    })
+}
+
+#[test]
 fn monitor_passes_the_middle_of_a_message_and_follows_from_there() -> Result<()> {
     inside(|mut line| {
         line.program.change(|settings| settings.mode = MODE_MONITOR)?;

@@ -15,7 +15,7 @@ mod window;
 pub mod words;
 
 pub use feed::{Buffer, Malformed, feed};
-pub use start::plausible_start;
+pub use start::{leading_line_ends, plausible_start};
 pub use step::{Cursor, Step, step};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};
 

@@ -2,13 +2,24 @@
 
 use super::words::{below, equal, first_bytes, fold, gather};
 
-/// Whether the first 24 bytes of a segment (zero padded, as three words) look like the start of a message or like a
-/// keep-alive: CR or LF, `SIP/2.0 `, or a method of at most 12 upper-case letters, a space and a `sip:`, `sips:` or `tel:` URI.
+/// How many of the first 24 bytes of a segment (as three words), from the front, are CR or LF: keep-alives, or the end of a line
+/// that began earlier.
+#[must_use]
+#[inline(always)]
+pub fn leading_line_ends(head: [u64; 3]) -> u32 {
+    let mut ends = 0;
+    for (k, word) in head.iter().enumerate() {
+        ends |= gather(equal(*word, b'\r') | equal(*word, b'\n')) << (8 * k);
+    }
+    (!ends).trailing_zeros()
+}
+
+/// Whether the first 24 bytes of a segment (zero padded, as three words) look like the start of a message: `SIP/2.0 `, or a
+/// method of at most 12 upper-case letters, a space and a `sip:`, `sips:` or `tel:` URI.
 #[must_use]
 #[inline(always)]
 pub fn plausible_start(head: [u64; 3]) -> bool {
-    let first = head[0] as u8;
-    if first == b'\r' || first == b'\n' || fold(head[0]) == u64::from_le_bytes(*b"sip/2.0 ") {
+    if fold(head[0]) == u64::from_le_bytes(*b"sip/2.0 ") {
         return true;
     }
     let mut spaces = 0;
@@ -37,11 +48,11 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
 mod tests {
     use super::*;
 
-    fn plausible(text: &[u8]) -> bool {
+    fn words(text: &[u8]) -> [u64; 3] {
         let mut bytes = [0; 24];
         let len = text.len().min(24);
         bytes[..len].copy_from_slice(&text[..len]);
-        plausible_start([0, 8, 16].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())))
+        [0, 8, 16].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()))
     }
 
     #[test]
@@ -53,12 +64,10 @@ mod tests {
             "SUBSCRIBE sip:x",
             "REGISTER SIP:h",
             "SIP/2.0 200 OK",
-            "\r\n\r\n",
-            "\r",
             "OPTIONS tel:+1",
             "sip/2.0 100 T",
         ] {
-            assert!(plausible(text.as_bytes()), "{text}");
+            assert!(plausible_start(words(text.as_bytes())), "{text}");
         }
         for text in [
             "Via: SIP/2.0/TCP",
@@ -73,7 +82,20 @@ mod tests {
             "invite sip:a@b",
             "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
         ] {
-            assert!(!plausible(text.as_bytes()), "{text}");
+            assert!(!plausible_start(words(text.as_bytes())), "{text}");
+        }
+    }
+
+    #[test]
+    fn line_ends_are_counted_from_the_front() {
+        for (text, count) in [
+            ("", 0),
+            ("x\r\n", 0),
+            ("\r\n\r\n", 4),
+            ("\n\rINVITE", 2),
+            ("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n", 24),
+        ] {
+            assert_eq!(leading_line_ends(words(text.as_bytes())), count, "{text:?}");
         }
     }
 }

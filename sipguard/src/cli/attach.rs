@@ -88,12 +88,20 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
         ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
         grace: args.grace.0.unwrap_or(Duration::from_secs(60)),
     };
-    let attached = attach::attach(pins, &args.interfaces, &wish)?;
+    let outcome = attach::attach(pins, &args.interfaces, &wish)?;
+    let attached = outcome.interfaces;
+    let changed = outcome.settings_changed;
     let values = attached
         .iter()
-        .map(|one| json!({ "interface": one.name, "mode": mode(one), "changed": one.new }))
+        .map(|one| json!({ "interface": one.name, "mode": mode(one), "changed": one.new || changed }))
         .collect();
-    rows(format, "sipguard.attach/1", values, || attached.iter().map(sentence).collect())?;
+    rows(format, "sipguard.attach/1", values, || {
+        let mut text: String = attached.iter().map(|one| sentence(one, changed)).collect();
+        if changed {
+            text += "the settings changed for all interfaces; `sipguard status` shows them\n";
+        }
+        text
+    })?;
     if let Some(Span(Some(patience))) = args.confirm
         && !confirmed(patience)?
     {
@@ -113,10 +121,11 @@ fn mode(one: &Attached) -> &'static str {
     if one.native { "native" } else { "generic" }
 }
 
-fn sentence(one: &Attached) -> String {
+fn sentence(one: &Attached, settings_changed: bool) -> String {
     let name = &one.name;
     if !one.new {
-        return format!("{name}: attached already, nothing changed\n");
+        let unchanged = if settings_changed { "" } else { ", nothing changed" };
+        return format!("{name}: attached already{unchanged}\n");
     }
     let why = if one.native_errno != 0 {
         " (its driver can't run XDP natively; `sipguard status` says why)"
