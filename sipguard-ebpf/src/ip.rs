@@ -51,6 +51,10 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     let first = bytes::byte(ctx, at)?;
     let header = usize::from(first & 0x0f) * 4;
     let total = u32::from(u16::from_be(bytes::half(ctx, at + 2)?));
+    if total == 0 {
+        // A GSO frame above 64 KiB of this machine's own (BIG TCP). From a wire the kernel drops it.
+        return Err(Reason::Internal);
+    }
     if first >> 4 != 4
         || header < 20
         || total < header as u32
@@ -75,6 +79,10 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
 #[inline(always)]
 fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     let total = u32::from(u16::from_be(bytes::half(ctx, at + 4)?));
+    if total == 0 {
+        // As for IPv4.
+        return Err(Reason::Internal);
+    }
     if bytes::byte(ctx, at)? >> 4 != 6 || (at + 40) as u64 + u64::from(total) > bytes::frame_len(ctx) {
         return Err(Reason::BadIpHeader);
     }

@@ -1,27 +1,13 @@
 //! What the command line says, as snapshots. `INSTA_UPDATE=always` writes them anew; read the difference before you commit it.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-
-fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("SIPGUARD") {
-        return Ok(path.into());
-    }
-    // tests run from target/PROFILE/deps
-    let path = std::env::current_exe()?
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("the target directory")?
-        .join("sipguard");
-    anyhow::ensure!(path.exists(), "{} is not built: `cargo build --workspace` does it", path.display());
-    Ok(path)
-}
+use sipguard_tests::guard::neighbour;
 
 /// Output and exit status of a command line, with pins that do not exist.
 fn said(words: &str) -> Result<String> {
-    let output = Command::new(program()?)
+    let output = Command::new(neighbour("SIPGUARD", "sipguard")?)
         .args(words.split_whitespace())
         .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
         .stdin(Stdio::null())

@@ -211,6 +211,17 @@ fn ethernet_padding_is_not_data() -> Result<()> {
 }
 
 #[test]
+fn a_length_of_zero_is_left_to_the_kernel() -> Result<()> {
+    for (peer, at) in [(device(), IP + 2), (Peer::new("[2001:db8::7]:40000", "[2001:db8::1]:5060"), IP + 4)] {
+        let mut frame = peer.tcp(ACK, 1000, GOOD);
+        frame[at..at + 2].fill(0);
+        let run = last(&[frame])?;
+        assert_eq!((run.reason, run.action), (Reason::Internal, XDP_PASS));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_port_is_guarded_on_either_side_and_settable() -> Result<()> {
     let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
     assert_eq!(
