@@ -92,7 +92,7 @@ pub fn advance(hash: u64) -> Result<Reason, Reason> {
     Ok(Reason::Valid)
 }
 
-/// Ends a malformed stream as the settings say.
+/// Ends the judgement of a stream: a malformed one as the settings say.
 #[inline(always)]
 pub fn refuse(reason: Reason) -> Reason {
     if let Ok(packet) = scratch::packet()
@@ -101,7 +101,11 @@ pub fn refuse(reason: Reason) -> Reason {
     {
         // SAFETY: as in `follow`.
         let flow = unsafe { &mut *flow };
-        if settings.mode == MODE_MONITOR {
+        if !reason.is_malformed() {
+            // The guard failed, not the stream: what follows passes, counted for the same reason.
+            flow.flags |= flow_flags::CUT;
+            flow.reason = u32::from(reason.number());
+        } else if settings.mode == MODE_MONITOR {
             // Passed and counted; the framer finds its way back at the next start of a message.
             flow.flags |= flow_flags::LOST;
             flow.next = packet.seq.wrapping_add(packet.data_len);

@@ -25,7 +25,8 @@ pub struct FlowKey {
 pub mod flow_flags {
     /// The remote end has sent its FIN, or a RST that the kernel accepts.
     pub const CLOSING: u32 = 1;
-    /// The stream was malformed and the action is `drop`: everything that follows is dropped for [`super::Flow::reason`].
+    /// The stream is not judged any more, and everything that follows ends for [`super::Flow::reason`]: it was malformed and the
+    /// action is `drop`, or the guard itself failed and it passes.
     pub const CUT: u32 = 2;
     /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
     pub const LOST: u32 = 4;

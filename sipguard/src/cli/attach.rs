@@ -53,7 +53,8 @@ pub struct Args {
     #[arg(long)]
     monitor: bool,
 
-    /// Guarded ports, TCP and UDP, on either side of the connection [default: 5060, or those in force]
+    /// Guarded ports, TCP and UDP, on either side of the connection; plain SIP only, since TLS, WebSocket or HTTP on a guarded TCP
+    /// port would be reset [default: 5060, or those in force]
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
 
