@@ -67,7 +67,7 @@ fn judge_line<W: Window>(
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.
 #[inline(always)]
 fn start_line<W: Window>(window: &W, head: u32, len: u32, end: u32) -> Result<(), Reason> {
-    let first = fold(first_bytes(window.word(head), len));
+    let first = first_bytes(fold(window.word(head)), len);
     if first as u32 == u32::from_le_bytes(*b"sip/") {
         return status_line(window, head, len, first);
     }
