@@ -8,7 +8,9 @@ mod ebpf_toolchain;
 use ebpf_toolchain::{TARGET, Toolchain};
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+    // Asked now, not compiled in: a build script may have been compiled elsewhere, with another copy of the workspace.
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = Path::new(&here).parent().expect("the crate lies in the workspace");
     for path in [
         "sipguard-ebpf",
         "sipguard-common/src",

@@ -7,16 +7,32 @@ pub enum Class {
     Pass,
     /// The packet is dropped in `enforce` mode.
     Drop,
-    /// The byte stream is malformed: the connection is reset (or the segment dropped, as the action is set).
+    /// The connection can't be judged any further and is reset; no accusation (or dropped, as the action is set).
+    Reset,
+    /// What was sent is malformed: a connection is reset (or the segment dropped, as the action is set), a datagram dropped.
     Malformed,
 }
 
-/// Declares [`Reason`] with its number, word, class and sentence, so that nothing about a reason is typed twice.
+/// When a check is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// In both profiles; a switch or a limit of its own governs it.
+    Default,
+    /// More is refused in the `strict` profile than by default, as the text says.
+    Stricter,
+    /// In the `strict` profile alone.
+    Strict,
+}
+
+/// Declares [`Reason`] so that nothing about a reason is typed twice.
 macro_rules! reasons {
-    ($($variant:ident = $number:literal, $word:literal, $class:ident, $text:literal;)*) => {
+    ($($variant:ident = $number:literal, $word:literal, $class:ident, $when:ident, $text:literal,
+        $source:literal, $advisories:literal;)*) => {
         /// Why a packet passed, was dropped or had its connection reset.
         ///
-        /// It is the counter's index, the word of the command line and the label of the metrics.
+        /// It is the counter's index, the word of the command line, the label of the metrics and a row of `docs/checks.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Reason {
@@ -33,10 +49,28 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $word,)* }
             }
 
-            /// One sentence for people.
+            /// One or more sentences for people.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $(Reason::$variant => $text,)* }
+            }
+
+            /// Where the rule is written, such as `RFC 3261 7.1`; empty where it is the guard's own.
+            #[must_use]
+            pub const fn source(self) -> &'static str {
+                match self { $(Reason::$variant => $source,)* }
+            }
+
+            /// Published faults of real systems that the check catches.
+            #[must_use]
+            pub const fn advisories(self) -> &'static str {
+                match self { $(Reason::$variant => $advisories,)* }
+            }
+
+            /// When the check is made.
+            #[must_use]
+            pub const fn when(self) -> When {
+                match self { $(Reason::$variant => When::$when,)* }
             }
 
             /// What the reason means for the packet.
@@ -56,38 +90,153 @@ macro_rules! reasons {
 }
 
 reasons! {
-    NotIp = 0, "not-ip", Pass, "Not an IPv4 or IPv6 packet.";
-    NotGuarded = 1, "not-guarded", Pass, "Neither port is guarded, or neither TCP nor UDP.";
-    TcpControl = 2, "tcp-control", Pass, "TCP without payload: handshake, acknowledgement, probe, FIN or RST.";
-    Valid = 3, "valid", Pass, "TCP payload that was validated in order.";
-    Retransmission = 4, "retransmission", Pass, "TCP payload that was validated before, or that the kernel already has.";
-    MidStream = 5, "mid-stream", Pass, "A connection older than the guard, in the middle of a message, within the grace time.";
-    NoConnection = 6, "no-connection", Pass, "TCP payload that belongs to no connection; the kernel refuses it.";
-    UdpUnchecked = 7, "udp-unchecked", Pass, "UDP on a guarded port; its content is not checked.";
-    Internal = 8, "internal-error", Pass, "The guard could not judge the packet and let it pass.";
-    BlockedHost = 9, "blocked-host", Drop, "The source address is blocked.";
-    BlockedPrefix = 10, "blocked-prefix", Drop, "The source address lies in a blocked prefix.";
-    BadIpHeader = 11, "bad-ip-header", Drop, "The IP header is shorter than it may be, or longer than the packet.";
-    TcpFragment = 12, "tcp-fragment", Drop, "TCP for a guarded port in IP fragments, which cannot be judged in order.";
-    BadTcpHeader = 13, "bad-tcp-header", Drop, "The TCP data offset is below 20 bytes or beyond the segment (RFC 9293 section 3.1).";
-    BadTcpOptions = 14, "bad-tcp-options", Drop, "A TCP option's length is below 2 or reaches beyond the header (RFC 9293 section 3.2).";
-    BadTcpFlags = 15, "bad-tcp-flags", Drop, "An impossible set of TCP flags: SYN with FIN or RST, FIN with RST, or data without ACK.";
-    SequenceGap = 16, "sequence-gap", Drop, "TCP payload ahead of the next expected byte; TCP sends it again in order.";
-    Conflict = 17, "conflicting-retransmission", Drop, "A retransmission whose bytes differ from those that were validated.";
-    UnknownStream = 18, "unknown-stream", Malformed, "The middle of a message on a connection that the guard has not followed.";
-    BadStartLine = 19, "bad-start-line", Malformed, "Neither a request line nor a status line (RFC 3261 section 7).";
-    BadVersion = 20, "bad-version", Malformed, "A SIP version other than 2.0 (RFC 3261 section 7.1).";
-    ControlByte = 21, "control-byte", Malformed, "A NUL or other control byte in the header section (RFC 3261 section 25.1).";
-    BareLf = 22, "bare-lf", Malformed, "Line ends mixed in one header section: LF and CRLF.";
-    BareCr = 23, "bare-cr", Malformed, "A CR without LF in the header section.";
-    LineTooLong = 24, "line-too-long", Malformed, "A line longer than the limit.";
-    HeadersTooLong = 25, "headers-too-long", Malformed, "A header section longer than the limit.";
-    TooManyHeaders = 26, "too-many-headers", Malformed, "More header lines than the limit.";
-    BadHeaderName = 27, "bad-header-name", Malformed, "A header line without a proper name and colon (RFC 3261 section 7.3.1).";
-    MissingContentLength = 28, "missing-content-length", Malformed, "No Content-Length on a stream transport (RFC 3261 section 20.14).";
-    BadContentLength = 29, "bad-content-length", Malformed, "A Content-Length that is not a number below 1,000,000,000 (RFC 3261 section 20.14).";
-    DuplicateContentLength = 30, "duplicate-content-length", Malformed, "Two Content-Length values that differ.";
-    BodyTooLarge = 31, "body-too-large", Malformed, "A body longer than the limit.";
+    NotIp = 0, "not-ip", Pass, Always,
+        "Not an IPv4 or IPv6 packet.",
+        "", "";
+    NotGuarded = 1, "not-guarded", Pass, Always,
+        "Neither port is guarded, or neither TCP nor UDP.",
+        "", "";
+    TcpControl = 2, "tcp-control", Pass, Always,
+        "TCP without payload: handshake, acknowledgement, probe, FIN or RST.",
+        "RFC 9293 3.5", "";
+    Valid = 3, "valid", Pass, Always,
+        "SIP that was validated: the next bytes of a TCP connection, or a datagram.",
+        "RFC 3261 7, 18.3", "";
+    Retransmission = 4, "retransmission", Pass, Always,
+        "TCP payload that was validated before, or that the kernel already has.",
+        "RFC 9293 3.8", "";
+    MidStream = 5, "mid-stream", Pass, Always,
+        "A connection older than the guard, in the middle of a message, within the grace time.",
+        "", "";
+    NoConnection = 6, "no-connection", Pass, Always,
+        "TCP payload that belongs to no connection; the kernel refuses it.",
+        "", "";
+    NatPing = 7, "nat-ping", Pass, Always,
+        "A UDP keep-alive: empty, at most 8 bytes, or line ends alone.",
+        "RFC 5626 3.5.1", "";
+    Stun = 8, "stun", Pass, Always,
+        "STUN on a guarded UDP port, with lengths that are true.",
+        "RFC 8489 5", "";
+    Tls = 9, "tls", Pass, Always,
+        "TLS records whose framing is right. Nothing is decrypted.",
+        "RFC 8446 5.1", "";
+    Internal = 10, "internal-error", Pass, Always,
+        "The guard could not judge the packet and let it pass.",
+        "", "";
+    BlockedHost = 11, "blocked-host", Drop, Always,
+        "The source address is blocked.",
+        "", "";
+    BlockedPrefix = 12, "blocked-prefix", Drop, Always,
+        "The source address lies in a blocked prefix.",
+        "", "";
+    BadIpHeader = 13, "bad-ip-header", Drop, Always,
+        "The IP header is shorter than it may be, or longer than the packet.",
+        "RFC 791 3.1, RFC 8200 3", "";
+    TcpFragment = 14, "tcp-fragment", Drop, Always,
+        "TCP for a guarded port in IP fragments, which cannot be judged in order.",
+        "RFC 791 3.2, RFC 3128", "";
+    TinyFragment = 15, "tiny-fragment", Drop, Always,
+        "A first fragment of UDP for a guarded port that is too short to be judged.",
+        "RFC 1858 3", "";
+    BadTcpHeader = 16, "bad-tcp-header", Drop, Always,
+        "The TCP data offset is below 20 bytes or beyond the segment.",
+        "RFC 9293 3.1", "";
+    BadTcpOptions = 17, "bad-tcp-options", Drop, Always,
+        "A TCP option's length is below 2 or reaches beyond the header.",
+        "RFC 9293 3.2", "";
+    BadTcpFlags = 18, "bad-tcp-flags", Drop, Always,
+        "An impossible set of TCP flags (SYN with FIN or RST, FIN with RST, data without ACK), or urgent data.",
+        "RFC 9293 3.1", "";
+    SynData = 19, "data-on-syn", Drop, Always,
+        "A SYN with payload; the sender repeats it without.",
+        "RFC 7413 4.2", "";
+    BadUdpHeader = 20, "bad-udp-header", Drop, Always,
+        "The UDP length is below 8 bytes or beyond the packet.",
+        "RFC 768", "";
+    BadChecksum = 21, "bad-tcp-checksum", Drop, Always,
+        "Payload that would be malformed, in a segment whose TCP checksum is wrong: damaged on its way.",
+        "RFC 9293 3.1", "";
+    SequenceGap = 22, "sequence-gap", Drop, Always,
+        "TCP payload ahead of the next expected byte; TCP sends it again in order.",
+        "RFC 9293 3.10.7", "";
+    Conflict = 23, "conflicting-retransmission", Drop, Always,
+        "A retransmission whose bytes differ from those that were validated.",
+        "RFC 9293 3.10.7", "";
+    OutOfStep = 24, "out-of-step", Reset, Always,
+        "Retransmissions that keep differing from what was validated, of bytes that the kernel does not have.",
+        "", "";
+    UnknownStream = 25, "unknown-stream", Reset, Always,
+        "The middle of a message on a connection that the guard has not followed.",
+        "", "";
+    SlowMessage = 26, "slow-message", Reset, Default,
+        "A message that takes longer, or comes in more segments, than the limits allow.",
+        "", "slow senders";
+    BadStartLine = 27, "bad-start-line", Malformed, Stricter,
+        "Neither a request line nor a status line. Strict: a method that is no token, or more spaces than two in a request line.",
+        "RFC 3261 7.1, 7.2", "OpenSIPS #950, OpenSIPS #3454, Kamailio #2044";
+    BadVersion = 28, "bad-version", Malformed, Default,
+        "A SIP version other than 2.0.",
+        "RFC 3261 7.1", "";
+    ControlByte = 29, "control-byte", Malformed, Default,
+        "A NUL or other control byte in the header section.",
+        "RFC 3261 25.1", "CVE-2011-2529, CVE-2023-27598";
+    BareLf = 30, "bare-lf", Malformed, Default,
+        "Line ends mixed in one header section, LF and CRLF; with `refuse-lf`, LF alone throughout as well.",
+        "RFC 3261 7", "CVE-2023-27598";
+    BareCr = 31, "bare-cr", Malformed, Default,
+        "A CR without LF in the header section.",
+        "RFC 3261 7", "";
+    LineTooLong = 32, "line-too-long", Malformed, Default,
+        "A line longer than the limit.",
+        "", "CVE-2018-8828, CVE-2020-27507, CVE-2017-9372, AST-2016-004, Kamailio #2044";
+    HeadersTooLong = 33, "headers-too-long", Malformed, Default,
+        "A header section longer than the limit.",
+        "", "CVE-2016-2385";
+    TooManyHeaders = 34, "too-many-headers", Malformed, Default,
+        "More header lines than the limit, or more of one name; Via, Route, Record-Route and Contact may repeat freely.",
+        "", "CVE-2018-7284";
+    BadHeaderName = 35, "bad-header-name", Malformed, Stricter,
+        "A header line without a proper name of at most 63 bytes and a colon. Strict: a name that is no token, or white space before the colon.",
+        "RFC 3261 7.3.1", "CVE-2016-9938, CVE-2026-45538, CVE-2020-28361";
+    MissingHeader = 36, "missing-header", Malformed, Default,
+        "Via, From, To, Call-ID or CSeq is missing. Strict: Max-Forwards in a request too.",
+        "RFC 3261 8.1.1", "";
+    DuplicateHeader = 37, "duplicate-header", Malformed, Default,
+        "From, To, Call-ID, CSeq or Max-Forwards twice.",
+        "RFC 3261 7.3.1", "CVE-2018-14767, CVE-2020-27507";
+    BadNumber = 38, "bad-number", Malformed, Stricter,
+        "A number that overflows: CSeq above 2147483647 or none at all, Max-Forwards or Expires above 4294967295, port or ttl of a Via. Strict: Max-Forwards above 255.",
+        "RFC 3261 20.16, 20.19, 20.22, 20.42", "CVE-2017-16872";
+    CseqMismatch = 39, "cseq-mismatch", Malformed, Default,
+        "The method of CSeq is not that of the request, or is missing.",
+        "RFC 3261 8.1.1.5", "CVE-2017-9372";
+    MissingContentLength = 40, "missing-content-length", Malformed, Default,
+        "No Content-Length on a stream transport.",
+        "RFC 3261 18.3, 20.14", "tcp_accept_no_cl (Kamailio)";
+    BadContentLength = 41, "bad-content-length", Malformed, Default,
+        "A Content-Length that is not a number below 1,000,000,000.",
+        "RFC 3261 20.14", "CVE-2026-45103, CVE-2023-28097, OpenSIPS #78, CVE-2026-58268, CVE-2026-23457, Envoy sip_proxy";
+    DuplicateContentLength = 42, "duplicate-content-length", Malformed, Default,
+        "Two Content-Length values that differ.",
+        "RFC 3261 20.14", "request smuggling";
+    BodyTooLarge = 43, "body-too-large", Malformed, Default,
+        "A body longer than the limit.",
+        "", "CVE-2026-58268";
+    NoEndOfHeaders = 44, "no-end-of-headers", Malformed, Default,
+        "A datagram that ends before its header section does.",
+        "RFC 3261 18.3", "";
+    TruncatedBody = 45, "truncated-body", Malformed, Strict,
+        "A datagram that ends before its body does.",
+        "RFC 3261 18.3", "";
+    BadStun = 46, "bad-stun", Malformed, Default,
+        "STUN whose length, or the length of an attribute, is not true.",
+        "RFC 8489 5, 14", "CVE-2023-22741, CVE-2023-32307";
+    NotTls = 47, "not-tls", Malformed, Default,
+        "A new connection to a TLS port that starts neither with a handshake record nor with SIP.",
+        "RFC 8446 5.1", "";
+    BadTlsRecord = 48, "bad-tls-record", Malformed, Default,
+        "A TLS record of an unknown type, version or length.",
+        "RFC 8446 5.1, RFC 5246 6.2", "";
 }
 
 impl Reason {

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, feed};
+use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, checks, feed, judge_datagram, name_bucket};
 
 /// What became of a stream: complete messages, then the reason of its end if it was malformed.
 type Outcome = (u32, Option<Reason>);
@@ -20,10 +20,10 @@ fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
         if at == bytes.len() {
             return (messages, None);
         }
-        match message(&bytes[at..], limits) {
+        match Message::new(limits).judge(&bytes[at..]) {
             Ok(Some((section, body))) => {
                 messages += 1;
-                at = (at + section + body).min(bytes.len());
+                at = (at + section + body.unwrap_or(0)).min(bytes.len());
             }
             Ok(None) => return (messages, None),
             Err(reason) => return (messages, Some(reason)),
@@ -31,99 +31,348 @@ fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
     }
 }
 
-/// Lengths of header section and body of the message at the start of `bytes`; `None` while it is incomplete.
-fn message(bytes: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Reason> {
-    let mut at = 0;
-    let mut lf_style = false;
-    let mut first = true;
-    let mut lines = 0;
-    let mut length: Option<u32> = None;
-    let mut open = false; // Content-Length still without a value
-    let mut last_is_length = false;
-    loop {
-        let Some(line) = line(bytes, at, first, limits)? else { return Ok(None) };
-        let (text, cr) = match line.strip_suffix(b"\r") {
-            Some(text) => (text, true),
-            None => (line, false),
-        };
-        at += line.len() + 1;
-        if first {
-            start_line(text)?;
-            lf_style = !cr;
-            first = false;
-            continue;
+/// Judges a datagram that is neither short nor STUN.
+fn datagram_oracle(bytes: &[u8], limits: &Limits) -> Result<Reason, Reason> {
+    if bytes.len() <= 8 || bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+        return Ok(Reason::NatPing);
+    }
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+    let bytes = &bytes[start..];
+    let mut message = Message { datagram: true, ..Message::new(limits) };
+    match message.judge(bytes)? {
+        Some((section, body)) => {
+            let short = body.is_some_and(|body| section + body > bytes.len());
+            if short && message.has(checks::WHOLE_BODY) { Err(Reason::TruncatedBody) } else { Ok(Reason::Valid) }
         }
-        if cr == lf_style {
-            return Err(Reason::BareLf);
+        None if bytes.contains(&b'\n') => Err(Reason::NoEndOfHeaders),
+        None => Err(Reason::BadStartLine),
+    }
+}
+
+/// What is known of a header by its name.
+#[derive(Clone, Copy, PartialEq)]
+enum Name {
+    Via,
+    From,
+    To,
+    CallId,
+    Cseq,
+    ContentLength,
+    MaxForwards,
+    Expires,
+    List,
+    Other,
+}
+
+fn known(name: &[u8]) -> Name {
+    match std::str::from_utf8(name).unwrap_or("").to_ascii_lowercase().as_str() {
+        "via" | "v" => Name::Via,
+        "from" | "f" => Name::From,
+        "to" | "t" => Name::To,
+        "call-id" | "i" => Name::CallId,
+        "cseq" => Name::Cseq,
+        "content-length" | "l" => Name::ContentLength,
+        "max-forwards" => Name::MaxForwards,
+        "expires" => Name::Expires,
+        "route" | "record-route" | "contact" | "m" => Name::List,
+        _ => Name::Other,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Lacks {
+    Nothing,
+    Value,
+    Method,
+}
+
+/// One message under judgement.
+struct Message<'a> {
+    limits: &'a Limits,
+    datagram: bool,
+    method: Option<Vec<u8>>,
+    seen: Vec<Name>,
+    buckets: [u32; 32],
+    last: Name,
+    lacks: Lacks,
+    length: Option<u32>,
+}
+
+fn blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && blank(*first)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn trim_both(text: &[u8]) -> &[u8] {
+    let mut text = trim(text);
+    while let [rest @ .., last] = text
+        && blank(*last)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn is_token(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b))
+}
+
+fn value_of(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+}
+
+impl<'a> Message<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Message {
+            limits,
+            datagram: false,
+            method: None,
+            seen: Vec::new(),
+            buckets: [0; 32],
+            last: Name::Other,
+            lacks: Lacks::Nothing,
+            length: None,
         }
-        if text.is_empty() {
-            if open {
-                return Err(Reason::BadContentLength);
-            }
-            let Some(length) = length else { return Err(Reason::MissingContentLength) };
-            return Ok(Some((at, length as usize)));
-        }
-        lines += 1;
-        if lines > limits.header_lines {
-            return Err(Reason::TooManyHeaders);
-        }
-        let value = if matches!(text[0], b' ' | b'\t') {
-            if lines == 1 {
-                return Err(Reason::BadHeaderName);
-            }
-            if last_is_length && !open {
-                if text.len() > 64 || text.iter().any(|b| !matches!(b, b' ' | b'\t')) {
-                    return Err(Reason::BadContentLength);
+    }
+
+    fn has(&self, check: u32) -> bool {
+        self.limits.checks & check != 0
+    }
+
+    /// Lengths of header section and body of the message at the start of `bytes`; `None` while it is incomplete.
+    fn judge(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<usize>)>, Reason> {
+        let mut at = 0;
+        let mut lf_style = false;
+        let mut first = true;
+        let mut lines = 0;
+        loop {
+            let Some(line) = line(bytes, at, first, self.limits)? else { return Ok(None) };
+            let (text, cr) = match line.strip_suffix(b"\r") {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            at += line.len() + 1;
+            if first {
+                self.start_line(text)?;
+                if !cr && self.has(checks::REFUSE_LF) {
+                    return Err(Reason::BareLf);
                 }
+                lf_style = !cr;
+                first = false;
                 continue;
             }
-            if !open {
-                continue;
+            if cr == lf_style {
+                return Err(Reason::BareLf);
             }
-            text
-        } else {
-            if open {
-                return Err(Reason::BadContentLength);
+            if text.is_empty() {
+                self.end()?;
+                return Ok(Some((at, self.length.map(|length| length as usize))));
             }
-            let colon = text.iter().take(64).position(|b| *b == b':').ok_or(Reason::BadHeaderName)?;
-            let mut name = &text[..colon];
-            while let [front @ .., b' ' | b'\t'] = name {
-                name = front;
+            lines += 1;
+            if lines > self.limits.header_lines {
+                return Err(Reason::TooManyHeaders);
             }
-            if name.is_empty() || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
-                return Err(Reason::BadHeaderName);
+            if blank(text[0]) {
+                if lines == 1 {
+                    return Err(Reason::BadHeaderName);
+                }
+                self.value(text, 0)?;
+            } else {
+                self.header(text)?;
             }
-            last_is_length = name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"l");
-            if !last_is_length {
-                continue;
-            }
-            &text[colon + 1..]
+        }
+    }
+
+    fn header(&mut self, text: &[u8]) -> Result<(), Reason> {
+        self.closed()?;
+        let colon = text.iter().take(64).position(|b| *b == b':').ok_or(Reason::BadHeaderName)?;
+        let mut name = &text[..colon];
+        while let [front @ .., b' ' | b'\t'] = name {
+            name = front;
+        }
+        if name.is_empty() || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
+            return Err(Reason::BadHeaderName);
+        }
+        if self.has(checks::SPACES) && name.len() != colon || self.has(checks::TOKENS) && !is_token(name) {
+            return Err(Reason::BadHeaderName);
+        }
+        self.last = known(name);
+        self.lacks = match self.last {
+            Name::Cseq | Name::ContentLength => Lacks::Value,
+            _ => Lacks::Nothing,
         };
-        if text.len() > 64 {
+        let single = matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq | Name::MaxForwards);
+        if single && self.seen.contains(&self.last) && self.has(checks::SINGLETONS) {
+            return Err(Reason::DuplicateHeader);
+        }
+        self.seen.push(self.last);
+        if !matches!(self.last, Name::Via | Name::List) {
+            let count = &mut self.buckets[name_bucket(name)];
+            *count += 1;
+            if *count > self.limits.same_name {
+                return Err(Reason::TooManyHeaders);
+            }
+        }
+        self.value(text, colon + 1)
+    }
+
+    /// What ends without the rest of its value.
+    fn closed(&self) -> Result<(), Reason> {
+        match (self.last, self.lacks) {
+            (_, Lacks::Nothing) => Ok(()),
+            (Name::ContentLength, _) => Err(Reason::BadContentLength),
+            (_, Lacks::Method) if self.has(checks::CSEQ) => Err(Reason::CseqMismatch),
+            (_, Lacks::Value) if self.has(checks::NUMBERS) => Err(Reason::BadNumber),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&self) -> Result<(), Reason> {
+        self.closed()?;
+        if self.length.is_none() && !self.datagram {
+            return Err(Reason::MissingContentLength);
+        }
+        let must = [Name::Via, Name::From, Name::To, Name::CallId, Name::Cseq];
+        if self.has(checks::MANDATORY) && !must.iter().all(|name| self.seen.contains(name)) {
+            return Err(Reason::MissingHeader);
+        }
+        let hops = self.has(checks::MAX_FORWARDS) && self.method.is_some();
+        if hops && !self.seen.contains(&Name::MaxForwards) { Err(Reason::MissingHeader) } else { Ok(()) }
+    }
+
+    /// Only the first 64 bytes of a line are looked at.
+    fn value(&mut self, text: &[u8], from: usize) -> Result<(), Reason> {
+        let visible = &text[from.min(64).min(text.len())..text.len().min(64)];
+        let long = text.len() > 64;
+        match self.last {
+            Name::ContentLength => self.content_length(visible, long),
+            Name::Cseq => self.cseq(visible, long),
+            Name::MaxForwards | Name::Expires => self.number(trim_both(visible)),
+            Name::Via if self.has(checks::NUMBERS) => via(&text[..text.len().min(64)]),
+            _ => Ok(()),
+        }
+    }
+
+    fn content_length(&mut self, visible: &[u8], long: bool) -> Result<(), Reason> {
+        let value = trim_both(visible);
+        if long || !value.is_empty() && self.lacks == Lacks::Nothing {
             return Err(Reason::BadContentLength);
         }
-        let value = std::str::from_utf8(value).map_err(|_| Reason::BadContentLength)?;
-        let value = value.trim_matches([' ', '\t']);
         if value.is_empty() {
-            open = true;
-            continue;
+            return Ok(());
         }
-        if !value.bytes().all(|b| b.is_ascii_digit()) || value.len() > 16 {
+        if !value.iter().all(u8::is_ascii_digit) || value.len() > 16 || value_of(value) >= 1_000_000_000 {
             return Err(Reason::BadContentLength);
         }
-        let number: u64 = value.parse().map_err(|_| Reason::BadContentLength)?;
-        if number >= 1_000_000_000 {
-            return Err(Reason::BadContentLength);
-        }
-        if number > u64::from(limits.body_bytes) {
+        let number = value_of(value) as u32;
+        if number > self.limits.body_bytes {
             return Err(Reason::BodyTooLarge);
         }
-        if length.is_some_and(|length| u64::from(length) != number) {
+        if self.length.is_some_and(|length| length != number) {
             return Err(Reason::DuplicateContentLength);
         }
-        length = Some(number as u32);
-        open = false;
+        self.length = Some(number);
+        self.lacks = Lacks::Nothing;
+        Ok(())
     }
+
+    fn cseq(&mut self, visible: &[u8], long: bool) -> Result<(), Reason> {
+        let mut rest = trim(visible);
+        if self.lacks == Lacks::Value {
+            if rest.is_empty() {
+                return if long && self.has(checks::NUMBERS) { Err(Reason::BadNumber) } else { Ok(()) };
+            }
+            let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+            let (digits, behind) = rest.split_at(count);
+            if self.has(checks::NUMBERS) && (count == 0 || count > 16 || value_of(digits) >= 1 << 31) {
+                return Err(Reason::BadNumber);
+            }
+            if self.has(checks::CSEQ) && behind.first().is_some_and(|b| !blank(*b)) {
+                return Err(Reason::CseqMismatch);
+            }
+            self.lacks = Lacks::Method;
+            rest = trim(behind);
+        }
+        if rest.is_empty() && !long {
+            return Ok(());
+        }
+        self.lacks = Lacks::Nothing;
+        let Some(method) = self.method.as_ref().filter(|_| self.has(checks::CSEQ)) else { return Ok(()) };
+        let said: &[u8] = rest.split(|b| blank(*b)).next().unwrap_or(b"");
+        let cut = long && said.len() == rest.len() && !said.is_empty() && said.len() < method.len();
+        if said == method || cut { Ok(()) } else { Err(Reason::CseqMismatch) }
+    }
+
+    fn number(&mut self, value: &[u8]) -> Result<(), Reason> {
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Ok(());
+        }
+        if !self.has(checks::NUMBERS) && !self.has(checks::MAX_FORWARDS) {
+            return Ok(());
+        }
+        let number = if value.len() > 16 { u64::MAX } else { value_of(value) };
+        let hops = self.last == Name::MaxForwards && self.has(checks::MAX_FORWARDS) && number > 255;
+        if hops || number >= 1 << 32 { Err(Reason::BadNumber) } else { Ok(()) }
+    }
+
+    fn start_line(&mut self, text: &[u8]) -> Result<(), Reason> {
+        if is_status(text) {
+            return status_line(text);
+        }
+        let space = text.iter().take(64).position(|b| *b == b' ').ok_or(Reason::BadStartLine)?;
+        if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b)) {
+            return Err(Reason::BadStartLine);
+        }
+        let mut end = text.len();
+        if !text.to_ascii_lowercase().ends_with(b" sip/2.0") && !self.has(checks::SPACES) {
+            while end > space + 10 && text.len() - end < 7 && blank(text[end - 1]) {
+                end -= 1;
+            }
+        }
+        let last = &text[end - 8..end];
+        if last.eq_ignore_ascii_case(b" SIP/2.0") {
+        } else if last[..5].eq_ignore_ascii_case(b" SIP/") {
+            return Err(Reason::BadVersion);
+        } else {
+            return Err(Reason::BadStartLine);
+        }
+        let others = text.iter().take(64).enumerate();
+        let spaces = others.filter(|(k, b)| **b == b' ' && *k != space && *k != text.len() - 8).count();
+        if self.has(checks::SPACES) && spaces > 0 || self.has(checks::TOKENS) && !is_token(&text[..space]) {
+            return Err(Reason::BadStartLine);
+        }
+        self.method = Some(text[..space].to_vec());
+        Ok(())
+    }
+}
+
+/// Port of sent-by and ttl.
+fn via(visible: &[u8]) -> Result<(), Reason> {
+    let semicolon = visible.iter().position(|b| *b == b';').unwrap_or(64);
+    let digits = |at: usize| visible[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let begins = |at: &usize| digits(*at) >= 5 && (*at == 0 || !visible[at - 1].is_ascii_digit());
+    let starts: Vec<usize> = (1..visible.len()).filter(begins).collect();
+    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b':' && **at < semicolon) {
+        let count = digits(*at);
+        if count > 5 || value_of(&visible[*at..at + count]) > 65535 {
+            return Err(Reason::BadNumber);
+        }
+    }
+    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b'=' && **at > semicolon)
+        && *at >= 4
+        && visible[at - 4..*at].eq_ignore_ascii_case(b"ttl=")
+    {
+        return Err(Reason::BadNumber);
+    }
+    Ok(())
 }
 
 /// The line at `at` without its LF; `None` while it has not ended.
@@ -178,30 +427,16 @@ fn is_status(line: &[u8]) -> bool {
     line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"sip/")
 }
 
-fn start_line(text: &[u8]) -> Result<(), Reason> {
-    if is_status(text) {
-        if text.len() < 8 || !text[..8].eq_ignore_ascii_case(b"sip/2.0 ") {
-            return Err(Reason::BadVersion);
-        }
-        let code = &text[8..];
-        let good = code.len() >= 3
-            && (b'1'..=b'6').contains(&code[0])
-            && code[1..3].iter().all(u8::is_ascii_digit)
-            && (code.len() == 3 || code[3] == b' ');
-        return if good { Ok(()) } else { Err(Reason::BadStartLine) };
+fn status_line(text: &[u8]) -> Result<(), Reason> {
+    if text.len() < 8 || !text[..8].eq_ignore_ascii_case(b"sip/2.0 ") {
+        return Err(Reason::BadVersion);
     }
-    let space = text.iter().take(64).position(|b| *b == b' ').ok_or(Reason::BadStartLine)?;
-    if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b)) {
-        return Err(Reason::BadStartLine);
-    }
-    let last = &text[text.len() - 8..];
-    if last.eq_ignore_ascii_case(b" SIP/2.0") {
-        Ok(())
-    } else if last[..5].eq_ignore_ascii_case(b" SIP/") {
-        Err(Reason::BadVersion)
-    } else {
-        Err(Reason::BadStartLine)
-    }
+    let code = &text[8..];
+    let good = code.len() >= 3
+        && (b'1'..=b'6').contains(&code[0])
+        && code[1..3].iter().all(u8::is_ascii_digit)
+        && (code.len() == 3 || code[3] == b' ');
+    if good { Ok(()) } else { Err(Reason::BadStartLine) }
 }
 
 /// The fast framer over `bytes` cut at `cuts` (lengths of the segments, repeated).
@@ -222,7 +457,26 @@ fn fast(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Outcome {
     (stream.messages, None)
 }
 
-const SMALL: Limits = Limits { line_bytes: 100, section_bytes: 400, header_lines: 6, body_bytes: 300 };
+const SMALL: Limits = Limits {
+    line_bytes: 100,
+    section_bytes: 400,
+    header_lines: 9,
+    same_name: 2,
+    body_bytes: 300,
+    message_ms: 0,
+    message_segments: 0,
+    checks: 0,
+};
+
+/// Limits and checks that every stream is judged by.
+fn profiles() -> [Limits; 4] {
+    [
+        SMALL,
+        Limits { checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF, ..SMALL },
+        Limits::default(),
+        Limits { header_lines: 30, ..Limits::strict() },
+    ]
+}
 
 /// One piece of a stream, good or bad.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
@@ -276,6 +530,38 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"SIP",
         b"/2.0",
         b" SIP/2.0\r\n",
+        b"v:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nl: 0\r\n\r\n",
+        b"INVITE sip:a@b SIP/2.0\r\nv:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 INVITE\r\n",
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h:5060;branch=z9hG4bK1;ttl=16\r\nTo: x\r\nFrom: y\r\nCall-ID: z\r\n",
+        b"CSeq: 1 INVITE\r\n",
+        b"CSeq: 2 REGISTER\r\n",
+        b"CSeq: 2147483647 INVITE\r\n",
+        b"CSeq: 2147483648 INVITE\r\n",
+        b"CSeq:\r\n 0009\r\n INVITE\r\n",
+        b"CSeq: 9\tINVITE \r\n",
+        b"CSeq: 9 \r\n",
+        b"CSeq: INVITE\r\n",
+        b"CSeq: 1INVITE\r\n",
+        b"CSeq: 12345678901234567 OPTIONS\r\n",
+        b"CSeq:                                               1 INVITE\r\n",
+        b"CSeq: 77 ",
+        b"Max-Forwards: 256\r\n",
+        b"Max-Forwards: 4294967296\r\n",
+        b"Max-Forwards: x\r\n",
+        b"Expires: 99999999999\r\n",
+        b"Expires: 99999999999999999999\r\n",
+        b"Expires: Thu, 01 Dec 1994 16:00:00 GMT\r\n",
+        b"Via: SIP/2.0/UDP h:65536;branch=1\r\n",
+        b"v: SIP/2.0/UDP h:65535;branch=z9:123456;ttl=12345\r\n",
+        b"Via: SIP/2.0/UDP h:123456\r\n",
+        b"SUBSCRIBE-WITH-A-LONG-NAME sip:a SIP/2.0\r\nCSeq: 1 SUBSCRIBE-WITH-A-LONG-NAME\r\n",
+        b"INVITE  sip:a@b  SIP/2.0\r\n",
+        b"INVITE sip:a@b SIP/2.0  \r\n",
+        b"IN(VITE sip:a@b SIP/2.0\r\n",
+        b"Na(me: x\r\n",
+        b"To: again\r\n",
+        b"Accept: a\r\nAccept: b\r\nAccept: c\r\n",
+        b"X-A-Header-Of-Thirty-Bytes-001: a\r\nX-A-Header-Of-Thirty-Bytes-001: b\r\n",
         b"INV",
         b"ITE ",
         b"sip:",
@@ -309,7 +595,7 @@ proptest! {
 
     #[test]
     fn fast_and_oracle_agree(bytes in stream(), cuts in prop::collection::vec(1usize..90, 1..6)) {
-        for limits in [SMALL, Limits::default()] {
+        for limits in profiles() {
             let expected = oracle(&bytes, &limits);
             prop_assert_eq!(fast(&bytes, &[bytes.len()], &limits), expected, "in one segment");
             prop_assert_eq!(fast(&bytes, &cuts, &limits), expected, "cut by {:?}", &cuts);
@@ -318,10 +604,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn datagrams_agree(bytes in stream()) {
+        let mut buffer = Box::new(Buffer::NEW);
+        for limits in profiles() {
+            let fast = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+            prop_assert_eq!(fast.map_err(|malformed| malformed.reason), datagram_oracle(&bytes, &limits));
+        }
+    }
+}
+
 #[test]
 fn a_message_split_at_every_boundary() {
     let body = [b'x'; 70];
-    let mut message = b"INVITE sip:9001@pbx.example SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK77\r\nSubject: a\r\n\tb\r\nContent-Length: 70\r\n\r\n".to_vec();
+    let mut message = b"INVITE sip:9001@pbx.example SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK77\r\nSubject: a\r\n\tb\r\n\
+        From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1@b\r\nCSeq:\r\n 1\r\n INVITE\r\nContent-Length: 70\r\n\r\n"
+        .to_vec();
     message.extend_from_slice(&body);
     for cut in 1..message.len() {
         let mut stream = Stream::NEW;
@@ -335,7 +636,7 @@ fn a_message_split_at_every_boundary() {
 
 #[test]
 fn windows_of_any_size_and_long_lines() {
-    let limits = Limits { line_bytes: 9000, section_bytes: 60_000, ..Limits::default() };
+    let limits = Limits { line_bytes: 9000, section_bytes: 60_000, checks: 0, ..Limits::default() };
     let mut bytes = b"OPTIONS sip:x SIP/2.0\r\n".to_vec();
     for length in [63, 64, 65, 66, 4031, 4032, 4033, 4095, 4096, 4097, 8990] {
         bytes.extend_from_slice(b"X: ");

@@ -8,22 +8,18 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{
-    ACTION_DROP, FLOW_SEGMENTS, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags,
-};
-use sipguard_common::framer::{Stream, leading_line_ends, plausible_start};
+use sipguard_common::abi::{ACTION_DROP, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags};
+use sipguard_common::framer::Stream;
 
+use crate::adopt::{self, Beginning};
+use crate::handshake;
+use crate::retransmission::{self, Compared};
 use crate::scratch::{self, Key, Packet};
 use crate::tcp::{FIN, RST, SYN};
-use crate::{bytes, settings, sip, socket};
+use crate::{checksum, settings, sip, socket};
 
 #[map]
 static FLOWS: LruHashMap<Key, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
-
-/// Handshakes whose first payload has not come yet, with the sequence number that it will have. Apart from the flows, so that
-/// a flood of SYNs can't push connections out.
-#[map]
-static HANDSHAKES: LruHashMap<Key, u32> = LruHashMap::with_max_entries(1 << 14, 0);
 
 /// The flow of a key.
 #[inline(always)]
@@ -31,54 +27,279 @@ pub fn lookup(key: &Key) -> Option<*mut Flow> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// What [`flow_track`] returns when there are new bytes to validate.
-const NEW_BYTES: u32 = u32::MAX;
-
-/// Finds out which bytes of the segment in [`scratch::packet`] are new: `new_at` and `new_len` there. `Err` when there are none.
+/// Forgets a flow.
 #[inline(always)]
-pub fn track(ctx: &XdpContext) -> Result<(), Reason> {
-    match flow_track(ctx.ctx) {
-        NEW_BYTES => Ok(()),
-        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
-    }
+pub fn forget(key: &Key) {
+    let _ = FLOWS.remove(key);
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number or [`NEW_BYTES`].
+/// Judges the segment in [`scratch::packet`].
+#[inline(always)]
+pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
+    let packet = scratch::packet()?;
+    if packet.has(SYN | RST) || packet.data_len == 0 {
+        if packet.has(SYN | RST | FIN) {
+            handshake::note(ctx, packet);
+        }
+        return Ok(Reason::TcpControl);
+    }
+    Reason::from_number(flow_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+}
+
+/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn flow_track(ctx: *mut xdp_md) -> u32 {
+extern "C" fn flow_judge(ctx: *mut xdp_md) -> u32 {
     match scratch::packet().and_then(|packet| follow(&XdpContext::new(ctx), packet)) {
-        Ok(()) => NEW_BYTES,
-        Err(reason) => u32::from(reason.number()),
+        Ok(reason) | Err(reason) => u32::from(reason.number()),
     }
 }
 
 #[inline(always)]
-fn follow(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
-    if packet.has(SYN | RST) || packet.data_len == 0 {
-        control(ctx, packet);
-        return Err(Reason::TcpControl);
-    }
-    let now_ns = settings::now_ns();
+fn follow(ctx: &XdpContext, packet: &mut Packet) -> Result<Reason, Reason> {
     let flow = match lookup(&packet.key) {
         Some(flow) => flow,
-        None => open(ctx, packet, now_ns)?,
+        None => {
+            if let Some(reason) = open(ctx.ctx, packet) {
+                return Err(reason);
+            }
+            lookup(&packet.key).ok_or(Reason::Internal)?
+        }
     };
     // SAFETY: a live map value. A connection's segments come in by one queue, so one CPU at a time is here for it.
     let flow = unsafe { &mut *flow };
-    flow.last_ns = now_ns;
     packet.expected = flow.next;
-    new_bytes(ctx, packet, flow, now_ns)
+    new_bytes(ctx, packet, flow)?;
+    let hashed = validate(ctx, packet, flow).map_err(|reason| refuse(packet, flow, reason))?;
+    advance(packet, flow, hashed);
+    Ok(if flow.flags & flow_flags::TLS != 0 { Reason::Tls } else { Reason::Valid })
+}
+
+/// Finds what is new of the segment, after what is old was compared: `new_at` and `new_len` of the packet.
+#[inline(always)]
+fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+    let ahead = packet.seq.wrapping_sub(flow.next).cast_signed() > 0;
+    if (ahead || flow.flags & flow_flags::CUT != 0) && !restarted(ctx.ctx, packet, flow) {
+        if flow.flags & flow_flags::CUT != 0 {
+            return Err(Reason::from_number(flow.reason).unwrap_or(Reason::Internal));
+        }
+        return Err(Reason::SequenceGap);
+    }
+    let mut old = old_bytes(packet, flow);
+    if old > 0 {
+        match retransmission::compare(ctx.ctx, packet, flow, old) {
+            Compared::Harmless => {}
+            Compared::Earlier if restarted(ctx.ctx, packet, flow) => old = old_bytes(packet, flow),
+            Compared::OutOfStep => return Err(Reason::OutOfStep),
+            _ => return Err(Reason::Conflict),
+        }
+    }
+    let new = packet.data_len - old;
+    if new == 0 {
+        note_fin(packet, flow);
+        return Err(Reason::Retransmission);
+    }
+    packet.new_at = packet.data_at + old;
+    packet.new_len = new;
+    if flow.flags & flow_flags::LOST != 0
+        && let Some(reason) = find_again(ctx.ctx, packet, flow)
+    {
+        return Err(reason);
+    }
+    Ok(())
+}
+
+/// How many bytes of the segment lie before the next one of the flow.
+#[inline(always)]
+fn old_bytes(packet: &Packet, flow: &Flow) -> u32 {
+    let distance = flow.next.wrapping_sub(packet.seq);
+    if distance < packet.data_len { distance } else { packet.data_len }
+}
+
+/// Whether the kernel says that the flow is of an earlier connection of the same ports, or that it is ahead of what was followed;
+/// the flow then starts anew where the kernel is. A function of its own for the stack's sake, as those below.
+#[inline(never)]
+fn restarted(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
+    let socket = socket::ask(&XdpContext::new(ctx), packet);
+    if !socket.known {
+        return false;
+    }
+    let another = socket.fresh && socket.rcv_nxt != flow.first;
+    let ahead = socket.rcv_nxt.wrapping_sub(flow.next).cast_signed() > 0 && flow.flags & flow_flags::CUT == 0;
+    if !another && !ahead || packet.seq.wrapping_sub(socket.rcv_nxt).cast_signed() > 0 {
+        return false;
+    }
+    let tls = flow.flags & flow_flags::TLS;
+    flow.flags = if another { tls } else { tls | flow_flags::LOST };
+    start(flow, socket.rcv_nxt, another);
+    packet.expected = flow.next;
+    true
+}
+
+/// Sets a flow to a place in the sequence; `known` when it is the beginning of the stream.
+#[inline(always)]
+fn start(flow: &mut Flow, next: u32, known: bool) {
+    flow.next = next;
+    flow.first = next;
+    flow.conflicts = 0;
+    flow.message_segments = 0;
+    for record in &mut flow.segments {
+        record.len = 0;
+    }
+    flow.stream.phase = Stream::NEW.phase;
+    if flow.flags & flow_flags::TLS != 0 {
+        flow.stream.begin_tls(known);
+    }
+}
+
+/// Opens a flow for the first payload seen of a connection. `Some` is the reason why there is none.
+#[inline(never)]
+fn open(ctx: *mut xdp_md, packet: &mut Packet) -> Option<Reason> {
+    open_at(&XdpContext::new(ctx), packet).err()
+}
+
+#[inline(always)]
+fn open_at(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
+    let place = handshake::place(ctx, packet)?;
+    packet.expected = place.next;
+    if packet.seq.wrapping_sub(place.next).cast_signed() > 0 {
+        return Err(Reason::SequenceGap);
+    }
+    let old = place.next.wrapping_sub(packet.seq);
+    if old >= packet.data_len {
+        // The kernel has it all.
+        return Err(Reason::Retransmission);
+    }
+    packet.new_at = packet.data_at + old;
+    packet.new_len = packet.data_len - old;
+    let refused = !place.fresh && !is_excused(ctx, packet)?;
+    let settings = settings::get()?;
+    if refused && settings.mode != MODE_MONITOR {
+        return Err(Reason::UnknownStream);
+    }
+    // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
+    unsafe { FLOWS.insert(&packet.key, &(*scratch::get()?).new_flow, 0) }.map_err(|_| Reason::Internal)?;
+    place.taken(&packet.key);
+    let flow = lookup(&packet.key).ok_or(Reason::Internal)?;
+    // SAFETY: a live map value.
+    unsafe {
+        (*flow).first_ns = settings::now_ns();
+        let tls = if packet.transport == scratch::TLS { flow_flags::TLS } else { 0 };
+        (*flow).flags = if place.fresh { tls } else { tls | flow_flags::LOST };
+        start(&mut *flow, place.next, place.fresh);
+        if refused {
+            // Monitor mode: counted once as what it is, and followed from here on.
+            (*flow).next = packet.seq.wrapping_add(packet.data_len);
+            return Err(Reason::UnknownStream);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a stream whose place is not known may be followed: it begins a message here, or there is grace.
+#[inline(always)]
+fn is_excused(ctx: &XdpContext, packet: &Packet) -> Result<bool, Reason> {
+    let beginning = adopt::beginning_of(ctx, packet);
+    Ok(beginning != Beginning::Other || is_grace(settings::get()?) || packet.transport == scratch::TLS)
+}
+
+#[inline(always)]
+fn is_grace(settings: &Settings) -> bool {
+    settings.mode == MODE_MONITOR || settings::now_ns() < settings.grace_until_ns
+}
+
+/// Looks for the place in the stream of a flow that lost it. `Some` is the reason when it is not here.
+#[inline(never)]
+fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Option<Reason> {
+    let beginning = adopt::beginning_of(&XdpContext::new(ctx), packet);
+    let tls = flow.flags & flow_flags::TLS != 0;
+    if beginning == Beginning::Message {
+        flow.flags &= !flow_flags::LOST;
+        start(flow, flow.next, false);
+        if tls {
+            flow.flags |= flow_flags::GUESSED;
+        }
+        return None;
+    }
+    let Ok(settings) = settings::get() else { return Some(Reason::Internal) };
+    if beginning == Beginning::Other && !tls && !is_grace(settings) {
+        return Some(Reason::UnknownStream);
+    }
+    flow.next = flow.next.wrapping_add(packet.new_len);
+    Some(Reason::MidStream)
+}
+
+/// Takes the new bytes through the framer. `Ok` is how many of them the hash in the scratch space stands for.
+#[inline(always)]
+fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, Reason> {
+    if flow.stream.is_within_message() {
+        check_pace(flow)?;
+    }
+    if flow.stream.skip(packet.new_len) {
+        return Ok(0);
+    }
+    // SAFETY: this CPU's map value.
+    let scratch = unsafe { &mut *scratch::get()? };
+    copy(&flow.stream, &mut scratch.stream);
+    if let Err(reason) = sip::validate(ctx) {
+        if reason.is_malformed() && checksum::is_wrong(ctx) {
+            return Err(Reason::BadChecksum);
+        }
+        return Err(reason);
+    }
+    let messages = flow.stream.messages;
+    copy(&scratch.stream, &mut flow.stream);
+    note_pace(flow, messages);
+    let cursor = &mut scratch.walk.cursor;
+    if cursor.gap != 0 {
+        sip::hash(ctx, packet.new_at, packet.new_len)?;
+        return Ok(packet.new_len);
+    }
+    Ok(if cursor.hashed < packet.new_len { cursor.hashed } else { packet.new_len })
+}
+
+/// Copies word by word: an assignment would go over the stack.
+#[inline(always)]
+fn copy(from: &Stream, to: &mut Stream) {
+    let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
+    for word in 0..size_of::<Stream>() / 8 {
+        // SAFETY: both are streams, whose words these are.
+        unsafe { to.add(word).write_volatile(from.add(word).read()) };
+    }
+}
+
+/// A message that goes on for longer, or in more segments, than the limits allow.
+#[inline(always)]
+fn check_pace(flow: &Flow) -> Result<(), Reason> {
+    let limits = &settings::get()?.limits;
+    let late = limits.message_ms != 0
+        && settings::now_ns().wrapping_sub(flow.message_ns) > u64::from(limits.message_ms) * 1_000_000;
+    let many = limits.message_segments != 0 && flow.message_segments >= limits.message_segments;
+    if late || many { Err(Reason::SlowMessage) } else { Ok(()) }
+}
+
+/// Takes note of a message that is not complete yet; `before` messages were when the segment came.
+#[inline(always)]
+fn note_pace(flow: &mut Flow, before: u32) {
+    if !flow.stream.is_within_message() {
+        flow.message_segments = 0;
+    } else if flow.message_segments == 0 || flow.stream.messages != before {
+        flow.message_segments = 1;
+        flow.message_ns = settings::now_ns();
+    } else {
+        flow.message_segments += 1;
+    }
 }
 
 /// Takes the validated bytes into account.
 #[inline(always)]
-pub fn advance(hash: u64) -> Result<Reason, Reason> {
-    let packet = scratch::packet()?;
-    let flow = lookup(&packet.key).ok_or(Reason::Internal)?;
-    // SAFETY: as in `follow`.
-    let flow = unsafe { &mut *flow };
-    let record = Record { seq: flow.next, len: packet.new_len, hash };
+fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
+    let hash = match scratch::get() {
+        // SAFETY: this CPU's map value.
+        Ok(scratch) => unsafe { (*scratch).walk.cursor.hash },
+        Err(_) => 0,
+    };
+    let record = Record { seq: flow.next, len: packet.new_len as u16, hashed: hashed as u16, hash };
     match flow.segment_at & 3 {
         0 => flow.segments[0] = record,
         1 => flow.segments[1] = record,
@@ -87,159 +308,8 @@ pub fn advance(hash: u64) -> Result<Reason, Reason> {
     }
     flow.segment_at = flow.segment_at.wrapping_add(1);
     flow.next = flow.next.wrapping_add(packet.new_len);
-    flow.bytes += u64::from(packet.new_len);
+    flow.conflicts = 0;
     note_fin(packet, flow);
-    Ok(Reason::Valid)
-}
-
-/// Ends the judgement of a stream: a malformed one as the settings say.
-#[inline(always)]
-pub fn refuse(reason: Reason) -> Reason {
-    if let Ok(packet) = scratch::packet()
-        && let Ok(settings) = settings::get()
-        && let Some(flow) = lookup(&packet.key)
-    {
-        // SAFETY: as in `follow`.
-        let flow = unsafe { &mut *flow };
-        if !reason.is_malformed() {
-            // The guard failed, not the stream: what follows passes, counted for the same reason.
-            flow.flags |= flow_flags::CUT;
-            flow.reason = u32::from(reason.number());
-        } else if settings.mode == MODE_MONITOR {
-            // Passed and counted; the framer finds its way back at the next start of a message.
-            flow.flags |= flow_flags::LOST;
-            flow.next = packet.seq.wrapping_add(packet.data_len);
-        } else if settings.action == ACTION_DROP {
-            flow.flags |= flow_flags::CUT;
-            flow.reason = u32::from(reason.number());
-        } else {
-            let _ = FLOWS.remove(&packet.key);
-        }
-    }
-    reason
-}
-
-/// Handshakes and ends. They change state only where the kernel would act on them, or else anyone who knows the 4-tuple could
-/// make the guard forget a connection.
-#[inline(always)]
-fn control(ctx: &XdpContext, packet: &Packet) {
-    let key = &packet.key;
-    let flow = lookup(key);
-    if packet.has(SYN) {
-        if let Some(flow) = flow {
-            // SAFETY: a live map value.
-            let closing = unsafe { (*flow).flags & flow_flags::CLOSING != 0 };
-            if !closing && socket::ask(ctx, packet).connected {
-                return;
-            }
-            let _ = FLOWS.remove(key);
-        }
-        let _ = HANDSHAKES.insert(key, packet.seq.wrapping_add(1), 0);
-    } else if packet.has(FIN | RST)
-        && let Some(flow) = flow
-    {
-        // SAFETY: a live map value.
-        unsafe {
-            if (*flow).next == packet.seq {
-                (*flow).flags |= flow_flags::CLOSING;
-            }
-        }
-    }
-}
-
-/// Opens a flow for the first payload seen of a connection.
-#[inline(always)]
-fn open(ctx: &XdpContext, packet: &mut Packet, now_ns: u64) -> Result<*mut Flow, Reason> {
-    let settings = settings::get()?;
-    let socket = socket::ask(ctx, packet);
-    let handshake = HANDSHAKES.get_ptr(&packet.key);
-    // SAFETY: a live map value.
-    let first = handshake.map(|first| unsafe { *first });
-    let (next, fresh) = match (socket.connected, socket.known, first) {
-        (true, true, _) => (socket.rcv_nxt, socket.fresh),
-        (_, _, Some(first)) => (first, true),
-        (true, false, None) => (packet.seq, false),
-        (false, _, None) => return Err(Reason::NoConnection),
-    };
-    packet.expected = next;
-    if packet.seq.wrapping_sub(next).cast_signed() > 0 {
-        return Err(Reason::SequenceGap);
-    }
-    let old = next.wrapping_sub(packet.seq);
-    if old >= packet.data_len {
-        // The kernel has it all.
-        return Err(Reason::Retransmission);
-    }
-    let beginning = if fresh {
-        Beginning::Message
-    } else {
-        beginning(ctx.ctx, packet.data_at + old, packet.data_len - old)
-    };
-    let adopted = beginning == Beginning::Message;
-    let refused = !adopted && !excused(settings, beginning, now_ns);
-    if refused && settings.mode != MODE_MONITOR {
-        return Err(Reason::UnknownStream);
-    }
-    let key = &packet.key;
-    // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
-    unsafe { FLOWS.insert(key, &(*scratch::get()?).new_flow, 0) }.map_err(|_| Reason::Internal)?;
-    if handshake.is_some() {
-        let _ = HANDSHAKES.remove(key);
-    }
-    let flow = FLOWS.get_ptr_mut(key).ok_or(Reason::Internal)?;
-    // SAFETY: a live map value.
-    unsafe {
-        (*flow).next = if refused { packet.seq.wrapping_add(packet.data_len) } else { next };
-        (*flow).first_ns = now_ns;
-        (*flow).flags = if adopted { 0 } else { flow_flags::LOST };
-    }
-    if refused {
-        // Monitor mode: counted once as what it is, and followed from here on.
-        return Err(Reason::UnknownStream);
-    }
-    Ok(flow)
-}
-
-/// How a payload begins on a connection whose place in the stream is not known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beginning {
-    /// With a message, maybe behind keep-alives.
-    Message,
-    /// It is nothing but CR and LF, a keep-alive or the end of a line: no harm, and no sign of where the stream is.
-    LineEnds,
-    /// Neither.
-    Other,
-}
-
-/// Judges `len` bytes of payload at `at` by the first of them. CR and LF alone are no start: they may be the middle of a message.
-/// A function of its own for the stack's sake.
-#[inline(never)]
-fn beginning(ctx: *mut xdp_md, at: u32, len: u32) -> Beginning {
-    let Some(head) = first_bytes(ctx, at, len) else { return Beginning::Other };
-    let ends = leading_line_ends(head);
-    if ends >= len {
-        return Beginning::LineEnds;
-    }
-    match first_bytes(ctx, at + ends, len - ends) {
-        Some(behind) if plausible_start(behind) => Beginning::Message,
-        _ => Beginning::Other,
-    }
-}
-
-/// The first 24 bytes of `len` (at least 1) at `at` of the frame, zero padded.
-#[inline(always)]
-fn first_bytes(ctx: *mut xdp_md, at: u32, len: u32) -> Option<[u64; 3]> {
-    let mut head = [0u64; 4];
-    let len = if len < 24 { len } else { 24 };
-    // SAFETY: 24 bytes at the most, and room for 32.
-    let loaded = unsafe { bytes::copy::<31>(ctx, at, len, head.as_mut_ptr().cast()) };
-    loaded.then_some([head[0], head[1], head[2]])
-}
-
-/// Whether bytes of a stream whose place is not known pass: while there is grace, and always when they are line ends alone.
-#[inline(always)]
-fn excused(settings: &Settings, beginning: Beginning, now_ns: u64) -> bool {
-    beginning == Beginning::LineEnds || now_ns < settings.grace_until_ns
 }
 
 /// A FIN behind the last validated byte closes the remote end.
@@ -250,72 +320,29 @@ fn note_fin(packet: &Packet, flow: &mut Flow) {
     }
 }
 
-/// Finds what is new of the segment, after what is old was compared.
+/// Ends the judgement of a stream, as the settings say.
 #[inline(always)]
-fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, now_ns: u64) -> Result<(), Reason> {
-    if flow.flags & flow_flags::CUT != 0 {
-        return Err(Reason::from_number(flow.reason as u8).unwrap_or(Reason::Internal));
-    }
-    if packet.seq.wrapping_sub(flow.next).cast_signed() > 0 {
-        return Err(Reason::SequenceGap);
-    }
-    let distance = flow.next.wrapping_sub(packet.seq);
-    let old = if distance < packet.data_len { distance } else { packet.data_len };
-    if old > 0 && !is_known(ctx, packet, flow, old) {
-        return Err(Reason::Conflict);
-    }
-    let new = packet.data_len - old;
-    if new == 0 {
-        note_fin(packet, flow);
-        return Err(Reason::Retransmission);
-    }
-    if flow.flags & flow_flags::LOST != 0 {
-        let settings = settings::get()?;
-        let beginning = beginning(ctx.ctx, packet.data_at + old, new);
-        if beginning != Beginning::Message {
-            if !excused(settings, beginning, now_ns) && settings.mode != MODE_MONITOR {
-                return Err(Reason::UnknownStream);
-            }
-            flow.next = flow.next.wrapping_add(new);
-            return Err(Reason::MidStream);
+fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
+    let Ok(settings) = settings::get() else { return reason };
+    if reason.number() == Reason::BadChecksum.number() {
+        // The kernel discards it, and so does the guard.
+    } else if reason.number() == Reason::Internal.number() {
+        // The guard failed, not the stream: what follows passes, counted for the same reason.
+        flow.flags |= flow_flags::CUT;
+        flow.reason = reason.number();
+    } else if settings.mode == MODE_MONITOR || flow.flags & flow_flags::GUESSED != 0 {
+        // The framer finds its way back at the next beginning.
+        flow.flags |= flow_flags::LOST;
+        flow.next = packet.seq.wrapping_add(packet.data_len);
+        if flow.flags & flow_flags::GUESSED != 0 {
+            flow.flags &= !flow_flags::GUESSED;
+            return Reason::MidStream;
         }
-        flow.flags &= !flow_flags::LOST;
-        flow.stream = Stream::NEW;
+    } else if settings.action == ACTION_DROP {
+        flow.flags |= flow_flags::CUT;
+        flow.reason = reason.number();
+    } else {
+        forget(&packet.key);
     }
-    packet.new_at = packet.data_at + old;
-    packet.new_len = new;
-    Ok(())
-}
-
-/// Whether the first `old` bytes are harmless: the kernel has them already, or they are the same as those validated.
-#[inline(always)]
-fn is_known(ctx: &XdpContext, packet: &Packet, flow: &Flow, old: u32) -> bool {
-    // Coalesced retransmissions repeat several segments at once.
-    let mut same = 0;
-    for _ in 0..FLOW_SEGMENTS {
-        if same >= old {
-            break;
-        }
-        let Some(record) = record_at(flow, packet.seq.wrapping_add(same), old - same) else { break };
-        match sip::hash(ctx, packet.data_at + same, record.len) {
-            Ok(hash) if hash == record.hash => same += record.len,
-            _ => break,
-        }
-    }
-    if same >= old {
-        return true;
-    }
-    let socket = socket::ask(ctx, packet);
-    let end = packet.seq.wrapping_add(old);
-    if socket.known {
-        return socket.rcv_nxt.wrapping_sub(end).cast_signed() >= 0;
-    }
-    // Without the kernel's word, at least the keep-alive probe of one old byte (RFC 9293 section 3.8.4).
-    packet.data_len == 1 && end == flow.next
-}
-
-/// The record of a segment that starts at `seq` and is no longer than `most`.
-#[inline(always)]
-fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<Record> {
-    flow.segments.iter().copied().find(|record| record.len != 0 && record.seq == seq && record.len <= most)
+    reason
 }

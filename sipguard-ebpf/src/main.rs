@@ -15,13 +15,19 @@
 fn main() {}
 
 #[cfg(target_arch = "bpf")]
+mod adopt;
+#[cfg(target_arch = "bpf")]
 mod bytes;
+#[cfg(target_arch = "bpf")]
+mod checksum;
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
 mod eth;
 #[cfg(target_arch = "bpf")]
 mod flow;
+#[cfg(target_arch = "bpf")]
+mod handshake;
 #[cfg(target_arch = "bpf")]
 mod ip;
 #[cfg(target_arch = "bpf")]
@@ -33,6 +39,8 @@ mod port;
 #[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
+mod retransmission;
+#[cfg(target_arch = "bpf")]
 mod scratch;
 #[cfg(target_arch = "bpf")]
 mod settings;
@@ -43,15 +51,21 @@ mod socket;
 #[cfg(target_arch = "bpf")]
 mod tcp;
 #[cfg(target_arch = "bpf")]
+mod udp;
+#[cfg(target_arch = "bpf")]
 mod verdict;
+#[cfg(target_arch = "bpf")]
+mod window;
 
 #[cfg(target_arch = "bpf")]
 mod program {
+    use aya_ebpf::bindings::xdp_md;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use sipguard_common::Reason;
 
-    use crate::{bytes, eth, flow, ip, policy, port, scratch, sip, tcp, verdict};
+    use crate::port::Transport;
+    use crate::{bytes, eth, flow, ip, policy, port, scratch, sip, tcp, udp, verdict};
 
     #[xdp(frags)]
     pub fn sipguard(ctx: XdpContext) -> u32 {
@@ -64,17 +78,37 @@ mod program {
     /// One packet's way. `Err` is an early end, `Ok` the end of the way; both carry the reason.
     #[inline(always)]
     fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
+        match headers(ctx.ctx) {
+            GUARDED => {}
+            number => return Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
+        }
+        if scratch::packet()?.transport == scratch::UDP { sip::datagram(ctx) } else { flow::judge(ctx) }
+    }
+
+    /// What [`headers`] returns for a packet of a guarded port, which then is [`scratch::packet`].
+    const GUARDED: u32 = u32::MAX;
+
+    /// A global function: the verifier looks at it once, and its stack is free again afterwards. Returns a reason's number or
+    /// [`GUARDED`].
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn headers(ctx: *mut xdp_md) -> u32 {
+        match read_headers(&XdpContext::new(ctx)) {
+            Ok(()) => GUARDED,
+            Err(reason) => u32::from(reason.number()),
+        }
+    }
+
+    #[inline(always)]
+    fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
         let l3 = eth::parse(ctx)?;
         let ip = ip::parse(ctx, l3)?;
         policy::admit(&ip, bytes::frame_len(ctx))?;
-        let segment = match port::guarded(ctx, &ip)? {
-            port::Transport::Udp => return Ok(Reason::UdpUnchecked),
-            port::Transport::Tcp => tcp::parse(ctx, &ip)?,
+        let l4 = match port::guarded(ctx, &ip)? {
+            Transport::Udp => udp::parse(ctx, &ip)?,
+            transport => tcp::parse(ctx, &ip, transport)?,
         };
-        scratch::note(&ip, &segment)?;
-        flow::track(ctx)?;
-        let hash = sip::validate(ctx).map_err(flow::refuse)?;
-        flow::advance(hash)
+        scratch::note(&ip, &l4)
     }
 
     #[panic_handler]

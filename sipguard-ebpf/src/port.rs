@@ -1,37 +1,58 @@
-//! Is it ours: TCP or UDP with a guarded port on either side. With a TCP trunk that the PBX dials, the peer's segments come
+//! Is it ours: TCP or UDP with a guarded port on either side, SIP or SIP over TLS. With a TCP trunk that the PBX dials, the peer's segments come
 //! *from* port 5060.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{PORT_WORDS, port_bit};
+use sipguard_common::abi::{PORT_ENTRIES, PORT_WORDS, port_bit};
 
 use crate::bytes;
 use crate::ip::{self, Ip};
 
 #[map]
-static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+static PORTS: Array<u64> = Array::with_max_entries(PORT_ENTRIES, 0);
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Tcp,
+    Tls,
     Udp,
 }
 
+/// What the transport header says.
+pub struct L4 {
+    pub transport: Transport,
+    /// Source and destination port as they stand in the header.
+    pub ports: u32,
+    /// Offset and length of the payload.
+    pub data_at: u32,
+    pub data_len: u32,
+    /// Sequence number and flags of a TCP segment; 0 for UDP.
+    pub seq: u32,
+    pub flags: u8,
+}
+
+/// First entries of the two bitmaps.
+const SIP: u32 = 0;
+const TLS: u32 = PORT_WORDS;
+/// Bytes of the transport header and payload in a first fragment of UDP, at the least. Every link carries more.
+const TINY: u32 = 256;
+
 #[inline(always)]
 pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
-    let transport = match ip.protocol {
-        ip::TCP => Transport::Tcp,
-        ip::UDP => Transport::Udp,
+    let tcp = match ip.protocol {
+        ip::TCP => true,
+        ip::UDP => false,
         _ => return Err(Reason::NotGuarded),
     };
-    let tcp = matches!(transport, Transport::Tcp);
     if ip.fragment_offset != 0 {
-        // A later fragment has no ports. One that would overwrite the TCP header is an attack (RFC 3128).
+        // A later fragment has no ports; without the first it can't complete. One that would overwrite the TCP header is an
+        // attack (RFC 3128).
         return Err(if tcp && ip.fragment_offset == 1 { Reason::TcpFragment } else { Reason::NotGuarded });
     }
-    if ip.more_fragments && tcp && ip.l4_len < 20 {
-        return Err(Reason::TcpFragment);
+    if ip.more_fragments && ip.l4_len < 20 {
+        return Err(if tcp { Reason::TcpFragment } else { Reason::TinyFragment });
     }
     if ip.l4_len < 4 {
         return Err(Reason::NotGuarded);
@@ -39,17 +60,24 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
     let ports = bytes::word(ctx, ip.l4_at)?;
     let remote = u16::from_be(ports as u16);
     let local = u16::from_be((ports >> 16) as u16);
-    if !is_guarded(local) && !is_guarded(remote) {
+    let transport = if is_among(SIP, local) || is_among(SIP, remote) {
+        if tcp { Transport::Tcp } else { Transport::Udp }
+    } else if tcp && (is_among(TLS, local) || is_among(TLS, remote)) {
+        Transport::Tls
+    } else {
         return Err(Reason::NotGuarded);
-    }
+    };
     if ip.more_fragments && tcp {
         return Err(Reason::TcpFragment);
+    }
+    if ip.more_fragments && ip.l4_len < TINY {
+        return Err(Reason::TinyFragment);
     }
     Ok(transport)
 }
 
 #[inline(always)]
-fn is_guarded(port: u16) -> bool {
+fn is_among(bitmap: u32, port: u16) -> bool {
     let (word, bit) = port_bit(port);
-    PORTS.get(word).is_some_and(|ports| ports & bit != 0)
+    PORTS.get(bitmap + word).is_some_and(|ports| ports & bit != 0)
 }

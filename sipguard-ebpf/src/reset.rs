@@ -7,16 +7,20 @@ use sipguard_common::Reason;
 
 use crate::ip::TCP;
 use crate::tcp::{ACK, RST};
-use crate::{bytes, scratch};
+use crate::scratch::{self, Packet};
+use crate::bytes;
 
 const TCP_HEADER: usize = 20;
 
-/// Rewrites the frame in place. `Err` leaves a frame that must not pass.
+/// Rewrites the frame in place. `Err` leaves a frame that must not pass: a datagram, or one that can't be cut.
 #[inline(always)]
 pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
     let packet = scratch::packet()?;
+    if packet.transport == scratch::UDP {
+        return Err(Reason::NotGuarded);
+    }
     let ip_at = packet.ip_at as usize;
-    let tcp_at = packet.tcp_at as usize;
+    let tcp_at = packet.l4_at as usize;
     let old_total = bytes::half(ctx, ip_at + 2)?;
     let old_checksum = bytes::half(ctx, ip_at + 10)?;
     let acknowledged = bytes::word(ctx, tcp_at + 8)?;
@@ -41,17 +45,7 @@ pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
 
     let flags = [5 << 4, RST | ACK];
     let seq = packet.expected.to_be();
-    // The checksum over pseudo-header and header, in words as they lie in memory (RFC 1071: byte order does not matter).
-    let mut sum = u64::from(u16::from(TCP).to_be()) + u64::from((TCP_HEADER as u16).to_be());
-    for half in [0, 4] {
-        // An IPv4 address stands in the last word; the mapped prefix is not part of the pseudo-header.
-        sum += u64::from(packet.key[half + 3]);
-        if packet.v6 != 0 {
-            sum += u64::from(packet.key[half])
-                + u64::from(packet.key[half + 1])
-                + u64::from(packet.key[half + 2]);
-        }
-    }
+    let mut sum = pseudo_header(packet, TCP_HEADER as u16);
     sum += u64::from(packet.key[8])
         + u64::from(seq)
         + u64::from(acknowledged)
@@ -63,9 +57,25 @@ pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
     bytes::write(ctx, tcp_at + 18, [0, 0])
 }
 
+/// Sum of the pseudo-header of a segment of `len` bytes, in words as they lie in memory (RFC 1071: byte order does not matter).
+#[inline(always)]
+pub fn pseudo_header(packet: &Packet, len: u16) -> u64 {
+    let mut sum = u64::from(u16::from(TCP).to_be()) + u64::from(len.to_be());
+    for half in [0, 4] {
+        // An IPv4 address stands in the last word; the mapped prefix is not part of the pseudo-header.
+        sum += u64::from(packet.key[half + 3]);
+        if packet.v6 != 0 {
+            sum += u64::from(packet.key[half])
+                + u64::from(packet.key[half + 1])
+                + u64::from(packet.key[half + 2]);
+        }
+    }
+    sum
+}
+
 /// The complement of a ones' complement sum, folded to 16 bits.
 #[inline(always)]
-fn fold(sum: u64) -> u16 {
+pub fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);

@@ -5,22 +5,22 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Flow, Offender};
-use sipguard_common::framer::{CHUNK, Cursor, WINDOW};
+use sipguard_common::framer::{CHUNK, Cursor, Stream, WINDOW};
 
 use crate::ip::Ip;
-use crate::tcp::Segment;
+use crate::port::{L4, Transport};
 
 /// `FlowKey` in words: remote address, local address, both ports as they stand in the header.
 pub type Key = [u32; 9];
 
-/// The TCP segment under judgement.
+/// The segment or datagram under judgement.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Packet {
     pub key: Key,
-    /// Offsets of the IP and the TCP header and of the payload.
+    /// Offsets of the IP and the transport header and of the payload.
     pub ip_at: u32,
-    pub tcp_at: u32,
+    pub l4_at: u32,
     pub data_at: u32,
     /// Length of the payload.
     pub data_len: u32,
@@ -31,10 +31,17 @@ pub struct Packet {
     pub flags: u32,
     /// 1 for IPv6.
     pub v6: u32,
-    /// The part of the payload that is to be validated, found by [`crate::flow::track`].
+    /// One of the transports below.
+    pub transport: u32,
+    /// 1 for the first of several IP fragments.
+    pub more_fragments: u32,
+    /// The part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
 }
+
+pub const TLS: u32 = Transport::Tls as u32;
+pub const UDP: u32 = Transport::Udp as u32;
 
 impl Packet {
     /// Whether any of these TCP flags is set.
@@ -54,24 +61,22 @@ pub struct Walk {
     pub verdict: u32,
     /// 1 once every byte was looked at.
     pub done: u32,
-    pub hash: u64,
-    /// Next byte to hash and end of the chunk.
-    pub hash_at: u32,
-    pub hash_end: u32,
     pub cursor: Cursor,
 }
 
 impl Walk {
     /// Starts over a payload.
     #[inline(always)]
-    pub fn begin(&mut self, at: u32, len: u32, hash_key: u64) {
+    pub fn begin(&mut self, at: u32, len: u32) {
         self.at = at;
         self.left = len;
         self.verdict = 0;
         self.done = 0;
-        self.hash = hash_key;
-        self.cursor.pos = 0;
         self.cursor.end = 0;
+        self.cursor.hash = 0;
+        self.cursor.hashed = 0;
+        self.cursor.hash_next = 0;
+        self.cursor.gap = 0;
     }
 
     /// Length of the next chunk.
@@ -103,6 +108,8 @@ pub struct Scratch {
     /// The framer's window.
     pub window: [u8; WINDOW + 8],
     pub walk: Walk,
+    /// State of the framer while it works: a flow's, or a datagram's own.
+    pub stream: Stream,
     pub packet: Packet,
     /// Where an offender's record is put together.
     pub offender: Offender,
@@ -125,23 +132,25 @@ pub fn packet() -> Result<&'static mut Packet, Reason> {
     get().map(|scratch| unsafe { &mut (*scratch).packet })
 }
 
-/// Writes down the packet once it is known to be a segment of a guarded port.
+/// Writes down the packet once it is known to be one for a guarded port.
 #[inline(always)]
-pub fn note(ip: &Ip, segment: &Segment) -> Result<(), Reason> {
+pub fn note(ip: &Ip, l4: &L4) -> Result<(), Reason> {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
     *packet()? = Packet {
-        key: [r0, r1, r2, r3, l0, l1, l2, l3, segment.ports],
+        key: [r0, r1, r2, r3, l0, l1, l2, l3, l4.ports],
         ip_at: ip.at as u32,
-        tcp_at: ip.l4_at as u32,
-        data_at: segment.data_at,
-        data_len: segment.data_len,
-        seq: segment.seq,
-        expected: segment.seq,
-        flags: u32::from(segment.flags),
+        l4_at: ip.l4_at as u32,
+        data_at: l4.data_at,
+        data_len: l4.data_len,
+        seq: l4.seq,
+        expected: l4.seq,
+        flags: u32::from(l4.flags),
         v6: u32::from(ip.v6),
-        new_at: 0,
-        new_len: 0,
+        transport: l4.transport as u32,
+        more_fragments: u32::from(ip.more_fragments),
+        new_at: l4.data_at,
+        new_len: l4.data_len,
     };
     Ok(())
 }

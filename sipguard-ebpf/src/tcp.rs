@@ -5,18 +5,7 @@ use sipguard_common::Reason;
 
 use crate::bytes;
 use crate::ip::Ip;
-
-/// A TCP segment.
-pub struct Segment {
-    /// Source and destination port as they stand in the header.
-    pub ports: u32,
-    pub seq: u32,
-    pub flags: u8,
-    /// Offset of the payload.
-    pub data_at: u32,
-    /// Length of the payload in bytes.
-    pub data_len: u32,
-}
+use crate::port::{L4, Transport};
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -30,7 +19,7 @@ const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 
 #[inline(always)]
-pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<Segment, Reason> {
+pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport) -> Result<L4, Reason> {
     if (ip.l4_len as usize) < HEADER {
         return Err(Reason::BadTcpHeader);
     }
@@ -38,15 +27,18 @@ pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<Segment, Reason> {
     if header < HEADER || header as u32 > ip.l4_len {
         return Err(Reason::BadTcpHeader);
     }
-    let segment = Segment {
+    let segment = L4 {
+        transport,
         ports: bytes::word(ctx, ip.l4_at)?,
-        seq: u32::from_be(bytes::word(ctx, ip.l4_at + 4)?),
-        flags: bytes::byte(ctx, ip.l4_at + 13)?,
         data_at: (ip.l4_at + header) as u32,
         data_len: ip.l4_len - header as u32,
+        seq: u32::from_be(bytes::word(ctx, ip.l4_at + 4)?),
+        flags: bytes::byte(ctx, ip.l4_at + 13)?,
     };
     check_flags(segment.flags, segment.data_len)?;
-    check_options(ctx, ip.l4_at + HEADER, ip.l4_at + header)?;
+    if header > HEADER && !are_usual(ctx, ip.l4_at + HEADER, header - HEADER)? {
+        check_options(ctx, ip.l4_at + HEADER, ip.l4_at + header)?;
+    }
     Ok(segment)
 }
 
@@ -60,7 +52,29 @@ fn check_flags(flags: u8, data_len: u32) -> Result<(), Reason> {
     if pair(SYN | FIN) || pair(SYN | RST) || pair(FIN | RST) || unacknowledged || urgent {
         return Err(Reason::BadTcpFlags);
     }
+    // With fast open (RFC 7413) the kernel would take these bytes before there is a connection to follow.
+    if flags & SYN != 0 && data_len > 0 {
+        return Err(Reason::SynData);
+    }
     Ok(())
+}
+
+/// Whether the `len` bytes of options at `at` are those that nearly all segments have: a timestamp (RFC 7323 appendix A), or those
+/// of a Linux SYN.
+#[inline(always)]
+fn are_usual(ctx: &XdpContext, at: usize, len: usize) -> Result<bool, Reason> {
+    const TIMESTAMP: u32 = u32::from_ne_bytes([1, 1, 8, 10]);
+    const SEGMENT_SIZE: u16 = u16::from_ne_bytes([2, 4]);
+    const SACK_TIMESTAMP: u32 = u32::from_ne_bytes([4, 2, 8, 10]);
+    const WINDOW_SCALE: u16 = u16::from_ne_bytes([1, 3]);
+    match len {
+        12 => Ok(bytes::word(ctx, at)? == TIMESTAMP),
+        20 => Ok(bytes::half(ctx, at)? == SEGMENT_SIZE
+            && bytes::word(ctx, at + 4)? == SACK_TIMESTAMP
+            && bytes::half(ctx, at + 16)? == WINDOW_SCALE
+            && bytes::byte(ctx, at + 18)? == 3),
+        _ => Ok(false),
+    }
 }
 
 /// Every option's length is at least 2 and stays within the header.

@@ -31,14 +31,14 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
     let monitor = settings.mode == MODE_MONITOR;
     count::packet(reason, monitor, frame_bytes);
-    let malformed = class == Class::Malformed;
-    if malformed {
+    if class == Class::Malformed {
         offender::note(ctx, reason);
     }
     if monitor {
         return xdp_action::XDP_PASS;
     }
-    if malformed && settings.action != ACTION_DROP && reset::rewrite(ctx).is_ok() {
+    let ends = class == Class::Malformed || class == Class::Reset;
+    if ends && settings.action != ACTION_DROP && reset::rewrite(ctx).is_ok() {
         return xdp_action::XDP_PASS;
     }
     xdp_action::XDP_DROP

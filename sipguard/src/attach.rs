@@ -10,7 +10,7 @@ use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
-use sipguard_common::framer::Limits;
+use sipguard_common::framer::{HashKeys, Limits};
 
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
@@ -146,7 +146,7 @@ fn attach_all(
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
 fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     let mut settings = if first {
-        Settings { limits: Limits::default(), hash_key: secret()?, ..Settings::zeroed() }
+        Settings { limits: Limits::default(), hash_keys: secret()?, ..Settings::zeroed() }
     } else {
         maps::settings(pins)?
     };
@@ -171,11 +171,11 @@ fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     Ok(changed)
 }
 
-fn secret() -> Result<u64> {
-    let mut bytes = [0; 8];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)
+fn secret() -> Result<HashKeys> {
+    let mut keys = HashKeys::default();
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytemuck::bytes_of_mut(&mut keys))
         .context("reading /dev/urandom")?;
-    Ok(u64::from_ne_bytes(bytes))
+    Ok(keys)
 }
 
 fn attach_one(

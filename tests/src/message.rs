@@ -2,6 +2,21 @@
 
 use sipguard_common::Reason;
 
+/// The smallest well-formed request.
+pub const OPTIONS: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nFrom: <sip:a@h>;tag=1\r\n\
+    To: <sip:b@h>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+
+/// A STUN binding request (RFC 8489) with these attributes.
+#[must_use]
+pub fn stun(attributes: &[u8]) -> Vec<u8> {
+    let mut message = vec![0, 1];
+    message.extend((attributes.len() as u16).to_be_bytes());
+    message.extend([0x21, 0x12, 0xa4, 0x42]);
+    message.extend(b"twelve bytes");
+    message.extend(attributes);
+    message
+}
+
 /// A well-formed registration; `number` tells one from another.
 #[must_use]
 pub fn register(number: usize) -> Vec<u8> {
@@ -30,7 +45,9 @@ pub fn invite() -> Vec<u8> {
 /// A message near every limit: 12 KB of headers and a body of 60 KB.
 #[must_use]
 pub fn large() -> Vec<u8> {
-    let mut message = b"MESSAGE sip:a@sipguard.test SIP/2.0\r\nContent-Length: 60000\r\n".to_vec();
+    let mut message = b"MESSAGE sip:a@sipguard.test SIP/2.0\r\nv: h\r\nf: a\r\nt: b\r\ni: c\r\nCSeq: 1 MESSAGE\r\n\
+        Content-Length: 60000\r\n"
+        .to_vec();
     for line in 0..12 {
         message.extend_from_slice(format!("X-Large-{line}: {}\r\n", "x".repeat(985)).as_bytes());
     }

@@ -9,11 +9,11 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Block, Counter, Flow, FlowKey, Offender, OffenderKey, Settings, counter_index, names, port_bit,
+    Block, Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Settings, counter_index, names, port_bit,
 };
 use sipguard_common::framer::Limits;
 
-use crate::packet::{ACK, Peer, SYN};
+use crate::packet::{ACK, PSH, Peer, SYN};
 
 /// XDP's actions.
 pub const XDP_DROP: u32 = 1;
@@ -40,12 +40,14 @@ pub struct Run {
 }
 
 impl Program {
-    /// Loads the program: `enforce`, `reset`, port 5060, default limits, no grace.
+    /// Loads the program: `enforce`, `reset`, ports 5060 and 5061 (TLS), default limits, no grace.
     pub fn new() -> Result<Self> {
         let loaded = Loaded::new(None, 0).context("loading the program needs root")?;
         let mut program = Self { loaded, out: vec![0; 1 << 17] };
-        program.set(Settings { limits: Limits::default(), hash_key: 0x5eed, ..Settings::zeroed() })?;
+        program.set(Settings { limits: Limits::default(), hash_keys: std::array::from_fn(|k| 0x5eed * (k as u64 + 1)), ..Settings::zeroed() })?;
         program.guard(5060)?;
+        program.guard_tls(5061)?;
+        program.expect_foreign()?;
         Ok(program)
     }
 
@@ -69,6 +71,14 @@ impl Program {
         let (word, bit) = port_bit(port);
         let bits = map.get(&word, 0)? | bit;
         Ok(map.set(word, bits, 0)?)
+    }
+
+    /// Guards a port of SIP over TLS.
+    pub fn guard_tls(&mut self, port: u16) -> Result<()> {
+        let mut map: Array<_, u64> = self.map(names::PORTS)?;
+        let (word, bit) = port_bit(port);
+        let bits = map.get(&(PORT_WORDS + word), 0)? | bit;
+        Ok(map.set(PORT_WORDS + word, bits, 0)?)
     }
 
     /// Blocks a source until `expires_ns`.
@@ -113,6 +123,19 @@ impl Program {
         let frame = out[..result.data_size_out as usize].to_vec();
         self.out = out;
         Ok((result.return_value, frame))
+    }
+
+    /// Packets counted for a reason, those that `monitor` mode let pass not among them.
+    pub fn count(&mut self, reason: Reason) -> Result<u64> {
+        let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
+        let values = map.get(&counter_index(0, false, reason.number()), 0)?;
+        Ok(values.iter().map(|value| value.0.packets).sum())
+    }
+
+    /// Says that connections are not this host's own, which a test run's never are: handshakes count from now on.
+    pub fn expect_foreign(&mut self) -> Result<()> {
+        let mut map: Array<_, u32> = self.map(names::FOREIGN)?;
+        Ok(map.set(0, 1, 0)?)
     }
 
     /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
@@ -187,4 +210,35 @@ impl Program {
         let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
         Ok(T::try_from(map)?)
     }
+}
+
+/// A device that speaks to the PBX over IPv4.
+#[must_use]
+pub fn device() -> Peer {
+    Peer::new("192.0.2.7:40000", "198.51.100.1:5060")
+}
+
+/// Runs frames on a fresh program; the last one's outcome counts.
+pub fn last(frames: &[Vec<u8>]) -> Result<Run> {
+    let mut program = Program::new()?;
+    let mut outcome = None;
+    for frame in frames {
+        outcome = Some(program.run(frame)?);
+    }
+    outcome.context("no frame")
+}
+
+/// A stream of segments on a new connection; the outcomes of each.
+pub fn stream(peer: &Peer, segments: &[&[u8]]) -> Result<Vec<Run>> {
+    let mut program = Program::new()?;
+    program.connect(peer, 1000)?;
+    let mut seq = 1000u32;
+    segments
+        .iter()
+        .map(|segment| {
+            let run = program.run(&peer.tcp(ACK | PSH, seq, segment))?;
+            seq = seq.wrapping_add(segment.len() as u32);
+            Ok(run)
+        })
+        .collect()
 }

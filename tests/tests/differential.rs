@@ -1,14 +1,28 @@
 //! The framer in the kernel against the framer in userspace: the same code on two machines must say the same.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, Stream, feed};
-use sipguard_tests::packet::{ACK, Peer};
+use sipguard_common::framer::{Buffer, Limits, Stream, checks, feed, judge_datagram};
+use sipguard_tests::packet::{ACK, Peer, SYN};
 use sipguard_tests::program::Program;
 
-/// Streams that are compared. Each is a few segments; the whole is a little above 100,000 program runs.
+/// Streams that are compared; `SIPGUARD_STREAMS` asks for another number. Each is a few segments, and a datagram.
 const STREAMS: u32 = 30_000;
-const LIMITS: Limits = Limits { line_bytes: 120, section_bytes: 240, header_lines: 5, body_bytes: 5000 };
+
+/// Limits that are soon reached, with the checks of both profiles in turn.
+fn limits(round: u32) -> Limits {
+    let strict = round % 2 == 1;
+    Limits {
+        line_bytes: 120,
+        section_bytes: if strict { 600 } else { 240 },
+        header_lines: if strict { 12 } else { 5 },
+        same_name: 2,
+        body_bytes: 5000,
+        message_ms: 0,
+        message_segments: 0,
+        checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
+    }
+}
 
 /// SplitMix64: the same cases in every run, each named by its number.
 struct Random(u64);
@@ -68,6 +82,19 @@ const PIECES: &[&[u8]] = &[
     b"a:1\r\nb:2\r\nc:3\r\n",
     b"d:4\r\ne:5\r\nf:6\r\ng:7\r\n",
     b"A-Header-Name-That-Is-Longer-Than-Sixteen-Bytes: value\r\n",
+    b"v:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nl: 0\r\n\r\n",
+    b"v:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 REGISTER\r\nMax-Forwards: 70\r\nl: 9\r\n\r\n",
+    b"CSeq: 1 INVITE\r\n",
+    b"CSeq:\r\n 0009\r\n INVITE\r\n",
+    b"CSeq: 2147483648 INVITE\r\n",
+    b"CSeq: 1 REGISTER\r\n",
+    b"Max-Forwards: 256\r\n",
+    b"Expires: 99999999999\r\n",
+    b"Via: SIP/2.0/UDP h:65536;branch=1\r\n",
+    b"Na(me: x\r\n",
+    b"To: again\r\n",
+    b"INVITE sip:a@b SIP/2.0  \r\n",
+    b"\x00\x01\x00\x08\x21\x12\xa4\x42twelve bytes\x80\x22\x00\x03abc\0",
 ];
 
 fn stream(random: &mut Random) -> Vec<u8> {
@@ -98,10 +125,10 @@ fn stream(random: &mut Random) -> Vec<u8> {
 }
 
 /// What userspace says of the segments: a reason for each until the first malformed one.
-fn expected(segments: &[&[u8]]) -> Vec<Reason> {
-    let (mut state, mut buffer, mut reasons) = (Stream::NEW, Box::new(Buffer::NEW), Vec::new());
+fn expected(segments: &[&[u8]], limits: &Limits, buffer: &mut Buffer) -> Vec<Reason> {
+    let (mut state, mut reasons) = (Stream::NEW, Vec::new());
     for segment in segments {
-        match feed(&mut state, &LIMITS, &mut buffer, segment) {
+        match feed(&mut state, limits, buffer, segment) {
             Ok(()) => reasons.push(Reason::Valid),
             Err(malformed) => {
                 reasons.push(malformed.reason);
@@ -112,13 +139,45 @@ fn expected(segments: &[&[u8]]) -> Vec<Reason> {
     reasons
 }
 
+/// Runs frames and compares what was counted with what was expected.
+struct Comparison {
+    program: Program,
+    counts: Vec<u64>,
+    runs: u64,
+}
+
+impl Comparison {
+    fn run(&mut self, frame: &[u8], expected: Reason, what: &dyn Fn() -> String) -> Result<()> {
+        let count = &mut self.counts[usize::from(expected.number())];
+        *count += 1;
+        self.runs += 1;
+        self.program.run_uncounted(frame)?;
+        if self.program.count(expected)? != *count {
+            let all = self.program.counters()?;
+            let counted = Reason::ALL.iter().zip(all).filter(|(reason, counter)| {
+                counter.packets > self.counts[usize::from(reason.number())]
+            });
+            let counted: Vec<_> = counted.map(|(reason, _)| reason.word()).collect();
+            bail!("{} expected, {counted:?} counted: {}", expected.word(), what());
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn kernel_and_userspace_agree() -> Result<()> {
-    let mut program = Program::new()?;
-    program.change(|settings| settings.limits = LIMITS)?;
+    let streams = match std::env::var("SIPGUARD_STREAMS") {
+        Ok(number) => number.parse().context("SIPGUARD_STREAMS is a number")?,
+        Err(_) => STREAMS,
+    };
+    let mut comparison = Comparison { program: Program::new()?, counts: vec![0; Reason::COUNT], runs: 0 };
     let mut random = Random(1);
-    let mut malformed = [0u32; 64];
-    for number in 0..STREAMS {
+    let mut buffer = Box::new(Buffer::NEW);
+    for number in 0..streams {
+        if number % (streams / 16).max(1) == 0 {
+            comparison.program.change(|settings| settings.limits = limits(number / (streams / 16).max(1)))?;
+        }
+        let limits = limits(number / (streams / 16).max(1));
         let bytes = stream(&mut random);
         let mut rest = bytes.as_slice();
         let mut segments = Vec::new();
@@ -131,24 +190,26 @@ fn kernel_and_userspace_agree() -> Result<()> {
         // A port for each stream, so that each is a connection of its own.
         let mut peer = Peer::new("192.0.2.7:1", "198.51.100.1:5060");
         peer.remote.set_port(1024 + (number % 60_000) as u16);
-        program.run_uncounted(&peer.tcp(sipguard_tests::packet::SYN, number.wrapping_sub(1), b""))?;
-        let reasons = expected(&segments);
+        peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | number / 60_000).into());
+        comparison.run(&peer.tcp(SYN, number.wrapping_sub(1), b""), Reason::TcpControl, &|| "a SYN".to_owned())?;
+        let reasons = expected(&segments, &limits, &mut buffer);
         let mut seq = number;
         for (segment, expected) in segments.iter().zip(&reasons) {
-            let run = program.run(&peer.tcp(ACK, seq, segment))?;
-            assert_eq!(run.reason, *expected, "stream {number}, segment {segment:?} of {segments:?}");
+            let what = || format!("stream {number}, segment {segment:?} of {segments:?}");
+            comparison.run(&peer.tcp(ACK, seq, segment), *expected, &what)?;
             seq = seq.wrapping_add(segment.len() as u32);
         }
-        if let Some(last) = reasons.last() {
-            malformed[usize::from(last.number())] += 1;
-        }
+        let judged = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+        let expected = judged.unwrap_or_else(|malformed| malformed.reason);
+        comparison.run(&peer.udp(&bytes), expected, &|| format!("datagram {number} {bytes:?}"))?;
     }
+    println!("{} program runs, no disagreement", comparison.runs);
     // The cases are worth something only when they reach every reason of the framer.
-    for reason in
-        Reason::ALL.iter().filter(|reason| reason.is_malformed() && **reason != Reason::UnknownStream)
-    {
-        assert!(malformed[usize::from(reason.number())] > 10, "too few cases of {}", reason.word());
+    let framer = |reason: &&Reason| reason.is_malformed() && !matches!(reason, Reason::NotTls | Reason::BadTlsRecord);
+    for reason in Reason::ALL.iter().filter(framer) {
+        let count = comparison.counts[usize::from(reason.number())];
+        assert!(count > 10, "{count} cases of {} are too few", reason.word());
     }
-    assert!(malformed[usize::from(Reason::Valid.number())] > 1000, "too few good streams");
+    assert!(comparison.counts[usize::from(Reason::Valid.number())] > 1000, "too few good streams");
     Ok(())
 }

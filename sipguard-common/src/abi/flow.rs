@@ -30,6 +30,10 @@ pub mod flow_flags {
     pub const CUT: u32 = 2;
     /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
     pub const LOST: u32 = 4;
+    /// A connection to a TLS port.
+    pub const TLS: u32 = 8;
+    /// A TLS connection whose place in the stream was guessed: when its framing fails, the guess was wrong.
+    pub const GUESSED: u32 = 16;
 }
 
 /// A validated segment.
@@ -39,8 +43,10 @@ pub struct Segment {
     /// Sequence number of its first byte.
     pub seq: u32,
     /// Its length in bytes; 0 marks an empty record.
-    pub len: u32,
-    /// Keyed hash of its bytes.
+    pub len: u16,
+    /// How many of its first bytes the hash stands for. The others are of a body, whose bytes nobody looks at.
+    pub hashed: u16,
+    /// Keyed hash of those bytes.
     pub hash: u64,
 }
 
@@ -50,20 +56,26 @@ pub struct Segment {
 pub struct Flow {
     /// Sequence number of the next byte to validate.
     pub next: u32,
+    /// Sequence number of the first byte that was followed.
+    pub first: u32,
     /// [`flow_flags`].
     pub flags: u32,
     /// [`crate::Reason::number`] of a cut flow.
-    pub reason: u32,
+    pub reason: u8,
+    /// Conflicts since a byte was validated last.
+    pub conflicts: u8,
     /// Where the next record goes in `segments`, modulo [`FLOW_SEGMENTS`].
-    pub segment_at: u32,
+    pub segment_at: u16,
     /// The segments validated last.
     pub segments: [Segment; FLOW_SEGMENTS],
     /// The framer's state after the byte before `next`.
     pub stream: Stream,
     /// First segment (`CLOCK_BOOTTIME`, nanoseconds).
     pub first_ns: u64,
-    /// Last segment (`CLOCK_BOOTTIME`, nanoseconds).
-    pub last_ns: u64,
-    /// Validated payload bytes.
-    pub bytes: u64,
+    /// First segment of the message that is under way (`CLOCK_BOOTTIME`, nanoseconds).
+    pub message_ns: u64,
+    /// Segments of that message.
+    pub message_segments: u32,
+    /// Zero.
+    pub pad: u32,
 }

@@ -14,10 +14,10 @@ pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
     counter_index,
 };
-pub use settings::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_WORDS, Settings, port_bit};
+pub use settings::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES, PORT_WORDS, Settings, port_bit};
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {
@@ -25,7 +25,7 @@ pub mod names {
     pub const ABI: &str = "ABI";
     /// `Array<Settings>`, one entry.
     pub const SETTINGS: &str = "SETTINGS";
-    /// `Array<u64>`: a bitmap of the guarded ports.
+    /// `Array<u64>`: bitmaps of the guarded ports, SIP first, then TLS.
     pub const PORTS: &str = "PORTS";
     /// `HashMap<[u8; 16], Block>`: blocked hosts.
     pub const BLOCK_HOSTS: &str = "BLOCK_HOSTS";
@@ -35,6 +35,8 @@ pub mod names {
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `Array<u32>`, one entry: 1 once a guarded connection was seen that is not this host's own.
+    pub const FOREIGN: &str = "FOREIGN";
     /// `PerCpuArray<Counter>`, indexed by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
     /// `LruHashMap<OffenderKey, Offender>`: who sent what was malformed.
@@ -55,6 +57,7 @@ pub mod names {
         BLOCK_PREFIXES,
         FLOWS,
         HANDSHAKES,
+        FOREIGN,
         COUNTERS,
         OFFENDERS,
         IFACES,
@@ -72,13 +75,13 @@ mod tests {
     fn layouts_hold_no_surprise() {
         // A change here is a change of ABI_VERSION.
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
-        assert_eq!(size_of::<Flow>(), 208);
+        assert_eq!(size_of::<Flow>(), 256);
         assert_eq!(size_of::<Block>(), 40);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);
         assert_eq!(size_of::<Iface>(), 48);
-        assert_eq!(size_of::<Settings>(), 64);
+        assert_eq!(size_of::<Settings>(), 128);
     }
 
     #[test]

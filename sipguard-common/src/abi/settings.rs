@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::framer::Limits;
+use crate::framer::{HashKeys, Limits};
 
 /// Drop what should be dropped.
 pub const MODE_ENFORCE: u32 = 0;
@@ -16,6 +16,8 @@ pub const ACTION_DROP: u32 = 1;
 
 /// Words of 64 ports in the bitmap of guarded ports.
 pub const PORT_WORDS: u32 = 65536 / 64;
+/// Entries of `PORTS`: the bitmap of SIP ports, then that of TLS ports.
+pub const PORT_ENTRIES: u32 = 2 * PORT_WORDS;
 
 /// The only entry of the `SETTINGS` map.
 #[repr(C)]
@@ -27,12 +29,12 @@ pub struct Settings {
     pub action: u32,
     /// Until this time (`CLOCK_BOOTTIME`, nanoseconds) the middle of a message on an unknown connection passes.
     pub grace_until_ns: u64,
-    /// Secret of the retransmission hash, so that nobody can prepare two segments with one hash.
-    pub hash_key: u64,
-    /// Limits of the framer.
+    /// Limits and checks of the framer.
     pub limits: Limits,
+    /// Secrets of the retransmission hash, so that nobody can prepare two segments with one hash.
+    pub hash_keys: HashKeys,
     /// Nothing yet.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 4],
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

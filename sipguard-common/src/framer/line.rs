@@ -1,22 +1,22 @@
 //! A complete line judged by its first 64 and last 8 bytes.
 
+use super::names::{self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest, identify};
 use super::step::Cursor;
+use super::value::{self, COMPLETE, HEAD, OPEN, Value};
 use super::window::Window;
-use super::words::{below, eight_digits, equal, first_bytes, fold, gather, low_bits};
+use super::words::{
+    eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_digits, not_token, not_visible,
+};
 use super::{
-    FLAG_LENGTH, FLAG_LENGTH_LAST, FLAG_LENGTH_OPEN, FLAG_LF, Limits, PHASE_BODY, PHASE_HEADERS, PHASE_IDLE,
-    PHASE_START, Stream,
+    FLAG_DATAGRAM, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE, PHASE_START,
+    Stream, checks,
 };
 use crate::Reason;
 
-/// Bytes of a line that can be looked at from its start.
-const HEAD: u32 = 64;
-/// Most digits of a Content-Length, leading zeros counted.
-const LENGTH_DIGITS: u32 = 16;
-/// Content-Length values from here on are nonsense rather than large (they overflow signed 32-bit parsers).
-const LENGTH_END: u32 = 1_000_000_000;
+/// Spaces and tabs forgiven behind a request line.
+const TRAILING: u32 = 7;
 
-/// Judges the line that ends at the cursor, where its LF stands. `None` is a good one.
+/// Judges the line that ends at `cursor.stop`, with CRLF or LF. `None` is a good one.
 ///
 /// A function of its own in the kernel, where the stack is 512 bytes for all that are under way.
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -26,64 +26,115 @@ pub(super) fn judge<W: Window>(
     window: &W,
     limits: &Limits,
 ) -> Option<Reason> {
-    judge_line(stream, cursor, window, limits).err()
-}
-
-#[inline(always)]
-fn judge_line<W: Window>(
-    stream: &mut Stream,
-    cursor: &Cursor,
-    window: &W,
-    limits: &Limits,
-) -> Result<(), Reason> {
-    let cr = cursor.pos != cursor.line && window.byte(cursor.pos - 1) == b'\r';
-    let end = cursor.pos - u32::from(cr);
-    let len = end.wrapping_sub(cursor.line);
     let head = cursor.head();
+    let cr = cursor.cr != 0;
+    let len = cursor.stop.wrapping_sub(cursor.line);
     if stream.phase == PHASE_START {
-        start_line(window, head, len, end)?;
-        stream.phase = PHASE_HEADERS;
-        stream.flags = if cr { 0 } else { FLAG_LF };
-        return Ok(());
+        return start_line(stream, window, head, len, cursor, limits).err();
     }
     if cr == (stream.flags & FLAG_LF != 0) {
-        return Err(Reason::BareLf);
+        return Some(Reason::BareLf);
     }
     if len == 0 {
-        return section_end(stream);
+        return section_end(stream, limits).err();
     }
     stream.lines += 1;
     if u32::from(stream.lines) > limits.header_lines {
-        return Err(Reason::TooManyHeaders);
+        return Some(Reason::TooManyHeaders);
     }
-    let first = window.byte(head);
-    if first == b' ' || first == b'\t' {
-        folded(stream, window, head, len, limits)
-    } else {
-        header(stream, window, head, len, limits)
-    }
+    header(stream, window, head, len, limits).err()
 }
 
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.
 #[inline(always)]
-fn start_line<W: Window>(window: &W, head: u32, len: u32, end: u32) -> Result<(), Reason> {
+fn start_line<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    head: u32,
+    len: u32,
+    cursor: &Cursor,
+    limits: &Limits,
+) -> Result<(), Reason> {
     let first = first_bytes(fold(window.word(head)), len);
+    stream.method_bytes = 0;
+    stream.method = 0;
     if first as u32 == u32::from_le_bytes(*b"sip/") {
-        return status_line(window, head, len, first);
+        status_line(window, head, len, first)?;
+    } else {
+        stream.flags |= FLAG_REQUEST;
+        request_line(stream, window, head, len, cursor.stop, limits)?;
     }
+    if cursor.cr == 0 {
+        if limits.has(checks::REFUSE_LF) {
+            return Err(Reason::BareLf);
+        }
+        stream.flags |= FLAG_LF;
+    }
+    stream.phase = PHASE_HEADERS;
+    Ok(())
+}
+
+#[inline(always)]
+fn request_line<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    head: u32,
+    len: u32,
+    end: u32,
+    limits: &Limits,
+) -> Result<(), Reason> {
     let method = method(window, head, len)?;
     // At least one byte of Request-URI between the two spaces.
     if len < method + 2 + 8 {
         return Err(Reason::BadStartLine);
     }
-    let last = fold(window.word(end - 8));
+    version(window, method, len, end, limits)?;
+    if limits.has(checks::TOKENS | checks::SPACES) && !strict_request(window, head, method, len, limits) {
+        return Err(Reason::BadStartLine);
+    }
+    stream.method_bytes = method;
+    stream.method = if method <= 8 {
+        first_bytes(window.word(head), method)
+    } else {
+        digest(window, head, method, false)
+    };
+    Ok(())
+}
+
+/// The end of a request line.
+#[inline(always)]
+fn version<W: Window>(window: &W, method: u32, len: u32, end: u32, limits: &Limits) -> Result<(), Reason> {
+    let mut last = fold(window.word(end - 8));
+    if last == u64::from_le_bytes(*b" sip/2.0") {
+        return Ok(());
+    }
+    if !limits.has(checks::SPACES) {
+        // Some senders put white space behind the version (RFC 4475 section 3.1.2.15 lets one be liberal there).
+        let mut spare = 0;
+        for _ in 0..TRAILING {
+            let byte = window.byte(end - 1 - spare);
+            if (byte == b' ' || byte == b'\t') && len > method + 2 + 8 + spare {
+                spare += 1;
+            }
+        }
+        last = fold(window.word(end - 8 - spare));
+    }
     if last == u64::from_le_bytes(*b" sip/2.0") {
         Ok(())
-    } else if first_bytes(last, 5) == first_bytes(u64::from_le_bytes(*b" sip/\0\0\0"), 5) {
+    } else if last & 0xff_ffff_ffff == u64::from_le_bytes(*b" sip/\0\0\0") {
         Err(Reason::BadVersion)
     } else {
         Err(Reason::BadStartLine)
     }
+}
+
+/// The strict profile's request line: the method is a token, and its two spaces are the only ones.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn strict_request<W: Window>(window: &W, head: u32, method: u32, len: u32, limits: &Limits) -> bool {
+    let spaces = bytes_equal(window, head, b' ') & low_bits(len) & !(1 << (method & 63));
+    let last = if len - 8 < HEAD { 1 << (len - 8) } else { 0 };
+    (!limits.has(checks::SPACES) || spaces & !last == 0)
+        && (!limits.has(checks::TOKENS) || is_token(window, head, method))
 }
 
 #[inline(always)]
@@ -118,17 +169,20 @@ pub(super) fn hopeful<W: Window>(window: &W, head: u32, len: u32) -> Result<(), 
 /// [`Reason::BadStartLine`] for an empty method, one of 64 bytes or more, and one with a control byte or a byte above 0x7e.
 #[inline(always)]
 fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
-    let known = if len < HEAD { len } else { HEAD };
-    let spaces = bytes_equal(window, head, b' ') & low_bits(known);
-    let odd = bytes_below(window, head, 0x21) | !bytes_below(window, head, 0x7f);
-    let method = if spaces != 0 { spaces.trailing_zeros() } else { known };
-    if method == 0 || method == HEAD || odd & low_bits(method) != 0 {
-        return Err(Reason::BadStartLine);
+    // Most methods end within 16 bytes. What is not visible ends it, and must be a space.
+    let mut odd = gather(not_visible(window.word(head))) | gather(not_visible(window.word(head + 8))) << 8;
+    if odd == 0 {
+        odd = bytes_odd(window, head);
     }
-    Ok(method)
+    let known = if len < HEAD { len } else { HEAD };
+    let method = if odd == 0 { HEAD } else { first_bit(odd) };
+    if method >= known {
+        return if known == 0 || known == HEAD { Err(Reason::BadStartLine) } else { Ok(known) };
+    }
+    if method == 0 || window.byte(head + method) != b' ' { Err(Reason::BadStartLine) } else { Ok(method) }
 }
 
-/// RFC 3261 section 7.3.1: `name HCOLON value`; white space before the colon is legal.
+/// RFC 3261 section 7.3.1: `name HCOLON value`, or a line that begins with white space and continues the one before.
 #[inline(always)]
 fn header<W: Window>(
     stream: &mut Stream,
@@ -137,51 +191,108 @@ fn header<W: Window>(
     len: u32,
     limits: &Limits,
 ) -> Result<(), Reason> {
-    if stream.flags & FLAG_LENGTH_OPEN != 0 {
-        return Err(Reason::BadContentLength);
-    }
-    stream.flags &= !FLAG_LENGTH_LAST;
-    let known = low_bits(len);
-    // Most names end within 16 bytes.
     let (low, high) = (window.word(head), window.word(head + 8));
-    let mut colons = (gather(equal(low, b':')) | gather(equal(high, b':')) << 8) & known;
-    let mut odd = name_odd(low) | name_odd(high) << 8;
-    if colons == 0 {
-        colons = bytes_equal(window, head, b':') & known;
-        odd = bytes_below(window, head, 0x21) | !bytes_below(window, head, 0x7f);
+    let first = low as u8;
+    if first == b' ' || first == b'\t' {
+        if stream.lines == 1 {
+            return Err(Reason::BadHeaderName);
+        }
+        return value::judge(stream, window, Value { head, from: 0, len }, limits);
     }
-    if colons == 0 {
-        return Err(Reason::BadHeaderName);
+    value::unfinished(stream, limits)?;
+    // Most names are followed by their colon, within 16 bytes. Below the lowest bit of a colon's byte stands the name.
+    let below = |colon: u64| ((colon & colon.wrapping_neg()) >> 7).wrapping_sub(1);
+    let (colon, far) = (equal(low, b':'), equal(high, b':'));
+    let (mut low, mut high, mut from, odd) = if colon != 0 {
+        (low & below(colon), 0, first_bit(colon) / 8 + 1, not_visible(low) & below(colon))
+    } else {
+        (low, high & below(far), first_bit(far) / 8 + 9, not_visible(low) | not_visible(high) & below(far))
+    };
+    if colon | far == 0 || odd != 0 || low == 0 || limits.has(checks::TOKENS) {
+        let name = unusual(window, head, len, limits);
+        if name == BAD_NAME {
+            return Err(Reason::BadHeaderName);
+        }
+        from = (name >> 8) + 1;
+        let bytes = name & 0xff;
+        (low, high) = if bytes > 15 {
+            (digest(window, head, bytes, true), LONG_NAME)
+        } else {
+            let rest = if bytes > 8 { bytes - 8 } else { 0 };
+            (first_bytes(window.word(head), bytes), first_bytes(window.word(head + 8), rest))
+        };
     }
-    let colon = colons.trailing_zeros();
-    odd &= low_bits(colon);
+    if high != LONG_NAME {
+        // A zero stays a zero: bytes of a name are none.
+        (low, high) = (fold(low) & spread(low), fold(high) & spread(high));
+    }
+    named(stream, identify(low, high), bucket(low, high), limits)?;
+    value::judge(stream, window, Value { head, from, len }, limits)
+}
+
+/// All ones in every byte that is not zero and below 0x80.
+#[inline(always)]
+fn spread(word: u64) -> u64 {
+    let ones = (word.wrapping_add(0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 7;
+    ones.wrapping_mul(0xff)
+}
+
+/// Takes note of a header line's name.
+#[inline(always)]
+fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Result<(), Reason> {
+    stream.last = name;
+    stream.open = if name == CONTENT_LENGTH || name == CSEQ { OPEN } else { COMPLETE };
+    let bit = names::bit(name);
+    if stream.seen & bit & SINGLETONS != 0 && limits.has(checks::SINGLETONS) {
+        return Err(Reason::DuplicateHeader);
+    }
+    if name != CONTENT_LENGTH {
+        // That one is seen with its value.
+        stream.seen |= bit;
+    }
+    if name != VIA && name != LIST {
+        let count = stream.names[bucket].saturating_add(1);
+        stream.names[bucket] = count;
+        if u32::from(count) > limits.same_name && limits.same_name < 255 {
+            return Err(Reason::TooManyHeaders);
+        }
+    }
+    Ok(())
+}
+
+/// What [`unusual`] returns for a line without a proper name and colon.
+const BAD_NAME: u32 = u32::MAX;
+
+/// Finds a name of up to 63 bytes: its length, and 256 times the place of its colon. A function of its own in the kernel, for the
+/// stack's sake.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn unusual<W: Window>(window: &W, head: u32, len: u32, limits: &Limits) -> u32 {
+    let colons = bytes_equal(window, head, b':') & low_bits(len);
+    if colons == 0 {
+        return BAD_NAME;
+    }
+    let colon = first_bit(colons);
+    let odd = bytes_odd(window, head) & low_bits(colon);
     // The name ends at the colon or at the white space before it.
-    let name = if odd != 0 { odd.trailing_zeros() } else { colon };
-    if name == 0 || odd >> name != low_bits(colon - name) || !blank_to(window, head, name, colon) {
-        return Err(Reason::BadHeaderName);
+    let name = if odd != 0 { first_bit(odd) } else { colon };
+    let gap = low_bits(colon) & !low_bits(name);
+    if name == 0 || blanks(window, head) & gap != gap {
+        return BAD_NAME;
     }
-    if !is_content_length(window, head, name) {
-        return Ok(());
+    if gap != 0 && limits.has(checks::SPACES) || limits.has(checks::TOKENS) && !is_token(window, head, name) {
+        return BAD_NAME;
     }
-    length_value(stream, window, head, colon + 1, len, limits)
+    colon << 8 | name
 }
 
-/// Whether the bytes from `name` to `colon` are spaces and tabs; the common case has none.
-#[inline(always)]
-fn blank_to<W: Window>(window: &W, head: u32, name: u32, colon: u32) -> bool {
-    name == colon || blanks(window, head) >> name & low_bits(colon - name) == low_bits(colon - name)
-}
-
-/// Bytes of a word that no header name has: below 0x21 or above 0x7e.
-#[inline(always)]
-fn name_odd(word: u64) -> u64 {
-    gather(below(word, 0x21)) | !gather(below(word, 0x7f)) & 0xff
-}
-
-/// Spaces and tabs of the 64 bytes at `head`.
-#[inline(always)]
-fn blanks<W: Window>(window: &W, head: u32) -> u64 {
-    bytes_equal(window, head, b' ') | bytes_equal(window, head, b'\t')
+/// Whether the first `len` bytes (up to 63) at `head` are of an RFC 3261 section 25.1 token.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_token<W: Window>(window: &W, head: u32, len: u32) -> bool {
+    let mut odd = 0;
+    for k in 0..8 {
+        odd |= gather(not_token(window.word(head + 8 * k))) << (8 * k);
+    }
+    odd & low_bits(len) == 0
 }
 
 /// Which of the 64 bytes at `head` equal `byte`. A function of its own in the kernel, for the stack's sake.
@@ -190,99 +301,32 @@ pub(super) fn bytes_equal<W: Window>(window: &W, head: u32, byte: u8) -> u64 {
     (0..8).fold(0, |mask, k| mask | gather(equal(window.word(head + 8 * k), byte)) << (8 * k))
 }
 
-/// Which of the 64 bytes at `head` are below `limit` (up to 128). A function of its own in the kernel.
+/// Which of the 64 bytes at `head` no name or method has. A function of its own in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn bytes_below<W: Window>(window: &W, head: u32, limit: u8) -> u64 {
-    (0..8).fold(0, |mask, k| mask | gather(below(window.word(head + 8 * k), limit)) << (8 * k))
+fn bytes_odd<W: Window>(window: &W, head: u32) -> u64 {
+    (0..8).fold(0, |mask, k| mask | gather(not_visible(window.word(head + 8 * k))) << (8 * k))
 }
 
-/// `Content-Length` or its compact form `l`, in any case (RFC 3261 sections 7.3.1 and 7.3.3).
-#[inline(always)]
-fn is_content_length<W: Window>(window: &W, head: u32, name: u32) -> bool {
-    let first = fold(window.word(head));
-    if name == 1 {
-        return first as u8 == b'l';
-    }
-    name == 14
-        && first == u64::from_le_bytes(*b"content-")
-        && first_bytes(fold(window.word(head + 8)), 6) == u64::from_le_bytes(*b"length\0\0")
+/// Which of the 64 bytes at `head` are spaces or tabs. A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn blanks<W: Window>(window: &W, head: u32) -> u64 {
+    bytes_equal(window, head, b' ') | bytes_equal(window, head, b'\t')
 }
 
-/// RFC 3261 section 7.3.1: a line that begins with white space continues the header before it.
-#[inline(always)]
-fn folded<W: Window>(
-    stream: &mut Stream,
-    window: &W,
-    head: u32,
-    len: u32,
-    limits: &Limits,
-) -> Result<(), Reason> {
-    if stream.lines == 1 {
-        return Err(Reason::BadHeaderName);
-    }
-    if stream.flags & FLAG_LENGTH_OPEN != 0 {
-        return length_value(stream, window, head, 0, len, limits);
-    }
-    if stream.flags & FLAG_LENGTH_LAST != 0
-        && (len > HEAD || blanks(window, head) & low_bits(len) != low_bits(len))
-    {
-        return Err(Reason::BadContentLength);
-    }
-    Ok(())
+/// Which of the 64 bytes at `head` are decimal digits. A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn digits_of<W: Window>(window: &W, head: u32) -> u64 {
+    !(0..8).fold(0, |mask, k| mask | gather(not_digits(window.word(head + 8 * k))) << (8 * k))
 }
 
-/// RFC 3261 section 20.14: `1*DIGIT`, white space around it. The value stands from `from` to `len` of the line.
+/// Value of `count` digits (1 to 16) at `at`.
 #[inline(always)]
-fn length_value<W: Window>(
-    stream: &mut Stream,
-    window: &W,
-    head: u32,
-    from: u32,
-    len: u32,
-    limits: &Limits,
-) -> Result<(), Reason> {
-    stream.flags |= FLAG_LENGTH_LAST;
-    if len > HEAD {
-        return Err(Reason::BadContentLength);
-    }
-    let digits = bytes_below(window, head, b'9' + 1) & !bytes_below(window, head, b'0');
-    let value = low_bits(len) & !low_bits(from) & !blanks(window, head);
-    if value == 0 {
-        stream.flags |= FLAG_LENGTH_OPEN;
-        return Ok(());
-    }
-    let first = value.trailing_zeros();
-    let run = value >> first;
-    let count = (!run).trailing_zeros();
-    if run & run.wrapping_add(1) != 0 || value & !digits != 0 || count > LENGTH_DIGITS {
-        return Err(Reason::BadContentLength);
-    }
-    let number = digits_value(window, head + first, count);
-    if number >= LENGTH_END {
-        return Err(Reason::BadContentLength);
-    }
-    if number > limits.body_bytes {
-        return Err(Reason::BodyTooLarge);
-    }
-    if stream.flags & FLAG_LENGTH != 0 && stream.content_length != number {
-        return Err(Reason::DuplicateContentLength);
-    }
-    stream.content_length = number;
-    stream.flags = stream.flags & !FLAG_LENGTH_OPEN | FLAG_LENGTH;
-    Ok(())
-}
-
-/// Value of `count` digits (1 to 16) at `at`; [`LENGTH_END`] for anything that is not smaller.
-#[inline(always)]
-fn digits_value<W: Window>(window: &W, at: u32, count: u32) -> u32 {
+pub(super) fn digits_value<W: Window>(window: &W, at: u32, count: u32) -> u64 {
     if count <= 8 {
-        return short_value(window.word(at), count);
+        return u64::from(short_value(window.word(at), count));
     }
-    let high = short_value(window.word(at), count - 8);
-    if high > 9 {
-        return LENGTH_END;
-    }
-    high * 100_000_000 + eight_digits(window.word(at + count - 8))
+    let high = u64::from(short_value(window.word(at), count - 8));
+    high * 100_000_000 + u64::from(eight_digits(window.word(at + count - 8)))
 }
 
 /// Value of the first `count` digits (1 to 8) of a word.
@@ -295,15 +339,30 @@ fn short_value(word: u64, count: u32) -> u32 {
 
 /// The empty line: what the header section as a whole must have.
 #[inline(always)]
-fn section_end(stream: &mut Stream) -> Result<(), Reason> {
-    if stream.flags & FLAG_LENGTH_OPEN != 0 {
-        return Err(Reason::BadContentLength);
+fn section_end(stream: &mut Stream, limits: &Limits) -> Result<(), Reason> {
+    value::unfinished(stream, limits)?;
+    let datagram = stream.flags & FLAG_DATAGRAM != 0;
+    if stream.seen & names::bit(CONTENT_LENGTH) == 0 {
+        // RFC 3261 section 18.3: without it the body of a datagram goes to its end.
+        if !datagram {
+            return Err(Reason::MissingContentLength);
+        }
+        stream.content_length = 0;
     }
-    if stream.flags & FLAG_LENGTH == 0 {
-        return Err(Reason::MissingContentLength);
+    let hops = limits.has(checks::MAX_FORWARDS)
+        && stream.flags & FLAG_REQUEST != 0
+        && stream.seen & names::bit(MAX_FORWARDS) == 0;
+    if hops || limits.has(checks::MANDATORY) && stream.seen & MANDATORY != MANDATORY {
+        return Err(Reason::MissingHeader);
     }
     stream.messages = stream.messages.wrapping_add(1);
     stream.body_left = stream.content_length;
-    stream.phase = if stream.body_left > 0 { PHASE_BODY } else { PHASE_IDLE };
+    stream.phase = if datagram {
+        PHASE_END
+    } else if stream.body_left > 0 {
+        PHASE_BODY
+    } else {
+        PHASE_IDLE
+    };
     Ok(())
 }

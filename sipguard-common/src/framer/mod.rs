@@ -1,45 +1,37 @@
-//! The SIP framer: a push machine over a TCP stream, after RFC 3261 sections 7 and 18.3.
+//! The SIP framer: a push machine over a TCP stream, after RFC 3261 sections 7 and 18.3; also over the one message of a datagram.
 //!
-//! It works through a [`Window`] of bytes in steps of at most one line or 64 bytes: a block of 64 bytes is marked with word
-//! arithmetic ([`words::mark`]), then one step a line judges it by its first 64 and last 8 bytes. Bodies are skipped by
-//! arithmetic. What is unfinished at the window's end is carried over in [`Stream`], so that **any segmentation of the
-//! same bytes gives the same verdict**.
+//! It works through a [`Window`] of bytes in steps: a block of 64 bytes is marked and hashed with word arithmetic
+//! ([`words::mark`]), then each of its control bytes is a step; the one that ends a line judges it by its first 64 and last 8
+//! bytes. Bodies are skipped by arithmetic. What is unfinished at the window's end is carried over in [`Stream`], so that **any
+//! segmentation of the same bytes gives the same verdict**.
 //!
-//! The XDP program drives [`prime`], [`step`] and [`settle`] from `bpf_loop`; userspace drives the same three in [`feed`].
+//! The XDP program drives [`prime`], [`step`] and [`settle`] from `bpf_loop`; userspace drives the same three in [`feed`] and
+//! [`judge_datagram`].
 
+mod datagram;
 mod feed;
+mod limits;
 mod line;
+mod names;
 mod start;
 mod step;
+mod stun;
+mod tls;
+mod value;
 mod window;
 pub mod words;
 
-pub use feed::{Buffer, Malformed, feed};
-pub use start::{leading_line_ends, plausible_start};
+pub use datagram::{finish, harmless};
+pub use feed::{Buffer, Malformed, feed, judge_datagram};
+pub use limits::{Limits, checks};
+pub use names::name_bucket;
+pub use start::{leading_line_ends, plausible_record, plausible_start};
 pub use step::{Cursor, Step, step};
+pub use stun::{ATTRIBUTES, Stun, is_stun};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};
+pub use words::HashKeys;
 
 use bytemuck::{Pod, Zeroable};
-
-/// Limits of the framer. A value beyond its limit makes the stream malformed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Limits {
-    /// Longest line in bytes, the LF not counted. 64 to 65535.
-    pub line_bytes: u32,
-    /// Longest start line and header section together, in bytes. 64 to 1,000,000.
-    pub section_bytes: u32,
-    /// Most header lines, continuation lines counted. 1 to 65535.
-    pub header_lines: u32,
-    /// Longest body in bytes. 0 to 999,999,999.
-    pub body_bytes: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { line_bytes: 4096, section_bytes: 16384, header_lines: 128, body_bytes: 65535 }
-    }
-}
 
 /// Between messages: CR and LF are keep-alives (RFC 5626 section 3.5.1), anything else starts a message.
 pub const PHASE_IDLE: u8 = 0;
@@ -49,15 +41,26 @@ pub const PHASE_START: u8 = 1;
 pub const PHASE_HEADERS: u8 = 2;
 /// In the body.
 pub const PHASE_BODY: u8 = 3;
+/// Behind the header section of a datagram.
+pub const PHASE_END: u8 = 4;
+/// At the first byte of a connection to a TLS port.
+pub const PHASE_HELLO: u8 = 5;
+/// In the header of a TLS record.
+pub const PHASE_RECORD: u8 = 6;
+/// In the content of a TLS record.
+pub const PHASE_CONTENT: u8 = 7;
 
 /// The start line ended with LF alone, so every line of this header section must.
 const FLAG_LF: u8 = 1;
-/// A Content-Length value was read.
-const FLAG_LENGTH: u8 = 2;
-/// A Content-Length without a value yet: the next line must continue it.
-const FLAG_LENGTH_OPEN: u8 = 4;
-/// The last header line was Content-Length, so a continuation line may only hold white space.
-const FLAG_LENGTH_LAST: u8 = 8;
+/// A request, not a response.
+const FLAG_REQUEST: u8 = 2;
+/// A datagram: Content-Length is optional, and what follows the message is ignored.
+const FLAG_DATAGRAM: u8 = 4;
+/// The first record of a TLS connection.
+const FLAG_HELLO: u8 = 8;
+
+/// Buckets that header names are counted in.
+const NAME_BUCKETS: usize = 32;
 
 /// State of the framer between two windows. Flat, so that it lives in the flow map.
 #[repr(C)]
@@ -66,18 +69,30 @@ pub struct Stream {
     /// One of the `PHASE_` constants.
     pub phase: u8,
     flags: u8,
-    /// Header lines of this message so far.
+    /// Header lines of this message so far; in a TLS record, bytes of its header.
     lines: u16,
+    /// One bit for each of the known header names that have come.
+    seen: u16,
+    /// The known name of the last header line.
+    last: u8,
+    /// What the value of the last header line still lacks.
+    open: u8,
     /// Bytes of the unfinished line so far.
     line_bytes: u32,
     /// Bytes of the start line and header section so far.
     section_bytes: u32,
     /// Content-Length of this message, once read.
     content_length: u32,
-    /// Bytes of the body that have not come yet.
-    body_left: u32,
+    /// Bytes of the body, or of a TLS record, that have not come yet.
+    pub body_left: u32,
     /// Complete messages.
     pub messages: u32,
+    /// Length of the request's method.
+    method_bytes: u32,
+    /// The request's method: up to eight bytes as they are, longer ones hashed.
+    method: u64,
+    /// Header lines of this message by the bucket of their name.
+    names: [u8; NAME_BUCKETS],
     /// First 64 bytes of the unfinished line.
     head: [u64; 8],
     /// Last 16 bytes of the unfinished line, kept once it is longer than `head`.
@@ -90,12 +105,61 @@ impl Stream {
         phase: PHASE_IDLE,
         flags: 0,
         lines: 0,
+        seen: 0,
+        last: 0,
+        open: 0,
         line_bytes: 0,
         section_bytes: 0,
         content_length: 0,
         body_left: 0,
         messages: 0,
+        method_bytes: 0,
+        method: 0,
+        names: [0; NAME_BUCKETS],
         head: [0; 8],
         tail: [0; 2],
     };
+
+    /// Makes a stream that is before its first byte the one of a datagram.
+    #[inline(always)]
+    pub fn begin_datagram(&mut self) {
+        self.phase = PHASE_IDLE;
+        self.flags = FLAG_DATAGRAM;
+        self.line_bytes = 0;
+        self.section_bytes = 0;
+        self.messages = 0;
+    }
+
+    /// Makes a stream that is before its first byte the one of a TLS port; `known` when it really is the connection's first.
+    #[inline(always)]
+    pub fn begin_tls(&mut self, known: bool) {
+        self.phase = if known { PHASE_HELLO } else { PHASE_RECORD };
+        self.flags = 0;
+        self.lines = 0;
+        self.head[0] = 0;
+    }
+
+    /// Takes the next `len` bytes without a look, when they lie within a body or TLS record that goes on behind them.
+    #[inline(always)]
+    pub fn skip(&mut self, len: u32) -> bool {
+        let within = (self.phase == PHASE_BODY || self.phase == PHASE_CONTENT) && len < self.body_left;
+        if within {
+            self.body_left -= len;
+        }
+        within
+    }
+
+    /// Whether the header section of a datagram has ended.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_at_end(&self) -> bool {
+        self.phase == PHASE_END
+    }
+
+    /// Whether a message has begun and not ended.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_within_message(&self) -> bool {
+        matches!(self.phase, PHASE_START | PHASE_HEADERS | PHASE_BODY)
+    }
 }

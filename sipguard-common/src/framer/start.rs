@@ -1,5 +1,6 @@
 //! How a message begins, for connections that are adopted in the middle of their life.
 
+use super::tls::is_record;
 use super::words::{below, equal, first_bytes, fold, gather};
 
 /// How many of the first 24 bytes of a segment (as three words), from the front, are CR or LF: keep-alives, or the end of a line
@@ -42,6 +43,14 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
     scheme == u32::from_le_bytes(*b"sip:")
         || scheme == u32::from_le_bytes(*b"sips")
         || scheme == u32::from_le_bytes(*b"tel:")
+}
+
+/// Whether the first bytes of a segment (zero padded, as three words) look like the header of a TLS record.
+#[must_use]
+#[inline(always)]
+pub fn plausible_record(head: [u64; 3]) -> bool {
+    let [kind, major, minor, high, low, ..] = head[0].to_le_bytes();
+    is_record([kind, major, minor, high, low])
 }
 
 #[cfg(test)]

@@ -1,16 +1,25 @@
-//! One step of the framer: at most one line, and at most to the end of a block of 64 bytes.
+//! One step of the framer: the next block marked, or the next control byte of the marked one.
 
 use super::line;
-use super::window::{SAVED_HEAD, WINDOW, Window};
-use super::words::{low_bits, mark};
-use super::{Limits, PHASE_BODY, PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream};
+use super::tls;
+use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
+use super::words::{HashKeys, first_bit, low_bits, mark};
+use super::{
+    FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HELLO, PHASE_IDLE, PHASE_RECORD,
+    PHASE_START, Stream,
+};
 use crate::Reason;
+
+/// Bytes that are marked at a time.
+pub(super) const BLOCK: u32 = 64;
+/// [`Cursor::hash_next`] once a block was left out.
+pub(super) const CLOSED: u32 = u32::MAX;
 
 /// Where the framer is in its window. Offsets are the window's; `line` and `section` may lie before it and then wrap.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
-    /// Next byte to look at.
+    /// Every byte before this one is dealt with, or belongs to the current line.
     pub pos: u32,
     /// End of the payload.
     pub end: u32,
@@ -18,14 +27,26 @@ pub struct Cursor {
     pub line: u32,
     /// Start of the current message.
     pub section: u32,
-    /// Block whose marks are held, or `u32::MAX`.
-    pub block: u32,
+    /// Start of the marked block.
+    pub base: u32,
+    /// Start of the block to mark next.
+    pub next: u32,
+    /// Control bytes of the marked block that are still to be looked at, one bit a byte.
+    pub marks: u64,
+    /// Hash of the blocks marked so far, from the payload's first on.
+    pub hash: u64,
+    /// Bytes in `hash`.
+    pub hashed: u32,
+    /// Block to be hashed next, or [`CLOSED`].
+    pub hash_next: u32,
+    /// 1 once a block was marked behind one that was not: then `hash` does not stand for all that was looked at.
+    pub gap: u32,
+    /// Where the line that is judged ends.
+    pub stop: u32,
+    /// 1 when its end is CRLF, 0 when it is LF alone.
+    pub cr: u32,
     /// Zero.
     pub pad: u32,
-    /// Line feeds of that block.
-    pub lf: u64,
-    /// Odd bytes of that block, see [`super::words::Marks`].
-    pub odd: u64,
 }
 
 impl Cursor {
@@ -33,6 +54,14 @@ impl Cursor {
     #[inline(always)]
     pub(super) fn head(&self) -> u32 {
         if self.line < WINDOW as u32 { self.line } else { SAVED_HEAD }
+    }
+
+    /// Goes on at an offset, with the block that it lies in.
+    #[inline(always)]
+    fn go_to(&mut self, at: u32) {
+        self.pos = at;
+        self.next = at & !(BLOCK - 1);
+        self.marks = 0;
     }
 }
 
@@ -50,17 +79,34 @@ pub enum Step {
 
 /// Does one step. Call it until it says something else than [`Step::More`], then [`super::settle`] the window.
 #[inline(always)]
-pub fn step<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, limits: &Limits) -> Step {
-    if cursor.pos >= cursor.end {
-        return Step::Done;
+pub fn step<W: Window>(
+    stream: &mut Stream,
+    cursor: &mut Cursor,
+    window: &W,
+    limits: &Limits,
+    keys: &HashKeys,
+) -> Step {
+    if cursor.marks == 0 {
+        if cursor.pos >= cursor.end {
+            return Step::Done;
+        }
+        match stream.phase {
+            PHASE_BODY | PHASE_CONTENT => return skip_body(stream, cursor),
+            PHASE_HELLO | PHASE_RECORD => return outcome(tls::header(stream, cursor, window).map_or(Ok(()), Err)),
+            PHASE_END => return Step::Done,
+            _ => {}
+        }
+        return next_block(stream, cursor, window, keys);
     }
-    match stream.phase {
-        PHASE_BODY => skip_body(stream, cursor),
-        PHASE_IDLE => skip_keep_alive(stream, cursor, window),
-        _ => match piece(stream, cursor, window, limits) {
-            Ok(()) => Step::More,
-            Err(reason) => Step::Malformed(reason),
-        },
+    let at = cursor.base + first_bit(cursor.marks);
+    outcome(control(stream, cursor, window, limits, at))
+}
+
+#[inline(always)]
+fn outcome(judged: Result<(), Reason>) -> Step {
+    match judged {
+        Ok(()) => Step::More,
+        Err(reason) => Step::Malformed(reason),
     }
 }
 
@@ -70,116 +116,156 @@ fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> Step {
     let here = cursor.end - cursor.pos;
     let taken = if stream.body_left < here { stream.body_left } else { here };
     stream.body_left -= taken;
-    cursor.pos += taken;
+    cursor.go_to(cursor.pos + taken);
     if stream.body_left == 0 {
-        stream.phase = PHASE_IDLE;
+        stream.phase = if stream.phase == PHASE_BODY { PHASE_IDLE } else { PHASE_RECORD };
     }
     Step::More
 }
 
-/// RFC 3261 section 7.5 (CRLF before a start line) and RFC 5626 section 3.5.1 (CRLF keep-alives).
+/// Marks the next block. What is left of the one before it is text.
 #[inline(always)]
-fn skip_keep_alive<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Step {
-    let byte = window.byte(cursor.pos);
-    if byte == b'\r' || byte == b'\n' {
-        cursor.pos += 1;
-    } else {
-        stream.phase = PHASE_START;
-        stream.flags = 0;
-        stream.lines = 0;
-        cursor.line = cursor.pos;
-        cursor.section = cursor.pos;
+fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, keys: &HashKeys) -> Step {
+    let base = cursor.next;
+    if stream.phase == PHASE_IDLE && cursor.pos < base {
+        begin(stream, cursor);
     }
+    if base >= cursor.end {
+        return Step::Done;
+    }
+    scan(cursor, window, keys);
     Step::More
 }
 
-/// Looks at the current line up to its LF, the end of the block or the end of the window, whichever comes first.
+/// Marks the block at `cursor.next`. A function of its own in the kernel, for the stack's sake.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn scan<W: Window>(cursor: &mut Cursor, window: &W, keys: &HashKeys) {
+    let base = cursor.next;
+    let found = mark(window.block(base / BLOCK), keys);
+    cursor.base = base;
+    cursor.next = base + BLOCK;
+    let before = if cursor.pos > base { low_bits(cursor.pos - base) } else { 0 };
+    cursor.marks = found.control & low_bits(cursor.end - base) & !before;
+    if base == cursor.hash_next {
+        cursor.hash = found.chain(cursor.hash);
+        cursor.hash_next = base + BLOCK;
+        cursor.hashed += BLOCK;
+    } else if base >= DATA && (base > cursor.hash_next || cursor.hash_next == CLOSED) {
+        cursor.gap = 1;
+    }
+}
+
+/// A message begins where the cursor stands.
 #[inline(always)]
-fn piece<W: Window>(
+fn begin(stream: &mut Stream, cursor: &mut Cursor) {
+    stream.phase = PHASE_START;
+    stream.flags &= FLAG_DATAGRAM;
+    stream.lines = 0;
+    stream.seen = 0;
+    stream.last = 0;
+    stream.open = 0;
+    stream.names = [0; super::NAME_BUCKETS];
+    cursor.line = cursor.pos;
+    cursor.section = cursor.pos;
+}
+
+/// Looks at the control byte at `at`, before which the current line is text.
+#[inline(always)]
+fn control<W: Window>(
     stream: &mut Stream,
     cursor: &mut Cursor,
     window: &W,
     limits: &Limits,
+    at: u32,
 ) -> Result<(), Reason> {
-    let block = cursor.pos >> 6;
-    if cursor.block != block {
-        scan(cursor, window, block);
+    let byte = window.byte(at);
+    cursor.marks &= cursor.marks - 1;
+    if stream.phase == PHASE_IDLE {
+        // RFC 3261 section 7.5 (CRLF before a start line) and RFC 5626 section 3.5.1 (CRLF keep-alives).
+        if at == cursor.pos && (byte == b'\r' || byte == b'\n') {
+            cursor.pos += 1;
+            return Ok(());
+        }
+        begin(stream, cursor);
     }
-    let from = cursor.pos & 63;
-    let block_end = (block + 1) << 6;
-    let stop = if block_end < cursor.end { block_end } else { cursor.end };
-    // Bits of this piece, the lowest its first byte.
-    let lf = (cursor.lf >> from) & low_bits(stop - cursor.pos);
-    let ended = lf != 0;
-    let len = if ended { lf.trailing_zeros() } else { stop - cursor.pos };
+    if byte == b'\n' {
+        within(stream, cursor, window, limits, at)?;
+        return line_end(stream, cursor, window, limits, at, 0);
+    }
+    within(stream, cursor, window, limits, at + 1)?;
+    if byte == b'\t' {
+        return Ok(());
+    }
+    if byte != b'\r' {
+        return Err(odd_byte(stream, Reason::ControlByte));
+    }
+    if at + 1 == cursor.end {
+        // The next byte decides.
+        return Ok(());
+    }
+    if window.byte(at + 1) != b'\n' {
+        within(stream, cursor, window, limits, at + 2)?;
+        return Err(odd_byte(stream, Reason::BareCr));
+    }
+    line_end(stream, cursor, window, limits, at, 1)
+}
 
-    let line_room = limits.line_bytes.saturating_sub(cursor.pos.wrapping_sub(cursor.line));
-    let section_room = limits.section_bytes.saturating_sub(cursor.pos.wrapping_sub(cursor.section));
-    let room = if line_room < section_room { line_room } else { section_room };
-    let judged = if len < room { len } else { room };
-
-    let after_cr = cursor.pos != cursor.line && window.byte(cursor.pos - 1) == b'\r';
-    if after_cr && judged > 0 {
-        return Err(odd_byte(stream, b'\r'));
+/// The line ends before `end`, where its CRLF or LF stands.
+#[inline(always)]
+fn line_end<W: Window>(
+    stream: &mut Stream,
+    cursor: &mut Cursor,
+    window: &W,
+    limits: &Limits,
+    end: u32,
+    cr: u32,
+) -> Result<(), Reason> {
+    cursor.stop = end;
+    cursor.cr = cr;
+    if let Some(reason) = line::judge(stream, cursor, window, limits) {
+        return Err(reason);
     }
-    let mut odd = (cursor.odd >> from) & low_bits(judged);
-    if odd != 0 {
-        if window.byte(cursor.pos + judged - 1) == b'\r' {
-            // Right before the LF, or the next byte decides.
-            odd &= !(1 << (judged - 1));
-        }
-        if odd != 0 {
-            odd &= !(line::bytes_equal(window, block << 6, b'\t') >> from);
-        }
-        if odd != 0 {
-            return Err(odd_byte(stream, window.byte(cursor.pos + odd.trailing_zeros())));
-        }
-    }
-    if len > room {
-        return Err(too_long(stream, cursor, window, line_room <= section_room));
-    }
-
-    cursor.pos += len;
-    if ended {
-        if let Some(reason) = line::judge(stream, cursor, window, limits) {
-            return Err(reason);
-        }
-        cursor.pos += 1;
-        cursor.line = cursor.pos;
+    let behind = end + 1 + cr;
+    cursor.pos = behind;
+    cursor.line = behind;
+    if matches!(stream.phase, PHASE_BODY | PHASE_END) {
+        cursor.go_to(behind);
+    } else {
+        cursor.marks &= !low_bits(behind - cursor.base);
     }
     Ok(())
 }
 
-/// Marks a block. A function of its own in the kernel, where the stack is 512 bytes for all that are under way.
+/// Whether line and section keep their limits up to `end`, the LF of a line not counted.
+#[inline(always)]
+pub(super) fn within<W: Window>(
+    stream: &Stream,
+    cursor: &Cursor,
+    window: &W,
+    limits: &Limits,
+    end: u32,
+) -> Result<(), Reason> {
+    let line = end.wrapping_sub(cursor.line);
+    let section = end.wrapping_sub(cursor.section);
+    if line <= limits.line_bytes && section <= limits.section_bytes {
+        return Ok(());
+    }
+    Err(too_long(stream, cursor, window, limits, end))
+}
+
+/// Which limit was passed first. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn scan<W: Window>(cursor: &mut Cursor, window: &W, block: u32) {
-    cursor.block = block;
-    cursor.lf = 0;
-    cursor.odd = 0;
-    for k in 0..8 {
-        let marks = mark(window.word((block << 6) + 8 * k));
-        cursor.lf |= marks.lf << (8 * k);
-        cursor.odd |= marks.odd << (8 * k);
-    }
-}
-
-#[inline(always)]
-fn odd_byte(stream: &Stream, byte: u8) -> Reason {
-    if stream.phase == PHASE_START {
-        Reason::BadStartLine
-    } else if byte == b'\r' {
-        Reason::BareCr
-    } else {
-        Reason::ControlByte
-    }
-}
-
-/// A start line whose method is no method is told so even when it is also too long, as it would be in smaller windows.
-#[inline(always)]
-fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, line: bool) -> Reason {
+fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Limits, end: u32) -> Reason {
+    // A start line whose method is none is told so even when it is also too long, as it would be in smaller windows.
     if stream.phase == PHASE_START && line::hopeful(window, cursor.head(), u32::MAX).is_err() {
         return Reason::BadStartLine;
     }
-    debug_assert!(stream.phase == PHASE_START || stream.phase == PHASE_HEADERS);
-    if line { Reason::LineTooLong } else { Reason::HeadersTooLong }
+    let over_line = end.wrapping_sub(cursor.line).saturating_sub(limits.line_bytes);
+    let over_section = end.wrapping_sub(cursor.section).saturating_sub(limits.section_bytes);
+    if over_line >= over_section { Reason::LineTooLong } else { Reason::HeadersTooLong }
+}
+
+#[inline(always)]
+fn odd_byte(stream: &Stream, reason: Reason) -> Reason {
+    if stream.phase == PHASE_START { Reason::BadStartLine } else { reason }
 }

@@ -1,7 +1,8 @@
 //! The bytes that the framer sees at a time, and what is carried from one window to the next.
 
 use super::step::Cursor;
-use super::{PHASE_HEADERS, PHASE_START, Stream, line};
+use super::step::{CLOSED, within};
+use super::{Limits, PHASE_HEADERS, PHASE_START, Stream, line};
 use crate::Reason;
 
 /// Offset in the window where a chunk of payload is put. Before it stands the carry: the unfinished line.
@@ -20,6 +21,9 @@ pub trait Window {
     /// Puts eight bytes at an offset.
     fn set_word(&mut self, at: u32, word: u64);
 
+    /// The 64 bytes of a block, by its number. Taken modulo the blocks of a [`WINDOW`].
+    fn block(&self, number: u32) -> &[u64; 8];
+
     /// One byte.
     #[inline(always)]
     fn byte(&self, at: u32) -> u8 {
@@ -32,8 +36,11 @@ pub trait Window {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
     let carried = stream.line_bytes;
+    if cursor.hash_next != CLOSED {
+        cursor.hash_next = if cursor.hash_next >= cursor.end { DATA } else { CLOSED };
+    }
     cursor.end = DATA + len;
-    cursor.block = u32::MAX;
+    cursor.marks = 0;
     cursor.line = DATA.wrapping_sub(carried);
     cursor.section = DATA.wrapping_sub(stream.section_bytes);
     if carried == 0 {
@@ -52,17 +59,20 @@ pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, le
         // The last byte is looked at again: it may be the CR of a CRLF.
         cursor.pos = DATA - 1;
     }
+    cursor.next = cursor.pos & !(DATA - 1);
 }
 
-/// Saves the unfinished line at the window's end. `Some` is [`Reason::BadStartLine`], when an unfinished start line can't become a
-/// good one any more.
+/// Saves the unfinished line at the window's end. `Some` is the reason why an unfinished line can't become a good one any more.
 #[must_use]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor) -> Option<Reason> {
+pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor, limits: &Limits) -> Option<Reason> {
     if stream.phase != PHASE_START && stream.phase != PHASE_HEADERS {
         stream.line_bytes = 0;
         stream.section_bytes = 0;
         return None;
+    }
+    if let Err(reason) = within(stream, cursor, window, limits, cursor.end) {
+        return Some(reason);
     }
     let line_bytes = cursor.end.wrapping_sub(cursor.line);
     let head_at = cursor.head();

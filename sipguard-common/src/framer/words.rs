@@ -55,20 +55,78 @@ pub const fn eight_digits(word: u64) -> u32 {
     ((fours & 0x0000_ffff_0000_ffff).wrapping_mul(1 + (10_000 << 32)) >> 32) as u32
 }
 
-/// What a block of 64 bytes holds, one bit a byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// Line feeds.
-    pub lf: u64,
-    /// Bytes below 0x20 other than LF: control bytes, with CR and HT among them.
-    pub odd: u64,
+/// Index of the lowest set bit of a mask that has one.
+#[inline(always)]
+pub const fn first_bit(mask: u64) -> u32 {
+    mask.trailing_zeros()
 }
 
-/// Marks of one word, eight bits each.
+/// Bit 7 of every byte that is no decimal digit.
 #[inline(always)]
-pub const fn mark(word: u64) -> Marks {
-    let lf = equal(word, b'\n');
-    Marks { lf: gather(lf), odd: gather(below(word, 0x20) & !lf) }
+pub const fn not_digits(word: u64) -> u64 {
+    let value = word ^ (LOW * b'0' as u64);
+    ((value & SEVEN) + LOW * (128 - 10) | value) & HIGH
+}
+
+/// Bit 7 of every byte that no header name or method has: below 0x21 or above 0x7e.
+#[inline(always)]
+pub const fn not_visible(word: u64) -> u64 {
+    let low = word & SEVEN;
+    (!(low + LOW * (128 - 0x21)) | (low + LOW) | word) & HIGH
+}
+
+/// Bit 7 of every visible byte that is not of an RFC 3261 section 25.1 token.
+pub const fn not_token(word: u64) -> u64 {
+    const fn among(word: u64, first: u8, last: u8) -> u64 {
+        below(word, last + 1) & !below(word, first)
+    }
+    among(word, b'"', b'$')
+        | equal(word, b'&')
+        | among(word, b'(', b')')
+        | equal(word, b',')
+        | equal(word, b'/')
+        | among(word, b':', b'@')
+        | among(word, b'[', b'^')
+        | among(word, b'{', b'}')
+}
+
+/// Secrets of the hash that retransmissions are compared by: without them nobody can prepare two segments with one hash.
+pub type HashKeys = [u64; 8];
+
+/// What a block of 64 bytes holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Bytes below 0x20, one bit each: line ends, tabs and what must not be there.
+    pub control: u64,
+    /// Sum of the block's words multiplied with the keys (NH: Black and others, UMAC, CRYPTO 1999).
+    pub sum: u64,
+}
+
+impl Marks {
+    /// The hash of what came before, with this block behind it.
+    #[inline(always)]
+    pub const fn chain(&self, hash: u64) -> u64 {
+        let mixed = (hash ^ self.sum).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    }
+}
+
+/// Marks and sums a block.
+#[inline(always)]
+pub const fn mark(block: &[u64; 8], keys: &HashKeys) -> Marks {
+    let mut text = 0;
+    let mut sum = 0u64;
+    let mut k = 0;
+    while k < 8 {
+        let word = block[k];
+        let not_control = ((word & SEVEN) + LOW * (128 - 0x20) | word) & HIGH;
+        // Bit 7 of byte i comes to stand at bit 56 + i.
+        text |= not_control.wrapping_mul(0x0002_0408_1020_4081) >> 56 << (8 * k);
+        let keyed = word.wrapping_add(keys[k]);
+        sum = sum.wrapping_add((keyed & 0xffff_ffff).wrapping_mul(keyed >> 32));
+        k += 1;
+    }
+    Marks { control: !text, sum }
 }
 
 #[cfg(test)]
@@ -79,32 +137,51 @@ mod tests {
     fn every_byte_in_every_place() {
         for place in 0..8 {
             for byte in 0..=255u8 {
-                for other in [0u8, 9, 10, 31, 32, 127, 128, 255] {
-                    let mut bytes = [other; 8];
-                    bytes[place] = byte;
-                    let word = u64::from_le_bytes(bytes);
-                    let bits = |f: &dyn Fn(u8) -> bool| {
-                        bytes.iter().enumerate().fold(0u64, |m, (i, b)| m | (u64::from(f(*b)) << i))
-                    };
-                    assert_eq!(gather(equal(word, byte)), bits(&|b| b == byte));
-                    assert_eq!(gather(below(word, 0x20)), bits(&|b| b < 0x20));
-                    assert_eq!(gather(below(word, 0x21)), bits(&|b| b < 0x21));
-                    assert_eq!(gather(below(word, 0x30)), bits(&|b| b < 0x30));
-                    assert_eq!(mark(word).lf, bits(&|b| b == b'\n'));
-                    assert_eq!(mark(word).odd, bits(&|b| b < 0x20 && b != b'\n'));
+                let mut bytes = *b"abcd1234";
+                bytes[place] = byte;
+                let word = u64::from_le_bytes(bytes);
+                let bits = |good: &dyn Fn(u8) -> bool| {
+                    bytes.iter().enumerate().fold(0, |mask, (k, byte)| mask | u64::from(good(*byte)) << k)
+                };
+                for limit in [0x20, 0x21, 0x7f, 0x80, b'0', b'9' + 1] {
+                    assert_eq!(gather(below(word, limit)), bits(&|b| b < limit), "{byte} below {limit}");
                 }
+                assert_eq!(gather(equal(word, b':')), bits(&|b| b == b':'), "{byte}");
+                assert_eq!(gather(not_digits(word)), bits(&|b| !b.is_ascii_digit()), "{byte}");
+                assert_eq!(gather(not_visible(word)), bits(&|b| !(0x21..0x7f).contains(&b)), "{byte}");
+                let token = |b: u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b);
+                let odd = |b: u8| (0x21..0x7f).contains(&b) && !token(b);
+                assert_eq!(gather(not_token(word) & !not_visible(word)), bits(&odd), "{byte}");
+                let mut block = [u64::from_le_bytes([b'x'; 8]); 8];
+                block[place] = word;
+                let control = mark(&block, &[0; 8]).control;
+                assert_eq!(control, bits(&|b| b < 0x20) << (8 * place), "{byte} at {place}");
             }
         }
     }
 
     #[test]
-    fn digits() {
-        assert_eq!(eight_digits(u64::from_le_bytes(*b"00000000")), 0);
+    fn the_hash_sees_every_bit_and_the_order() {
+        let keys: HashKeys = core::array::from_fn(|k| 0x5851_f42d_4c95_7f2d_u64.wrapping_mul(2 * k as u64 + 3));
+        let block: [u64; 8] = core::array::from_fn(|k| 0x2020_6162_6364_6566 + k as u64);
+        let whole = mark(&block, &keys).chain(7);
+        for word in 0..8 {
+            for bit in 0..64 {
+                let mut other = block;
+                other[word] ^= 1 << bit;
+                assert_ne!(mark(&other, &keys).chain(7), whole, "bit {bit} of word {word}");
+            }
+            let mut swapped = block;
+            swapped.swap(word, (word + 1) % 8);
+            assert_ne!(mark(&swapped, &keys).chain(7), whole, "word {word}");
+        }
+        assert_ne!(mark(&block, &keys).chain(8), whole);
+    }
+
+    #[test]
+    fn digits_have_values() {
         assert_eq!(eight_digits(u64::from_le_bytes(*b"12345678")), 12_345_678);
+        assert_eq!(eight_digits(u64::from_le_bytes(*b"00000000")), 0);
         assert_eq!(eight_digits(u64::from_le_bytes(*b"99999999")), 99_999_999);
-        assert_eq!(first_bytes(u64::MAX, 0), 0);
-        assert_eq!(first_bytes(u64::MAX, 3), 0xff_ffff);
-        assert_eq!(low_bits(0), 0);
-        assert_eq!(low_bits(64), u64::MAX);
     }
 }

@@ -1,0 +1,33 @@
+//! A datagram: one message (RFC 3261 section 18.3), a keep-alive, or STUN.
+
+use super::{Limits, PHASE_END, PHASE_IDLE, PHASE_START, Stream, checks};
+use crate::Reason;
+
+/// No message is this short; keep-alives are: CRLF, CRLFCRLF, one to eight NULs, `jaK`.
+const PING: u32 = 8;
+
+/// Whether a datagram of `len` bytes is too short for anything but a NAT keep-alive.
+#[must_use]
+#[inline(always)]
+pub const fn harmless(len: u32) -> bool {
+    len <= PING
+}
+
+/// What a datagram is, once the framer went through it. `left` bytes stand behind the header section, and `whole` says
+/// that they are all there are (not the first of several IP fragments).
+///
+/// # Errors
+/// The reason why it is malformed.
+#[inline(always)]
+pub fn finish(stream: &Stream, left: u32, whole: bool, limits: &Limits) -> Result<Reason, Reason> {
+    match stream.phase {
+        PHASE_IDLE => Ok(Reason::NatPing),
+        PHASE_END => {
+            let short = stream.content_length > left;
+            if short && whole && limits.has(checks::WHOLE_BODY) { Err(Reason::TruncatedBody) } else { Ok(Reason::Valid) }
+        }
+        _ if !whole => Ok(Reason::Valid),
+        PHASE_START => Err(Reason::BadStartLine),
+        _ => Err(Reason::NoEndOfHeaders),
+    }
+}

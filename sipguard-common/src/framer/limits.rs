@@ -1,0 +1,82 @@
+//! What the framer refuses beyond framing itself: values of a map, not constants.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bits of [`Limits::checks`].
+pub mod checks {
+    /// Via, From, To, Call-ID and CSeq must be there (RFC 3261 section 8.1.1).
+    pub const MANDATORY: u32 = 1;
+    /// From, To, Call-ID, CSeq and Max-Forwards may come once.
+    pub const SINGLETONS: u32 = 2;
+    /// The method of CSeq is the request's (RFC 3261 section 8.1.1.5).
+    pub const CSEQ: u32 = 4;
+    /// Numbers must not overflow.
+    pub const NUMBERS: u32 = 8;
+    /// Strict: methods and header names are tokens (RFC 3261 section 25.1).
+    pub const TOKENS: u32 = 16;
+    /// Strict: no white space where most senders put none: before a header's colon, at the ends of a Request-URI.
+    pub const SPACES: u32 = 32;
+    /// Strict: a request has a Max-Forwards of at most 255 (RFC 3261 section 20.22).
+    pub const MAX_FORWARDS: u32 = 64;
+    /// Strict: a datagram holds the whole body that its Content-Length promises (RFC 3261 section 18.3).
+    pub const WHOLE_BODY: u32 = 128;
+    /// Lines end with CRLF; LF alone is refused even when it ends every line.
+    pub const REFUSE_LF: u32 = 256;
+
+    /// The default profile.
+    pub const DEFAULT: u32 = MANDATORY | SINGLETONS | CSEQ | NUMBERS;
+    /// The strict profile.
+    pub const STRICT: u32 = DEFAULT | TOKENS | SPACES | MAX_FORWARDS | WHOLE_BODY;
+}
+
+/// Limits and checks of the framer. What is beyond a limit is malformed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Limits {
+    /// Longest line in bytes, the LF not counted. 64 to 65535.
+    pub line_bytes: u32,
+    /// Longest start line and header section together, in bytes. 64 to 1,000,000.
+    pub section_bytes: u32,
+    /// Most header lines, continuation lines counted. 1 to 65535.
+    pub header_lines: u32,
+    /// Most header lines of one name. 1 to 255, which is no limit.
+    pub same_name: u32,
+    /// Longest body in bytes. 0 to 999,999,999.
+    pub body_bytes: u32,
+    /// Longest time from the first byte of a message to its last, in milliseconds; 0 is no limit. Kept by the flow table.
+    pub message_ms: u32,
+    /// Most segments that one message comes in; 0 is no limit. Kept by the flow table.
+    pub message_segments: u32,
+    /// Which checks are made: bits of [`checks`].
+    pub checks: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            line_bytes: 4096,
+            section_bytes: 16384,
+            header_lines: 128,
+            same_name: 32,
+            body_bytes: 65535,
+            message_ms: 30_000,
+            message_segments: 0,
+            checks: checks::DEFAULT,
+        }
+    }
+}
+
+impl Limits {
+    /// The strict profile: grammar as well, and less patience.
+    #[must_use]
+    pub fn strict() -> Self {
+        Limits { message_ms: 10_000, message_segments: 512, checks: checks::STRICT, ..Limits::default() }
+    }
+
+    /// Whether a check is made.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, check: u32) -> bool {
+        self.checks & check != 0
+    }
+}

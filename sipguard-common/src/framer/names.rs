@@ -1,0 +1,184 @@
+//! The header names that the framer knows (RFC 3261 sections 7.3.3 and 20), and the counting of all.
+
+use super::window::Window;
+use super::words::{first_bytes, fold};
+
+pub(super) const OTHER: u8 = 0;
+pub(super) const VIA: u8 = 1;
+pub(super) const FROM: u8 = 2;
+pub(super) const TO: u8 = 3;
+pub(super) const CALL_ID: u8 = 4;
+pub(super) const CSEQ: u8 = 5;
+pub(super) const CONTENT_LENGTH: u8 = 6;
+pub(super) const MAX_FORWARDS: u8 = 7;
+pub(super) const EXPIRES: u8 = 8;
+/// Route, Record-Route and Contact: lists that may be long.
+pub(super) const LIST: u8 = 9;
+
+/// The bit of a name in `Stream::seen`.
+#[inline(always)]
+pub(super) const fn bit(name: u8) -> u16 {
+    1 << name
+}
+
+/// Without these there is no message (RFC 3261 section 8.1.1).
+pub(super) const MANDATORY: u16 = bit(VIA) | bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ);
+/// These have one value.
+pub(super) const SINGLETONS: u16 = bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ) | bit(MAX_FORWARDS);
+
+const fn word(text: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*text)
+}
+
+/// The name whose first 16 bytes, folded and zero padded, these words are. Longer names are none of the known.
+#[inline(always)]
+pub(super) fn identify(low: u64, high: u64) -> u8 {
+    const VIA_LONG: u64 = word(b"via\0\0\0\0\0");
+    const VIA_SHORT: u64 = word(b"v\0\0\0\0\0\0\0");
+    const FROM_LONG: u64 = word(b"from\0\0\0\0");
+    const FROM_SHORT: u64 = word(b"f\0\0\0\0\0\0\0");
+    const TO_LONG: u64 = word(b"to\0\0\0\0\0\0");
+    const TO_SHORT: u64 = word(b"t\0\0\0\0\0\0\0");
+    const CALL_ID_LONG: u64 = word(b"call-id\0");
+    const CALL_ID_SHORT: u64 = word(b"i\0\0\0\0\0\0\0");
+    const CSEQ_LONG: u64 = word(b"cseq\0\0\0\0");
+    const LENGTH_SHORT: u64 = word(b"l\0\0\0\0\0\0\0");
+    const EXPIRES_LONG: u64 = word(b"expires\0");
+    const CONTACT_LONG: u64 = word(b"contact\0");
+    const CONTACT_SHORT: u64 = word(b"m\0\0\0\0\0\0\0");
+    const ROUTE: u64 = word(b"route\0\0\0");
+    if high == 0 {
+        return match low {
+            VIA_LONG | VIA_SHORT => VIA,
+            FROM_LONG | FROM_SHORT => FROM,
+            TO_LONG | TO_SHORT => TO,
+            CALL_ID_LONG | CALL_ID_SHORT => CALL_ID,
+            CSEQ_LONG => CSEQ,
+            LENGTH_SHORT => CONTENT_LENGTH,
+            EXPIRES_LONG => EXPIRES,
+            CONTACT_LONG | CONTACT_SHORT | ROUTE => LIST,
+            _ => OTHER,
+        };
+    }
+    match (low, high) {
+        (CONTENT, LENGTH) => CONTENT_LENGTH,
+        (MAX_FORW, ARDS) => MAX_FORWARDS,
+        (RECORD, RECORD_ROUTE) => LIST,
+        _ => OTHER,
+    }
+}
+
+const CONTENT: u64 = word(b"content-");
+const LENGTH: u64 = word(b"length\0\0");
+const MAX_FORW: u64 = word(b"max-forw");
+const ARDS: u64 = word(b"ards\0\0\0\0");
+const RECORD: u64 = word(b"record-r");
+const RECORD_ROUTE: u64 = word(b"oute\0\0\0\0");
+
+/// The second word of a name of 16 bytes or more, whose first is its digest.
+pub(super) const LONG_NAME: u64 = u64::MAX;
+
+/// Bucket that a name of up to 16 bytes is counted in. Two names may share one: a limit of dozens leaves room for that.
+#[inline(always)]
+pub(super) fn bucket(low: u64, high: u64) -> usize {
+    ((low ^ high.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59) as usize
+}
+
+/// Bucket, below 32, that a header name of up to 63 bytes is counted in.
+#[must_use]
+pub fn name_bucket(name: &[u8]) -> usize {
+    let mut buffer = super::Buffer::NEW;
+    buffer.put(0, name);
+    let len = name.len() as u32;
+    if len > 15 {
+        return bucket(digest(&buffer, 0, len, true), LONG_NAME);
+    }
+    bucket(first_bytes(fold(buffer.word(0)), len), first_bytes(fold(buffer.word(8)), len.saturating_sub(8)))
+}
+
+/// Up to 63 bytes of a name or method in one word: the first eight as they are, or mixed with the others.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn digest<W: Window>(window: &W, at: u32, len: u32, folded: bool) -> u64 {
+    let mut mixed = 0;
+    for k in 0..8 {
+        if 8 * k < len {
+            let word = window.word(at + 8 * k);
+            let word = first_bytes(if folded { fold(word) } else { word }, len - 8 * k);
+            mixed = if k == 0 { word } else { (mixed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27) };
+        }
+    }
+    mixed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framer::Buffer;
+
+    fn name(text: &str) -> (u64, u64) {
+        let mut buffer = Buffer::NEW;
+        buffer.put(0, text.as_bytes());
+        let len = text.len() as u32;
+        let low = first_bytes(fold(buffer.word(0)), len);
+        (low, first_bytes(fold(buffer.word(8)), len.saturating_sub(8)))
+    }
+
+    #[test]
+    fn known_names() {
+        for (text, id) in [
+            ("Via", VIA),
+            ("v", VIA),
+            ("FROM", FROM),
+            ("f", FROM),
+            ("To", TO),
+            ("T", TO),
+            ("Call-ID", CALL_ID),
+            ("i", CALL_ID),
+            ("CSeq", CSEQ),
+            ("Content-Length", CONTENT_LENGTH),
+            ("l", CONTENT_LENGTH),
+            ("max-forwards", MAX_FORWARDS),
+            ("Expires", EXPIRES),
+            ("Contact", LIST),
+            ("m", LIST),
+            ("Route", LIST),
+            ("Record-Route", LIST),
+            ("Accept", OTHER),
+            ("Content-Type", OTHER),
+            ("Vi", OTHER),
+            ("Via2", OTHER),
+            ("Content-Length2", OTHER),
+        ] {
+            let (low, high) = name(text);
+            assert_eq!(identify(low, high), id, "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_names_spread_over_the_buckets() {
+        let names = [
+            "Accept", "Allow", "Supported", "User-Agent", "Subject", "Require", "Event", "Date", "Privacy", "Reason",
+            "Session-Expires", "Min-SE", "Content-Type", "Authorization", "P-Preferred-Id", "Server", "Warning",
+        ];
+        let mut taken = [0; super::super::NAME_BUCKETS];
+        for text in names {
+            let (low, high) = name(text);
+            taken[bucket(low, high)] += 1;
+        }
+        assert!(taken.iter().all(|count| *count <= 3), "{taken:?}");
+    }
+
+    #[test]
+    fn a_digest_depends_on_every_byte() {
+        let mut buffer = Buffer::NEW;
+        let text = *b"a-method-of-forty-bytes-that-is-very-long";
+        buffer.put(0, &text);
+        let whole = digest(&buffer, 0, 40, false);
+        for k in 0..40 {
+            let mut other = text;
+            other[k] ^= 1;
+            buffer.put(0, &other);
+            assert_ne!(digest(&buffer, 0, 40, false), whole, "byte {k}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Bytes that came before: harmless when they are the same as those that were validated, or when the kernel already has them.
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record};
+
+use crate::scratch::Packet;
+use crate::{flow, sip, socket};
+
+/// Conflicts in a row after which the connection is given up: the kernel discarded what was validated, and both can't go on.
+const PATIENCE: u8 = 8;
+
+/// What is known of bytes that came before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// They are the same, or the kernel throws them away.
+    Harmless,
+    /// The flow is of an earlier connection of the same ports.
+    Earlier,
+    /// They differ from what was validated, or nobody knows.
+    Conflict,
+    /// They have differed too often.
+    OutOfStep,
+}
+
+/// Judges the first `old` bytes of the segment, which lie before the next one of the flow. A function of its own for the stack's
+/// sake.
+#[inline(never)]
+pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
+    let ctx = &XdpContext::new(ctx);
+    // Coalesced retransmissions repeat several segments at once.
+    let mut same = 0;
+    for _ in 0..FLOW_SEGMENTS {
+        if same >= old {
+            break;
+        }
+        let Some(record) = record_at(flow, packet.seq.wrapping_add(same), old - same) else { break };
+        if record.hashed != 0 {
+            match sip::hash(ctx, packet.data_at + same, u32::from(record.hashed)) {
+                Ok(hash) if hash == record.hash => {}
+                _ => break,
+            }
+        }
+        same += u32::from(record.len);
+    }
+    if same >= old {
+        return Compared::Harmless;
+    }
+    let socket = socket::ask(ctx, packet);
+    let end = packet.seq.wrapping_add(old);
+    if !socket.known {
+        // Without the kernel's word, at least the keep-alive probe of one old byte (RFC 9293 section 3.8.4).
+        return if packet.data_len == 1 && end == flow.next { Compared::Harmless } else { Compared::Conflict };
+    }
+    if socket.rcv_nxt.wrapping_sub(end).cast_signed() >= 0 {
+        return Compared::Harmless;
+    }
+    if socket.fresh && socket.rcv_nxt != flow.first {
+        return Compared::Earlier;
+    }
+    flow.conflicts = flow.conflicts.saturating_add(1);
+    if flow.conflicts < PATIENCE {
+        return Compared::Conflict;
+    }
+    packet.expected = socket.rcv_nxt;
+    flow::forget(&packet.key);
+    Compared::OutOfStep
+}
+
+/// The record of a segment that starts at `seq` and is no longer than `most`.
+#[inline(always)]
+fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<Record> {
+    let fits = |record: &Record| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
+    flow.segments.iter().copied().find(fits)
+}

@@ -1,0 +1,131 @@
+//! Every reason through the loaded program: one way to each, with verdict and counter.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use sipguard_common::abi::{MODE_MONITOR, PERMANENT};
+use sipguard_common::framer::checks;
+use sipguard_common::{Class, Reason};
+use sipguard_tests::message::{OPTIONS as GOOD, stun};
+use sipguard_tests::packet::{ACK, FIN, IP, Peer, SYN, TCP4};
+use sipguard_tests::program::{Program, Run, XDP_DROP, XDP_PASS, device, last, stream};
+
+fn bent(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+    frame[at] = byte;
+    frame
+}
+
+/// One way to each reason, except [`Reason::UnknownStream`] and [`Reason::OutOfStep`], which take a socket (see `sockets.rs`).
+fn ways() -> Result<Vec<(Reason, Run)>> {
+    let peer = device();
+    let data = peer.tcp(ACK, 1000, GOOD);
+    let malformed = |text: &[u8]| -> Result<Run> { Ok(stream(&peer, &[text])?.remove(0)) };
+    let message = |headers: &str| format!("OPTIONS sip:pbx SIP/2.0\r\n{headers}\r\n\r\n").into_bytes();
+
+    let mut blocked = Program::new()?;
+    blocked.block("192.0.2.7", PERMANENT)?;
+    let mut blocked_prefix = Program::new()?;
+    blocked_prefix.block("192.0.2.0/24", PERMANENT)?;
+    let mut followed = Program::new()?;
+    followed.connect(&peer, 1000)?;
+    let valid = followed.run(&data)?;
+    let retransmission = followed.run(&data)?;
+    let conflict = followed.run(&peer.tcp(ACK, 1000, &b"x".repeat(GOOD.len())))?;
+    let gap = followed.run(&peer.tcp(ACK, 2000, GOOD))?;
+    let mut watched = Program::new()?;
+    watched.change(|settings| settings.mode = MODE_MONITOR)?;
+    watched.connect(&peer, 1000)?;
+    watched.run(&peer.tcp(ACK, 1000, b"nonsense\r\n"))?;
+    let mid_stream = watched.run(&peer.tcp(ACK, 1010, b"more of it"))?;
+
+    let mut damaged = Program::new()?;
+    damaged.connect(&peer, 1000)?;
+    let nonsense = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let end = nonsense.len() - 4;
+    let damaged = damaged.run(&bent(nonsense, end, b'z'))?;
+    let mut slow = Program::new()?;
+    slow.change(|settings| settings.limits.message_segments = 1)?;
+    slow.connect(&peer, 1000)?;
+    slow.run(&peer.tcp(ACK, 1000, b"OPT"))?;
+    let slow = slow.run(&peer.tcp(ACK, 1003, b"IONS"))?;
+    let mut strict = Program::new()?;
+    strict.change(|settings| settings.limits.checks |= checks::WHOLE_BODY)?;
+    let short = String::from_utf8(GOOD.to_vec())?.replace("Length: 0", "Length: 1").into_bytes();
+    let tls = |text: &[u8]| -> Result<Run> {
+        let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5061");
+        let mut program = Program::new()?;
+        program.connect(&peer, 1000)?;
+        program.run(&peer.tcp(ACK, 1000, text))
+    };
+
+    let fragment = bent(data.clone(), IP + 6, 0x20);
+    let long_line = format!("Subject: {}", "a".repeat(5000));
+    let long_section = vec![format!("Subject: {}", "a".repeat(4000)); 5].join("\r\n");
+    Ok(vec![
+        (Reason::NotIp, last(&[bent(data.clone(), 12, 0x88)])?),
+        (Reason::NotGuarded, last(&[Peer::new("192.0.2.7:40000", "198.51.100.1:22").tcp(ACK, 1, GOOD)])?),
+        (Reason::TcpControl, last(&[peer.tcp(SYN, 1, b"")])?),
+        (Reason::Valid, valid),
+        (Reason::Retransmission, retransmission),
+        (Reason::MidStream, mid_stream),
+        (Reason::NoConnection, last(std::slice::from_ref(&data))?),
+        (Reason::NatPing, last(&[peer.udp(b"\r\n\r\n")])?),
+        (Reason::Stun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 3, b'a', b'b', b'c', 0]))])?),
+        (Reason::Tls, tls(&[22, 3, 1, 0, 2, 1, 0])?),
+        (Reason::Internal, last(&[data[..IP + 2].to_vec()])?),
+        (Reason::BlockedHost, blocked.run(&data)?),
+        (Reason::BlockedPrefix, blocked_prefix.run(&data)?),
+        (Reason::BadIpHeader, last(&[bent(data.clone(), IP, 0x44)])?),
+        (Reason::TcpFragment, last(&[fragment])?),
+        (Reason::TinyFragment, last(&[bent(peer.udp(GOOD), IP + 6, 0x20)])?),
+        (Reason::BadTcpHeader, last(&[bent(data.clone(), TCP4 + 12, 0x40)])?),
+        (Reason::BadTcpOptions, last(&[bent(data.clone(), TCP4 + 23, 1)])?),
+        (Reason::BadTcpFlags, last(&[peer.tcp(SYN | FIN, 1, b"")])?),
+        (Reason::SynData, last(&[peer.tcp(SYN, 1, GOOD)])?),
+        (Reason::BadUdpHeader, last(&[bent(peer.udp(GOOD), TCP4 + 4, 9)])?),
+        (Reason::BadChecksum, damaged),
+        (Reason::SequenceGap, gap),
+        (Reason::Conflict, conflict),
+        (Reason::SlowMessage, slow),
+        (Reason::BadStartLine, malformed(b"nonsense\r\n")?),
+        (Reason::BadVersion, malformed(b"OPTIONS sip:pbx SIP/3.0\r\n")?),
+        (Reason::ControlByte, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\0b\r\n")?),
+        (Reason::BareLf, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\n")?),
+        (Reason::BareCr, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\rb\r\n")?),
+        (Reason::LineTooLong, malformed(&message(&long_line))?),
+        (Reason::HeadersTooLong, malformed(&message(&long_section))?),
+        (Reason::TooManyHeaders, malformed(&message(&["A: b"; 129].join("\r\n")))?),
+        (Reason::BadHeaderName, malformed(&message("no colon"))?),
+        (Reason::MissingHeader, malformed(&message("Content-Length: 0"))?),
+        (Reason::DuplicateHeader, malformed(&message("To: a\r\nt: b"))?),
+        (Reason::BadNumber, malformed(&message("CSeq: 2147483648 OPTIONS"))?),
+        (Reason::CseqMismatch, malformed(&message("CSeq: 1 INVITE"))?),
+        (Reason::MissingContentLength, malformed(&message("To: a"))?),
+        (Reason::BadContentLength, malformed(&message("Content-Length: -1"))?),
+        (Reason::DuplicateContentLength, malformed(&message("Content-Length: 1\r\nl: 2"))?),
+        (Reason::BodyTooLarge, malformed(&message("Content-Length: 65536"))?),
+        (Reason::NoEndOfHeaders, last(&[peer.udp(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\r\n")])?),
+        (Reason::TruncatedBody, strict.run(&peer.udp(&short))?),
+        (Reason::BadStun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 9, b'a', b'b', b'c', 0]))])?),
+        (Reason::NotTls, tls(&[0x80, 0x2e, 1, 3])?),
+        (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9])?),
+    ])
+}
+
+#[test]
+fn every_reason_has_a_way() -> Result<()> {
+    let mut seen: BTreeSet<u8> =
+        BTreeSet::from([Reason::UnknownStream.number(), Reason::OutOfStep.number()]);
+    for (expected, run) in ways()? {
+        assert_eq!(run.reason, expected, "{}", expected.word());
+        // A datagram has no connection to reset.
+        let datagram = matches!(expected, Reason::NoEndOfHeaders | Reason::TruncatedBody | Reason::BadStun);
+        let action = if expected.class() == Class::Drop || datagram { XDP_DROP } else { XDP_PASS };
+        assert_eq!(run.action, action, "{}", expected.word());
+        assert!(!run.let_pass);
+        seen.insert(expected.number());
+    }
+    let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
+    assert!(missing.is_empty(), "no test for {missing:?}");
+    Ok(())
+}
