@@ -2,6 +2,7 @@
 //! demonstrated. Everything a guard of this crate starts or makes is gone when the guard is.
 
 pub mod application;
+pub mod bench;
 pub mod demo;
 pub mod fragile;
 pub mod guard;

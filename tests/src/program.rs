@@ -1,5 +1,7 @@
 //! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -182,6 +184,11 @@ impl Program {
             }
         }
         Ok(counters)
+    }
+
+    /// The program in the kernel, for whoever runs it otherwise.
+    pub fn descriptor(&mut self) -> Result<OwnedFd> {
+        Ok(self.loaded.program()?.fd()?.as_fd().try_clone_to_owned()?)
     }
 
     /// Facts of the verified program.

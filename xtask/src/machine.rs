@@ -17,26 +17,53 @@ const TOOLCHAIN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf
 const LLVM: [&str; 3] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev"];
 
 /// Programs of the tests and of the demo, each with the package it comes in.
-const PEERS: [(&str, &str); 10] = [
+const PEERS: [(&str, &str); 8] = [
     ("kamailio", "kamailio"),
     ("sipp", "sip-tester"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
-    ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("ping", "iputils-ping"),
-    ("nsenter", "util-linux"),
     ("ps", "procps"),
 ];
 
-/// What the machine is made ready for. Tests and lints compile, so they need what a build needs.
+/// What network namespaces are made and entered with, in tests and benchmark.
+const NAMESPACES: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-linux")];
+
+/// What the benchmark measures against.
+const YARDSTICK: (&str, &str) = ("xdp-filter", "xdp-tools");
+
+/// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Build,
     Test,
+    Bench,
     Lint,
     Everything,
+}
+
+impl Purpose {
+    /// Whether this is asked for, by itself or with everything.
+    fn includes(self, part: Purpose) -> bool {
+        self == part || self == Purpose::Everything
+    }
+
+    /// Programs that have to be there, each with the package it comes in.
+    fn programs(self) -> Vec<(&'static str, &'static str)> {
+        let mut programs = Vec::new();
+        if self.includes(Purpose::Test) {
+            programs.extend(PEERS);
+        }
+        if self.includes(Purpose::Test) || self.includes(Purpose::Bench) {
+            programs.extend(NAMESPACES);
+        }
+        if self.includes(Purpose::Bench) {
+            programs.push(YARDSTICK);
+        }
+        programs
+    }
 }
 
 /// A thing that is there or is not.
@@ -112,11 +139,9 @@ impl Missing {
         if missing.linker {
             missing.packages.extend(LLVM.into_iter().filter(|name| !has(Item::Package(name))));
         }
-        if matches!(purpose, Purpose::Test | Purpose::Everything) {
-            let absent = PEERS.into_iter().filter(|(program, _)| !has(Item::Program(program)));
-            missing.packages.extend(absent.map(|(_, package)| package));
-        }
-        if matches!(purpose, Purpose::Lint | Purpose::Everything) {
+        let absent = purpose.programs().into_iter().filter(|(program, _)| !has(Item::Program(program)));
+        missing.packages.extend(absent.map(|(_, package)| package));
+        if purpose.includes(Purpose::Lint) {
             let mut components = vec![Component::Clippy, Component::Rustfmt];
             match toolchain {
                 Some(Toolchain::Nightly) => components.push(Component::NightlyClippy),
@@ -166,7 +191,7 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_where_all_is_there() {
-        for purpose in [Purpose::Build, Purpose::Test, Purpose::Lint, Purpose::Everything] {
+        for purpose in [Purpose::Build, Purpose::Test, Purpose::Bench, Purpose::Lint, Purpose::Everything] {
             for toolchain in [Toolchain::Debian, Toolchain::Nightly] {
                 assert!(Missing::of(purpose, Some(&toolchain), |_| true).is_empty());
             }
@@ -180,7 +205,7 @@ mod tests {
         packages.extend(TOOLCHAIN);
         packages.extend(LLVM);
         packages.extend(PEERS.map(|(_, package)| package));
-        packages.push("rust-web-clippy");
+        packages.extend(["iproute2", "util-linux", "xdp-tools", "rust-web-clippy"]);
         assert_eq!(missing.packages, packages);
         assert!(missing.linker);
         assert_eq!(missing.components, [Component::Clippy, Component::Rustfmt]);
@@ -194,7 +219,11 @@ mod tests {
         let lint = Missing::of(Purpose::Lint, None, |_| false);
         assert_eq!((lint.packages.len(), lint.components.len()), (build.packages.len() + 1, 2));
         let test = Missing::of(Purpose::Test, None, |_| false);
-        assert_eq!((test.packages.len(), test.components.len()), (build.packages.len() + PEERS.len(), 0));
+        let programs = PEERS.len() + NAMESPACES.len();
+        assert_eq!((test.packages.len(), test.components.len()), (build.packages.len() + programs, 0));
+        let bench = Missing::of(Purpose::Bench, None, |_| false);
+        assert_eq!(bench.packages[build.packages.len()..], ["iproute2", "util-linux", "xdp-tools"]);
+        assert!(bench.components.is_empty());
     }
 
     #[test]

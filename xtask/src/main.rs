@@ -1,4 +1,4 @@
-//! Sets up, builds, demonstrates, tests and lints sipguard: `cargo xtask VERB`.
+//! Sets up, builds, demonstrates, tests, measures and lints sipguard: `cargo xtask VERB`.
 //!
 //! Depends on nothing of the workspace, because it comes before the toolchain that compiles the XDP program.
 
@@ -6,6 +6,7 @@ use std::{env, fmt, process::ExitCode};
 
 use anyhow::Result;
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -18,11 +19,13 @@ mod test;
 
 const USAGE: &str = "usage: cargo xtask VERB
 
-  setup [--for build|test|lint]      install what is missing on this machine (Debian 12; root or sudo)
-  build [--release]                  sipguard and the programs of its tests
-  demo [--json FILE] [--seconds N]   the incident, replayed without and with sipguard (root or sudo)
-  test [ARGUMENTS]                   every test, or those that `cargo test ARGUMENTS` selects (root)
-  lint                               formatting, clippy on both targets, documentation
+  setup [--for build|test|bench|lint]  install what is missing on this machine (Debian 12; root or sudo)
+  build [--release]                    sipguard and the programs of its tests
+  demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
+  test [ARGUMENTS]                     every test, or those that `cargo test ARGUMENTS` selects (root)
+  bench [-o json] [--rounds N] [--runs N]
+                                       what a packet costs, beside xdp-filter (root or sudo)
+  lint                                 formatting, clippy on both targets, documentation
 
 Each verb installs first what it needs.";
 
@@ -47,6 +50,7 @@ fn run(verb: &str, args: &[String]) -> Result<()> {
         "build" => build::run(args),
         "demo" => demo::run(args),
         "test" => test::run(args),
+        "bench" => bench::run(args),
         "lint" => lint::run(args),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -17,13 +17,14 @@ const BY_HAND: &str = "Debian 12 with its security updates has all packages; on 
     bpf-linker 0.13.0, the programs of the tests, and for the XDP program \
     `rustup toolchain install nightly --component rust-src` by hand";
 
-/// `setup [--for build|test|lint]`.
+/// `setup [--for build|test|bench|lint]`.
 pub fn run(args: &[String]) -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let purpose = match words[..] {
         [] => Purpose::Everything,
         ["--for", "build"] => Purpose::Build,
         ["--for", "test"] => Purpose::Test,
+        ["--for", "bench"] => Purpose::Bench,
         ["--for", "lint"] => Purpose::Lint,
         _ => return Err(Usage::arguments("setup", args)),
     };
