@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, checks, feed, judge_datagram, name_bucket};
+use sipguard_common::framer::{
+    Buffer, Limits, PHASE_IDLE, Stream, checks, feed, judge_datagram, name_bucket,
+};
 
 /// What became of a stream: complete messages, then the reason of its end if it was malformed.
 type Outcome = (u32, Option<Reason>);
@@ -42,7 +44,11 @@ fn datagram_oracle(bytes: &[u8], limits: &Limits) -> Result<Reason, Reason> {
     match message.judge(bytes)? {
         Some((section, body)) => {
             let short = body.is_some_and(|body| section + body > bytes.len());
-            if short && message.has(checks::WHOLE_BODY) { Err(Reason::TruncatedBody) } else { Ok(Reason::Valid) }
+            if short && message.has(checks::WHOLE_BODY) {
+                Err(Reason::TruncatedBody)
+            } else {
+                Ok(Reason::Valid)
+            }
         }
         None if bytes.contains(&b'\n') => Err(Reason::NoEndOfHeaders),
         None => Err(Reason::BadStartLine),
@@ -209,7 +215,8 @@ impl<'a> Message<'a> {
             Name::Cseq | Name::ContentLength => Lacks::Value,
             _ => Lacks::Nothing,
         };
-        let single = matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq | Name::MaxForwards);
+        let single =
+            matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq | Name::MaxForwards);
         if single && self.seen.contains(&self.last) && self.has(checks::SINGLETONS) {
             return Err(Reason::DuplicateHeader);
         }
@@ -328,7 +335,8 @@ impl<'a> Message<'a> {
             return status_line(text);
         }
         let space = text.iter().take(64).position(|b| *b == b' ').ok_or(Reason::BadStartLine)?;
-        if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b)) {
+        if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b))
+        {
             return Err(Reason::BadStartLine);
         }
         let mut end = text.len();
@@ -654,7 +662,19 @@ fn windows_of_any_size_and_long_lines() {
 /// Short lines that random streams rarely hold, each cut everywhere.
 #[test]
 fn short_start_lines() {
-    for text in ["SIP/2.0", "SIP/2.", "SIP/", "SIP", "SIP/2.0 ", "SIP/2.0 20", "SIP/2.0 200", "sip/2.0\t200", "A", "A ", "A b SIP/2.0"] {
+    for text in [
+        "SIP/2.0",
+        "SIP/2.",
+        "SIP/",
+        "SIP",
+        "SIP/2.0 ",
+        "SIP/2.0 20",
+        "SIP/2.0 200",
+        "sip/2.0\t200",
+        "A",
+        "A ",
+        "A b SIP/2.0",
+    ] {
         for end in ["\n", "\r\n", "\r\nX: y\r\n"] {
             let bytes = [text, end].concat().into_bytes();
             let expected = oracle(&bytes, &SMALL);

@@ -11,6 +11,12 @@ use sipguard_common::Reason;
 /// offsets for the verifier, which must know them to be small.
 pub const MAX_OFFSET: usize = 0x3ff;
 
+/// Length of the frame's linear part in bytes.
+#[inline(always)]
+pub fn linear_len(ctx: &XdpContext) -> u64 {
+    (ctx.data_end() - ctx.data()) as u64
+}
+
 /// Length of the whole frame in bytes, fragments of a multi-buffer frame included.
 #[inline(always)]
 pub fn frame_len(ctx: &XdpContext) -> u64 {

@@ -59,7 +59,11 @@ pub fn place(ctx: &XdpContext, packet: &Packet) -> Result<Place, Reason> {
         // SAFETY: a live map value.
         return Ok(Place { next: unsafe { *first }, fresh: true, noted: true });
     }
-    if socket.connected { Ok(Place { next: packet.seq, fresh: false, noted: false }) } else { Err(Reason::NoConnection) }
+    if socket.connected {
+        Ok(Place { next: packet.seq, fresh: false, noted: false })
+    } else {
+        Err(Reason::NoConnection)
+    }
 }
 
 /// Takes note of a handshake or an end. They change state only where the endpoint would act on them, or else anyone who knows the

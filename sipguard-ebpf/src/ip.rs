@@ -3,8 +3,8 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
 use crate::eth::L3;
+use crate::{bytes, scratch};
 
 /// Four words in network order: an IPv6 address, or `::ffff:a.b.c.d`.
 pub type Address = [u32; 4];
@@ -12,23 +12,26 @@ pub type Address = [u32; 4];
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 /// The IP header's findings.
+#[repr(C)]
 pub struct Ip {
-    /// Offset of the IP header.
-    pub at: usize,
-    pub v6: bool,
-    /// Protocol of the transport header.
-    pub protocol: u8,
-    /// Offset of the transport header.
-    pub l4_at: usize,
-    /// Bytes from the transport header to the end of the packet, by the IP header (Ethernet padding is not data).
-    pub l4_len: u32,
-    /// Offset of a fragment's data in 8-byte units, and whether more fragments follow.
-    pub fragment_offset: u16,
-    pub more_fragments: bool,
     /// Source address.
     pub remote: Address,
     /// Destination address.
     pub local: Address,
+    /// Offset of the IP header.
+    pub at: usize,
+    /// Offset of the transport header.
+    pub l4_at: usize,
+    /// Bytes from the transport header to the end of the packet, by the IP header (Ethernet padding is not data).
+    pub l4_len: u32,
+    /// Offset of a fragment's data in 8-byte units.
+    pub fragment_offset: u16,
+    /// Protocol of the transport header.
+    pub protocol: u8,
+    /// Whether more fragments follow.
+    pub more_fragments: bool,
+    /// Whether it is IPv6.
+    pub v6: bool,
 }
 
 pub const TCP: u8 = 6;
@@ -55,10 +58,7 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         // A GSO frame above 64 KiB of this machine's own (BIG TCP). From a wire the kernel drops it.
         return Err(Reason::Internal);
     }
-    if first >> 4 != 4
-        || header < 20
-        || total < header as u32
-        || at as u64 + u64::from(total) > bytes::frame_len(ctx)
+    if first >> 4 != 4 || header < 20 || total < header as u32 || !reaches(ctx, at as u64 + u64::from(total))?
     {
         return Err(Reason::BadIpHeader);
     }
@@ -83,7 +83,7 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         // As for IPv4.
         return Err(Reason::Internal);
     }
-    if bytes::byte(ctx, at)? >> 4 != 6 || (at + 40) as u64 + u64::from(total) > bytes::frame_len(ctx) {
+    if bytes::byte(ctx, at)? >> 4 != 6 || !reaches(ctx, (at + 40) as u64 + u64::from(total))? {
         return Err(Reason::BadIpHeader);
     }
     let mut ip = Ip {
@@ -120,6 +120,17 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         }
     }
     Err(Reason::BadIpHeader)
+}
+
+/// Whether the frame reaches to `end`. Only one of several buffers has to be asked for its length.
+#[inline(always)]
+fn reaches(ctx: &XdpContext, end: u64) -> Result<bool, Reason> {
+    if end <= bytes::linear_len(ctx) {
+        return Ok(true);
+    }
+    let whole = bytes::frame_len(ctx);
+    scratch::set_frame_len(whole)?;
+    Ok(end <= whole)
 }
 
 #[inline(always)]

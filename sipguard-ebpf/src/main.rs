@@ -101,14 +101,15 @@ mod program {
 
     #[inline(always)]
     fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
+        scratch::set_frame_len(bytes::linear_len(ctx))?;
         let l3 = eth::parse(ctx)?;
-        let ip = ip::parse(ctx, l3)?;
-        policy::admit(&ip, bytes::frame_len(ctx))?;
-        let l4 = match port::guarded(ctx, &ip)? {
-            Transport::Udp => udp::parse(ctx, &ip)?,
-            transport => tcp::parse(ctx, &ip, transport)?,
+        let ip = scratch::note_ip(ip::parse(ctx, l3)?)?;
+        policy::admit(ip)?;
+        let l4 = match port::guarded(ctx, ip)? {
+            Transport::Udp => udp::parse(ctx, ip)?,
+            transport => tcp::parse(ctx, ip, transport)?,
         };
-        scratch::note(&ip, &l4)
+        scratch::note(ip, &l4)
     }
 
     #[panic_handler]

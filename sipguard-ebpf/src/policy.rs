@@ -8,10 +8,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{HashMap, LpmTrie};
 use sipguard_common::Reason;
-use sipguard_common::abi::Block;
+use sipguard_common::abi::{Block, PERMANENT};
 
 use crate::ip::{Address, Ip};
-use crate::settings;
+use crate::{scratch, settings};
 
 #[map]
 static BLOCK_HOSTS: HashMap<Address, Block> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -23,14 +23,14 @@ static BLOCK_PREFIXES: LpmTrie<Address, Block> = LpmTrie::with_max_entries(1 << 
 const NESTED: usize = 4;
 
 #[inline(always)]
-pub fn admit(ip: &Ip, frame_bytes: u64) -> Result<(), Reason> {
+pub fn admit(ip: &Ip) -> Result<(), Reason> {
     if let Some(block) = BLOCK_HOSTS.get_ptr_mut(&ip.remote) {
-        stopped_by(block, frame_bytes, Reason::BlockedHost)?;
+        stopped_by(block, Reason::BlockedHost)?;
     }
     let mut key = Key::new(128, ip.remote);
     for _ in 0..NESTED {
         let Some(block) = BLOCK_PREFIXES.get(&key) else { return Ok(()) };
-        stopped_by(core::ptr::from_ref(block).cast_mut(), frame_bytes, Reason::BlockedPrefix)?;
+        stopped_by(core::ptr::from_ref(block).cast_mut(), Reason::BlockedPrefix)?;
         if block.bits == 0 {
             return Ok(());
         }
@@ -41,14 +41,14 @@ pub fn admit(ip: &Ip, frame_bytes: u64) -> Result<(), Reason> {
 
 /// Counts the packet for a block that holds.
 #[inline(always)]
-fn stopped_by(block: *mut Block, frame_bytes: u64, reason: Reason) -> Result<(), Reason> {
+fn stopped_by(block: *mut Block, reason: Reason) -> Result<(), Reason> {
     // SAFETY: the pointer is a live map value. Two CPUs may count at once, hence the atomic additions.
     unsafe {
-        if !(*block).holds(settings::now_ns()) {
+        if (*block).expires_ns != PERMANENT && !(*block).holds(settings::now_ns()) {
             return Ok(());
         }
         atomic_add(&raw mut (*block).packets, 1);
-        atomic_add(&raw mut (*block).bytes, frame_bytes);
+        atomic_add(&raw mut (*block).bytes, scratch::frame_len());
     }
     Err(reason)
 }

@@ -5,10 +5,10 @@ use aya_ebpf::helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::ip::TCP;
-use crate::tcp::{ACK, RST};
-use crate::scratch::{self, Packet};
 use crate::bytes;
+use crate::ip::TCP;
+use crate::scratch::{self, Packet};
+use crate::tcp::{ACK, RST};
 
 const TCP_HEADER: usize = 20;
 

@@ -50,7 +50,11 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
     let end = packet.seq.wrapping_add(old);
     if !socket.known {
         // Without the kernel's word, at least the keep-alive probe of one old byte (RFC 9293 section 3.8.4).
-        return if packet.data_len == 1 && end == flow.next { Compared::Harmless } else { Compared::Conflict };
+        return if packet.data_len == 1 && end == flow.next {
+            Compared::Harmless
+        } else {
+            Compared::Conflict
+        };
     }
     if socket.rcv_nxt.wrapping_sub(end).cast_signed() >= 0 {
         return Compared::Harmless;

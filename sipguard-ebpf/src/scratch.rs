@@ -1,6 +1,8 @@
 //! Work space of one CPU. What a packet is, once it is known, lives here and not on the stack: the global functions of
 //! [`crate::flow`] and [`crate::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
 
+use core::arch::asm;
+
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
@@ -111,6 +113,9 @@ pub struct Scratch {
     /// State of the framer while it works: a flow's, or a datagram's own.
     pub stream: Stream,
     pub packet: Packet,
+    pub ip: Ip,
+    /// Length of the frame as it came.
+    pub frame_len: u64,
     /// Where an offender's record is put together.
     pub offender: Offender,
     /// Always zero: what a new flow starts from.
@@ -130,6 +135,33 @@ pub fn get() -> Result<*mut Scratch, Reason> {
 pub fn packet() -> Result<&'static mut Packet, Reason> {
     // SAFETY: this CPU's map value; a program is not preempted by another packet's run on its CPU.
     get().map(|scratch| unsafe { &mut (*scratch).packet })
+}
+
+/// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,
+/// thus follows the many ways through the header to this point and no farther.
+#[inline(always)]
+pub fn note_ip(ip: Ip) -> Result<&'static Ip, Reason> {
+    let scratch = get()?;
+    // SAFETY: this CPU's map value. The empty asm lets rustc assume nothing about memory.
+    unsafe {
+        (*scratch).ip = ip;
+        asm!("", options(nostack));
+        Ok(&(*scratch).ip)
+    }
+}
+
+/// Length of the frame as it came, in bytes.
+#[inline(always)]
+pub fn frame_len() -> u64 {
+    // SAFETY: this CPU's map value.
+    get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
+}
+
+/// See [`frame_len`].
+#[inline(always)]
+pub fn set_frame_len(len: u64) -> Result<(), Reason> {
+    // SAFETY: this CPU's map value.
+    get().map(|scratch| unsafe { (*scratch).frame_len = len })
 }
 
 /// Writes down the packet once it is known to be one for a guarded port.

@@ -5,11 +5,15 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR};
 use sipguard_common::{Class, Reason};
 
-use crate::{bytes, count, offender, reset, settings};
+use crate::{count, offender, reset, settings};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
 pub fn act(ctx: &XdpContext, reason: Reason) -> u32 {
+    if reason.class() == Class::Pass {
+        count::packet(reason, false);
+        return xdp_action::XDP_PASS;
+    }
     verdict_act(ctx.ctx, u32::from(reason.number()))
 }
 
@@ -23,14 +27,9 @@ extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
 #[inline(always)]
 fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let class = reason.class();
-    let frame_bytes = bytes::frame_len(ctx);
-    if class == Class::Pass {
-        count::packet(reason, false, frame_bytes);
-        return xdp_action::XDP_PASS;
-    }
     let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
     let monitor = settings.mode == MODE_MONITOR;
-    count::packet(reason, monitor, frame_bytes);
+    count::packet(reason, monitor);
     if class == Class::Malformed {
         offender::note(ctx, reason);
     }

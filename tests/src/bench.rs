@@ -132,8 +132,8 @@ impl Row {
         if let Some(steppers) = &self.steppers {
             self.stepped_drop.push(test_run(steppers.drop_all.program(), &mut self.frame, repeat)?.ns);
         }
+        self.case.open(program)?;
         if self.case.connects() {
-            self.case.open(program)?;
             self.frame.clone_from(&self.case.frame);
         }
         let descriptor = program.descriptor()?;

@@ -45,9 +45,10 @@ pub fn invite() -> Vec<u8> {
 /// A message near every limit: 12 KB of headers and a body of 60 KB.
 #[must_use]
 pub fn large() -> Vec<u8> {
-    let mut message = b"MESSAGE sip:a@sipguard.test SIP/2.0\r\nv: h\r\nf: a\r\nt: b\r\ni: c\r\nCSeq: 1 MESSAGE\r\n\
+    let mut message =
+        b"MESSAGE sip:a@sipguard.test SIP/2.0\r\nv: h\r\nf: a\r\nt: b\r\ni: c\r\nCSeq: 1 MESSAGE\r\n\
         Content-Length: 60000\r\n"
-        .to_vec();
+            .to_vec();
     for line in 0..12 {
         message.extend_from_slice(format!("X-Large-{line}: {}\r\n", "x".repeat(985)).as_bytes());
     }

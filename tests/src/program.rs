@@ -11,7 +11,8 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Block, Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Settings, counter_index, names, port_bit,
+    Block, Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Settings, counter_index, names,
+    port_bit,
 };
 use sipguard_common::framer::Limits;
 
@@ -46,10 +47,14 @@ impl Program {
     pub fn new() -> Result<Self> {
         let loaded = Loaded::new(None, 0).context("loading the program needs root")?;
         let mut program = Self { loaded, out: vec![0; 1 << 17] };
-        program.set(Settings { limits: Limits::default(), hash_keys: std::array::from_fn(|k| 0x5eed * (k as u64 + 1)), ..Settings::zeroed() })?;
+        program.set(Settings {
+            limits: Limits::default(),
+            hash_keys: std::array::from_fn(|k| 0x5eed * (k as u64 + 1)),
+            ..Settings::zeroed()
+        })?;
         program.guard(5060)?;
         program.guard_tls(5061)?;
-        program.expect_foreign()?;
+        program.set_foreign(true)?;
         Ok(program)
     }
 
@@ -134,10 +139,10 @@ impl Program {
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
-    /// Says that connections are not this host's own, which a test run's never are: handshakes count from now on.
-    pub fn expect_foreign(&mut self) -> Result<()> {
+    /// Says whether connections are not this host's own, which a test run's never are: only then handshakes are noted.
+    pub fn set_foreign(&mut self, foreign: bool) -> Result<()> {
         let mut map: Array<_, u32> = self.map(names::FOREIGN)?;
-        Ok(map.set(0, 1, 0)?)
+        Ok(map.set(0, u32::from(foreign), 0)?)
     }
 
     /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.

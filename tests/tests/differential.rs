@@ -154,9 +154,10 @@ impl Comparison {
         self.program.run_uncounted(frame)?;
         if self.program.count(expected)? != *count {
             let all = self.program.counters()?;
-            let counted = Reason::ALL.iter().zip(all).filter(|(reason, counter)| {
-                counter.packets > self.counts[usize::from(reason.number())]
-            });
+            let counted = Reason::ALL
+                .iter()
+                .zip(all)
+                .filter(|(reason, counter)| counter.packets > self.counts[usize::from(reason.number())]);
             let counted: Vec<_> = counted.map(|(reason, _)| reason.word()).collect();
             bail!("{} expected, {counted:?} counted: {}", expected.word(), what());
         }
@@ -191,7 +192,8 @@ fn kernel_and_userspace_agree() -> Result<()> {
         let mut peer = Peer::new("192.0.2.7:1", "198.51.100.1:5060");
         peer.remote.set_port(1024 + (number % 60_000) as u16);
         peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | number / 60_000).into());
-        comparison.run(&peer.tcp(SYN, number.wrapping_sub(1), b""), Reason::TcpControl, &|| "a SYN".to_owned())?;
+        comparison
+            .run(&peer.tcp(SYN, number.wrapping_sub(1), b""), Reason::TcpControl, &|| "a SYN".to_owned())?;
         let reasons = expected(&segments, &limits, &mut buffer);
         let mut seq = number;
         for (segment, expected) in segments.iter().zip(&reasons) {
@@ -205,7 +207,8 @@ fn kernel_and_userspace_agree() -> Result<()> {
     }
     println!("{} program runs, no disagreement", comparison.runs);
     // The cases are worth something only when they reach every reason of the framer.
-    let framer = |reason: &&Reason| reason.is_malformed() && !matches!(reason, Reason::NotTls | Reason::BadTlsRecord);
+    let framer =
+        |reason: &&Reason| reason.is_malformed() && !matches!(reason, Reason::NotTls | Reason::BadTlsRecord);
     for reason in Reason::ALL.iter().filter(framer) {
         let count = comparison.counts[usize::from(reason.number())];
         assert!(count > 10, "{count} cases of {} are too few", reason.word());

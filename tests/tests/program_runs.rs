@@ -1,8 +1,8 @@
 //! The rooms through the loaded program: verdict, counter and, for resets, the frame.
 
 use anyhow::Result;
-use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT};
 use sipguard_common::Reason;
+use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT};
 use sipguard_tests::message::OPTIONS as GOOD;
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
 use sipguard_tests::program::{Program, XDP_DROP, XDP_PASS, device, last, stream};

@@ -108,14 +108,13 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::TruncatedBody, strict.run(&peer.udp(&short))?),
         (Reason::BadStun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 9, b'a', b'b', b'c', 0]))])?),
         (Reason::NotTls, tls(&[0x80, 0x2e, 1, 3])?),
-        (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9])?),
+        (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9, 0, 1])?),
     ])
 }
 
 #[test]
 fn every_reason_has_a_way() -> Result<()> {
-    let mut seen: BTreeSet<u8> =
-        BTreeSet::from([Reason::UnknownStream.number(), Reason::OutOfStep.number()]);
+    let mut seen: BTreeSet<u8> = BTreeSet::from([Reason::UnknownStream.number(), Reason::OutOfStep.number()]);
     for (expected, run) in ways()? {
         assert_eq!(run.reason, expected, "{}", expected.word());
         // A datagram has no connection to reset.

@@ -14,7 +14,9 @@ pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
     counter_index,
 };
-pub use settings::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES, PORT_WORDS, Settings, port_bit};
+pub use settings::{
+    ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES, PORT_WORDS, Settings, port_bit,
+};
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
 pub const ABI_VERSION: u32 = 2;

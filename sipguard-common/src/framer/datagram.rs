@@ -24,7 +24,11 @@ pub fn finish(stream: &Stream, left: u32, whole: bool, limits: &Limits) -> Resul
         PHASE_IDLE => Ok(Reason::NatPing),
         PHASE_END => {
             let short = stream.content_length > left;
-            if short && whole && limits.has(checks::WHOLE_BODY) { Err(Reason::TruncatedBody) } else { Ok(Reason::Valid) }
+            if short && whole && limits.has(checks::WHOLE_BODY) {
+                Err(Reason::TruncatedBody)
+            } else {
+                Ok(Reason::Valid)
+            }
         }
         _ if !whole => Ok(Reason::Valid),
         PHASE_START => Err(Reason::BadStartLine),

@@ -1,8 +1,8 @@
 //! The framer over a slice, as userspace drives it.
 
 use super::{
-    ATTRIBUTES, CHUNK, Cursor, DATA, HashKeys, Limits, Step, Stream, Stun, WINDOW, Window, finish, harmless, is_stun,
-    prime, settle, step,
+    ATTRIBUTES, CHUNK, Cursor, DATA, HashKeys, Limits, Step, Stream, Stun, WINDOW, Window, finish, harmless,
+    is_stun, prime, settle, step,
 };
 use crate::Reason;
 
@@ -56,7 +56,12 @@ pub struct Malformed {
 ///
 /// # Errors
 /// [`Malformed`] with the reason; `stream` is then of no further use.
-pub fn feed(stream: &mut Stream, limits: &Limits, buffer: &mut Buffer, payload: &[u8]) -> Result<(), Malformed> {
+pub fn feed(
+    stream: &mut Stream,
+    limits: &Limits,
+    buffer: &mut Buffer,
+    payload: &[u8],
+) -> Result<(), Malformed> {
     walk(stream, limits, buffer, payload).map(|_| ()).map_err(|reason| Malformed { reason })
 }
 

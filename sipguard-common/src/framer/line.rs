@@ -1,6 +1,9 @@
 //! A complete line judged by its first 64 and last 8 bytes.
 
-use super::names::{self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest, identify};
+use super::names::{
+    self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest,
+    identify,
+};
 use super::step::Cursor;
 use super::value::{self, COMPLETE, HEAD, OPEN, Value};
 use super::window::Window;
@@ -8,41 +11,39 @@ use super::words::{
     eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_digits, not_token, not_visible,
 };
 use super::{
-    FLAG_DATAGRAM, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE, PHASE_START,
-    Stream, checks,
+    FLAG_DATAGRAM, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE,
+    PHASE_START, Stream, checks,
 };
 use crate::Reason;
 
 /// Spaces and tabs forgiven behind a request line.
 const TRAILING: u32 = 7;
 
-/// Judges the line that ends at `cursor.stop`, with CRLF or LF. `None` is a good one.
-///
-/// A function of its own in the kernel, where the stack is 512 bytes for all that are under way.
-#[cfg_attr(target_arch = "bpf", inline(never))]
+/// Judges the line that ends at `cursor.stop`, with CRLF or LF.
+#[inline(always)]
 pub(super) fn judge<W: Window>(
     stream: &mut Stream,
     cursor: &Cursor,
     window: &W,
     limits: &Limits,
-) -> Option<Reason> {
+) -> Result<(), Reason> {
     let head = cursor.head();
     let cr = cursor.cr != 0;
     let len = cursor.stop.wrapping_sub(cursor.line);
     if stream.phase == PHASE_START {
-        return start_line(stream, window, head, len, cursor, limits).err();
+        return start_line(stream, window, head, len, cursor, limits);
     }
     if cr == (stream.flags & FLAG_LF != 0) {
-        return Some(Reason::BareLf);
+        return Err(Reason::BareLf);
     }
     if len == 0 {
-        return section_end(stream, limits).err();
+        return section_end(stream, limits);
     }
     stream.lines += 1;
     if u32::from(stream.lines) > limits.header_lines {
-        return Some(Reason::TooManyHeaders);
+        return Err(Reason::TooManyHeaders);
     }
-    header(stream, window, head, len, limits).err()
+    header(stream, window, head, len, limits)
 }
 
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.

@@ -104,7 +104,11 @@ pub(super) fn digest<W: Window>(window: &W, at: u32, len: u32, folded: bool) -> 
         if 8 * k < len {
             let word = window.word(at + 8 * k);
             let word = first_bytes(if folded { fold(word) } else { word }, len - 8 * k);
-            mixed = if k == 0 { word } else { (mixed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27) };
+            mixed = if k == 0 {
+                word
+            } else {
+                (mixed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27)
+            };
         }
     }
     mixed
@@ -157,8 +161,23 @@ mod tests {
     #[test]
     fn ordinary_names_spread_over_the_buckets() {
         let names = [
-            "Accept", "Allow", "Supported", "User-Agent", "Subject", "Require", "Event", "Date", "Privacy", "Reason",
-            "Session-Expires", "Min-SE", "Content-Type", "Authorization", "P-Preferred-Id", "Server", "Warning",
+            "Accept",
+            "Allow",
+            "Supported",
+            "User-Agent",
+            "Subject",
+            "Require",
+            "Event",
+            "Date",
+            "Privacy",
+            "Reason",
+            "Session-Expires",
+            "Min-SE",
+            "Content-Type",
+            "Authorization",
+            "P-Preferred-Id",
+            "Server",
+            "Warning",
         ];
         let mut taken = [0; super::super::NAME_BUCKETS];
         for text in names {

@@ -92,11 +92,18 @@ pub fn step<W: Window>(
         }
         match stream.phase {
             PHASE_BODY | PHASE_CONTENT => return skip_body(stream, cursor),
-            PHASE_HELLO | PHASE_RECORD => return outcome(tls::header(stream, cursor, window).map_or(Ok(()), Err)),
+            PHASE_HELLO | PHASE_RECORD => {
+                return outcome(tls::header(stream, cursor, window).map_or(Ok(()), Err));
+            }
             PHASE_END => return Step::Done,
             _ => {}
         }
-        return next_block(stream, cursor, window, keys);
+        if !next_block(stream, cursor, window, keys) {
+            return Step::Done;
+        }
+        if cursor.marks == 0 {
+            return Step::More;
+        }
     }
     let at = cursor.base + first_bit(cursor.marks);
     outcome(control(stream, cursor, window, limits, at))
@@ -123,24 +130,16 @@ fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> Step {
     Step::More
 }
 
-/// Marks the next block. What is left of the one before it is text.
+/// Marks the next block, if there is one. What is left of the one before it is text.
 #[inline(always)]
-fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, keys: &HashKeys) -> Step {
+fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, keys: &HashKeys) -> bool {
     let base = cursor.next;
     if stream.phase == PHASE_IDLE && cursor.pos < base {
         begin(stream, cursor);
     }
     if base >= cursor.end {
-        return Step::Done;
+        return false;
     }
-    scan(cursor, window, keys);
-    Step::More
-}
-
-/// Marks the block at `cursor.next`. A function of its own in the kernel, for the stack's sake.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn scan<W: Window>(cursor: &mut Cursor, window: &W, keys: &HashKeys) {
-    let base = cursor.next;
     let found = mark(window.block(base / BLOCK), keys);
     cursor.base = base;
     cursor.next = base + BLOCK;
@@ -153,6 +152,7 @@ fn scan<W: Window>(cursor: &mut Cursor, window: &W, keys: &HashKeys) {
     } else if base >= DATA && (base > cursor.hash_next || cursor.hash_next == CLOSED) {
         cursor.gap = 1;
     }
+    true
 }
 
 /// A message begins where the cursor stands.
@@ -188,44 +188,29 @@ fn control<W: Window>(
         }
         begin(stream, cursor);
     }
-    if byte == b'\n' {
-        within(stream, cursor, window, limits, at)?;
-        return line_end(stream, cursor, window, limits, at, 0);
-    }
-    within(stream, cursor, window, limits, at + 1)?;
+    // What of the line end, or of a byte that must not be there, counts for the limits: all but a LF.
+    let lf = byte == b'\n';
+    within(stream, cursor, window, limits, if lf { at } else { at + 1 })?;
     if byte == b'\t' {
         return Ok(());
     }
-    if byte != b'\r' {
-        return Err(odd_byte(stream, Reason::ControlByte));
+    if !lf {
+        if byte != b'\r' {
+            return Err(odd_byte(stream, Reason::ControlByte));
+        }
+        if at + 1 == cursor.end {
+            // The next byte decides.
+            return Ok(());
+        }
+        if window.byte(at + 1) != b'\n' {
+            within(stream, cursor, window, limits, at + 2)?;
+            return Err(odd_byte(stream, Reason::BareCr));
+        }
     }
-    if at + 1 == cursor.end {
-        // The next byte decides.
-        return Ok(());
-    }
-    if window.byte(at + 1) != b'\n' {
-        within(stream, cursor, window, limits, at + 2)?;
-        return Err(odd_byte(stream, Reason::BareCr));
-    }
-    line_end(stream, cursor, window, limits, at, 1)
-}
-
-/// The line ends before `end`, where its CRLF or LF stands.
-#[inline(always)]
-fn line_end<W: Window>(
-    stream: &mut Stream,
-    cursor: &mut Cursor,
-    window: &W,
-    limits: &Limits,
-    end: u32,
-    cr: u32,
-) -> Result<(), Reason> {
-    cursor.stop = end;
-    cursor.cr = cr;
-    if let Some(reason) = line::judge(stream, cursor, window, limits) {
-        return Err(reason);
-    }
-    let behind = end + 1 + cr;
+    cursor.stop = at;
+    cursor.cr = u32::from(!lf);
+    line::judge(stream, cursor, window, limits)?;
+    let behind = at + 1 + cursor.cr;
     cursor.pos = behind;
     cursor.line = behind;
     if matches!(stream.phase, PHASE_BODY | PHASE_END) {

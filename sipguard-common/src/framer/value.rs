@@ -35,7 +35,12 @@ pub(super) struct Value {
 
 /// Judges the value of a known header, or what a continuation line adds to it. `stream.last` is its name.
 #[inline(always)]
-pub(super) fn judge<W: Window>(stream: &mut Stream, window: &W, value: Value, limits: &Limits) -> Result<(), Reason> {
+pub(super) fn judge<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    value: Value,
+    limits: &Limits,
+) -> Result<(), Reason> {
     match stream.last {
         CONTENT_LENGTH => content_length(stream, window, value, limits),
         CSEQ => cseq(stream, window, value, limits),
@@ -171,12 +176,7 @@ fn judges_method(stream: &Stream, limits: &Limits) -> bool {
 
 /// Any other CSeq. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn cseq_padded<W: Window>(
-    stream: &mut Stream,
-    window: &W,
-    value: &Value,
-    limits: &Limits,
-) -> Option<Reason> {
+fn cseq_padded<W: Window>(stream: &mut Stream, window: &W, value: &Value, limits: &Limits) -> Option<Reason> {
     let Value { head, from, len } = *value;
     let mut solid = low_bits(len) & !low_bits(from) & !blanks(window, head);
     if stream.open == OPEN {
@@ -257,7 +257,11 @@ fn via<W: Window>(window: &W, value: Value) -> Result<(), Reason> {
     let digits = digits_of(window, value.head) & low_bits(value.len);
     // Where five digits or more begin.
     let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
-    if long == 0 || !via_overflows(window, value.head, long, digits) { Ok(()) } else { Err(Reason::BadNumber) }
+    if long == 0 || !via_overflows(window, value.head, long, digits) {
+        Ok(())
+    } else {
+        Err(Reason::BadNumber)
+    }
 }
 
 /// Looks closer at a Via with long runs of digits. A function of its own in the kernel, for the stack's sake.

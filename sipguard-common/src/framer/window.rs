@@ -65,7 +65,12 @@ pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, le
 /// Saves the unfinished line at the window's end. `Some` is the reason why an unfinished line can't become a good one any more.
 #[must_use]
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn settle<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor, limits: &Limits) -> Option<Reason> {
+pub fn settle<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    cursor: &Cursor,
+    limits: &Limits,
+) -> Option<Reason> {
     if stream.phase != PHASE_START && stream.phase != PHASE_HEADERS {
         stream.line_bytes = 0;
         stream.section_bytes = 0;

@@ -37,6 +37,8 @@ pub struct Case {
     pub reason: Option<Reason>,
     /// How many times xdp-filter's time it may take; `None`: no target.
     pub target: Option<f64>,
+    /// Whether the guard has met connections that are not this host's own, so that it notes handshakes.
+    foreign: bool,
     connection: Option<Connection>,
 }
 
@@ -53,7 +55,10 @@ impl Case {
         let phone = Peer::new("10.0.0.2:40000", PBX);
         let blocked = Peer::new(&format!("{BLOCKED}:40000"), PBX);
         let (register, invite) = (register("TCP", 552 - TCP_HEADERS), invite("TCP", 1071 - TCP_HEADERS));
-        let syn = phone.tcp(SYN, FIRST, b"");
+        let mut caller = phone.clone();
+        // Options of a Linux SYN: segment size, SACK, timestamp, window scale.
+        caller.options = vec![2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+        let syn = caller.tcp(SYN, FIRST, b"");
         let next_port = Step { word_at: TCP4 as i16, check_at: TCP4 as i16 + 16, by: 1 << 16 };
         vec![
             Case::segment("REGISTER, TCP", b"", &register, 8.0),
@@ -68,14 +73,15 @@ impl Case {
             },
             Case {
                 reason: Some(Reason::TcpControl),
+                step: Some(next_port),
                 target: Some(1.0),
-                ..Case::still("SYN, one peer", syn.clone(), 0)
+                ..Case::still("SYN, a new port each", syn.clone(), 0)
             },
             Case {
                 reason: Some(Reason::TcpControl),
                 step: Some(next_port),
-                target: Some(1.0),
-                ..Case::still("SYN, a new port each", syn, 0)
+                foreign: true,
+                ..Case::still("SYN, PBX behind a bridge", syn, 0)
             },
             Case {
                 reason: Some(Reason::BlockedHost),
@@ -98,6 +104,7 @@ impl Case {
             reason: Some(Reason::Valid),
             step: Some(Step { word_at: TCP4 as i16 + 4, check_at: TCP4 as i16 + 16, by: by.cast_signed() }),
             target: Some(target),
+            foreign: true,
             connection: Some(Connection { peer, head: head.to_vec() }),
             ..Case::still(name, frame, payload.len())
         }
@@ -109,7 +116,16 @@ impl Case {
     }
 
     fn still(name: &'static str, frame: Vec<u8>, payload: usize) -> Case {
-        Case { name, frame, payload, step: None, reason: None, target: None, connection: None }
+        Case {
+            name,
+            frame,
+            payload,
+            step: None,
+            reason: None,
+            target: None,
+            foreign: false,
+            connection: None,
+        }
     }
 
     /// Whether the frame is a segment of a connection that [`Case::open`] begins.
@@ -119,6 +135,7 @@ impl Case {
 
     /// Brings sipguard to where the first run finds it; before every round, because a round begins the connection anew.
     pub fn open(&self, program: &mut Program) -> Result<()> {
+        program.set_foreign(self.foreign)?;
         let Some(Connection { peer, head }) = &self.connection else { return Ok(()) };
         program.connect(peer, FIRST)?;
         if !head.is_empty() {
@@ -208,7 +225,11 @@ fn filled(bytes: usize, message: impl Fn(&str) -> String) -> Vec<u8> {
 }
 
 fn large_head() -> Vec<u8> {
-    format!("MESSAGE sip:4711@pbx.example.com SIP/2.0\r\nContent-Length: {BODY_BYTES}\r\n\r\n").into_bytes()
+    format!(
+        "MESSAGE sip:4711@pbx.example.com SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.2\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\n\
+         Call-ID: 1\r\nCSeq: 1 MESSAGE\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// 20 ms of G.711.
