@@ -250,6 +250,12 @@ impl Reason {
         matches!(self.class(), Class::Malformed)
     }
 
+    /// Whether only datagrams are refused for it, which have no connection to reset.
+    #[must_use]
+    pub const fn is_of_datagrams(self) -> bool {
+        matches!(self, Reason::NoEndOfHeaders | Reason::TruncatedBody | Reason::BadStun)
+    }
+
     /// The counter's index and the number in events.
     #[must_use]
     #[inline(always)]

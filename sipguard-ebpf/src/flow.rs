@@ -172,14 +172,14 @@ fn open_at(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
     }
     packet.new_at = packet.data_at + old;
     packet.new_len = packet.data_len - old;
-    let refused = !place.fresh && !is_excused(ctx, packet)?;
     let settings = settings::get()?;
+    let refused = !place.fresh && !is_excused(ctx, packet, settings);
     if refused && settings.mode != MODE_MONITOR {
         return Err(Reason::UnknownStream);
     }
     // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
     unsafe { FLOWS.insert(&packet.key, &(*scratch::get()?).new_flow, 0) }.map_err(|_| Reason::Internal)?;
-    place.taken(&packet.key);
+    handshake::forget(&packet.key);
     let flow = lookup(&packet.key).ok_or(Reason::Internal)?;
     // SAFETY: a live map value.
     unsafe {
@@ -196,16 +196,13 @@ fn open_at(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Whether a stream whose place is not known may be followed: it begins a message here, or there is grace.
+/// Whether a stream whose place is not known may go on: it begins a message here, or there is grace. A TLS port has nothing to
+/// hide in the middle of a record.
 #[inline(always)]
-fn is_excused(ctx: &XdpContext, packet: &Packet) -> Result<bool, Reason> {
-    let beginning = adopt::beginning_of(ctx, packet);
-    Ok(beginning != Beginning::Other || is_grace(settings::get()?) || packet.transport == scratch::TLS)
-}
-
-#[inline(always)]
-fn is_grace(settings: &Settings) -> bool {
-    settings.mode == MODE_MONITOR || settings::now_ns() < settings.grace_until_ns
+fn is_excused(ctx: &XdpContext, packet: &Packet, settings: &Settings) -> bool {
+    packet.transport == scratch::TLS
+        || adopt::beginning_of(ctx, packet) != Beginning::Other
+        || settings::now_ns() < settings.grace_until_ns
 }
 
 /// Looks for the place in the stream of a flow that lost it. `Some` is the reason when it is not here.
@@ -216,13 +213,15 @@ fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Option<Reas
     if beginning == Beginning::Message {
         flow.flags &= !flow_flags::LOST;
         start(flow, flow.next, false);
-        if tls {
-            flow.flags |= flow_flags::GUESSED;
-        }
+        flow.flags |= flow_flags::GUESSED;
         return None;
     }
     let Ok(settings) = settings::get() else { return Some(Reason::Internal) };
-    if beginning == Beginning::Other && !tls && !is_grace(settings) {
+    let excused = tls
+        || beginning != Beginning::Other
+        || settings.mode == MODE_MONITOR
+        || settings::now_ns() < settings.grace_until_ns;
+    if !excused {
         return Some(Reason::UnknownStream);
     }
     flow.next = flow.next.wrapping_add(packet.new_len);
@@ -248,6 +247,9 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
         return Err(reason);
     }
     let messages = flow.stream.messages;
+    if scratch.stream.messages != messages {
+        flow.flags &= !flow_flags::GUESSED;
+    }
     copy(&scratch.stream, &mut flow.stream);
     note_pace(flow, messages);
     let cursor = &mut scratch.walk.cursor;
@@ -330,14 +332,14 @@ fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
         // The guard failed, not the stream: what follows passes, counted for the same reason.
         flow.flags |= flow_flags::CUT;
         flow.reason = reason.number();
-    } else if settings.mode == MODE_MONITOR || flow.flags & flow_flags::GUESSED != 0 {
+    } else if is_wrong_guess(flow, settings) {
+        flow.flags = flow.flags & !flow_flags::GUESSED | flow_flags::LOST;
+        flow.next = packet.seq.wrapping_add(packet.data_len);
+        return Reason::MidStream;
+    } else if settings.mode == MODE_MONITOR {
         // The framer finds its way back at the next beginning.
         flow.flags |= flow_flags::LOST;
         flow.next = packet.seq.wrapping_add(packet.data_len);
-        if flow.flags & flow_flags::GUESSED != 0 {
-            flow.flags &= !flow_flags::GUESSED;
-            return Reason::MidStream;
-        }
     } else if settings.action == ACTION_DROP {
         flow.flags |= flow_flags::CUT;
         flow.reason = reason.number();
@@ -345,4 +347,12 @@ fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
         forget(&packet.key);
     }
     reason
+}
+
+/// Whether what looked like a beginning was none: `ISTER sip:` is the rest of a REGISTER. What could pass anyway, as the middle
+/// of a stream, then does.
+#[inline(always)]
+fn is_wrong_guess(flow: &Flow, settings: &Settings) -> bool {
+    flow.flags & flow_flags::GUESSED != 0
+        && (flow.flags & flow_flags::TLS != 0 || settings::now_ns() < settings.grace_until_ns)
 }

@@ -27,18 +27,20 @@ pub struct Place {
     pub next: u32,
     /// Whether it is the stream's first.
     pub fresh: bool,
-    /// Whether a noted handshake said so.
-    noted: bool,
 }
 
-impl Place {
-    /// A flow was opened there.
-    #[inline(always)]
-    pub fn taken(&self, key: &Key) {
-        if self.noted {
-            let _ = HANDSHAKES.remove(key);
-        }
+/// A flow was opened: what was noted of its handshake is not needed any more, and must not speak for it once it is forgotten.
+#[inline(always)]
+pub fn forget(key: &Key) {
+    if are_noted() {
+        let _ = HANDSHAKES.remove(key);
     }
+}
+
+/// Whether handshakes are noted.
+#[inline(always)]
+fn are_noted() -> bool {
+    FOREIGN.get(0).is_some_and(|foreign| *foreign != 0)
 }
 
 /// The place of a connection that is not followed yet.
@@ -49,7 +51,7 @@ impl Place {
 pub fn place(ctx: &XdpContext, packet: &Packet) -> Result<Place, Reason> {
     let socket = socket::ask(ctx, packet);
     if socket.known {
-        return Ok(Place { next: socket.rcv_nxt, fresh: socket.fresh, noted: false });
+        return Ok(Place { next: socket.rcv_nxt, fresh: socket.fresh });
     }
     if let Some(foreign) = FOREIGN.get_ptr_mut(0) {
         // SAFETY: a live map value; every CPU writes the same.
@@ -57,20 +59,16 @@ pub fn place(ctx: &XdpContext, packet: &Packet) -> Result<Place, Reason> {
     }
     if let Some(first) = HANDSHAKES.get_ptr(&packet.key) {
         // SAFETY: a live map value.
-        return Ok(Place { next: unsafe { *first }, fresh: true, noted: true });
+        return Ok(Place { next: unsafe { *first }, fresh: true });
     }
-    if socket.connected {
-        Ok(Place { next: packet.seq, fresh: false, noted: false })
-    } else {
-        Err(Reason::NoConnection)
-    }
+    if socket.connected { Ok(Place { next: packet.seq, fresh: false }) } else { Err(Reason::NoConnection) }
 }
 
 /// Takes note of a handshake or an end. They change state only where the endpoint would act on them, or else anyone who knows the
 /// 4-tuple could make the guard forget a connection.
 #[inline(always)]
 pub fn note(ctx: &XdpContext, packet: &Packet) {
-    if FOREIGN.get(0).is_none_or(|foreign| *foreign == 0) {
+    if !are_noted() {
         return;
     }
     let key = &packet.key;

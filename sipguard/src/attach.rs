@@ -1,22 +1,21 @@
 //! `attach` and `detach`: nothing half done, and never another program's place taken.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use aya::maps::Array;
+use aya::maps::{Array, MapInfo};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
-use sipguard_common::framer::{HashKeys, Limits};
+use sipguard_common::framer::{HashKeys, LIMITS, Limits, checks};
 
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
 use crate::load::Loaded;
-use crate::maps::{self, Ifaces, Plain};
+use crate::maps::{self, Ifaces, Plain, Ports};
 use crate::pins::Pins;
 
 /// What an operator wants of `attach`.
@@ -28,14 +27,47 @@ pub struct Wish {
     pub mode: Option<u32>,
     /// [`sipguard_common::abi::ACTION_RESET`] or `ACTION_DROP`; `None` leaves what is in force.
     pub action: Option<u32>,
-    /// Guarded ports; `None` leaves what is in force, 5060 at first.
+    /// Guarded SIP ports; `None` leaves what is in force, 5060 at first.
     pub ports: Option<Vec<u16>>,
+    /// Guarded TLS ports; `None` leaves what is in force, 5061 at first.
+    pub tls_ports: Option<Vec<u16>>,
+    /// Limits and checks, made of those in force.
+    pub limits: LimitsWish,
+    /// Most connections that are followed; `None` leaves what is in force, [`DEFAULT_FLOWS`] at first.
+    pub flows: Option<u32>,
     /// How long the middle of a message on a connection older than the guard passes.
     pub grace: Duration,
 }
 
-/// Port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
+/// What an operator wants of limits and checks. What is not wanted stays.
+#[derive(Clone, Debug, Default)]
+pub struct LimitsWish {
+    /// All limits and checks of a profile.
+    pub profile: Option<Limits>,
+    /// Whether lines that end with LF alone are refused.
+    pub refuse_lf: Option<bool>,
+    /// Single limits: position in [`LIMITS`] and value.
+    pub single: Vec<(usize, u32)>,
+}
+
+impl LimitsWish {
+    fn of(&self, in_force: Limits) -> Limits {
+        let mut limits = self.profile.unwrap_or(in_force);
+        let refuse_lf = self.refuse_lf.unwrap_or(in_force.has(checks::REFUSE_LF));
+        limits.checks = limits.checks & !checks::REFUSE_LF | if refuse_lf { checks::REFUSE_LF } else { 0 };
+        for (index, value) in &self.single {
+            LIMITS[*index].set(&mut limits, *value);
+        }
+        limits
+    }
+}
+
+/// SIP port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
+/// TLS port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
+pub const DEFAULT_TLS_PORT: u16 = 5061;
+/// Connections that are followed when nothing else is said.
+pub const DEFAULT_FLOWS: u32 = 1 << 16;
 
 /// What became of one interface.
 #[derive(Clone, Debug)]
@@ -55,7 +87,7 @@ pub struct Attached {
 pub struct Outcome {
     /// Each interface once, in the order in which they were named.
     pub interfaces: Vec<Attached>,
-    /// Whether mode, action or ports are others than before. They are the same for all interfaces.
+    /// Whether mode, action, ports or limits are others than before. They are the same for all interfaces.
     pub settings_changed: bool,
 }
 
@@ -117,6 +149,7 @@ fn attach_all(
     done: &mut Vec<(u32, Attached)>,
 ) -> Result<bool> {
     pins.create()?;
+    let flows = flows(pins, wish, first)?;
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
     let mut changed = None;
     for interface in interfaces {
@@ -129,7 +162,7 @@ fn attach_all(
         let slot = (0..IFACE_SLOTS).find(|slot| !taken.contains(slot));
         let Some(slot) = slot else { bail!("all {IFACE_SLOTS} slots are taken: detach an interface first") };
         taken.push(slot);
-        let mut loaded = Loaded::new(Some(pins), slot)?;
+        let mut loaded = Loaded::new(Some(pins), slot, flows)?;
         if changed.is_none() {
             changed = Some(prepare(pins, wish, first, true)?);
         }
@@ -142,7 +175,22 @@ fn attach_all(
     }
 }
 
-/// Fills the maps that all interfaces share, before the first packet is judged by them. Says whether mode, action or ports changed.
+/// How many connections are followed. Their map can't change while it is in use.
+fn flows(pins: &Pins, wish: &Wish, first: bool) -> Result<u32> {
+    if first {
+        return Ok(wish.flows.unwrap_or(DEFAULT_FLOWS));
+    }
+    let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
+    let in_force = map.max_entries();
+    match wish.flows {
+        Some(wanted) if wanted != in_force => bail!(
+            "the flow table has room for {in_force} connections; to change that: `sipguard detach --all`, then attach again"
+        ),
+        _ => Ok(in_force),
+    }
+}
+
+/// Fills the maps that all interfaces share, before the first packet is judged by them. Says whether mode, action, ports or limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
 fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     let mut settings = if first {
@@ -151,13 +199,24 @@ fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
         maps::settings(pins)?
     };
     let old_ports = maps::ports(pins)?;
-    let ports = wish.ports.clone().unwrap_or(if first { vec![DEFAULT_PORT] } else { old_ports.clone() });
-    let mode = wish.mode.unwrap_or(settings.mode);
-    let action = wish.action.unwrap_or(settings.action);
-    let ports: BTreeSet<u16> = ports.into_iter().collect();
-    let changed = (mode, action) != (settings.mode, settings.action) || !ports.iter().eq(&old_ports);
-    settings.mode = mode;
-    settings.action = action;
+    let mut ports = if first {
+        Ports { sip: [DEFAULT_PORT].into(), tls: [DEFAULT_TLS_PORT].into() }
+    } else {
+        old_ports.clone()
+    };
+    if let Some(sip) = &wish.ports {
+        ports.sip = sip.iter().copied().collect();
+    }
+    if let Some(tls) = &wish.tls_ports {
+        ports.tls = tls.iter().copied().collect();
+    }
+    // A port that the operator calls SIP is no TLS port by default.
+    ports.tls.retain(|port| !ports.sip.contains(port));
+    let before = settings;
+    settings.mode = wish.mode.unwrap_or(settings.mode);
+    settings.action = wish.action.unwrap_or(settings.action);
+    settings.limits = wish.limits.of(settings.limits);
+    let changed = settings != before || ports != old_ports;
     if new {
         settings.grace_until_ns = Clock::now()?.after(Some(wish.grace));
     }

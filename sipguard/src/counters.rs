@@ -17,7 +17,7 @@ pub enum Action {
     Pass,
     /// Dropped.
     Drop,
-    /// The connection was reset.
+    /// The connection was reset; a malformed datagram, which has none, was dropped.
     Reset,
     /// `monitor` mode let pass what would have been dropped.
     WouldDrop,
@@ -39,10 +39,12 @@ impl Action {
     }
 
     fn of(reason: Reason, let_pass: bool, drops_malformed: bool) -> Action {
+        let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
+        let resets = ends && !reason.is_of_datagrams() && !drops_malformed;
         match (reason.class(), let_pass) {
             (Class::Pass, _) => Action::Pass,
-            (Class::Malformed, false) if !drops_malformed => Action::Reset,
-            (Class::Malformed, true) if !drops_malformed => Action::WouldReset,
+            (_, false) if resets => Action::Reset,
+            (_, true) if resets => Action::WouldReset,
             (_, false) => Action::Drop,
             (_, true) => Action::WouldDrop,
         }

@@ -19,14 +19,15 @@ pub struct Loaded {
 
 impl Loaded {
     /// Loads the program for a slot. With `pins` its maps are those pinned there, made and pinned where they are missing;
-    /// without, it has maps of its own, which end with it.
+    /// without, it has maps of its own, which end with it. `flows` is how many connections can be followed.
     ///
     /// # Errors
     /// [`Status::Kernel`] when the kernel refuses a map or the program.
-    pub fn new(pins: Option<&Pins>, slot: u32) -> Result<Loaded> {
+    pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
         let offsets = Offsets::of_running_kernel();
         let mut loader = EbpfLoader::new();
         loader
+            .map_max_entries(names::FLOWS, flows)
             .override_global("SLOT", &slot, true)
             .override_global("TCP_RCV_NXT", &offsets.tcp_rcv_nxt, true)
             .override_global("TCP_RECEIVED", &offsets.tcp_received, true)

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
-    Block, Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_WORDS, Settings, names, port_bit,
+    Block, Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Settings, names,
+    port_bit,
 };
 
 use crate::address::Mapped;
@@ -61,29 +62,43 @@ pub fn set_settings(pins: &Pins, settings: Settings) -> Result<()> {
     map.set(0, Plain(settings), 0).context("writing the settings")
 }
 
-/// The guarded ports, ascending.
+/// Ports that are guarded on either side of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// SIP over TCP and UDP.
+    pub sip: BTreeSet<u16>,
+    /// SIP over TLS.
+    pub tls: BTreeSet<u16>,
+}
+
+/// The guarded ports.
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn ports(pins: &Pins) -> Result<Vec<u16>> {
+pub fn ports(pins: &Pins) -> Result<Ports> {
     let map: Array<_, u64> = open(pins, names::PORTS)?;
-    let mut ports = Vec::new();
-    for word in 0..PORT_WORDS {
-        let bits = map.get(&word, 0).context("reading the guarded ports")?;
-        ports.extend((0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| (word * 64 + bit) as u16));
-    }
-    Ok(ports)
+    let bitmap = |first: u32| {
+        let mut ports = BTreeSet::new();
+        for word in 0..PORT_WORDS {
+            let bits = map.get(&(first + word), 0).context("reading the guarded ports")?;
+            ports.extend((0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| (word * 64 + bit) as u16));
+        }
+        anyhow::Ok(ports)
+    };
+    Ok(Ports { sip: bitmap(0)?, tls: bitmap(PORT_WORDS)? })
 }
 
 /// Sets the guarded ports.
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(pins: &Pins, ports: &BTreeSet<u16>) -> Result<()> {
-    let mut words = vec![0u64; PORT_WORDS as usize];
-    for port in ports {
-        let (word, bit) = port_bit(*port);
-        words[word as usize] |= bit;
+pub fn set_ports(pins: &Pins, ports: &Ports) -> Result<()> {
+    let mut words = vec![0u64; PORT_ENTRIES as usize];
+    for (first, ports) in [(0, &ports.sip), (PORT_WORDS, &ports.tls)] {
+        for port in ports {
+            let (word, bit) = port_bit(*port);
+            words[(first + word) as usize] |= bit;
+        }
     }
     let mut map: Array<_, u64> = open(pins, names::PORTS)?;
     for (index, word) in words.into_iter().enumerate() {

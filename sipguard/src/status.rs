@@ -4,12 +4,13 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use sipguard_common::abi::{ACTION_DROP, Flow, FlowKey, Iface, MODE_MONITOR, Settings, names};
+use sipguard_common::framer::{Limits, checks};
 
 use crate::attach::{iface_name, own_slots};
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::link;
-use crate::maps::{self, Flows, Plain};
+use crate::maps::{self, Flows, Plain, Ports};
 use crate::pins::Pins;
 
 /// One attached interface.
@@ -39,7 +40,9 @@ pub struct Report {
     /// What happens to a malformed stream: `reset` or `drop`.
     pub action: &'static str,
     /// Guarded ports.
-    pub ports: Vec<u16>,
+    pub ports: Ports,
+    /// Limits and checks.
+    pub limits: Limits,
     /// Blocks that hold.
     pub blocks: usize,
     /// Connections that are followed.
@@ -61,9 +64,20 @@ pub fn read(pins: &Pins) -> Result<Report> {
         mode: mode(&settings),
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
+        limits: settings.limits,
         blocks: Blocks::open(pins)?.list(&clock)?.len(),
         connections: count(&flows)?,
     })
+}
+
+/// Word of the checks: `default` or `strict` when they are those of a profile, else `own`.
+#[must_use]
+pub fn profile(limits: &Limits) -> &'static str {
+    match limits.checks & !checks::REFUSE_LF {
+        checks::DEFAULT => "default",
+        checks::STRICT => "strict",
+        _ => "own",
+    }
 }
 
 /// Word of the mode.

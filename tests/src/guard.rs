@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use sipguard_common::Reason;
+use sipguard_common::{Class, Reason};
 
 use crate::netns::{Netns, veth};
 
@@ -159,9 +159,9 @@ impl Guard {
 
     /// Packets by reason and action that were judged malformed; empty when there were none.
     pub fn malformed(&self) -> Result<BTreeMap<(String, String), u64>> {
-        let malformed =
-            |word: &str| Reason::ALL.iter().any(|reason| reason.word() == word && reason.is_malformed());
-        let rows = self.counter_rows()?.into_iter().filter(|row| malformed(&row.reason));
+        let ends = |reason: &Reason| matches!(reason.class(), Class::Malformed | Class::Reset);
+        let ends = |word: &str| Reason::ALL.iter().any(|reason| reason.word() == word && ends(reason));
+        let rows = self.counter_rows()?.into_iter().filter(|row| ends(&row.reason));
         Ok(rows.map(|row| ((row.reason, row.action), row.packets)).collect())
     }
 

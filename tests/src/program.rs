@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use sipguard::address::{Source, mapped};
+use sipguard::attach::DEFAULT_FLOWS;
 use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
@@ -45,7 +46,12 @@ pub struct Run {
 impl Program {
     /// Loads the program: `enforce`, `reset`, ports 5060 and 5061 (TLS), default limits, no grace.
     pub fn new() -> Result<Self> {
-        let loaded = Loaded::new(None, 0).context("loading the program needs root")?;
+        Self::with_flows(DEFAULT_FLOWS)
+    }
+
+    /// The same with room for that many connections.
+    pub fn with_flows(flows: u32) -> Result<Self> {
+        let loaded = Loaded::new(None, 0, flows).context("loading the program needs root")?;
         let mut program = Self { loaded, out: vec![0; 1 << 17] };
         program.set(Settings {
             limits: Limits::default(),

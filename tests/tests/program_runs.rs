@@ -305,3 +305,25 @@ fn the_offender_is_named_with_its_first_bytes() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_right_checksum_is_told_from_a_wrong_one_at_any_length() -> Result<()> {
+    for (remote, local) in
+        [("192.0.2.7:40000", "198.51.100.1:5060"), ("[2001:db8::7]:40000", "[2001:db8::1]:5060")]
+    {
+        let mut peer = Peer::new(remote, local);
+        let mut program = Program::new()?;
+        for length in (1..300).chain([511, 512, 513, 1023, 1024, 1025, 1448, 9001, 60_001]) {
+            peer.remote.set_port(1000 + length as u16);
+            let text: Vec<u8> = (0..length).map(|k| if k == 0 { 1 } else { (k * 7 % 251) as u8 }).collect();
+            program.connect(&peer, 1000)?;
+            let mut damaged = peer.tcp(ACK, 1000, &text);
+            let last = damaged.len() - 1;
+            damaged[last] ^= 0x10;
+            assert_eq!(program.run(&damaged)?.reason, Reason::BadChecksum, "{length} bytes damaged");
+            let run = program.run(&peer.tcp(ACK, 1000, &text))?;
+            assert_eq!(run.reason, Reason::BadStartLine, "{length} bytes");
+        }
+    }
+    Ok(())
+}

@@ -13,7 +13,7 @@ use sipguard_tests::netns::Netns;
 use sipguard_tests::packet::{ACK, Peer};
 use sipguard_tests::program::{Program, XDP_PASS};
 
-const GOOD: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nContent-Length: 0\r\n\r\n";
+use sipguard_tests::message::OPTIONS as GOOD;
 
 /// A connection over loopback to port 5060, and the program beside it, which sees only the frames that the test makes.
 struct Line {

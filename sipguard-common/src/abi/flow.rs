@@ -32,7 +32,7 @@ pub mod flow_flags {
     pub const LOST: u32 = 4;
     /// A connection to a TLS port.
     pub const TLS: u32 = 8;
-    /// A TLS connection whose place in the stream was guessed: when its framing fails, the guess was wrong.
+    /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
     pub const GUESSED: u32 = 16;
 }
 

@@ -80,3 +80,51 @@ impl Limits {
         self.checks & check != 0
     }
 }
+
+/// A limit by name, as the command line and the documentation have it.
+pub struct Named {
+    /// Its name, such as `line-bytes`.
+    pub name: &'static str,
+    /// Its lowest and highest value.
+    pub range: (u32, u32),
+    /// What it limits.
+    pub text: &'static str,
+    get: fn(&Limits) -> u32,
+    set: fn(&mut Limits, u32),
+}
+
+macro_rules! named {
+    ($($field:ident, $name:literal, $low:literal..=$high:literal, $text:literal;)*) => {
+        /// Every limit.
+        pub const LIMITS: &[Named] = &[$(Named {
+            name: $name,
+            range: ($low, $high),
+            text: $text,
+            get: |limits| limits.$field,
+            set: |limits, value| limits.$field = value,
+        },)*];
+    };
+}
+
+named! {
+    line_bytes, "line-bytes", 64..=65_535, "bytes of one line";
+    section_bytes, "section-bytes", 64..=1_000_000, "bytes of start line and header section together";
+    header_lines, "header-lines", 1..=65_535, "header lines of one message, continuation lines counted";
+    same_name, "same-name", 1..=255, "header lines of one name (255: no limit)";
+    body_bytes, "body-bytes", 0..=999_999_999, "bytes of a body";
+    message_ms, "message-ms", 0..=3_600_000, "milliseconds from a message's first segment to its last (0: no limit)";
+    message_segments, "message-segments", 0..=1_000_000, "TCP segments that one message comes in (0: no limit)";
+}
+
+impl Named {
+    /// The limit's value.
+    #[must_use]
+    pub fn get(&self, limits: &Limits) -> u32 {
+        (self.get)(limits)
+    }
+
+    /// Sets the limit's value, which must lie within its range.
+    pub fn set(&self, limits: &mut Limits, value: u32) {
+        (self.set)(limits, value);
+    }
+}

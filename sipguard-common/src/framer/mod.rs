@@ -23,7 +23,7 @@ pub mod words;
 
 pub use datagram::{finish, harmless};
 pub use feed::{Buffer, Malformed, feed, judge_datagram};
-pub use limits::{Limits, checks};
+pub use limits::{LIMITS, Limits, Named, checks};
 pub use names::name_bucket;
 pub use start::{leading_line_ends, plausible_record, plausible_start};
 pub use step::{Cursor, Step, step};

@@ -11,9 +11,10 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use serde_json::json;
 use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR};
+use sipguard_common::framer::{LIMITS, Limits};
 
 use super::{Span, parse_duration};
-use crate::attach::{self, Attached, Wish};
+use crate::attach::{self, Attached, LimitsWish, Wish};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
@@ -39,6 +40,42 @@ enum Malformed {
     Drop,
 }
 
+/// Set of limits and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// Framing, sizes, characters, counts and numbers
+    Default,
+    /// Grammar as well, and less patience; a sloppy device may be refused
+    Strict,
+}
+
+/// A port, or `none`.
+#[derive(Clone, Copy, Debug)]
+struct TlsPort(Option<u16>);
+
+fn parse_tls_port(text: &str) -> Result<TlsPort, String> {
+    if text == "none" {
+        return Ok(TlsPort(None));
+    }
+    match text.parse() {
+        Ok(port) if port != 0 => Ok(TlsPort(Some(port))),
+        _ => Err("a port is 1 to 65535, or `none`".to_owned()),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<(usize, u32), String> {
+    let names = || LIMITS.iter().map(|limit| limit.name).collect::<Vec<_>>().join(", ");
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("NAME=VALUE is missing; names are {}", names()))?;
+    let index = LIMITS.iter().position(|limit| limit.name == name);
+    let index = index.ok_or_else(|| format!("no limit `{name}`; there are {}", names()))?;
+    let (low, high) = LIMITS[index].range;
+    match value.parse() {
+        Ok(number) if (low..=high).contains(&number) => Ok((index, number)),
+        _ => Err(format!("{name} is a number from {low} to {high}")),
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Interfaces
@@ -53,10 +90,30 @@ pub struct Args {
     #[arg(long)]
     monitor: bool,
 
-    /// Guarded ports, TCP and UDP, on either side of the connection; plain SIP only, since TLS, WebSocket or HTTP on a guarded TCP
-    /// port would be reset [default: 5060, or those in force]
+    /// Guarded ports, TCP and UDP, on either side of the connection; plain SIP only, since TLS, WebSocket or HTTP there would be
+    /// reset [default: 5060, or those in force]
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
+
+    /// Ports of SIP over TLS, whose records are checked and not decrypted; `none` for none [default: 5061, or those in force]
+    #[arg(long = "tls-port", value_name = "PORT", value_delimiter = ',', value_parser = parse_tls_port)]
+    tls_ports: Vec<TlsPort>,
+
+    /// Which checks are made and how large the limits are; docs/checks.md lists them [default: default, or what is in force]
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+
+    /// Refuse messages whose lines end with LF alone [default: no, or what is in force]
+    #[arg(long, value_name = "YES|NO", num_args = 0..=1, require_equals = true, default_missing_value = "yes", value_parser = clap::builder::BoolishValueParser::new())]
+    refuse_lf: Option<bool>,
+
+    /// Sets one limit, such as line-bytes=8192; can be repeated
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit)]
+    limits: Vec<(usize, u32)>,
+
+    /// How many connections can be followed at once, about 370 bytes of kernel memory each [default: 65536, or what is in force]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1024..=4_000_000))]
+    flows: Option<u32>,
 
     /// What happens to a malformed stream [default: reset, or what is in force]
     #[arg(long = "on-malformed", value_enum, value_name = "ACTION")]
@@ -87,6 +144,17 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
             Malformed::Drop => ACTION_DROP,
         }),
         ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
+        tls_ports: (!args.tls_ports.is_empty())
+            .then(|| args.tls_ports.iter().filter_map(|port| port.0).collect()),
+        limits: LimitsWish {
+            profile: args.profile.map(|profile| match profile {
+                Profile::Default => Limits::default(),
+                Profile::Strict => Limits::strict(),
+            }),
+            refuse_lf: args.refuse_lf,
+            single: args.limits.clone(),
+        },
+        flows: args.flows,
         grace: args.grace.0.unwrap_or(Duration::from_secs(60)),
     };
     let outcome = attach::attach(pins, &args.interfaces, &wish)?;

@@ -1,7 +1,10 @@
 //! `sipguard status [IFACE]`
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde_json::json;
+use sipguard_common::framer::{LIMITS, Limits, checks};
 
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, table};
@@ -38,20 +41,49 @@ fn json_of(report: &Report) -> serde_json::Value {
     };
     json!({
         "interfaces": report.interfaces.iter().map(interface).collect::<Vec<_>>(),
-        "mode": report.mode, "on_malformed": report.action, "ports": report.ports,
+        "mode": report.mode, "on_malformed": report.action, "ports": report.ports.sip,
+        "tls_ports": report.ports.tls, "profile": status::profile(&report.limits),
+        "refuse_lf": report.limits.has(checks::REFUSE_LF), "limits": limits(&report.limits),
         "blocks": report.blocks, "connections": report.connections,
     })
 }
 
+fn limits(limits: &Limits) -> serde_json::Value {
+    LIMITS.iter().map(|limit| (limit.name.to_owned(), json!(limit.get(limits)))).collect()
+}
+
+fn list(ports: &BTreeSet<u16>) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Those limits that are not of the profile.
+fn own_limits(report: &Report) -> String {
+    let profile =
+        if status::profile(&report.limits) == "strict" { Limits::strict() } else { Limits::default() };
+    let own = LIMITS.iter().filter(|limit| limit.get(&report.limits) != limit.get(&profile));
+    let mut text: String =
+        own.map(|limit| format!(", {} {}", limit.name, limit.get(&report.limits))).collect();
+    if report.limits.has(checks::REFUSE_LF) {
+        text += ", LF alone is refused";
+    }
+    text
+}
+
 fn text(report: &Report) -> String {
-    let ports: Vec<String> = report.ports.iter().map(u16::to_string).collect();
     let head = format!(
-        "mode {}, malformed streams: {}, guarded ports: {}, blocks: {}, connections followed: {}\n\n",
+        "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections followed: {}\n\
+         checks: {}{}\n\n",
         report.mode,
         report.action,
-        ports.join(" "),
+        list(&report.ports.sip),
+        list(&report.ports.tls),
         report.blocks,
-        report.connections
+        report.connections,
+        status::profile(&report.limits),
+        own_limits(report),
     );
     let rows = report.interfaces.iter().map(|one| {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
