@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{netns::Netns, process::Running, scratch::Scratch};
+use crate::{netns::Netns, process::Running, scratch::Scratch, sipp::Transport};
 
 const CONFIG: &str = include_str!("../fixtures/kamailio.cfg");
 
@@ -25,6 +25,15 @@ pub struct Kamailio {
     process: Running,
     namespace: String,
     scratch: Scratch,
+}
+
+/// The outside line: where Kamailio sends calls whose user part begins with 9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trunk<'a> {
+    /// The address that it dials, port 5060.
+    pub address: &'a str,
+    /// Over what it dials.
+    pub transport: Transport,
 }
 
 /// What Kamailio itself said about messages that it was handed and could not use.
@@ -49,9 +58,8 @@ impl Complaints {
 impl Kamailio {
     /// Starts it on port 5060 (UDP and TCP) of each address of the namespace and waits until it answers there.
     ///
-    /// `trunk` is the address that it dials over TCP, port 5060, for calls whose user part begins with 9.
-    /// Kamailio dials it from any of `addresses`, so the trunk needs a route back to all of them.
-    pub fn start(namespace: &Netns, addresses: &[&str], trunk: Option<&str>) -> Result<Self> {
+    /// It dials the trunk from any of `addresses`, so the trunk needs a route back to all of them.
+    pub fn start(namespace: &Netns, addresses: &[&str], trunk: Option<Trunk<'_>>) -> Result<Self> {
         let addresses: Vec<IpAddr> = addresses
             .iter()
             .map(|address| address.parse().with_context(|| format!("{address} is no address")))
@@ -125,15 +133,15 @@ impl Kamailio {
     }
 }
 
-fn config(addresses: &[IpAddr], trunk: Option<&str>, control: &str) -> String {
+fn config(addresses: &[IpAddr], trunk: Option<Trunk<'_>>, control: &str) -> String {
     let listen: Vec<String> = addresses
         .iter()
         .map(|address| SocketAddr::new(*address, 5060))
         .map(|socket| format!("listen=udp:{socket}\nlisten=tcp:{socket}"))
         .collect();
     // Without a trunk an outside call goes nowhere: port 9 is "discard".
-    let trunk = trunk.map_or("sip:127.0.0.1:9;transport=tcp".to_owned(), |address| {
-        format!("sip:{address}:5060;transport=tcp")
+    let trunk = trunk.map_or("sip:127.0.0.1:9;transport=tcp".to_owned(), |Trunk { address, transport }| {
+        format!("sip:{address}:5060;transport={}", transport.parameter())
     });
     CONFIG.replace("@LISTEN@", &listen.join("\n")).replace("@TRUNK@", &trunk).replace("@CONTROL@", control)
 }
@@ -219,10 +227,10 @@ mod tests {
 
     #[test]
     fn every_address_gets_both_transports() {
-        let text =
-            config(&["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()], Some("10.77.1.2"), "/c");
-        for line in ["listen=udp:10.77.0.1:5060", "listen=tcp:[fd77::1]:5060", "$du = \"sip:10.77.1.2:5060;"]
-        {
+        let trunk = Trunk { address: "10.77.1.2", transport: Transport::Udp };
+        let text = config(&["10.77.0.1".parse().unwrap(), "fd77::1".parse().unwrap()], Some(trunk), "/c");
+        let outside = "$du = \"sip:10.77.1.2:5060;transport=udp\";";
+        for line in ["listen=udp:10.77.0.1:5060", "listen=tcp:[fd77::1]:5060", outside] {
             assert!(text.contains(line), "{line}");
         }
         assert!(!text.contains("@LISTEN@") && !text.contains("@CONTROL@") && !text.contains("@TRUNK@"));

@@ -222,6 +222,17 @@ impl Sipp {
     }
 }
 
+impl Transport {
+    /// The word of a SIP URI's `transport`.
+    #[must_use]
+    pub const fn parameter(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp | Self::TcpPerCall => "tcp",
+        }
+    }
+}
+
 impl Scenario {
     const fn text(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use sipguard_common::Reason;
 use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, wait_until},
     guard::Site,
-    kamailio::{Complaints, Kamailio},
+    kamailio::{Complaints, Kamailio, Trunk},
     message::register,
     netns::{Netns, veth},
     process::{Running, output},
@@ -31,42 +31,63 @@ fn expect_no_accusation(site: &Site) -> Result<()> {
 
 #[test]
 fn a_thousand_calls_over_tcp_are_completed() -> Result<()> {
-    const CALLS: u32 = 1000;
+    let site = a_thousand_calls(Transport::Tcp)?;
+    // INVITE, ACK and BYE of each call on one interface, 180 and two 200 on the other, at most a few to a segment.
+    for interface in ["eth0", "eth1"] {
+        let packets = judged(&site, interface, |reason| reason == Reason::Valid.word())?;
+        ensure!(packets >= CALLS / 2, "only {packets} segments were judged on {interface}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_thousand_calls_over_udp_are_completed() -> Result<()> {
+    let site = a_thousand_calls(Transport::Udp)?;
+    // A datagram is a message, so each of the three that come by an interface in a call is counted.
+    for interface in ["eth0", "eth1"] {
+        let other = [Reason::NotIp, Reason::NotGuarded, Reason::TcpControl].map(Reason::word);
+        let packets = judged(&site, interface, |reason| !other.contains(&reason))?;
+        ensure!(packets >= 3 * CALLS, "only {packets} datagrams came by {interface}");
+    }
+    site.guard.expect_nothing_stopped()
+}
+
+/// How many calls SIPp makes.
+const CALLS: u64 = 1000;
+
+/// Calls from the phone through the PBX to a trunk behind its second interface, all over one transport. None fails,
+/// Kamailio has no complaint and the guard accuses nobody.
+fn a_thousand_calls(transport: Transport) -> Result<Site> {
+    let calls = u32::try_from(CALLS)?;
     let (site, trunk) = (Site::new(true)?, Netns::new("trunk")?);
     veth(&site.pbx, "eth1", "10.78.0.1/24", &trunk, "eth0", "10.78.0.2/24", true)?;
     // Kamailio may dial the trunk from its other address.
     trunk.add_route("default", "10.78.0.1")?;
     site.guard.attach(&["eth0", "eth1"])?;
-    let kamailio = Kamailio::start(&site.pbx, &["10.77.0.1", "10.78.0.1"], Some("10.78.0.2"))?;
+    let line = Trunk { address: "10.78.0.2", transport };
+    let kamailio = Kamailio::start(&site.pbx, &["10.77.0.1", "10.78.0.1"], Some(line))?;
     let timeout = Duration::from_secs(180);
     let called = Order {
         local: Some("10.78.0.2".to_owned()),
         timeout: timeout + Duration::from_secs(60),
-        ..Order::new(Scenario::Uas, Transport::Tcp, "")
+        ..Order::new(Scenario::Uas, transport, "")
     };
     let called = called.start(&trunk)?;
-    let caller = Order {
-        calls: CALLS,
-        rate: 60,
-        timeout,
-        ..Order::new(Scenario::Uac, Transport::Tcp, &sip(PBX).to_string())
-    };
-    caller.run(&site.phone)?.expect_all(CALLS)?;
+    let caller =
+        Order { calls, rate: 60, timeout, ..Order::new(Scenario::Uac, transport, &sip(PBX).to_string()) };
+    caller.run(&site.phone)?.expect_all(calls)?;
     called.stop()?;
-    ensure!(
-        kamailio.complaints()? == Complaints::default(),
-        "Kamailio complains: {:?}",
-        kamailio.complaints()?
-    );
+    let complaints = kamailio.complaints()?;
+    ensure!(complaints == Complaints::default(), "Kamailio complains: {complaints:?}");
     expect_no_accusation(&site)?;
-    // INVITE, ACK and BYE of each call on one interface, 180 and two 200 on the other, at most a few to a segment.
-    for interface in ["eth0", "eth1"] {
-        let rows = site.guard.counter_rows()?;
-        let valid = rows.iter().find(|row| row.interface == interface && row.reason == Reason::Valid.word());
-        let packets = valid.map_or(0, |row| row.packets);
-        ensure!(packets >= u64::from(CALLS) / 2, "only {packets} segments were judged on {interface}");
-    }
-    Ok(())
+    Ok(site)
+}
+
+/// Packets on an interface that were counted under reasons whose words are `wanted`.
+fn judged(site: &Site, interface: &str, wanted: impl Fn(&str) -> bool) -> Result<u64> {
+    let rows = site.guard.counter_rows()?;
+    let rows = rows.iter().filter(|row| row.interface == interface && wanted(&row.reason));
+    Ok(rows.map(|row| row.packets).sum())
 }
 
 #[test]

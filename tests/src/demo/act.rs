@@ -21,7 +21,7 @@ use super::{
 use crate::{
     fragile::Journal,
     interrupt,
-    kamailio::{Complaints, Kamailio},
+    kamailio::{Complaints, Kamailio, Trunk},
     scratch::Scratch,
     sipp::{Order, Scenario, Transport},
     supervisor::{Supervisor, Tally},
@@ -90,7 +90,9 @@ impl Stage<'_> {
         }
         let addresses = [network::KAMAILIO.to_string(), network::PBX_TO_TRUNK.to_string()];
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let mut kamailio = Kamailio::start(pbx, &addresses, Some(&network::TRUNK.to_string()))?;
+        let line = network::TRUNK.to_string();
+        let line = Trunk { address: &line, transport: Transport::Tcp };
+        let mut kamailio = Kamailio::start(pbx, &addresses, Some(line))?;
         let called = self.called().start(trunk)?;
         let errant_trunk = ErrantTrunk::start(trunk, sip(network::ERRANT_TRUNK))?;
         let journal = self.scratch.join(&format!("journal-{name}"));
