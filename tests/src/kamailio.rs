@@ -105,6 +105,11 @@ impl Kamailio {
         Ok(requests_from(&self.log()?, user_agent))
     }
 
+    /// How many requests of a method from an address got through its parser.
+    pub fn requests(&self, method: &str, source: IpAddr) -> Result<usize> {
+        Ok(requests(&self.log()?, method, source))
+    }
+
     /// Asks it over its control socket, as in `kamcmd ul.dump`.
     pub fn control(&self, words: &[&str]) -> Result<String> {
         let socket = format!("unix:{}", self.scratch.join("control").display());
@@ -203,6 +208,13 @@ fn requests_from(log: &str, user_agent: &str) -> usize {
     log.lines().filter(|line| line.contains("RX proto=") && line.ends_with(&end)).count()
 }
 
+fn requests(log: &str, method: &str, source: IpAddr) -> usize {
+    let (method, source) = (format!(" method={method} "), format!(" src={source}:"));
+    log.lines()
+        .filter(|line| line.contains("RX proto=") && line.contains(&method) && line.contains(&source))
+        .count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +229,8 @@ mod tests {
         assert_eq!(complaints.total(), 2);
         assert_eq!(requests_from(log, "PARSE-ERROR"), 1);
         assert_eq!(requests_from(log, "ERROR"), 0);
+        assert_eq!(requests(log, "REGISTER", "10.77.0.2".parse().unwrap()), 1);
+        assert_eq!(requests(log, "INVITE", "10.77.0.2".parse().unwrap()), 0);
     }
 
     #[test]

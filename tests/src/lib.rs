@@ -16,3 +16,4 @@ pub mod program;
 pub mod scratch;
 pub mod sipp;
 pub mod supervisor;
+pub mod user_agent;
