@@ -68,6 +68,13 @@ impl Server {
     /// One at a time, or the two ends may belong to different connections.
     pub fn connect(&self, from: &Netns) -> Result<(Connection, Connection)> {
         let peer = dial(from, self.address)?;
+        let stream = self.accept()?;
+        stream.set_nonblocking(false).context("making a connection blocking")?;
+        Ok((peer, Connection::record(stream)?))
+    }
+
+    /// Waits for the next connection and accepts it.
+    pub fn accept(&self) -> Result<TcpStream> {
         let mut accepted = None;
         wait_until("the application accepts", || {
             accepted = match self.listener.accept() {
@@ -77,9 +84,7 @@ impl Server {
             };
             Ok(accepted.is_some())
         })?;
-        let stream = accepted.context("no connection was accepted")?;
-        stream.set_nonblocking(false).context("making a connection blocking")?;
-        Ok((peer, Connection::record(stream)?))
+        accepted.context("no connection was accepted")
     }
 }
 

@@ -3,17 +3,24 @@
 
 pub mod application;
 pub mod bench;
+pub mod chance;
 pub mod demo;
+pub mod envelope;
 pub mod fragile;
 pub mod guard;
 pub mod interrupt;
 pub mod kamailio;
+pub mod lab;
 pub mod message;
 pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod program;
 pub mod scratch;
+pub mod segment;
+pub mod sender;
 pub mod sipp;
 pub mod supervisor;
 pub mod user_agent;
+pub mod wire;
+pub mod witness;

@@ -1,0 +1,175 @@
+//! A TCP segment with every field open to be bent, and what is read of the PBX's answers.
+
+use std::net::IpAddr;
+
+use crate::{
+    envelope::{Envelope, checksum},
+    packet::{ACK, IP, PSH},
+};
+
+/// TCP's protocol number.
+const TCP: u8 = 6;
+
+/// A segment on its way to the PBX.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Everything around it.
+    pub envelope: Envelope,
+    /// Source and destination port.
+    pub ports: [u16; 2],
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// What it acknowledges.
+    pub ack: u32,
+    /// TCP flags.
+    pub flags: u8,
+    /// The window that it offers.
+    pub window: u16,
+    /// The urgent pointer.
+    pub urgent: u16,
+    /// Timestamp value and echo (RFC 7323).
+    pub timestamps: Option<[u32; 2]>,
+    /// Further options, whole words of four bytes.
+    pub options: Vec<u8>,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Whether its checksum is wrong.
+    pub bad_checksum: bool,
+}
+
+impl Segment {
+    /// Without payload, acknowledging nothing.
+    #[must_use]
+    pub fn new(envelope: Envelope, ports: [u16; 2], seq: u32, flags: u8) -> Self {
+        Self {
+            envelope,
+            ports,
+            seq,
+            ack: 0,
+            flags,
+            window: 64_000,
+            urgent: 0,
+            timestamps: None,
+            options: vec![],
+            payload: vec![],
+            bad_checksum: false,
+        }
+    }
+
+    /// The same with this payload, pushed.
+    #[must_use]
+    pub fn carrying(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self.flags |= ACK | PSH;
+        self
+    }
+
+    /// The transport segment alone.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut options = self.options.clone();
+        if let Some(stamps) = self.timestamps {
+            options.extend([1, 1, 8, 10]);
+            stamps.iter().for_each(|stamp| options.extend(stamp.to_be_bytes()));
+        }
+        let mut bytes = self.ports.map(u16::to_be_bytes).concat();
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(self.ack.to_be_bytes());
+        bytes.extend([((5 + options.len() / 4) << 4) as u8, self.flags]);
+        bytes.extend(self.window.to_be_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(self.urgent.to_be_bytes());
+        bytes.extend(options);
+        bytes.extend(&self.payload);
+        let sum = checksum(self.envelope.from, self.envelope.to, TCP, &bytes);
+        let sum = sum ^ (u16::from(self.bad_checksum) * 0x0101);
+        bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    /// The frame.
+    #[must_use]
+    pub fn frame(&self) -> Vec<u8> {
+        self.envelope.seal(TCP, &self.bytes())
+    }
+
+    /// Frames of IP fragments; see [`Envelope::fragments`].
+    #[must_use]
+    pub fn fragments(&self, parts: &[std::ops::Range<usize>]) -> Vec<Vec<u8>> {
+        self.envelope.fragments(TCP, &self.bytes(), parts)
+    }
+}
+
+/// A TCP segment of the PBX.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The port that it goes to.
+    pub to_port: u16,
+    /// Its sequence number.
+    pub seq: u32,
+    /// What it acknowledges.
+    pub ack: u32,
+    /// Its flags.
+    pub flags: u8,
+    /// Its timestamp.
+    pub timestamp: u32,
+}
+
+impl Answer {
+    /// Reads a frame of the PBX's kernel to `own`; `None` when it is something else.
+    #[must_use]
+    pub fn parse(frame: &[u8], own: IpAddr) -> Option<Self> {
+        let (at, to) = match frame.get(12..14)? {
+            [0x08, 0x00] if *frame.get(IP + 9)? == TCP => {
+                let to: [u8; 4] = frame.get(IP + 16..IP + 20)?.try_into().ok()?;
+                (IP + usize::from(frame[IP] & 15) * 4, IpAddr::from(to))
+            }
+            [0x86, 0xdd] if *frame.get(IP + 6)? == TCP => {
+                let to: [u8; 16] = frame.get(IP + 24..IP + 40)?.try_into().ok()?;
+                (IP + 40, IpAddr::from(to))
+            }
+            _ => return None,
+        };
+        let tcp = frame.get(at..)?;
+        let word = |at: usize| Some(u32::from_be_bytes(tcp.get(at..at + 4)?.try_into().ok()?));
+        let options = tcp.get(20..usize::from(tcp.get(12)? >> 4) * 4)?;
+        let answer = Self {
+            to_port: u16::from_be_bytes(tcp.get(2..4)?.try_into().ok()?),
+            seq: word(4)?,
+            ack: word(8)?,
+            flags: tcp[13],
+            timestamp: timestamp(options).unwrap_or(0),
+        };
+        (to == own).then_some(answer)
+    }
+}
+
+fn timestamp(options: &[u8]) -> Option<u32> {
+    let mut rest = options;
+    loop {
+        rest = match rest {
+            [1, rest @ ..] => rest,
+            [8, 10, a, b, c, d, ..] => return Some(u32::from_be_bytes([*a, *b, *c, *d])),
+            [_, length, ..] => rest.get(usize::from(*length).max(2)..)?,
+            _ => return None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{SYN, tcp_sum};
+
+    #[test]
+    fn a_segment_is_read_back() {
+        let envelope = Envelope::new("10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let mut segment = Segment::new(envelope, [5060, 40000], 7, SYN | ACK);
+        segment.options = vec![2, 4, 5, 0xb4];
+        segment.timestamps = Some([1234, 0]);
+        assert_eq!(tcp_sum(segment.envelope.from, segment.envelope.to, &segment.bytes()), 0xffff);
+        let answer = Answer::parse(&segment.frame(), segment.envelope.to).unwrap();
+        assert_eq!((answer.to_port, answer.seq, answer.timestamp), (40000, 7, 1234));
+        assert!(Answer::parse(&segment.frame(), segment.envelope.from).is_none());
+    }
+}

@@ -1,0 +1,8 @@
+//! Evasions over TCP: whatever a device does to its segments, the application reads nothing that was not validated in its
+//! place, and nothing legal is called malformed.
+//!
+//! `cargo test -p sipguard-tests --test evasion -- --nocapture` prints a table: the technique, what was sent, what the
+//! application read and how its connection stands, and what was counted.
+
+mod discarded;
+mod order;
