@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, RawFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -77,14 +78,25 @@ impl Server {
     pub fn accept(&self) -> Result<TcpStream> {
         let mut accepted = None;
         wait_until("the application accepts", || {
-            accepted = match self.listener.accept() {
-                Ok((stream, _)) => Some(stream),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-                Err(error) => return Err(error).context("accepting a connection"),
-            };
+            accepted = self.try_accept()?;
             Ok(accepted.is_some())
         })?;
         accepted.context("no connection was accepted")
+    }
+
+    /// Accepts a connection that has come about.
+    pub fn try_accept(&self) -> Result<Option<TcpStream>> {
+        match self.listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error).context("accepting a connection"),
+        }
+    }
+}
+
+impl AsRawFd for Server {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
     }
 }
 

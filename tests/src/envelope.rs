@@ -1,6 +1,10 @@
 //! Ethernet and IP around a transport segment, with everything open to be bent.
 
-use std::{net::IpAddr, ops::Range};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::atomic::{AtomicU16, Ordering},
+};
 
 use crate::packet::sum;
 
@@ -67,29 +71,33 @@ impl Envelope {
     #[must_use]
     pub fn seal(&self, protocol: u8, segment: &[u8]) -> Vec<u8> {
         let (first, extensions) = chain(&self.extensions, protocol);
-        self.frame(first, &[&extensions[..], segment].concat(), 0)
+        self.frame(first, &[&extensions[..], segment].concat(), 99, 0)
     }
 
     /// One IP fragment for each range of bytes of the segment; the ranges begin at multiples of 8. Extension headers are a part
-    /// of the fragmented packet. With `last`, the range that reaches the end says that none follows.
+    /// of the fragmented packet.
     #[must_use]
     pub fn fragments(&self, protocol: u8, segment: &[u8], parts: &[Range<usize>]) -> Vec<Vec<u8>> {
+        // What is left of one packet must not meet another's fragments.
+        static PACKETS: AtomicU16 = AtomicU16::new(1000);
+        let packet = PACKETS.fetch_add(1, Ordering::Relaxed);
         let (first, extensions) = chain(&self.extensions, protocol);
         let whole = [&extensions[..], segment].concat();
         let fragment = |part: &Range<usize>| {
             let (bytes, more) = (&whole[part.clone()], part.end < whole.len());
             let offset = (part.start / 8) as u16;
             if self.from.is_ipv4() {
-                return self.frame(first, bytes, offset | u16::from(more) << 13);
+                return self.frame(first, bytes, packet, offset | (u16::from(more) << 13));
             }
-            let [high, low] = (offset << 3 | u16::from(more)).to_be_bytes();
-            let header = [first, 0, high, low, 0, 0, 0, 99];
-            self.frame(extension::FRAGMENT, &[&header[..], bytes].concat(), 0)
+            let [high, low] = ((offset << 3) | u16::from(more)).to_be_bytes();
+            let mut header = vec![first, 0, high, low];
+            header.extend(u32::from(packet).to_be_bytes());
+            self.frame(extension::FRAGMENT, &[&header[..], bytes].concat(), 0, 0)
         };
         parts.iter().map(fragment).collect()
     }
 
-    fn frame(&self, protocol: u8, body: &[u8], fragment: u16) -> Vec<u8> {
+    fn frame(&self, protocol: u8, body: &[u8], packet: u16, fragment: u16) -> Vec<u8> {
         let mut frame = [&self.to_mac[..], &SENDER_MAC].concat();
         for tag in &self.tags {
             frame.extend([0x81, 0x00]);
@@ -101,7 +109,7 @@ impl Envelope {
                 let total = if self.zero_length { 0 } else { (words * 4 + body.len()) as u16 };
                 let mut header = vec![0x40 | words as u8, 0];
                 header.extend(total.to_be_bytes());
-                header.extend([0, 99]);
+                header.extend(packet.to_be_bytes());
                 header.extend(fragment.to_be_bytes());
                 header.extend([64, protocol, 0, 0]);
                 header.extend(from.octets());

@@ -55,10 +55,10 @@ pub struct Lab {
 pub type Counts = BTreeMap<u8, u64>;
 
 impl Lab {
-    /// A lab whose guard is attached with these options.
+    /// A lab whose guard is attached with these options, and without grace for connections that it has not followed.
     pub fn new(options: &[&str]) -> Result<Self> {
         let lab = Self::unguarded()?;
-        lab.attach(options)?;
+        lab.attach(&[&["--grace", "1ms"], options].concat())?;
         Ok(lab)
     }
 
@@ -177,6 +177,29 @@ impl Lab {
         });
         self.note(technique, "legal", family, &witness.to_string(), &before)?;
         attempt.with_context(|| format!("{technique}, legal, to {}", Site::PBX[family]))
+    }
+
+    /// The same many times, each on a connection of its own and with one row in the table.
+    pub fn each_legal<T>(
+        &self,
+        family: usize,
+        technique: &str,
+        variants: impl IntoIterator<Item = T>,
+        act: impl Fn(&mut Sender<'_>, &T) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let (before, mut tries, mut read) = (self.counts()?, 0, 0);
+        for variant in variants {
+            let (mut sender, mut witness) = self.connect(family, FIRST)?;
+            let attempt = act(&mut sender, &variant).and_then(|sent| {
+                self.settle()?;
+                expect_same(witness.read()?, &sent)
+            });
+            attempt.with_context(|| format!("{technique}, try {tries}, legal, to {}", Site::PBX[family]))?;
+            tries += 1;
+            read += witness.already_read();
+        }
+        self.note(&format!("{technique} ({tries} times)"), "legal", family, &format!("{read} B"), &before)?;
+        self.expect_nothing_malformed(&before).with_context(|| format!("{technique}, legal"))
     }
 
     /// Tries something malicious over both families: whatever the application reads is well-formed.

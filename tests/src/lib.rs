@@ -16,6 +16,7 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod program;
+pub mod relay;
 pub mod scratch;
 pub mod segment;
 pub mod sender;

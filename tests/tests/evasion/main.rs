@@ -4,5 +4,9 @@
 //! `cargo test -p sipguard-tests --test evasion -- --nocapture` prints a table: the technique, what was sent, what the
 //! application read and how its connection stands, and what was counted.
 
+mod control;
 mod discarded;
+mod evicted;
+mod ip;
+mod loss;
 mod order;
