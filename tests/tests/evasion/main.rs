@@ -7,6 +7,8 @@
 mod control;
 mod discarded;
 mod evicted;
+mod found;
 mod ip;
 mod loss;
 mod order;
+mod unseen;
