@@ -24,6 +24,7 @@ use crate::{
     application::{End, PATIENCE, Server, expect_same, sip},
     envelope::{Envelope, PBX_MAC, SENDER_MAC, datagram},
     guard::Site,
+    netns::plain_frames,
     sender::Sender,
     wire::Wire,
     witness::{Witness, expect_well_formed},
@@ -78,12 +79,17 @@ impl Lab {
             site.pbx.enter(|| UdpSocket::bind((Site::PBX[0], CLOCK_PORT)))?.context("binding a port")?;
         clock.set_read_timeout(Some(PATIENCE)).context("setting a time-out")?;
         let wire = Wire::open(&site.phone, eth)?;
-        Ok(Self { wire, servers, clock, ticks: Cell::new(0), ports: Cell::new(20_000), site })
+        let lab = Self { wire, servers, clock, ticks: Cell::new(0), ports: Cell::new(20_000), site };
+        // A new link may take a second until IPv6 goes over it.
+        FAMILIES.into_iter().try_for_each(|family| lab.connect(family, FIRST).map(drop))?;
+        Ok(lab)
     }
 
     /// Attaches the guard, to the driver itself.
     pub fn attach(&self, options: &[&str]) -> Result<()> {
-        self.site.guard.attach(&[&[Site::INTERFACE, "--mode", "native"], options].concat())
+        self.site.guard.attach(&[&[Site::INTERFACE, "--mode", "native"], options].concat())?;
+        // With a program a veth has GRO, which holds segments back and lets other packets overtake them.
+        plain_frames(&self.site.pbx, Site::INTERFACE)
     }
 
     /// The application of a family.

@@ -1,6 +1,6 @@
 //! A TCP of our own: it shakes hands as any does, and then sends whatever it is told to.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -16,6 +16,8 @@ use crate::{
 const SYN_OPTIONS: [u8; 12] = [2, 4, 5, 0xb4, 4, 2, 3, 3, 7, 1, 1, 1];
 /// Frames after which the PBX is waited for: its end of the wire holds 256.
 const BURST: u32 = 100;
+/// How long an answer is waited for before a SYN is sent again: a second in TCP, and less where there is no distance.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The device's end of one connection.
 pub struct Sender<'a> {
@@ -65,27 +67,34 @@ impl<'a> Sender<'a> {
         syn
     }
 
-    /// Waits for the second segment of the handshake.
+    /// Waits for the second segment of the handshake, and sends the first again while it does not come.
     pub fn take_answer(&mut self) -> Result<Answer> {
-        let answer =
-            self.answer(|answer| answer.flags & (SYN | ACK) == SYN | ACK && answer.flags & RST == 0)?;
-        self.ack = answer.seq.wrapping_add(1);
-        self.echo = answer.timestamp;
-        Ok(answer)
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let until = Instant::now() + AGAIN;
+            let wanted = |answer: &Answer| answer.flags & (SYN | ACK | RST) == SYN | ACK;
+            if let Some(answer) = self.answer(until, wanted)? {
+                self.ack = answer.seq.wrapping_add(1);
+                self.echo = answer.timestamp;
+                return Ok(answer);
+            }
+            let syn = self.syn();
+            self.send(&syn)?;
+        }
+        bail!("the PBX did not answer port {}", self.ports[0])
     }
 
-    /// Waits for a segment of the PBX to this connection.
-    pub fn answer(&self, wanted: impl Fn(&Answer) -> bool) -> Result<Answer> {
-        let until = Instant::now() + PATIENCE;
+    /// A segment of the PBX to this connection; `None` when none comes until `until`.
+    fn answer(&self, until: Instant, wanted: impl Fn(&Answer) -> bool) -> Result<Option<Answer>> {
         while let Some(frame) = self.lab.wire.receive(until)? {
             if let Some(answer) = Answer::parse(&frame, self.envelope.from)
                 && answer.to_port == self.ports[0]
                 && wanted(&answer)
             {
-                return Ok(answer);
+                return Ok(Some(answer));
             }
         }
-        bail!("the PBX did not answer port {}", self.ports[0])
+        Ok(None)
     }
 
     /// A segment without payload where the stream stands.

@@ -31,6 +31,17 @@ fn the_sequence_number_wraps() -> Result<()> {
                 expect_same(witness.read()?, &[&stream[..], &register(2)].concat())?;
             }
         }
+        // A segment that begins before the wrap and what is new of it behind: to be cut in the right place.
+        for (back, sent) in [(10u32, 20usize), (1, 2), (100, 101), (3, 200)] {
+            let (mut sender, mut witness) = lab.connect(family, 0u32.wrapping_sub(back))?;
+            let stream = [register(1), invite()].concat();
+            sender.push(&stream[..sent])?;
+            let again = sender.segment_at(-(sent as i32), &stream);
+            sender.send(&again)?;
+            lab.settle()?;
+            expect_same(witness.read()?, &stream)
+                .with_context(|| format!("{back} before the wrap, {sent} sent"))?;
+        }
         lab.note("first sequence number just below the wrap", "legal", family, "all", &before)?;
         lab.expect_nothing_malformed(&before)?;
         for back in [0u32, 1, 24, 50, 85] {
