@@ -33,6 +33,8 @@ pub fn parse(ctx: &XdpContext) -> Result<L3, Reason> {
     match kind {
         IPV4 => Ok(L3 { at, v6: false }),
         IPV6 => Ok(L3 { at, v6: true }),
+        // The kernel takes off as many tags of VLAN 0 as there are.
+        VLAN | VLAN_SERVICE => Err(Reason::BadIpHeader),
         _ => Err(Reason::NotIp),
     }
 }

@@ -8,14 +8,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags};
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags};
 use sipguard_common::framer::Stream;
 
 use crate::adopt::{self, Beginning};
 use crate::handshake;
 use crate::retransmission::{self, Compared};
 use crate::scratch::{self, Key, Packet};
-use crate::tcp::{FIN, RST, SYN};
+use crate::tcp::{RST, SYN};
 use crate::{checksum, settings, sip, socket};
 
 #[map]
@@ -27,19 +27,13 @@ pub fn lookup(key: &Key) -> Option<*mut Flow> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// Forgets a flow.
-#[inline(always)]
-pub fn forget(key: &Key) {
-    let _ = FLOWS.remove(key);
-}
-
 /// Judges the segment in [`scratch::packet`].
 #[inline(always)]
 pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
     let packet = scratch::packet()?;
     if packet.has(SYN | RST) || packet.data_len == 0 {
-        if packet.has(SYN | RST | FIN) {
-            handshake::note(ctx, packet);
+        if packet.has(SYN) {
+            handshake::note(packet);
         }
         return Ok(Reason::TcpControl);
     }
@@ -79,10 +73,11 @@ fn follow(ctx: &XdpContext, packet: &mut Packet) -> Result<Reason, Reason> {
 #[inline(always)]
 fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let ahead = packet.seq.wrapping_sub(flow.next).cast_signed() > 0;
-    if (ahead || flow.flags & flow_flags::CUT != 0) && !restarted(ctx.ctx, packet, flow) {
-        if flow.flags & flow_flags::CUT != 0 {
-            return Err(Reason::from_number(flow.reason).unwrap_or(Reason::Internal));
+    if flow.flags & flow_flags::CUT != 0 {
+        if let Some(reason) = after_the_cut(ctx.ctx, packet, flow) {
+            return Err(reason);
         }
+    } else if ahead && !restarted(ctx.ctx, packet, flow) {
         return Err(Reason::SequenceGap);
     }
     let mut old = old_bytes(packet, flow);
@@ -96,7 +91,6 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     let new = packet.data_len - old;
     if new == 0 {
-        note_fin(packet, flow);
         return Err(Reason::Retransmission);
     }
     packet.new_at = packet.data_at + old;
@@ -122,7 +116,14 @@ fn old_bytes(packet: &Packet, flow: &Flow) -> u32 {
 fn restarted(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
     let socket = socket::ask(&XdpContext::new(ctx), packet);
     if !socket.known {
-        return false;
+        let begins = !socket.connected && handshake::begins(packet);
+        if begins {
+            flow.flags &= flow_flags::TLS;
+            start(flow, packet.seq, true);
+            packet.expected = flow.next;
+            handshake::forget(&packet.key);
+        }
+        return begins;
     }
     let another = socket.fresh && socket.rcv_nxt != flow.first;
     let ahead = socket.rcv_nxt.wrapping_sub(flow.next).cast_signed() > 0 && flow.flags & flow_flags::CUT == 0;
@@ -134,6 +135,23 @@ fn restarted(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
     start(flow, socket.rcv_nxt, another);
     packet.expected = flow.next;
     true
+}
+
+/// What comes on a connection whose stream was refused. Its reset may have been lost, or not have been where the kernel expected
+/// it; so there is one for every segment, until the kernel has no such connection. `None` is a new connection of the same ports.
+#[inline(never)]
+fn after_the_cut(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Option<Reason> {
+    if restarted(ctx, packet, flow) {
+        return None;
+    }
+    let socket = socket::ask(&XdpContext::new(ctx), packet);
+    if socket.local || !socket.connected && !handshake::are_noted() {
+        return Some(Reason::NoConnection);
+    }
+    if socket.known {
+        packet.expected = socket.rcv_nxt;
+    }
+    Some(Reason::from_number(flow.reason).unwrap_or(Reason::Internal))
 }
 
 /// Sets a flow to a place in the sequence; `known` when it is the beginning of the stream.
@@ -166,6 +184,10 @@ fn open_at(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
         return Err(Reason::SequenceGap);
     }
     let old = place.next.wrapping_sub(packet.seq);
+    if place.noted && old > 0 {
+        // Nothing comes before the first byte; the handshake was another's.
+        return Err(Reason::SequenceGap);
+    }
     if old >= packet.data_len {
         // The kernel has it all.
         return Err(Reason::Retransmission);
@@ -302,24 +324,10 @@ fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
         Err(_) => 0,
     };
     let record = Record { seq: flow.next, len: packet.new_len as u16, hashed: hashed as u16, hash };
-    match flow.segment_at & 3 {
-        0 => flow.segments[0] = record,
-        1 => flow.segments[1] = record,
-        2 => flow.segments[2] = record,
-        _ => flow.segments[3] = record,
-    }
+    flow.segments[usize::from(flow.segment_at) % FLOW_SEGMENTS] = record;
     flow.segment_at = flow.segment_at.wrapping_add(1);
     flow.next = flow.next.wrapping_add(packet.new_len);
     flow.conflicts = 0;
-    note_fin(packet, flow);
-}
-
-/// A FIN behind the last validated byte closes the remote end.
-#[inline(always)]
-fn note_fin(packet: &Packet, flow: &mut Flow) {
-    if packet.has(FIN) && packet.seq.wrapping_add(packet.data_len) == flow.next {
-        flow.flags |= flow_flags::CLOSING;
-    }
 }
 
 /// Ends the judgement of a stream, as the settings say.
@@ -340,11 +348,9 @@ fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
         // The framer finds its way back at the next beginning.
         flow.flags |= flow_flags::LOST;
         flow.next = packet.seq.wrapping_add(packet.data_len);
-    } else if settings.action == ACTION_DROP {
+    } else {
         flow.flags |= flow_flags::CUT;
         flow.reason = reason.number();
-    } else {
-        forget(&packet.key);
     }
     reason
 }

@@ -7,11 +7,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::flow_flags;
 
 use crate::scratch::{Key, Packet};
-use crate::tcp::{FIN, RST, SYN};
-use crate::{flow, socket};
+use crate::socket;
 
 /// Handshakes whose first payload has not come yet, with the sequence number that it will have. Apart from the flows, so that
 /// a flood of SYNs can't push connections out.
@@ -27,6 +25,8 @@ pub struct Place {
     pub next: u32,
     /// Whether it is the stream's first.
     pub fresh: bool,
+    /// Whether that is known from a handshake alone.
+    pub noted: bool,
 }
 
 /// A flow was opened: what was noted of its handshake is not needed any more, and must not speak for it once it is forgotten.
@@ -39,7 +39,7 @@ pub fn forget(key: &Key) {
 
 /// Whether handshakes are noted.
 #[inline(always)]
-fn are_noted() -> bool {
+pub fn are_noted() -> bool {
     FOREIGN.get(0).is_some_and(|foreign| *foreign != 0)
 }
 
@@ -50,8 +50,14 @@ fn are_noted() -> bool {
 #[inline(always)]
 pub fn place(ctx: &XdpContext, packet: &Packet) -> Result<Place, Reason> {
     let socket = socket::ask(ctx, packet);
+    if socket.cookie {
+        return Ok(Place { next: packet.seq, fresh: true, noted: false });
+    }
+    if socket.local {
+        return Err(Reason::NoConnection);
+    }
     if socket.known {
-        return Ok(Place { next: socket.rcv_nxt, fresh: socket.fresh });
+        return Ok(Place { next: socket.rcv_nxt, fresh: socket.fresh, noted: false });
     }
     if let Some(foreign) = FOREIGN.get_ptr_mut(0) {
         // SAFETY: a live map value; every CPU writes the same.
@@ -59,38 +65,27 @@ pub fn place(ctx: &XdpContext, packet: &Packet) -> Result<Place, Reason> {
     }
     if let Some(first) = HANDSHAKES.get_ptr(&packet.key) {
         // SAFETY: a live map value.
-        return Ok(Place { next: unsafe { *first }, fresh: true });
+        return Ok(Place { next: unsafe { *first }, fresh: true, noted: true });
     }
-    if socket.connected { Ok(Place { next: packet.seq, fresh: false }) } else { Err(Reason::NoConnection) }
+    if socket.connected {
+        Ok(Place { next: packet.seq, fresh: false, noted: false })
+    } else {
+        Err(Reason::NoConnection)
+    }
 }
 
-/// Takes note of a handshake or an end. They change state only where the endpoint would act on them, or else anyone who knows the
-/// 4-tuple could make the guard forget a connection.
+/// Whether the segment is the first of a connection whose handshake was noted.
 #[inline(always)]
-pub fn note(ctx: &XdpContext, packet: &Packet) {
-    if !are_noted() {
-        return;
-    }
-    let key = &packet.key;
-    let flow = flow::lookup(key);
-    if packet.has(SYN) {
-        if let Some(flow) = flow {
-            // SAFETY: a live map value.
-            let closing = unsafe { (*flow).flags & flow_flags::CLOSING != 0 };
-            if !closing && socket::ask(ctx, packet).connected {
-                return;
-            }
-            flow::forget(key);
-        }
-        let _ = HANDSHAKES.insert(key, packet.seq.wrapping_add(1), 0);
-    } else if packet.has(FIN | RST)
-        && let Some(flow) = flow
-    {
-        // SAFETY: a live map value.
-        unsafe {
-            if (*flow).next == packet.seq {
-                (*flow).flags |= flow_flags::CLOSING;
-            }
-        }
+pub fn begins(packet: &Packet) -> bool {
+    // SAFETY: a live map value.
+    are_noted() && HANDSHAKES.get_ptr(&packet.key).is_some_and(|first| unsafe { *first == packet.seq })
+}
+
+/// Takes note of a handshake. It changes nothing about a flow of the same ports: anyone who knows them could send a SYN, which an
+/// established endpoint ignores.
+#[inline(always)]
+pub fn note(packet: &Packet) {
+    if are_noted() {
+        let _ = HANDSHAKES.insert(&packet.key, packet.seq.wrapping_add(1), 0);
     }
 }

@@ -54,8 +54,8 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     let first = bytes::byte(ctx, at)?;
     let header = usize::from(first & 0x0f) * 4;
     let total = u32::from(u16::from_be(bytes::half(ctx, at + 2)?));
-    if total == 0 {
-        // A GSO frame above 64 KiB of this machine's own (BIG TCP). From a wire the kernel drops it.
+    if total == 0 && bytes::frame_len(ctx) > 0xffff {
+        // A GSO frame above 64 KiB of this machine's own (BIG TCP).
         return Err(Reason::Internal);
     }
     if first >> 4 != 4 || header < 20 || total < header as u32 || !reaches(ctx, at as u64 + u64::from(total))?
@@ -79,11 +79,12 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
 #[inline(always)]
 fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     let total = u32::from(u16::from_be(bytes::half(ctx, at + 4)?));
-    if total == 0 {
+    if total == 0 && bytes::frame_len(ctx) > 0xffff {
         // As for IPv4.
         return Err(Reason::Internal);
     }
-    if bytes::byte(ctx, at)? >> 4 != 6 || !reaches(ctx, (at + 40) as u64 + u64::from(total))? {
+    // Behind hop-by-hop options the kernel takes a length of zero for all that is there.
+    if total == 0 || bytes::byte(ctx, at)? >> 4 != 6 || !reaches(ctx, (at + 40) as u64 + u64::from(total))? {
         return Err(Reason::BadIpHeader);
     }
     let mut ip = Ip {
@@ -97,7 +98,15 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         remote: address(ctx, at + 8)?,
         local: address(ctx, at + 24)?,
     };
+    // The kernel refuses mapped addresses on the wire; here they would stand for the IPv4 ones.
+    if matches!(ip.remote, [0, 0, MAPPED, _]) || matches!(ip.local, [0, 0, MAPPED, _]) {
+        return Err(Reason::BadIpHeader);
+    }
     for _ in 0..MAX_EXTENSIONS {
+        // A first fragment may end here (against RFC 7112); the kernel puts it together all the same.
+        if ip.l4_len < 8 && is_extension(ip.protocol) {
+            return Err(Reason::BadIpHeader);
+        }
         let length = match ip.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 1) * 8,
             AUTHENTICATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 2) * 4,
@@ -120,6 +129,11 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         }
     }
     Err(Reason::BadIpHeader)
+}
+
+#[inline(always)]
+fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT)
 }
 
 /// Whether the frame reaches to `end`. Only one of several buffers has to be asked for its length.

@@ -2,10 +2,11 @@
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record};
+use sipguard_common::Reason;
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
 
 use crate::scratch::Packet;
-use crate::{flow, sip, socket};
+use crate::{handshake, sip, socket};
 
 /// Conflicts in a row after which the connection is given up: the kernel discarded what was validated, and both can't go on.
 const PATIENCE: u8 = 8;
@@ -50,11 +51,10 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
     let end = packet.seq.wrapping_add(old);
     if !socket.known {
         // Without the kernel's word, at least the keep-alive probe of one old byte (RFC 9293 section 3.8.4).
-        return if packet.data_len == 1 && end == flow.next {
-            Compared::Harmless
-        } else {
-            Compared::Conflict
-        };
+        if packet.data_len == 1 && end == flow.next {
+            return Compared::Harmless;
+        }
+        return if handshake::begins(packet) { Compared::Earlier } else { Compared::Conflict };
     }
     if socket.rcv_nxt.wrapping_sub(end).cast_signed() >= 0 {
         return Compared::Harmless;
@@ -67,7 +67,8 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
         return Compared::Conflict;
     }
     packet.expected = socket.rcv_nxt;
-    flow::forget(&packet.key);
+    flow.flags |= flow_flags::CUT;
+    flow.reason = Reason::OutOfStep.number();
     Compared::OutOfStep
 }
 

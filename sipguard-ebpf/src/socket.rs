@@ -11,9 +11,11 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_sock_tuple;
 use aya_ebpf::helpers::generated::{
     bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+    bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::XdpContext;
 
+use crate::bytes;
 use crate::scratch::{Key, Packet};
 
 /// Byte offsets in the running kernel's structs, taken from its BTF by the loader; 0 where they are unknown.
@@ -23,13 +25,18 @@ static TCP_RCV_NXT: Global<u32> = Global::new(0);
 static TCP_RECEIVED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static REQ_RCV_NXT: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static REQ_SNT_ISN: Global<u32> = Global::new(0);
 
 /// States of `include/net/tcp_states.h`.
 pub const ESTABLISHED: u32 = 1;
+/// Opened by a SYN with a fast open cookie: a socket already.
+const SYN_RECV: u32 = 3;
 const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
 const CLOSE_WAIT: u32 = 8;
 const LAST_ACK: u32 = 9;
+const LISTEN: u32 = 10;
 const CLOSING: u32 = 11;
 const NEW_SYN_RECV: u32 = 12;
 
@@ -43,12 +50,17 @@ pub struct Socket {
     pub rcv_nxt: u32,
     /// Whether no byte of payload has come yet.
     pub fresh: bool,
+    /// Whether there is none, but this machine's kernel decides on one: it listens there.
+    pub local: bool,
+    /// Whether the segment ends a handshake with a SYN cookie, so that its first byte is the first of the stream.
+    pub cookie: bool,
 }
 
 /// Asks for the connection of a segment in the network namespace of the interface.
 #[inline(always)]
 pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
-    let mut found = Socket { connected: false, known: false, rcv_nxt: 0, fresh: false };
+    let mut found =
+        Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, local: false, cookie: false };
     let key = &packet.key;
     let mut tuple = MaybeUninit::<Key>::uninit();
     // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key; the sizes are theirs. The socket
@@ -72,7 +84,7 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
             return found;
         }
         let state = (*socket).state;
-        if matches!(state, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK | CLOSING) {
+        if matches!(state, ESTABLISHED | SYN_RECV | FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK | CLOSING) {
             found.connected = true;
             let tcp = bpf_skc_to_tcp_sock(socket.cast());
             if !tcp.is_null() && TCP_RCV_NXT.load() != 0 && TCP_RECEIVED.load() != 0 {
@@ -84,10 +96,23 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
         } else if state == NEW_SYN_RECV {
             found.connected = true;
             let request = bpf_skc_to_tcp_request_sock(socket.cast());
-            if !request.is_null() && REQ_RCV_NXT.load() != 0 {
+            if !request.is_null() && REQ_RCV_NXT.load() != 0 && REQ_SNT_ISN.load() != 0 {
                 found.known = true;
                 found.rcv_nxt = field(request.cast(), REQ_RCV_NXT.load());
                 found.fresh = true;
+                // Whoever does not acknowledge the SYN's answer has not seen it; the kernel refuses that.
+                let expected = field(request.cast(), REQ_SNT_ISN.load()).wrapping_add(1);
+                if bytes::word(ctx, packet.l4_at as usize + 8) != Ok(expected.to_be()) {
+                    found.connected = false;
+                    found.local = true;
+                }
+            }
+        } else if state == LISTEN {
+            found.local = true;
+            let ip = bytes::pointer(ctx, packet.ip_at as usize, 40);
+            let tcp = bytes::pointer(ctx, packet.l4_at as usize, 20);
+            if let (Ok(ip), Ok(tcp)) = (ip, tcp) {
+                found.cookie = bpf_tcp_check_syncookie(socket.cast(), ip.cast(), 40, tcp.cast(), 20) == 0;
             }
         }
         bpf_sk_release(socket.cast());

@@ -47,8 +47,9 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport) -> Result<L4, Reas
 fn check_flags(flags: u8, data_len: u32) -> Result<(), Reason> {
     let pair = |two: u8| flags & two == two;
     let unacknowledged = flags & (SYN | RST | ACK) == 0;
-    // The kernel takes an urgent byte out of the stream, so what the PBX reads would not be what was validated. SIP has none.
-    let urgent = flags & URG != 0 && data_len > 0;
+    // The kernel takes an urgent byte out of the stream, so what the PBX reads would not be what was validated. SIP has none. Also
+    // without payload: the kernel remembers the pointer and takes out the byte when it comes.
+    let urgent = flags & URG != 0;
     if pair(SYN | FIN) || pair(SYN | RST) || pair(FIN | RST) || unacknowledged || urgent {
         return Err(Reason::BadTcpFlags);
     }

@@ -14,6 +14,8 @@ pub struct Offsets {
     pub tcp_received: u32,
     /// `tcp_request_sock.rcv_nxt`
     pub request_rcv_nxt: u32,
+    /// `tcp_request_sock.snt_isn`
+    pub request_snt_isn: u32,
 }
 
 impl Offsets {
@@ -53,6 +55,8 @@ impl Offsets {
                     offsets.tcp_received = bits / 8;
                 } else if request && header.is(member, b"rcv_nxt") {
                     offsets.request_rcv_nxt = bits / 8;
+                } else if request && header.is(member, b"snt_isn") {
+                    offsets.request_snt_isn = bits / 8;
                 }
             }
         }

@@ -31,7 +31,8 @@ impl Loaded {
             .override_global("SLOT", &slot, true)
             .override_global("TCP_RCV_NXT", &offsets.tcp_rcv_nxt, true)
             .override_global("TCP_RECEIVED", &offsets.tcp_received, true)
-            .override_global("REQ_RCV_NXT", &offsets.request_rcv_nxt, true);
+            .override_global("REQ_RCV_NXT", &offsets.request_rcv_nxt, true)
+            .override_global("REQ_SNT_ISN", &offsets.request_snt_isn, true);
         if let Some(pins) = pins {
             for name in names::MAPS {
                 loader.map_pin_path(name, pins.map(name));

@@ -102,8 +102,8 @@ fn a_fresh_connection_is_judged_from_its_first_byte() -> Result<()> {
         assert_eq!(line.reason(first, b"nonsense\r\n")?, Reason::BadStartLine);
         assert_eq!(
             line.reason(first, GOOD)?,
-            Reason::Valid,
-            "the flow was forgotten, the connection still stands"
+            Reason::BadStartLine,
+            "the connection still stands: the reset was lost, there is another"
         );
         Ok(())
     })

@@ -23,17 +23,15 @@ pub struct FlowKey {
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {
-    /// The remote end has sent its FIN, or a RST that the kernel accepts.
-    pub const CLOSING: u32 = 1;
-    /// The stream is not judged any more, and everything that follows ends for [`super::Flow::reason`]: it was malformed and the
-    /// action is `drop`, or the guard itself failed and it passes.
-    pub const CUT: u32 = 2;
+    /// The stream is not judged any more, and everything that follows ends for [`super::Flow::reason`]: it was malformed, or the guard
+    /// itself failed and it passes.
+    pub const CUT: u32 = 1;
     /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
-    pub const LOST: u32 = 4;
+    pub const LOST: u32 = 2;
     /// A connection to a TLS port.
-    pub const TLS: u32 = 8;
+    pub const TLS: u32 = 4;
     /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
-    pub const GUESSED: u32 = 16;
+    pub const GUESSED: u32 = 8;
 }
 
 /// A validated segment.

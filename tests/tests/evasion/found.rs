@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use nix::libc::{IPPROTO_TCP, TCP_FASTOPEN};
 use sipguard_tests::{
-    application::expect_same,
+    application::{End, expect_same},
     lab::{FAMILIES, Lab},
     message::{negative_length, register},
     packet::{ACK, FIN, RST, SYN, URG},
@@ -289,9 +289,7 @@ fn spoofed_handshakes_with_data() -> Result<()> {
 #[test]
 fn a_segment_damaged_on_the_wire() -> Result<()> {
     let lab = Lab::new(&[])?;
-    for (name, at, byte) in
-        [("a NUL in a header", 60, 0), ("another letter", 60, b'q'), ("no start line", 3, b' ')]
-    {
+    for (name, at, byte) in [("a NUL in a header", 60, 0), ("no start line", 3, b' ')] {
         lab.legal(&format!("damaged on the wire: {name}; then sent again"), |sender| {
             let message = register(1);
             let mut damaged = sender.segment(&message);
@@ -318,7 +316,7 @@ fn a_segment_lost_behind_the_guard() -> Result<()> {
     ] {
         lab.site.pbx.run(&[&["nft"], words].concat())?;
     }
-    for behind in [1, 3, 4, 8, 20] {
+    for behind in [1, 3] {
         lab.legal(&format!("lost behind the guard, {behind} segments behind it"), |sender| {
             let stream = register(1).repeat(behind + 1);
             let size = register(1).len();
@@ -334,6 +332,26 @@ fn a_segment_lost_behind_the_guard() -> Result<()> {
             sender.skip(stream.len());
             Ok(stream)
         })?;
+    }
+    Ok(())
+}
+
+/// What was validated and then discarded by the kernel may not be comparable any more. Such a connection is not left standing: after
+/// some tries it is reset, so that the device connects anew.
+#[test]
+fn a_connection_out_of_step_is_given_up() -> Result<()> {
+    let lab = Lab::new(&[])?;
+    for family in FAMILIES {
+        let end = lab.malicious_over(family, "another letter on the wire, then sent again", |sender| {
+            let message = register(1);
+            let mut damaged = sender.segment(&message);
+            damaged.payload[60] = b'q';
+            damaged.bad_checksum = true;
+            sender.send(&damaged)?;
+            let again = sender.segment(&message);
+            (0..10).try_for_each(|_| sender.send(&again).and_then(|()| sender.lab().settle()))
+        })?;
+        ensure!(end == Some(End::Reset), "it ended with {end:?}");
     }
     Ok(())
 }
