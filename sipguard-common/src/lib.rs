@@ -10,4 +10,4 @@ pub mod abi;
 pub mod framer;
 mod reason;
 
-pub use reason::{Class, Reason};
+pub use reason::{Class, Reason, When};

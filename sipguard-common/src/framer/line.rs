@@ -219,7 +219,7 @@ fn header<W: Window>(
         (low, high) = if bytes > 15 {
             (digest(window, head, bytes, true), LONG_NAME)
         } else {
-            let rest = if bytes > 8 { bytes - 8 } else { 0 };
+            let rest = bytes.saturating_sub(8);
             (first_bytes(window.word(head), bytes), first_bytes(window.word(head + 8), rest))
         };
     }

@@ -12,7 +12,7 @@ use crate::Reason;
 
 /// Bytes that are marked at a time.
 pub(super) const BLOCK: u32 = 64;
-/// [`Cursor::hash_next`] once a block was left out.
+/// `Cursor::hash_next` once a block was left out.
 pub(super) const CLOSED: u32 = u32::MAX;
 
 /// Where the framer is in its window. Offsets are the window's; `line` and `section` may lie before it and then wrap.
@@ -37,7 +37,7 @@ pub struct Cursor {
     pub hash: u64,
     /// Bytes in `hash`.
     pub hashed: u32,
-    /// Block to be hashed next, or [`CLOSED`].
+    /// Block to be hashed next, or the highest number there is once a block was left out.
     pub hash_next: u32,
     /// 1 once a block was marked behind one that was not: then `hash` does not stand for all that was looked at.
     pub gap: u32,

@@ -39,7 +39,7 @@ impl Stun {
     #[inline(always)]
     pub fn begin<W: Window>(window: &W, len: u32) -> Option<Stun> {
         let said = length(window.word(DATA));
-        if said + HEADER != len || said % 4 != 0 {
+        if said + HEADER != len || !said.is_multiple_of(4) {
             return None;
         }
         Some(Stun { at: DATA + HEADER, end: DATA + len })
@@ -58,7 +58,7 @@ impl Stun {
         if left < 4 || length > left - 4 {
             return None;
         }
-        self.at += 4 + (length + 3 & !3);
+        self.at += 4 + ((length + 3) & !3);
         if self.at > self.end { None } else { Some(self.at == self.end) }
     }
 }

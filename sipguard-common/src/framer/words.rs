@@ -65,7 +65,7 @@ pub const fn first_bit(mask: u64) -> u32 {
 #[inline(always)]
 pub const fn not_digits(word: u64) -> u64 {
     let value = word ^ (LOW * b'0' as u64);
-    ((value & SEVEN) + LOW * (128 - 10) | value) & HIGH
+    (((value & SEVEN) + LOW * (128 - 10)) | value) & HIGH
 }
 
 /// Bit 7 of every byte that no header name or method has: below 0x21 or above 0x7e.
@@ -119,7 +119,7 @@ pub const fn mark(block: &[u64; 8], keys: &HashKeys) -> Marks {
     let mut k = 0;
     while k < 8 {
         let word = block[k];
-        let not_control = ((word & SEVEN) + LOW * (128 - 0x20) | word) & HIGH;
+        let not_control = (((word & SEVEN) + LOW * (128 - 0x20)) | word) & HIGH;
         // Bit 7 of byte i comes to stand at bit 56 + i.
         text |= not_control.wrapping_mul(0x0002_0408_1020_4081) >> 56 << (8 * k);
         k += 1;
