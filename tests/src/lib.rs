@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod fragile;
 pub mod guard;
 pub mod interrupt;
+pub mod judge;
 pub mod kamailio;
 pub mod lab;
 pub mod message;

@@ -6,6 +6,42 @@ use sipguard_common::Reason;
 pub const OPTIONS: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nFrom: <sip:a@h>;tag=1\r\n\
     To: <sip:b@h>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
 
+/// The session description of a call.
+pub const SDP: &[u8] =
+    b"v=0\r\no=- 2890844526 2890844526 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\n\
+    m=audio 49170 RTP/AVP 8 0\r\na=rtpmap:8 PCMA/8000\r\n";
+
+/// An INVITE as a phone sends it, with these header lines behind its own, and this body. Content-Length is not among its own.
+#[must_use]
+pub fn call(lines: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "INVITE sip:9100@pbx.example SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bK776asdhds;rport\r\n\
+         Max-Forwards: 70\r\nFrom: \"Alice\" <sip:alice@pbx.example>;tag=1928301774\r\nTo: <sip:9100@pbx.example>\r\n\
+         Call-ID: a84b4c76e66710@192.0.2.7\r\nCSeq: 314159 INVITE\r\nContact: <sip:alice@192.0.2.7:5060>\r\n\
+         Content-Type: application/sdp\r\n{lines}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// An INVITE without a fault.
+#[must_use]
+pub fn good_call() -> Vec<u8> {
+    call(&format!("Content-Length: {}\r\n", SDP.len()), SDP)
+}
+
+/// A message in which `from`, which stands in it once, is replaced.
+///
+/// # Panics
+/// When it does not stand in it once.
+#[must_use]
+pub fn bent(message: &[u8], from: &str, to: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut places = message.windows(from.len()).enumerate().filter(|(_, part)| *part == from.as_bytes());
+    let (Some((at, _)), None) = (places.next(), places.next()) else {
+        panic!("{from:?} does not stand there once")
+    };
+    [&message[..at], to.as_ref(), &message[at + from.len()..]].concat()
+}
+
 /// A STUN binding request (RFC 8489) with these attributes.
 #[must_use]
 pub fn stun(attributes: &[u8]) -> Vec<u8> {
