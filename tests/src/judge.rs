@@ -12,7 +12,7 @@ use crate::packet::{ACK, PSH, Peer, RST};
 use crate::program::{Program, Run, XDP_DROP, XDP_PASS};
 
 /// Segments that a message is cut into, in bytes: as large as they get, those of a narrow link, and crumbs.
-const CUTS: [usize; 3] = [60_000, 536, 7];
+const CUTS: [usize; 3] = [60_000, 536, 23];
 /// Segments of one message that the strict profile allows.
 const PATIENCE: usize = 512;
 

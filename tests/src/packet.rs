@@ -11,6 +11,9 @@ pub const TCP4: usize = IP + 20;
 /// Offset of the TCP header in a frame of IPv6 without VLAN tag.
 pub const TCP6: usize = IP + 40;
 
+/// The IPv6 extension header of a fragment.
+const FRAGMENT: u8 = 44;
+
 /// FIN flag, and so on.
 pub const FIN: u8 = 0x01;
 /// SYN flag.
@@ -98,6 +101,35 @@ impl Peer {
             .write(&mut frame, payload)
             .expect("writing to memory");
         frame
+    }
+
+    /// A UDP datagram in IP fragments, each with up to `size` bytes of UDP header and payload, a multiple of eight.
+    #[must_use]
+    pub fn udp_fragments(&self, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
+        let whole = self.udp(payload);
+        let at = if self.remote.is_ipv4() { TCP4 } else { TCP6 };
+        let pieces = whole[at..].chunks(size).enumerate().map(|(number, piece)| {
+            let more = u16::from(at + number * size + piece.len() < whole.len());
+            let offset = (number * size / 8) as u16;
+            let mut frame = whole[..at].to_vec();
+            if self.remote.is_ipv4() {
+                frame[IP + 2..IP + 4].copy_from_slice(&((at - IP + piece.len()) as u16).to_be_bytes());
+                frame[IP + 4..IP + 6].copy_from_slice(&77u16.to_be_bytes());
+                frame[IP + 6..IP + 8].copy_from_slice(&(more << 13 | offset).to_be_bytes());
+                frame[IP + 10..IP + 12].fill(0);
+                let checksum = !sum(&frame[IP..at]);
+                frame[IP + 10..IP + 12].copy_from_slice(&checksum.to_be_bytes());
+            } else {
+                frame[IP + 4..IP + 6].copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
+                let udp = std::mem::replace(&mut frame[IP + 6], FRAGMENT);
+                frame.extend([udp, 0]);
+                frame.extend((offset << 3 | more).to_be_bytes());
+                frame.extend([0, 0, 0, 77]);
+            }
+            frame.extend(piece);
+            frame
+        });
+        pieces.collect()
     }
 
     /// Offset of the TCP header.
