@@ -27,7 +27,11 @@ fn table(out: &mut String, title: &str, class: Class) {
     writeln!(out, "\n## {title}\n").unwrap();
     let malformed = class == Class::Malformed;
     if malformed {
-        writeln!(out, "| reason | what is refused | profile | written in | seen in the wild |\n|---|---|---|---|---|").unwrap();
+        writeln!(
+            out,
+            "| reason | what is refused | profile | written in | seen in the wild |\n|---|---|---|---|---|"
+        )
+        .unwrap();
     } else {
         writeln!(out, "| reason | what it is | written in |\n|---|---|---|").unwrap();
     }
@@ -57,7 +61,8 @@ fn page() -> String {
     for limit in LIMITS {
         let (default, strict) = (limit.get(&Limits::default()), limit.get(&Limits::strict()));
         let (low, high) = limit.range;
-        writeln!(out, "| `{}` | {} | {default} | {strict} | {low} to {high} |", limit.name, limit.text).unwrap();
+        writeln!(out, "| `{}` | {} | {default} | {strict} | {low} to {high} |", limit.name, limit.text)
+            .unwrap();
     }
     out
 }

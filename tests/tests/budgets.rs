@@ -108,7 +108,7 @@ fn two_hundred_thousand_connections_fit_their_memory() -> Result<()> {
     let frame = |number: u32| {
         let mut peer = Peer::new("192.0.2.7:1", "198.51.100.1:5060");
         peer.remote.set_port(1024 + (number % 60_000) as u16);
-        peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | number / 60_000).into());
+        peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | (number / 60_000)).into());
         peer
     };
     for number in 0..connections {

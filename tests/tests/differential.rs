@@ -191,7 +191,7 @@ fn kernel_and_userspace_agree() -> Result<()> {
         // A port for each stream, so that each is a connection of its own.
         let mut peer = Peer::new("192.0.2.7:1", "198.51.100.1:5060");
         peer.remote.set_port(1024 + (number % 60_000) as u16);
-        peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | number / 60_000).into());
+        peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | (number / 60_000)).into());
         comparison
             .run(&peer.tcp(SYN, number.wrapping_sub(1), b""), Reason::TcpControl, &|| "a SYN".to_owned())?;
         let reasons = expected(&segments, &limits, &mut buffer);
