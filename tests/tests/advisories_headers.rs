@@ -130,7 +130,8 @@ fn advisory_cve_2017_9372() {
     passes(DEFAULT, &without);
 }
 
-/// pjsip's numbers overflow: CSeq, the port and the ttl of Via, Expires.
+/// pjsip's numbers overflow: CSeq, the port and the ttl of Via, Expires. Of a Via the first 64 bytes of the line are looked at: a ttl
+/// behind a branch, and the ports of a list's further hops, pass. So do numbers within URIs and parameters of other headers.
 #[test]
 fn advisory_cve_2017_16872() {
     for number in ["2147483648", "4294967295", "4294967296", "18446744073709551616", "99999999999999999999"] {
