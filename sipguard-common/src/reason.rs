@@ -177,9 +177,9 @@ reasons! {
     BadVersion = 28, "bad-version", Malformed, Default,
         "A SIP version other than 2.0.",
         "RFC 3261 7.1", "";
-    ControlByte = 29, "control-byte", Malformed, Default,
-        "A NUL or other control byte in the header section.",
-        "RFC 3261 25.1", "CVE-2011-2529, CVE-2023-27598";
+    ControlByte = 29, "control-byte", Malformed, Stricter,
+        "A NUL or other byte below 0x20 in the header section, unless it stands behind a backslash. Strict: there too.",
+        "RFC 3261 25.1", "CVE-2011-2529, CVE-2016-9938, CVE-2023-27598";
     BareLf = 30, "bare-lf", Malformed, Default,
         "Line ends mixed in one header section, LF and CRLF; with `refuse-lf`, LF alone throughout as well.",
         "RFC 3261 7", "CVE-2023-27598";
@@ -193,7 +193,7 @@ reasons! {
         "A header section longer than the limit.",
         "", "CVE-2016-2385";
     TooManyHeaders = 34, "too-many-headers", Malformed, Default,
-        "More header lines than the limit, or more of one name; Via, Route, Record-Route and Contact may repeat freely.",
+        "More header lines than the limit, or more of one name; Via, Route, Record-Route, Path and Contact may repeat freely.",
         "", "CVE-2018-7284";
     BadHeaderName = 35, "bad-header-name", Malformed, Stricter,
         "A header line without a proper name of at most 63 bytes and a colon. Strict: a name that is no token, or white space before the colon.",
@@ -205,7 +205,7 @@ reasons! {
         "From, To, Call-ID, CSeq or Max-Forwards twice.",
         "RFC 3261 7.3.1", "CVE-2018-14767, CVE-2020-27507";
     BadNumber = 38, "bad-number", Malformed, Stricter,
-        "A number that overflows: CSeq above 2147483647 or none at all, Max-Forwards or Expires above 4294967295, port or ttl of a Via. Strict: Max-Forwards above 255.",
+        "A number that overflows: CSeq above 2147483647 or none at all, Max-Forwards or Expires above 4294967295, port or ttl in the first 64 bytes of a Via line. Strict: Max-Forwards above 255.",
         "RFC 3261 20.16, 20.19, 20.22, 20.42", "CVE-2017-16872";
     CseqMismatch = 39, "cseq-mismatch", Malformed, Default,
         "The method of CSeq is not that of the request, or is missing.",
@@ -229,7 +229,7 @@ reasons! {
         "A datagram that ends before its body does.",
         "RFC 3261 18.3", "";
     BadStun = 46, "bad-stun", Malformed, Default,
-        "STUN whose length, or the length of an attribute, is not true.",
+        "STUN whose length, or the length of an attribute, is not true, or that comes in IP fragments.",
         "RFC 8489 5, 14", "CVE-2023-22741, CVE-2023-32307";
     NotTls = 47, "not-tls", Malformed, Default,
         "A new connection to a TLS port that starts neither with a handshake record nor with SIP.",

@@ -80,7 +80,7 @@ fn known(name: &[u8]) -> Name {
         "content-length" | "l" => Name::ContentLength,
         "max-forwards" => Name::MaxForwards,
         "expires" => Name::Expires,
-        "route" | "record-route" | "contact" | "m" => Name::List,
+        "route" | "record-route" | "path" | "contact" | "m" => Name::List,
         _ => Name::Other,
     }
 }
@@ -370,13 +370,13 @@ fn via(visible: &[u8]) -> Result<(), Reason> {
     let starts: Vec<usize> = (1..visible.len()).filter(begins).collect();
     if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b':' && **at < semicolon) {
         let count = digits(*at);
-        if count > 5 || value_of(&visible[*at..at + count]) > 65535 {
+        if count > 16 || value_of(&visible[*at..at + count]) > 65535 {
             return Err(Reason::BadNumber);
         }
     }
     if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b'=' && **at > semicolon)
-        && *at >= 4
-        && visible[at - 4..*at].eq_ignore_ascii_case(b"ttl=")
+        && *at >= 5
+        && visible[at - 5..*at].eq_ignore_ascii_case(b";ttl=")
     {
         return Err(Reason::BadNumber);
     }
@@ -406,7 +406,8 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
         if after_cr {
             return Err(if first { Reason::BadStartLine } else { Reason::BareCr });
         }
-        if byte < 0x20 && byte != b'\t' && byte != b'\r' {
+        let escaped = now > at && bytes[now - 1] == b'\\' && !first && limits.checks & checks::TOKENS == 0;
+        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !escaped {
             return Err(if first { Reason::BadStartLine } else { Reason::ControlByte });
         }
         if in_method {
@@ -531,6 +532,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b": x\r\n",
         b"Bad Name: x\r\n",
         b"To\x01: x\r\n",
+        b"To: \"a\\\0b\\\x07\" <sip:a>\r\n",
+        b"Via: SIP/2.0/UDP h:005060;mattl=12345\r\n",
+        b"\\",
         b"Na\x80me: x\r\n",
         b"Name \t : x\r\n",
         b"a\rb: c\r\n",

@@ -57,7 +57,7 @@ pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
         return Ok(Reason::NatPing);
     }
     let first = bytes::byte(ctx, packet.data_at as usize)?;
-    if first & 0xc0 == 0 && whole {
+    if first & 0xc0 == 0 {
         match sip_stun(ctx.ctx) {
             NO_STUN => {}
             0 => return Ok(Reason::Stun),
@@ -119,6 +119,10 @@ extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
         let window = Bytes((*scratch).window.as_mut_ptr());
         if !is_stun(&window, len) {
             return NO_STUN;
+        }
+        if (*scratch).packet.more_fragments != 0 {
+            // Nobody sends STUN that large, and its attributes could not be walked to their end.
+            return BAD_STUN;
         }
         if len > CHUNK {
             return 0;

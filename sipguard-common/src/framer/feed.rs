@@ -100,7 +100,10 @@ fn datagram(
 }
 
 fn stun(buffer: &Buffer, len: u32, whole: bool) -> Result<Reason, Reason> {
-    if !whole || len > CHUNK {
+    if !whole {
+        return Err(Reason::BadStun);
+    }
+    if len > CHUNK {
         return Ok(Reason::Stun);
     }
     let mut walk = Stun::begin(buffer, len).ok_or(Reason::BadStun)?;

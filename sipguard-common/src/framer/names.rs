@@ -12,7 +12,7 @@ pub(super) const CSEQ: u8 = 5;
 pub(super) const CONTENT_LENGTH: u8 = 6;
 pub(super) const MAX_FORWARDS: u8 = 7;
 pub(super) const EXPIRES: u8 = 8;
-/// Route, Record-Route and Contact: lists that may be long.
+/// Route, Record-Route, Path and Contact: lists that may be long.
 pub(super) const LIST: u8 = 9;
 
 /// The bit of a name in `Stream::seen`.
@@ -47,6 +47,7 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
     const CONTACT_LONG: u64 = word(b"contact\0");
     const CONTACT_SHORT: u64 = word(b"m\0\0\0\0\0\0\0");
     const ROUTE: u64 = word(b"route\0\0\0");
+    const PATH: u64 = word(b"path\0\0\0\0");
     if high == 0 {
         return match low {
             VIA_LONG | VIA_SHORT => VIA,
@@ -56,7 +57,7 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
             CSEQ_LONG => CSEQ,
             LENGTH_SHORT => CONTENT_LENGTH,
             EXPIRES_LONG => EXPIRES,
-            CONTACT_LONG | CONTACT_SHORT | ROUTE => LIST,
+            CONTACT_LONG | CONTACT_SHORT | ROUTE | PATH => LIST,
             _ => OTHER,
         };
     }
@@ -147,6 +148,7 @@ mod tests {
             ("m", LIST),
             ("Route", LIST),
             ("Record-Route", LIST),
+            ("Path", LIST),
             ("Accept", OTHER),
             ("Content-Type", OTHER),
             ("Vi", OTHER),

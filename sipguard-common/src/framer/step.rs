@@ -5,8 +5,8 @@ use super::tls;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
 use super::words::{HashKeys, first_bit, low_bits, mark};
 use super::{
-    FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HELLO, PHASE_IDLE, PHASE_RECORD,
-    PHASE_START, Stream,
+    FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HEADERS, PHASE_HELLO, PHASE_IDLE,
+    PHASE_RECORD, PHASE_START, Stream, checks,
 };
 use crate::Reason;
 
@@ -195,6 +195,9 @@ fn control<W: Window>(
         return Ok(());
     }
     if !lf {
+        if byte != b'\r' && is_escaped(stream, cursor, window, limits, at) {
+            return Ok(());
+        }
         if byte != b'\r' {
             return Err(odd_byte(stream, Reason::ControlByte));
         }
@@ -248,6 +251,15 @@ fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Li
     let over_line = end.wrapping_sub(cursor.line).saturating_sub(limits.line_bytes);
     let over_section = end.wrapping_sub(cursor.section).saturating_sub(limits.section_bytes);
     if over_line >= over_section { Reason::LineTooLong } else { Reason::HeadersTooLong }
+}
+
+/// RFC 3261 section 25.1, quoted-pair: behind a backslash any byte but CR and LF is text. Few parsers know; strict refuses it.
+#[inline(always)]
+fn is_escaped<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Limits, at: u32) -> bool {
+    stream.phase == PHASE_HEADERS
+        && !limits.has(checks::TOKENS)
+        && at != cursor.line
+        && window.byte(at - 1) == b'\\'
 }
 
 #[inline(always)]

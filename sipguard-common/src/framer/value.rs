@@ -273,13 +273,14 @@ fn via_overflows<W: Window>(window: &W, head: u32, long: u64, digits: u64) -> bo
     if ports != 0 {
         let at = first_bit(ports);
         let count = first_bit(!(digits >> at) | 1 << 63);
-        if count > 5 || digits_value(window, head + at, count) > 65535 {
+        if count > DIGITS || digits_value(window, head + at, count) > 65535 {
             return true;
         }
     }
     let ttl = long & bytes_equal(window, head, b'=') << 1 & !sent_by;
     ttl != 0 && {
         let at = first_bit(ttl);
-        at >= 4 && fold(window.word(head + at - 4)) as u32 == u32::from_le_bytes(*b"ttl=")
+        // The value follows `;ttl=`.
+        at >= 5 && fold(window.word(head + at - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
     }
 }
