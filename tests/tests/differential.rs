@@ -117,7 +117,7 @@ fn stream(random: &mut Random) -> Vec<u8> {
             _ => bytes.extend(PIECES[random.below(PIECES.len())]),
         }
     }
-    if random.below(3) == 0 {
+    if !bytes.is_empty() && random.below(3) == 0 {
         let at = random.below(bytes.len());
         bytes[at] = random.next() as u8;
     }
