@@ -1,0 +1,255 @@
+//! A byte-wise framer written from RFC 3261 without a look at the fast one, and the properties that bind the two:
+//! the same verdict for the same bytes, whatever the segmentation.
+
+mod bytewise;
+
+use bytewise::{datagram_oracle, oracle};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use sipguard_common::Reason;
+use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, checks, feed, judge_datagram};
+
+/// What became of a stream: complete messages, then the reason of its end if it was malformed.
+type Outcome = (u32, Option<Reason>);
+
+/// The fast framer over `bytes` cut at `cuts` (lengths of the segments, repeated).
+fn fast(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Outcome {
+    let mut stream = Stream::NEW;
+    let mut buffer = Box::new(Buffer::NEW);
+    let mut rest = bytes;
+    for cut in cuts.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (segment, later) = rest.split_at((*cut).clamp(1, rest.len()));
+        rest = later;
+        if let Err(malformed) = feed(&mut stream, limits, &mut buffer, segment) {
+            return (stream.messages, Some(malformed.reason));
+        }
+    }
+    (stream.messages, None)
+}
+
+const SMALL: Limits = Limits {
+    line_bytes: 100,
+    section_bytes: 400,
+    header_lines: 9,
+    same_name: 2,
+    body_bytes: 300,
+    message_ms: 0,
+    message_segments: 0,
+    checks: 0,
+};
+
+/// Limits and checks that every stream is judged by.
+fn profiles() -> [Limits; 4] {
+    [
+        SMALL,
+        Limits { checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF, ..SMALL },
+        Limits::default(),
+        Limits { header_lines: 30, ..Limits::strict() },
+    ]
+}
+
+/// One piece of a stream, good or bad.
+fn fragment() -> impl Strategy<Value = Vec<u8>> {
+    let fixed = prop::sample::select(vec![
+        &b"INVITE sip:a@b SIP/2.0\r\n"[..],
+        b"REGISTER sip:h SIP/2.0\r\n",
+        b"SIP/2.0 200 OK\r\n",
+        b"SIP/2.0 180\r\n",
+        b"OPTIONS sip:x SIP/2.0\n",
+        b"INVITE sip:a SIP/3.0\r\n",
+        b"SIP/3.0 200 OK\r\n",
+        b"SIP/2.0 99 x\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\t",
+        b" ",
+        b":",
+        b"\x80",
+        b"x",
+        b"Via: SIP/2.0/TCP h;branch=z9hG4bK1\r\n",
+        b"v:h\r\n",
+        b"Content-Length: 0\r\n\r\n",
+        b"content-length  : 5\r\n\r\nhello",
+        b"l:3\r\n\r\n\0\r\n",
+        b"L: 0003 \r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length:\r\n",
+        b"Content-Length:\r\n 4\r\n\r\nbody",
+        b"Content-Length: 1 0\r\n",
+        b"Content-Length: 4294967296\r\n",
+        b"Content-Length: 999999999\r\n",
+        b"Content-Length: 301\r\n",
+        b"Content-Length: 12",
+        b"Content-Length: 0000000000000002\r\n\r\nab",
+        b"Content-Length: 00000000000000002\r\n",
+        b"Subject: a\tb\r\n",
+        b" folded\r\n",
+        b"   \r\n",
+        b"NoColon\r\n",
+        b": x\r\n",
+        b"Bad Name: x\r\n",
+        b"To\x01: x\r\n",
+        b"To: \"a\\\0b\\\x07\" <sip:a>\r\n",
+        b"Via: SIP/2.0/UDP h:005060;mattl=12345\r\n",
+        b"\\",
+        b"Na\x80me: x\r\n",
+        b"Name \t : x\r\n",
+        b"a\rb: c\r\n",
+        b"a: b\n",
+        b"SIP",
+        b"/2.0",
+        b" SIP/2.0\r\n",
+        b"v:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\nl: 0\r\n\r\n",
+        b"INVITE sip:a@b SIP/2.0\r\nv:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 INVITE\r\n",
+        b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h:5060;branch=z9hG4bK1;ttl=16\r\nTo: x\r\nFrom: y\r\nCall-ID: z\r\n",
+        b"CSeq: 1 INVITE\r\n",
+        b"CSeq: 2 REGISTER\r\n",
+        b"CSeq: 2147483647 INVITE\r\n",
+        b"CSeq: 2147483648 INVITE\r\n",
+        b"CSeq:\r\n 0009\r\n INVITE\r\n",
+        b"CSeq: 9\tINVITE \r\n",
+        b"CSeq: 9 \r\n",
+        b"CSeq: INVITE\r\n",
+        b"CSeq: 1INVITE\r\n",
+        b"CSeq: 12345678901234567 OPTIONS\r\n",
+        b"CSeq:                                               1 INVITE\r\n",
+        b"CSeq: 77 ",
+        b"Max-Forwards: 256\r\n",
+        b"Max-Forwards: 4294967296\r\n",
+        b"Max-Forwards: x\r\n",
+        b"Expires: 99999999999\r\n",
+        b"Expires: 99999999999999999999\r\n",
+        b"Expires: Thu, 01 Dec 1994 16:00:00 GMT\r\n",
+        b"Via: SIP/2.0/UDP h:65536;branch=1\r\n",
+        b"v: SIP/2.0/UDP h:65535;branch=z9:123456;ttl=12345\r\n",
+        b"Via: SIP/2.0/UDP h:123456\r\n",
+        b"SUBSCRIBE-WITH-A-LONG-NAME sip:a SIP/2.0\r\nCSeq: 1 SUBSCRIBE-WITH-A-LONG-NAME\r\n",
+        b"INVITE  sip:a@b  SIP/2.0\r\n",
+        b"INVITE sip:a@b SIP/2.0  \r\n",
+        b"IN(VITE sip:a@b SIP/2.0\r\n",
+        b"Na(me: x\r\n",
+        b"To: again\r\n",
+        b"Accept: a\r\nAccept: b\r\nAccept: c\r\n",
+        b"X-A-Header-Of-Thirty-Bytes-001: a\r\nX-A-Header-Of-Thirty-Bytes-001: b\r\n",
+        b"INV",
+        b"ITE ",
+        b"sip:",
+        b" SIP/2.0\r",
+    ])
+    .prop_map(<[u8]>::to_vec);
+    let long = (prop::sample::select(vec![b'a', b' ', b'\r', b'1', 0x81]), 1usize..140)
+        .prop_map(|(byte, count)| vec![byte; count]);
+    prop_oneof![12 => fixed, 2 => long, 1 => prop::collection::vec(any::<u8>(), 0..20)]
+}
+
+fn stream() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(fragment(), 1..14).prop_map(|parts| parts.concat())
+}
+
+/// 20,000 cases that are the same everywhere, so that a change is judged by what it did; `PROPTEST_CASES` and
+/// `PROPTEST_RNG_SEED` ask for others.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 20_000;
+    }
+    if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.rng_seed = RngSeed::Fixed(5060);
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn fast_and_oracle_agree(bytes in stream(), cuts in prop::collection::vec(1usize..90, 1..6)) {
+        for limits in profiles() {
+            let expected = oracle(&bytes, &limits);
+            prop_assert_eq!(fast(&bytes, &[bytes.len()], &limits), expected, "in one segment");
+            prop_assert_eq!(fast(&bytes, &cuts, &limits), expected, "cut by {:?}", &cuts);
+            prop_assert_eq!(fast(&bytes, &[1], &limits), expected, "byte by byte");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn datagrams_agree(bytes in stream()) {
+        let mut buffer = Box::new(Buffer::NEW);
+        for limits in profiles() {
+            let fast = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+            prop_assert_eq!(fast.map_err(|malformed| malformed.reason), datagram_oracle(&bytes, &limits));
+        }
+    }
+}
+
+#[test]
+fn a_message_split_at_every_boundary() {
+    let body = [b'x'; 70];
+    let mut message = b"INVITE sip:9001@pbx.example SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK77\r\nSubject: a\r\n\tb\r\n\
+        From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1@b\r\nCSeq:\r\n 1\r\n INVITE\r\nContent-Length: 70\r\n\r\n"
+        .to_vec();
+    message.extend_from_slice(&body);
+    for cut in 1..message.len() {
+        let mut stream = Stream::NEW;
+        let mut buffer = Box::new(Buffer::NEW);
+        feed(&mut stream, &Limits::default(), &mut buffer, &message[..cut]).unwrap();
+        assert_eq!(stream.messages, u32::from(cut >= message.len() - 70), "cut at {cut}");
+        feed(&mut stream, &Limits::default(), &mut buffer, &message[cut..]).unwrap();
+        assert_eq!((stream.messages, stream.phase), (1, PHASE_IDLE), "cut at {cut}");
+    }
+}
+
+#[test]
+fn windows_of_any_size_and_long_lines() {
+    let limits = Limits { line_bytes: 9000, section_bytes: 60_000, checks: 0, ..Limits::default() };
+    let mut bytes = b"OPTIONS sip:x SIP/2.0\r\n".to_vec();
+    for length in [63, 64, 65, 66, 4031, 4032, 4033, 4095, 4096, 4097, 8990] {
+        bytes.extend_from_slice(b"X: ");
+        bytes.resize(bytes.len() + length, b'y');
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    let expected = oracle(&bytes, &limits);
+    assert_eq!(expected, (1, None));
+    for cut in [1, 2, 63, 64, 65, 1000, 1448, 4095, 4096, 4097, 65_000] {
+        assert_eq!(fast(&bytes, &[cut], &limits), expected, "segments of {cut}");
+    }
+}
+
+/// Short lines that random streams rarely hold, each cut everywhere.
+#[test]
+fn short_start_lines() {
+    for text in [
+        "SIP/2.0",
+        "SIP/2.",
+        "SIP/",
+        "SIP",
+        "SIP/2.0 ",
+        "SIP/2.0 20",
+        "SIP/2.0 200",
+        "sip/2.0\t200",
+        "A",
+        "A ",
+        "A b SIP/2.0",
+    ] {
+        for end in ["\n", "\r\n", "\r\nX: y\r\n"] {
+            let bytes = [text, end].concat().into_bytes();
+            let expected = oracle(&bytes, &SMALL);
+            for cut in 1..=bytes.len() {
+                let cuts = [cut, bytes.len()];
+                assert_eq!(fast(&bytes, &cuts, &SMALL), expected, "{text:?} {end:?} cut at {cut}");
+            }
+        }
+    }
+}
