@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::ebpf_toolchain::cargo_bin;
 
-/// The workspace.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+/// The workspace: the one that cargo runs this in, also when what it runs was built in a copy.
+pub fn root() -> PathBuf {
+    let package =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.parent().map_or_else(|| "/".into(), Path::to_path_buf)
 }
 
 /// Where cargo puts what it builds.
