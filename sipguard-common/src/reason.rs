@@ -196,7 +196,7 @@ reasons! {
         "More header lines than the limit, or more of one name; Via, Route, Record-Route, Path and Contact may repeat freely.",
         "", "CVE-2018-7284";
     BadHeaderName = 35, "bad-header-name", Malformed, Stricter,
-        "A header line without a proper name of at most 63 bytes and a colon. Strict: a name that is no token, or white space before the colon.",
+        "A header line without a proper name of at most 127 bytes and a colon. Strict: a name of 64 bytes or more, one that is no token, or white space before the colon.",
         "RFC 3261 7.3.1", "CVE-2016-9938, CVE-2026-45538, CVE-2020-28361";
     MissingHeader = 36, "missing-header", Malformed, Default,
         "Via, From, To, Call-ID or CSeq is missing. Strict: Max-Forwards in a request too.",

@@ -6,13 +6,13 @@ use super::names::{
 };
 use super::step::Cursor;
 use super::value::{self, COMPLETE, HEAD, OPEN, Value};
-use super::window::Window;
+use super::window::{SAVED_HEAD, Window};
 use super::words::{
     eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_digits, not_token, not_visible,
 };
 use super::{
-    FLAG_DATAGRAM, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE,
-    PHASE_START, Stream, checks,
+    FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END,
+    PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks,
 };
 use crate::Reason;
 
@@ -43,7 +43,7 @@ pub(super) fn judge<W: Window>(
     if u32::from(stream.lines) > limits.header_lines {
         return Err(Reason::TooManyHeaders);
     }
-    header(stream, window, head, len, limits)
+    header(stream, window, cursor, limits)
 }
 
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.
@@ -188,10 +188,11 @@ fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
 fn header<W: Window>(
     stream: &mut Stream,
     window: &W,
-    head: u32,
-    len: u32,
+    cursor: &Cursor,
     limits: &Limits,
 ) -> Result<(), Reason> {
+    let head = cursor.head();
+    let len = cursor.stop.wrapping_sub(cursor.line);
     let (low, high) = (window.word(head), window.word(head + 8));
     let first = low as u8;
     if first == b' ' || first == b'\t' {
@@ -210,7 +211,7 @@ fn header<W: Window>(
         (low, high & below(far), first_bit(far) / 8 + 9, not_visible(low) | not_visible(high) & below(far))
     };
     if colon | far == 0 || odd != 0 || low == 0 || limits.has(checks::TOKENS) {
-        let name = unusual(window, head, len, limits);
+        let name = unusual(window, stream, cursor, limits);
         if name == BAD_NAME {
             return Err(Reason::BadHeaderName);
         }
@@ -264,16 +265,21 @@ fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Resul
 /// What [`unusual`] returns for a line without a proper name and colon.
 const BAD_NAME: u32 = u32::MAX;
 
-/// Finds a name of up to 63 bytes: its length, and 256 times the place of its colon. A function of its own in the kernel, for the
-/// stack's sake.
+/// Finds a name of up to 127 bytes: its length, or 63 when it is longer, and 256 times the place of its colon, or 64 when that is
+/// farther. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn unusual<W: Window>(window: &W, head: u32, len: u32, limits: &Limits) -> u32 {
+fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Limits) -> u32 {
+    let head = cursor.head();
+    let len = cursor.stop.wrapping_sub(cursor.line);
     let colons = bytes_equal(window, head, b':') & low_bits(len);
+    let odd = bytes_odd(window, head);
     if colons == 0 {
-        return BAD_NAME;
+        let far = len > HEAD && odd == 0 && !limits.has(checks::TOKENS);
+        let found = far && far_name(stream, window, head, cursor.line, len) == FLAG_FAR_COLON;
+        return if found { HEAD << 8 | (HEAD - 1) } else { BAD_NAME };
     }
     let colon = first_bit(colons);
-    let odd = bytes_odd(window, head) & low_bits(colon);
+    let odd = odd & low_bits(colon);
     // The name ends at the colon or at the white space before it.
     let name = if odd != 0 { first_bit(odd) } else { colon };
     let gap = low_bits(colon) & !low_bits(name);
@@ -284,6 +290,31 @@ fn unusual<W: Window>(window: &W, head: u32, len: u32, limits: &Limits) -> u32 {
         return BAD_NAME;
     }
     colon << 8 | name
+}
+
+/// Most bytes of a header name and its colon.
+const NAME_END: u32 = 128;
+
+/// Where a line stands of which `len` bytes (more than 64) have come and whose first 64 are of a header name:
+/// [`FLAG_FAR_COLON`], [`FLAG_FAR_BAD`], or 0 when its name goes on. A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn far_name<W: Window>(stream: &Stream, window: &W, head: u32, line: u32, len: u32) -> u8 {
+    let mut from = HEAD;
+    if head == SAVED_HEAD {
+        // What came before this window was looked at when that one ended.
+        let known = stream.flags & (FLAG_FAR_COLON | FLAG_FAR_BAD);
+        if known != 0 {
+            return known;
+        }
+        from = stream.line_bytes;
+    }
+    let behind = line.wrapping_add(HEAD);
+    let here = low_bits(len - HEAD) & !low_bits(from.wrapping_sub(HEAD));
+    let stops = (bytes_equal(window, behind, b':') | bytes_odd(window, behind)) & here;
+    if stops == 0 {
+        return if len < NAME_END { 0 } else { FLAG_FAR_BAD };
+    }
+    if window.byte(behind.wrapping_add(first_bit(stops))) == b':' { FLAG_FAR_COLON } else { FLAG_FAR_BAD }
 }
 
 /// Whether the first `len` bytes (up to 63) at `head` are of an RFC 3261 section 25.1 token.

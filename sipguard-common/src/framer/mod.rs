@@ -58,6 +58,10 @@ const FLAG_REQUEST: u8 = 2;
 const FLAG_DATAGRAM: u8 = 4;
 /// The first record of a TLS connection.
 const FLAG_HELLO: u8 = 8;
+/// The unfinished line, if it begins with 64 bytes of a header name, has its colon behind them.
+const FLAG_FAR_COLON: u8 = 16;
+/// Such a line can't be a header any more.
+const FLAG_FAR_BAD: u8 = 32;
 
 /// Buckets that header names are counted in.
 const NAME_BUCKETS: usize = 32;

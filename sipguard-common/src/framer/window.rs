@@ -2,7 +2,7 @@
 
 use super::step::Cursor;
 use super::step::{CLOSED, within};
-use super::{Limits, PHASE_HEADERS, PHASE_START, Stream, line};
+use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line};
 use crate::Reason;
 
 /// Offset in the window where a chunk of payload is put. Before it stands the carry: the unfinished line.
@@ -88,6 +88,8 @@ pub fn settle<W: Window>(
     }
     if line_bytes > DATA {
         stream.tail = [window.word(cursor.end - 16), window.word(cursor.end - 8)];
+        let far = line::far_name(stream, window, head_at, cursor.line, line_bytes);
+        stream.flags = stream.flags & !(FLAG_FAR_COLON | FLAG_FAR_BAD) | far;
     }
     stream.line_bytes = line_bytes;
     stream.section_bytes = cursor.end.wrapping_sub(cursor.section);

@@ -193,15 +193,24 @@ impl<'a> Message<'a> {
 
     fn header(&mut self, text: &[u8]) -> Result<(), Reason> {
         self.closed()?;
-        let colon = text.iter().take(64).position(|b| *b == b':').ok_or(Reason::BadHeaderName)?;
+        let colon = text.iter().take(128).position(|b| *b == b':').ok_or(Reason::BadHeaderName)?;
         let mut name = &text[..colon];
+        if colon >= 64 {
+            // A name that is longer than what else is looked at of a line.
+            if self.has(checks::TOKENS) || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
+                return Err(Reason::BadHeaderName);
+            }
+            name = &name[..63];
+        }
         while let [front @ .., b' ' | b'\t'] = name {
             name = front;
         }
         if name.is_empty() || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
             return Err(Reason::BadHeaderName);
         }
-        if self.has(checks::SPACES) && name.len() != colon || self.has(checks::TOKENS) && !is_token(name) {
+        if self.has(checks::SPACES) && name.len() < colon.min(63)
+            || self.has(checks::TOKENS) && !is_token(name)
+        {
             return Err(Reason::BadHeaderName);
         }
         self.last = known(name);

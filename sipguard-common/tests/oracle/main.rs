@@ -138,6 +138,8 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"To: again\r\n",
         b"Accept: a\r\nAccept: b\r\nAccept: c\r\n",
         b"X-A-Header-Of-Thirty-Bytes-001: a\r\nX-A-Header-Of-Thirty-Bytes-001: b\r\n",
+        b"x-a-name-of-more-than-sixty-three-bytes-that-nobody-ever-sent-but-the-torture-test:1\r\n",
+        b"x-a-name-of-sixty-bytes-which-more-bytes-may-follow-in-pieces",
         b"INV",
         b"ITE ",
         b"sip:",
@@ -252,4 +254,33 @@ fn short_start_lines() {
             }
         }
     }
+}
+
+/// Header names around every length that matters, each cut everywhere, then in three.
+#[test]
+fn long_header_names() {
+    let opening = "OPTIONS sip:x SIP/2.0\r\n";
+    for length in [62, 63, 64, 65, 80, 93, 126, 127, 128, 129, 200] {
+        for behind in [": y\r\n", " : y\r\n", "\r\n", "\u{e9}: y\r\n", ":\r\n z\r\n"] {
+            let text = [opening, &"n".repeat(length), behind, "l: 0\r\n\r\n"].concat();
+            for limits in [Limits { checks: 0, ..Limits::default() }, Limits::strict()] {
+                let expected = oracle(text.as_bytes(), &limits);
+                for first in 1..text.len() {
+                    for second in [1, 5, 33, text.len()] {
+                        let found = fast(text.as_bytes(), &[first, second, text.len()], &limits);
+                        assert_eq!(
+                            found, expected,
+                            "{length} and {behind:?} cut at {first} and after {second}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    let verdict = |length: usize| {
+        let text = [opening, &"n".repeat(length), ": y\r\nl: 0\r\n\r\n"].concat();
+        oracle(text.as_bytes(), &Limits { checks: 0, ..Limits::default() })
+    };
+    assert_eq!(verdict(127), (1, None));
+    assert_eq!(verdict(128), (0, Some(Reason::BadHeaderName)));
 }
