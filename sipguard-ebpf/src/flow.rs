@@ -282,13 +282,16 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
     Ok(if cursor.hashed < packet.new_len { cursor.hashed } else { packet.new_len })
 }
 
-/// Copies word by word: an assignment would go over the stack.
+/// Copies what counts, word by word: an assignment would go over the stack.
 #[inline(always)]
 fn copy(from: &Stream, to: &mut Stream) {
+    let words = from.words();
     let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
-    for word in 0..size_of::<Stream>() / 8 {
-        // SAFETY: both are streams, whose words these are.
-        unsafe { to.add(word).write_volatile(from.add(word).read()) };
+    // SAFETY: both are streams, whose words these are.
+    let word = |k: usize| unsafe { to.add(k).write_volatile(from.add(k).read()) };
+    (0..Stream::FEWEST_WORDS).for_each(word);
+    if words > Stream::FEWEST_WORDS {
+        (Stream::FEWEST_WORDS..Stream::WORDS).for_each(word);
     }
 }
 

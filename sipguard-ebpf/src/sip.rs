@@ -113,7 +113,7 @@ extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
         let walk = &raw mut (*scratch).walk;
         (*walk).begin((*scratch).packet.data_at, len);
         let mut hands = Hands { ctx, scratch, settings };
-        if load(&hands) != 0 {
+        if load_next(&hands) != 0 {
             return INTERNAL;
         }
         let window = Bytes((*scratch).window.as_mut_ptr());
@@ -191,7 +191,7 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
         walk.done = 1;
         return 1;
     }
-    load(hands)
+    load_next(hands)
 }
 
 /// Hashes one block, or loads the next chunk. 0 goes on, 1 ends the loop.
@@ -211,11 +211,17 @@ extern "C" fn hash_block(_: u32, hands: *mut Hands) -> i64 {
         walk.done = 1;
         return 1;
     }
+    load_next(hands)
+}
+
+/// [`load`] where it is seldom needed.
+#[inline(never)]
+fn load_next(hands: &Hands) -> i64 {
     load(hands)
 }
 
 /// Makes the window ready for the next chunk and copies it there. 0 is success.
-#[inline(never)]
+#[inline(always)]
 fn load(hands: &Hands) -> i64 {
     // SAFETY: this CPU's map value.
     let scratch = unsafe { &mut *hands.scratch };

@@ -104,6 +104,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// 64-bit words of a stream.
+    pub const WORDS: usize = size_of::<Stream>() / 8;
+    /// Words up to `method_bytes`, which are all that count between messages and in a body.
+    pub const FEWEST_WORDS: usize = 4;
+
     /// A stream before its first byte.
     pub const NEW: Stream = Stream {
         phase: PHASE_IDLE,
@@ -151,6 +156,12 @@ impl Stream {
             self.body_left -= len;
         }
         within
+    }
+
+    /// How many of the stream's 64-bit words count in its phase; the others may hold anything.
+    #[inline(always)]
+    pub fn words(&self) -> usize {
+        if self.phase == PHASE_IDLE || self.phase == PHASE_BODY { Stream::FEWEST_WORDS } else { Stream::WORDS }
     }
 
     /// Whether the header section of a datagram has ended.

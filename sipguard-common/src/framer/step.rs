@@ -106,7 +106,11 @@ pub fn step<W: Window>(
         }
     }
     let at = cursor.base + first_bit(cursor.marks);
-    outcome(control(stream, cursor, window, limits, at))
+    if let Err(reason) = control(stream, cursor, window, limits, at) {
+        return Step::Malformed(reason);
+    }
+    // Most windows end with a message.
+    if cursor.pos >= cursor.end { Step::Done } else { Step::More }
 }
 
 #[inline(always)]

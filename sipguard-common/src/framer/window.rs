@@ -33,19 +33,28 @@ pub trait Window {
 
 /// Puts the unfinished line of earlier windows before [`DATA`] and says where the framer goes on. The payload is put at
 /// [`DATA`] afterwards, over what this writes beyond it. `len` is the payload's length, 1 to [`CHUNK`].
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
-    let carried = stream.line_bytes;
     if cursor.hash_next != CLOSED {
         cursor.hash_next = if cursor.hash_next >= cursor.end { DATA } else { CLOSED };
     }
     cursor.end = DATA + len;
     cursor.marks = 0;
-    cursor.line = DATA.wrapping_sub(carried);
+    cursor.line = DATA;
     cursor.section = DATA.wrapping_sub(stream.section_bytes);
-    if carried == 0 {
-        cursor.pos = DATA;
-    } else if carried <= DATA {
+    cursor.pos = DATA;
+    cursor.next = DATA;
+    if stream.line_bytes != 0 {
+        put_back(stream, window, cursor);
+    }
+}
+
+/// Puts an unfinished line before [`DATA`]. A function of its own in the kernel: most windows begin with a line.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn put_back<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor) {
+    let carried = stream.line_bytes;
+    cursor.line = DATA.wrapping_sub(carried);
+    if carried <= DATA {
         for k in 0..8 {
             window.set_word(DATA - carried + 8 * k, stream.head[k as usize]);
         }
@@ -64,7 +73,7 @@ pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, le
 
 /// Saves the unfinished line at the window's end. `Some` is the reason why an unfinished line can't become a good one any more.
 #[must_use]
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 pub fn settle<W: Window>(
     stream: &mut Stream,
     window: &W,
@@ -76,6 +85,12 @@ pub fn settle<W: Window>(
         stream.section_bytes = 0;
         return None;
     }
+    keep(stream, window, cursor, limits)
+}
+
+/// Saves an unfinished line. A function of its own in the kernel: most windows end between messages.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn keep<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor, limits: &Limits) -> Option<Reason> {
     if let Err(reason) = within(stream, cursor, window, limits, cursor.end) {
         return Some(reason);
     }

@@ -26,6 +26,8 @@ fn fast(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Outcome {
         if let Err(malformed) = feed(&mut stream, limits, &mut buffer, segment) {
             return (stream.messages, Some(malformed.reason));
         }
+        let spare = stream.words();
+        bytemuck::cast_slice_mut::<Stream, u64>(std::slice::from_mut(&mut stream))[spare..].fill(u64::MAX / 3);
     }
     (stream.messages, None)
 }
