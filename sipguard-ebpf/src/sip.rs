@@ -21,6 +21,8 @@ use crate::{bytes, settings};
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
 const MAX_TURNS: u32 = 1 << 17;
+/// Steps in one turn. A turn is a call, which costs as much as a short step; the verifier looks at each of them.
+const STEPS: u32 = 2;
 /// What a function returns that could not do its work.
 const INTERNAL: u32 = Reason::Internal.number() as u32 + 1;
 /// Marked or hashed at a time.
@@ -179,10 +181,17 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
     let (hands, scratch, settings) = unsafe { (&*hands, &mut *(*hands).scratch, &*(*hands).settings) };
     let window = Bytes(scratch.window.as_mut_ptr());
     let walk = &mut scratch.walk;
-    match step(&mut scratch.stream, &mut walk.cursor, &window, &settings.limits, &settings.hash_keys) {
-        Step::More => return 0,
-        Step::Malformed(reason) => return walk.fail(reason),
-        Step::Done => {}
+    let mut steps = 0;
+    loop {
+        match step(&mut scratch.stream, &mut walk.cursor, &window, &settings.limits, &settings.hash_keys) {
+            Step::More => {}
+            Step::Malformed(reason) => return walk.fail(reason),
+            Step::Done => break,
+        }
+        steps += 1;
+        if steps == STEPS {
+            return 0;
+        }
     }
     if let Some(reason) = settle(&mut scratch.stream, &window, &walk.cursor, &settings.limits) {
         return walk.fail(reason);
@@ -203,7 +212,8 @@ extern "C" fn hash_block(_: u32, hands: *mut Hands) -> i64 {
     let at = walk.cursor.hash_next;
     if at < walk.cursor.end {
         let window = Bytes(scratch.window.as_mut_ptr());
-        walk.cursor.hash = words::mark(window.block(at / BLOCK), &settings.hash_keys).chain(walk.cursor.hash);
+        let sum = words::sum(window.block(at / BLOCK), &settings.hash_keys);
+        walk.cursor.hash = words::chain(walk.cursor.hash, sum);
         walk.cursor.hash_next = at + BLOCK;
         return 0;
     }

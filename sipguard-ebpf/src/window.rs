@@ -32,10 +32,11 @@ impl Window for Bytes {
     #[inline(always)]
     fn block(&self, number: u32) -> &[u64; 8] {
         let start: *const [u64; 8];
-        // SAFETY: the mask keeps the block within the window; blocks start at multiples of 64 of a map value.
+        // SAFETY: the mask keeps the block within the window; blocks start at multiples of 64 of a map value. Not `pure`, so that
+        // marking and hashing each read the block anew: the words of both at once would be more than the registers hold.
         unsafe {
             asm!("{o} &= 0x7f", "{o} <<= 6", "{o} += {b}", o = inout(reg) u64::from(number) => start, b = in(reg) self.0,
-                 options(nostack, readonly, pure));
+                 options(nostack, readonly));
             &*start
         }
     }

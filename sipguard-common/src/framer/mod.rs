@@ -1,7 +1,7 @@
 //! The SIP framer: a push machine over a TCP stream, after RFC 3261 sections 7 and 18.3; also over the one message of a datagram.
 //!
 //! It works through a [`Window`] of bytes in steps: a block of 64 bytes is marked and hashed with word arithmetic
-//! ([`words::mark`]), then each of its control bytes is a step; the one that ends a line judges it by its first 64 and last 8
+//! ([`words::control`], [`words::sum`]), then each of its control bytes is a step; the one that ends a line judges it by its first 64 and last 8
 //! bytes. Bodies are skipped by arithmetic. What is unfinished at the window's end is carried over in [`Stream`], so that **any
 //! segmentation of the same bytes gives the same verdict**.
 //!
@@ -161,7 +161,11 @@ impl Stream {
     /// How many of the stream's 64-bit words count in its phase; the others may hold anything.
     #[inline(always)]
     pub fn words(&self) -> usize {
-        if self.phase == PHASE_IDLE || self.phase == PHASE_BODY { Stream::FEWEST_WORDS } else { Stream::WORDS }
+        if self.phase == PHASE_IDLE || self.phase == PHASE_BODY {
+            Stream::FEWEST_WORDS
+        } else {
+            Stream::WORDS
+        }
     }
 
     /// Whether the header section of a datagram has ended.

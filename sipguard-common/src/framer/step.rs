@@ -3,7 +3,7 @@
 use super::line;
 use super::tls;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
-use super::words::{HashKeys, first_bit, low_bits, mark};
+use super::words::{self, HashKeys, first_bit, low_bits};
 use super::{
     FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HEADERS, PHASE_HELLO, PHASE_IDLE,
     PHASE_RECORD, PHASE_START, Stream, checks,
@@ -144,13 +144,13 @@ fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, k
     if base >= cursor.end {
         return false;
     }
-    let found = mark(window.block(base / BLOCK), keys);
+    let control = words::control(window.block(base / BLOCK));
     cursor.base = base;
     cursor.next = base + BLOCK;
     let before = if cursor.pos > base { low_bits(cursor.pos - base) } else { 0 };
-    cursor.marks = found.control & low_bits(cursor.end - base) & !before;
+    cursor.marks = control & low_bits(cursor.end - base) & !before;
     if base == cursor.hash_next {
-        cursor.hash = found.chain(cursor.hash);
+        cursor.hash = words::chain(cursor.hash, words::sum(window.block(base / BLOCK), keys));
         cursor.hash_next = base + BLOCK;
         cursor.hashed += BLOCK;
     } else if base >= DATA && (base > cursor.hash_next || cursor.hash_next == CLOSED) {
@@ -182,7 +182,8 @@ fn control<W: Window>(
     limits: &Limits,
     at: u32,
 ) -> Result<(), Reason> {
-    let byte = window.byte(at);
+    let pair = window.word(at);
+    let byte = pair as u8;
     cursor.marks &= cursor.marks - 1;
     if stream.phase == PHASE_IDLE {
         // RFC 3261 section 7.5 (CRLF before a start line) and RFC 5626 section 3.5.1 (CRLF keep-alives).
@@ -209,7 +210,7 @@ fn control<W: Window>(
             // The next byte decides.
             return Ok(());
         }
-        if window.byte(at + 1) != b'\n' {
+        if (pair >> 8) as u8 != b'\n' {
             within(stream, cursor, window, limits, at + 2)?;
             return Err(odd_byte(stream, Reason::BareCr));
         }

@@ -93,45 +93,49 @@ pub const fn not_token(word: u64) -> u64 {
 /// Secrets of the hash that retransmissions are compared by: without them nobody can prepare two segments with one hash.
 pub type HashKeys = [u64; 8];
 
-/// What a block of 64 bytes holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
-    /// Bytes below 0x20, one bit each: line ends, tabs and what must not be there.
-    pub control: u64,
-    /// Sum of the block's words multiplied with the keys (NH: Black and others, UMAC, CRYPTO 1999).
-    pub sum: u64,
-}
-
-impl Marks {
-    /// The hash of what came before, with this block behind it.
-    #[inline(always)]
-    pub const fn chain(&self, hash: u64) -> u64 {
-        let mixed = (hash ^ self.sum).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ mixed >> 29
-    }
-}
-
-/// Marks and sums a block.
+/// Which bytes of a block are below 0x20, one bit each: line ends, tabs and what must not be there.
 #[inline(always)]
-pub const fn mark(block: &[u64; 8], keys: &HashKeys) -> Marks {
-    // Two loops: in one, BPF's ten registers do not suffice.
+pub const fn control(block: &[u64; 8]) -> u64 {
     let mut text = 0;
     let mut k = 0;
     while k < 8 {
         let word = block[k];
-        let not_control = (((word & SEVEN) + LOW * (128 - 0x20)) | word) & HIGH;
-        // Bit 7 of byte i comes to stand at bit 56 + i.
-        text |= not_control.wrapping_mul(0x0002_0408_1020_4081) >> 56 << (8 * k);
+        // Bit 7 of every byte that has one of the bits 5 to 7.
+        text |= ((word | word << 1 | word << 2) & HIGH) >> (7 - k);
         k += 1;
     }
+    !transposed(text)
+}
+
+/// Sum of a block's words multiplied with the keys (NH: Black and others, UMAC, CRYPTO 1999).
+#[inline(always)]
+pub const fn sum(block: &[u64; 8], keys: &HashKeys) -> u64 {
     let mut sum = 0u64;
-    k = 0;
+    let mut k = 0;
     while k < 8 {
         let keyed = block[k].wrapping_add(keys[k]);
         sum = sum.wrapping_add((keyed & 0xffff_ffff).wrapping_mul(keyed >> 32));
         k += 1;
     }
-    Marks { control: !text, sum }
+    sum
+}
+
+/// The hash of what came before, with a block of this sum behind it.
+#[inline(always)]
+pub const fn chain(hash: u64, sum: u64) -> u64 {
+    let mixed = (hash ^ sum).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 29
+}
+
+/// Bit `i` of byte `k` and bit `k` of byte `i` exchanged (Warren, Hacker's Delight, section 7-3).
+#[inline(always)]
+const fn transposed(mut bits: u64) -> u64 {
+    let swap = (bits ^ bits >> 7) & 0x00aa_00aa_00aa_00aa;
+    bits ^= swap ^ swap << 7;
+    let swap = (bits ^ bits >> 14) & 0x0000_cccc_0000_cccc;
+    bits ^= swap ^ swap << 14;
+    let swap = (bits ^ bits >> 28) & 0xf0f0_f0f0;
+    bits ^ swap ^ swap << 28
 }
 
 #[cfg(test)]
@@ -159,8 +163,8 @@ mod tests {
                 assert_eq!(gather(not_token(word) & !not_visible(word)), bits(&odd), "{byte}");
                 let mut block = [u64::from_le_bytes([b'x'; 8]); 8];
                 block[place] = word;
-                let control = mark(&block, &[0; 8]).control;
-                assert_eq!(control, bits(&|b| b < 0x20) << (8 * place), "{byte} at {place}");
+                let found = control(&block);
+                assert_eq!(found, bits(&|b| b < 0x20) << (8 * place), "{byte} at {place}");
             }
         }
     }
@@ -170,18 +174,18 @@ mod tests {
         let keys: HashKeys =
             core::array::from_fn(|k| 0x5851_f42d_4c95_7f2d_u64.wrapping_mul(2 * k as u64 + 3));
         let block: [u64; 8] = core::array::from_fn(|k| 0x2020_6162_6364_6566 + k as u64);
-        let whole = mark(&block, &keys).chain(7);
+        let whole = chain(7, sum(&block, &keys));
         for word in 0..8 {
             for bit in 0..64 {
                 let mut other = block;
                 other[word] ^= 1 << bit;
-                assert_ne!(mark(&other, &keys).chain(7), whole, "bit {bit} of word {word}");
+                assert_ne!(chain(7, sum(&other, &keys)), whole, "bit {bit} of word {word}");
             }
             let mut swapped = block;
             swapped.swap(word, (word + 1) % 8);
-            assert_ne!(mark(&swapped, &keys).chain(7), whole, "word {word}");
+            assert_ne!(chain(7, sum(&swapped, &keys)), whole, "word {word}");
         }
-        assert_ne!(mark(&block, &keys).chain(8), whole);
+        assert_ne!(chain(8, sum(&block, &keys)), whole);
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn fast(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Outcome {
             return (stream.messages, Some(malformed.reason));
         }
         let spare = stream.words();
-        bytemuck::cast_slice_mut::<Stream, u64>(std::slice::from_mut(&mut stream))[spare..].fill(u64::MAX / 3);
+        bytemuck::cast_slice_mut::<Stream, u64>(std::slice::from_mut(&mut stream))[spare..]
+            .fill(u64::MAX / 3);
     }
     (stream.messages, None)
 }
