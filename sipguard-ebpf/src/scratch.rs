@@ -105,6 +105,15 @@ impl Walk {
     }
 }
 
+/// Who sent the packet at hand.
+#[repr(C)]
+pub struct Who {
+    /// Index of its trunk, or 0.
+    pub trunk: u32,
+    /// 1 when it is allowed by a rule.
+    pub allowed: u32,
+}
+
 #[repr(C)]
 pub struct Scratch {
     /// The framer's window.
@@ -114,6 +123,7 @@ pub struct Scratch {
     pub stream: Stream,
     pub packet: Packet,
     pub ip: Ip,
+    pub who: Who,
     /// Length of the frame as it came.
     pub frame_len: u64,
     /// Where an offender's record is put together.
@@ -135,6 +145,13 @@ pub fn get() -> Result<*mut Scratch, Reason> {
 pub fn packet() -> Result<&'static mut Packet, Reason> {
     // SAFETY: this CPU's map value; a program is not preempted by another packet's run on its CPU.
     get().map(|scratch| unsafe { &mut (*scratch).packet })
+}
+
+/// Who sent this CPU's packet.
+#[inline(always)]
+pub fn who() -> Result<&'static mut Who, Reason> {
+    // SAFETY: as in `packet`.
+    get().map(|scratch| unsafe { &mut (*scratch).who })
 }
 
 /// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,

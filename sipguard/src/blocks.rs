@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
-use sipguard_common::abi::{Block, names};
+use bytemuck::Zeroable;
+use sipguard_common::abi::{Rule, names, rule_flags};
 
 use crate::address::{Source, mapped};
 use crate::clock::Clock;
@@ -38,10 +39,7 @@ impl Blocks {
     /// # Errors
     /// When the maps can't be opened.
     pub fn open(pins: &Pins) -> Result<Blocks> {
-        Ok(Blocks {
-            hosts: maps::open(pins, names::BLOCK_HOSTS)?,
-            prefixes: maps::open(pins, names::BLOCK_PREFIXES)?,
-        })
+        Ok(Blocks { hosts: maps::open(pins, names::HOSTS)?, prefixes: maps::open(pins, names::PREFIXES)? })
     }
 
     /// Blocks sources until `expires_ns`. A source that is blocked to that end already (or for good, when no end is asked
@@ -54,21 +52,15 @@ impl Blocks {
         let mut changed = Changed::default();
         for source in sources {
             let old = self.get(source)?;
-            let mut block = Block {
-                expires_ns,
-                created_ns: clock.boot_ns,
-                packets: 0,
-                bytes: 0,
-                bits: source.bits(),
-                pad: 0,
-            };
+            let bits = source.bits() as u16;
+            let mut block = Rule { expires_ns, bits, flags: rule_flags::BLOCK, ..Rule::zeroed() };
             match old {
                 Some(old) if old.expires_ns == expires_ns => {
                     changed.same += 1;
                     continue;
                 }
                 Some(old) => {
-                    block = Block { expires_ns, ..old };
+                    block = Rule { expires_ns, ..old };
                     changed.moved += 1;
                 }
                 None => changed.added += 1,
@@ -78,7 +70,7 @@ impl Blocks {
         Ok(changed)
     }
 
-    fn insert(&mut self, source: &Source, block: Block) -> Result<()> {
+    fn insert(&mut self, source: &Source, block: Rule) -> Result<()> {
         if source.is_host() {
             // Hosts that have ended are swept out when their room is needed.
             if self.hosts.insert(source.bytes(), Plain(block), 0).is_ok() {
@@ -128,7 +120,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn get(&self, source: &Source) -> Result<Option<Block>> {
+    pub fn get(&self, source: &Source) -> Result<Option<Rule>> {
         let outcome = if source.is_host() {
             self.hosts.get(&source.bytes(), 0)
         } else {
@@ -136,7 +128,7 @@ impl Blocks {
             self.prefixes.get(&Key::new(source.bits(), source.bytes()), 0)
         };
         match outcome {
-            Ok(Plain(block)) => Ok((block.bits == source.bits()).then_some(block)),
+            Ok(Plain(block)) => Ok((u32::from(block.bits) == source.bits()).then_some(block)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("reading the blocks"),
         }
@@ -146,8 +138,8 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Source, Block)>> {
-        let holds = |block: &Block| block.holds(clock.boot_ns);
+    pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Source, Rule)>> {
+        let holds = |block: &Rule| block.holds(clock.boot_ns);
         if let Some(block) = self.get(&Source::from(address))?.filter(holds) {
             return Ok(Some((Source::from(address), block)));
         }
@@ -159,9 +151,11 @@ impl Blocks {
                 Err(error) => return Err(error).context("reading the blocks"),
             };
             if holds(&block) {
-                return Ok(Source::network(mapped(address), block.bits).map(|source| (source, block)));
+                return Ok(
+                    Source::network(mapped(address), u32::from(block.bits)).map(|source| (source, block))
+                );
             }
-            let Some(shorter) = block.bits.checked_sub(1) else { return Ok(None) };
+            let Some(shorter) = u32::from(block.bits).checked_sub(1) else { return Ok(None) };
             bits = shorter;
         }
     }
@@ -170,14 +164,14 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn list(&self, clock: &Clock) -> Result<Vec<(Source, Block)>> {
+    pub fn list(&self, clock: &Clock) -> Result<Vec<(Source, Rule)>> {
         let mut all = self.everything()?;
         all.retain(|(_, block)| block.holds(clock.boot_ns));
         all.sort_by_key(|(source, _)| *source);
         Ok(all)
     }
 
-    fn everything(&self) -> Result<Vec<(Source, Block)>> {
+    fn everything(&self) -> Result<Vec<(Source, Rule)>> {
         let mut all = self.all_prefixes()?;
         for entry in self.hosts.iter() {
             let (key, Plain(block)) = entry.context("reading the blocked hosts")?;
@@ -186,7 +180,7 @@ impl Blocks {
         Ok(all)
     }
 
-    fn all_prefixes(&self) -> Result<Vec<(Source, Block)>> {
+    fn all_prefixes(&self) -> Result<Vec<(Source, Rule)>> {
         let mut all = Vec::new();
         for entry in self.prefixes.iter() {
             let (key, Plain(block)) = entry.context("reading the blocked prefixes")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
-    Block, Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Settings, names,
+    Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Rule, Settings, names,
     port_bit,
 };
 
@@ -20,10 +20,10 @@ pub struct Plain<T>(pub T);
 // SAFETY: `bytemuck::Pod` promises what `aya::Pod` asks for: any bytes are a value, none is padding.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Plain<T> {}
 
-/// Blocked hosts.
-pub type Hosts = HashMap<MapData, Mapped, Plain<Block>>;
-/// Blocked prefixes.
-pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Block>>;
+/// Rules of hosts.
+pub type Hosts = HashMap<MapData, Mapped, Plain<Rule>>;
+/// Rules of prefixes.
+pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Rule>>;
 /// Followed connections.
 pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
 /// Counters.

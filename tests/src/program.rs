@@ -12,8 +12,8 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Block, Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Settings, counter_index, names,
-    port_bit,
+    Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Rule, Settings, counter_index, names,
+    port_bit, rule_flags,
 };
 use sipguard_common::framer::Limits;
 
@@ -96,13 +96,18 @@ impl Program {
 
     /// Blocks a source until `expires_ns`.
     pub fn block(&mut self, source: &str, expires_ns: u64) -> Result<()> {
+        self.rule(source, Rule { expires_ns, flags: rule_flags::BLOCK, ..Rule::zeroed() })
+    }
+
+    /// Sets the rule of a source; its prefix length is filled in.
+    pub fn rule(&mut self, source: &str, rule: Rule) -> Result<()> {
         let source: Source = source.parse().map_err(anyhow::Error::msg)?;
-        let block = Plain(Block { expires_ns, bits: source.bits(), ..Block::zeroed() });
+        let block = Plain(Rule { bits: source.bits() as u16, ..rule });
         if source.is_host() {
-            let mut map: HashMap<_, [u8; 16], Plain<Block>> = self.map(names::BLOCK_HOSTS)?;
+            let mut map: HashMap<_, [u8; 16], Plain<Rule>> = self.map(names::HOSTS)?;
             return Ok(map.insert(source.bytes(), block, 0)?);
         }
-        let mut map: LpmTrie<_, [u8; 16], Plain<Block>> = self.map(names::BLOCK_PREFIXES)?;
+        let mut map: LpmTrie<_, [u8; 16], Plain<Rule>> = self.map(names::PREFIXES)?;
         Ok(map.insert(&lpm_trie::Key::new(source.bits(), source.bytes()), block, 0)?)
     }
 
@@ -140,8 +145,17 @@ impl Program {
 
     /// Packets counted for a reason, those that `monitor` mode let pass not among them.
     pub fn count(&mut self, reason: Reason) -> Result<u64> {
+        self.counted(reason, false)
+    }
+
+    /// How many packets would have been stopped for a reason and were not.
+    pub fn count_let_pass(&mut self, reason: Reason) -> Result<u64> {
+        self.counted(reason, true)
+    }
+
+    fn counted(&mut self, reason: Reason, let_pass: bool) -> Result<u64> {
         let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
-        let values = map.get(&counter_index(0, false, reason.number()), 0)?;
+        let values = map.get(&counter_index(0, let_pass, reason.number()), 0)?;
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 

@@ -9,7 +9,7 @@ mod report;
 mod settings;
 
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
-pub use policy::{Block, PERMANENT};
+pub use policy::{PERMANENT, Rule, rule_flags};
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
     counter_index,
@@ -19,7 +19,7 @@ pub use settings::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {
@@ -29,10 +29,10 @@ pub mod names {
     pub const SETTINGS: &str = "SETTINGS";
     /// `Array<u64>`: bitmaps of the guarded ports, SIP first, then TLS.
     pub const PORTS: &str = "PORTS";
-    /// `HashMap<[u8; 16], Block>`: blocked hosts.
-    pub const BLOCK_HOSTS: &str = "BLOCK_HOSTS";
-    /// `LpmTrie<[u8; 16], Block>`: blocked prefixes.
-    pub const BLOCK_PREFIXES: &str = "BLOCK_PREFIXES";
+    /// `HashMap<[u8; 16], Rule>`: rules of hosts.
+    pub const HOSTS: &str = "HOSTS";
+    /// `LpmTrie<[u8; 16], Rule>`: rules of prefixes.
+    pub const PREFIXES: &str = "PREFIXES";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
@@ -52,17 +52,7 @@ pub mod names {
 
     /// Every map that is pinned.
     pub const MAPS: &[&str] = &[
-        ABI,
-        SETTINGS,
-        PORTS,
-        BLOCK_HOSTS,
-        BLOCK_PREFIXES,
-        FLOWS,
-        HANDSHAKES,
-        FOREIGN,
-        COUNTERS,
-        OFFENDERS,
-        IFACES,
+        ABI, SETTINGS, PORTS, HOSTS, PREFIXES, FLOWS, HANDSHAKES, FOREIGN, COUNTERS, OFFENDERS, IFACES,
         SCRATCH,
     ];
 }
@@ -78,7 +68,7 @@ mod tests {
         // A change here is a change of ABI_VERSION.
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
         assert_eq!(size_of::<Flow>(), 256);
-        assert_eq!(size_of::<Block>(), 40);
+        assert_eq!(size_of::<Rule>(), 32);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);

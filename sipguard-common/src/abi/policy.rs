@@ -1,30 +1,43 @@
-//! Who is blocked.
+//! Who is who: rules of hosts, prefixes and devices.
 
 use bytemuck::{Pod, Zeroable};
 
-/// [`Block::expires_ns`] of a block without end.
+/// [`Rule::expires_ns`] of a rule without end.
 pub const PERMANENT: u64 = u64::MAX;
 
-/// A block of a host or a prefix.
+/// Bits of [`Rule::flags`].
+pub mod rule_flags {
+    /// What comes from there is stopped.
+    pub const BLOCK: u16 = 1;
+    /// What comes from there is not stopped by a block of a shorter prefix, and by nothing automatic.
+    pub const ALLOW: u16 = 2;
+    /// The block stops nothing: what it would stop is counted as that and goes on.
+    pub const MONITOR: u16 = 4;
+}
+
+/// The rule of a host, a prefix or a device. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; none where the
+/// entry says nothing but whose trunk it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Block {
-    /// End of the block (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`]. The kernel side honours it by itself.
+pub struct Rule {
+    /// End of the block or the allowance (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`]. The kernel side honours it by itself.
     pub expires_ns: u64,
-    /// When it was set (`CLOCK_BOOTTIME`, nanoseconds).
-    pub created_ns: u64,
-    /// Packets that it stopped.
+    /// Packets that it stopped, or would have stopped.
     pub packets: u64,
     /// Bytes of those packets, from the Ethernet header on.
     pub bytes: u64,
     /// Prefix length in bits of the IPv4-mapped address; 128 for a host.
-    pub bits: u32,
+    pub bits: u16,
+    /// [`rule_flags`].
+    pub flags: u16,
+    /// Index of the trunk whose peer it is, or 0.
+    pub trunk: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: u16,
 }
 
-impl Block {
-    /// Whether the block holds at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
+impl Rule {
+    /// Whether the rule holds at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
     #[inline(always)]
     pub const fn holds(&self, now_ns: u64) -> bool {

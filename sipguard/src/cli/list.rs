@@ -25,13 +25,12 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
     let blocks = Blocks::open(pins)?.list(&clock)?;
     let values = blocks.iter().map(|(source, block)| json!(json_of(source, block, &clock))).collect();
     rows(format, "sipguard.blocks/1", values, || {
-        let head = ["SOURCE", "ENDS", "PACKETS", "BYTES", "SINCE"];
+        let head = ["SOURCE", "ENDS", "PACKETS", "BYTES"];
         table(
             &head,
             blocks.iter().map(|(source, block)| {
-                let since = clock.wall(block.created_ns).map(|since| since.to_string()).unwrap_or_default();
                 let ends = remaining(block, &clock);
-                vec![source.to_string(), ends, block.packets.to_string(), block.bytes.to_string(), since]
+                vec![source.to_string(), ends, block.packets.to_string(), block.bytes.to_string()]
             }),
         )
     })

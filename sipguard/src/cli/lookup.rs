@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use sipguard_common::abi::{Block, PERMANENT};
+use sipguard_common::abi::{PERMANENT, Rule};
 
 use super::usage;
 use crate::address::Source;
@@ -35,9 +35,8 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
     object(format, "sipguard.lookup/1", value, || match &found {
         None => format!("{address}: no rule decides; its packets go on to the checks of their protocol\n"),
         Some((source, block)) => format!(
-            "{address}: blocked by {source}, ends: {}, since {}, {} packets ({} bytes) stopped\n",
+            "{address}: blocked by {source}, ends: {}, {} packets ({} bytes) stopped\n",
             remaining(block, &clock),
-            clock.wall(block.created_ns).map(|since| since.to_string()).unwrap_or_default(),
             block.packets,
             block.bytes
         ),
@@ -56,18 +55,17 @@ fn parse(text: &str) -> Result<IpAddr> {
 }
 
 /// The JSON form of a block.
-pub fn json_of(source: &Source, block: &Block, clock: &Clock) -> Value {
+pub fn json_of(source: &Source, block: &Rule, clock: &Clock) -> Value {
     json!({
         "source": source.to_string(),
         "ends": clock.wall(block.expires_ns).map(|end| end.to_string()),
-        "created": clock.wall(block.created_ns).map(|created| created.to_string()),
         "packets": block.packets,
         "bytes": block.bytes,
     })
 }
 
 /// `never`, or such as `in 14m 3s`.
-pub fn remaining(block: &Block, clock: &Clock) -> String {
+pub fn remaining(block: &Rule, clock: &Clock) -> String {
     if block.expires_ns == PERMANENT {
         return "never".to_owned();
     }
