@@ -27,8 +27,8 @@ pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
     }
 }
 
-/// Judges a datagram that is neither short nor STUN.
-pub fn datagram_oracle(bytes: &[u8], limits: &Limits) -> Result<Reason, Reason> {
+/// Judges a datagram that is not STUN; `whole` is false for the first of several IP fragments.
+pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Reason, Reason> {
     if bytes.len() <= 8 || bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
         return Ok(Reason::NatPing);
     }
@@ -38,12 +38,13 @@ pub fn datagram_oracle(bytes: &[u8], limits: &Limits) -> Result<Reason, Reason> 
     match message.judge(bytes)? {
         Some((section, body)) => {
             let short = body.is_some_and(|body| section + body > bytes.len());
-            if short && message.has(checks::WHOLE_BODY) {
+            if short && whole && message.has(checks::WHOLE_BODY) {
                 Err(Reason::TruncatedBody)
             } else {
                 Ok(Reason::Valid)
             }
         }
+        None if !whole => Ok(Reason::Valid),
         None if bytes.contains(&b'\n') => Err(Reason::NoEndOfHeaders),
         None => Err(Reason::BadStartLine),
     }

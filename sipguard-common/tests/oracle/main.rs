@@ -2,57 +2,20 @@
 //! the same verdict for the same bytes, whatever the segmentation.
 
 mod bytewise;
+mod flow;
+mod packets;
+mod properties;
+mod stun;
+mod tls;
 
-use bytewise::{datagram_oracle, oracle};
+use bytewise::oracle;
+use flow::{Outcome, fast};
+use packets::{plan, records, stun};
+use properties::{SMALL, datagram, profiles, segments, stream};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, checks, feed, judge_datagram};
-
-/// What became of a stream: complete messages, then the reason of its end if it was malformed.
-type Outcome = (u32, Option<Reason>);
-
-/// The fast framer over `bytes` cut at `cuts` (lengths of the segments, repeated).
-fn fast(bytes: &[u8], cuts: &[usize], limits: &Limits) -> Outcome {
-    let mut stream = Stream::NEW;
-    let mut buffer = Box::new(Buffer::NEW);
-    let mut rest = bytes;
-    for cut in cuts.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (segment, later) = rest.split_at((*cut).clamp(1, rest.len()));
-        rest = later;
-        if let Err(malformed) = feed(&mut stream, limits, &mut buffer, segment) {
-            return (stream.messages, Some(malformed.reason));
-        }
-        let spare = stream.words();
-        bytemuck::cast_slice_mut::<Stream, u64>(std::slice::from_mut(&mut stream))[spare..]
-            .fill(u64::MAX / 3);
-    }
-    (stream.messages, None)
-}
-
-const SMALL: Limits = Limits {
-    line_bytes: 100,
-    section_bytes: 400,
-    header_lines: 9,
-    same_name: 2,
-    body_bytes: 300,
-    message_ms: 0,
-    message_segments: 0,
-    checks: 0,
-};
-
-/// Limits and checks that every stream is judged by.
-fn profiles() -> [Limits; 4] {
-    [
-        SMALL,
-        Limits { checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF, ..SMALL },
-        Limits::default(),
-        Limits { header_lines: 30, ..Limits::strict() },
-    ]
-}
+use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, feed};
 
 /// One piece of a stream, good or bad.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
@@ -154,7 +117,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![12 => fixed, 2 => long, 1 => prop::collection::vec(any::<u8>(), 0..20)]
 }
 
-fn stream() -> impl Strategy<Value = Vec<u8>> {
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(fragment(), 1..14).prop_map(|parts| parts.concat())
 }
 
@@ -175,12 +138,10 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn fast_and_oracle_agree(bytes in stream(), cuts in prop::collection::vec(1usize..90, 1..6)) {
+    fn fast_and_oracle_agree(bytes in bytes(), plan in plan()) {
         for limits in profiles() {
-            let expected = oracle(&bytes, &limits);
-            prop_assert_eq!(fast(&bytes, &[bytes.len()], &limits), expected, "in one segment");
-            prop_assert_eq!(fast(&bytes, &cuts, &limits), expected, "cut by {:?}", &cuts);
-            prop_assert_eq!(fast(&bytes, &[1], &limits), expected, "byte by byte");
+            segments(&bytes, &plan, &limits);
+            prop_assert_eq!(fast(&bytes, &[1], &limits), oracle(&bytes, &limits), "byte by byte");
         }
     }
 }
@@ -189,12 +150,26 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn datagrams_agree(bytes in stream()) {
-        let mut buffer = Box::new(Buffer::NEW);
-        for limits in profiles() {
-            let fast = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
-            prop_assert_eq!(fast.map_err(|malformed| malformed.reason), datagram_oracle(&bytes, &limits));
-        }
+    fn one_segment_agrees(bytes in bytes()) {
+        stream(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn datagrams_agree(bytes in prop_oneof![4 => bytes(), 1 => stun()]) {
+        datagram(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn tls_ports_agree(bytes in records(), plan in plan()) {
+        segments(&bytes, &plan, &Limits::default());
     }
 }
 
