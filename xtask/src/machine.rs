@@ -38,13 +38,15 @@ const NAMESPACES: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-lin
 /// What the benchmark measures against.
 const YARDSTICK: (&str, &str) = ("xdp-filter", "xdp-tools");
 
-/// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs.
+/// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs; the fuzz targets
+/// have no XDP program in them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Build,
     Test,
     Bench,
     Lint,
+    Fuzz,
     Everything,
 }
 
@@ -132,12 +134,14 @@ impl Missing {
     }
 
     fn of(purpose: Purpose, toolchain: Option<&Toolchain>, has: impl Fn(Item) -> bool) -> Missing {
-        let mut missing = Missing { linker: !has(Item::Linker), ..Missing::default() };
-        // bpf-linker links the C++ library of the compiler.
-        if !has(Item::Program("cc")) || missing.linker && !has(Item::Program("c++")) {
+        let xdp = purpose != Purpose::Fuzz;
+        let mut missing = Missing { linker: xdp && !has(Item::Linker), ..Missing::default() };
+        // bpf-linker links the C++ library of the compiler, and libFuzzer is C++.
+        let cxx = missing.linker || purpose.includes(Purpose::Fuzz);
+        if !has(Item::Program("cc")) || cxx && !has(Item::Program("c++")) {
             missing.packages.push("build-essential");
         }
-        if toolchain.is_none() {
+        if xdp && toolchain.is_none() {
             missing.packages.extend(TOOLCHAIN);
         }
         if missing.linker {
@@ -195,7 +199,9 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_where_all_is_there() {
-        for purpose in [Purpose::Build, Purpose::Test, Purpose::Bench, Purpose::Lint, Purpose::Everything] {
+        for purpose in
+            [Purpose::Build, Purpose::Test, Purpose::Bench, Purpose::Lint, Purpose::Fuzz, Purpose::Everything]
+        {
             for toolchain in [Toolchain::Debian, Toolchain::Nightly] {
                 assert!(Missing::of(purpose, Some(&toolchain), |_| true).is_empty());
             }
@@ -228,6 +234,8 @@ mod tests {
         let bench = Missing::of(Purpose::Bench, None, |_| false);
         assert_eq!(bench.packages[build.packages.len()..], ["iproute2", "util-linux", "xdp-tools"]);
         assert!(bench.components.is_empty());
+        let fuzz = Missing::of(Purpose::Fuzz, None, |_| false);
+        assert_eq!(fuzz, Missing { packages: vec!["build-essential"], ..Missing::default() });
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Sets up, builds, demonstrates, tests, measures and lints sipguard: `cargo xtask VERB`.
+//! Sets up, builds, demonstrates, tests, measures, fuzzes and lints sipguard: `cargo xtask VERB`.
 //!
 //! Depends on nothing of the workspace, because it comes before the toolchain that compiles the XDP program.
 
@@ -12,6 +12,7 @@ mod command;
 mod demo;
 #[path = "../../sipguard/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
+mod fuzz;
 mod lint;
 mod machine;
 mod setup;
@@ -19,12 +20,17 @@ mod test;
 
 const USAGE: &str = "usage: cargo xtask VERB
 
-  setup [--for build|test|bench|lint]  install what is missing on this machine (Debian 12; root or sudo)
+  setup [--for build|test|bench|lint|fuzz]
+                                       install what is missing on this machine (Debian 12; root or sudo)
   build [--release]                    sipguard and the programs of its tests
   demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
   test [ARGUMENTS]                     every test, or those that `cargo test ARGUMENTS` selects (root)
   bench [-o json] [--rounds N] [--runs N]
                                        what a packet costs, beside xdp-filter (root or sudo)
+  fuzz [TARGET] [--for 10m] [-- ARGUMENTS]
+                                       the framer against its oracle: all targets, or framer, segments or datagrams,
+                                       a minute each; ARGUMENTS are libFuzzer's, a file is replayed
+  fuzz [TARGET] --merge                folds what was found into fuzz/corpus, and leaves out what adds nothing
   lint                                 formatting, clippy on both targets, documentation
 
 Each verb installs first what it needs.";
@@ -51,6 +57,7 @@ fn run(verb: &str, args: &[String]) -> Result<()> {
         "demo" => demo::run(args),
         "test" => test::run(args),
         "bench" => bench::run(args),
+        "fuzz" => fuzz::run(args),
         "lint" => lint::run(args),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
