@@ -389,6 +389,10 @@ fn via(visible: &[u8]) -> Result<(), Reason> {
 
 /// The line at `at` without its LF; `None` while it has not ended.
 fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
+    if at > limits.section_bytes as usize {
+        // The line ends before this one count; only the LF of the line itself does not.
+        return Err(Reason::HeadersTooLong);
+    }
     let mut in_method = first;
     for now in at.. {
         if now == bytes.len() {
