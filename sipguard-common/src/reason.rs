@@ -237,6 +237,15 @@ reasons! {
     BadTlsRecord = 48, "bad-tls-record", Malformed, Default,
         "A TLS record of an unknown type, version or length.",
         "RFC 8446 5.1, RFC 5246 6.2", "";
+    TransportDenied = 49, "transport-denied", Drop, Default,
+        "A transport that trunks, devices or this trunk may not use.",
+        "", "";
+    MethodDenied = 50, "method-denied", Reset, Default,
+        "A method that trunks, devices or this trunk may not send by this transport. A connection is reset, a datagram dropped.",
+        "", "";
+    BlockedDevice = 51, "blocked-device", Drop, Default,
+        "From a blocked address and port: one device behind a NAT.",
+        "", "";
 }
 
 impl Reason {

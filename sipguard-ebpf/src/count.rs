@@ -3,21 +3,37 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{COUNTER_ENTRIES, Counter, counter_index};
+use sipguard_common::abi::{
+    COUNTER_ENTRIES, Counter, TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
+};
 
 use crate::{scratch, settings};
 
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
 
+#[map]
+static TRUNK_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(TRUNK_COUNTER_ENTRIES, 0);
+
+/// Counts the packet for its interface, and for the trunk that it came from.
 #[inline(always)]
 pub fn packet(reason: Reason, let_pass: bool) {
-    let index = counter_index(settings::slot(), let_pass, reason.number());
-    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+    let Ok(scratch) = scratch::get() else { return };
+    // SAFETY: this CPU's map value.
+    let (trunk, bytes) = unsafe { ((*scratch).who.trunk, (*scratch).frame_len) };
+    add(COUNTERS.get_ptr_mut(counter_index(settings::slot(), let_pass, reason.number())), bytes);
+    if trunk != 0 {
+        add(TRUNK_COUNTERS.get_ptr_mut(trunk_counter_index(trunk, let_pass, reason.number())), bytes);
+    }
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut Counter>, bytes: u64) {
+    if let Some(counter) = counter {
         // SAFETY: a live map value that only this CPU writes.
         unsafe {
             (*counter).packets += 1;
-            (*counter).bytes += scratch::frame_len();
+            (*counter).bytes += bytes;
         }
     }
 }

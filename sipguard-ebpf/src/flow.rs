@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, MODE_MONITOR, Segment as Record, Settings, flow_flags};
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, Settings, flow_flags};
 use sipguard_common::framer::Stream;
 
 use crate::adopt::{self, Beginning};
@@ -16,7 +16,7 @@ use crate::handshake;
 use crate::retransmission::{self, Compared};
 use crate::scratch::{self, Key, Packet};
 use crate::tcp::{RST, SYN};
-use crate::{checksum, settings, sip, socket};
+use crate::{checksum, policy, settings, sip, socket};
 
 #[map]
 static FLOWS: LruHashMap<Key, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
@@ -196,7 +196,7 @@ fn open_at(ctx: &XdpContext, packet: &mut Packet) -> Result<(), Reason> {
     packet.new_len = packet.data_len - old;
     let settings = settings::get()?;
     let refused = !place.fresh && !is_excused(ctx, packet, settings);
-    if refused && settings.mode != MODE_MONITOR {
+    if refused && !policy::is_monitored() {
         return Err(Reason::UnknownStream);
     }
     // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
@@ -241,7 +241,7 @@ fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Option<Reas
     let Ok(settings) = settings::get() else { return Some(Reason::Internal) };
     let excused = tls
         || beginning != Beginning::Other
-        || settings.mode == MODE_MONITOR
+        || policy::is_monitored()
         || settings::now_ns() < settings.grace_until_ns;
     if !excused {
         return Some(Reason::UnknownStream);
@@ -298,7 +298,7 @@ fn copy(from: &Stream, to: &mut Stream) {
 /// A message that goes on for longer, or in more segments, than the limits allow.
 #[inline(always)]
 fn check_pace(flow: &Flow) -> Result<(), Reason> {
-    let limits = &settings::get()?.limits;
+    let limits = policy::limits()?;
     let late = limits.message_ms != 0
         && settings::now_ns().wrapping_sub(flow.message_ns) > u64::from(limits.message_ms) * 1_000_000;
     let many = limits.message_segments != 0 && flow.message_segments >= limits.message_segments;
@@ -347,7 +347,7 @@ fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
         flow.flags = flow.flags & !flow_flags::GUESSED | flow_flags::LOST;
         flow.next = packet.seq.wrapping_add(packet.data_len);
         return Reason::MidStream;
-    } else if settings.mode == MODE_MONITOR {
+    } else if policy::is_monitored() {
         // The framer finds its way back at the next beginning.
         flow.flags |= flow_flags::LOST;
         flow.next = packet.seq.wrapping_add(packet.data_len);

@@ -101,15 +101,15 @@ mod program {
 
     #[inline(always)]
     fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
-        scratch::set_frame_len(bytes::linear_len(ctx))?;
+        let who = scratch::begin(bytes::linear_len(ctx))?;
         let l3 = eth::parse(ctx)?;
         let ip = scratch::note_ip(ip::parse(ctx, l3)?)?;
-        policy::admit(ip)?;
+        policy::admit(ip, who)?;
         let l4 = match port::guarded(ctx, ip)? {
             Transport::Udp => udp::parse(ctx, ip)?,
             transport => tcp::parse(ctx, ip, transport)?,
         };
-        scratch::note(ip, &l4)
+        policy::permit(scratch::note(ip, &l4)?, who)
     }
 
     #[panic_handler]

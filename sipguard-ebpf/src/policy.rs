@@ -6,12 +6,17 @@ use core::arch::asm;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{HashMap, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie};
 use sipguard_common::Reason;
-use sipguard_common::abi::{PERMANENT, Rule, rule_flags};
+use sipguard_common::abi::{
+    CLASS_DEVICES, CLASS_TRUNKS, Denied, MODE_MONITOR, PERMANENT, Rule, TCP, TLS, TRUNK_ENFORCES,
+    TRUNK_ENTRIES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, UDP, is_transport, rule_flags, rules_in_use,
+};
+
+use sipguard_common::framer::Limits;
 
 use crate::ip::{Address, Ip};
-use crate::scratch::Who;
+use crate::scratch::{Packet, Who};
 use crate::{count, scratch, settings};
 
 #[map]
@@ -20,16 +25,22 @@ static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_
 #[map]
 static PREFIXES: LpmTrie<Address, Rule> = LpmTrie::with_max_entries(1 << 18, 0);
 
+/// `DeviceKey` in words: the address, then the port as it stands in the header and zero.
+type Device = [u32; 5];
+
+#[map]
+static DEVICES: HashMap<Device, Rule> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+
+#[map]
+static TRUNKS: Array<Trunk> = Array::with_max_entries(TRUNK_ENTRIES, 0);
+
 /// Prefixes within each other that are looked at. Userspace sweeps out those that have ended with every change.
 const NESTED: usize = 6;
 
-/// Says who it is in [`scratch::who`]. The longest prefix that blocks or allows decides; the longest that is a trunk's peer says
+/// Finds out who it is. The longest prefix that blocks or allows decides; the longest that is a trunk's peer says
 /// whose.
 #[inline(always)]
-pub fn admit(ip: &Ip) -> Result<(), Reason> {
-    let who = scratch::who()?;
-    who.trunk = 0;
-    who.allowed = 0;
+pub fn admit(ip: &Ip, who: &mut Who) -> Result<(), Reason> {
     let mut decided = match HOSTS.get_ptr_mut(&ip.remote) {
         Some(rule) => decides(rule, who, Reason::BlockedHost)?,
         None => false,
@@ -53,6 +64,61 @@ pub fn admit(ip: &Ip) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Whether who it is may send this at all. For packets of a guarded port.
+#[inline(always)]
+pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
+    let settings = settings::get()?;
+    if settings.rules & rules_in_use::DEVICES != 0 {
+        let [r0, r1, r2, r3, ..] = packet.key;
+        let device: Device = [r0, r1, r2, r3, packet.key[8] & 0xffff];
+        if let Some(rule) = DEVICES.get_ptr_mut(&device) {
+            decides(rule, who, Reason::BlockedDevice)?;
+        }
+    }
+    let mut denied = by_transport(&settings.denied[CLASS_DEVICES], packet);
+    if who.trunk != 0
+        && let Some(trunk) = TRUNKS.get(who.trunk)
+    {
+        denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
+    }
+    who.denied = denied;
+    if is_transport(denied) { Err(Reason::TransportDenied) } else { Ok(()) }
+}
+
+/// Whether the packet is only counted: by its trunk's mode, or else by the guard's.
+#[inline(always)]
+pub fn is_monitored() -> bool {
+    let (Ok(who), Ok(settings)) = (scratch::who(), settings::get()) else { return true };
+    let trunk = if who.trunk != 0 { TRUNKS.get(who.trunk) } else { None };
+    match trunk.map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
+        TRUNK_ENFORCES => false,
+        TRUNK_MONITORS => true,
+        _ => settings.mode == MODE_MONITOR,
+    }
+}
+
+/// The limits that the packet's message is judged by.
+#[inline(always)]
+pub fn limits() -> Result<&'static Limits, Reason> {
+    let who = scratch::who()?;
+    if who.trunk != 0
+        && let Some(trunk) = TRUNKS.get(who.trunk)
+        && trunk.own_limits != 0
+    {
+        return Ok(&trunk.limits);
+    }
+    Ok(&settings::get()?.limits)
+}
+
+#[inline(always)]
+fn by_transport(denied: &Denied, packet: &Packet) -> u32 {
+    match packet.transport {
+        scratch::TLS => denied[TLS],
+        scratch::UDP => denied[UDP],
+        _ => denied[TCP],
+    }
+}
+
 /// Whether a rule decides; `Err` when it stops the packet.
 #[inline(always)]
 fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reason> {
@@ -65,7 +131,6 @@ fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reaso
         return Ok(false);
     }
     if flags & rule_flags::BLOCK == 0 {
-        who.allowed = 1;
         return Ok(true);
     }
     // SAFETY: the pointer is a live map value. Two CPUs may count at once, hence the atomic additions.

@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Flow, Offender};
-use sipguard_common::framer::{CHUNK, Cursor, Stream, WINDOW};
+use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, WINDOW};
 
 use crate::ip::Ip;
 use crate::port::{L4, Transport};
@@ -110,8 +110,8 @@ impl Walk {
 pub struct Who {
     /// Index of its trunk, or 0.
     pub trunk: u32,
-    /// 1 when it is allowed by a rule.
-    pub allowed: u32,
+    /// Methods that it may not send by this transport.
+    pub denied: u32,
 }
 
 #[repr(C)]
@@ -124,6 +124,8 @@ pub struct Scratch {
     pub packet: Packet,
     pub ip: Ip,
     pub who: Who,
+    /// What the framer judges by: the limits of whoever sent the packet, and the methods that it may not send.
+    pub limits: Limits,
     /// Length of the frame as it came.
     pub frame_len: u64,
     /// Where an offender's record is put together.
@@ -174,6 +176,16 @@ pub fn frame_len() -> u64 {
     get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
 }
 
+/// A new packet, of which nothing is known but its length. The answer is where to note who sent it.
+#[inline(always)]
+pub fn begin(frame_len: u64) -> Result<&'static mut Who, Reason> {
+    // SAFETY: as in `packet`.
+    let scratch = unsafe { &mut *get()? };
+    scratch.frame_len = frame_len;
+    scratch.who.trunk = 0;
+    Ok(&mut scratch.who)
+}
+
 /// See [`frame_len`].
 #[inline(always)]
 pub fn set_frame_len(len: u64) -> Result<(), Reason> {
@@ -183,10 +195,11 @@ pub fn set_frame_len(len: u64) -> Result<(), Reason> {
 
 /// Writes down the packet once it is known to be one for a guarded port.
 #[inline(always)]
-pub fn note(ip: &Ip, l4: &L4) -> Result<(), Reason> {
+pub fn note(ip: &Ip, l4: &L4) -> Result<&'static Packet, Reason> {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
-    *packet()? = Packet {
+    let packet = packet()?;
+    *packet = Packet {
         key: [r0, r1, r2, r3, l0, l1, l2, l3, l4.ports],
         ip_at: ip.at as u32,
         l4_at: ip.l4_at as u32,
@@ -201,5 +214,5 @@ pub fn note(ip: &Ip, l4: &L4) -> Result<(), Reason> {
         new_at: l4.data_at,
         new_len: l4.data_len,
     };
-    Ok(())
+    Ok(packet)
 }

@@ -16,7 +16,7 @@ use sipguard_common::framer::{
 
 use crate::scratch::{self, Scratch};
 use crate::window::Bytes;
-use crate::{bytes, settings};
+use crate::{bytes, policy, settings};
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
@@ -71,7 +71,7 @@ pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
     scratch.stream.begin_datagram();
     validate(ctx)?;
     let left = scratch.walk.left + scratch.walk.cursor.end - scratch.walk.cursor.pos;
-    finish(&scratch.stream, left, whole, &settings::get()?.limits)
+    finish(&scratch.stream, left, whole, &scratch.limits)
 }
 
 /// `Ok`, or the reason whose number plus one is `verdict`.
@@ -87,6 +87,12 @@ fn outcome(verdict: u32) -> Result<(), Reason> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
+    let (Ok(scratch), Ok(limits)) = (scratch::get(), policy::limits()) else { return INTERNAL };
+    // SAFETY: this CPU's map value.
+    unsafe {
+        (*scratch).limits = *limits;
+        (*scratch).limits.denied = (*scratch).who.denied;
+    }
     walk(ctx, turn as *mut c_void)
 }
 
@@ -183,7 +189,7 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
     let walk = &mut scratch.walk;
     let mut steps = 0;
     loop {
-        match step(&mut scratch.stream, &mut walk.cursor, &window, &settings.limits, &settings.hash_keys) {
+        match step(&mut scratch.stream, &mut walk.cursor, &window, &scratch.limits, &settings.hash_keys) {
             Step::More => {}
             Step::Malformed(reason) => return walk.fail(reason),
             Step::Done => break,
@@ -193,7 +199,7 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
             return 0;
         }
     }
-    if let Some(reason) = settle(&mut scratch.stream, &window, &walk.cursor, &settings.limits) {
+    if let Some(reason) = settle(&mut scratch.stream, &window, &walk.cursor, &scratch.limits) {
         return walk.fail(reason);
     }
     if walk.left == 0 || scratch.stream.is_at_end() {

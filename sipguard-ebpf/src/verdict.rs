@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR};
+use sipguard_common::abi::ACTION_DROP;
 use sipguard_common::{Class, Reason};
 
-use crate::{count, offender, reset, settings};
+use crate::{count, offender, policy, reset, settings};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
@@ -28,7 +28,7 @@ extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
 fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let class = reason.class();
     let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
-    let monitor = settings.mode == MODE_MONITOR;
+    let monitor = policy::is_monitored();
     count::packet(reason, monitor);
     if class == Class::Malformed {
         offender::note(ctx, reason);

@@ -1,5 +1,6 @@
 //! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
@@ -12,8 +13,8 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Counter, Flow, FlowKey, Offender, OffenderKey, PORT_WORDS, Rule, Settings, counter_index, names,
-    port_bit, rule_flags,
+    Counter, DeviceKey, Flow, FlowKey, Offender, OffenderKey, PERMANENT, PORT_WORDS, Rule, Settings, Trunk,
+    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::Limits;
 
@@ -42,6 +43,10 @@ pub struct Run {
     /// The frame afterwards.
     pub frame: Vec<u8>,
 }
+
+/// A rule without end that says nothing yet.
+pub const PERMANENTLY: Rule =
+    Rule { expires_ns: PERMANENT, packets: 0, bytes: 0, bits: 0, flags: 0, trunk: 0, pad: 0 };
 
 impl Program {
     /// Loads the program: `enforce`, `reset`, ports 5060 and 5061 (TLS), default limits, no grace.
@@ -109,6 +114,28 @@ impl Program {
         }
         let mut map: LpmTrie<_, [u8; 16], Plain<Rule>> = self.map(names::PREFIXES)?;
         Ok(map.insert(&lpm_trie::Key::new(source.bits(), source.bytes()), block, 0)?)
+    }
+
+    /// Sets the rule of a device, an address and a port.
+    pub fn device(&mut self, device: &str, rule: Rule) -> Result<()> {
+        let device: SocketAddr = device.parse()?;
+        let key = DeviceKey { address: mapped(device.ip()), port: device.port().to_be_bytes(), pad: [0; 2] };
+        let mut map: HashMap<_, Plain<DeviceKey>, Plain<Rule>> = self.map(names::DEVICES)?;
+        map.insert(Plain(key), Plain(rule), 0)?;
+        self.change(|settings| settings.rules |= rules_in_use::DEVICES)
+    }
+
+    /// Sets a trunk's policy.
+    pub fn trunk(&mut self, index: u32, trunk: Trunk) -> Result<()> {
+        let mut map: Array<_, Plain<Trunk>> = self.map(names::TRUNKS)?;
+        Ok(map.set(index, Plain(trunk), 0)?)
+    }
+
+    /// How many packets of a trunk were counted for a reason.
+    pub fn count_of_trunk(&mut self, trunk: u32, let_pass: bool, reason: Reason) -> Result<u64> {
+        let map: PerCpuArray<_, Plain<Counter>> = self.map(names::TRUNK_COUNTERS)?;
+        let values = map.get(&trunk_counter_index(trunk, let_pass, reason.number()), 0)?;
+        Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
     /// Runs a frame and tells what was counted.

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, Stream, checks, feed, judge_datagram};
+use sipguard_common::abi::{CLASS_DEVICES, TRANSPORTS};
+use sipguard_common::framer::{Buffer, Limits, Stream, checks, feed, judge_datagram, methods};
 use sipguard_tests::packet::{ACK, Peer, SYN};
 use sipguard_tests::program::Program;
 
@@ -21,6 +22,8 @@ fn limits(round: u32) -> Limits {
         message_ms: 0,
         message_segments: 0,
         checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
+        denied: if round % 4 == 2 { methods::REGISTER | methods::OTHER } else { 0 },
+        pad: 0,
     }
 }
 
@@ -176,7 +179,11 @@ fn kernel_and_userspace_agree() -> Result<()> {
     let mut buffer = Box::new(Buffer::NEW);
     for number in 0..streams {
         if number % (streams / 16).max(1) == 0 {
-            comparison.program.change(|settings| settings.limits = limits(number / (streams / 16).max(1)))?;
+            let limits = limits(number / (streams / 16).max(1));
+            comparison.program.change(|settings| {
+                settings.limits = limits;
+                settings.denied[CLASS_DEVICES] = [limits.denied; TRANSPORTS.len()];
+            })?;
         }
         let limits = limits(number / (streams / 16).max(1));
         let bytes = stream(&mut random);

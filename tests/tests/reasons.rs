@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use sipguard_common::abi::{MODE_MONITOR, PERMANENT};
-use sipguard_common::framer::checks;
+use sipguard_common::abi::{CLASS_DEVICES, MODE_MONITOR, PERMANENT, Rule, UDP, rule_flags};
+use sipguard_common::framer::{checks, methods};
 use sipguard_common::{Class, Reason};
 use sipguard_tests::message::{OPTIONS as GOOD, stun};
 use sipguard_tests::packet::{ACK, FIN, IP, Peer, SYN, TCP4};
-use sipguard_tests::program::{Program, Run, XDP_DROP, XDP_PASS, device, last, stream};
+use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS, device, last, stream};
 
 fn bent(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
     frame[at] = byte;
@@ -26,6 +26,13 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     blocked.block("192.0.2.7", PERMANENT)?;
     let mut blocked_prefix = Program::new()?;
     blocked_prefix.block("192.0.2.0/24", PERMANENT)?;
+    let mut no_udp = Program::new()?;
+    no_udp.change(|settings| settings.denied[CLASS_DEVICES][UDP] = methods::ALL)?;
+    let mut no_options = Program::new()?;
+    no_options.change(|settings| settings.denied[CLASS_DEVICES] = [methods::OPTIONS; 3])?;
+    no_options.connect(&peer, 1000)?;
+    let mut no_device = Program::new()?;
+    no_device.device("192.0.2.7:40000", Rule { flags: rule_flags::BLOCK, ..PERMANENTLY })?;
     let mut followed = Program::new()?;
     followed.connect(&peer, 1000)?;
     let valid = followed.run(&data)?;
@@ -109,6 +116,9 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::BadStun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 9, b'a', b'b', b'c', 0]))])?),
         (Reason::NotTls, tls(&[0x80, 0x2e, 1, 3])?),
         (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9, 0, 1])?),
+        (Reason::TransportDenied, no_udp.run(&peer.udp(GOOD))?),
+        (Reason::MethodDenied, no_options.run(&data)?),
+        (Reason::BlockedDevice, no_device.run(&data)?),
     ])
 }
 

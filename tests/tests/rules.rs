@@ -3,17 +3,21 @@
 use anyhow::Result;
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
-use sipguard_common::abi::{PERMANENT, Rule, rule_flags};
-use sipguard_tests::message::OPTIONS;
-use sipguard_tests::packet::Peer;
-use sipguard_tests::program::{Program, Run, XDP_PASS};
+use sipguard_common::abi::{
+    CLASS_DEVICES, CLASS_TRUNKS, MODE_MONITOR, Rule, TCP, TRUNK_ENFORCES, TRUNK_MONITORS, Trunk, UDP,
+    rule_flags,
+};
+use sipguard_common::framer::{Limits, methods};
+use sipguard_tests::message::{OPTIONS, register};
+use sipguard_tests::packet::{ACK, Peer, SYN};
+use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
 
 const ALLOW: Rule = flagged(rule_flags::ALLOW);
 const BLOCK: Rule = flagged(rule_flags::BLOCK);
 const MONITORED: Rule = flagged(rule_flags::BLOCK | rule_flags::MONITOR);
 
 const fn flagged(flags: u16) -> Rule {
-    Rule { expires_ns: PERMANENT, packets: 0, bytes: 0, bits: 0, flags, trunk: 0, pad: 0 }
+    Rule { flags, ..PERMANENTLY }
 }
 
 /// A datagram of a good message from an address.
@@ -85,5 +89,138 @@ fn an_entry_that_names_a_trunk_alone_blocks_nothing() -> Result<()> {
     assert_eq!(datagram(&mut program, "192.0.2.9:5060")?.reason, Reason::BlockedPrefix);
     program.rule("192.0.2.0/24", ALLOW)?;
     assert_eq!(datagram(&mut program, "192.0.2.9:5060")?.reason, Reason::Valid);
+    Ok(())
+}
+
+/// The trunk that has index 3, at 192.0.2.0/28.
+fn with_trunk(trunk: Trunk) -> Result<Program> {
+    let mut program = Program::new()?;
+    program.rule("192.0.2.0/28", Rule { trunk: 3, ..Rule::zeroed() })?;
+    program.trunk(3, trunk)?;
+    Ok(program)
+}
+
+const TRUNK: &str = "192.0.2.9:5060";
+const DEVICE: &str = "192.0.2.99:5060";
+const PBX: &str = "198.51.100.1:5060";
+
+/// What becomes of the first segment of a connection.
+fn segment(program: &mut Program, from: &str, bytes: &[u8]) -> Result<Run> {
+    let peer = Peer::new(from, PBX);
+    program.connect(&peer, 1000)?;
+    program.run(&peer.tcp(ACK, 1000, bytes))
+}
+
+#[test]
+fn no_tcp_from_trunks_while_devices_keep_it_and_the_reverse() -> Result<()> {
+    for (class, refused, kept) in [(CLASS_TRUNKS, TRUNK, DEVICE), (CLASS_DEVICES, DEVICE, TRUNK)] {
+        let mut program = with_trunk(Trunk::zeroed())?;
+        program.change(|settings| settings.denied[class][TCP] = methods::ALL)?;
+        let peer = Peer::new(refused, PBX);
+        assert_eq!(program.run(&peer.tcp(SYN, 1, b""))?.reason, Reason::TransportDenied, "{refused}");
+        let run = program.run(&peer.tcp(ACK, 1000, OPTIONS))?;
+        assert_eq!((run.reason, run.action), (Reason::TransportDenied, XDP_DROP), "{refused}");
+        assert_eq!(program.run(&peer.udp(OPTIONS))?.reason, Reason::Valid, "{refused}");
+        assert_eq!(segment(&mut program, kept, OPTIONS)?.reason, Reason::Valid, "{kept}");
+        // What is no SIP stays untouched.
+        let ssh = Peer::new(&refused.replace("5060", "40000"), "198.51.100.1:22");
+        assert_eq!(program.run(&ssh.tcp(ACK, 1, b"x"))?.reason, Reason::NotGuarded);
+        program.change(|settings| settings.denied[class][TCP] = 0)?;
+        assert_eq!(segment(&mut program, refused, OPTIONS)?.reason, Reason::Valid, "{refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_register_over_tcp_from_devices() -> Result<()> {
+    let mut program = with_trunk(Trunk::zeroed())?;
+    program.change(|settings| settings.denied[CLASS_DEVICES][TCP] = methods::REGISTER)?;
+    let register = register(1);
+    let run = segment(&mut program, DEVICE, &register)?;
+    assert_eq!((run.reason, run.action), (Reason::MethodDenied, XDP_PASS), "the connection is reset");
+    assert!(run.frame.len() < 60, "without the bytes");
+    assert_eq!(segment(&mut program, "192.0.2.100:5060", OPTIONS)?.reason, Reason::Valid);
+    // A REGISTER behind another message, and one in pieces.
+    let both = [OPTIONS, &register].concat();
+    assert_eq!(segment(&mut program, "192.0.2.101:5060", &both)?.reason, Reason::MethodDenied);
+    assert_eq!(segment(&mut program, "192.0.2.102:5060", b"REGIS")?.reason, Reason::Valid);
+    let rest = Peer::new("192.0.2.102:5060", PBX).tcp(ACK, 1005, &register[5..]);
+    assert_eq!(program.run(&rest)?.reason, Reason::MethodDenied);
+    assert_eq!(program.run(&Peer::new(DEVICE, PBX).udp(&register))?.reason, Reason::Valid, "UDP");
+    assert_eq!(segment(&mut program, TRUNK, &register)?.reason, Reason::Valid, "a trunk");
+    assert!(program.offenders()?.is_empty(), "what is well-formed accuses nobody");
+    Ok(())
+}
+
+#[test]
+fn a_trunk_has_transports_methods_and_limits_of_its_own() -> Result<()> {
+    let limits = Limits { section_bytes: 64, ..Limits::default() };
+    let denied = [methods::ALL, 0, methods::REGISTER];
+    let mut program = with_trunk(Trunk { denied, limits, own_limits: 1, ..Trunk::zeroed() })?;
+    assert_eq!(program.run(&Peer::new(TRUNK, PBX).tcp(SYN, 1, b""))?.reason, Reason::TransportDenied);
+    assert_eq!(segment(&mut program, DEVICE, OPTIONS)?.reason, Reason::Valid);
+    assert_eq!(program.run(&Peer::new(TRUNK, PBX).udp(OPTIONS))?.reason, Reason::HeadersTooLong);
+    assert_eq!(program.run(&Peer::new(DEVICE, PBX).udp(OPTIONS))?.reason, Reason::Valid);
+    program.trunk(3, Trunk { denied, ..Trunk::zeroed() })?;
+    assert_eq!(program.run(&Peer::new(TRUNK, PBX).udp(OPTIONS))?.reason, Reason::Valid);
+    let run = program.run(&Peer::new(TRUNK, PBX).udp(&register(1)))?;
+    assert_eq!((run.reason, run.action), (Reason::MethodDenied, XDP_DROP), "a datagram is dropped");
+    Ok(())
+}
+
+#[test]
+fn a_trunk_has_a_mode_of_its_own() -> Result<()> {
+    let bad = b"nonsense\r\n";
+    let mut program = with_trunk(Trunk { mode: TRUNK_MONITORS, ..Trunk::zeroed() })?;
+    let run = segment(&mut program, TRUNK, bad)?;
+    assert_eq!((run.reason, run.action, run.let_pass), (Reason::BadStartLine, XDP_PASS, true));
+    assert!(run.frame.ends_with(bad), "as it came");
+    let next = program.run(&Peer::new(TRUNK, PBX).tcp(ACK, 1010, OPTIONS))?;
+    assert_eq!(next.reason, Reason::Valid, "its connection goes on");
+    assert!(!segment(&mut program, DEVICE, bad)?.let_pass);
+    program.change(|settings| settings.mode = MODE_MONITOR)?;
+    assert!(program.run(&Peer::new(DEVICE, PBX).udp(bad))?.let_pass);
+    program.trunk(3, Trunk { mode: TRUNK_ENFORCES, ..Trunk::zeroed() })?;
+    assert!(!program.run(&Peer::new(TRUNK, PBX).udp(bad))?.let_pass);
+    assert!(program.run(&Peer::new(DEVICE, PBX).udp(bad))?.let_pass);
+    Ok(())
+}
+
+#[test]
+fn a_trunk_has_counters_of_its_own() -> Result<()> {
+    let mut program = with_trunk(Trunk::zeroed())?;
+    program.change(|settings| settings.denied[CLASS_TRUNKS][UDP] = methods::REGISTER)?;
+    for _ in 0..3 {
+        datagram(&mut program, TRUNK)?;
+        datagram(&mut program, DEVICE)?;
+    }
+    program.run(&Peer::new(TRUNK, PBX).udp(&register(1)))?;
+    assert_eq!(program.count(Reason::Valid)?, 6);
+    assert_eq!(program.count_of_trunk(3, false, Reason::Valid)?, 3);
+    assert_eq!(program.count_of_trunk(3, false, Reason::MethodDenied)?, 1);
+    assert_eq!(program.count_of_trunk(0, false, Reason::Valid)?, 0);
+    Ok(())
+}
+
+#[test]
+fn one_device_is_blocked_and_its_neighbours_behind_the_address_are_not() -> Result<()> {
+    let mut program = Program::new()?;
+    program.device("192.0.2.7:4001", BLOCK)?;
+    program.device("[2001:db8::7]:4001", BLOCK)?;
+    program.device("192.0.2.8:4001", Rule { expires_ns: 1, ..BLOCK })?;
+    program.device("192.0.2.9:4001", MONITORED)?;
+    for (from, reason) in [
+        ("192.0.2.7:4001", Reason::BlockedDevice),
+        ("192.0.2.7:4002", Reason::Valid),
+        ("[2001:db8::7]:4001", Reason::BlockedDevice),
+        ("[2001:db8::7]:4002", Reason::Valid),
+        ("192.0.2.8:4001", Reason::Valid),
+    ] {
+        assert_eq!(datagram(&mut program, from)?.reason, reason, "{from}");
+    }
+    let run = program.run(&Peer::new("192.0.2.7:4001", PBX).tcp(SYN, 1, b""))?;
+    assert_eq!((run.reason, run.action), (Reason::BlockedDevice, XDP_DROP));
+    assert_eq!(program.run_uncounted(&Peer::new("192.0.2.9:4001", PBX).udp(OPTIONS))?.0, XDP_PASS);
+    assert_eq!(program.count_let_pass(Reason::BlockedDevice)?, 1);
     Ok(())
 }

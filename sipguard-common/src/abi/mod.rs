@@ -7,15 +7,22 @@ mod flow;
 mod policy;
 mod report;
 mod settings;
+mod trunk;
 
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
-pub use policy::{PERMANENT, Rule, rule_flags};
+pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
-    counter_index,
+    TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
 };
 pub use settings::{
-    ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES, PORT_WORDS, Settings, port_bit,
+    ACTION_DROP, ACTION_RESET, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES,
+    PORT_WORDS, Settings, port_bit, rules_in_use,
+};
+
+pub use trunk::{
+    Denied, TCP, TLS, TRANSPORTS, TRUNK_ENFORCES, TRUNK_ENTRIES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, UDP,
+    is_transport,
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
@@ -33,6 +40,12 @@ pub mod names {
     pub const HOSTS: &str = "HOSTS";
     /// `LpmTrie<[u8; 16], Rule>`: rules of prefixes.
     pub const PREFIXES: &str = "PREFIXES";
+    /// `HashMap<DeviceKey, Rule>`: rules of devices, by address and port.
+    pub const DEVICES: &str = "DEVICES";
+    /// `Array<Trunk>`, by the trunk's index.
+    pub const TRUNKS: &str = "TRUNKS";
+    /// `PerCpuArray<Counter>`, indexed by [`super::trunk_counter_index`].
+    pub const TRUNK_COUNTERS: &str = "TRUNK_COUNTERS";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
@@ -52,7 +65,20 @@ pub mod names {
 
     /// Every map that is pinned.
     pub const MAPS: &[&str] = &[
-        ABI, SETTINGS, PORTS, HOSTS, PREFIXES, FLOWS, HANDSHAKES, FOREIGN, COUNTERS, OFFENDERS, IFACES,
+        ABI,
+        SETTINGS,
+        PORTS,
+        HOSTS,
+        PREFIXES,
+        DEVICES,
+        TRUNKS,
+        TRUNK_COUNTERS,
+        FLOWS,
+        HANDSHAKES,
+        FOREIGN,
+        COUNTERS,
+        OFFENDERS,
+        IFACES,
         SCRATCH,
     ];
 }
@@ -69,11 +95,13 @@ mod tests {
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
         assert_eq!(size_of::<Flow>(), 256);
         assert_eq!(size_of::<Rule>(), 32);
+        assert_eq!((size_of::<DeviceKey>(), align_of::<DeviceKey>()), (20, 1));
+        assert_eq!(size_of::<Trunk>(), 64);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);
         assert_eq!(size_of::<Iface>(), 48);
-        assert_eq!(size_of::<Settings>(), 128);
+        assert_eq!(size_of::<Settings>(), 152);
     }
 
     #[test]

@@ -15,6 +15,18 @@ pub mod rule_flags {
     pub const MONITOR: u16 = 4;
 }
 
+/// An address and a port: one device, also where others share its address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct DeviceKey {
+    /// Address, IPv4 mapped.
+    pub address: [u8; 16],
+    /// Port, network order.
+    pub port: [u8; 2],
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
 /// The rule of a host, a prefix or a device. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; none where the
 /// entry says nothing but whose trunk it is.
 #[repr(C)]

@@ -20,6 +20,16 @@ pub const fn counter_index(slot: u32, let_pass: bool, reason: u8) -> u32 {
     (slot * 2 + let_pass as u32) * REASON_SLOTS + reason as u32
 }
 
+/// Entries of `TRUNK_COUNTERS`.
+pub const TRUNK_COUNTER_ENTRIES: u32 = super::TRUNK_ENTRIES * REASON_SLOTS * 2;
+
+/// Index in `TRUNK_COUNTERS` of a trunk and a reason's number; see [`counter_index`].
+#[must_use]
+#[inline(always)]
+pub const fn trunk_counter_index(trunk: u32, let_pass: bool, reason: u8) -> u32 {
+    (trunk * 2 + let_pass as u32) * REASON_SLOTS + reason as u32
+}
+
 /// One counter of one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

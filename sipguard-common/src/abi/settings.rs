@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Denied;
 use crate::framer::{HashKeys, Limits};
 
 /// Drop what should be dropped.
@@ -33,8 +34,23 @@ pub struct Settings {
     pub limits: Limits,
     /// Secrets of the retransmission hash, so that nobody can prepare two segments with one hash.
     pub hash_keys: HashKeys,
+    /// What may not be sent: by whoever is no trunk, and by trunks.
+    pub denied: [Denied; 2],
+    /// Which rules there are, so that nothing is looked for in empty maps: bits of [`rules_in_use`].
+    pub rules: u32,
     /// Nothing yet.
-    pub reserved: [u32; 4],
+    pub reserved: u32,
+}
+
+/// Position of devices in [`Settings::denied`]: of whoever is no trunk.
+pub const CLASS_DEVICES: usize = 0;
+/// Position of trunks in [`Settings::denied`].
+pub const CLASS_TRUNKS: usize = 1;
+
+/// Bits of [`Settings::rules`].
+pub mod rules_in_use {
+    /// There are rules of devices, by address and port.
+    pub const DEVICES: u32 = 1;
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

@@ -49,6 +49,10 @@ pub struct Limits {
     pub message_segments: u32,
     /// Which checks are made: bits of [`checks`].
     pub checks: u32,
+    /// Methods that are refused though well-formed: bits of [`super::methods`].
+    pub denied: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Default for Limits {
@@ -62,6 +66,8 @@ impl Default for Limits {
             message_ms: 30_000,
             message_segments: 0,
             checks: checks::DEFAULT,
+            denied: 0,
+            pad: 0,
         }
     }
 }

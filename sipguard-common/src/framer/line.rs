@@ -12,7 +12,7 @@ use super::words::{
 };
 use super::{
     FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END,
-    PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks,
+    PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks, methods,
 };
 use crate::Reason;
 
@@ -64,6 +64,9 @@ fn start_line<W: Window>(
     } else {
         stream.flags |= FLAG_REQUEST;
         request_line(stream, window, head, len, cursor.stop, limits)?;
+        if limits.denied != 0 && methods::bit(stream.method) & limits.denied != 0 {
+            return Err(Reason::MethodDenied);
+        }
     }
     if cursor.cr == 0 {
         if limits.has(checks::REFUSE_LF) {

@@ -12,6 +12,7 @@ mod datagram;
 mod feed;
 mod limits;
 mod line;
+pub mod methods;
 mod names;
 mod start;
 mod step;

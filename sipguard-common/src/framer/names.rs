@@ -105,14 +105,16 @@ pub(super) fn digest<W: Window>(window: &W, at: u32, len: u32, folded: bool) -> 
         if 8 * k < len {
             let word = window.word(at + 8 * k);
             let word = first_bytes(if folded { fold(word) } else { word }, len - 8 * k);
-            mixed = if k == 0 {
-                word
-            } else {
-                (mixed ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27)
-            };
+            mixed = if k == 0 { word } else { self::mixed(mixed, word) };
         }
     }
     mixed
+}
+
+/// One more word in a digest.
+#[inline(always)]
+pub(super) const fn mixed(digest: u64, word: u64) -> u64 {
+    (digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(27)
 }
 
 #[cfg(test)]

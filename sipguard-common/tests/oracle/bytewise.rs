@@ -1,6 +1,7 @@
 //! The framer once more, byte by byte, from RFC 3261 and docs/checks.md.
 
 use sipguard_common::Reason;
+use sipguard_common::framer::methods::{METHODS, OTHER};
 use sipguard_common::framer::{Limits, checks, name_bucket};
 
 use crate::Outcome;
@@ -361,7 +362,12 @@ impl<'a> Message<'a> {
         if self.has(checks::SPACES) && spaces > 0 || self.has(checks::TOKENS) && !is_token(&text[..space]) {
             return Err(Reason::BadStartLine);
         }
-        self.method = Some(text[..space].to_vec());
+        let method = &text[..space];
+        let known = METHODS.iter().find(|known| known.name.as_bytes() == method && known.bit != OTHER);
+        if self.limits.denied & known.map_or(OTHER, |known| known.bit) != 0 {
+            return Err(Reason::MethodDenied);
+        }
+        self.method = Some(method.to_vec());
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! functions; each panics where the property does not hold.
 
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, CHUNK, Limits, Stream, checks, judge_datagram};
+use sipguard_common::framer::{Buffer, CHUNK, Limits, Stream, checks, judge_datagram, methods};
 
 use crate::bytewise::{datagram_oracle, oracle};
 use crate::flow::{Flow, fast, pieces};
@@ -19,13 +19,19 @@ pub const SMALL: Limits = Limits {
     message_ms: 0,
     message_segments: 0,
     checks: 0,
+    denied: 0,
+    pad: 0,
 };
 
 /// Limits and checks that every stream is judged by.
 pub fn profiles() -> [Limits; 4] {
     [
         SMALL,
-        Limits { checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF, ..SMALL },
+        Limits {
+            checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF,
+            denied: methods::REGISTER | methods::SUBSCRIBE | methods::OTHER,
+            ..SMALL
+        },
         Limits::default(),
         Limits { header_lines: 30, ..Limits::strict() },
     ]

@@ -1,0 +1,69 @@
+//! Methods by name, as sets.
+
+/// A method, or all that are none of the known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method {
+    /// Its name.
+    pub name: &'static str,
+    /// Its bit in a set.
+    pub bit: u32,
+}
+
+/// What `Stream::method` holds of a request line with this method.
+const fn word(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let (mut first, mut second) = ([0; 8], [0; 8]);
+    let mut k = 0;
+    while k < name.len() {
+        if k < 8 {
+            first[k] = name[k];
+        } else {
+            second[k - 8] = name[k];
+        }
+        k += 1;
+    }
+    let first = u64::from_le_bytes(first);
+    if name.len() <= 8 { first } else { super::names::mixed(first, u64::from_le_bytes(second)) }
+}
+
+macro_rules! methods {
+    ($($bit:literal $name:ident $rfc:literal;)*) => {
+        $(#[doc = concat!("RFC ", $rfc, ".")] pub const $name: u32 = 1 << $bit;)*
+
+        /// Every method by name; `OTHER` stands for all that are not known.
+        pub const METHODS: &[Method] =
+            &[$(Method { name: stringify!($name), bit: $name },)* Method { name: "OTHER", bit: OTHER }];
+
+        /// The bit of a request's method, as `Stream::method` holds it.
+        #[inline(always)]
+        pub(super) fn bit(method: u64) -> u32 {
+            $(const { assert!($bit < 31) };)*
+            match method {
+                $(method if method == const { word(stringify!($name)) } => $name,)*
+                _ => OTHER,
+            }
+        }
+    };
+}
+
+methods! {
+    0 INVITE "3261";
+    1 ACK "3261";
+    2 BYE "3261";
+    3 CANCEL "3261";
+    4 OPTIONS "3261";
+    5 REGISTER "3261";
+    6 PRACK "3262";
+    7 SUBSCRIBE "6665";
+    8 NOTIFY "6665";
+    9 PUBLISH "3903";
+    10 INFO "6086";
+    11 REFER "3515";
+    12 MESSAGE "3428";
+    13 UPDATE "3311";
+}
+
+/// Every method that is none of the known.
+pub const OTHER: u32 = 1 << 30;
+/// Every bit.
+pub const ALL: u32 = u32::MAX;
