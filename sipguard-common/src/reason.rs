@@ -246,6 +246,21 @@ reasons! {
     BlockedDevice = 51, "blocked-device", Drop, Default,
         "From a blocked address and port: one device behind a NAT.",
         "", "";
+    RatePackets = 52, "rate-packets", Drop, Default,
+        "More packets to guarded ports than the limit of the source or trunk.",
+        "", "";
+    RateMessages = 53, "rate-messages", Drop, Default,
+        "More SIP messages than the limit of the source or trunk. A TCP segment that is dropped comes again.",
+        "", "";
+    RateRegister = 54, "rate-register", Drop, Default,
+        "More REGISTER requests than the limit of the source or trunk.",
+        "", "";
+    RateInvite = 55, "rate-invite", Drop, Default,
+        "More INVITE requests than the limit of the source or trunk.",
+        "", "";
+    RateConnections = 56, "rate-connections", Drop, Default,
+        "More new TCP connections than the limit of the source or trunk.",
+        "", "";
 }
 
 impl Reason {

@@ -7,16 +7,16 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::Reason;
 use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, Settings, flow_flags};
 use sipguard_common::framer::Stream;
+use sipguard_common::{Class, Reason};
 
 use crate::adopt::{self, Beginning};
 use crate::handshake;
 use crate::retransmission::{self, Compared};
 use crate::scratch::{self, Key, Packet};
 use crate::tcp::{RST, SYN};
-use crate::{checksum, policy, settings, sip, socket};
+use crate::{checksum, policy, rate, settings, sip, socket};
 
 #[map]
 static FLOWS: LruHashMap<Key, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
@@ -269,8 +269,13 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
         return Err(reason);
     }
     let messages = flow.stream.messages;
-    if scratch.stream.messages != messages {
+    let more = scratch.stream.messages.wrapping_sub(messages);
+    rate::messages(&scratch.stream, more)?;
+    if more != 0 {
         flow.flags &= !flow_flags::GUESSED;
+        if !handshake::are_noted() {
+            rate::trust(more);
+        }
     }
     copy(&scratch.stream, &mut flow.stream);
     note_pace(flow, messages);
@@ -337,8 +342,13 @@ fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
 #[inline(always)]
 fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
     let Ok(settings) = settings::get() else { return reason };
+    if reason.is_malformed() {
+        rate::distrust();
+    }
     if reason.number() == Reason::BadChecksum.number() {
         // The kernel discards it, and so does the guard.
+    } else if reason.class() == Class::Drop {
+        // Over a limit: the sender's TCP repeats it.
     } else if reason.number() == Reason::Internal.number() {
         // The guard failed, not the stream: what follows passes, counted for the same reason.
         flow.flags |= flow_flags::CUT;

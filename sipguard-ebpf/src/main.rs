@@ -37,6 +37,8 @@ mod policy;
 #[cfg(target_arch = "bpf")]
 mod port;
 #[cfg(target_arch = "bpf")]
+mod rate;
+#[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
 mod retransmission;

@@ -17,7 +17,8 @@ use sipguard_common::framer::Limits;
 
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
-use crate::{count, scratch, settings};
+use crate::tcp::SYN;
+use crate::{count, rate, scratch, settings};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -76,38 +77,40 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
         }
     }
     let mut denied = by_transport(&settings.denied[CLASS_DEVICES], packet);
-    if who.trunk != 0
-        && let Some(trunk) = TRUNKS.get(who.trunk)
-    {
+    if let Some(trunk) = trunk(who) {
         denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
     }
     who.denied = denied;
-    if is_transport(denied) { Err(Reason::TransportDenied) } else { Ok(()) }
+    if is_transport(denied) {
+        return Err(Reason::TransportDenied);
+    }
+    rate::packet(packet, who, settings, packet.transport != scratch::UDP && packet.has(SYN))
 }
 
 /// Whether the packet is only counted: by its trunk's mode, or else by the guard's.
 #[inline(always)]
 pub fn is_monitored() -> bool {
     let (Ok(who), Ok(settings)) = (scratch::who(), settings::get()) else { return true };
-    let trunk = if who.trunk != 0 { TRUNKS.get(who.trunk) } else { None };
-    match trunk.map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
+    match trunk(who).map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
         TRUNK_ENFORCES => false,
         TRUNK_MONITORS => true,
         _ => settings.mode == MODE_MONITOR,
     }
 }
 
+/// The policy of the sender's trunk.
+#[inline(always)]
+pub fn trunk(who: &Who) -> Option<&'static Trunk> {
+    if who.trunk == 0 { None } else { TRUNKS.get(who.trunk) }
+}
+
 /// The limits that the packet's message is judged by.
 #[inline(always)]
 pub fn limits() -> Result<&'static Limits, Reason> {
-    let who = scratch::who()?;
-    if who.trunk != 0
-        && let Some(trunk) = TRUNKS.get(who.trunk)
-        && trunk.own_limits != 0
-    {
-        return Ok(&trunk.limits);
+    match trunk(scratch::who()?) {
+        Some(trunk) if trunk.own_limits != 0 => Ok(&trunk.limits),
+        _ => Ok(&settings::get()?.limits),
     }
-    Ok(&settings::get()?.limits)
 }
 
 #[inline(always)]
@@ -131,6 +134,7 @@ fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reaso
         return Ok(false);
     }
     if flags & rule_flags::BLOCK == 0 {
+        who.allowed = 1;
         return Ok(true);
     }
     // SAFETY: the pointer is a live map value. Two CPUs may count at once, hence the atomic additions.

@@ -112,6 +112,10 @@ pub struct Who {
     pub trunk: u32,
     /// Methods that it may not send by this transport.
     pub denied: u32,
+    /// Place of its budget plus one, or 0 for a sender without limits.
+    pub budget: u32,
+    /// 1 when it is allowed by a rule.
+    pub allowed: u32,
 }
 
 #[repr(C)]
@@ -183,6 +187,7 @@ pub fn begin(frame_len: u64) -> Result<&'static mut Who, Reason> {
     let scratch = unsafe { &mut *get()? };
     scratch.frame_len = frame_len;
     scratch.who.trunk = 0;
+    scratch.who.allowed = 0;
     Ok(&mut scratch.who)
 }
 

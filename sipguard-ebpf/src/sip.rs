@@ -16,7 +16,7 @@ use sipguard_common::framer::{
 
 use crate::scratch::{self, Scratch};
 use crate::window::Bytes;
-use crate::{bytes, policy, settings};
+use crate::{bytes, policy, rate, settings};
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
@@ -71,7 +71,9 @@ pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
     scratch.stream.begin_datagram();
     validate(ctx)?;
     let left = scratch.walk.left + scratch.walk.cursor.end - scratch.walk.cursor.pos;
-    finish(&scratch.stream, left, whole, &scratch.limits)
+    let reason = finish(&scratch.stream, left, whole, &scratch.limits)?;
+    rate::messages(&scratch.stream, scratch.stream.messages)?;
+    Ok(reason)
 }
 
 /// `Ok`, or the reason whose number plus one is `verdict`.
@@ -92,6 +94,8 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
     unsafe {
         (*scratch).limits = *limits;
         (*scratch).limits.denied = (*scratch).who.denied;
+        (*scratch).stream.registers = 0;
+        (*scratch).stream.invites = 0;
     }
     walk(ctx, turn as *mut c_void)
 }

@@ -5,7 +5,7 @@
 
 mod filter;
 mod frames;
-mod kernel;
+pub mod kernel;
 mod machine;
 mod report;
 mod stepper;

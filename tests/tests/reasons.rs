@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use sipguard_common::abi::{CLASS_DEVICES, MODE_MONITOR, PERMANENT, Rule, UDP, rule_flags};
+use sipguard_common::abi::{
+    CLASS_DEVICES, CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, PACKETS, PERMANENT, REGISTERS, Rate, Rule,
+    UDP, rule_flags, rules_in_use,
+};
 use sipguard_common::framer::{checks, methods};
 use sipguard_common::{Class, Reason};
-use sipguard_tests::message::{OPTIONS as GOOD, stun};
+use sipguard_tests::message::{OPTIONS as GOOD, good_call, register, stun};
 use sipguard_tests::packet::{ACK, FIN, IP, Peer, SYN, TCP4};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS, device, last, stream};
 
@@ -119,7 +122,23 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::TransportDenied, no_udp.run(&peer.udp(GOOD))?),
         (Reason::MethodDenied, no_options.run(&data)?),
         (Reason::BlockedDevice, no_device.run(&data)?),
+        (Reason::RatePackets, one_too_many(PACKETS, &peer.udp(GOOD))?),
+        (Reason::RateMessages, one_too_many(MESSAGES, &peer.udp(GOOD))?),
+        (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),
+        (Reason::RateInvite, one_too_many(INVITES, &peer.udp(&good_call()))?),
+        (Reason::RateConnections, one_too_many(CONNECTIONS, &peer.tcp(SYN, 1, b""))?),
     ])
+}
+
+/// The second of two frames where one of a kind is allowed.
+fn one_too_many(kind: usize, frame: &[u8]) -> Result<Run> {
+    let mut program = Program::new()?;
+    program.change(|settings| {
+        settings.rules |= rules_in_use::RATES;
+        settings.rates[kind] = Rate::new(1, 1);
+    })?;
+    program.run(frame)?;
+    program.run(frame)
 }
 
 #[test]

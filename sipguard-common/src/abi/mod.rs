@@ -5,12 +5,16 @@
 
 mod flow;
 mod policy;
+mod rate;
 mod report;
 mod settings;
 mod trunk;
 
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
+pub use rate::{
+    BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate, Rates,
+};
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
     TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
@@ -46,6 +50,10 @@ pub mod names {
     pub const TRUNKS: &str = "TRUNKS";
     /// `PerCpuArray<Counter>`, indexed by [`super::trunk_counter_index`].
     pub const TRUNK_COUNTERS: &str = "TRUNK_COUNTERS";
+    /// `Array<Budget>`: what sources have used of their limits.
+    pub const BUDGETS: &str = "BUDGETS";
+    /// `Array<Budget>`, by the trunk's index.
+    pub const TRUNK_BUDGETS: &str = "TRUNK_BUDGETS";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
@@ -73,6 +81,8 @@ pub mod names {
         DEVICES,
         TRUNKS,
         TRUNK_COUNTERS,
+        BUDGETS,
+        TRUNK_BUDGETS,
         FLOWS,
         HANDSHAKES,
         FOREIGN,
@@ -96,12 +106,13 @@ mod tests {
         assert_eq!(size_of::<Flow>(), 256);
         assert_eq!(size_of::<Rule>(), 32);
         assert_eq!((size_of::<DeviceKey>(), align_of::<DeviceKey>()), (20, 1));
-        assert_eq!(size_of::<Trunk>(), 64);
+        assert_eq!(size_of::<Trunk>(), 144);
+        assert_eq!(size_of::<Budget>(), 64);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);
         assert_eq!(size_of::<Iface>(), 48);
-        assert_eq!(size_of::<Settings>(), 152);
+        assert_eq!(size_of::<Settings>(), 240);
     }
 
     #[test]

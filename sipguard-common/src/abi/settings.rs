@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Denied;
+use super::{Denied, Rates};
 use crate::framer::{HashKeys, Limits};
 
 /// Drop what should be dropped.
@@ -38,6 +38,12 @@ pub struct Settings {
     pub denied: [Denied; 2],
     /// Which rules there are, so that nothing is looked for in empty maps: bits of [`rules_in_use`].
     pub rules: u32,
+    /// Well-formed messages on connections that the kernel has, after which a source is trusted.
+    pub trust_after: u32,
+    /// Limits of a source that is no trunk's.
+    pub rates: Rates,
+    /// How many times as much a trusted source may send.
+    pub trust_factor: u32,
     /// Nothing yet.
     pub reserved: u32,
 }
@@ -51,6 +57,8 @@ pub const CLASS_TRUNKS: usize = 1;
 pub mod rules_in_use {
     /// There are rules of devices, by address and port.
     pub const DEVICES: u32 = 1;
+    /// There are limits.
+    pub const RATES: u32 = 2;
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

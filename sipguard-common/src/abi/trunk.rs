@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Rates;
 use crate::framer::{Limits, methods};
 
 /// Entries of `TRUNKS`; the first stands for no trunk.
@@ -42,6 +43,8 @@ pub struct Trunk {
     pub mode: u32,
     /// Zero.
     pub pad: u32,
+    /// Its limits, for all its peers together.
+    pub rates: Rates,
 }
 
 /// Whether a transport may not be used at all.

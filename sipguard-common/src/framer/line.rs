@@ -64,6 +64,9 @@ fn start_line<W: Window>(
     } else {
         stream.flags |= FLAG_REQUEST;
         request_line(stream, window, head, len, cursor.stop, limits)?;
+        let method = stream.method;
+        stream.registers = stream.registers.saturating_add(u8::from(method == methods::REGISTER_WORD));
+        stream.invites = stream.invites.saturating_add(u8::from(method == methods::INVITE_WORD));
         if limits.denied != 0 && methods::bit(stream.method) & limits.denied != 0 {
             return Err(Reason::MethodDenied);
         }
@@ -96,7 +99,7 @@ fn request_line<W: Window>(
     if limits.has(checks::TOKENS | checks::SPACES) && !strict_request(window, head, method, len, limits) {
         return Err(Reason::BadStartLine);
     }
-    stream.method_bytes = method;
+    stream.method_bytes = method as u8;
     stream.method = if method <= 8 {
         first_bytes(window.word(head), method)
     } else {

@@ -63,6 +63,11 @@ methods! {
     13 UPDATE "3311";
 }
 
+/// What `Stream::method` holds of a REGISTER.
+pub(super) const REGISTER_WORD: u64 = word("REGISTER");
+/// What `Stream::method` holds of an INVITE.
+pub(super) const INVITE_WORD: u64 = word("INVITE");
+
 /// Every method that is none of the known.
 pub const OTHER: u32 = 1 << 30;
 /// Every bit.

@@ -93,7 +93,13 @@ pub struct Stream {
     /// Complete messages.
     pub messages: u32,
     /// Length of the request's method.
-    method_bytes: u32,
+    method_bytes: u8,
+    /// Zero.
+    pad: u8,
+    /// REGISTER requests that began since this was set to zero, up to 255.
+    pub registers: u8,
+    /// INVITE requests that began since this was set to zero, up to 255.
+    pub invites: u8,
     /// The request's method: up to eight bytes as they are, longer ones hashed.
     method: u64,
     /// Header lines of this message by the bucket of their name.
@@ -124,6 +130,9 @@ impl Stream {
         body_left: 0,
         messages: 0,
         method_bytes: 0,
+        pad: 0,
+        registers: 0,
+        invites: 0,
         method: 0,
         names: [0; NAME_BUCKETS],
         head: [0; 8],

@@ -155,7 +155,7 @@ fn cseq<W: Window>(stream: &mut Stream, window: &W, value: Value, limits: &Limit
         let at = end + 1;
         let len = value.len - at;
         let same = !judges_method(stream, limits) && window.byte(value.head + at) > b' '
-            || len == stream.method_bytes
+            || len == u32::from(stream.method_bytes)
                 && len <= 8
                 && first_bytes(window.word(value.head + at), len) == stream.method;
         if same && number < CSEQ_END {
@@ -212,8 +212,9 @@ fn cseq_padded<W: Window>(stream: &mut Stream, window: &W, value: &Value, limits
     let run = solid >> start;
     let bytes = first_bit(!run);
     let cut = start + bytes >= HEAD && len > HEAD;
-    let same = bytes == stream.method_bytes && digest(window, head + start, bytes, false) == stream.method;
-    if same || cut && bytes < stream.method_bytes { None } else { Some(Reason::CseqMismatch) }
+    let same = bytes == u32::from(stream.method_bytes)
+        && digest(window, head + start, bytes, false) == stream.method;
+    if same || cut && bytes < u32::from(stream.method_bytes) { None } else { Some(Reason::CseqMismatch) }
 }
 
 /// Max-Forwards and Expires: a number that does not overflow. Expires may be a date (RFC 2543), so what is no number passes.

@@ -1,0 +1,105 @@
+//! How much a sender may send: the generic cell rate algorithm (GCRA, ITU-T I.371), one 64-bit word a limit.
+
+use bytemuck::{Pod, Zeroable};
+
+/// What is limited, by position in [`Rates`].
+pub const RATE_KINDS: [&str; 5] = ["packets", "messages", "register", "invite", "connections"];
+/// Packets to guarded ports.
+pub const PACKETS: usize = 0;
+/// SIP messages that begin.
+pub const MESSAGES: usize = 1;
+/// REGISTER requests.
+pub const REGISTERS: usize = 2;
+/// INVITE requests.
+pub const INVITES: usize = 3;
+/// New TCP connections (SYN segments).
+pub const CONNECTIONS: usize = 4;
+
+/// A limit. What conforms comes at most `burst` at once and then one each `interval_ns`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Rate {
+    /// Nanoseconds between two of them; 0 is no limit.
+    pub interval_ns: u64,
+    /// How far the theoretical arrival time may run ahead of the clock: `interval_ns * burst`.
+    pub tolerance_ns: u64,
+}
+
+/// A limit of each kind.
+pub type Rates = [Rate; RATE_KINDS.len()];
+
+impl Rate {
+    /// No limit.
+    pub const NONE: Rate = Rate { interval_ns: 0, tolerance_ns: 0 };
+
+    /// `per_second` on average, and `burst` at once. Both 1 to 1,000,000,000; 0 a second is no limit.
+    #[must_use]
+    pub const fn new(per_second: u32, burst: u32) -> Rate {
+        if per_second == 0 {
+            return Rate::NONE;
+        }
+        let interval_ns = 1_000_000_000 / per_second as u64;
+        let interval_ns = if interval_ns == 0 { 1 } else { interval_ns };
+        Rate { interval_ns, tolerance_ns: interval_ns * burst as u64 }
+    }
+
+    /// The theoretical arrival time after `count` more at `now_ns`, or `None` when they are over the limit. `tat_ns` is the one
+    /// before, 0 at first.
+    #[must_use]
+    #[inline(always)]
+    pub const fn admit(&self, tat_ns: u64, now_ns: u64, count: u32) -> Option<u64> {
+        let start = if tat_ns > now_ns { tat_ns } else { now_ns };
+        let next = start.wrapping_add(self.interval_ns.wrapping_mul(count as u64));
+        if next.wrapping_sub(now_ns) > self.tolerance_ns { None } else { Some(next) }
+    }
+}
+
+/// What a source, or a trunk, has used of its limits. As long as a cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Budget {
+    /// Secret hash of the source that has the entry; 0 is nobody.
+    pub tag: u64,
+    /// Well-formed messages on connections that the kernel has, since the last malformed one.
+    pub trust: u64,
+    /// Theoretical arrival times (`CLOCK_MONOTONIC`, nanoseconds), by kind.
+    pub tat_ns: [u64; RATE_KINDS.len()],
+    /// Zero.
+    pub pad: u64,
+}
+
+/// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
+pub const BUDGET_ENTRIES: u32 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let rate = Rate::new(10, 5);
+        let (mut tat, mut passed) = (0, 0);
+        for _ in 0..20 {
+            if let Some(next) = rate.admit(tat, 7_000_000_000, 1) {
+                (tat, passed) = (next, passed + 1);
+            }
+        }
+        assert_eq!(passed, 5, "at once");
+        // 1,000 a second are offered for ten seconds.
+        passed = 0;
+        for k in 0..10_000 {
+            if let Some(next) = rate.admit(tat, 7_000_000_000 + k * 1_000_000, 1) {
+                (tat, passed) = (next, passed + 1);
+            }
+        }
+        assert_eq!(passed, 99, "one each tenth of a second");
+        assert_eq!(rate.admit(tat, 100_000_000_000, 6), None, "more than the burst at once");
+        assert!(rate.admit(tat, 100_000_000_000, 5).is_some());
+    }
+
+    #[test]
+    fn no_limit() {
+        assert_eq!(Rate::new(0, 7), Rate::NONE);
+        assert_eq!(Rate::new(u32::MAX, 1).interval_ns, 1);
+    }
+}

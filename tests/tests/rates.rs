@@ -1,0 +1,183 @@
+//! Limits of sources and trunks, through the loaded program.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use bytemuck::Zeroable as _;
+use sipguard_common::Reason;
+use sipguard_common::abi::{
+    CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, PACKETS, REGISTERS, Rate, Rule, Trunk, rule_flags,
+    rules_in_use,
+};
+use sipguard_tests::bench::kernel::test_run;
+use sipguard_tests::message::{OPTIONS, good_call, register};
+use sipguard_tests::packet::{ACK, Peer, SYN};
+use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP};
+
+const PBX: &str = "198.51.100.1:5060";
+const PBX6: &str = "[2001:db8:1::1]:5060";
+/// So slow that nothing comes back while a test runs.
+const FIVE: Rate = Rate::new(1, 5);
+
+fn limited(kind: usize, rate: Rate) -> Result<Program> {
+    let mut program = Program::new()?;
+    program.change(|settings| {
+        settings.rules |= rules_in_use::RATES;
+        settings.rates[kind] = rate;
+    })?;
+    Ok(program)
+}
+
+/// How many of ten datagrams pass.
+fn passed(program: &mut Program, from: &str, message: &[u8]) -> Result<usize> {
+    let frame = Peer::new(from, if from.starts_with('[') { PBX6 } else { PBX }).udp(message);
+    let mut passed = 0;
+    for _ in 0..10 {
+        passed += usize::from(program.run(&frame)?.reason == Reason::Valid);
+    }
+    Ok(passed)
+}
+
+#[test]
+fn each_source_has_a_budget_of_its_own() -> Result<()> {
+    for kind in [PACKETS, MESSAGES] {
+        let mut program = limited(kind, FIVE)?;
+        assert_eq!(passed(&mut program, "192.0.2.7:5060", OPTIONS)?, 5);
+        assert_eq!(passed(&mut program, "192.0.2.7:5061", OPTIONS)?, 0, "by address, not by port");
+        assert_eq!(passed(&mut program, "192.0.2.8:5060", OPTIONS)?, 5);
+        assert_eq!(passed(&mut program, "[2001:db8::7]:5060", OPTIONS)?, 5);
+        assert_eq!(passed(&mut program, "[2001:db8::8]:5060", OPTIONS)?, 0, "a /64 is one source");
+        assert_eq!(passed(&mut program, "[2001:db8:0:1::8]:5060", OPTIONS)?, 5);
+        let reason = if kind == PACKETS { Reason::RatePackets } else { Reason::RateMessages };
+        assert_eq!(program.count(reason)?, 40);
+    }
+    Ok(())
+}
+
+#[test]
+fn methods_have_limits_of_their_own() -> Result<()> {
+    for (kind, reason) in [(REGISTERS, Reason::RateRegister), (INVITES, Reason::RateInvite)] {
+        let mut program = limited(kind, FIVE)?;
+        let registers = passed(&mut program, "192.0.2.7:5060", &register(1))?;
+        let invites = passed(&mut program, "192.0.2.7:5060", &good_call())?;
+        let expected = if kind == REGISTERS { (5, 10) } else { (10, 5) };
+        assert_eq!((registers, invites), expected);
+        assert_eq!(passed(&mut program, "192.0.2.7:5060", OPTIONS)?, 10);
+        assert_eq!(program.count(reason)?, 5);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_segment_over_the_limit_is_dropped_and_may_come_again() -> Result<()> {
+    let mut program = limited(MESSAGES, Rate::new(10, 3))?;
+    let peer = Peer::new("192.0.2.7:40000", PBX);
+    program.connect(&peer, 1000)?;
+    let three = OPTIONS.repeat(3);
+    assert_eq!(program.run(&peer.tcp(ACK, 1000, &three))?.reason, Reason::Valid);
+    let next = peer.tcp(ACK, 1000 + three.len() as u32, OPTIONS);
+    let run = program.run(&next)?;
+    assert_eq!((run.reason, run.action), (Reason::RateMessages, XDP_DROP));
+    std::thread::sleep(Duration::from_millis(150));
+    assert_eq!(program.run(&next)?.reason, Reason::Valid, "TCP repeats it");
+    // Half a message costs nothing.
+    let at = 1000 + (three.len() + OPTIONS.len()) as u32;
+    assert_eq!(program.run(&peer.tcp(ACK, at, &OPTIONS[..20]))?.reason, Reason::Valid);
+    Ok(())
+}
+
+#[test]
+fn new_connections() -> Result<()> {
+    let mut program = limited(CONNECTIONS, FIVE)?;
+    let mut passed = 0;
+    for port in 40_000..40_010 {
+        let syn = Peer::new(&format!("192.0.2.7:{port}"), PBX).tcp(SYN, 1, b"");
+        passed += usize::from(program.run(&syn)?.reason == Reason::TcpControl);
+    }
+    assert_eq!(passed, 5);
+    assert_eq!(program.count(Reason::RateConnections)?, 5);
+    // What is connected goes on.
+    let ack = Peer::new("192.0.2.7:40000", PBX).tcp(ACK, 2, b"");
+    assert_eq!(program.run(&ack)?.reason, Reason::TcpControl);
+    Ok(())
+}
+
+#[test]
+fn a_trunk_has_one_budget_for_all_its_peers_and_not_that_of_sources() -> Result<()> {
+    let mut program = limited(MESSAGES, FIVE)?;
+    program.rule("192.0.2.0/28", Rule { trunk: 3, ..Rule::zeroed() })?;
+    let mut trunk = Trunk::zeroed();
+    program.trunk(3, trunk)?;
+    assert_eq!(passed(&mut program, "192.0.2.9:5060", OPTIONS)?, 10, "without limits of its own it has none");
+    trunk.rates[MESSAGES] = Rate::new(1, 7);
+    program.trunk(3, trunk)?;
+    assert_eq!(passed(&mut program, "192.0.2.9:5060", OPTIONS)?, 7);
+    assert_eq!(passed(&mut program, "192.0.2.10:5060", OPTIONS)?, 0);
+    assert_eq!(passed(&mut program, "192.0.2.99:5060", OPTIONS)?, 5);
+    assert_eq!(program.count_of_trunk(3, false, Reason::RateMessages)?, 13);
+    Ok(())
+}
+
+#[test]
+fn allowed_sources_have_no_limit() -> Result<()> {
+    let mut program = limited(MESSAGES, FIVE)?;
+    program.rule("192.0.2.7", Rule { flags: rule_flags::ALLOW, ..PERMANENTLY })?;
+    assert_eq!(passed(&mut program, "192.0.2.7:5060", OPTIONS)?, 10);
+    Ok(())
+}
+
+#[test]
+fn monitor_mode_counts_what_is_over() -> Result<()> {
+    let mut program = limited(MESSAGES, FIVE)?;
+    program.change(|settings| settings.mode = MODE_MONITOR)?;
+    let frame = Peer::new("192.0.2.7:5060", PBX).udp(OPTIONS);
+    for _ in 0..10 {
+        program.run_uncounted(&frame)?;
+    }
+    assert_eq!(program.count(Reason::Valid)?, 10);
+    assert_eq!(program.count_let_pass(Reason::RateMessages)?, 5);
+    Ok(())
+}
+
+/// Offers ten times the limit for ten seconds on as many threads, and tells how many times as much as the limit passed.
+fn share(threads: u32) -> Result<f64> {
+    const PER_SECOND: u32 = 500;
+    const BURST: u32 = 5;
+    let time = Duration::from_secs(10);
+    let mut program = limited(MESSAGES, Rate::new(PER_SECOND, BURST))?;
+    let frame = Peer::new("192.0.2.7:5060", PBX).udp(OPTIONS);
+    let descriptor = program.descriptor()?;
+    let step = Duration::from_secs(1) * threads / (10 * PER_SECOND);
+    let start = Instant::now();
+    let offered = std::thread::scope(|scope| {
+        let offer = || {
+            let (mut offered, mut frame) = (0, frame.clone());
+            while start.elapsed() < time {
+                test_run(descriptor.as_fd(), &mut frame, 1)?;
+                offered += 1;
+                let next = step * offered;
+                std::thread::sleep(next.saturating_sub(start.elapsed()));
+            }
+            anyhow::Ok(offered)
+        };
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(offer)).collect();
+        let joined =
+            all.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?);
+        joined.sum::<Result<u32>>()
+    })?;
+    let expected = f64::from(PER_SECOND) * start.elapsed().as_secs_f64() + f64::from(BURST);
+    let passed = program.count(Reason::Valid)?;
+    println!("{threads} threads offered {offered}, {passed} passed, {expected:.0} were expected");
+    ensure!(offered > 5 * PER_SECOND * 10, "only {offered} were offered");
+    Ok(passed as f64 / expected)
+}
+
+#[test]
+fn ten_times_the_limit_is_held_to_it_on_one_core_and_on_two() -> Result<()> {
+    for threads in [1, 2] {
+        let share = share(threads)?;
+        assert!((0.98..=1.02).contains(&share), "{share} of the limit passed on {threads} threads");
+    }
+    Ok(())
+}
