@@ -130,7 +130,7 @@ reasons! {
         "The source address lies in a blocked prefix.",
         "", "";
     BadIpHeader = 13, "bad-ip-header", Drop, Always,
-        "The IP header is shorter than it may be, or longer than the packet.",
+        "The IP header is shorter than it may be, or longer than the packet, or says twice which fragment it is.",
         "RFC 791 3.1, RFC 8200 3", "";
     TcpFragment = 14, "tcp-fragment", Drop, Always,
         "TCP for a guarded port in IP fragments, which cannot be judged in order.",
@@ -261,6 +261,9 @@ reasons! {
     RateConnections = 56, "rate-connections", Drop, Default,
         "More new TCP connections than the limit of the source or trunk.",
         "", "";
+    FragmentOrder = 57, "fragment-order", Drop, Always,
+        "A fragment of a datagram whose header section is longer than its first one: ahead of the one before it, twice, overlapping, or one of too many at once.",
+        "RFC 791 3.2, RFC 8200 4.5, RFC 5722 4", "";
 }
 
 impl Reason {

@@ -16,8 +16,9 @@ The words are those of `sipguard counters` and of its Prometheus label `reason`.
 `attach --on-malformed drop` its segments are dropped), a malformed datagram is dropped; in monitor mode both pass and are counted apart.
 
 On TCP every check of a message holds for the byte stream, whatever the segments. On UDP a datagram is one message: Content-Length is
-optional, what follows the body is ignored, and of IP fragments the first is judged. On a TLS port only the record framing is judged;
-nothing is decrypted, and neither SIP inside TLS nor WSS is seen. SDP, multipart bodies and the meaning of a message are the PBX's.
+optional, what follows the body is ignored, and headers that go on in later IP fragments are judged there. On a TLS port only the record
+framing is judged; nothing is decrypted, and neither SIP inside TLS nor WSS is seen. SDP, multipart bodies and the meaning of a message are
+the PBX's.
 
 Profiles: `default` is what every real device should pass; `strict` (`attach --profile strict`) also refuses what only grammar forbids.
 ";

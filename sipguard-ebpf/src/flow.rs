@@ -289,7 +289,7 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
 
 /// Copies what counts, word by word: an assignment would go over the stack.
 #[inline(always)]
-fn copy(from: &Stream, to: &mut Stream) {
+pub fn copy(from: &Stream, to: &mut Stream) {
     let words = from.words();
     let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
     // SAFETY: both are streams, whose words these are.

@@ -22,6 +22,8 @@ pub struct Ip {
     pub at: usize,
     /// Offset of the transport header.
     pub l4_at: usize,
+    /// Offset of what the packet carries of a fragmented one, for a fragment.
+    pub fragment_at: usize,
     /// Bytes from the transport header to the end of the packet, by the IP header (Ethernet padding is not data).
     pub l4_len: u32,
     /// Offset of a fragment's data in 8-byte units.
@@ -32,6 +34,8 @@ pub struct Ip {
     pub more_fragments: bool,
     /// Whether it is IPv6.
     pub v6: bool,
+    /// How many fragment headers of IPv6 there are.
+    pub fragment_headers: u8,
 }
 
 pub const TCP: u8 = 6;
@@ -66,8 +70,10 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     Ok(Ip {
         at,
         v6: false,
+        fragment_headers: 0,
         protocol: bytes::byte(ctx, at + 9)?,
         l4_at: at + header,
+        fragment_at: at + header,
         l4_len: total - header as u32,
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment & 0x2000 != 0,
@@ -90,8 +96,10 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     let mut ip = Ip {
         at,
         v6: true,
+        fragment_headers: 0,
         protocol: bytes::byte(ctx, at + 6)?,
         l4_at: at + 40,
+        fragment_at: 0,
         l4_len: total,
         fragment_offset: 0,
         more_fragments: false,
@@ -111,9 +119,11 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
             HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 1) * 8,
             AUTHENTICATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 2) * 4,
             FRAGMENT => {
+                ip.fragment_at = ip.l4_at + 8;
+                ip.fragment_headers += 1;
                 let fragment = u16::from_be(bytes::half(ctx, ip.l4_at + 2)?);
                 ip.fragment_offset = fragment >> 3;
-                ip.more_fragments = fragment & 1 != 0;
+                ip.more_fragments |= fragment & 1 != 0;
                 8
             }
             _ => return Ok(ip),

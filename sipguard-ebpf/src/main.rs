@@ -27,6 +27,8 @@ mod eth;
 #[cfg(target_arch = "bpf")]
 mod flow;
 #[cfg(target_arch = "bpf")]
+mod fragment;
+#[cfg(target_arch = "bpf")]
 mod handshake;
 #[cfg(target_arch = "bpf")]
 mod ip;
@@ -109,6 +111,7 @@ mod program {
         policy::admit(ip, who)?;
         let l4 = match port::guarded(ctx, ip)? {
             Transport::Udp => udp::parse(ctx, ip)?,
+            Transport::Fragment => udp::fragment(ip),
             transport => tcp::parse(ctx, ip, transport)?,
         };
         policy::permit(scratch::note(ip, &l4)?, who)

@@ -6,7 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Offender, SAMPLE_BYTES};
 
-use crate::{bytes, scratch, settings};
+use crate::{bytes, fragment, scratch, settings};
 
 /// `OffenderKey` in words: remote address, then port, reason and zero.
 type Key = [u32; 5];
@@ -19,6 +19,9 @@ pub fn note(ctx: &XdpContext, reason: Reason) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
     let packet = unsafe { &(*scratch).packet };
+    if packet.fragment == fragment::REFUSED {
+        return;
+    }
     let [r0, r1, r2, r3, ..] = packet.key;
     let key: Key = [r0, r1, r2, r3, packet.key[8] & 0xffff | u32::from(reason.number()) << 16];
     let now_ns = settings::now_ns();

@@ -18,7 +18,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::SYN;
-use crate::{count, rate, scratch, settings};
+use crate::{count, fragment, rate, scratch, settings};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -81,6 +81,11 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
         denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
     }
     who.denied = denied;
+    if packet.fragment > fragment::FIRST {
+        // Whose port it is for is not known, or not guarded; its first fragment was charged.
+        who.budget = rate::NONE;
+        return Ok(());
+    }
     if is_transport(denied) {
         return Err(Reason::TransportDenied);
     }

@@ -18,6 +18,8 @@ pub enum Transport {
     Tcp,
     Tls,
     Udp,
+    /// A fragment of UDP without ports, or the first of a datagram for other ports.
+    Fragment,
 }
 
 /// What the transport header says.
@@ -31,6 +33,8 @@ pub struct L4 {
     /// Sequence number and flags of a TCP segment; 0 for UDP.
     pub seq: u32,
     pub flags: u8,
+    /// One of the constants of [`crate::fragment`].
+    pub fragment: u32,
 }
 
 /// First entries of the two bitmaps.
@@ -41,16 +45,14 @@ const TINY: u32 = 256;
 
 #[inline(always)]
 pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
+    if ip.fragment_offset != 0 {
+        return later(ip);
+    }
     let tcp = match ip.protocol {
         ip::TCP => true,
         ip::UDP => false,
         _ => return Err(Reason::NotGuarded),
     };
-    if ip.fragment_offset != 0 {
-        // A later fragment has no ports; without the first it can't complete. One that would overwrite the TCP header is an
-        // attack (RFC 3128).
-        return Err(if tcp && ip.fragment_offset == 1 { Reason::TcpFragment } else { Reason::NotGuarded });
-    }
     if ip.more_fragments && ip.l4_len < 20 {
         return Err(if tcp { Reason::TcpFragment } else { Reason::TinyFragment });
     }
@@ -64,6 +66,8 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
         if tcp { Transport::Tcp } else { Transport::Udp }
     } else if tcp && (is_among(TLS, local) || is_among(TLS, remote)) {
         Transport::Tls
+    } else if ip.more_fragments && !tcp {
+        return Ok(Transport::Fragment);
     } else {
         return Err(Reason::NotGuarded);
     };
@@ -74,6 +78,16 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
         return Err(Reason::TinyFragment);
     }
     Ok(transport)
+}
+
+/// A later fragment has no ports. Of TCP it can't complete without the first, and one that would overwrite the TCP header is an
+/// attack (RFC 3128). Of IPv6 it may be of UDP whatever it says, for only the first one's word counts (RFC 8200 section 4.5).
+#[inline(always)]
+fn later(ip: &Ip) -> Result<Transport, Reason> {
+    if ip.protocol == ip::TCP && ip.fragment_offset == 1 {
+        return Err(Reason::TcpFragment);
+    }
+    if ip.v6 || ip.protocol == ip::UDP { Ok(Transport::Fragment) } else { Err(Reason::NotGuarded) }
 }
 
 #[inline(always)]

@@ -26,7 +26,7 @@ static TRUNK_BUDGETS: Array<Budget> = Array::with_max_entries(TRUNK_ENTRIES, 0);
 const ATTEMPTS: usize = 4;
 
 /// `Who::budget` of a sender without limits.
-const NONE: u32 = 0;
+pub const NONE: u32 = 0;
 
 /// Charges a packet of a guarded port; `begins` for the first segment of a connection. Finds the sender's budget first.
 #[inline(always)]

@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Flow, Offender};
+use sipguard_common::abi::{Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, WINDOW};
 
 use crate::ip::Ip;
@@ -35,8 +35,8 @@ pub struct Packet {
     pub v6: u32,
     /// One of the transports below.
     pub transport: u32,
-    /// 1 for the first of several IP fragments.
-    pub more_fragments: u32,
+    /// One of the constants of [`crate::fragment`].
+    pub fragment: u32,
     /// The part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
@@ -85,6 +85,12 @@ impl Walk {
     #[inline(always)]
     pub fn chunk(&self) -> u32 {
         if self.left < CHUNK { self.left } else { CHUNK }
+    }
+
+    /// How many bytes stand behind the point where the framer stopped looking.
+    #[inline(always)]
+    pub fn left_behind(&self) -> u32 {
+        self.left + self.cursor.end - self.cursor.pos
     }
 
     /// Ends the loop.
@@ -136,6 +142,14 @@ pub struct Scratch {
     pub offender: Offender,
     /// Always zero: what a new flow starts from.
     pub new_flow: Flow,
+    /// `FragmentKey` in words, and where the record of a datagram in fragments is put together.
+    pub fragment_key: Key,
+    pub pad: u32,
+    pub datagram: Datagram,
+    /// When stale ones were looked for last (`CLOCK_BOOTTIME`, nanoseconds).
+    pub swept_ns: u64,
+    /// Exchanged for the order of memory that it gives.
+    pub fence: u64,
 }
 
 #[map]
@@ -215,7 +229,7 @@ pub fn note(ip: &Ip, l4: &L4) -> Result<&'static Packet, Reason> {
         flags: u32::from(l4.flags),
         v6: u32::from(ip.v6),
         transport: l4.transport as u32,
-        more_fragments: u32::from(ip.more_fragments),
+        fragment: l4.fragment,
         new_at: l4.data_at,
         new_len: l4.data_len,
     };

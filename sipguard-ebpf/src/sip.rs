@@ -16,7 +16,7 @@ use sipguard_common::framer::{
 
 use crate::scratch::{self, Scratch};
 use crate::window::Bytes;
-use crate::{bytes, policy, rate, settings};
+use crate::{bytes, fragment, policy, rate, settings};
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
@@ -53,27 +53,38 @@ pub fn hash(ctx: &XdpContext, at: u32, len: u32) -> Result<u64, Reason> {
 /// Judges a datagram.
 #[inline(always)]
 pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
-    let packet = scratch::packet()?;
-    let whole = packet.more_fragments == 0;
-    if whole && harmless(packet.data_len) {
+    let scratch = scratch::get()?;
+    // SAFETY: this CPU's map value.
+    let Scratch { packet, stream, .. } = unsafe { &*scratch };
+    if packet.fragment != fragment::WHOLE {
+        return fragment::judge(ctx);
+    }
+    if harmless(packet.data_len) {
         return Ok(Reason::NatPing);
     }
-    let first = bytes::byte(ctx, packet.data_at as usize)?;
+    let left = frame(ctx, scratch)?;
+    finish(stream, left, true, policy::limits()?)
+}
+
+/// Takes a datagram, or its first fragment, through the framer. `Ok` is how many bytes it did not have to look at; STUN ends here.
+#[inline(always)]
+pub fn frame(ctx: &XdpContext, scratch: *mut Scratch) -> Result<u32, Reason> {
+    // SAFETY: this CPU's map value. A pointer comes in, because the functions called here change what it points to.
+    let scratch = unsafe { &mut *scratch };
+    let first = bytes::byte(ctx, scratch.packet.data_at as usize)?;
     if first & 0xc0 == 0 {
         match sip_stun(ctx.ctx) {
             NO_STUN => {}
-            0 => return Ok(Reason::Stun),
+            0 => return Err(Reason::Stun),
             verdict => return Err(Reason::from_number((verdict - 1) as u8).unwrap_or(Reason::Internal)),
         }
     }
-    // SAFETY: this CPU's map value.
-    let scratch = unsafe { &mut *scratch::get()? };
     scratch.stream.begin_datagram();
     validate(ctx)?;
-    let left = scratch.walk.left + scratch.walk.cursor.end - scratch.walk.cursor.pos;
-    let reason = finish(&scratch.stream, left, whole, &scratch.limits)?;
-    rate::messages(&scratch.stream, scratch.stream.messages)?;
-    Ok(reason)
+    if scratch.stream.is_at_end() || scratch.stream.is_within_message() {
+        rate::messages(&scratch.stream, 1)?;
+    }
+    Ok(scratch.walk.left_behind())
 }
 
 /// `Ok`, or the reason whose number plus one is `verdict`.
@@ -132,7 +143,7 @@ extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
         if !is_stun(&window, len) {
             return NO_STUN;
         }
-        if (*scratch).packet.more_fragments != 0 {
+        if (*scratch).packet.fragment != fragment::WHOLE {
             // Nobody sends STUN that large, and its attributes could not be walked to their end.
             return BAD_STUN;
         }

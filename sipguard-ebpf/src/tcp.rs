@@ -3,9 +3,9 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
 use crate::ip::Ip;
 use crate::port::{L4, Transport};
+use crate::{bytes, fragment};
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -34,6 +34,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport) -> Result<L4, Reas
         data_len: ip.l4_len - header as u32,
         seq: u32::from_be(bytes::word(ctx, ip.l4_at + 4)?),
         flags: bytes::byte(ctx, ip.l4_at + 13)?,
+        fragment: fragment::WHOLE,
     };
     check_flags(segment.flags, segment.data_len)?;
     if header > HEADER && !are_usual(ctx, ip.l4_at + HEADER, header - HEADER)? {

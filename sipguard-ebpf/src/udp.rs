@@ -3,11 +3,11 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
 use crate::ip::Ip;
 use crate::port::{L4, Transport};
+use crate::{bytes, fragment};
 
-const HEADER: u32 = 8;
+pub const HEADER: u32 = 8;
 
 #[inline(always)]
 pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<L4, Reason> {
@@ -27,5 +27,20 @@ pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<L4, Reason> {
         data_len: here - HEADER,
         seq: 0,
         flags: 0,
+        fragment: if ip.more_fragments { fragment::FIRST } else { fragment::WHOLE },
     })
+}
+
+/// A fragment whose UDP header is another's, or is none of a guarded port.
+#[inline(always)]
+pub fn fragment(ip: &Ip) -> L4 {
+    L4 {
+        transport: Transport::Udp,
+        ports: 0,
+        data_at: ip.l4_at as u32,
+        data_len: ip.l4_len,
+        seq: 0,
+        flags: 0,
+        fragment: if ip.fragment_offset == 0 { fragment::FOREIGN } else { fragment::LATER },
+    }
 }

@@ -1,6 +1,7 @@
 //! Frames as they come in on the wire, good ones; tests bend them afterwards.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use etherparse::PacketBuilder;
 
@@ -106,15 +107,25 @@ impl Peer {
     /// A UDP datagram in IP fragments, each with up to `size` bytes of UDP header and payload, a multiple of eight.
     #[must_use]
     pub fn udp_fragments(&self, payload: &[u8], size: usize) -> Vec<Vec<u8>> {
+        let end = 8 + payload.len();
+        let parts: Vec<_> = (0..end).step_by(size).map(|at| at..(at + size).min(end)).collect();
+        self.udp_parts(payload, 77, &parts)
+    }
+
+    /// IP fragments of a UDP datagram, one for each range of bytes of UDP header and payload. The ranges begin at multiples of
+    /// eight. `id` says which datagram they are of; IPv4 has 16 bits for it.
+    #[must_use]
+    pub fn udp_parts(&self, payload: &[u8], id: u32, parts: &[Range<usize>]) -> Vec<Vec<u8>> {
         let whole = self.udp(payload);
         let at = if self.remote.is_ipv4() { TCP4 } else { TCP6 };
-        let pieces = whole[at..].chunks(size).enumerate().map(|(number, piece)| {
-            let more = u16::from(at + number * size + piece.len() < whole.len());
-            let offset = (number * size / 8) as u16;
+        let fragment = |part: &Range<usize>| {
+            let piece = &whole[at..][part.clone()];
+            let more = u16::from(at + part.end < whole.len());
+            let offset = (part.start / 8) as u16;
             let mut frame = whole[..at].to_vec();
             if self.remote.is_ipv4() {
                 frame[IP + 2..IP + 4].copy_from_slice(&((at - IP + piece.len()) as u16).to_be_bytes());
-                frame[IP + 4..IP + 6].copy_from_slice(&77u16.to_be_bytes());
+                frame[IP + 4..IP + 6].copy_from_slice(&(id as u16).to_be_bytes());
                 frame[IP + 6..IP + 8].copy_from_slice(&(more << 13 | offset).to_be_bytes());
                 frame[IP + 10..IP + 12].fill(0);
                 let checksum = !sum(&frame[IP..at]);
@@ -124,12 +135,12 @@ impl Peer {
                 let udp = std::mem::replace(&mut frame[IP + 6], FRAGMENT);
                 frame.extend([udp, 0]);
                 frame.extend((offset << 3 | more).to_be_bytes());
-                frame.extend([0, 0, 0, 77]);
+                frame.extend(id.to_be_bytes());
             }
             frame.extend(piece);
             frame
-        });
-        pieces.collect()
+        };
+        parts.iter().map(fragment).collect()
     }
 
     /// Offset of the TCP header.

@@ -13,8 +13,8 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Counter, DeviceKey, Flow, FlowKey, Offender, OffenderKey, PERMANENT, PORT_WORDS, Rule, Settings, Trunk,
-    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, PERMANENT, PORT_WORDS,
+    Rule, Settings, Trunk, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::Limits;
 
@@ -214,6 +214,30 @@ impl Program {
             local_port: peer.local.port().to_be_bytes(),
         };
         Ok(map.get(&Plain(key), 0).ok().map(|Plain(flow)| flow))
+    }
+
+    /// Every datagram whose headers are longer than its first fragment.
+    pub fn datagrams(&mut self) -> Result<Vec<(FragmentKey, Datagram)>> {
+        let map: HashMap<_, Plain<FragmentKey>, Plain<Datagram>> = self.map(names::FRAGMENTS)?;
+        map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(value))| (key, value))?)).collect()
+    }
+
+    /// Puts what is known of such a datagram.
+    pub fn set_datagram(&mut self, key: FragmentKey, datagram: Datagram) -> Result<()> {
+        let mut map: HashMap<_, Plain<FragmentKey>, Plain<Datagram>> = self.map(names::FRAGMENTS)?;
+        Ok(map.insert(Plain(key), Plain(datagram), 0)?)
+    }
+
+    /// Lets the later fragments that came before their first have come `units` of 2^30 ns earlier.
+    pub fn age_early_fragments(&mut self, units: u32) -> Result<()> {
+        let mut map: Array<_, [u32; 16]> = self.map(names::EARLY_FRAGMENTS)?;
+        for block in 0..map.len() {
+            let times = map.get(&block, 0)?;
+            if times != [0; 16] {
+                map.set(block, times.map(|time| if time == 0 { 0 } else { time - units }), 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every offender.

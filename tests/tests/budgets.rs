@@ -12,7 +12,7 @@ use sipguard_tests::program::Program;
 /// Instructions that the verifier looked at; the kernel's limit is 1,000,000.
 const VERIFIED_INSTRUCTIONS: u32 = 250_000;
 /// Bytes of machine code.
-const JITED_BYTES: u32 = 60_000;
+const JITED_BYTES: u32 = 64_000;
 /// Bytes of the object, debug information and BTF included.
 const OBJECT_BYTES: usize = 1_300_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
@@ -33,6 +33,12 @@ const CHAINS: &[&[&str]] = &[
     &["sipguard", "flow_judge", "open", "message"],
     &["sipguard", "flow_judge", "checksum_wrong", "piece"],
     &["sipguard", "sip_stun", "attribute"],
+    &["sipguard", "fragment_judge", "sip_validate", "turn", "keep", "too_long", "bytes_odd"],
+    &["sipguard", "fragment_judge", "sip_validate", "turn", "unusual", "far_name", "bytes_odd"],
+    &["sipguard", "fragment_judge", "sip_stun", "attribute"],
+    &["sipguard", "fragment_judge", "note", "remove_stale"],
+    &["sipguard", "fragment_judge", "note", "hash"],
+    &["sipguard", "fragment_judge", "came_early", "hash"],
     &["sipguard", "verdict_act"],
 ];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.

@@ -1,11 +1,14 @@
-//! The framer in the kernel against the framer in userspace: the same code on two machines must say the same.
+//! The framer in the kernel against the framer in userspace: the same code on two machines must say the same. And a datagram in
+//! IP fragments against the whole one.
 
-use anyhow::{Context as _, Result, bail};
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use sipguard_common::Reason;
 use sipguard_common::abi::{CLASS_DEVICES, TRANSPORTS};
 use sipguard_common::framer::{Buffer, Limits, Stream, checks, feed, judge_datagram, methods};
 use sipguard_tests::packet::{ACK, Peer, SYN};
-use sipguard_tests::program::Program;
+use sipguard_tests::program::{Program, XDP_DROP};
 
 /// Streams that are compared; `SIPGUARD_STREAMS` asks for another number. Each is a few segments, and a datagram.
 const STREAMS: u32 = 30_000;
@@ -221,5 +224,116 @@ fn kernel_and_userspace_agree() -> Result<()> {
         assert!(count > 10, "{count} cases of {} are too few", reason.word());
     }
     assert!(comparison.counts[usize::from(Reason::Valid.number())] > 1000, "too few good streams");
+    Ok(())
+}
+
+/// A datagram of good and bad lines, whole or unfinished, with a body that nobody has to look at.
+fn datagram(random: &mut Random) -> Vec<u8> {
+    const LINES: &[&[u8]] = &[
+        b"Subject: a\tb\r\n",
+        b"Subject:\r\n folded\r\n",
+        b"Content-Length: 9\r\n",
+        b"Content-Length: 10\r\n",
+        b"Content-Length: -1\r\n",
+        b"NoColon\r\n",
+        b"CSeq: 1 INVITE\r\n",
+        b"X: \0\r\n",
+        b"X: a\rb\r\n",
+        b"X: a\n",
+        b"To: again\r\n",
+        b"\r\n",
+    ];
+    let mut bytes = Vec::new();
+    if random.below(10) == 0 {
+        bytes = b"\r\n".repeat(random.below(400));
+    }
+    if random.below(40) > 0 || bytes.is_empty() {
+        bytes.extend(if random.below(20) > 0 {
+            &b"INVITE sip:a@b SIP/2.0\r\n"[..]
+        } else {
+            b"INVITE sip:a@b\r\n"
+        });
+        bytes.extend(b"v:h\r\nf:a\r\nt:b\r\ni:c\r\n");
+        for _ in 0..10 + random.below(40) {
+            if random.below(25) == 0 {
+                bytes.extend(LINES[random.below(LINES.len())]);
+            } else {
+                let most = if random.below(20) == 0 { 2500 } else { 60 };
+                let len = random.below(most);
+                bytes.extend(format!("Route: {:a<len$}\r\n", "").as_bytes());
+            }
+        }
+        bytes.extend(if random.below(10) < 7 { &b"CSeq: 7 INVITE\r\n"[..] } else { b"" });
+        bytes.extend(if random.below(10) < 8 { &b"\r\n"[..] } else { b"" });
+        bytes.extend(b"\0body\r\n\r\n".repeat(random.below(60)));
+    }
+    if random.below(5) == 0 {
+        let at = random.below(bytes.len());
+        bytes[at] = random.next() as u8 | 0x40;
+    }
+    bytes
+}
+
+/// Ranges of a datagram's bytes: the first has at least 256, the others at least 8.
+fn parts(random: &mut Random, end: usize) -> Vec<Range<usize>> {
+    let (mut parts, mut at, mut least) = (vec![], 0, 32);
+    let most = [200, 20, 3][random.below(3)];
+    while at < end {
+        let next = (at + 8 * (least + random.below(most))).min(end);
+        parts.push(at..next);
+        (at, least) = (next, 1);
+    }
+    parts
+}
+
+#[test]
+fn any_cut_of_a_datagram_gives_the_same_verdict() -> Result<()> {
+    const DATAGRAMS: u32 = 12_000;
+    let mut program = Program::new()?;
+    let (mut random, mut buffer, mut judged_later) = (Random(3), Box::new(Buffer::NEW), 0);
+    let mut counts = vec![0; Reason::COUNT];
+    for number in 0..DATAGRAMS {
+        let limits = Limits {
+            line_bytes: 2000,
+            section_bytes: 5000,
+            same_name: 255,
+            checks: if number < DATAGRAMS / 2 {
+                checks::DEFAULT
+            } else {
+                checks::DEFAULT | checks::WHOLE_BODY
+            },
+            ..Limits::default()
+        };
+        if number % (DATAGRAMS / 2) == 0 {
+            program.change(|settings| settings.limits = limits)?;
+        }
+        let bytes = datagram(&mut random);
+        let judged = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+        let expected = judged.unwrap_or_else(|malformed| malformed.reason);
+        let parts = parts(&mut random, 8 + bytes.len());
+        let what =
+            || format!("{} expected of {number}, {parts:?}: {}", expected.word(), bytes.escape_ascii());
+        let peer = if number % 2 == 0 {
+            Peer::new(&format!("192.0.{}.7:40000", number % 200), "198.51.100.1:5060")
+        } else {
+            Peer::new("[2001:db8::7]:40000", "[2001:db8:1::1]:5060")
+        };
+        let mut dropped = None;
+        for (part, frame) in peer.udp_parts(&bytes, number, &parts).iter().enumerate() {
+            let (action, _) = program.run_uncounted(frame)?;
+            if action == XDP_DROP {
+                dropped = Some(part);
+                break;
+            }
+        }
+        ensure!(dropped.is_some() == expected.is_malformed(), "{dropped:?} was dropped: {}", what());
+        judged_later += u32::from(dropped.is_some_and(|part| part > 0));
+        let count = &mut counts[usize::from(expected.number())];
+        *count += 1;
+        ensure!(!expected.is_malformed() || program.count(expected)? == *count, "{}", what());
+    }
+    let reached: Vec<_> = Reason::ALL.iter().zip(&counts).filter(|(_, count)| **count > 0).collect();
+    println!("{DATAGRAMS} datagrams, {judged_later} refused in a later fragment: {reached:?}");
+    ensure!(judged_later > 1000 && counts[usize::from(Reason::Valid.number())] > 1000 && reached.len() > 12);
     Ok(())
 }

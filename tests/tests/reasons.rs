@@ -69,6 +69,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     };
 
     let fragment = bent(data.clone(), IP + 6, 0x20);
+    let routes = format!("OPTIONS sip:pbx SIP/2.0\r\n{}", "Route: <sip:192.0.2.1;lr>\r\n".repeat(50));
+    let first = peer.udp_fragments(routes.as_bytes(), 800).remove(0);
     let long_line = format!("Subject: {}", "a".repeat(5000));
     let long_section = vec![format!("Subject: {}", "a".repeat(4000)); 5].join("\r\n");
     Ok(vec![
@@ -118,6 +120,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::TruncatedBody, strict.run(&peer.udp(&short))?),
         (Reason::BadStun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 9, b'a', b'b', b'c', 0]))])?),
         (Reason::NotTls, tls(&[0x80, 0x2e, 1, 3])?),
+        (Reason::FragmentOrder, last(&[first.clone(), first])?),
         (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9, 0, 1])?),
         (Reason::TransportDenied, no_udp.run(&peer.udp(GOOD))?),
         (Reason::MethodDenied, no_options.run(&data)?),

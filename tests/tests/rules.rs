@@ -224,3 +224,20 @@ fn one_device_is_blocked_and_its_neighbours_behind_the_address_are_not() -> Resu
     assert_eq!(program.count_let_pass(Reason::BlockedDevice)?, 1);
     Ok(())
 }
+
+#[test]
+fn without_udp_the_fragments_of_other_services_pass() -> Result<()> {
+    let mut program = with_trunk(Trunk::zeroed())?;
+    program.change(|settings| settings.denied[CLASS_TRUNKS][UDP] = methods::ALL)?;
+    let (dns, sip) = (Peer::new("192.0.2.9:53", "198.51.100.1:33000"), Peer::new(TRUNK, PBX));
+    for (peer, reason) in [(dns, Reason::NotGuarded), (sip, Reason::TransportDenied)] {
+        let frames = peer.udp_parts(&OPTIONS.repeat(4), 7, &[0..304, 304..8 + 4 * OPTIONS.len()]);
+        assert_eq!(program.run(&frames[0])?.reason, reason);
+        assert_eq!(
+            program.run(&frames[1])?.reason,
+            Reason::NotGuarded,
+            "it can't complete without the first"
+        );
+    }
+    Ok(())
+}

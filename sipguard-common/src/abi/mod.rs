@@ -4,6 +4,7 @@
 //! the border. Whoever changes a layout here raises [`ABI_VERSION`].
 
 mod flow;
+mod fragment;
 mod policy;
 mod rate;
 mod report;
@@ -11,6 +12,7 @@ mod settings;
 mod trunk;
 
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
+pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use rate::{
     BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate, Rates,
@@ -60,6 +62,10 @@ pub mod names {
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `Array<u32>`, one entry: 1 once a guarded connection was seen that is not this host's own.
     pub const FOREIGN: &str = "FOREIGN";
+    /// `HashMap<FragmentKey, Datagram>`: UDP datagrams whose headers are longer than their first IP fragment.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `Array<[u32; 16]>`: when later IP fragments of other datagrams came. Nobody else reads it.
+    pub const EARLY_FRAGMENTS: &str = "EARLY_FRAGMENTS";
     /// `PerCpuArray<Counter>`, indexed by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
     /// `LruHashMap<OffenderKey, Offender>`: who sent what was malformed.
@@ -86,6 +92,8 @@ pub mod names {
         FLOWS,
         HANDSHAKES,
         FOREIGN,
+        FRAGMENTS,
+        EARLY_FRAGMENTS,
         COUNTERS,
         OFFENDERS,
         IFACES,
@@ -104,6 +112,8 @@ mod tests {
         // A change here is a change of ABI_VERSION.
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
         assert_eq!(size_of::<Flow>(), 256);
+        assert_eq!((size_of::<FragmentKey>(), align_of::<FragmentKey>()), (36, 1));
+        assert_eq!(size_of::<Datagram>(), 192);
         assert_eq!(size_of::<Rule>(), 32);
         assert_eq!((size_of::<DeviceKey>(), align_of::<DeviceKey>()), (20, 1));
         assert_eq!(size_of::<Trunk>(), 144);

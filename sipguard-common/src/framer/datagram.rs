@@ -14,7 +14,7 @@ pub const fn harmless(len: u32) -> bool {
 }
 
 /// What a datagram is, once the framer went through it. `left` bytes stand behind the header section, and `whole` says
-/// that they are all there are (not the first of several IP fragments).
+/// that they are all there are (more of it does not come in later IP fragments).
 ///
 /// # Errors
 /// The reason why it is malformed.

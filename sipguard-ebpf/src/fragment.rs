@@ -1,0 +1,379 @@
+//! UDP in IP fragments: a header section that goes on behind the first fragment is judged over the later ones, in order.
+//!
+//! The rule: of a datagram whose headers do not end in its first fragment, every byte that reaches the kernel was judged in its
+//! place, once. So its fragments must come in order; what comes twice, overlaps or leaves a gap is dropped. A fragment that came before
+//! the first one passed unjudged, for most belong to other services; then the first one is dropped, and the datagram never completes.
+//! Nobody can make the guard forget: [`DATAGRAMS`] evicts nothing, and [`EARLY`] only ever errs towards having seen a fragment.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, xdp_md};
+use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap};
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
+use sipguard_common::framer::{finish, harmless};
+
+use crate::scratch::{self, Key, Scratch};
+use crate::{bytes, flow, policy, settings, sip, udp};
+
+/// [`scratch::Packet::fragment`]: no fragment.
+pub const WHOLE: u32 = 0;
+/// [`scratch::Packet::fragment`]: the first one of a datagram for a guarded port.
+pub const FIRST: u32 = 1;
+/// [`scratch::Packet::fragment`]: the first one of a datagram for another port.
+pub const FOREIGN: u32 = 2;
+/// [`scratch::Packet::fragment`]: a later one.
+pub const LATER: u32 = 3;
+/// [`scratch::Packet::fragment`]: a later one of a datagram that was refused, and its sender noted.
+pub const REFUSED: u32 = 4;
+
+/// Datagrams whose headers did not end in their first fragment. Full of such that the kernel may still hold, it takes no other;
+/// the kernel then has long run out of memory for fragments (`ipfrag_high_thresh`).
+#[map(name = "FRAGMENTS")]
+static DATAGRAMS: HashMap<Key, Datagram> = HashMap::with_max_entries(1 << 14, BPF_F_NO_PREALLOC);
+
+/// When later fragments of unknown datagrams came: a Bloom filter of times, since what evicts could be made to forget.
+#[map(name = "EARLY_FRAGMENTS")]
+static EARLY: Array<[u32; SLOTS]> = Array::with_max_entries(BLOCKS, 0);
+
+const BLOCKS: u32 = 1 << 14;
+const SLOTS: usize = 16;
+
+/// Units of [`UNIT_SHIFT`] that the kernel holds the fragments of an incomplete datagram, and some more: 30 s and 60 s
+/// (`ipfrag_time`, `ip6frag_time`).
+const LIFE_V4: u32 = 32;
+const LIFE_V6: u32 = 62;
+/// A unit is 2^30 ns.
+const UNIT_SHIFT: u32 = 30;
+/// So that a time in [`EARLY`] is far from that of an empty slot, soon after the machine has started too.
+const EPOCH: u32 = 2 * LIFE_V6;
+
+/// Judges the fragment in [`scratch::packet`].
+#[inline(always)]
+pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
+    Reason::from_number(fragment_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+}
+
+/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fragment_judge(ctx: *mut xdp_md) -> u32 {
+    match place(&XdpContext::new(ctx)) {
+        Ok(reason) | Err(reason) => u32::from(reason.number()),
+    }
+}
+
+#[inline(always)]
+fn place(ctx: &XdpContext) -> Result<Reason, Reason> {
+    let pointer = scratch::get()?;
+    // SAFETY: this CPU's map value. Who calls the framer gets the pointer, because the framer changes what it points to.
+    let scratch = unsafe { &mut *pointer };
+    let ip = &scratch.ip;
+    if ip.fragment_headers > 1 {
+        // RFC 8200 section 4.1: once. The kernel would put together what the inner one says as well.
+        return Err(Reason::BadIpHeader);
+    }
+    let id =
+        if ip.v6 { bytes::word(ctx, ip.fragment_at - 4)? } else { u32::from(bytes::half(ctx, ip.at + 4)?) };
+    for k in 0..4 {
+        scratch.fragment_key[k] = ip.remote[k];
+        scratch.fragment_key[4 + k] = ip.local[k];
+    }
+    scratch.fragment_key[8] = id;
+    if scratch.packet.fragment == LATER { later(ctx, pointer) } else { first(ctx, pointer) }
+}
+
+/// The first fragment. While the kernel may hold another of the same datagram it takes no second one, so neither does the guard:
+/// what follows would be judged behind the one and read behind the other.
+#[inline(always)]
+fn first(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
+    // SAFETY: as in `place`.
+    let scratch = unsafe { &mut *pointer };
+    if let Some(datagram) = lookup(&scratch.fragment_key) {
+        if is_live(datagram, settings::now_ns()) {
+            return Err(Reason::FragmentOrder);
+        }
+        let _ = DATAGRAMS.remove(&scratch.fragment_key);
+    }
+    let packet = &mut scratch.packet;
+    if packet.fragment == FOREIGN {
+        return Err(Reason::NotGuarded);
+    }
+    let length = u32::from(u16::from_be(bytes::half(ctx, packet.l4_at as usize + 4)?));
+    let beyond = length - udp::HEADER - packet.data_len;
+    if beyond == 0 && harmless(packet.data_len) {
+        return Ok(Reason::NatPing);
+    }
+    let left = sip::frame(ctx, pointer)? + beyond;
+    let ended = scratch.stream.is_at_end() || beyond == 0;
+    if !ended && let Some(reason) = note(scratch, length) {
+        return Err(reason);
+    }
+    finish(&scratch.stream, left, ended, policy::limits()?)
+}
+
+/// Takes note of a datagram that goes on. `Some` is the reason why it must not. A function of its own for the stack's sake.
+#[inline(never)]
+fn note(scratch: &mut Scratch, length: u32) -> Option<Reason> {
+    let ip = &scratch.ip;
+    let header_at = (ip.l4_at - ip.fragment_at) as u32;
+    let next = header_at + ip.l4_len;
+    if !next.is_multiple_of(8) {
+        // The kernel would cut off what is over.
+        return Some(Reason::FragmentOrder);
+    }
+    let now_ns = settings::now_ns();
+    let datagram = &mut scratch.datagram;
+    flow::copy(&scratch.stream, &mut datagram.stream);
+    datagram.until_ns = now_ns + life_ns(ip.v6);
+    datagram.busy = 0;
+    datagram.next = next;
+    datagram.end = header_at + length;
+    datagram.state = DATAGRAM_OPEN;
+    datagram.reason = 0;
+    datagram.ports = scratch.packet.key[8].to_ne_bytes();
+    datagram.pad = 0;
+    if insert(scratch).is_err() {
+        sweep(scratch, now_ns);
+        if insert(scratch).is_err() {
+            return Some(Reason::FragmentOrder);
+        }
+    }
+    // First known, then asked; `came_early` does the same the other way round, so that one CPU sees the other.
+    fence(scratch);
+    if !came_before(scratch, now_ns) {
+        return None;
+    }
+    let datagram = lookup(&scratch.fragment_key)?;
+    // SAFETY: a live map value.
+    unsafe {
+        (*datagram).reason = u32::from(Reason::FragmentOrder.number());
+        (*datagram).state = DATAGRAM_REFUSED;
+    }
+    Some(Reason::FragmentOrder)
+}
+
+#[inline(always)]
+fn insert(scratch: &Scratch) -> Result<(), i32> {
+    DATAGRAMS.insert(&scratch.fragment_key, &scratch.datagram, u64::from(BPF_NOEXIST))
+}
+
+/// A later fragment.
+#[inline(always)]
+fn later(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
+    // SAFETY: as in `place`.
+    let scratch = unsafe { &mut *pointer };
+    let now_ns = settings::now_ns();
+    let datagram = match lookup(&scratch.fragment_key) {
+        Some(datagram) if is_live(datagram, now_ns) => datagram,
+        _ => return Err(came_early(scratch, now_ns)),
+    };
+    // SAFETY: a live map value.
+    let busy = unsafe { &raw mut (*datagram).busy };
+    if exchange(busy, 1) != 0 {
+        // Another CPU has one of its fragments at this moment, so there is no order.
+        return Err(Reason::FragmentOrder);
+    }
+    // SAFETY: a live map value, which the exchange above made this CPU's.
+    let judged = follow(ctx, pointer, unsafe { &mut *datagram }, now_ns);
+    exchange(busy, 0);
+    judged
+}
+
+#[inline(always)]
+fn follow(
+    ctx: &XdpContext,
+    pointer: *mut Scratch,
+    datagram: &mut Datagram,
+    now_ns: u64,
+) -> Result<Reason, Reason> {
+    // SAFETY: as in `place`.
+    let scratch = unsafe { &mut *pointer };
+    let (packet, ip) = (&mut scratch.packet, &scratch.ip);
+    packet.key[8] = u32::from_ne_bytes(datagram.ports);
+    if datagram.state == DATAGRAM_REFUSED {
+        packet.fragment = REFUSED;
+        return Err(Reason::from_number(datagram.reason as u8).unwrap_or(Reason::Internal));
+    }
+    let open = datagram.state == DATAGRAM_OPEN;
+    let at = u32::from(ip.fragment_offset) * 8;
+    let behind = at + packet.data_len;
+    let cut = packet.data_len == 0 || ip.more_fragments && !packet.data_len.is_multiple_of(8);
+    if at < datagram.next || open && (at > datagram.next || at >= datagram.end) || cut {
+        return Err(Reason::FragmentOrder);
+    }
+    let mut passed = Reason::Valid;
+    if open {
+        let judged = if behind < datagram.end && !ip.more_fragments {
+            // Shorter than its UDP header says.
+            Err(Reason::BadUdpHeader)
+        } else {
+            go_on(ctx, pointer, datagram, at)
+        };
+        match judged {
+            Ok(reason) => passed = reason,
+            Err(reason) => {
+                datagram.reason = u32::from(reason.number());
+                datagram.state = DATAGRAM_REFUSED;
+                return Err(reason);
+            }
+        }
+        datagram.next = behind;
+    }
+    datagram.until_ns = now_ns + life_ns(scratch.ip.v6);
+    Ok(passed)
+}
+
+/// Takes a fragment at `at` of the datagram through the framer.
+#[inline(always)]
+fn go_on(
+    ctx: &XdpContext,
+    pointer: *mut Scratch,
+    datagram: &mut Datagram,
+    at: u32,
+) -> Result<Reason, Reason> {
+    // SAFETY: as in `place`.
+    let scratch = unsafe { &mut *pointer };
+    let packet = &mut scratch.packet;
+    let until_end = datagram.end - at;
+    let here = if packet.data_len < until_end { packet.data_len } else { until_end };
+    let beyond = until_end - here;
+    packet.new_at = packet.data_at;
+    packet.new_len = here;
+    flow::copy(&datagram.stream, &mut scratch.stream);
+    sip::validate(ctx)?;
+    let ended = scratch.stream.is_at_end() || beyond == 0;
+    if ended {
+        datagram.state = DATAGRAM_JUDGED;
+    } else {
+        flow::copy(&scratch.stream, &mut datagram.stream);
+    }
+    finish(&scratch.stream, scratch.walk.left_behind() + beyond, ended, policy::limits()?)
+}
+
+/// A later fragment of a datagram that is not known: an ordinary one, or one that came before its first.
+#[inline(never)]
+fn came_early(scratch: &mut Scratch, now_ns: u64) -> Reason {
+    if let Some([a, b]) = slots(scratch) {
+        let now = time(now_ns);
+        // SAFETY: two slots of a live map value. Whoever writes writes the time.
+        unsafe {
+            a.write_volatile(now);
+            b.write_volatile(now);
+        }
+    }
+    fence(scratch);
+    match lookup(&scratch.fragment_key) {
+        Some(datagram) if is_live(datagram, now_ns) => Reason::FragmentOrder,
+        _ => Reason::NotGuarded,
+    }
+}
+
+/// Whether a later fragment of the datagram came before this first one; also true for what falls on the same slots.
+#[inline(always)]
+fn came_before(scratch: &Scratch, now_ns: u64) -> bool {
+    let Some([a, b]) = slots(scratch) else { return false };
+    let (now, life) = (time(now_ns), if scratch.ip.v6 { LIFE_V6 } else { LIFE_V4 });
+    // SAFETY: two slots of a live map value.
+    unsafe { now.wrapping_sub(a.read_volatile()) <= life && now.wrapping_sub(b.read_volatile()) <= life }
+}
+
+/// The two slots of a datagram.
+#[inline(always)]
+fn slots(scratch: &Scratch) -> Option<[*mut u32; 2]> {
+    let hash = hash(scratch);
+    let block = EARLY.get_ptr_mut((hash >> 8) as u32 & (BLOCKS - 1))?.cast::<u32>();
+    let first = hash as usize & (SLOTS - 1);
+    let second = (first + 1 + (hash as usize >> 4 & 7)) & (SLOTS - 1);
+    // SAFETY: both offsets lie within the value.
+    Some(unsafe { [block.add(first), block.add(second)] })
+}
+
+/// A keyed hash of the datagram, so that nobody can aim at another's slots.
+#[inline(never)]
+fn hash(scratch: &Scratch) -> u64 {
+    let Ok(settings) = settings::get() else { return 0 };
+    let keys = &settings.hash_keys;
+    let mut hash = keys[0];
+    for k in 0..9 {
+        hash = (hash ^ u64::from(scratch.fragment_key[k])).wrapping_mul(keys[k & 7] | 1);
+        hash ^= hash >> 32;
+    }
+    hash
+}
+
+/// Removes what the kernel holds no fragment of any more; at most once a second on each CPU.
+#[inline(always)]
+fn sweep(scratch: &mut Scratch, now_ns: u64) {
+    if now_ns.wrapping_sub(scratch.swept_ns) < 1 << UNIT_SHIFT {
+        return;
+    }
+    scratch.swept_ns = now_ns;
+    let mut stale_ns = now_ns - (1 << UNIT_SHIFT);
+    // SAFETY: the map is this program's, and the callback gets a pointer that lives as long as this call.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const DATAGRAMS).cast_mut().cast(),
+            remove_stale as *mut c_void,
+            (&raw mut stale_ns).cast(),
+            0,
+        );
+    }
+}
+
+/// Looks at one entry; always 0, which goes on.
+#[inline(never)]
+extern "C" fn remove_stale(
+    _: *mut c_void,
+    key: *const Key,
+    datagram: *const Datagram,
+    stale_ns: *const u64,
+) -> i64 {
+    // SAFETY: the pointers are those of `bpf_for_each_map_elem`.
+    unsafe {
+        if (*datagram).until_ns < *stale_ns {
+            let _ = DATAGRAMS.remove(&*key);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn lookup(key: &Key) -> Option<*mut Datagram> {
+    DATAGRAMS.get_ptr_mut(key)
+}
+
+#[inline(always)]
+fn is_live(datagram: *const Datagram, now_ns: u64) -> bool {
+    // SAFETY: a live map value.
+    unsafe { now_ns < (*datagram).until_ns }
+}
+
+#[inline(always)]
+fn life_ns(v6: bool) -> u64 {
+    u64::from(if v6 { LIFE_V6 } else { LIFE_V4 }) << UNIT_SHIFT
+}
+
+#[inline(always)]
+fn time(now_ns: u64) -> u32 {
+    (now_ns >> UNIT_SHIFT) as u32 + EPOCH
+}
+
+/// What was written before is seen by other CPUs before anything is read after it.
+#[inline(always)]
+fn fence(scratch: &mut Scratch) {
+    exchange(&raw mut scratch.fence, 0);
+}
+
+/// Exchanges a word of a map value, in order with all reads and writes around it. BPF's own; core offers none for this target.
+#[inline(always)]
+fn exchange(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: the pointer is one into a live map value.
+    unsafe { asm!("{v} = xchg_64({p} + 0, {v})", p = in(reg) word, v = inout(reg) value, options(nostack)) };
+    value
+}
