@@ -1,5 +1,6 @@
 //! `attach` and `detach`: nothing half done, and never another program's place taken.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,7 @@ use crate::link::{self, Interface};
 use crate::load::Loaded;
 use crate::maps::{self, Ifaces, Plain, Ports};
 use crate::pins::Pins;
+use crate::store;
 
 /// What an operator wants of `attach`.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Wish {
     pub flows: Option<u32>,
     /// How long the middle of a message on a connection older than the guard passes.
     pub grace: Duration,
+    /// Where the rules are, which are restored before the first packet is judged.
+    pub store: PathBuf,
 }
 
 /// What an operator wants of limits and checks. What is not wanted stays.
@@ -224,6 +228,7 @@ fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     if changed {
         maps::set_ports(pins, &ports)?;
     }
+    store::restore(&wish.store, pins)?;
     // The mark comes last: pins with it are whole.
     let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
     abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;

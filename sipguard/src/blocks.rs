@@ -1,4 +1,4 @@
-//! Blocks of hosts and prefixes: one list for the operator, two maps in the kernel.
+//! Rules of hosts and prefixes as the kernel has them: one list for the operator, two maps. `store` says what is wanted of them.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use bytemuck::Zeroable;
-use sipguard_common::abi::{Rule, names, rule_flags};
+use nix::errno::Errno;
+use sipguard_common::abi::{PERMANENT, Rule, names, rule_flags};
 
 use crate::address::{Source, mapped};
 use crate::clock::Clock;
@@ -14,23 +15,35 @@ use crate::error::{Failure, Status};
 use crate::maps::{self, Hosts, Plain, Prefixes};
 use crate::pins::Pins;
 
-/// The blocks in force.
+/// The rules in force.
 pub struct Blocks {
     hosts: Hosts,
     prefixes: Prefixes,
 }
 
-/// What a change did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// Sources that are blocked now and were not.
-    pub added: usize,
-    /// Blocks whose end was moved.
-    pub moved: usize,
-    /// Sources that were as wanted already.
-    pub same: usize,
-    /// Sources that are not blocked any more.
-    pub removed: usize,
+/// What the store wants of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// [`rule_flags`].
+    pub flags: u16,
+    /// End (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`].
+    pub expires_ns: u64,
+}
+
+impl Wanted {
+    /// Two readings of two clocks differ by less than this when they mean one end.
+    const JITTER_NS: u64 = 100_000_000;
+
+    /// Whether an entry says this already.
+    #[must_use]
+    pub fn is(&self, rule: &Rule) -> bool {
+        let same_end = match (self.expires_ns, rule.expires_ns) {
+            (PERMANENT, PERMANENT) => true,
+            (PERMANENT, _) | (_, PERMANENT) => false,
+            (one, other) => one.abs_diff(other) < Self::JITTER_NS,
+        };
+        self.flags == rule.flags && same_end
+    }
 }
 
 impl Blocks {
@@ -42,81 +55,60 @@ impl Blocks {
         Ok(Blocks { hosts: maps::open(pins, names::HOSTS)?, prefixes: maps::open(pins, names::PREFIXES)? })
     }
 
-    /// Blocks sources until `expires_ns`. A source that is blocked to that end already (or for good, when no end is asked
-    /// for) stays as it is, with its counters.
+    /// Makes the entry of a source say what is wanted, and gives what was there. Its trunk stays, and its counters do while it goes
+    /// on with what it did.
     ///
     /// # Errors
-    /// When the kernel refuses an entry, such as a full map. What was written before stays.
-    pub fn add(&mut self, sources: &[Source], expires_ns: u64, clock: &Clock) -> Result<Changed> {
-        self.sweep(clock)?;
-        let mut changed = Changed::default();
-        for source in sources {
-            let old = self.get(source)?;
-            let bits = source.bits() as u16;
-            let mut block = Rule { expires_ns, bits, flags: rule_flags::BLOCK, ..Rule::zeroed() };
-            match old {
-                Some(old) if old.expires_ns == expires_ns => {
-                    changed.same += 1;
-                    continue;
-                }
-                Some(old) => {
-                    block = Rule { expires_ns, ..old };
-                    changed.moved += 1;
-                }
-                None => changed.added += 1,
+    /// When the kernel refuses the entry, such as in a full map. What was there stays.
+    pub fn put(&mut self, source: &Source, wanted: Option<Wanted>, clock: &Clock) -> Result<Option<Rule>> {
+        if let Some(wanted) = wanted
+            && source.is_host()
+        {
+            // Most entries are new ones: one call instead of two. (Older kernels do not know this flag for prefixes.)
+            match self.hosts.insert(source.bytes(), Plain(fresh(source, wanted)), BPF_NOEXIST) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EEXIST) => {}
+                outcome => return outcome.map(|()| None).map_err(|error| refused(source, error)),
             }
-            self.insert(source, block)?;
         }
-        Ok(changed)
-    }
-
-    fn insert(&mut self, source: &Source, block: Rule) -> Result<()> {
-        if source.is_host() {
-            // Hosts that have ended are swept out when their room is needed.
-            if self.hosts.insert(source.bytes(), Plain(block), 0).is_ok() {
-                return Ok(());
+        let old = self.get(source)?;
+        let new = match (old, wanted) {
+            (old, Some(wanted)) => {
+                let rule = fresh(source, wanted);
+                Some(match old {
+                    Some(old) if old.holds(clock.boot_ns) && same_verb(&old, &rule) => {
+                        Rule { trunk: old.trunk, packets: old.packets, bytes: old.bytes, ..rule }
+                    }
+                    Some(old) => Rule { trunk: old.trunk, ..rule },
+                    None => rule,
+                })
             }
-            let ended = self.ended_hosts()?;
-            self.remove(&ended)?;
-        }
-        let outcome = if source.is_host() {
-            self.hosts.insert(source.bytes(), Plain(block), 0)
-        } else {
-            self.prefixes.insert(&Key::new(source.bits(), source.bytes()), Plain(block), 0)
+            (Some(old), None) if old.trunk != 0 => {
+                let silent = Wanted { flags: 0, expires_ns: PERMANENT };
+                Some(Rule { trunk: old.trunk, ..fresh(source, silent) })
+            }
+            (_, None) => None,
         };
-        outcome.map_err(|error| {
-            let error = anyhow::Error::new(error);
-            Failure::with(
-                Status::Failed,
-                format!(
-                    "blocking {source}: {error:#}: the map may be full, `sipguard list` shows what is in it"
-                ),
-            )
-        })
+        self.set(source, new)?;
+        Ok(old)
     }
 
-    /// Lifts the blocks of sources. Only a block of exactly that source is lifted, not one of a prefix around it.
+    /// Writes an entry as it is given, or removes it.
     ///
     /// # Errors
-    /// When a map can't be changed.
-    pub fn remove(&mut self, sources: &[Source]) -> Result<Changed> {
-        let mut changed = Changed::default();
-        for source in sources {
-            let outcome = if source.is_host() {
-                self.hosts.remove(&source.bytes())
-            } else {
-                self.prefixes.remove(&Key::new(source.bits(), source.bytes()))
-            };
-            if found(outcome).with_context(|| format!("unblocking {source}"))? {
-                changed.removed += 1;
-            } else {
-                changed.same += 1;
+    /// When the kernel refuses it.
+    pub fn set(&mut self, source: &Source, rule: Option<Rule>) -> Result<()> {
+        let outcome = match (rule, source.is_host()) {
+            (Some(rule), true) => self.hosts.insert(source.bytes(), Plain(rule), 0),
+            (Some(rule), false) => {
+                self.prefixes.insert(&Key::new(source.bits(), source.bytes()), Plain(rule), 0)
             }
-        }
-        Ok(changed)
+            (None, true) => found(self.hosts.remove(&source.bytes())),
+            (None, false) => found(self.prefixes.remove(&Key::new(source.bits(), source.bytes()))),
+        };
+        outcome.map_err(|error| refused(source, error))
     }
 
-    /// The block of exactly this source, ended or not.
+    /// The entry of exactly this source, ended or not.
     ///
     /// # Errors
     /// When a map can't be read.
@@ -134,12 +126,12 @@ impl Blocks {
         }
     }
 
-    /// The block that decides about an address, as the kernel side finds it: the host's own, then the longest prefix.
+    /// The rule that decides about an address, as the kernel side finds it: the host's own, then the longest prefix.
     ///
     /// # Errors
     /// When a map can't be read.
     pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Source, Rule)>> {
-        let holds = |block: &Rule| block.holds(clock.boot_ns);
+        let holds = |block: &Rule| block.flags != 0 && block.holds(clock.boot_ns);
         if let Some(block) = self.get(&Source::from(address))?.filter(holds) {
             return Ok(Some((Source::from(address), block)));
         }
@@ -166,12 +158,16 @@ impl Blocks {
     /// When a map can't be read.
     pub fn list(&self, clock: &Clock) -> Result<Vec<(Source, Rule)>> {
         let mut all = self.everything()?;
-        all.retain(|(_, block)| block.holds(clock.boot_ns));
+        all.retain(|(_, block)| block.flags & rule_flags::BLOCK != 0 && block.holds(clock.boot_ns));
         all.sort_by_key(|(source, _)| *source);
         Ok(all)
     }
 
-    fn everything(&self) -> Result<Vec<(Source, Rule)>> {
+    /// Every entry, ended or not.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn everything(&self) -> Result<Vec<(Source, Rule)>> {
         let mut all = self.all_prefixes()?;
         for entry in self.hosts.iter() {
             let (key, Plain(block)) = entry.context("reading the blocked hosts")?;
@@ -188,32 +184,40 @@ impl Blocks {
         }
         Ok(all)
     }
-
-    fn ended_hosts(&self) -> Result<Vec<Source>> {
-        let clock = Clock::now()?;
-        let mut all = self.everything()?;
-        all.retain(|(source, block)| source.is_host() && !block.holds(clock.boot_ns));
-        Ok(all.into_iter().map(|(source, _)| source).collect())
-    }
-
-    /// Removes prefixes that have ended: the kernel side looks behind only a few of them for a shorter one that holds.
-    fn sweep(&mut self, clock: &Clock) -> Result<()> {
-        let mut all = self.all_prefixes()?;
-        all.retain(|(_, block)| !block.holds(clock.boot_ns));
-        let ended: Vec<Source> = all.into_iter().map(|(source, _)| source).collect();
-        self.remove(&ended).map(|_| ())
-    }
 }
 
-fn found(outcome: Result<(), MapError>) -> Result<bool, MapError> {
+const BPF_NOEXIST: u64 = 1;
+const EEXIST: i32 = Errno::EEXIST as i32;
+
+fn fresh(source: &Source, wanted: Wanted) -> Rule {
+    let Wanted { flags, expires_ns } = wanted;
+    Rule { expires_ns, flags, bits: source.bits() as u16, ..Rule::zeroed() }
+}
+
+fn same_verb(one: &Rule, other: &Rule) -> bool {
+    const VERBS: u16 = rule_flags::BLOCK | rule_flags::ALLOW;
+    one.flags & VERBS == other.flags & VERBS
+}
+
+fn refused(source: &Source, error: MapError) -> anyhow::Error {
+    let full = matches!(&error, MapError::SyscallError(error)
+        if [Errno::E2BIG, Errno::ENOSPC].map(|errno| Some(errno as i32)).contains(&error.io_error.raw_os_error()));
+    let error = anyhow::Error::new(error);
+    let why = if full {
+        "the kernel's map is full: `sipguard list` shows what is in it".to_owned()
+    } else {
+        format!("{error:#}")
+    };
+    Failure::with(Status::Failed, format!("{source}: {why}; nothing was changed"))
+}
+
+/// What is not there needs no removal.
+fn found(outcome: Result<(), MapError>) -> Result<(), MapError> {
     match outcome {
-        Ok(()) => Ok(true),
-        Err(MapError::KeyNotFound) => Ok(false),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOENT as i32) =>
-        {
-            Ok(false)
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+            Ok(())
         }
-        Err(error) => Err(error),
+        outcome => outcome,
     }
 }

@@ -36,6 +36,37 @@ impl Clock {
         Timestamp::from_second(i64::try_from((wall_ns + 500_000_000).div_euclid(1_000_000_000)).ok()?).ok()
     }
 
+    /// The wall time, in milliseconds since 1970.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        self.wall.as_millisecond()
+    }
+
+    /// The wall time (milliseconds) after `duration`; `None` for good, also when it is beyond all calendars.
+    #[must_use]
+    pub fn wall_ms_after(&self, duration: Option<Duration>) -> Option<i64> {
+        let end = self.wall_ms().checked_add(i64::try_from(duration?.as_millis()).ok()?)?;
+        Timestamp::from_millisecond(end).is_ok().then_some(end)
+    }
+
+    /// The wall time of a boot time, in milliseconds; `None` for [`PERMANENT`].
+    #[must_use]
+    pub fn wall_of(&self, boot_ns: u64) -> Option<i64> {
+        if boot_ns == PERMANENT {
+            return None;
+        }
+        let wall_ns = self.wall.as_nanosecond() + i128::from(boot_ns) - i128::from(self.boot_ns);
+        i64::try_from(wall_ns.div_euclid(1_000_000)).ok()
+    }
+
+    /// The boot time of a wall time in milliseconds; [`PERMANENT`] for none.
+    #[must_use]
+    pub fn boot(&self, wall_ms: Option<i64>) -> u64 {
+        let Some(wall_ms) = wall_ms else { return PERMANENT };
+        let from_now = i128::from(wall_ms) * 1_000_000 - self.wall.as_nanosecond();
+        u64::try_from(i128::from(self.boot_ns) + from_now).unwrap_or(0)
+    }
+
     /// The boot time after `duration`, or [`PERMANENT`] without one.
     #[must_use]
     pub fn after(&self, duration: Option<Duration>) -> u64 {
@@ -64,5 +95,16 @@ mod tests {
         assert_eq!(at(7).after(None), PERMANENT);
         assert_eq!(at(7).after(Some(Duration::MAX)), PERMANENT);
         assert_eq!(at(7).after(Some(Duration::from_nanos(3))), 10);
+    }
+
+    #[test]
+    fn a_wall_time_is_a_boot_time_for_as_long_as_the_machine_runs() {
+        let clock =
+            Clock { boot_ns: 5_000_000_000, wall: Timestamp::from_millisecond(1_700_000_000_000).unwrap() };
+        assert_eq!(clock.wall_ms_after(Some(Duration::from_secs(2))), Some(1_700_000_002_000));
+        assert_eq!(clock.wall_ms_after(Some(Duration::MAX)), None);
+        assert_eq!(clock.wall_ms_after(None), None);
+        assert_eq!(clock.boot(Some(1_700_000_002_000)), 7_000_000_000);
+        assert_eq!((clock.boot(Some(0)), clock.boot(None)), (0, PERMANENT));
     }
 }

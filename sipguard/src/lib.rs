@@ -18,5 +18,6 @@ pub mod output;
 pub mod pins;
 pub mod protect;
 pub mod status;
+pub mod store;
 
 pub mod cli;

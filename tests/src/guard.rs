@@ -39,13 +39,14 @@ pub fn neighbour(variable: &str, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// sipguard in one namespace, with pins of its own. Drop detaches it and removes its pins.
+/// sipguard in one namespace, with pins and a store of its own. Drop detaches it and removes both.
 #[derive(Debug)]
 pub struct Guard {
     program: PathBuf,
     /// The namespace's file: a guard may live in one struct with its namespace, before it.
     network: String,
     pins: PathBuf,
+    store: PathBuf,
 }
 
 /// How a run of sipguard ended and what it said.
@@ -78,7 +79,9 @@ impl Guard {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/sgt-{}-{number}", std::process::id()));
-        Self { program: program.to_owned(), network: namespace.path(), pins }
+        let directory = format!("sipguard-store-{}-{number}", std::process::id());
+        let store = std::env::temp_dir().join(directory).join("rules.db");
+        Self { program: program.to_owned(), network: namespace.path(), pins, store }
     }
 
     /// `sipguard attach` with these interfaces and options.
@@ -90,6 +93,12 @@ impl Guard {
     #[must_use]
     pub fn pins(&self) -> &Path {
         &self.pins
+    }
+
+    /// Where its rules are, or will be; the directory is its own.
+    #[must_use]
+    pub fn store(&self) -> &Path {
+        &self.store
     }
 
     /// A command of it; it becomes the program (no fork), so the child's pid is the program's.
@@ -176,12 +185,11 @@ impl Guard {
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.network)).arg("--").env("SIPGUARD_PINS", &self.pins);
+        command.env("SIPGUARD_STORE", &self.store);
         command
     }
-}
 
-impl Drop for Guard {
-    fn drop(&mut self) {
+    fn detach(&self) {
         if !self.pins.exists() {
             return;
         }
@@ -193,6 +201,18 @@ impl Drop for Guard {
             && let Err(error) = std::fs::remove_dir_all(&self.pins)
         {
             eprintln!("lab: {} stays behind: {error}", self.pins.display());
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.detach();
+        let directory = self.store.parent().unwrap_or(&self.store);
+        if directory.exists()
+            && let Err(error) = std::fs::remove_dir_all(directory)
+        {
+            eprintln!("lab: {} stays behind: {error}", directory.display());
         }
     }
 }

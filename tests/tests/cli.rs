@@ -3,13 +3,14 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use sipguard_tests::guard::neighbour;
+use sipguard_tests::{guard::neighbour, scratch::Scratch};
 
-/// Output and exit status of a command line, with pins that do not exist.
-fn said(words: &str) -> Result<String> {
+/// Output and exit status of a command line, with pins that do not exist and a store of its own.
+fn said(words: &str, store: &Scratch) -> Result<String> {
     let output = Command::new(neighbour("SIPGUARD", "sipguard")?)
         .args(words.split_whitespace())
         .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
+        .env("SIPGUARD_STORE", store.join("rules.db"))
         .stdin(Stdio::null())
         .output()?;
     let mut text = format!("$ sipguard {words}\n");
@@ -19,7 +20,8 @@ fn said(words: &str) -> Result<String> {
 }
 
 fn all(lines: &[&str]) -> Result<String> {
-    lines.iter().map(|words| said(words)).collect::<Result<Vec<_>>>().map(|said| said.join("\n"))
+    let store = Scratch::new("cli")?;
+    lines.iter().map(|words| said(words, &store)).collect::<Result<Vec<_>>>().map(|said| said.join("\n"))
 }
 
 #[test]
@@ -53,6 +55,8 @@ fn mistakes() -> Result<()> {
         "block 203.0.113.7:5060",
         "block 203.0.113.7 --for soon",
         "block 203.0.113.7 --for 0",
+        "block 203.0.113.7 --source two_words,or_more",
+        "list --expiring soon",
         "lookup nowhere",
         "attach",
         "attach nosuchif0",
@@ -88,13 +92,14 @@ fn not_attached() -> Result<()> {
 
 #[test]
 fn version_and_completion() -> Result<()> {
+    let store = Scratch::new("cli")?;
     assert!(
-        said("version")?
+        said("version", &store)?
             .starts_with(&format!("$ sipguard version\nsipguard {} (ABI ", env!("CARGO_PKG_VERSION")))
     );
-    assert!(said("version -j")?.contains("\"schema\": \"sipguard.version/1\""));
+    assert!(said("version -j", &store)?.contains("\"schema\": \"sipguard.version/1\""));
     for shell in ["bash", "zsh", "fish"] {
-        let script = said(&format!("completion {shell}"))?;
+        let script = said(&format!("completion {shell}"), &store)?;
         assert!(script.contains("unblock") && script.ends_with("exit status 0\n"), "{shell}");
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -128,7 +129,7 @@ pub struct Args {
     confirm: Option<Span>,
 }
 
-pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
+pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
     let wish = Wish {
         native: match args.mode {
             Mode::Auto => None,
@@ -156,6 +157,7 @@ pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
         },
         flows: args.flows,
         grace: args.grace.0.unwrap_or(Duration::from_secs(60)),
+        store: store.to_owned(),
     };
     let outcome = attach::attach(pins, &args.interfaces, &wish)?;
     let attached = outcome.interfaces;

@@ -1,28 +1,40 @@
 //! `sipguard block` and `sipguard unblock`
 
-use std::io::Read;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
-use super::{Span, parse_duration, plural, usage};
+use super::targets::read_targets;
+use super::{Span, parse_duration, parse_origin, parse_reason, plural};
 use crate::address::Source;
-use crate::blocks::{Blocks, Changed};
-use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
+use crate::store::{self, Counts, Mode, OPERATOR, Saying, Verb, change};
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
     /// Addresses or prefixes; `-` reads them from standard input, separated by white space, `#` begins a comment
     #[arg(required = true, value_name = "ADDR|CIDR|-")]
-    sources: Vec<String>,
+    targets: Vec<String>,
 
     /// For how long: seconds, or such as 15m, 1d, 29m59.4s, or permanent
     #[arg(long = "for", value_name = "DURATION", default_value = "permanent", value_parser = parse_duration)]
     span: Span,
+
+    /// Why, for `list` and `lookup`
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    reason: Option<String>,
+
+    /// Who blocks, such as fail2ban; each source has its own block of an address, and all but `cli` leave allowed addresses alone
+    #[arg(long = "source", value_name = "NAME", default_value = OPERATOR, value_parser = parse_origin)]
+    origin: String,
+
+    /// Only count what would be stopped
+    #[arg(long)]
+    monitor: bool,
 
     /// Block also the SSH peer, a gateway or an own address
     #[arg(long)]
@@ -33,109 +45,116 @@ pub struct BlockArgs {
 pub struct UnblockArgs {
     /// Addresses or prefixes; `-` reads them from standard input
     #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|-")]
-    sources: Vec<String>,
+    targets: Vec<String>,
 
     /// Every block
-    #[arg(long, conflicts_with = "sources")]
+    #[arg(long, conflicts_with = "targets")]
     all: bool,
+
+    /// Only the blocks of this source; else those of all sources
+    #[arg(long = "source", value_name = "NAME", value_parser = parse_origin)]
+    origin: Option<String>,
 }
 
-pub fn block(pins: &Pins, format: Format, args: &BlockArgs) -> Result<()> {
-    let sources = read_sources(&args.sources)?;
-    pins.exist_or_fail()?;
+pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Result<()> {
+    let targets = read_targets(&args.targets)?;
     if !args.force {
-        let protected = protected();
-        if let Some((source, entry)) =
-            sources.iter().find_map(|source| Some((source, hit(source, &protected)?)))
-        {
-            return Err(Failure::with(
-                Status::Failed,
-                format!(
-                    "{source} is {} ({}): nothing was blocked; `--force` blocks it all the same",
-                    entry.role, entry.address
-                ),
-            ));
-        }
+        refuse_protected(&targets)?;
     }
-    let _lock = pins.lock(true)?;
-    pins.check()?;
-    let clock = Clock::now()?;
-    let changed = Blocks::open(pins)?.add(&sources, clock.after(args.span.0), &clock)?;
-    report(format, changed, || {
-        let end = args
-            .span
-            .0
-            .map_or("permanently".to_owned(), |span| format!("for {}", humantime::format_duration(span)));
+    let mode = if args.monitor { Mode::Monitor } else { Mode::Enforce };
+    let done = change(path, pins, &|| {}, |change| {
+        let saying = Saying {
+            origin: args.origin.clone(),
+            verb: Verb::Block,
+            mode,
+            reason: args.reason.clone(),
+            expires_ms: change.clock.wall_ms_after(args.span.0),
+        };
+        targets.iter().try_for_each(|target| change.say(target, &saying))?;
+        change.record("block", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
+        Ok(change.counts)
+    })?;
+    report(format, &done, |counts| {
         let mut did = Vec::new();
-        if changed.added > 0 {
-            did.push(format!("blocked {} {end}", plural(changed.added, "source")));
+        if counts.added > 0 {
+            did.push(format!("blocked {} {}", plural(counts.added, "source"), until(args.span)));
         }
-        if changed.moved > 0 {
-            did.push(format!("moved the end of {}", plural(changed.moved, "block")));
+        if counts.moved > 0 {
+            did.push(format!("changed {}", plural(counts.moved, "block")));
         }
-        sentence(did, changed.same, "blocked so already")
+        sentence(did, counts, "blocked so already")
     })
 }
 
-pub fn unblock(pins: &Pins, format: Format, args: &UnblockArgs) -> Result<()> {
-    let mut sources = read_sources(&args.sources)?;
-    pins.exist_or_fail()?;
-    let _lock = pins.lock(true)?;
-    pins.check()?;
-    let mut blocks = Blocks::open(pins)?;
-    if args.all {
-        sources = blocks.list(&Clock::now()?)?.into_iter().map(|(source, _)| source).collect();
-    }
-    let changed = blocks.remove(&sources)?;
-    report(format, changed, || {
-        let did = match changed.removed {
+pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> Result<()> {
+    let targets = read_targets(&args.targets)?;
+    let origin = args.origin.as_deref();
+    let done = change(path, pins, &|| {}, |change| {
+        let lifted = if args.all {
+            change.unsay_all(Verb::Block, origin)?
+        } else {
+            change.unsay(&targets, Verb::Block, origin)?;
+            targets.clone()
+        };
+        change.record("unblock", origin.unwrap_or(OPERATOR), &lifted, "")?;
+        Ok(change.counts)
+    })?;
+    report(format, &done, |counts| {
+        let did = match counts.removed {
             0 => Vec::new(),
             count => vec![format!("unblocked {}", plural(count, "source"))],
         };
-        sentence(did, changed.same, "not blocked")
+        sentence(did, counts, "not blocked")
     })
 }
 
-fn report(format: Format, changed: Changed, sentence: impl FnOnce() -> String) -> Result<()> {
-    let value = json!({
-        "added": changed.added, "moved": changed.moved, "removed": changed.removed, "unchanged": changed.same,
-    });
-    object(format, "sipguard.change/1", value, || sentence() + "\n")
+fn refuse_protected(targets: &[Source]) -> Result<()> {
+    let protected = protected();
+    let Some((target, entry)) = targets.iter().find_map(|target| Some((target, hit(target, &protected)?)))
+    else {
+        return Ok(());
+    };
+    Err(Failure::with(
+        Status::Failed,
+        format!(
+            "{target} is {} ({}): nothing was blocked; `--force` blocks it all the same",
+            entry.role, entry.address
+        ),
+    ))
 }
 
-/// What was done, and to how many sources nothing had to be done.
-fn sentence(did: Vec<String>, same: usize, state: &str) -> String {
+/// `permanently` or `for 15m`.
+pub fn until(span: Span) -> String {
+    span.0.map_or("permanently".to_owned(), |span| format!("for {}", humantime::format_duration(span)))
+}
+
+/// Prints what a change did.
+pub fn report(
+    format: Format,
+    done: &store::Changed<Counts>,
+    sentence: impl FnOnce(&Counts) -> String,
+) -> Result<()> {
+    let Counts { added, moved, removed, same, skipped } = done.value;
+    let value = json!({
+        "added": added, "moved": moved, "removed": removed, "unchanged": same, "skipped": skipped,
+        "in_force": done.in_force,
+    });
+    let later = added + moved > 0 && !done.in_force;
+    let later = if later { "; not attached: takes effect with the next `sipguard attach`" } else { "" };
+    object(format, "sipguard.change/1", value, || sentence(&done.value) + later + "\n")
+}
+
+/// What was done, and to how many targets nothing had to be done.
+pub fn sentence(did: Vec<String>, counts: &Counts, state: &str) -> String {
     let mut parts = did;
     if parts.is_empty() {
         parts.push("nothing changed".to_owned());
     }
-    if same > 0 {
-        parts.push(format!("{} {state}", plural(same, "source")));
+    if counts.same > 0 {
+        parts.push(format!("{} {state}", plural(counts.same, "source")));
+    }
+    if counts.skipped > 0 {
+        parts.push(format!("skipped {} that the operator allows", plural(counts.skipped, "source")));
     }
     parts.join(", ")
-}
-
-/// Every source, or none: a mistake anywhere leaves all as it was.
-fn read_sources(words: &[String]) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    for word in words {
-        if word != "-" {
-            sources.push(word.parse::<Source>().map_err(usage)?);
-            continue;
-        }
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default();
-            for word in line.split_whitespace() {
-                let source = word.parse::<Source>();
-                sources.push(
-                    source.map_err(|error| usage(format!("standard input, line {}: {error}", number + 1)))?,
-                );
-            }
-        }
-    }
-    sources.sort_unstable();
-    sources.dedup();
-    Ok(sources)
 }

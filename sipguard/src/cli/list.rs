@@ -1,37 +1,170 @@
 //! `sipguard list`
 
-use anyhow::Result;
-use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
-use super::lookup::{json_of, remaining};
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sipguard_common::abi::{Rule, rule_flags};
+
+use super::{Span, parse_duration, parse_origin};
+use crate::address::Source;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
+use crate::store::{self, Allowed, Mode, Row, Verb, decides, is_attached};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to list
-    #[arg(value_parser = ["block"], default_value = "block")]
-    what: String,
+    /// What to list: blocks, allowances, or both
+    #[arg(value_parser = ["block", "allow"])]
+    what: Option<String>,
+
+    /// Only what this source set
+    #[arg(long = "source", value_name = "NAME", value_parser = parse_origin)]
+    origin: Option<String>,
+
+    /// Only what ends within this time
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    expiring: Option<Span>,
 }
 
-pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
-    debug_assert_eq!(args.what, "block");
-    pins.exist_or_fail()?;
-    let _lock = pins.lock(false)?;
-    pins.check()?;
+/// A rule, with what the kernel counted for it.
+pub struct Listed {
+    /// The rule.
+    pub row: Row,
+    /// Whether it is the one that decides among those of its target.
+    pub decides: bool,
+    /// The kernel's entry, when this rule decides and is in force.
+    pub entry: Option<Rule>,
+}
+
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     let clock = Clock::now()?;
-    let blocks = Blocks::open(pins)?.list(&clock)?;
-    let values = blocks.iter().map(|(source, block)| json!(json_of(source, block, &clock))).collect();
+    let mut listed = all(pins, path, &clock)?;
+    listed.retain(|one| {
+        let ends = |span: Duration| {
+            one.row.expires_ms.is_some_and(|end| end <= clock.wall_ms() + span.as_millis() as i64)
+        };
+        args.what.as_deref().is_none_or(|what| one.row.verb.word() == what)
+            && args.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
+            && args.expiring.is_none_or(|span| span.0.is_none_or(ends))
+    });
+    if format == Format::Table && !is_attached(pins) {
+        eprintln!("sipguard: not attached: these rules take effect with the next `sipguard attach`");
+    }
+    let values = listed.iter().map(json_of).collect();
     rows(format, "sipguard.blocks/1", values, || {
-        let head = ["SOURCE", "ENDS", "PACKETS", "BYTES"];
-        table(
-            &head,
-            blocks.iter().map(|(source, block)| {
-                let ends = remaining(block, &clock);
-                vec![source.to_string(), ends, block.packets.to_string(), block.bytes.to_string()]
-            }),
-        )
+        let head = ["TARGET", "RULE", "ENDS", "PACKETS", "BYTES", "SOURCE", "BY", "SINCE", "REASON"];
+        table(&head, listed.iter().map(|one| line(one, &clock)))
     })
+}
+
+/// Every rule of the store that holds, and those of the kernel that the store does not know.
+pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
+    let mut entries = BTreeMap::new();
+    let mut _lock = None;
+    if is_attached(pins) {
+        _lock = Some(pins.lock(false)?);
+        pins.check()?;
+        entries.extend(Blocks::open(pins)?.everything()?);
+        entries.retain(|_, rule| rule.flags != 0 && rule.holds(clock.boot_ns));
+    }
+    let now_ms = clock.wall_ms();
+    let mut rows = store::all_rows(path)?;
+    rows.retain(|row| row.holds(now_ms));
+    let allowed = Allowed::of(&rows, now_ms);
+    let mut listed = Vec::new();
+    let mut known = BTreeSet::new();
+    for group in rows.chunk_by(|one, other| one.target == other.target) {
+        known.insert(group[0].target);
+        let decider = decides(group, &allowed, now_ms);
+        listed.extend(group.iter().map(|row| {
+            let decides = decider == Some(row);
+            let entry = entries.get(&row.target).copied().filter(|_| decides);
+            Listed { row: row.clone(), decides, entry }
+        }));
+    }
+    let strange = entries.into_iter().filter(|(target, _)| !known.contains(target));
+    listed.extend(strange.map(|(target, rule)| Listed {
+        row: found(target, &rule, clock),
+        decides: true,
+        entry: Some(rule),
+    }));
+    listed.sort_by_key(|one| one.row.target);
+    Ok(listed)
+}
+
+/// What the kernel tells of a rule that the store does not know (yet).
+fn found(target: Source, rule: &Rule, clock: &Clock) -> Row {
+    Row {
+        target,
+        origin: store::RECOVERED.to_owned(),
+        verb: if rule.flags & rule_flags::ALLOW != 0 { Verb::Allow } else { Verb::Block },
+        mode: if rule.flags & rule_flags::MONITOR != 0 { Mode::Monitor } else { Mode::Enforce },
+        reason: "found in the kernel".to_owned(),
+        author: String::new(),
+        created_ms: clock.wall_ms(),
+        expires_ms: clock.wall_of(rule.expires_ns),
+        word: 0,
+    }
+}
+
+fn line(one: &Listed, clock: &Clock) -> Vec<String> {
+    let row = &one.row;
+    let mut rule = row.verb.word().to_owned();
+    if row.mode == Mode::Monitor {
+        rule += ", counts only";
+    }
+    if !one.decides {
+        rule += ", overruled";
+    }
+    let entry = one.entry.unwrap_or(bytemuck::Zeroable::zeroed());
+    vec![
+        row.target.to_string(),
+        rule,
+        remaining(row, clock),
+        entry.packets.to_string(),
+        entry.bytes.to_string(),
+        row.origin.clone(),
+        row.author.clone(),
+        time(row.created_ms),
+        row.reason.clone(),
+    ]
+}
+
+/// The JSON form of a rule. `source` is the address that it is about, `origin` who set it.
+pub fn json_of(one: &Listed) -> Value {
+    let row = &one.row;
+    let entry = one.entry.unwrap_or(bytemuck::Zeroable::zeroed());
+    json!({
+        "source": row.target.to_string(),
+        "rule": row.verb.word(),
+        "mode": row.mode.word(),
+        "origin": row.origin,
+        "author": row.author,
+        "reason": row.reason,
+        "created": time(row.created_ms),
+        "ends": row.expires_ms.map(time),
+        "decides": one.decides,
+        "in_force": one.entry.is_some(),
+        "packets": entry.packets,
+        "bytes": entry.bytes,
+    })
+}
+
+/// RFC 3339, UTC, to the second.
+pub fn time(ms: i64) -> String {
+    let second = (ms + 500).div_euclid(1000);
+    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// `never`, or such as `in 14m 3s`.
+pub fn remaining(row: &Row, clock: &Clock) -> String {
+    let Some(end) = row.expires_ms else { return "never".to_owned() };
+    let left = Duration::from_secs(u64::try_from(end - clock.wall_ms()).unwrap_or(0).div_ceil(1000));
+    format!("in {}", humantime::format_duration(left))
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod mode;
 mod privilege;
 mod status;
+mod targets;
 mod version;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{Status, status_of};
 use crate::output::{Format, print};
 use crate::pins::{DEFAULT_DIR, Pins};
+use crate::store::DEFAULT_FILE;
 
 /// Drops malformed SIP on the network card, before the PBX sees it.
 #[derive(Debug, Parser)]
@@ -30,6 +32,10 @@ struct Cli {
     /// Directory of the pins, on a bpffs
     #[arg(long, global = true, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
     pins: PathBuf,
+
+    /// File of the rules, which `attach` restores
+    #[arg(long, global = true, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_FILE, hide_env_values = true)]
+    store: PathBuf,
 
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t)]
@@ -60,7 +66,7 @@ enum Verb {
     /// Lift blocks
     #[command(visible_alias = "unban")]
     Unblock(block::UnblockArgs),
-    /// List the blocks in force
+    /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
     /// Say which rule decides about an address
@@ -100,17 +106,18 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<()> {
     let pins = Pins::new(&cli.pins);
+    let store = cli.store.as_path();
     let format = if cli.json { Format::Json } else { cli.output };
     if !matches!(cli.verb, Verb::Completion { .. } | Verb::Version) {
         privilege::check()?;
     }
     match cli.verb {
-        Verb::Attach(args) => attach::run(&pins, format, &args),
+        Verb::Attach(args) => attach::run(&pins, store, format, &args),
         Verb::Detach(args) => detach::run(&pins, format, &args),
         Verb::Status(args) => status::run(&pins, format, &args),
-        Verb::Block(args) => block::block(&pins, format, &args),
-        Verb::Unblock(args) => block::unblock(&pins, format, &args),
-        Verb::List(args) => list::run(&pins, format, &args),
+        Verb::Block(args) => block::block(&pins, store, format, &args),
+        Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
+        Verb::List(args) => list::run(&pins, store, format, &args),
         Verb::Lookup(args) => lookup::run(&pins, format, &args),
         Verb::Counters(args) => counters::run(&pins, format, &args),
         Verb::Mode(args) => mode::run(&pins, format, &args),
@@ -146,6 +153,23 @@ fn parse_duration(text: &str) -> Result<Span, String> {
     let span = humantime::parse_duration(&whole).map_err(|_| wrong())?;
     let span = span + Duration::try_from_secs_f64(fraction).map_err(|_| wrong())?;
     if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
+}
+
+/// Who sets a rule: a short word.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no name of a source: 1 to 64 letters, digits and -_.:/@"))
+}
+
+/// A reason: one line that can be shown.
+fn parse_reason(text: &str) -> Result<String, String> {
+    if text.len() <= 200 && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err("a reason is one line of up to 200 bytes".to_owned())
 }
 
 /// What [`parse_duration`] gives: `None` is for good.

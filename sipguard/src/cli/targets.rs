@@ -1,0 +1,33 @@
+//! Addresses and prefixes as verbs take them.
+
+use std::io::Read;
+
+use anyhow::{Context, Result};
+
+use super::usage;
+use crate::address::Source;
+
+/// Every target once, or none: a mistake anywhere leaves all as it was.
+pub fn read_targets(words: &[String]) -> Result<Vec<Source>> {
+    let mut targets = Vec::new();
+    for word in words {
+        if word != "-" {
+            targets.push(word.parse::<Source>().map_err(usage)?);
+            continue;
+        }
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default();
+            for word in line.split_whitespace() {
+                let target = word.parse::<Source>();
+                targets.push(
+                    target.map_err(|error| usage(format!("standard input, line {}: {error}", number + 1)))?,
+                );
+            }
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    Ok(targets)
+}

@@ -1,0 +1,106 @@
+//! Brings the maps from what they have to what the store wants, and back when the kernel refuses.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use sipguard_common::abi::{Rule, rule_flags};
+
+use super::rows::Rows;
+use super::want::{Allowed, wanted};
+use crate::address::Source;
+use crate::blocks::{Blocks, Wanted};
+use crate::clock::Clock;
+
+/// Whose entries may have to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// These.
+    Some(Vec<Source>),
+    /// All: the store and the maps are compared as a whole.
+    All,
+}
+
+impl Touched {
+    /// One more.
+    pub fn add(&mut self, target: Source) {
+        if let Touched::Some(targets) = self {
+            targets.push(target);
+        }
+    }
+}
+
+/// The maps, with what is needed to undo.
+pub struct Apply<'b> {
+    maps: &'b mut Blocks,
+    clock: Clock,
+    /// What was there before; boxed because most often nothing was.
+    done: Vec<(Source, Option<Box<Rule>>)>,
+}
+
+impl<'b> Apply<'b> {
+    pub fn new(maps: &'b mut Blocks, clock: Clock) -> Apply<'b> {
+        Apply { maps, clock, done: Vec::new() }
+    }
+
+    /// Applies the difference. `step` hears of each target.
+    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &dyn Fn()) -> Result<()> {
+        let allowed = Allowed::of(&rows.allowing()?, self.clock.wall_ms());
+        match touched {
+            Touched::All => self.all(rows, &allowed, step),
+            Touched::Some(targets) => {
+                for target in targets {
+                    step();
+                    let wanted = wanted(&rows.of(target)?, &allowed, &self.clock);
+                    self.put(target, wanted)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &dyn Fn()) -> Result<()> {
+        let rows = rows.all()?;
+        let mut want: HashMap<Source, Wanted> = HashMap::new();
+        for rows in rows.chunk_by(|one, other| one.target == other.target) {
+            want.extend(wanted(rows, allowed, &self.clock).map(|wanted| (rows[0].target, wanted)));
+        }
+        // What goes makes room for what comes.
+        for (source, rule) in self.maps.everything()? {
+            match want.get(&source) {
+                Some(wanted) if wanted.is(&rule) => drop(want.remove(&source)),
+                Some(_) => {}
+                None if rule.flags == 0 => {}
+                None => self.put(&source, None)?,
+            }
+        }
+        for (source, wanted) in want {
+            step();
+            self.put(&source, Some(wanted))?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, target: &Source, wanted: Option<Wanted>) -> Result<()> {
+        let old = self.maps.put(target, wanted, &self.clock)?;
+        self.done.push((*target, old.map(Box::new)));
+        Ok(())
+    }
+
+    /// Takes back what was done, the last first. Whether all of it could be.
+    pub fn undo(&mut self) -> bool {
+        let mut all = true;
+        while let Some((target, old)) = self.done.pop() {
+            all &= self.maps.set(&target, old.map(|old| *old)).is_ok();
+        }
+        all
+    }
+}
+
+/// The entries that block or allow, which a new store takes over.
+pub fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Source, Rule)>> {
+    let mut all = maps.everything()?;
+    let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
+    all.retain(|(_, rule)| decides(rule) && rule.holds(clock.boot_ns));
+    all.sort_by_key(|(source, _)| *source);
+    Ok(all)
+}

@@ -1,0 +1,96 @@
+//! The trail: who did what, when, and to how many. One row a command.
+
+use anyhow::Result;
+use rusqlite::{Connection, params};
+
+use super::rows::Rows;
+use super::say::Counts;
+
+/// Rows that are kept; the oldest go.
+const KEPT: i64 = 100_000;
+/// Targets that are named; of more only the number.
+const NAMED: usize = 4;
+
+/// One row of the trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When (milliseconds since 1970, UTC).
+    pub at_ms: i64,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// For which source.
+    pub origin: String,
+    /// The verb.
+    pub verb: String,
+    /// To what.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+    /// What came of it.
+    pub counts: Counts,
+}
+
+/// `203.0.113.7 203.0.113.9 and 998 more`
+pub fn what<T: ToString>(targets: &[T]) -> String {
+    let mut text = targets.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    if targets.len() > NAMED {
+        text += &format!(" and {} more", targets.len() - NAMED);
+    }
+    text
+}
+
+pub fn write(db: &Connection, record: &Record) -> Result<()> {
+    let Counts { added, moved, removed, same, skipped } = record.counts;
+    let unchanged = (same + skipped) as i64;
+    db.execute(
+        "INSERT INTO audit VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            record.at_ms,
+            record.author,
+            record.origin,
+            record.verb,
+            record.what,
+            record.reason,
+            added as i64,
+            moved as i64,
+            removed as i64,
+            unchanged
+        ],
+    )?;
+    db.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [KEPT])?;
+    Ok(())
+}
+
+impl Rows<'_> {
+    /// The last `count` rows of the trail, the oldest first; of one source or of all.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn trail(&self, count: usize, origin: Option<&str>) -> Result<Vec<Record>> {
+        let mut statement = self.db().prepare(
+            "SELECT at, author, origin, verb, what, reason, added, moved, removed, unchanged FROM audit
+             WHERE ?1 IS NULL OR origin = ?1 ORDER BY id DESC LIMIT ?2",
+        )?;
+        let number = |row: &rusqlite::Row<'_>, index| row.get::<_, i64>(index).map(|number| number as usize);
+        let found = statement.query_map(params![origin, count as i64], |row| {
+            Ok(Record {
+                at_ms: row.get(0)?,
+                author: row.get(1)?,
+                origin: row.get(2)?,
+                verb: row.get(3)?,
+                what: row.get(4)?,
+                reason: row.get(5)?,
+                counts: Counts {
+                    added: number(row, 6)?,
+                    moved: number(row, 7)?,
+                    removed: number(row, 8)?,
+                    same: number(row, 9)?,
+                    skipped: 0,
+                },
+            })
+        })?;
+        let mut records = found.collect::<Result<Vec<_>, _>>()?;
+        records.reverse();
+        Ok(records)
+    }
+}

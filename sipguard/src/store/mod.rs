@@ -1,0 +1,35 @@
+//! Rules by name: who is blocked or allowed, why, until when and by whom, in one SQLite file. The kernel's maps are derived from it.
+//!
+//! A verb that changes rules goes this way (`change.rs`):
+//!
+//! 1. the lock of the pins, exclusive;
+//! 2. while attached: `version` is raised and committed. From here on `version` and `applied` differ;
+//! 3. one transaction: what has ended is swept, rows change, and the maps are brought from what they have to what is wanted;
+//! 4. `applied` becomes `version` with the commit of that transaction.
+//!
+//! A rule that the kernel refuses undoes the maps and the transaction, so the store never claims what is not in force. A process
+//! that dies leaves `version` and `applied` apart, and the next one brings all of the maps to what the store says.
+
+mod apply;
+mod audit;
+mod change;
+mod open;
+mod rows;
+mod say;
+mod schema;
+mod trouble;
+mod want;
+
+pub use audit::Record;
+pub use change::{Changed, change, is_attached, restore};
+pub use open::{all_rows, read};
+pub use rows::{Mode, Row, Rows, Verb};
+pub use say::{Change, Counts, Saying};
+pub use want::{Allowed, decides};
+
+/// Default place of the store.
+pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";
+/// Who sets a rule when nothing else is said: the operator, by hand.
+pub const OPERATOR: &str = "cli";
+/// Who set a rule that was found in the kernel without a row in the store.
+pub const RECOVERED: &str = "recovered";

@@ -1,0 +1,228 @@
+//! The rows of `rules`.
+
+use anyhow::{Result, anyhow};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::address::Source;
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Stops what comes from there.
+    Block,
+    /// Lets it come in spite of blocks of shorter prefixes and of everything automatic.
+    Allow,
+}
+
+/// Whether a block stops, or only counts what it would stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Stops.
+    Enforce,
+    /// Counts.
+    Monitor,
+}
+
+impl Verb {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verb::Block => "block",
+            Verb::Allow => "allow",
+        }
+    }
+
+    /// The verb of a word.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Verb> {
+        [Verb::Block, Verb::Allow].into_iter().find(|verb| verb.word() == word)
+    }
+}
+
+impl Mode {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Mode::Enforce => "enforce",
+            Mode::Monitor => "monitor",
+        }
+    }
+
+    /// The mode of a word.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Mode> {
+        [Mode::Enforce, Mode::Monitor].into_iter().find(|mode| mode.word() == word)
+    }
+}
+
+/// What one source said about one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Whom it is about.
+    pub target: Source,
+    /// Who said it: [`super::OPERATOR`], or such as `fail2ban`.
+    pub origin: String,
+    /// What is to be done.
+    pub verb: Verb,
+    /// Whether a block stops.
+    pub mode: Mode,
+    /// Why; may be empty.
+    pub reason: String,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// When it was said first (milliseconds since 1970, UTC).
+    pub created_ms: i64,
+    /// When it ends; `None` for good.
+    pub expires_ms: Option<i64>,
+    /// The store's version at which it was said last.
+    pub word: i64,
+}
+
+impl Row {
+    /// Whether it holds at a wall time in milliseconds.
+    #[must_use]
+    pub fn holds(&self, now_ms: i64) -> bool {
+        self.expires_ms.is_none_or(|end| now_ms < end)
+    }
+
+    /// Whether an operator decided it: nothing automatic allows. What was found in the kernel was in force, so it counts as decided.
+    #[must_use]
+    pub fn is_operators(&self) -> bool {
+        self.verb == Verb::Allow || [super::OPERATOR, super::RECOVERED].contains(&self.origin.as_str())
+    }
+}
+
+/// `kind` and `target` of an address or prefix.
+pub fn key(target: &Source) -> (&'static str, String) {
+    (if target.is_host() { "host" } else { "prefix" }, target.to_string())
+}
+
+const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
+
+/// The table in a connection or transaction.
+pub struct Rows<'c> {
+    db: &'c Connection,
+}
+
+impl<'c> Rows<'c> {
+    pub(super) fn new(db: &'c Connection) -> Rows<'c> {
+        Rows { db }
+    }
+
+    pub(super) fn db(&self) -> &'c Connection {
+        self.db
+    }
+
+    /// Every row, those of one target side by side.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn all(&self) -> Result<Vec<Row>> {
+        self.select("ORDER BY kind, target, origin", [])
+    }
+
+    /// The rows that allow.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn allowing(&self) -> Result<Vec<Row>> {
+        self.select("WHERE verb = 'allow'", [])
+    }
+
+    /// The rows of one target.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn of(&self, target: &Source) -> Result<Vec<Row>> {
+        let (kind, text) = key(target);
+        self.select("WHERE kind = ?1 AND target = ?2", params![kind, text])
+    }
+
+    /// The row of one source about one target.
+    pub(super) fn one(&self, target: &Source, origin: &str) -> Result<Option<Row>> {
+        let (kind, text) = key(target);
+        let sql = format!("SELECT {COLUMNS} FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let row = statement.query_row(params![kind, text, origin], |row| Ok(parse(row))).optional()?;
+        row.transpose()
+    }
+
+    /// The rows of verb `verb`, of one source or of all.
+    pub(super) fn said(&self, verb: Verb, origin: Option<&str>) -> Result<Vec<Row>> {
+        self.select("WHERE verb = ?1 AND (?2 IS NULL OR origin = ?2)", params![verb.word(), origin])
+    }
+
+    /// The rows that have ended.
+    pub(super) fn ended(&self, now_ms: i64) -> Result<Vec<Row>> {
+        self.select("WHERE expires <= ?1", [now_ms])
+    }
+
+    fn select(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Row>> {
+        let mut statement = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM rules {rest}"))?;
+        let mut found = statement.query(params)?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next()? {
+            rows.push(parse(row)?);
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn write(&self, row: &Row) -> Result<()> {
+        let (kind, text) = key(&row.target);
+        let mut statement = self.db.prepare_cached(
+            "INSERT OR REPLACE INTO rules VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        statement.execute(params![
+            kind,
+            text,
+            row.origin,
+            row.verb.word(),
+            row.mode.word(),
+            row.reason,
+            row.author,
+            row.created_ms,
+            row.expires_ms,
+            row.word
+        ])?;
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, row: &Row) -> Result<()> {
+        let (kind, text) = key(&row.target);
+        let mut statement =
+            self.db.prepare_cached("DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
+        statement.execute(params![kind, text, row.origin])?;
+        Ok(())
+    }
+
+    /// How many hosts and prefixes there are.
+    pub(super) fn targets(&self) -> Result<(i64, i64)> {
+        let count = |kind: &str| {
+            self.db.query_row("SELECT count(DISTINCT target) FROM rules WHERE kind = ?1", [kind], |row| {
+                row.get::<_, i64>(0)
+            })
+        };
+        Ok((count("host")?, count("prefix")?))
+    }
+}
+
+fn parse(row: &rusqlite::Row<'_>) -> Result<Row> {
+    let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
+    let strange = |what: &str, word: &str| {
+        anyhow!("the store has the {what} `{word}`, which this sipguard does not know")
+    };
+    let target: Source = text(0)?.parse().map_err(|_| strange("target", text(0).unwrap_or_default()))?;
+    Ok(Row {
+        target,
+        origin: text(1)?.to_owned(),
+        verb: Verb::of(text(2)?).ok_or_else(|| strange("verb", text(2).unwrap_or_default()))?,
+        mode: Mode::of(text(3)?).ok_or_else(|| strange("mode", text(3).unwrap_or_default()))?,
+        reason: text(4)?.to_owned(),
+        author: text(5)?.to_owned(),
+        created_ms: row.get(6)?,
+        expires_ms: row.get(7)?,
+        word: row.get(8)?,
+    })
+}

@@ -1,0 +1,196 @@
+//! What a verb can do to the rows, inside the transaction of a change.
+
+use anyhow::Result;
+
+use super::OPERATOR;
+use super::apply::Touched;
+use super::audit::{self, Record};
+use super::rows::{Mode, Row, Rows, Verb};
+use super::want::Allowed;
+use crate::address::Source;
+use crate::clock::Clock;
+
+/// What a change did, in targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Have a rule now and had none.
+    pub added: usize,
+    /// Whose rule has another end, mode or reason now, or says the opposite.
+    pub moved: usize,
+    /// Were as wanted already.
+    pub same: usize,
+    /// Lost their rule.
+    pub removed: usize,
+    /// Lie in an allowance, which nothing automatic touches.
+    pub skipped: usize,
+}
+
+/// What is said about targets.
+#[derive(Clone, Debug)]
+pub struct Saying {
+    /// Who says it.
+    pub origin: String,
+    /// What is to be done.
+    pub verb: Verb,
+    /// Whether a block stops.
+    pub mode: Mode,
+    /// Why; `None` leaves a reason that is there.
+    pub reason: Option<String>,
+    /// When it ends (milliseconds since 1970, UTC); `None` for good.
+    pub expires_ms: Option<i64>,
+}
+
+/// The rows under change.
+pub struct Change<'c> {
+    /// The rows.
+    pub rows: Rows<'c>,
+    /// One moment for all of the change.
+    pub clock: Clock,
+    /// What was done so far.
+    pub counts: Counts,
+    pub(super) touched: Touched,
+    pub(super) version: i64,
+    pub(super) author: String,
+    allowed: Allowed,
+}
+
+impl<'c> Change<'c> {
+    pub(super) fn new(rows: Rows<'c>, clock: Clock, version: i64, touched: Touched) -> Result<Change<'c>> {
+        let allowed = Allowed::of(&rows.allowing()?, clock.wall_ms());
+        Ok(Change { rows, clock, counts: Counts::default(), touched, version, author: author(), allowed })
+    }
+
+    /// Sets the rule of a source about a target.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn say(&mut self, target: &Source, saying: &Saying) -> Result<()> {
+        let now_ms = self.clock.wall_ms();
+        let automatic = saying.verb == Verb::Block && saying.origin != OPERATOR;
+        if automatic && self.allowed.around(target).is_some() {
+            self.counts.skipped += 1;
+            return Ok(());
+        }
+        let old = self.rows.one(target, &saying.origin)?.filter(|old| old.holds(now_ms));
+        let mut row = Row {
+            target: *target,
+            origin: saying.origin.clone(),
+            verb: saying.verb,
+            mode: saying.mode,
+            reason: saying.reason.clone().unwrap_or_default(),
+            author: self.author.clone(),
+            created_ms: now_ms,
+            expires_ms: saying.expires_ms,
+            word: self.version,
+        };
+        if let Some(old) = &old {
+            if old.verb == row.verb {
+                row.created_ms = old.created_ms;
+                if saying.reason.is_none() {
+                    row.reason.clone_from(&old.reason);
+                }
+            }
+            let said = (old.verb, old.mode, old.expires_ms, &old.reason);
+            if said == (row.verb, row.mode, row.expires_ms, &row.reason) && !self.is_overruled(old)? {
+                self.counts.same += 1;
+                return Ok(());
+            }
+            self.counts.moved += 1;
+        } else {
+            self.counts.added += 1;
+        }
+        self.rows.write(&row)?;
+        self.touch(&row, old.as_ref());
+        Ok(())
+    }
+
+    /// Whether another word came later, so that saying the same again is news.
+    fn is_overruled(&self, row: &Row) -> Result<bool> {
+        if !row.is_operators() {
+            return Ok(false);
+        }
+        let rows = self.rows.of(&row.target)?;
+        Ok(rows.iter().any(|other| other.is_operators() && other.verb != row.verb && other.word > row.word))
+    }
+
+    /// Takes rows away.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn remove(&mut self, rows: &[Row]) -> Result<()> {
+        for row in rows {
+            self.rows.remove(row)?;
+            self.touch(row, None);
+        }
+        Ok(())
+    }
+
+    /// Takes away what was said with a verb about targets, by one source or by all, and counts the targets.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn unsay(&mut self, targets: &[Source], verb: Verb, origin: Option<&str>) -> Result<()> {
+        for target in targets {
+            let mut rows = self.rows.of(target)?;
+            rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
+            self.remove(&rows)?;
+            if rows.is_empty() {
+                self.counts.same += 1;
+            } else {
+                self.counts.removed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away all that was said with a verb, by one source or by all, and gives its targets.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Source>> {
+        let rows = self.rows.said(verb, origin)?;
+        self.remove(&rows)?;
+        let mut targets: Vec<Source> = rows.into_iter().map(|row| row.target).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        self.counts.removed += targets.len();
+        Ok(targets)
+    }
+
+    /// Writes the row of the trail, when anything was done.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn record<T: ToString>(&self, verb: &str, origin: &str, targets: &[T], reason: &str) -> Result<()> {
+        if self.counts.added + self.counts.moved + self.counts.removed == 0 {
+            return Ok(());
+        }
+        audit::write(
+            self.rows.db(),
+            &Record {
+                at_ms: self.clock.wall_ms(),
+                author: self.author.clone(),
+                origin: origin.to_owned(),
+                verb: verb.to_owned(),
+                what: audit::what(targets),
+                reason: reason.to_owned(),
+                counts: self.counts,
+            },
+        )
+    }
+
+    /// An allowance of a prefix says something about all within it, so its change is looked at as a whole.
+    fn touch(&mut self, row: &Row, old: Option<&Row>) {
+        let allows = row.verb == Verb::Allow || old.is_some_and(|old| old.verb == Verb::Allow);
+        if allows && !row.target.is_host() {
+            self.touched = Touched::All;
+        }
+        self.touched.add(row.target);
+    }
+}
+
+/// Who is at the keyboard.
+fn author() -> String {
+    let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    named("SUDO_USER").or_else(|| named("USER")).unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
+}

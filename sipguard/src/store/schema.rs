@@ -1,0 +1,63 @@
+//! The tables, and how an older store becomes one of today. What comes later (trunks, limits, identities) gets tables of its own.
+
+use anyhow::Result;
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Marks the file as ours: `sipg`.
+pub const APPLICATION_ID: i32 = 0x7369_7067;
+
+/// Steps from each schema version to the next; their number is the version of today.
+const STEPS: &[&str] = &[
+    // `version` counts the changes; `applied` is the version that the maps were brought to. At 0 no change was ever made.
+    // One row a source and target: what that source said last. `kind` leaves room for targets that are no addresses.
+    // Times are milliseconds since 1970, UTC; no `expires` is for good; `word` is the version at which the row was said.
+    "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, applied INTEGER NOT NULL) STRICT;
+     INSERT INTO state VALUES (1, 0, 0);
+     CREATE TABLE rules (
+         kind TEXT NOT NULL CHECK (kind IN ('host', 'prefix')),
+         target TEXT NOT NULL,
+         origin TEXT NOT NULL,
+         verb TEXT NOT NULL CHECK (verb IN ('block', 'allow')),
+         mode TEXT NOT NULL CHECK (mode IN ('enforce', 'monitor')),
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         expires INTEGER,
+         word INTEGER NOT NULL,
+         PRIMARY KEY (kind, target, origin)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
+     CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';
+     CREATE TABLE audit (
+         id INTEGER PRIMARY KEY,
+         at INTEGER NOT NULL,
+         author TEXT NOT NULL,
+         origin TEXT NOT NULL,
+         verb TEXT NOT NULL,
+         what TEXT NOT NULL,
+         reason TEXT NOT NULL,
+         added INTEGER NOT NULL,
+         moved INTEGER NOT NULL,
+         removed INTEGER NOT NULL,
+         unchanged INTEGER NOT NULL
+     ) STRICT;",
+];
+
+/// The schema version of today.
+pub fn newest() -> i64 {
+    STEPS.len() as i64
+}
+
+/// Takes a store of version `from` to today's, whole or not at all.
+pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
+    if from == newest() {
+        return Ok(());
+    }
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in &STEPS[usize::try_from(from)?..] {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", newest())?;
+    Ok(tx.commit()?)
+}

@@ -1,0 +1,73 @@
+//! What can be wrong with the file itself, and what to tell the operator.
+
+use std::fmt;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::{Failure, Status};
+
+/// The file is no database, or not a whole one.
+#[derive(Debug)]
+pub struct Damaged(pub String);
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+/// The directory or the file can't be made.
+#[derive(Debug)]
+pub struct Unwritable(pub std::io::Error);
+
+impl fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Unwritable {}
+
+fn code(error: &anyhow::Error) -> Option<ErrorCode> {
+    error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>())?.sqlite_error_code()
+}
+
+/// Whether the file is to be set aside.
+pub fn is_damage(error: &anyhow::Error) -> bool {
+    error.chain().any(<dyn std::error::Error + 'static>::is::<Damaged>)
+        || matches!(code(error), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// Whether it can't be written, and may yet be readable.
+pub fn is_unwritable(error: &anyhow::Error) -> bool {
+    const CODES: [ErrorCode; 5] = [
+        ErrorCode::ReadOnly,
+        ErrorCode::CannotOpen,
+        ErrorCode::DiskFull,
+        ErrorCode::SystemIoFailure,
+        ErrorCode::PermissionDenied,
+    ];
+    error.chain().any(<dyn std::error::Error + 'static>::is::<Unwritable>)
+        || code(error).is_some_and(|code| CODES.contains(&code))
+}
+
+/// The sentence for an operator.
+pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    let path = path.display();
+    let text = if is_unwritable(&error) {
+        format!(
+            "the store {path} can't be written: {error:#}. Nothing was changed, the rules in force stay. Give it room and a place that \
+             can be written, or name another one: `--store FILE`"
+        )
+    } else if matches!(code(&error), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+        format!("the store {path} is held by another process: `fuser {path}` names it. Nothing was changed")
+    } else if code(&error).is_some() {
+        format!("the store {path}: {error:#}. Nothing was changed")
+    } else {
+        return error;
+    };
+    Failure::with(Status::Failed, text)
+}

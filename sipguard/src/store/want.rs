@@ -1,0 +1,144 @@
+//! What the maps should say, from what the store says. Pure.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use sipguard_common::abi::rule_flags;
+
+use super::rows::{Mode, Row, Verb};
+use crate::address::{Mapped, Source};
+use crate::blocks::Wanted;
+use crate::clock::Clock;
+
+/// The allowances that hold. Nothing automatic touches what lies in one.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    nets: HashSet<Source>,
+    /// Their prefix lengths, the longest first.
+    lengths: Vec<u32>,
+}
+
+impl Allowed {
+    /// Of rows; those that do not allow, or not any more, are passed over.
+    #[must_use]
+    pub fn of(rows: &[Row], now_ms: i64) -> Allowed {
+        let allows = |row: &&Row| row.verb == Verb::Allow && row.holds(now_ms);
+        let nets: HashSet<Source> = rows.iter().filter(allows).map(|row| row.target).collect();
+        let mut lengths: Vec<u32> = nets.iter().map(Source::bits).collect();
+        lengths.sort_unstable_by_key(|bits| Reverse(*bits));
+        lengths.dedup();
+        Allowed { nets, lengths }
+    }
+
+    /// The longest allowance that a target lies in, itself included.
+    #[must_use]
+    pub fn around(&self, target: &Source) -> Option<Source> {
+        let bytes: Mapped = target.bytes();
+        let fitting = self.lengths.iter().filter(|bits| **bits <= target.bits());
+        let mut nets = fitting.filter_map(|bits| Source::network(bytes, *bits));
+        nets.find(|net| self.nets.contains(net))
+    }
+}
+
+/// Which of the rows of one target decides; none when nothing is to be done about it.
+///
+/// The operator's last word, by hand or by an allowance, says whether it is blocked or allowed. Without one, what is automatic blocks,
+/// unless the target lies in an allowance. Of several blocks one that stops comes before one that only counts, then the one that
+/// ends last.
+#[must_use]
+pub fn decides<'r>(rows: &'r [Row], allowed: &Allowed, now_ms: i64) -> Option<&'r Row> {
+    let holding = || rows.iter().filter(|row| row.holds(now_ms));
+    let last_word = holding().filter(|row| row.is_operators()).max_by_key(|row| (row.word, row.created_ms));
+    let verb = match last_word {
+        Some(row) => row.verb,
+        None if rows.first().is_some_and(|row| allowed.around(&row.target).is_some()) => return None,
+        None => Verb::Block,
+    };
+    holding().filter(|row| row.verb == verb).max_by_key(|row| {
+        (row.mode == Mode::Enforce, row.expires_ms.unwrap_or(i64::MAX), row.is_operators(), row.word)
+    })
+}
+
+/// What the maps should say of a target with these rows.
+#[must_use]
+pub fn wanted(rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> {
+    let row = decides(rows, allowed, clock.wall_ms())?;
+    let flags = match (row.verb, row.mode) {
+        (Verb::Allow, _) => rule_flags::ALLOW,
+        (Verb::Block, Mode::Enforce) => rule_flags::BLOCK,
+        (Verb::Block, Mode::Monitor) => rule_flags::BLOCK | rule_flags::MONITOR,
+    };
+    Some(Wanted { flags, expires_ns: clock.boot(row.expires_ms) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1000;
+
+    fn row(target: &str, origin: &str, verb: Verb, expires_ms: Option<i64>, word: i64) -> Row {
+        Row {
+            target: target.parse().unwrap(),
+            origin: origin.to_owned(),
+            verb,
+            mode: Mode::Enforce,
+            reason: String::new(),
+            author: String::new(),
+            created_ms: 0,
+            expires_ms,
+            word,
+        }
+    }
+
+    fn winner(rows: &[Row], around: &[Row]) -> Option<String> {
+        let allowed = Allowed::of(&[rows, around].concat(), NOW);
+        decides(rows, &allowed, NOW).map(|row| format!("{} {}", row.verb.word(), row.origin))
+    }
+
+    #[test]
+    fn the_operators_last_word_decides() {
+        use Verb::{Allow, Block};
+        let one = |origin, verb, end, word| row("192.0.2.7", origin, verb, end, word);
+        for (rows, decides) in [
+            (vec![one("f2b", Block, Some(2000), 1), one("feed", Block, None, 2)], Some("block feed")),
+            (vec![one("cli", Block, Some(2000), 9), one("feed", Block, Some(3000), 2)], Some("block feed")),
+            (vec![one("cli", Block, None, 1), one("feed", Block, None, 2)], Some("block cli")),
+            (vec![one("cli", Allow, Some(2000), 1), one("feed", Block, None, 2)], Some("allow cli")),
+            (vec![one("cli", Allow, Some(NOW), 1), one("feed", Block, None, 2)], Some("block feed")),
+            (vec![one("cli", Block, None, 3), one("partners", Allow, None, 2)], Some("block cli")),
+            (vec![one("cli", Block, None, 1), one("partners", Allow, None, 2)], Some("allow partners")),
+            (vec![one("cli", Block, Some(NOW), 1)], None),
+        ] {
+            assert_eq!(winner(&rows, &[]).as_deref(), decides, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_counts_comes_after_what_stops() {
+        let mut counts = row("192.0.2.7", "cli", Verb::Block, None, 5);
+        counts.mode = Mode::Monitor;
+        let stops = row("192.0.2.7", "f2b", Verb::Block, Some(2000), 1);
+        assert_eq!(winner(&[counts.clone(), stops], &[]).as_deref(), Some("block f2b"));
+        assert_eq!(winner(&[counts], &[]).as_deref(), Some("block cli"));
+    }
+
+    #[test]
+    fn nothing_automatic_touches_what_lies_in_an_allowance() {
+        let around = [
+            row("192.0.2.0/24", "cli", Verb::Allow, None, 1),
+            row("2001:db8::/32", "cli", Verb::Allow, Some(NOW), 1),
+        ];
+        for (target, origin, decides) in [
+            ("192.0.2.7", "f2b", None),
+            ("192.0.2.0/25", "f2b", None),
+            ("192.0.2.0/23", "f2b", Some("block f2b")),
+            ("192.0.2.7", "cli", Some("block cli")),
+            ("198.51.100.1", "f2b", Some("block f2b")),
+            ("2001:db8::1", "f2b", Some("block f2b")),
+        ] {
+            let rows = [row(target, origin, Verb::Block, None, 2)];
+            assert_eq!(winner(&rows, &around).as_deref(), decides, "{target} {origin}");
+        }
+    }
+}

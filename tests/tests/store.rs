@@ -1,0 +1,377 @@
+//! Rules by name: they outlive the kernel's maps, every process that dies, and a file that does not.
+
+use std::{
+    fmt::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::Signal,
+};
+use serde_json::Value;
+use sipguard::{blocks::Blocks, pins::Pins};
+use sipguard_tests::{
+    application::wait_until,
+    guard::{Guard, Site, number, text},
+    process::{Running, output},
+};
+
+/// Removes the pins without `sipguard`, as a reboot does.
+fn reboot(guard: &Guard) -> Result<()> {
+    std::fs::remove_dir_all(guard.pins()).context("removing the pins")?;
+    wait_until("nothing is attached", || Ok(guard.run(&["status"])?.status == 3))
+}
+
+fn attach(guard: &Guard) -> Result<()> {
+    guard.attach(&[Site::INTERFACE])
+}
+
+/// Target and source of each listed rule.
+fn listed(guard: &Guard) -> Result<Vec<String>> {
+    let rows = guard.rows(&["list"])?;
+    rows.iter().map(|row| Ok(format!("{} {}", text(row, "source")?, text(row, "origin")?))).collect()
+}
+
+/// Fails unless store and maps say the same, and gives how many rules there are.
+fn consistent(guard: &Guard) -> Result<usize> {
+    let rows = guard.rows(&["list"])?;
+    let strange = rows.iter().find(|row| row["in_force"] != true || row["origin"] == "recovered");
+    ensure!(strange.is_none(), "not in both: {strange:?}");
+    let in_force = number(&guard.json(&["status"])?, "blocks")?;
+    ensure!(in_force == rows.len() as u64, "{in_force} in force, {} in the store", rows.len());
+    Ok(rows.len())
+}
+
+/// When the kernel ends the rule of a source, on its own clock.
+fn kernels_end(guard: &Guard, source: &str) -> Result<u64> {
+    let blocks = Blocks::open(&Pins::new(guard.pins()))?;
+    let rule = blocks.get(&source.parse().map_err(anyhow::Error::msg)?)?.context("no such rule")?;
+    Ok(rule.expires_ns)
+}
+
+/// That many addresses, one a line.
+fn addresses(count: u32) -> String {
+    let mut text = String::new();
+    for number in 0..count {
+        let _infallible = writeln!(text, "{}", std::net::Ipv4Addr::from(0xc612_0000 + number));
+    }
+    text
+}
+
+#[test]
+fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
+    guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.8", "--for", "3s"])?.expect(0)?;
+    let before = guard.rows(&["list"])?;
+    let end_before = kernels_end(guard, "192.0.2.7")?;
+    reboot(guard)?;
+    let stored = guard.rows(&["list"])?;
+    ensure!(stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false), "stored is {stored:?}");
+    attach(guard)?;
+    let after = guard.rows(&["list"])?;
+    ensure!(after == before, "before {before:?}, after {after:?}");
+    let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
+    ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
+    // The kernel got what was left of the time, not all of it again.
+    let moved = kernels_end(guard, "192.0.2.7")?.abs_diff(end_before);
+    ensure!(moved < Duration::from_millis(100).as_nanos() as u64, "the end moved by {moved} ns");
+    let pass = || Ok(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "pass");
+    ensure!(!pass()?, "the short block was not restored");
+    wait_until("the short block ends", pass)?;
+    ensure!(guard.json(&["lookup", "192.0.2.7"])?["verdict"] == "block", "the long block ended");
+    reboot(guard)?;
+    attach(guard)?;
+    ensure!(consistent(guard)? == 2, "the ended block came back");
+    Ok(())
+}
+
+#[test]
+fn what_is_said_while_nothing_is_attached_waits_for_the_attach() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let said = guard.run(&["block", "192.0.2.7", "192.0.2.8"])?.expect(0)?;
+    ensure!(said.stdout.contains("takes effect with the next `sipguard attach`"), "it said {said:?}");
+    let change = guard.json(&["unblock", "192.0.2.8"])?;
+    ensure!(change["removed"] == 1 && change["in_force"] == false, "it said {change}");
+    ensure!(!guard.pins().exists(), "pins were made");
+    let mode = |path: &Path| anyhow::Ok(std::fs::metadata(path)?.permissions().mode() & 0o777);
+    let directory = guard.store().parent().context("a directory")?;
+    ensure!(mode(guard.store())? == 0o600 && mode(directory)? == 0o700, "others may read the store");
+    attach(guard)?;
+    ensure!(consistent(guard)? == 1 && listed(guard)? == ["192.0.2.7 cli"], "listed is {:?}", listed(guard)?);
+    Ok(())
+}
+
+#[test]
+fn one_source_lifts_its_own_block_only() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7", "--source", "fail2ban", "--for", "1h"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--source", "feed"])?.expect(0)?;
+    let rows = guard.rows(&["list"])?;
+    let decides: Vec<_> = rows.iter().map(|row| (&row["origin"], row["decides"] == true)).collect();
+    ensure!(decides == [(&"fail2ban".into(), false), (&"feed".into(), true)], "listed is {rows:?}");
+    let ends = || anyhow::Ok(guard.json(&["lookup", "192.0.2.7"])?["rule"]["ends"].clone());
+    ensure!(ends()?.is_null(), "the block that ends last does not hold");
+    guard.run(&["unblock", "--source", "feed", "--all"])?.expect(0)?;
+    ensure!(listed(guard)? == ["192.0.2.7 fail2ban"] && ends()?.is_string(), "the other block does not hold");
+    // As fail2ban does when it stops: twice.
+    for removed in [1, 0] {
+        let change = guard.json(&["unblock", "--source", "fail2ban", "--all"])?;
+        ensure!(change["removed"] == removed, "it said {change}");
+    }
+    ensure!(guard.json(&["lookup", "192.0.2.7"])?["verdict"] == "pass", "a block stayed");
+    // The operator lifts what anybody has set.
+    guard.run(&["block", "192.0.2.7", "--source", "feed"])?.expect(0)?;
+    guard.run(&["unblock", "192.0.2.7"])?.expect(0)?;
+    ensure!(consistent(guard)? == 0, "a block stayed");
+    Ok(())
+}
+
+#[test]
+fn what_has_ended_is_swept_from_store_and_maps() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1s"])?.expect(0)?;
+    wait_until("the blocks end", || Ok(guard.rows(&["list"])?.is_empty()))?;
+    guard.run(&["block", "192.0.2.9"])?.expect(0)?;
+    for (map, count) in [("HOSTS", 1), ("PREFIXES", 0)] {
+        let mut dump = Command::new("bpftool");
+        let dump = dump.args(["-j", "map", "dump", "pinned"]).arg(guard.pins().join("maps").join(map));
+        let entries: Value = serde_json::from_str(&output(dump)?)?;
+        ensure!(entries.as_array().map(Vec::len) == Some(count), "{map} has {entries}");
+    }
+    ensure!(consistent(guard)? == 1, "the ended ones are listed");
+    Ok(())
+}
+
+/// Starts `block -` with many addresses, and leaves it without the end of its input.
+fn start_block(guard: &Guard, input: &str) -> Result<Running> {
+    let path = guard.store().with_file_name("addresses");
+    std::fs::write(&path, input)?;
+    let mut command = guard.command(&["block", "-"]);
+    let input = std::fs::File::open(&path)?;
+    Running::start("sipguard", command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+fn kill(mut process: Running) -> Result<()> {
+    process.signal(Signal::SIGKILL)?;
+    wait_until("the process is gone", || Ok(process.try_wait()?.is_some()))
+}
+
+#[test]
+fn a_block_that_is_killed_at_any_moment_is_whole_or_not_at_all() -> Result<()> {
+    const COUNT: u32 = 30_000;
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "before"])?.expect(0)?;
+    let addresses = addresses(COUNT);
+    for delay_ms in [5, 20, 60, 120, 250, 400, 700, 1100, 1600] {
+        let process = start_block(guard, &addresses)?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        kill(process)?;
+        guard.run(&["block", "192.0.2.8"])?.expect(0)?;
+        let rules = consistent(guard).with_context(|| format!("killed after {delay_ms} ms"))?;
+        ensure!([2, 2 + COUNT as usize].contains(&rules), "{rules} rules after a kill at {delay_ms} ms");
+        guard.run(&["unblock", "--all"])?.expect(0)?;
+        guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "before"])?.expect(0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_block_that_is_killed_between_store_and_maps_is_taken_back() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7"])?.expect(0)?;
+    guard.run(&["unblock", "192.0.2.7"])?.expect(0)?;
+    for next in ["block 192.0.2.8", "unblock 192.0.2.99", "attach eth0"] {
+        let process = start_block(guard, &addresses(30_000))?;
+        let hosts = guard.pins().join("maps").join("HOSTS");
+        wait_until("the first entry is in the map", || {
+            let mut next = Command::new("bpftool");
+            Ok(next.args(["map", "getnext", "pinned"]).arg(&hosts).output()?.status.success())
+        })?;
+        kill(process)?;
+        ensure!(number(&guard.json(&["status"])?, "blocks")? > 0, "it was killed too early or too late");
+        guard.run(&next.split(' ').collect::<Vec<_>>())?.expect(0)?;
+        ensure!(consistent(guard).context(next)? <= 1, "{next} left what a killed `block` had begun");
+        guard.run(&["unblock", "--all"])?.expect(0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_writers_at_once_lose_nothing() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let write = |source: &str, network: u32| -> Result<()> {
+        for round in 0..50 {
+            let mut input = String::new();
+            for host in 0..20 {
+                writeln!(input, "198.18.{}.{}", network + round / 10, round % 10 * 20 + host)?;
+            }
+            site.guard.run_with_input(&["block", "-", "--source", source], &input)?.expect(0)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        // The same addresses, so that each writes beside the other's rows.
+        let both =
+            [("one", 1), ("two", 1)].map(|(source, network)| scope.spawn(move || write(source, network)));
+        both.into_iter()
+            .try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    let rows = site.guard.rows(&["list"])?;
+    for source in ["one", "two"] {
+        let count = rows.iter().filter(|row| row["origin"] == source).count();
+        ensure!(count == 1000, "{count} of 1000 are listed for {source}");
+    }
+    let in_force = number(&site.guard.json(&["status"])?, "blocks")?;
+    ensure!(in_force == 1000, "{in_force} of 1000 are in force");
+    Ok(())
+}
+
+#[test]
+fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7", "--reason", "old"])?.expect(0)?;
+    let before = guard.rows(&["list"])?;
+    let mut freeze = Command::new("bpftool");
+    output(freeze.args(["map", "freeze", "pinned"]).arg(guard.pins().join("maps").join("PREFIXES")))?;
+    // The hosts are taken, the prefix is not, and the hosts are given back.
+    let words = ["block", "192.0.2.6", "192.0.2.7", "198.51.100.0/24", "--reason", "new", "--for", "1h"];
+    let said = guard.run(&words)?.expect(1)?;
+    let clear = said.stderr.contains("198.51.100.0/24") && said.stderr.contains("nothing was changed");
+    ensure!(clear, "it said {said:?}");
+    ensure!(guard.rows(&["list"])? == before, "listed is {:?}", guard.rows(&["list"])?);
+    ensure!(consistent(guard)? == 1, "something stayed");
+    Ok(())
+}
+
+#[test]
+fn a_damaged_store_is_kept_aside_and_the_kernels_rules_stay() -> Result<()> {
+    type Harm = fn(Vec<u8>) -> Vec<u8>;
+    let harms: [(&str, Harm); 4] = [
+        ("no database", |_| {
+            b"this is no database, and it is long enough to be looked at as one, or so it is hoped".repeat(9)
+        }),
+        ("a damaged page", |mut bytes| {
+            bytes[4096 * 2..].fill(0x5a);
+            bytes
+        }),
+        ("truncated", |bytes| bytes[..4096 * 2].to_vec()),
+        ("empty", |_| Vec::new()),
+    ];
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    for (name, harm) in harms {
+        guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1h", "--reason", name])?.expect(0)?;
+        let bytes = std::fs::read(guard.store())?;
+        std::fs::write(guard.store(), harm(bytes))?;
+        // A reading verb changes nothing, and shows what the kernel has.
+        ensure!(guard.rows(&["list"])?.len() == 2, "{name}: the kernel's rules are not shown");
+        let said = guard.run(&["block", "192.0.2.9"])?.expect(0).context(name)?;
+        ensure!(name == "empty" || said.stderr.contains("set aside"), "{name}: it said {said:?}");
+        let rows = guard.rows(&["list"])?;
+        ensure!(rows.len() == 3 && rows.iter().all(|row| row["in_force"] == true), "{name}: {rows:?}");
+        let ends =
+            rows.iter().filter(|row| row["ends"].is_string() && row["reason"] == "found in the kernel");
+        ensure!(ends.count() == 2, "{name}: {rows:?}");
+        // And they come back.
+        reboot(guard)?;
+        attach(guard)?;
+        ensure!(number(&guard.json(&["status"])?, "blocks")? == 3, "{name}: not all came back");
+        guard.run(&["unblock", "--all"])?.expect(0)?;
+    }
+    let names = std::fs::read_dir(guard.store().parent().context("a directory")?)?;
+    let aside = names.filter(|name| {
+        name.as_ref().is_ok_and(|name| name.file_name().to_string_lossy().contains(".damaged-2"))
+    });
+    ensure!(aside.count() == 3, "not every damaged file was kept");
+    Ok(())
+}
+
+#[test]
+fn a_store_of_a_newer_sipguard_or_of_another_program_is_left_alone() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "192.0.2.7"])?.expect(0)?;
+    // Bytes 60 to 63 of the file are its `user_version`, 68 to 71 its `application_id`.
+    for (offset, byte, why) in [(63, 99, "schema 99"), (71, 1, "another program")] {
+        let good = std::fs::read(guard.store())?;
+        let mut bytes = good.clone();
+        bytes[offset] = byte;
+        std::fs::write(guard.store(), &bytes)?;
+        for words in [&["block", "192.0.2.8"][..], &["list"], &["attach", "eth0"]] {
+            let said = guard.run(words)?.expect(1)?;
+            ensure!(said.stderr.contains(why) && said.stderr.contains("--store"), "it said {said:?}");
+        }
+        ensure!(std::fs::read(guard.store())? == bytes, "it was written to");
+        ensure!(number(&guard.json(&["status"])?, "blocks")? == 1, "the rules in force changed");
+        std::fs::write(guard.store(), good)?;
+    }
+    Ok(())
+}
+
+/// A tmpfs, unmounted on drop.
+struct Disk<'p>(&'p Path);
+
+impl<'p> Disk<'p> {
+    fn new(path: &'p Path, options: &str) -> Result<Self> {
+        mount(Some("sipguard-test"), path, Some("tmpfs"), MsFlags::empty(), Some(options))
+            .context("mounting a tmpfs")?;
+        Ok(Self(path))
+    }
+
+    fn read_only(&self) -> Result<()> {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, self.0, None::<&str>, flags, None::<&str>).context("remounting")
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.0, MntFlags::MNT_DETACH) {
+            eprintln!("{} stays mounted: {error}", self.0.display());
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_changes_nothing_and_restores_all_the_same() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let directory = guard.store().parent().context("a directory")?.to_owned();
+    std::fs::create_dir(&directory)?;
+    let disk = Disk::new(&directory, "size=256k")?;
+    attach(guard)?;
+    guard.run(&["block", "192.0.2.7"])?.expect(0)?;
+    let refused = |words: &[&str], input: &str| -> Result<()> {
+        let said = guard.run_with_input(words, input)?.expect(1)?;
+        ensure!(
+            said.stderr.contains("can't be written") && said.stderr.lines().count() == 1,
+            "it said {said:?}"
+        );
+        ensure!(consistent(guard)? == 1 && listed(guard)? == ["192.0.2.7 cli"], "the rules changed");
+        Ok(())
+    };
+    refused(&["block", "-"], &addresses(20_000)).context("full")?;
+    guard.run(&["block", "192.0.2.7"])?.expect(0).context("after the full disk")?;
+    disk.read_only()?;
+    refused(&["block", "192.0.2.8"], "").context("read-only")?;
+    refused(&["unblock", "--all"], "").context("read-only")?;
+    reboot(guard)?;
+    let said = guard.run(&["attach", Site::INTERFACE])?.expect(0)?;
+    ensure!(said.stderr.contains("can't be written"), "it said {said:?}");
+    ensure!(consistent(guard)? == 1, "the rules were not restored");
+    Ok(())
+}
