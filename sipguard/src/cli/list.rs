@@ -99,14 +99,14 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
 }
 
 /// What the kernel tells of a rule that the store does not know (yet).
-fn found(target: Source, rule: &Rule, clock: &Clock) -> Row {
+pub fn found(target: Source, rule: &Rule, clock: &Clock) -> Row {
     Row {
         target,
         origin: store::RECOVERED.to_owned(),
         verb: if rule.flags & rule_flags::ALLOW != 0 { Verb::Allow } else { Verb::Block },
         mode: if rule.flags & rule_flags::MONITOR != 0 { Mode::Monitor } else { Mode::Enforce },
         reason: "found in the kernel".to_owned(),
-        author: String::new(),
+        author: "unknown".to_owned(),
         created_ms: clock.wall_ms(),
         expires_ms: clock.wall_of(rule.expires_ns),
         word: 0,

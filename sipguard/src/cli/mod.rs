@@ -1,10 +1,12 @@
 //! The command line: what was typed, one file a verb.
 
+mod allow;
 mod attach;
 mod block;
 mod counters;
 mod detach;
 mod list;
+mod log;
 mod lookup;
 mod metrics;
 mod mode;
@@ -66,11 +68,18 @@ enum Verb {
     /// Lift blocks
     #[command(visible_alias = "unban")]
     Unblock(block::UnblockArgs),
+    /// Allow hosts and prefixes: no block of a shorter prefix holds for them, and nothing automatic blocks them
+    Allow(allow::AllowArgs),
+    /// End allowances
+    Unallow(allow::UnallowArgs),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
     /// Say which rule decides about an address
     Lookup(lookup::Args),
+    /// Show who changed which rules, and when
+    #[command(visible_alias = "audit")]
+    Log(log::Args),
     /// Show what was counted, by reason or by source
     Counters(counters::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
@@ -117,8 +126,11 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Status(args) => status::run(&pins, format, &args),
         Verb::Block(args) => block::block(&pins, store, format, &args),
         Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
+        Verb::Allow(args) => allow::allow(&pins, store, format, &args),
+        Verb::Unallow(args) => allow::unallow(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
-        Verb::Lookup(args) => lookup::run(&pins, format, &args),
+        Verb::Log(args) => log::run(store, format, &args),
+        Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
         Verb::Counters(args) => counters::run(&pins, format, &args),
         Verb::Mode(args) => mode::run(&pins, format, &args),
         Verb::Version => version::run(format),

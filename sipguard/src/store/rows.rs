@@ -1,9 +1,11 @@
 //! The rows of `rules`.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, anyhow};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::address::Source;
+use crate::address::{Source, mapped};
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +140,20 @@ impl<'c> Rows<'c> {
     pub fn of(&self, target: &Source) -> Result<Vec<Row>> {
         let (kind, text) = key(target);
         self.select("WHERE kind = ?1 AND target = ?2", params![kind, text])
+    }
+
+    /// The rows that an address lies in, the longest prefix first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn around(&self, address: IpAddr) -> Result<Vec<Row>> {
+        let mut rows = self.of(&Source::from(address))?;
+        let nets = (0..128).rev().filter_map(|bits| Source::network(mapped(address), bits));
+        // Lengths that the family does not have give no prefix.
+        for net in nets {
+            rows.extend(self.of(&net)?);
+        }
+        Ok(rows)
     }
 
     /// The row of one source about one target.

@@ -1,0 +1,94 @@
+//! `sipguard allow` and `sipguard unallow`
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::block::{report, sentence, until};
+use super::targets::read_targets;
+use super::{Span, parse_duration, parse_origin, parse_reason, plural};
+use crate::output::Format;
+use crate::pins::Pins;
+use crate::store::{Mode, OPERATOR, Saying, Verb, change};
+
+#[derive(Debug, clap::Args)]
+pub struct AllowArgs {
+    /// Addresses or prefixes; `-` reads them from standard input
+    #[arg(required = true, value_name = "ADDR|CIDR|-")]
+    targets: Vec<String>,
+
+    /// For how long: seconds, or such as 15m, 1d, 29m59.4s, or permanent
+    #[arg(long = "for", value_name = "DURATION", default_value = "permanent", value_parser = parse_duration)]
+    span: Span,
+
+    /// Why, for `list` and `lookup`
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    reason: Option<String>,
+
+    /// Who allows, such as the name of a list
+    #[arg(long = "source", value_name = "NAME", default_value = OPERATOR, value_parser = parse_origin)]
+    origin: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct UnallowArgs {
+    /// Addresses or prefixes; `-` reads them from standard input
+    #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|-")]
+    targets: Vec<String>,
+
+    /// Every allowance
+    #[arg(long, conflicts_with = "targets")]
+    all: bool,
+
+    /// Only the allowances of this source; else those of all sources
+    #[arg(long = "source", value_name = "NAME", value_parser = parse_origin)]
+    origin: Option<String>,
+}
+
+pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Result<()> {
+    let targets = read_targets(&args.targets)?;
+    let done = change(path, pins, &|| {}, |change| {
+        let saying = Saying {
+            origin: args.origin.clone(),
+            verb: Verb::Allow,
+            mode: Mode::Enforce,
+            reason: args.reason.clone(),
+            expires_ms: change.clock.wall_ms_after(args.span.0),
+        };
+        targets.iter().try_for_each(|target| change.say(target, &saying))?;
+        change.record("allow", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
+        Ok(change.counts)
+    })?;
+    report(format, &done, |counts| {
+        let mut did = Vec::new();
+        if counts.added > 0 {
+            did.push(format!("allowed {} {}", plural(counts.added, "source"), until(args.span)));
+        }
+        if counts.moved > 0 {
+            did.push(format!("changed {}", plural(counts.moved, "rule")));
+        }
+        sentence(did, counts, "allowed so already")
+    })
+}
+
+pub fn unallow(pins: &Pins, path: &Path, format: Format, args: &UnallowArgs) -> Result<()> {
+    let targets = read_targets(&args.targets)?;
+    let origin = args.origin.as_deref();
+    let done = change(path, pins, &|| {}, |change| {
+        let ended = if args.all {
+            change.unsay_all(Verb::Allow, origin)?
+        } else {
+            change.unsay(&targets, Verb::Allow, origin)?;
+            targets.clone()
+        };
+        change.record("unallow", origin.unwrap_or(OPERATOR), &ended, "")?;
+        Ok(change.counts)
+    })?;
+    report(format, &done, |counts| {
+        let did = match counts.removed {
+            0 => Vec::new(),
+            count => vec![format!("ended the allowance of {}", plural(count, "source"))],
+        };
+        sentence(did, counts, "not allowed")
+    })
+}
