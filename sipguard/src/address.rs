@@ -51,6 +51,12 @@ impl Source {
         self.0.prefix_len() == self.0.max_prefix_len()
     }
 
+    /// Whether it is of IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        self.0.addr().is_ipv4()
+    }
+
     /// The map's form of its (network) address.
     #[must_use]
     pub fn bytes(&self) -> Mapped {

@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod clock;
 pub mod counters;
 pub mod error;
+pub mod exchange;
 pub mod kernel;
 pub mod link;
 pub mod load;

@@ -35,6 +35,8 @@ fn help() -> Result<()> {
         "allow",
         "unallow",
         "list",
+        "import",
+        "export",
         "log",
         "lookup",
         "counters",
@@ -72,6 +74,44 @@ fn mistakes() -> Result<()> {
         "counters --by weather",
         "list blocks",
     ])?);
+    Ok(())
+}
+
+#[test]
+fn mistakes_in_lists() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    let mut text = String::new();
+    for (name, content) in [
+        ("a.txt", "203.0.113.7\n  203.0.113.9 phone # no address\n"),
+        ("b.txt", "203.0.113.0/24\n203.0.113.7/24\n"),
+        ("c.csv", "address,rule\n203.0.113.7,block\n203.0.113.8,drop\n"),
+        ("d.csv", "address,reason\n203.0.113.7,\"a reason\n"),
+        ("e.csv", "reason,address,ends\nwhy,203.0.113.7,tomorrow\n"),
+        ("f.csv", "reason,address\nwhy\n"),
+        ("g.csv", "name,number\nphone,7\n"),
+        ("h.json", "[\n  \"203.0.113.7\",\n  \"phone\"\n]\n"),
+        ("i.json", "{ \"rows\": [\n  { \"source\": \"203.0.113.7\", \"mode\": \"soft\" }\n] }\n"),
+        ("j.json", "[ \"203.0.113.7\",\n"),
+        ("k.json", "[ 7 ]"),
+        ("l.json", "[ { \"rule\": \"block\" } ]"),
+        ("m.json", "[ { \"source\": \"203.0.113.7\", \"origin\": \"two words\" } ]"),
+        ("n.ipset", "create bad hash:ip,port\nadd bad 203.0.113.7,udp:5060\n"),
+        ("o.ipset", "add bad 203.0.113.7 timeout soon\n"),
+        ("p.ipset", "add bad\n"),
+        ("q.ipset", "add bad 203.0.113.7 comment why\n"),
+        ("r.ipset", "swap bad good\n"),
+    ] {
+        let file = store.write(name, content)?;
+        let file = file.to_string_lossy();
+        text += &format!("{}\n", said(&format!("import {file}"), &store)?.replace(&*file, name));
+    }
+    std::fs::write(store.join("s.txt"), b"203.0.113.7\n\xff\n")?;
+    for name in ["s.txt", "missing.txt"] {
+        let file = store.join(name);
+        let file = file.to_string_lossy();
+        text += &format!("{}\n", said(&format!("import {file}"), &store)?.replace(&*file, name));
+    }
+    insta::assert_snapshot!(text + &said("export --format txt", &store)?);
     Ok(())
 }
 

@@ -6,10 +6,11 @@ use anyhow::Result;
 
 use super::block::{report, sentence, until};
 use super::targets::read_targets;
-use super::{Span, parse_duration, parse_origin, parse_reason, plural};
+use super::{Span, parse_duration, plural};
 use crate::output::Format;
 use crate::pins::Pins;
-use crate::store::{Mode, OPERATOR, Saying, Verb, change};
+use crate::store::{OPERATOR, Saying, Verb, change};
+use crate::store::{parse_origin, parse_reason};
 
 #[derive(Debug, clap::Args)]
 pub struct AllowArgs {
@@ -49,11 +50,9 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
     let targets = read_targets(&args.targets)?;
     let done = change(path, pins, &|| {}, |change| {
         let saying = Saying {
-            origin: args.origin.clone(),
-            verb: Verb::Allow,
-            mode: Mode::Enforce,
             reason: args.reason.clone(),
             expires_ms: change.clock.wall_ms_after(args.span.0),
+            ..Saying::new(&args.origin, Verb::Allow)
         };
         targets.iter().try_for_each(|target| change.say(target, &saying))?;
         change.record("allow", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;

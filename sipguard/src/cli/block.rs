@@ -6,13 +6,14 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::targets::read_targets;
-use super::{Span, parse_duration, parse_origin, parse_reason, plural};
+use super::{Span, parse_duration, plural};
 use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::{self, Counts, Mode, OPERATOR, Saying, Verb, change};
+use crate::store::{parse_origin, parse_reason};
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
@@ -64,11 +65,10 @@ pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Resu
     let mode = if args.monitor { Mode::Monitor } else { Mode::Enforce };
     let done = change(path, pins, &|| {}, |change| {
         let saying = Saying {
-            origin: args.origin.clone(),
-            verb: Verb::Block,
             mode,
             reason: args.reason.clone(),
             expires_ms: change.clock.wall_ms_after(args.span.0),
+            ..Saying::new(&args.origin, Verb::Block)
         };
         targets.iter().try_for_each(|target| change.say(target, &saying))?;
         change.record("block", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;

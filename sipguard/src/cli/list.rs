@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sipguard_common::abi::{Rule, rule_flags};
 
-use super::{Span, parse_duration, parse_origin};
+use super::{Span, parse_duration};
 use crate::address::Source;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
+use crate::store::parse_origin;
 use crate::store::{self, Allowed, Mode, Row, Verb, decides, is_attached};
 
 #[derive(Debug, clap::Args)]

@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::list::time;
-use super::parse_origin;
 use crate::output::{Format, rows, table};
 use crate::store;
+use crate::store::parse_origin;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -5,6 +5,8 @@ mod attach;
 mod block;
 mod counters;
 mod detach;
+mod export;
+mod import;
 mod list;
 mod log;
 mod lookup;
@@ -77,6 +79,10 @@ enum Verb {
     List(list::Args),
     /// Say which rule decides about an address
     Lookup(lookup::Args),
+    /// Take rules from a list: all of it, or none when there is a mistake in it
+    Import(import::Args),
+    /// Write the rules as a list, for `import`, ipset or others
+    Export(export::Args),
     /// Show who changed which rules, and when
     #[command(visible_alias = "audit")]
     Log(log::Args),
@@ -129,6 +135,8 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Allow(args) => allow::allow(&pins, store, format, &args),
         Verb::Unallow(args) => allow::unallow(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
+        Verb::Import(args) => import::run(&pins, store, format, &args),
+        Verb::Export(args) => export::run(store, &args),
         Verb::Log(args) => log::run(store, format, &args),
         Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
         Verb::Counters(args) => counters::run(&pins, format, &args),
@@ -165,23 +173,6 @@ fn parse_duration(text: &str) -> Result<Span, String> {
     let span = humantime::parse_duration(&whole).map_err(|_| wrong())?;
     let span = span + Duration::try_from_secs_f64(fraction).map_err(|_| wrong())?;
     if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
-}
-
-/// Who sets a rule: a short word.
-fn parse_origin(text: &str) -> Result<String, String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte);
-    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("`{text}` is no name of a source: 1 to 64 letters, digits and -_.:/@"))
-}
-
-/// A reason: one line that can be shown.
-fn parse_reason(text: &str) -> Result<String, String> {
-    if text.len() <= 200 && !text.chars().any(char::is_control) {
-        return Ok(text.to_owned());
-    }
-    Err("a reason is one line of up to 200 bytes".to_owned())
 }
 
 /// What [`parse_duration`] gives: `None` is for good.

@@ -19,6 +19,7 @@ mod say;
 mod schema;
 mod trouble;
 mod want;
+mod words;
 
 pub use audit::Record;
 pub use change::{Changed, change, is_attached, restore};
@@ -26,6 +27,7 @@ pub use open::{all_rows, read};
 pub use rows::{Mode, Row, Rows, Verb};
 pub use say::{Change, Counts, Saying};
 pub use want::{Allowed, decides};
+pub use words::{origin as parse_origin, reason as parse_reason};
 
 /// Default place of the store.
 pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";

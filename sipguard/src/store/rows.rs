@@ -166,7 +166,10 @@ impl<'c> Rows<'c> {
     }
 
     /// The rows of verb `verb`, of one source or of all.
-    pub(super) fn said(&self, verb: Verb, origin: Option<&str>) -> Result<Vec<Row>> {
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn said(&self, verb: Verb, origin: Option<&str>) -> Result<Vec<Row>> {
         self.select("WHERE verb = ?1 AND (?2 IS NULL OR origin = ?2)", params![verb.word(), origin])
     }
 

@@ -38,6 +38,26 @@ pub struct Saying {
     pub reason: Option<String>,
     /// When it ends (milliseconds since 1970, UTC); `None` for good.
     pub expires_ms: Option<i64>,
+    /// When it was said first, where that is known; else now.
+    pub created_ms: Option<i64>,
+    /// Whose hand it was, where that is known; else ours.
+    pub author: Option<String>,
+}
+
+impl Saying {
+    /// A rule for good, without a reason.
+    #[must_use]
+    pub fn new(origin: &str, verb: Verb) -> Saying {
+        Saying {
+            origin: origin.to_owned(),
+            verb,
+            mode: Mode::Enforce,
+            reason: None,
+            expires_ms: None,
+            created_ms: None,
+            author: None,
+        }
+    }
 }
 
 /// The rows under change.
@@ -78,8 +98,8 @@ impl<'c> Change<'c> {
             verb: saying.verb,
             mode: saying.mode,
             reason: saying.reason.clone().unwrap_or_default(),
-            author: self.author.clone(),
-            created_ms: now_ms,
+            author: saying.author.as_ref().unwrap_or(&self.author).clone(),
+            created_ms: saying.created_ms.unwrap_or(now_ms),
             expires_ms: saying.expires_ms,
             word: self.version,
         };

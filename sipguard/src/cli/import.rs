@@ -1,0 +1,168 @@
+//! `sipguard import`: rules from a list.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::block::{report, sentence};
+use super::{Span, parse_duration, plural, usage};
+use crate::address::Source;
+use crate::exchange::{self, End, Entry, Form};
+use crate::output::Format;
+use crate::pins::Pins;
+use crate::protect::{hit, protected};
+use crate::store::parse_origin;
+use crate::store::{Change, Saying, Verb, change};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The list; `-` is standard input
+    #[arg(value_name = "FILE|-")]
+    file: String,
+
+    /// Its form [default: as its name or its beginning tells]
+    #[arg(long, value_enum)]
+    format: Option<Form>,
+
+    /// Who sets the rules [default: who the list says, or else import:NAME with the file's name]
+    #[arg(long = "source", value_name = "NAME", value_parser = parse_origin)]
+    origin: Option<String>,
+
+    /// For how long, where the list does not say: seconds, or such as 15m, 1d, 29m59.4s, or permanent
+    #[arg(long = "for", value_name = "DURATION", default_value = "permanent", value_parser = parse_duration)]
+    span: Span,
+
+    /// Also lift what this source set before and is not in the list any more
+    #[arg(long)]
+    replace: bool,
+}
+
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    let entries = checked(args)?;
+    let own = args.origin.clone().unwrap_or_else(|| named(&args.file));
+    let mut origins: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.origin.as_deref()).collect();
+    if origins.is_empty() {
+        origins.insert(&own);
+    }
+    let origins: Vec<&str> = origins.into_iter().collect();
+    let bar = progress(entries.len());
+    let done = change(path, pins, &|| bar.inc(1), |change| {
+        for entry in &entries {
+            say(change, entry, args.span)?;
+            bar.inc(1);
+        }
+        if args.replace {
+            replace(change, &origins, &entries)?;
+        }
+        change.record("import", &origins.join(" "), &[&args.file], "")?;
+        Ok(change.counts)
+    });
+    bar.finish_and_clear();
+    report(format, &done?, |counts| {
+        let parts = [(counts.added, "added"), (counts.moved, "changed"), (counts.removed, "lifted")];
+        let did = parts.iter().filter(|(count, _)| *count > 0);
+        sentence(
+            did.map(|(count, did)| format!("{did} {}", plural(*count, "rule"))).collect(),
+            counts,
+            "as wanted already",
+        )
+    })
+}
+
+fn say(change: &mut Change<'_>, entry: &Entry, span: Span) -> Result<()> {
+    let clock = change.clock;
+    let expires_ms = match entry.end {
+        End::Unsaid => clock.wall_ms_after(span.0),
+        End::Never => None,
+        End::At(end_ms) => Some(end_ms),
+        End::After(seconds) => clock.wall_ms_after(Some(Duration::from_secs(seconds))),
+    };
+    if expires_ms.is_some_and(|end_ms| end_ms <= clock.wall_ms()) {
+        return Ok(());
+    }
+    let saying = Saying {
+        mode: entry.mode,
+        reason: entry.reason.clone(),
+        expires_ms,
+        created_ms: entry.created_ms,
+        author: entry.author.clone(),
+        ..Saying::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
+    };
+    change.say(&entry.target, &saying)
+}
+
+fn replace(change: &mut Change<'_>, origins: &[&str], entries: &[Entry]) -> Result<()> {
+    for origin in origins {
+        let of = entries.iter().filter(|entry| entry.origin.as_deref() == Some(origin));
+        let kept: HashSet<Source> = of.map(|entry| entry.target).collect();
+        for verb in [Verb::Block, Verb::Allow] {
+            let mut rows = change.rows.said(verb, Some(origin))?;
+            rows.retain(|row| !kept.contains(&row.target));
+            change.remove(&rows)?;
+            change.counts.removed += rows.len();
+        }
+    }
+    Ok(())
+}
+
+/// The entries of the list, each target and source once, without what an operator does not want to block by mistake.
+fn checked(args: &Args) -> Result<Vec<Entry>> {
+    let stdin = args.file == "-";
+    let shown = if stdin { "standard input" } else { &args.file };
+    let mut bytes = Vec::new();
+    if stdin {
+        std::io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
+    } else {
+        bytes = std::fs::read(&args.file).with_context(|| format!("reading {shown}"))?;
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good =
+            String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+        let (line, column) =
+            (good.split('\n').count(), good.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
+        usage(format!("{shown}:{line}:{column}: this is no text (UTF-8): nothing was imported"))
+    })?;
+    let form = args.format.unwrap_or_else(|| exchange::guess(&args.file, &text));
+    let mut entries = exchange::read(form, &text)
+        .map_err(|mistake| usage(format!("{shown}:{mistake}: nothing was imported")))?;
+    let own = args.origin.clone().unwrap_or_else(|| named(&args.file));
+    for entry in &mut entries {
+        if args.origin.is_some() || entry.origin.is_none() {
+            entry.origin = Some(own.clone());
+        }
+    }
+    // The last word about a target is the list's; a stable sort keeps their order.
+    entries.reverse();
+    entries.sort_by(|one, other| (one.target, &one.origin).cmp(&(other.target, &other.origin)));
+    entries.dedup_by(|one, other| (one.target, &one.origin) == (other.target, &other.origin));
+    let protected = protected();
+    entries.retain(|entry| match hit(&entry.target, &protected) {
+        Some(found) if entry.verb == Verb::Block => {
+            eprintln!("sipguard: {} is {} ({}) and was skipped", entry.target, found.role, found.address);
+            false
+        }
+        _ => true,
+    });
+    Ok(entries)
+}
+
+/// `import:` and the file's name without its end.
+fn named(file: &str) -> String {
+    let stem =
+        Path::new(file).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = if file == "-" { "stdin".to_owned() } else { stem };
+    let fits = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let name: String = name.chars().map(|one| if fits(one) { one } else { '_' }).take(50).collect();
+    format!("import:{name}")
+}
+
+/// A bar on a terminal, nothing elsewhere. Each entry is a step in the store and one in the kernel.
+fn progress(entries: usize) -> ProgressBar {
+    let bar = ProgressBar::new(entries as u64 * 2);
+    let style = ProgressStyle::with_template("{bar:40} {percent}% {elapsed}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,109 @@
+//! Our own form, with all that a rule has; and lists of addresses.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::json;
+
+use super::{End, Entry, Mistake, parse_time, show_time};
+use crate::store::{Mode, Row, Verb, parse_origin, parse_reason};
+
+const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if wanted, `rule`, `mode`, `reason`, `origin`, \
+`author`, `created`, `ends`, or such a list as `rows` of an object";
+
+#[derive(Deserialize)]
+struct File {
+    rows: Vec<Item>,
+}
+
+struct Item(Entry);
+
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(alias = "address", alias = "target", alias = "ip", alias = "cidr")]
+    source: String,
+    rule: Option<String>,
+    mode: Option<String>,
+    #[serde(alias = "comment")]
+    reason: Option<String>,
+    origin: Option<String>,
+    author: Option<String>,
+    created: Option<String>,
+    ends: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item, D::Error> {
+        deserializer.deserialize_any(OfItem)
+    }
+}
+
+struct OfItem;
+
+impl<'de> Visitor<'de> for OfItem {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address or an object with `source`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
+        text.parse().map(|target| Item(Entry::block(target))).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
+        let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+        entry(fields).map(Item).map_err(A::Error::custom)
+    }
+}
+
+fn entry(fields: Fields) -> Result<Entry, String> {
+    let mut entry = Entry::block(fields.source.parse()?);
+    if let Some(rule) = fields.rule {
+        entry.verb = Verb::of(&rule).ok_or_else(|| format!("`{rule}` is no rule: write block or allow"))?;
+    }
+    if let Some(mode) = fields.mode {
+        entry.mode =
+            Mode::of(&mode).ok_or_else(|| format!("`{mode}` is no mode: write enforce or monitor"))?;
+    }
+    entry.reason = fields.reason.as_deref().map(parse_reason).transpose()?;
+    entry.origin = fields.origin.as_deref().map(parse_origin).transpose()?;
+    entry.author = fields.author;
+    entry.created_ms = fields.created.as_deref().map(parse_time).transpose()?;
+    entry.end = match fields.ends.as_deref() {
+        None => End::Unsaid,
+        Some(text) => End::At(parse_time(text)?),
+    };
+    Ok(entry)
+}
+
+pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
+    let items = if text.trim_start().starts_with('{') {
+        serde_json::from_str::<File>(text).map(|file| file.rows)
+    } else {
+        serde_json::from_str::<Vec<Item>>(text)
+    };
+    let items = items.map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        let text = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text);
+        Mistake { line, column, text: format!("{text}; {ACCEPTED}") }
+    })?;
+    Ok(items.into_iter().map(|Item(entry)| entry).collect())
+}
+
+pub fn write(rows: &[Row]) -> String {
+    let row = |row: &Row| {
+        json!({
+            "source": row.target.to_string(), "rule": row.verb.word(), "mode": row.mode.word(), "origin": row.origin,
+            "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),
+            "ends": row.expires_ms.map(show_time),
+        })
+    };
+    format!(
+        "{:#}\n",
+        json!({ "schema": "sipguard.rules/1", "rows": rows.iter().map(row).collect::<Vec<_>>() })
+    )
+}

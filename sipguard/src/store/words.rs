@@ -1,0 +1,24 @@
+//! Words that people and lists give to a rule.
+
+/// Who sets a rule: a short word.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn origin(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no name of a source: 1 to 64 letters, digits and -_.:/@"))
+}
+
+/// A reason: one line that can be shown.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn reason(text: &str) -> Result<String, String> {
+    if text.len() <= 200 && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err("a reason is one line of up to 200 bytes".to_owned())
+}
