@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::parse_origin;
-use crate::store::{Change, Saying, Verb, change};
+use crate::store::{Change, Saying, Verb, change, key};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -135,9 +135,9 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
             entry.origin = Some(own.clone());
         }
     }
-    // The last word about a target is the list's; a stable sort keeps their order.
+    // The last word about a target is the list's. In the order of the store its pages are written one after the other.
     entries.reverse();
-    entries.sort_by(|one, other| (one.target, &one.origin).cmp(&(other.target, &other.origin)));
+    entries.sort_by_cached_key(|entry| (key(&entry.target), entry.origin.clone()));
     entries.dedup_by(|one, other| (one.target, &one.origin) == (other.target, &other.origin));
     let protected = protected();
     entries.retain(|entry| match hit(&entry.target, &protected) {

@@ -15,16 +15,25 @@ use crate::clock::Clock;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// These.
-    Some(Vec<Source>),
+    Some(Vec<Touch>),
     /// All: the store and the maps are compared as a whole.
     All,
 }
 
+/// One entry that may have to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// Whose.
+    pub target: Source,
+    /// What it should say, where that is known without a look at the store: a long list saves a question for each target.
+    pub known: Option<Option<Wanted>>,
+}
+
 impl Touched {
     /// One more.
-    pub fn add(&mut self, target: Source) {
-        if let Touched::Some(targets) = self {
-            targets.push(target);
+    pub fn add(&mut self, target: Source, known: Option<Option<Wanted>>) {
+        if let Touched::Some(touches) = self {
+            touches.push(Touch { target, known });
         }
     }
 }
@@ -47,10 +56,13 @@ impl<'b> Apply<'b> {
         let allowed = Allowed::of(&rows.allowing()?, self.clock.wall_ms());
         match touched {
             Touched::All => self.all(rows, &allowed, step),
-            Touched::Some(targets) => {
-                for target in targets {
+            Touched::Some(touches) => {
+                for Touch { target, known } in touches {
                     step();
-                    let wanted = wanted(&rows.of(target)?, &allowed, &self.clock);
+                    let wanted = match known {
+                        Some(known) => *known,
+                        None => wanted(&rows.of(target)?, &allowed, &self.clock),
+                    };
                     self.put(target, wanted)?;
                 }
                 Ok(())

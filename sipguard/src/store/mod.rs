@@ -24,7 +24,7 @@ mod words;
 pub use audit::Record;
 pub use change::{Changed, change, is_attached, restore};
 pub use open::{all_rows, read};
-pub use rows::{Mode, Row, Rows, Verb};
+pub use rows::{Key, Mode, Row, Rows, Verb, key};
 pub use say::{Change, Counts, Saying};
 pub use want::{Allowed, decides};
 pub use words::{origin as parse_origin, reason as parse_reason};

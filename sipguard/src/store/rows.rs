@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::address::{Source, mapped};
 
@@ -96,8 +96,12 @@ impl Row {
     }
 }
 
-/// `kind` and `target` of an address or prefix.
-pub fn key(target: &Source) -> (&'static str, String) {
+/// `kind` and `target` of an address or prefix: the order of the table.
+pub type Key = (&'static str, String);
+
+/// The key of a target.
+#[must_use]
+pub fn key(target: &Source) -> Key {
     (if target.is_host() { "host" } else { "prefix" }, target.to_string())
 }
 
@@ -156,13 +160,9 @@ impl<'c> Rows<'c> {
         Ok(rows)
     }
 
-    /// The row of one source about one target.
-    pub(super) fn one(&self, target: &Source, origin: &str) -> Result<Option<Row>> {
-        let (kind, text) = key(target);
-        let sql = format!("SELECT {COLUMNS} FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3");
-        let mut statement = self.db.prepare_cached(&sql)?;
-        let row = statement.query_row(params![kind, text, origin], |row| Ok(parse(row))).optional()?;
-        row.transpose()
+    /// Whether there is no row at all.
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        Ok(self.db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rules)", [], |row| row.get(0))?)
     }
 
     /// The rows of verb `verb`, of one source or of all.
@@ -213,6 +213,12 @@ impl<'c> Rows<'c> {
         let mut statement =
             self.db.prepare_cached("DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
         statement.execute(params![kind, text, row.origin])?;
+        Ok(())
+    }
+
+    pub(super) fn remove_said(&self, verb: Verb, origin: Option<&str>) -> Result<()> {
+        let sql = "DELETE FROM rules WHERE verb = ?1 AND (?2 IS NULL OR origin = ?2)";
+        self.db.execute(sql, params![verb.word(), origin])?;
         Ok(())
     }
 

@@ -5,9 +5,10 @@ use anyhow::Result;
 use super::OPERATOR;
 use super::apply::Touched;
 use super::audit::{self, Record};
-use super::rows::{Mode, Row, Rows, Verb};
-use super::want::Allowed;
+use super::rows::{Key, Mode, Row, Rows, Verb, key};
+use super::want::{Allowed, wanted};
 use crate::address::Source;
+use crate::blocks::Wanted;
 use crate::clock::Clock;
 
 /// What a change did, in targets.
@@ -72,12 +73,16 @@ pub struct Change<'c> {
     pub(super) version: i64,
     pub(super) author: String,
     allowed: Allowed,
+    /// Whether the store had no rows: then what comes in the order of the store is new without a look.
+    empty: bool,
+    highest: Option<Key>,
 }
 
 impl<'c> Change<'c> {
     pub(super) fn new(rows: Rows<'c>, clock: Clock, version: i64, touched: Touched) -> Result<Change<'c>> {
         let allowed = Allowed::of(&rows.allowing()?, clock.wall_ms());
-        Ok(Change { rows, clock, counts: Counts::default(), touched, version, author: author(), allowed })
+        let (counts, author, empty) = (Counts::default(), author(), rows.is_empty()?);
+        Ok(Change { rows, clock, counts, touched, version, author, allowed, empty, highest: None })
     }
 
     /// Sets the rule of a source about a target.
@@ -91,7 +96,8 @@ impl<'c> Change<'c> {
             self.counts.skipped += 1;
             return Ok(());
         }
-        let old = self.rows.one(target, &saying.origin)?.filter(|old| old.holds(now_ms));
+        let mut rows = self.before(target)?;
+        let old = rows.iter().find(|row| row.origin == saying.origin && row.holds(now_ms)).cloned();
         let mut row = Row {
             target: *target,
             origin: saying.origin.clone(),
@@ -111,7 +117,7 @@ impl<'c> Change<'c> {
                 }
             }
             let said = (old.verb, old.mode, old.expires_ms, &old.reason);
-            if said == (row.verb, row.mode, row.expires_ms, &row.reason) && !self.is_overruled(old)? {
+            if said == (row.verb, row.mode, row.expires_ms, &row.reason) && !is_overruled(old, &rows) {
                 self.counts.same += 1;
                 return Ok(());
             }
@@ -120,17 +126,26 @@ impl<'c> Change<'c> {
             self.counts.added += 1;
         }
         self.rows.write(&row)?;
-        self.touch(&row, old.as_ref());
+        rows.retain(|other| other.origin != row.origin);
+        rows.push(row);
+        // An allowance may be another one when the change is done, so what it decides is asked then.
+        let allows = |row: &Row| row.verb == Verb::Allow;
+        let plain = !rows.iter().chain(&old).any(allows);
+        let known = plain.then(|| wanted(&rows, &self.allowed, &self.clock));
+        self.touch(*target, !plain, known);
         Ok(())
     }
 
-    /// Whether another word came later, so that saying the same again is news.
-    fn is_overruled(&self, row: &Row) -> Result<bool> {
-        if !row.is_operators() {
-            return Ok(false);
+    /// The rows of a target so far.
+    fn before(&mut self, target: &Source) -> Result<Vec<Row>> {
+        if self.empty {
+            let key = key(target);
+            if self.highest.as_ref().is_none_or(|highest| *highest < key) {
+                self.highest = Some(key);
+                return Ok(Vec::new());
+            }
         }
-        let rows = self.rows.of(&row.target)?;
-        Ok(rows.iter().any(|other| other.is_operators() && other.verb != row.verb && other.word > row.word))
+        self.rows.of(target)
     }
 
     /// Takes rows away.
@@ -140,7 +155,7 @@ impl<'c> Change<'c> {
     pub fn remove(&mut self, rows: &[Row]) -> Result<()> {
         for row in rows {
             self.rows.remove(row)?;
-            self.touch(row, None);
+            self.touch(row.target, row.verb == Verb::Allow, None);
         }
         Ok(())
     }
@@ -169,7 +184,11 @@ impl<'c> Change<'c> {
     /// When the store refuses.
     pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Source>> {
         let rows = self.rows.said(verb, origin)?;
-        self.remove(&rows)?;
+        self.rows.remove_said(verb, origin)?;
+        let known = self.rows.is_empty()?.then_some(None);
+        for row in &rows {
+            self.touch(row.target, verb == Verb::Allow, known);
+        }
         let mut targets: Vec<Source> = rows.into_iter().map(|row| row.target).collect();
         targets.sort_unstable();
         targets.dedup();
@@ -200,13 +219,18 @@ impl<'c> Change<'c> {
     }
 
     /// An allowance of a prefix says something about all within it, so its change is looked at as a whole.
-    fn touch(&mut self, row: &Row, old: Option<&Row>) {
-        let allows = row.verb == Verb::Allow || old.is_some_and(|old| old.verb == Verb::Allow);
-        if allows && !row.target.is_host() {
+    fn touch(&mut self, target: Source, allows: bool, known: Option<Option<Wanted>>) {
+        if allows && !target.is_host() {
             self.touched = Touched::All;
         }
-        self.touched.add(row.target);
+        self.touched.add(target, known);
     }
+}
+
+/// Whether another word came later, so that saying the same again is news.
+fn is_overruled(row: &Row, rows: &[Row]) -> bool {
+    let later = |other: &Row| other.is_operators() && other.verb != row.verb && other.word > row.word;
+    row.is_operators() && rows.iter().any(later)
 }
 
 /// Who is at the keyboard.
