@@ -18,6 +18,7 @@ pub mod packet;
 pub mod process;
 pub mod program;
 pub mod relay;
+pub mod rules;
 pub mod scratch;
 pub mod segment;
 pub mod sender;

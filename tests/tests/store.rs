@@ -1,4 +1,4 @@
-//! Rules by name: they outlive the kernel's maps, every process that dies, and a file that does not.
+//! Rules by name: they outlive the kernel's maps, and every process that dies.
 
 use std::{
     fmt::Write as _,
@@ -9,42 +9,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
-    sys::signal::Signal,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard::{blocks::Blocks, pins::Pins};
 use sipguard_tests::{
     application::wait_until,
-    guard::{Guard, Site, number, text},
+    guard::{Guard, Site, number},
     process::{Running, output},
+    rules::{addresses, consistent, listed, reboot},
 };
-
-/// Removes the pins without `sipguard`, as a reboot does.
-fn reboot(guard: &Guard) -> Result<()> {
-    std::fs::remove_dir_all(guard.pins()).context("removing the pins")?;
-    wait_until("nothing is attached", || Ok(guard.run(&["status"])?.status == 3))
-}
 
 fn attach(guard: &Guard) -> Result<()> {
     guard.attach(&[Site::INTERFACE])
-}
-
-/// Target and source of each listed rule.
-fn listed(guard: &Guard) -> Result<Vec<String>> {
-    let rows = guard.rows(&["list"])?;
-    rows.iter().map(|row| Ok(format!("{} {}", text(row, "source")?, text(row, "origin")?))).collect()
-}
-
-/// Fails unless store and maps say the same, and gives how many rules there are.
-fn consistent(guard: &Guard) -> Result<usize> {
-    let rows = guard.rows(&["list"])?;
-    let strange = rows.iter().find(|row| row["in_force"] != true || row["origin"] == "recovered");
-    ensure!(strange.is_none(), "not in both: {strange:?}");
-    let in_force = number(&guard.json(&["status"])?, "blocks")?;
-    ensure!(in_force == rows.len() as u64, "{in_force} in force, {} in the store", rows.len());
-    Ok(rows.len())
 }
 
 /// When the kernel ends the rule of a source, on its own clock.
@@ -52,15 +28,6 @@ fn kernels_end(guard: &Guard, source: &str) -> Result<u64> {
     let blocks = Blocks::open(&Pins::new(guard.pins()))?;
     let rule = blocks.get(&source.parse().map_err(anyhow::Error::msg)?)?.context("no such rule")?;
     Ok(rule.expires_ns)
-}
-
-/// That many addresses, one a line.
-fn addresses(count: u32) -> String {
-    let mut text = String::new();
-    for number in 0..count {
-        let _infallible = writeln!(text, "{}", std::net::Ipv4Addr::from(0xc612_0000 + number));
-    }
-    text
 }
 
 #[test]
@@ -254,124 +221,5 @@ fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
     ensure!(clear, "it said {said:?}");
     ensure!(guard.rows(&["list"])? == before, "listed is {:?}", guard.rows(&["list"])?);
     ensure!(consistent(guard)? == 1, "something stayed");
-    Ok(())
-}
-
-#[test]
-fn a_damaged_store_is_kept_aside_and_the_kernels_rules_stay() -> Result<()> {
-    type Harm = fn(Vec<u8>) -> Vec<u8>;
-    let harms: [(&str, Harm); 4] = [
-        ("no database", |_| {
-            b"this is no database, and it is long enough to be looked at as one, or so it is hoped".repeat(9)
-        }),
-        ("a damaged page", |mut bytes| {
-            bytes[4096 * 2..].fill(0x5a);
-            bytes
-        }),
-        ("truncated", |bytes| bytes[..4096 * 2].to_vec()),
-        ("empty", |_| Vec::new()),
-    ];
-    let site = Site::guarded(true, &[])?;
-    let guard = &site.guard;
-    for (name, harm) in harms {
-        guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1h", "--reason", name])?.expect(0)?;
-        let bytes = std::fs::read(guard.store())?;
-        std::fs::write(guard.store(), harm(bytes))?;
-        // A reading verb changes nothing, and shows what the kernel has.
-        ensure!(guard.rows(&["list"])?.len() == 2, "{name}: the kernel's rules are not shown");
-        let said = guard.run(&["block", "192.0.2.9"])?.expect(0).context(name)?;
-        ensure!(name == "empty" || said.stderr.contains("set aside"), "{name}: it said {said:?}");
-        let rows = guard.rows(&["list"])?;
-        ensure!(rows.len() == 3 && rows.iter().all(|row| row["in_force"] == true), "{name}: {rows:?}");
-        let ends =
-            rows.iter().filter(|row| row["ends"].is_string() && row["reason"] == "found in the kernel");
-        ensure!(ends.count() == 2, "{name}: {rows:?}");
-        // And they come back.
-        reboot(guard)?;
-        attach(guard)?;
-        ensure!(number(&guard.json(&["status"])?, "blocks")? == 3, "{name}: not all came back");
-        guard.run(&["unblock", "--all"])?.expect(0)?;
-    }
-    let names = std::fs::read_dir(guard.store().parent().context("a directory")?)?;
-    let aside = names.filter(|name| {
-        name.as_ref().is_ok_and(|name| name.file_name().to_string_lossy().contains(".damaged-2"))
-    });
-    ensure!(aside.count() == 3, "not every damaged file was kept");
-    Ok(())
-}
-
-#[test]
-fn a_store_of_a_newer_sipguard_or_of_another_program_is_left_alone() -> Result<()> {
-    let site = Site::guarded(true, &[])?;
-    let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7"])?.expect(0)?;
-    // Bytes 60 to 63 of the file are its `user_version`, 68 to 71 its `application_id`.
-    for (offset, byte, why) in [(63, 99, "schema 99"), (71, 1, "another program")] {
-        let good = std::fs::read(guard.store())?;
-        let mut bytes = good.clone();
-        bytes[offset] = byte;
-        std::fs::write(guard.store(), &bytes)?;
-        for words in [&["block", "192.0.2.8"][..], &["list"], &["attach", "eth0"]] {
-            let said = guard.run(words)?.expect(1)?;
-            ensure!(said.stderr.contains(why) && said.stderr.contains("--store"), "it said {said:?}");
-        }
-        ensure!(std::fs::read(guard.store())? == bytes, "it was written to");
-        ensure!(number(&guard.json(&["status"])?, "blocks")? == 1, "the rules in force changed");
-        std::fs::write(guard.store(), good)?;
-    }
-    Ok(())
-}
-
-/// A tmpfs, unmounted on drop.
-struct Disk<'p>(&'p Path);
-
-impl<'p> Disk<'p> {
-    fn new(path: &'p Path, options: &str) -> Result<Self> {
-        mount(Some("sipguard-test"), path, Some("tmpfs"), MsFlags::empty(), Some(options))
-            .context("mounting a tmpfs")?;
-        Ok(Self(path))
-    }
-
-    fn read_only(&self) -> Result<()> {
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(None::<&str>, self.0, None::<&str>, flags, None::<&str>).context("remounting")
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = umount2(self.0, MntFlags::MNT_DETACH) {
-            eprintln!("{} stays mounted: {error}", self.0.display());
-        }
-    }
-}
-
-#[test]
-fn a_store_that_cannot_be_written_changes_nothing_and_restores_all_the_same() -> Result<()> {
-    let site = Site::new(true)?;
-    let guard = &site.guard;
-    let directory = guard.store().parent().context("a directory")?.to_owned();
-    std::fs::create_dir(&directory)?;
-    let disk = Disk::new(&directory, "size=256k")?;
-    attach(guard)?;
-    guard.run(&["block", "192.0.2.7"])?.expect(0)?;
-    let refused = |words: &[&str], input: &str| -> Result<()> {
-        let said = guard.run_with_input(words, input)?.expect(1)?;
-        ensure!(
-            said.stderr.contains("can't be written") && said.stderr.lines().count() == 1,
-            "it said {said:?}"
-        );
-        ensure!(consistent(guard)? == 1 && listed(guard)? == ["192.0.2.7 cli"], "the rules changed");
-        Ok(())
-    };
-    refused(&["block", "-"], &addresses(20_000)).context("full")?;
-    guard.run(&["block", "192.0.2.7"])?.expect(0).context("after the full disk")?;
-    disk.read_only()?;
-    refused(&["block", "192.0.2.8"], "").context("read-only")?;
-    refused(&["unblock", "--all"], "").context("read-only")?;
-    reboot(guard)?;
-    let said = guard.run(&["attach", Site::INTERFACE])?.expect(0)?;
-    ensure!(said.stderr.contains("can't be written"), "it said {said:?}");
-    ensure!(consistent(guard)? == 1, "the rules were not restored");
     Ok(())
 }

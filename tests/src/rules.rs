@@ -1,0 +1,41 @@
+//! What store and kernel say of rules, compared.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    application::wait_until,
+    guard::{Guard, number, text},
+};
+
+/// Removes the pins without `sipguard`, as a reboot does.
+pub fn reboot(guard: &Guard) -> Result<()> {
+    std::fs::remove_dir_all(guard.pins()).context("removing the pins")?;
+    wait_until("nothing is attached", || Ok(guard.run(&["status"])?.status == 3))
+}
+
+/// Target and source of each listed rule.
+pub fn listed(guard: &Guard) -> Result<Vec<String>> {
+    let rows = guard.rows(&["list"])?;
+    rows.iter().map(|row| Ok(format!("{} {}", text(row, "source")?, text(row, "origin")?))).collect()
+}
+
+/// Fails unless store and maps say the same, and gives how many rules there are.
+pub fn consistent(guard: &Guard) -> Result<usize> {
+    let rows = guard.rows(&["list"])?;
+    let strange = rows.iter().find(|row| row["in_force"] != true || row["origin"] == "recovered");
+    ensure!(strange.is_none(), "not in both: {strange:?}");
+    let in_force = number(&guard.json(&["status"])?, "blocks")?;
+    ensure!(in_force == rows.len() as u64, "{in_force} in force, {} in the store", rows.len());
+    Ok(rows.len())
+}
+
+/// That many addresses, one a line.
+pub fn addresses(count: u32) -> String {
+    let mut text = String::new();
+    for number in 0..count {
+        let _infallible = writeln!(text, "{}", std::net::Ipv4Addr::from(0xc612_0000 + number));
+    }
+    text
+}
