@@ -52,6 +52,10 @@ pub fn admit(ip: &Ip, who: &mut Who) -> Result<(), Reason> {
         let rule = core::ptr::from_ref(rule).cast_mut();
         // SAFETY: a live map value.
         let (bits, trunk) = unsafe { ((*rule).bits, (*rule).trunk) };
+        if bits < 96 && !ip.v6 {
+            // An IPv6 prefix around the mapped addresses says nothing about IPv4.
+            return Ok(());
+        }
         if !decided {
             decided = decides(rule, who, Reason::BlockedPrefix)?;
         } else if who.trunk == 0 {

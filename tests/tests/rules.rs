@@ -36,6 +36,7 @@ fn the_longest_prefix_decides_whatever_it_says() -> Result<()> {
     program.rule("192.0.2.100", BLOCK)?;
     program.rule("2001:db8::/32", ALLOW)?;
     program.rule("2001:db8:7::/48", BLOCK)?;
+    program.rule("::/0", BLOCK)?;
     for (from, reason) in [
         ("192.0.2.1:5060", Reason::BlockedPrefix),
         ("192.0.2.65:5060", Reason::Valid),
@@ -44,6 +45,7 @@ fn the_longest_prefix_decides_whatever_it_says() -> Result<()> {
         ("192.0.2.100:5060", Reason::BlockedHost),
         ("192.0.3.1:5060", Reason::Valid),
         ("[2001:db8:1::9]:5060", Reason::Valid),
+        ("[2001:db9:1::9]:5060", Reason::BlockedPrefix),
         ("[2001:db8:7::9]:5060", Reason::BlockedPrefix),
     ] {
         assert_eq!(datagram(&mut program, from)?.reason, reason, "{from}");
