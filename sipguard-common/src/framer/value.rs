@@ -258,11 +258,32 @@ fn via<W: Window>(window: &W, value: Value) -> Result<(), Reason> {
     let digits = digits_of(window, value.head) & low_bits(value.len);
     // Where five digits or more begin.
     let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
-    if long == 0 || !via_overflows(window, value.head, long, digits) {
-        Ok(())
-    } else {
-        Err(Reason::BadNumber)
+    if long != 0 && follows_sign(window, value.head, long) && via_overflows(window, value.head, long, digits)
+    {
+        return Err(Reason::BadNumber);
     }
+    Ok(())
+}
+
+/// Most runs of five digits and one byte between them in 64 bytes.
+const RUNS: u32 = 11;
+
+/// Whether any of the runs of digits that begin at `long` follows a colon or an equals sign; those of a branch seldom do. A function
+/// of its own in the kernel, for the program's size.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
+    let mut runs = long & !1;
+    for _ in 0..RUNS {
+        if runs == 0 {
+            return false;
+        }
+        let before = window.byte(head + first_bit(runs) - 1);
+        if before == b':' || before == b'=' {
+            return true;
+        }
+        runs &= runs - 1;
+    }
+    true
 }
 
 /// Looks closer at a Via with long runs of digits. A function of its own in the kernel, for the stack's sake.
