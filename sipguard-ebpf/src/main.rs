@@ -105,16 +105,18 @@ mod program {
 
     #[inline(always)]
     fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
-        let who = scratch::begin(bytes::linear_len(ctx))?;
+        let scratch = scratch::begin(bytes::linear_len(ctx))?;
+        // SAFETY: this CPU's map value; the other rooms have other parts of it.
+        let who = unsafe { &mut (*scratch).who };
         let l3 = eth::parse(ctx)?;
-        let ip = scratch::note_ip(ip::parse(ctx, l3)?)?;
+        let ip = scratch::note_ip(scratch, ip::parse(ctx, l3)?);
         policy::admit(ip, who)?;
         let l4 = match port::guarded(ctx, ip)? {
             Transport::Udp => udp::parse(ctx, ip)?,
             Transport::Fragment => udp::fragment(ip),
             transport => tcp::parse(ctx, ip, transport)?,
         };
-        policy::permit(scratch::note(ip, &l4)?, who)
+        policy::permit(scratch::note(scratch, ip, &l4), who)
     }
 
     #[panic_handler]

@@ -177,13 +177,12 @@ pub fn who() -> Result<&'static mut Who, Reason> {
 /// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,
 /// thus follows the many ways through the header to this point and no farther.
 #[inline(always)]
-pub fn note_ip(ip: Ip) -> Result<&'static Ip, Reason> {
-    let scratch = get()?;
+pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
     // SAFETY: this CPU's map value. The empty asm lets rustc assume nothing about memory.
     unsafe {
         (*scratch).ip = ip;
         asm!("", options(nostack));
-        Ok(&(*scratch).ip)
+        &(*scratch).ip
     }
 }
 
@@ -194,15 +193,16 @@ pub fn frame_len() -> u64 {
     get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
 }
 
-/// A new packet, of which nothing is known but its length. The answer is where to note who sent it.
+/// A new packet, of which nothing is known but its length.
 #[inline(always)]
-pub fn begin(frame_len: u64) -> Result<&'static mut Who, Reason> {
+pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
+    let pointer = get()?;
     // SAFETY: as in `packet`.
-    let scratch = unsafe { &mut *get()? };
+    let scratch = unsafe { &mut *pointer };
     scratch.frame_len = frame_len;
     scratch.who.trunk = 0;
     scratch.who.allowed = 0;
-    Ok(&mut scratch.who)
+    Ok(pointer)
 }
 
 /// See [`frame_len`].
@@ -214,10 +214,11 @@ pub fn set_frame_len(len: u64) -> Result<(), Reason> {
 
 /// Writes down the packet once it is known to be one for a guarded port.
 #[inline(always)]
-pub fn note(ip: &Ip, l4: &L4) -> Result<&'static Packet, Reason> {
+pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
-    let packet = packet()?;
+    // SAFETY: this CPU's map value, of which `ip` is another part.
+    let packet = unsafe { &mut (*scratch).packet };
     *packet = Packet {
         key: [r0, r1, r2, r3, l0, l1, l2, l3, l4.ports],
         ip_at: ip.at as u32,
@@ -233,5 +234,5 @@ pub fn note(ip: &Ip, l4: &L4) -> Result<&'static Packet, Reason> {
         new_at: l4.data_at,
         new_len: l4.data_len,
     };
-    Ok(packet)
+    packet
 }
