@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sipguard_common::abi::{Rule, rule_flags};
 
-use super::{Span, parse_duration};
+use super::{Span, deny, parse_duration};
 use crate::address::Source;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
@@ -20,8 +20,8 @@ use crate::store::{self, Allowed, Mode, Row, Verb, decides, is_attached};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to list: blocks, allowances, or both
-    #[arg(value_parser = ["block", "allow"])]
+    /// What to list: blocks, allowances, or what is denied [default: blocks and allowances]
+    #[arg(value_parser = ["block", "allow", "deny"])]
     what: Option<String>,
 
     /// Only what this source set
@@ -44,6 +44,9 @@ pub struct Listed {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    if args.what.as_deref() == Some("deny") {
+        return deny::show(pins, path, format);
+    }
     let clock = Clock::now()?;
     let mut listed = all(pins, path, &clock)?;
     listed.retain(|one| {

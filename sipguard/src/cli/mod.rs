@@ -4,6 +4,7 @@ mod allow;
 mod attach;
 mod block;
 mod counters;
+mod deny;
 mod detach;
 mod export;
 mod import;
@@ -74,6 +75,10 @@ enum Verb {
     Allow(allow::AllowArgs),
     /// End allowances
     Unallow(allow::UnallowArgs),
+    /// Deny a transport or a method to all trunks, or to all devices; without arguments show what is denied
+    Deny(deny::DenyArgs),
+    /// Permit what was denied
+    Permit(deny::PermitArgs),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
@@ -134,6 +139,8 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
         Verb::Allow(args) => allow::allow(&pins, store, format, &args),
         Verb::Unallow(args) => allow::unallow(&pins, store, format, &args),
+        Verb::Deny(args) => deny::deny(&pins, store, format, &args),
+        Verb::Permit(args) => deny::permit(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
         Verb::Import(args) => import::run(&pins, store, format, &args),
         Verb::Export(args) => export::run(store, &args),

@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use anyhow::Result;
 use sipguard_common::abi::{Rule, rule_flags};
 
+use super::policy;
 use super::rows::Rows;
 use super::want::{Allowed, wanted};
 use crate::address::Source;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
+use crate::pins::Pins;
+use crate::policy::{Policy, PolicyMaps};
 
 /// Whose entries may have to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,21 +41,36 @@ impl Touched {
     }
 }
 
+/// The maps that are derived from the store.
+pub struct Maps {
+    pub rules: Blocks,
+    pub policy: PolicyMaps,
+}
+
+impl Maps {
+    pub fn open(pins: &Pins) -> Result<Maps> {
+        Ok(Maps { rules: Blocks::open(pins)?, policy: PolicyMaps::open(pins)? })
+    }
+}
+
 /// The maps, with what is needed to undo.
 pub struct Apply<'b> {
-    maps: &'b mut Blocks,
+    maps: &'b mut Maps,
     clock: Clock,
+    /// The policy that was there before, when it changed.
+    policy: Option<Policy>,
     /// What was there before; boxed because most often nothing was.
     done: Vec<(Source, Option<Box<Rule>>)>,
 }
 
 impl<'b> Apply<'b> {
-    pub fn new(maps: &'b mut Blocks, clock: Clock) -> Apply<'b> {
-        Apply { maps, clock, done: Vec::new() }
+    pub fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
+        Apply { maps, clock, policy: None, done: Vec::new() }
     }
 
     /// Applies the difference. `step` hears of each target.
     pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &dyn Fn()) -> Result<()> {
+        self.policy(rows)?;
         let allowed = Allowed::of(&rows.allowing()?, self.clock.wall_ms());
         match touched {
             Touched::All => self.all(rows, &allowed, step),
@@ -70,6 +88,15 @@ impl<'b> Apply<'b> {
         }
     }
 
+    fn policy(&mut self, rows: &Rows<'_>) -> Result<()> {
+        let (old, wanted) = (self.maps.policy.read()?, policy::wanted(rows)?);
+        if old != wanted {
+            self.policy = Some(old);
+            self.maps.policy.write(&wanted)?;
+        }
+        Ok(())
+    }
+
     fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &dyn Fn()) -> Result<()> {
         let rows = rows.all()?;
         let mut want: HashMap<Source, Wanted> = HashMap::new();
@@ -77,7 +104,7 @@ impl<'b> Apply<'b> {
             want.extend(wanted(rows, allowed, &self.clock).map(|wanted| (rows[0].target, wanted)));
         }
         // What goes makes room for what comes.
-        for (source, rule) in self.maps.everything()? {
+        for (source, rule) in self.maps.rules.everything()? {
             match want.get(&source) {
                 Some(wanted) if wanted.is(&rule) => drop(want.remove(&source)),
                 Some(_) => {}
@@ -93,7 +120,7 @@ impl<'b> Apply<'b> {
     }
 
     fn put(&mut self, target: &Source, wanted: Option<Wanted>) -> Result<()> {
-        let old = self.maps.put(target, wanted, &self.clock)?;
+        let old = self.maps.rules.put(target, wanted, &self.clock)?;
         self.done.push((*target, old.map(Box::new)));
         Ok(())
     }
@@ -102,7 +129,10 @@ impl<'b> Apply<'b> {
     pub fn undo(&mut self) -> bool {
         let mut all = true;
         while let Some((target, old)) = self.done.pop() {
-            all &= self.maps.set(&target, old.map(|old| *old)).is_ok();
+            all &= self.maps.rules.set(&target, old.map(|old| *old)).is_ok();
+        }
+        if let Some(policy) = self.policy.take() {
+            all &= self.maps.policy.write(&policy).is_ok();
         }
         all
     }

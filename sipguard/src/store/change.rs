@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use rusqlite::{Connection, TransactionBehavior};
 use sipguard_common::abi::rule_flags;
 
-use super::apply::{Apply, Touched, in_force};
+use super::apply::{Apply, Maps, Touched, in_force};
+use super::policy;
 use super::rows::{Mode, Row, Rows, Verb};
 use super::say::Change;
 use super::trouble::{explain, is_damage, is_unwritable};
 use super::{RECOVERED, open};
-use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::pins::Pins;
@@ -50,7 +50,7 @@ pub fn change<T>(
     let mut maps = None;
     if in_force {
         pins.check()?;
-        maps = Some(Blocks::open(pins)?);
+        maps = Some(Maps::open(pins)?);
     }
     let value = with_store(path, maps.as_mut(), Touched::Some(Vec::new()), step, &mut work);
     let value = value.map_err(|error| explain(error, path))?;
@@ -62,7 +62,7 @@ pub fn change<T>(
 /// # Errors
 /// When the store can't be read or the kernel refuses.
 pub fn restore(path: &Path, pins: &Pins) -> Result<()> {
-    let mut maps = Blocks::open(pins)?;
+    let mut maps = Maps::open(pins)?;
     match with_store(path, Some(&mut maps), Touched::All, &|| {}, &mut |_| Ok(())) {
         Err(error) if is_unwritable(&error) => {
             eprintln!("sipguard: {:#}", explain(error, path));
@@ -78,7 +78,7 @@ pub fn restore(path: &Path, pins: &Pins) -> Result<()> {
 
 fn with_store<T>(
     path: &Path,
-    mut maps: Option<&mut Blocks>,
+    mut maps: Option<&mut Maps>,
     touched: Touched,
     step: &dyn Fn(),
     work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
@@ -104,7 +104,7 @@ fn with_store<T>(
 
 fn transact<T>(
     db: &mut Connection,
-    maps: Option<&mut Blocks>,
+    maps: Option<&mut Maps>,
     mut touched: Touched,
     step: &dyn Fn(),
     work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
@@ -157,8 +157,8 @@ fn state(db: &Connection) -> Result<(i64, i64)> {
 }
 
 /// Fills a new store with what the kernel has: rules that are older than it, or than the damage of its predecessor.
-fn take_over(db: &mut Connection, maps: &Blocks, clock: &Clock) -> Result<()> {
-    let found = in_force(maps, clock)?;
+fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
+    let found = in_force(&maps.rules, clock)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut change = Change::new(Rows::new(&tx), *clock, 1, Touched::All)?;
     for (target, rule) in &found {
@@ -177,7 +177,9 @@ fn take_over(db: &mut Connection, maps: &Blocks, clock: &Clock) -> Result<()> {
         })?;
         change.counts.added += 1;
     }
-    let targets: Vec<_> = found.iter().map(|(target, _)| target).collect();
+    policy::take_over(&mut change, &maps.policy.read()?)?;
+    let mut targets: Vec<String> = found.iter().map(|(target, _)| target.to_string()).collect();
+    targets.extend(change.rows.denials()?.iter().map(|denial| format!("deny {}", denial.what)));
     change.record("recover", RECOVERED, &targets, "found in the kernel")?;
     tx.execute("UPDATE state SET version = 1, applied = 1", [])?;
     Ok(tx.commit()?)

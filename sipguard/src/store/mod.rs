@@ -13,7 +13,9 @@
 mod apply;
 mod audit;
 mod change;
+mod denials;
 mod open;
+mod policy;
 mod rows;
 mod say;
 mod schema;
@@ -23,6 +25,7 @@ mod words;
 
 pub use audit::Record;
 pub use change::{Changed, change, is_attached, restore};
+pub use denials::{Denial, Done};
 pub use open::{all_rows, read};
 pub use rows::{Key, Mode, Row, Rows, Verb, key};
 pub use say::{Change, Counts, Saying};

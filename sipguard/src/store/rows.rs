@@ -121,6 +121,12 @@ impl<'c> Rows<'c> {
         self.db
     }
 
+    /// Whether there is a table: one that is only read may be of an older sipguard.
+    pub(super) fn has(&self, table: &str) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+        Ok(self.db.query_row(sql, [table], |row| row.get(0))?)
+    }
+
     /// Every row, those of one target side by side.
     ///
     /// # Errors

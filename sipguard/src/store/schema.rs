@@ -1,4 +1,4 @@
-//! The tables, and how an older store becomes one of today. What comes later (trunks, limits, identities) gets tables of its own.
+//! The tables, and how an older store becomes one of today. What comes later gets tables of its own.
 
 use anyhow::Result;
 use rusqlite::{Connection, TransactionBehavior};
@@ -41,6 +41,16 @@ const STEPS: &[&str] = &[
          removed INTEGER NOT NULL,
          unchanged INTEGER NOT NULL
      ) STRICT;",
+    // What a class of senders may not send. An empty `method` is the transport as a whole.
+    "CREATE TABLE denials (
+         whom TEXT NOT NULL,
+         method TEXT NOT NULL,
+         transport TEXT NOT NULL CHECK (transport IN ('tcp', 'tls', 'udp')),
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         PRIMARY KEY (whom, method, transport)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.
@@ -60,4 +70,26 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", newest())?;
     Ok(tx.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_store_becomes_one_of_today_with_its_rules() {
+        for from in 1..STEPS.len() {
+            let mut db = Connection::open_in_memory().unwrap();
+            STEPS[..from].iter().for_each(|step| db.execute_batch(step).unwrap());
+            let rule = "('host', '192.0.2.7', 'cli', 'block', 'enforce', 'why', 'me', 1, NULL, 1)";
+            db.execute_batch(&format!("INSERT INTO rules VALUES {rule}; UPDATE state SET version = 7"))
+                .unwrap();
+            migrate(&mut db, from as i64).unwrap();
+            let one = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(one("SELECT user_version FROM pragma_user_version"), newest(), "from {from}");
+            assert_eq!(one("SELECT count(*) FROM rules WHERE reason = 'why'"), 1, "from {from}");
+            assert_eq!(one("SELECT version FROM state"), 7, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM denials"), 0, "from {from}");
+        }
+    }
 }

@@ -1,0 +1,51 @@
+//! The policy as the kernel has it. It is small, so `store` wants it as a whole and it is written as a whole.
+
+use anyhow::{Context, Result};
+use aya::maps::{Array, MapData};
+use sipguard_common::abi::{Denied, Settings, names};
+
+use crate::maps::{self, Plain};
+use crate::pins::Pins;
+
+/// What the maps say, or should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What may not be sent: by whoever is no trunk, and by trunks.
+    pub denied: [Denied; 2],
+}
+
+/// The maps of the policy.
+pub struct PolicyMaps {
+    settings: Array<MapData, Plain<Settings>>,
+}
+
+impl PolicyMaps {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// When a map can't be opened.
+    pub fn open(pins: &Pins) -> Result<PolicyMaps> {
+        Ok(PolicyMaps { settings: maps::open(pins, names::SETTINGS)? })
+    }
+
+    /// What they say.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn read(&self) -> Result<Policy> {
+        Ok(Policy { denied: self.settings()?.denied })
+    }
+
+    /// Makes them say it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn write(&mut self, policy: &Policy) -> Result<()> {
+        let settings = Settings { denied: policy.denied, ..self.settings()? };
+        self.settings.set(0, Plain(settings), 0).context("writing the settings")
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        Ok(self.settings.get(&0, 0).context("reading the settings")?.0)
+    }
+}

@@ -1,0 +1,142 @@
+//! The rows of `denials`: what a class of senders may not send.
+
+use anyhow::{Result, anyhow};
+use rusqlite::params;
+
+use super::rows::Rows;
+use super::say::Change;
+use crate::denial::{What, Whom};
+
+/// One thing that is denied.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    /// To whom.
+    pub whom: Whom,
+    /// What.
+    pub what: What,
+    /// Why; may be empty.
+    pub reason: String,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// Since when (milliseconds since 1970, UTC).
+    pub created_ms: i64,
+}
+
+impl Rows<'_> {
+    /// All that is denied, by whom.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn denials(&self) -> Result<Vec<Denial>> {
+        if !self.has("denials")? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db().prepare(
+            "SELECT whom, method, transport, reason, author, created FROM denials ORDER BY whom, transport, method",
+        )?;
+        let mut found = statement.query([])?;
+        let mut denials = Vec::new();
+        while let Some(row) = found.next()? {
+            let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
+            let (method, transport) = (text(1)?, text(2)?);
+            let word = if method.is_empty() { transport.to_owned() } else { format!("{method}/{transport}") };
+            let strange = |error| anyhow!("the store denies what this sipguard does not know: {error}");
+            denials.push(Denial {
+                whom: Whom::parse(text(0)?).map_err(strange)?,
+                what: What::parse(&word).map_err(strange)?[0],
+                reason: text(3)?.to_owned(),
+                author: text(4)?.to_owned(),
+                created_ms: row.get(5)?,
+            });
+        }
+        Ok(denials)
+    }
+}
+
+/// What `deny` or `permit` did.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// What changed.
+    pub changed: Vec<What>,
+    /// What was so already.
+    pub same: Vec<What>,
+    /// What is denied still, of what was permitted: by a wider or a narrower denial.
+    pub left: Vec<What>,
+}
+
+impl Change<'_> {
+    /// Denies. A reason that is not given leaves the one that is there.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn deny(&mut self, whom: Whom, all: &[What], reason: Option<&str>) -> Result<Done> {
+        let before = self.rows.denials()?;
+        let mut done = Done::default();
+        for what in all {
+            let old = before.iter().find(|old| is(old, whom, what));
+            if old.is_some_and(|old| reason.is_none_or(|reason| old.reason == reason)) {
+                done.same.push(*what);
+                continue;
+            }
+            self.rows.db().execute(
+                "INSERT INTO denials VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET reason = excluded.reason, author = excluded.author",
+                params![
+                    whom.word(),
+                    method(what),
+                    transport(what),
+                    reason.unwrap_or_default(),
+                    self.author,
+                    self.clock.wall_ms()
+                ],
+            )?;
+            if old.is_some() {
+                self.counts.moved += 1;
+            } else {
+                self.counts.added += 1;
+            }
+            done.changed.push(*what);
+        }
+        self.counts.same += done.same.len();
+        Ok(done)
+    }
+
+    /// Permits what was denied.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn permit(&mut self, whom: Whom, all: &[What]) -> Result<Done> {
+        let mut done = Done::default();
+        for what in all {
+            let removed = self.rows.db().execute(
+                "DELETE FROM denials WHERE whom = ?1 AND method = ?2 AND transport = ?3",
+                params![whom.word(), method(what), transport(what)],
+            )?;
+            let list = if removed > 0 { &mut done.changed } else { &mut done.same };
+            list.push(*what);
+        }
+        self.counts.removed += done.changed.len();
+        self.counts.same += done.same.len();
+        let overlap = |left: &What| {
+            let meets = |what: &What| {
+                what.transport == left.transport && (what.method.is_none() || left.method.is_none())
+            };
+            all.iter().any(meets)
+        };
+        let left = self.rows.denials()?.into_iter().filter(|left| left.whom == whom);
+        done.left = left.map(|left| left.what).filter(overlap).collect();
+        Ok(done)
+    }
+}
+
+fn is(denial: &Denial, whom: Whom, what: &What) -> bool {
+    denial.whom == whom && denial.what.transport == what.transport && denial.what.bits() == what.bits()
+}
+
+fn method(what: &What) -> &'static str {
+    what.method.map_or("", |method| method.name)
+}
+
+fn transport(what: &What) -> &'static str {
+    sipguard_common::abi::TRANSPORTS[what.transport]
+}
