@@ -1,4 +1,4 @@
-//! Rules of hosts and prefixes as the kernel has them: one list for the operator, two maps. `store` says what is wanted of them.
+//! Rules of hosts, prefixes and devices as the kernel has them: one list for the operator, three maps. `store` says what is wanted of them.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,15 @@ use sipguard_common::abi::{PERMANENT, Rule, names, rule_flags};
 use crate::address::{Source, mapped};
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
-use crate::maps::{self, Hosts, Plain, Prefixes};
+use crate::maps::{self, Devices, Hosts, Plain, Prefixes};
 use crate::pins::Pins;
+use crate::target::{Device, Target};
 
 /// The rules in force.
 pub struct Blocks {
     hosts: Hosts,
     prefixes: Prefixes,
+    devices: Devices,
 }
 
 /// What the store wants of one entry.
@@ -52,7 +54,11 @@ impl Blocks {
     /// # Errors
     /// When the maps can't be opened.
     pub fn open(pins: &Pins) -> Result<Blocks> {
-        Ok(Blocks { hosts: maps::open(pins, names::HOSTS)?, prefixes: maps::open(pins, names::PREFIXES)? })
+        Ok(Blocks {
+            hosts: maps::open(pins, names::HOSTS)?,
+            prefixes: maps::open(pins, names::PREFIXES)?,
+            devices: maps::open(pins, names::DEVICES)?,
+        })
     }
 
     /// Makes the entry of a source say what is wanted, and gives what was there. Its trunk stays, and its counters do while it goes
@@ -60,20 +66,20 @@ impl Blocks {
     ///
     /// # Errors
     /// When the kernel refuses the entry, such as in a full map. What was there stays.
-    pub fn put(&mut self, source: &Source, wanted: Option<Wanted>, clock: &Clock) -> Result<Option<Rule>> {
-        if let Some(wanted) = wanted
+    pub fn put(&mut self, target: &Target, wanted: Option<Wanted>, clock: &Clock) -> Result<Option<Rule>> {
+        if let (Some(wanted), Target::Source(source)) = (wanted, target)
             && source.is_host()
         {
             // Most entries are new ones: one call instead of two. (Older kernels do not know this flag for prefixes.)
-            match self.hosts.insert(source.bytes(), Plain(fresh(source, wanted)), BPF_NOEXIST) {
+            match self.hosts.insert(source.bytes(), Plain(fresh(target, wanted)), BPF_NOEXIST) {
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EEXIST) => {}
-                outcome => return outcome.map(|()| None).map_err(|error| refused(source, error)),
+                outcome => return outcome.map(|()| None).map_err(|error| refused(target, error)),
             }
         }
-        let old = self.get(source)?;
+        let old = self.get(target)?;
         let new = match (old, wanted) {
             (old, Some(wanted)) => {
-                let rule = fresh(source, wanted);
+                let rule = fresh(target, wanted);
                 Some(match old {
                     Some(old) if old.holds(clock.boot_ns) && same_verb(&old, &rule) => {
                         Rule { trunk: old.trunk, packets: old.packets, bytes: old.bytes, ..rule }
@@ -84,11 +90,11 @@ impl Blocks {
             }
             (Some(old), None) if old.trunk != 0 => {
                 let silent = Wanted { flags: 0, expires_ns: PERMANENT };
-                Some(Rule { trunk: old.trunk, ..fresh(source, silent) })
+                Some(Rule { trunk: old.trunk, ..fresh(target, silent) })
             }
             (_, None) => None,
         };
-        self.set(source, new)?;
+        self.set(target, new)?;
         Ok(old)
     }
 
@@ -96,31 +102,35 @@ impl Blocks {
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub fn set(&mut self, source: &Source, rule: Option<Rule>) -> Result<()> {
-        let outcome = match (rule, source.is_host()) {
-            (Some(rule), true) => self.hosts.insert(source.bytes(), Plain(rule), 0),
-            (Some(rule), false) => {
-                self.prefixes.insert(&Key::new(source.bits(), source.bytes()), Plain(rule), 0)
+    pub fn set(&mut self, target: &Target, rule: Option<Rule>) -> Result<()> {
+        let outcome = match (target, rule) {
+            (Target::Device(device), Some(rule)) => self.devices.insert(Plain(device.key()), Plain(rule), 0),
+            (Target::Device(device), None) => found(self.devices.remove(&Plain(device.key()))),
+            (Target::Source(host), Some(rule)) if host.is_host() => {
+                self.hosts.insert(host.bytes(), Plain(rule), 0)
             }
-            (None, true) => found(self.hosts.remove(&source.bytes())),
-            (None, false) => found(self.prefixes.remove(&Key::new(source.bits(), source.bytes()))),
+            (Target::Source(host), None) if host.is_host() => found(self.hosts.remove(&host.bytes())),
+            (Target::Source(net), Some(rule)) => {
+                self.prefixes.insert(&Key::new(net.bits(), net.bytes()), Plain(rule), 0)
+            }
+            (Target::Source(net), None) => found(self.prefixes.remove(&Key::new(net.bits(), net.bytes()))),
         };
-        outcome.map_err(|error| refused(source, error))
+        outcome.map_err(|error| refused(target, error))
     }
 
     /// The entry of exactly this source, ended or not.
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn get(&self, source: &Source) -> Result<Option<Rule>> {
-        let outcome = if source.is_host() {
-            self.hosts.get(&source.bytes(), 0)
-        } else {
+    pub fn get(&self, target: &Target) -> Result<Option<Rule>> {
+        let outcome = match target {
+            Target::Device(device) => self.devices.get(&Plain(device.key()), 0),
+            Target::Source(host) if host.is_host() => self.hosts.get(&host.bytes(), 0),
             // The trie answers with the longest prefix around the key: only the same length is the same block.
-            self.prefixes.get(&Key::new(source.bits(), source.bytes()), 0)
+            Target::Source(net) => self.prefixes.get(&Key::new(net.bits(), net.bytes()), 0),
         };
         match outcome {
-            Ok(Plain(block)) => Ok((u32::from(block.bits) == source.bits()).then_some(block)),
+            Ok(Plain(block)) => Ok((block.bits == bits(target)).then_some(block)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("reading the blocks"),
         }
@@ -130,10 +140,10 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Source, Rule)>> {
+    pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Target, Rule)>> {
         let holds = |block: &Rule| block.flags != 0 && block.holds(clock.boot_ns);
-        if let Some(block) = self.get(&Source::from(address))?.filter(holds) {
-            return Ok(Some((Source::from(address), block)));
+        if let Some(block) = self.get(&Target::from(address))?.filter(holds) {
+            return Ok(Some((address.into(), block)));
         }
         let mut bits = 128;
         loop {
@@ -143,20 +153,29 @@ impl Blocks {
                 Err(error) => return Err(error).context("reading the blocks"),
             };
             if holds(&block) {
-                return Ok(
-                    Source::network(mapped(address), u32::from(block.bits)).map(|source| (source, block))
-                );
+                return Ok(Source::network(mapped(address), u32::from(block.bits))
+                    .map(|source| (source.into(), block)));
             }
             let Some(shorter) = u32::from(block.bits).checked_sub(1) else { return Ok(None) };
             bits = shorter;
         }
     }
 
+    /// The rule of a device that decides about its packets, when that of its address lets them come so far.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn of_device(&self, device: Device, clock: &Clock) -> Result<Option<(Target, Rule)>> {
+        let target = Target::from(device);
+        let rule = self.get(&target)?.filter(|rule| rule.flags != 0 && rule.holds(clock.boot_ns));
+        Ok(rule.map(|rule| (target, rule)))
+    }
+
     /// Every block that holds, by source.
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn list(&self, clock: &Clock) -> Result<Vec<(Source, Rule)>> {
+    pub fn list(&self, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
         let mut all = self.everything()?;
         all.retain(|(_, block)| block.flags & rule_flags::BLOCK != 0 && block.holds(clock.boot_ns));
         all.sort_by_key(|(source, _)| *source);
@@ -167,20 +186,24 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn everything(&self) -> Result<Vec<(Source, Rule)>> {
+    pub fn everything(&self) -> Result<Vec<(Target, Rule)>> {
         let mut all = self.all_prefixes()?;
         for entry in self.hosts.iter() {
             let (key, Plain(block)) = entry.context("reading the blocked hosts")?;
-            all.extend(Source::from_map(key, 128).map(|source| (source, block)));
+            all.extend(Source::from_map(key, 128).map(|source| (source.into(), block)));
+        }
+        for entry in self.devices.iter() {
+            let (Plain(key), Plain(block)) = entry.context("reading the blocked devices")?;
+            all.push((Device::from_key(&key).into(), block));
         }
         Ok(all)
     }
 
-    fn all_prefixes(&self) -> Result<Vec<(Source, Rule)>> {
+    fn all_prefixes(&self) -> Result<Vec<(Target, Rule)>> {
         let mut all = Vec::new();
         for entry in self.prefixes.iter() {
             let (key, Plain(block)) = entry.context("reading the blocked prefixes")?;
-            all.extend(Source::from_map(key.data(), key.prefix_len()).map(|source| (source, block)));
+            all.extend(Source::from_map(key.data(), key.prefix_len()).map(|source| (source.into(), block)));
         }
         Ok(all)
     }
@@ -189,9 +212,14 @@ impl Blocks {
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = Errno::EEXIST as i32;
 
-fn fresh(source: &Source, wanted: Wanted) -> Rule {
+fn fresh(target: &Target, wanted: Wanted) -> Rule {
     let Wanted { flags, expires_ns } = wanted;
-    Rule { expires_ns, flags, bits: source.bits() as u16, ..Rule::zeroed() }
+    Rule { expires_ns, flags, bits: bits(target), ..Rule::zeroed() }
+}
+
+/// Length in bits of the address: all of it of a device's.
+fn bits(target: &Target) -> u16 {
+    target.source().bits() as u16
 }
 
 fn same_verb(one: &Rule, other: &Rule) -> bool {
@@ -199,7 +227,7 @@ fn same_verb(one: &Rule, other: &Rule) -> bool {
     one.flags & VERBS == other.flags & VERBS
 }
 
-fn refused(source: &Source, error: MapError) -> anyhow::Error {
+fn refused(target: &Target, error: MapError) -> anyhow::Error {
     let full = matches!(&error, MapError::SyscallError(error)
         if [Errno::E2BIG, Errno::ENOSPC].map(|errno| Some(errno as i32)).contains(&error.io_error.raw_os_error()));
     let error = anyhow::Error::new(error);
@@ -208,7 +236,7 @@ fn refused(source: &Source, error: MapError) -> anyhow::Error {
     } else {
         format!("{error:#}")
     };
-    Failure::with(Status::Failed, format!("{source}: {why}; nothing was changed"))
+    Failure::with(Status::Failed, format!("{target}: {why}; nothing was changed"))
 }
 
 /// What is not there needs no removal.

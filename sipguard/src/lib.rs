@@ -22,5 +22,6 @@ pub mod policy;
 pub mod protect;
 pub mod status;
 pub mod store;
+pub mod target;
 
 pub mod cli;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
-    Counter, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Rule, Settings, names,
-    port_bit,
+    Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Rule,
+    Settings, names, port_bit,
 };
 
 use crate::address::Mapped;
@@ -24,6 +24,8 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Plain<T> {}
 pub type Hosts = HashMap<MapData, Mapped, Plain<Rule>>;
 /// Rules of prefixes.
 pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Rule>>;
+/// Rules of devices.
+pub type Devices = HashMap<MapData, Plain<DeviceKey>, Plain<Rule>>;
 /// Followed connections.
 pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
 /// Counters.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
-use sipguard_common::abi::{Denied, Settings, names};
+use sipguard_common::abi::{Denied, Settings, names, rules_in_use};
 
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
@@ -12,6 +12,8 @@ use crate::pins::Pins;
 pub struct Policy {
     /// What may not be sent: by whoever is no trunk, and by trunks.
     pub denied: [Denied; 2],
+    /// Whether there are rules of devices.
+    pub devices: bool,
 }
 
 /// The maps of the policy.
@@ -33,7 +35,8 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        Ok(Policy { denied: self.settings()?.denied })
+        let Settings { denied, rules, .. } = self.settings()?;
+        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0 })
     }
 
     /// Makes them say it.
@@ -41,7 +44,10 @@ impl PolicyMaps {
     /// # Errors
     /// When the kernel refuses.
     pub fn write(&mut self, policy: &Policy) -> Result<()> {
-        let settings = Settings { denied: policy.denied, ..self.settings()? };
+        let before = self.settings()?;
+        let devices = if policy.devices { rules_in_use::DEVICES } else { 0 };
+        let rules = before.rules & !rules_in_use::DEVICES | devices;
+        let settings = Settings { denied: policy.denied, rules, ..before };
         self.settings.set(0, Plain(settings), 0).context("writing the settings")
     }
 

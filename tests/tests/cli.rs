@@ -59,7 +59,11 @@ fn mistakes() -> Result<()> {
         "block",
         "block phone",
         "block 203.0.113.7/24",
-        "block 203.0.113.7:5060",
+        "block 203.0.113.7:0",
+        "block 203.0.113.7:70000",
+        "block 203.0.113.0/24:5060",
+        "allow 203.0.113.7:5060",
+        "unallow 203.0.113.7:5060",
         "block 203.0.113.7 --for soon",
         "block 203.0.113.7 --for 0",
         "block 203.0.113.7 --source two_words,or_more",
@@ -110,6 +114,7 @@ fn mistakes_in_lists() -> Result<()> {
         ("p.ipset", "add bad\n"),
         ("q.ipset", "add bad 203.0.113.7 comment why\n"),
         ("r.ipset", "swap bad good\n"),
+        ("t.csv", "address,rule\n203.0.113.7:4001,allow\n"),
     ] {
         let file = store.write(name, content)?;
         let file = file.to_string_lossy();
@@ -131,6 +136,9 @@ fn not_attached() -> Result<()> {
         "status",
         "status eth0",
         "block 203.0.113.9",
+        "block 203.0.113.9:4001",
+        "block 203.0.113.9:4001",
+        "unblock 203.0.113.9:4001",
         "unblock 203.0.113.9",
         "unblock --all",
         "allow 203.0.113.9",

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::block::{report, sentence, until};
-use super::targets::read_targets;
+use super::targets::read_sources;
 use super::{Span, parse_duration, plural};
 use crate::output::Format;
 use crate::pins::Pins;
@@ -47,7 +47,7 @@ pub struct UnallowArgs {
 }
 
 pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Result<()> {
-    let targets = read_targets(&args.targets)?;
+    let targets = read_sources(&args.targets, "allow")?;
     let done = change(path, pins, &|| {}, |change| {
         let saying = Saying {
             reason: args.reason.clone(),
@@ -71,7 +71,7 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
 }
 
 pub fn unallow(pins: &Pins, path: &Path, format: Format, args: &UnallowArgs) -> Result<()> {
-    let targets = read_targets(&args.targets)?;
+    let targets = read_sources(&args.targets, "unallow")?;
     let origin = args.origin.as_deref();
     let done = change(path, pins, &|| {}, |change| {
         let ended = if args.all {

@@ -7,18 +7,19 @@ use serde_json::json;
 
 use super::targets::read_targets;
 use super::{Span, parse_duration, plural};
-use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::{self, Counts, Mode, OPERATOR, Saying, Verb, change};
 use crate::store::{parse_origin, parse_reason};
+use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
-    /// Addresses or prefixes; `-` reads them from standard input, separated by white space, `#` begins a comment
-    #[arg(required = true, value_name = "ADDR|CIDR|-")]
+    /// Addresses, prefixes, or one device of an address (ADDR:PORT, on guarded ports); `-` reads them from standard input, separated by
+    /// white space, `#` begins a comment
+    #[arg(required = true, value_name = "ADDR|CIDR|ADDR:PORT|-")]
     targets: Vec<String>,
 
     /// For how long: seconds, or such as 15m, 1d, 29m59.4s, or permanent
@@ -44,8 +45,8 @@ pub struct BlockArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct UnblockArgs {
-    /// Addresses or prefixes; `-` reads them from standard input
-    #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|-")]
+    /// Addresses, prefixes or devices; `-` reads them from standard input
+    #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|ADDR:PORT|-")]
     targets: Vec<String>,
 
     /// Every block
@@ -108,10 +109,13 @@ pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> 
     })
 }
 
-fn refuse_protected(targets: &[Source]) -> Result<()> {
+/// A device is blocked on guarded ports alone, so that no way to the machine is cut with it.
+fn refuse_protected(targets: &[Target]) -> Result<()> {
     let protected = protected();
-    let Some((target, entry)) = targets.iter().find_map(|target| Some((target, hit(target, &protected)?)))
-    else {
+    let Some((target, entry)) = targets.iter().find_map(|target| match target {
+        Target::Source(source) => Some((source, hit(source, &protected)?)),
+        Target::Device(_) => None,
+    }) else {
         return Ok(());
     };
     Err(Failure::with(

@@ -10,13 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::block::{report, sentence};
 use super::{Span, parse_duration, plural, usage};
-use crate::address::Source;
 use crate::exchange::{self, End, Entry, Form};
 use crate::output::Format;
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::parse_origin;
 use crate::store::{Change, Saying, Verb, change, key};
+use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -98,7 +98,7 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span) -> Result<()> {
 fn replace(change: &mut Change<'_>, origins: &[&str], entries: &[Entry]) -> Result<()> {
     for origin in origins {
         let of = entries.iter().filter(|entry| entry.origin.as_deref() == Some(origin));
-        let kept: HashSet<Source> = of.map(|entry| entry.target).collect();
+        let kept: HashSet<Target> = of.map(|entry| entry.target).collect();
         for verb in [Verb::Block, Verb::Allow] {
             let mut rows = change.rows.said(verb, Some(origin))?;
             rows.retain(|row| !kept.contains(&row.target));
@@ -140,8 +140,18 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
     let several = entries.windows(2).any(|two| two[0].origin != two[1].origin);
     entries.sort_by_cached_key(|entry| (order(&entry.target), several.then(|| entry.origin.clone())));
     entries.dedup_by(|one, other| (one.target, &one.origin) == (other.target, &other.origin));
+    if let Some(entry) = entries.iter().find(|entry| entry.verb == Verb::Allow && entry.target.is_device()) {
+        let target = entry.target;
+        return Err(usage(format!(
+            "{shown}: {target}: a device can't be allowed, only blocked: nothing was imported"
+        )));
+    }
     let protected = protected();
-    entries.retain(|entry| match hit(&entry.target, &protected) {
+    let hit = |target: &Target| match target {
+        Target::Source(source) => hit(source, &protected),
+        Target::Device(_) => None,
+    };
+    entries.retain(|entry| match hit(&entry.target) {
         Some(found) if entry.verb == Verb::Block => {
             eprintln!("sipguard: {} is {} ({}) and was skipped", entry.target, found.role, found.address);
             false

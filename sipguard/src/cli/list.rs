@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use sipguard_common::abi::{Rule, rule_flags};
 
 use super::{Span, deny, parse_duration};
-use crate::address::Source;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
 use crate::store::parse_origin;
 use crate::store::{self, Allowed, Mode, Row, Verb, decides, is_attached};
+use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -103,7 +103,7 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
 }
 
 /// What the kernel tells of a rule that the store does not know (yet).
-pub fn found(target: Source, rule: &Rule, clock: &Clock) -> Row {
+pub fn found(target: Target, rule: &Rule, clock: &Clock) -> Row {
     Row {
         target,
         origin: store::RECOVERED.to_owned(),

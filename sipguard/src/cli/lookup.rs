@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use sipguard_common::abi::{Rule, rule_flags};
 
 use super::list::{Listed, found, json_of, remaining, time};
 use super::usage;
@@ -13,10 +14,11 @@ use crate::clock::Clock;
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::store::{self, Allowed, Mode, Row, Verb, decides};
+use crate::target::{Device, Target};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address, with or without a port (rules are by address, so the port changes nothing)
+    /// Address; with a port, the device behind it
     #[arg(value_name = "ADDR[:PORT]")]
     address: String,
 }
@@ -28,17 +30,27 @@ struct Overruled {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
-    let address = parse(&args.address)?;
+    let asked = parse(&args.address)?;
+    let (address, device) = (asked.address, asked.device);
     pins.exist_or_fail()?;
     let _lock = pins.lock(false)?;
     pins.check()?;
     let clock = Clock::now()?;
     let now_ms = clock.wall_ms();
-    let stored =
-        store::read(path, |rows| Ok((rows.around(address)?, Allowed::of(&rows.allowing()?, now_ms))))?;
+    let stored = store::read(path, |rows| {
+        let mut around = device.map_or(Ok(Vec::new()), |device| rows.of(&device.into()))?;
+        around.extend(rows.around(address)?);
+        Ok((around, Allowed::of(&rows.allowing()?, now_ms)))
+    })?;
     let (mut rows, allowed) = stored.unwrap_or_default();
     rows.retain(|row| row.holds(now_ms));
-    let decider = Blocks::open(pins)?.deciding(address, &clock)?.map(|(target, entry)| {
+    let blocks = Blocks::open(pins)?;
+    let mut deciding = blocks.deciding(address, &clock)?;
+    // As the kernel does it: the device is asked when its address has not stopped the packet.
+    if let (Some(device), true) = (device, deciding.is_none_or(|(_, rule)| !is_stopping(&rule))) {
+        deciding = blocks.of_device(device, &clock)?.or(deciding);
+    }
+    let decider = deciding.map(|(target, entry)| {
         let group: Vec<Row> = rows.iter().filter(|row| row.target == target).cloned().collect();
         let row = decides(&group, &allowed, now_ms).cloned().unwrap_or_else(|| found(target, &entry, &clock));
         Listed { row, decides: true, entry: Some(entry) }
@@ -51,11 +63,12 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let stops = |one: &Listed| one.row.verb == Verb::Block && one.row.mode == Mode::Enforce;
     let value = json!({
         "address": address.to_string(),
+        "port": device.map(|device| u16::from_be_bytes(device.key().port)),
         "verdict": if decider.as_ref().is_some_and(stops) { "block" } else { "pass" },
         "rule": decider.as_ref().map(json_of),
         "overruled": others.iter().map(json_of_overruled).collect::<Vec<_>>(),
     });
-    object(format, "sipguard.lookup/1", value, || text(address, decider.as_ref(), &others, &clock))
+    object(format, "sipguard.lookup/1", value, || text(&args.address, decider.as_ref(), &others, &clock))
 }
 
 /// Why a rule does not decide.
@@ -69,6 +82,11 @@ fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
             (true, false) => "it only counts, and another one stops".to_owned(),
             (true, true) => "another one of the same address ends later".to_owned(),
         };
+    }
+    match (row.target, decider.target) {
+        (Target::Device(_), _) => return "its address is stopped as a whole".to_owned(),
+        (_, Target::Device(_)) => return "the device has a rule of its own".to_owned(),
+        _ => {}
     }
     match allowed.around(&row.target) {
         Some(around) if !row.is_operators() => {
@@ -84,7 +102,7 @@ fn json_of_overruled(one: &Overruled) -> Value {
     value
 }
 
-fn text(address: IpAddr, decider: Option<&Listed>, others: &[Overruled], clock: &Clock) -> String {
+fn text(address: &str, decider: Option<&Listed>, others: &[Overruled], clock: &Clock) -> String {
     let mut text = match decider {
         None => format!("{address}: no rule decides; its packets go on to the checks of their protocol\n"),
         Some(one) => {
@@ -124,13 +142,24 @@ fn said(row: &Row) -> String {
     text + "\n"
 }
 
-fn parse(text: &str) -> Result<IpAddr> {
-    let address =
-        text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|with_port| with_port.ip()));
-    let address = address.map_err(|_| {
+fn is_stopping(rule: &Rule) -> bool {
+    rule.flags & rule_flags::BLOCK != 0 && rule.flags & rule_flags::MONITOR == 0
+}
+
+/// Who is asked about.
+struct Asked {
+    address: IpAddr,
+    device: Option<Device>,
+}
+
+fn parse(text: &str) -> Result<Asked> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Asked { address: address.to_canonical(), device: None });
+    }
+    let device = text.parse::<SocketAddr>().map_err(|_| {
         usage(format!(
             "`{text}` is no address: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7 or [2001:db8::7]:5060"
         ))
     })?;
-    Ok(address.to_canonical())
+    Ok(Asked { address: device.ip().to_canonical(), device: Some(device.into()) })
 }

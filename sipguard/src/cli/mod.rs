@@ -65,7 +65,7 @@ enum Verb {
     Detach(detach::Args),
     /// Show what is attached, how, and why so
     Status(status::Args),
-    /// Block hosts and prefixes, every protocol of theirs
+    /// Block hosts and prefixes, every protocol of theirs, or one device behind an address
     #[command(visible_alias = "ban")]
     Block(block::BlockArgs),
     /// Lift blocks

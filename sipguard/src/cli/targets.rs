@@ -5,14 +5,14 @@ use std::io::Read;
 use anyhow::{Context, Result};
 
 use super::usage;
-use crate::address::Source;
+use crate::target::Target;
 
 /// Every target once, or none: a mistake anywhere leaves all as it was.
-pub fn read_targets(words: &[String]) -> Result<Vec<Source>> {
+pub fn read_targets(words: &[String]) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for word in words {
         if word != "-" {
-            targets.push(word.parse::<Source>().map_err(usage)?);
+            targets.push(word.parse::<Target>().map_err(usage)?);
             continue;
         }
         let mut text = String::new();
@@ -20,7 +20,7 @@ pub fn read_targets(words: &[String]) -> Result<Vec<Source>> {
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default();
             for word in line.split_whitespace() {
-                let target = word.parse::<Source>();
+                let target = word.parse::<Target>();
                 targets.push(
                     target.map_err(|error| usage(format!("standard input, line {}: {error}", number + 1)))?,
                 );
@@ -30,4 +30,15 @@ pub fn read_targets(words: &[String]) -> Result<Vec<Source>> {
     targets.sort_unstable();
     targets.dedup();
     Ok(targets)
+}
+
+/// The same, without devices: what the verb does is about all that an address sends.
+pub fn read_sources(words: &[String], verb: &str) -> Result<Vec<Target>> {
+    let targets = read_targets(words)?;
+    match targets.iter().find(|target| target.is_device()) {
+        Some(device) => {
+            Err(usage(format!("{device}: `{verb}` takes addresses and prefixes, without a port")))
+        }
+        None => Ok(targets),
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{End, Entry, Mistake, words};
 use crate::address::Source;
 use crate::store::{Mode, Row, Verb, parse_reason};
+use crate::target::Target;
 
 /// The longest timeout that ipset takes, in seconds.
 const LONGEST: i64 = 2_147_483;
@@ -46,7 +47,7 @@ fn entry<'l>(
             ),
         ));
     }
-    let mut entry = Entry::block(target.parse().map_err(|text| (at, text))?);
+    let mut entry = Entry::block(target.parse::<Source>().map_err(|text| (at, text))?.into());
     while let Some((at, word)) = words.next() {
         match word {
             "nomatch" => entry.verb = Verb::Allow,
@@ -81,10 +82,12 @@ pub fn write(rows: &[Row], now_ms: i64) -> String {
     }
     let mut last: Option<Source> = None;
     for row in rows.iter().filter(|row| row.verb == Verb::Allow || row.mode == Mode::Enforce) {
-        if last.replace(row.target) == Some(row.target) {
+        // A set of networks has no place for a port.
+        let Target::Source(target) = row.target else { continue };
+        if last.replace(target) == Some(target) {
             continue;
         }
-        let _infallible = write!(text, "add {} {}", name(&row.target), row.target);
+        let _infallible = write!(text, "add {} {}", name(&target), target);
         if let Some(end) = row.expires_ms {
             let _infallible = write!(text, " timeout {}", ((end - now_ms + 999) / 1000).clamp(1, LONGEST));
         }

@@ -9,8 +9,8 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-use crate::address::Source;
 use crate::store::{Mode, Row, Verb};
+use crate::target::Target;
 
 /// A form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,7 +29,7 @@ pub enum Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Whom it is about.
-    pub target: Source,
+    pub target: Target,
     /// Block, unless it says otherwise.
     pub verb: Verb,
     /// Enforce, unless it says otherwise.
@@ -80,7 +80,7 @@ impl fmt::Display for Mistake {
 impl Entry {
     /// A block of a target that says nothing else.
     #[must_use]
-    pub fn block(target: Source) -> Entry {
+    pub fn block(target: Target) -> Entry {
         Entry {
             target,
             verb: Verb::Block,

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Entry, Mistake, words};
-use crate::address::Source;
 use crate::store::{Row, Verb};
+use crate::target::Target;
 
 pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
@@ -21,7 +21,7 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
 /// Blocks only: a list of addresses can't say that it allows.
 pub fn write(rows: &[Row]) -> String {
     let mut text = String::new();
-    let mut last: Option<Source> = None;
+    let mut last: Option<Target> = None;
     for row in rows.iter().filter(|row| row.verb == Verb::Block) {
         if last.replace(row.target) == Some(row.target) {
             continue;

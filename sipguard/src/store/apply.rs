@@ -8,11 +8,11 @@ use sipguard_common::abi::{Rule, rule_flags};
 use super::policy;
 use super::rows::Rows;
 use super::want::{Allowed, wanted};
-use crate::address::Source;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
 use crate::pins::Pins;
 use crate::policy::{Policy, PolicyMaps};
+use crate::target::Target;
 
 /// Whose entries may have to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +27,14 @@ pub enum Touched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touch {
     /// Whose.
-    pub target: Source,
+    pub target: Target,
     /// What it should say, where that is known without a look at the store: a long list saves a question for each target.
     pub known: Option<Option<Wanted>>,
 }
 
 impl Touched {
     /// One more.
-    pub fn add(&mut self, target: Source, known: Option<Option<Wanted>>) {
+    pub fn add(&mut self, target: Target, known: Option<Option<Wanted>>) {
         if let Touched::Some(touches) = self {
             touches.push(Touch { target, known });
         }
@@ -60,7 +60,7 @@ pub struct Apply<'b> {
     /// The policy that was there before, when it changed.
     policy: Option<Policy>,
     /// What was there before; boxed because most often nothing was.
-    done: Vec<(Source, Option<Box<Rule>>)>,
+    done: Vec<(Target, Option<Box<Rule>>)>,
 }
 
 impl<'b> Apply<'b> {
@@ -99,7 +99,7 @@ impl<'b> Apply<'b> {
 
     fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &dyn Fn()) -> Result<()> {
         let rows = rows.all()?;
-        let mut want: HashMap<Source, Wanted> = HashMap::new();
+        let mut want: HashMap<Target, Wanted> = HashMap::new();
         for rows in rows.chunk_by(|one, other| one.target == other.target) {
             want.extend(wanted(rows, allowed, &self.clock).map(|wanted| (rows[0].target, wanted)));
         }
@@ -119,7 +119,7 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    fn put(&mut self, target: &Source, wanted: Option<Wanted>) -> Result<()> {
+    fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
         let old = self.maps.rules.put(target, wanted, &self.clock)?;
         self.done.push((*target, old.map(Box::new)));
         Ok(())
@@ -139,7 +139,7 @@ impl<'b> Apply<'b> {
 }
 
 /// The entries that block or allow, which a new store takes over.
-pub fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Source, Rule)>> {
+pub fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
     let mut all = maps.everything()?;
     let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
     all.retain(|(_, rule)| decides(rule) && rule.holds(clock.boot_ns));

@@ -19,6 +19,7 @@ use crate::pins::Pins;
 /// Room of the kernel's maps, which a store that nothing is attached to keeps to as well.
 const HOSTS: i64 = 1 << 20;
 const PREFIXES: i64 = 1 << 18;
+const DEVICES: i64 = 1 << 16;
 
 /// What a change gives back.
 pub struct Changed<T> {
@@ -187,13 +188,13 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
 
 /// Without a kernel to refuse it, the store keeps to the room of the maps by itself.
 fn fits(change: &Change<'_>) -> Result<()> {
-    let (hosts, prefixes) = change.rows.targets()?;
-    for (count, room, what) in [(hosts, HOSTS, "hosts"), (prefixes, PREFIXES, "prefixes")] {
+    for (kind, room) in [("host", HOSTS), ("prefix", PREFIXES), ("device", DEVICES)] {
+        let count = change.rows.targets(kind)?;
         if count > room {
             return Err(Failure::with(
                 Status::Failed,
                 format!(
-                    "there would be rules of {count} {what}, the kernel's map has room for {room}; nothing was changed"
+                    "there would be {count} rules of the kind `{kind}`, the kernel's map has room for {room}; nothing was changed"
                 ),
             ));
         }

@@ -9,7 +9,7 @@ use crate::policy::Policy;
 
 /// What the maps should say.
 pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
-    let mut policy = Policy { denied: [[0; 3]; 2] };
+    let mut policy = Policy { denied: [[0; 3]; 2], devices: rows.has_device()? };
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
     }

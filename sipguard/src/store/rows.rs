@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 
 use crate::address::{Source, mapped};
+use crate::target::Target;
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Whom it is about.
-    pub target: Source,
+    pub target: Target,
     /// Who said it: [`super::OPERATOR`], or such as `fail2ban`.
     pub origin: String,
     /// What is to be done.
@@ -96,13 +97,13 @@ impl Row {
     }
 }
 
-/// `kind` and `target` of an address or prefix: the order of the table.
+/// `kind` and `target` of a row: the order of the table.
 pub type Key = (&'static str, String);
 
 /// The key of a target.
 #[must_use]
-pub fn key(target: &Source) -> Key {
-    (if target.is_host() { "host" } else { "prefix" }, target.to_string())
+pub fn key(target: &Target) -> Key {
+    (target.kind(), target.to_string())
 }
 
 const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
@@ -147,7 +148,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn of(&self, target: &Source) -> Result<Vec<Row>> {
+    pub fn of(&self, target: &Target) -> Result<Vec<Row>> {
         let (kind, text) = key(target);
         self.select("WHERE kind = ?1 AND target = ?2", params![kind, text])
     }
@@ -157,11 +158,11 @@ impl<'c> Rows<'c> {
     /// # Errors
     /// When the store can't be read.
     pub fn around(&self, address: IpAddr) -> Result<Vec<Row>> {
-        let mut rows = self.of(&Source::from(address))?;
+        let mut rows = self.of(&Source::from(address).into())?;
         let nets = (0..128).rev().filter_map(|bits| Source::network(mapped(address), bits));
         // Lengths that the family does not have give no prefix.
         for net in nets {
-            rows.extend(self.of(&net)?);
+            rows.extend(self.of(&net.into())?);
         }
         Ok(rows)
     }
@@ -228,14 +229,16 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
-    /// How many hosts and prefixes there are.
-    pub(super) fn targets(&self) -> Result<(i64, i64)> {
-        let count = |kind: &str| {
-            self.db.query_row("SELECT count(DISTINCT target) FROM rules WHERE kind = ?1", [kind], |row| {
-                row.get::<_, i64>(0)
-            })
-        };
-        Ok((count("host")?, count("prefix")?))
+    /// Whether there is a rule of a device.
+    pub(super) fn has_device(&self) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM rules WHERE kind = 'device')";
+        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// How many targets of a kind there are.
+    pub(super) fn targets(&self, kind: &str) -> Result<i64> {
+        let sql = "SELECT count(DISTINCT target) FROM rules WHERE kind = ?1";
+        Ok(self.db.query_row(sql, [kind], |row| row.get(0))?)
     }
 }
 
@@ -244,7 +247,7 @@ fn parse(row: &rusqlite::Row<'_>) -> Result<Row> {
     let strange = |what: &str, word: &str| {
         anyhow!("the store has the {what} `{word}`, which this sipguard does not know")
     };
-    let target: Source = text(0)?.parse().map_err(|_| strange("target", text(0).unwrap_or_default()))?;
+    let target: Target = text(0)?.parse().map_err(|_| strange("target", text(0).unwrap_or_default()))?;
     Ok(Row {
         target,
         origin: text(1)?.to_owned(),

@@ -7,9 +7,9 @@ use super::apply::Touched;
 use super::audit::{self, Record};
 use super::rows::{Key, Mode, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted};
-use crate::address::Source;
 use crate::blocks::Wanted;
 use crate::clock::Clock;
+use crate::target::Target;
 
 /// What a change did, in targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn say(&mut self, target: &Source, saying: &Saying) -> Result<()> {
+    pub fn say(&mut self, target: &Target, saying: &Saying) -> Result<()> {
         let now_ms = self.clock.wall_ms();
         let automatic = saying.verb == Verb::Block && saying.origin != OPERATOR;
         if automatic && self.allowed.around(target).is_some() {
@@ -137,7 +137,7 @@ impl<'c> Change<'c> {
     }
 
     /// The rows of a target so far.
-    fn before(&mut self, target: &Source) -> Result<Vec<Row>> {
+    fn before(&mut self, target: &Target) -> Result<Vec<Row>> {
         if self.empty {
             let key = key(target);
             if self.highest.as_ref().is_none_or(|highest| *highest < key) {
@@ -164,7 +164,7 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay(&mut self, targets: &[Source], verb: Verb, origin: Option<&str>) -> Result<()> {
+    pub fn unsay(&mut self, targets: &[Target], verb: Verb, origin: Option<&str>) -> Result<()> {
         for target in targets {
             let mut rows = self.rows.of(target)?;
             rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
@@ -182,14 +182,14 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Source>> {
+    pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Target>> {
         let rows = self.rows.said(verb, origin)?;
         self.rows.remove_said(verb, origin)?;
         let known = self.rows.is_empty()?.then_some(None);
         for row in &rows {
             self.touch(row.target, verb == Verb::Allow, known);
         }
-        let mut targets: Vec<Source> = rows.into_iter().map(|row| row.target).collect();
+        let mut targets: Vec<Target> = rows.into_iter().map(|row| row.target).collect();
         targets.sort_unstable();
         targets.dedup();
         self.counts.removed += targets.len();
@@ -219,8 +219,8 @@ impl<'c> Change<'c> {
     }
 
     /// An allowance of a prefix says something about all within it, so its change is looked at as a whole.
-    fn touch(&mut self, target: Source, allows: bool, known: Option<Option<Wanted>>) {
-        if allows && !target.is_host() {
+    fn touch(&mut self, target: Target, allows: bool, known: Option<Option<Wanted>>) {
+        if allows && target.kind() == "prefix" {
             self.touched = Touched::All;
         }
         self.touched.add(target, known);

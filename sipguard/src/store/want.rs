@@ -9,6 +9,7 @@ use super::rows::{Mode, Row, Verb};
 use crate::address::{Mapped, Source};
 use crate::blocks::Wanted;
 use crate::clock::Clock;
+use crate::target::Target;
 
 /// The allowances that hold. Nothing automatic touches what lies in one.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ impl Allowed {
     #[must_use]
     pub fn of(rows: &[Row], now_ms: i64) -> Allowed {
         let allows = |row: &&Row| row.verb == Verb::Allow && row.holds(now_ms);
-        let nets: HashSet<Source> = rows.iter().filter(allows).map(|row| row.target).collect();
+        let nets: HashSet<Source> = rows.iter().filter(allows).map(|row| row.target.source()).collect();
         let mut lengths: Vec<u32> = nets.iter().map(Source::bits).collect();
         lengths.sort_unstable_by_key(|bits| Reverse(*bits));
         lengths.dedup();
@@ -32,7 +33,8 @@ impl Allowed {
 
     /// The longest allowance that a target lies in, itself included.
     #[must_use]
-    pub fn around(&self, target: &Source) -> Option<Source> {
+    pub fn around(&self, target: &Target) -> Option<Source> {
+        let target = target.source();
         let bytes: Mapped = target.bytes();
         let fitting = self.lengths.iter().filter(|bits| **bits <= target.bits());
         let mut nets = fitting.filter_map(|bits| Source::network(bytes, *bits));
@@ -135,6 +137,9 @@ mod tests {
             ("192.0.2.0/23", "f2b", Some("block f2b")),
             ("192.0.2.7", "cli", Some("block cli")),
             ("198.51.100.1", "f2b", Some("block f2b")),
+            ("192.0.2.7:4001", "f2b", None),
+            ("192.0.2.7:4001", "cli", Some("block cli")),
+            ("198.51.100.1:4001", "f2b", Some("block f2b")),
             ("2001:db8::1", "f2b", Some("block f2b")),
         ] {
             let rows = [row(target, origin, Verb::Block, None, 2)];

@@ -1,0 +1,158 @@
+//! Whom a rule is about: an address, a prefix, or one device of an address.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use sipguard_common::abi::DeviceKey;
+
+use crate::address::{Source, mapped, unmapped};
+
+/// An address and a port: one device, also where others share its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Device(SocketAddr);
+
+/// Whom a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A host or a prefix, with all that comes from there.
+    Source(Source),
+    /// One device, on guarded ports.
+    Device(Device),
+}
+
+impl Device {
+    /// Its address, as a host.
+    #[must_use]
+    pub fn host(&self) -> Source {
+        Source::from(self.0.ip())
+    }
+
+    /// The map's form.
+    #[must_use]
+    pub fn key(&self) -> DeviceKey {
+        DeviceKey { address: mapped(self.0.ip()), port: self.0.port().to_be_bytes(), pad: [0; 2] }
+    }
+
+    /// From the map's form.
+    #[must_use]
+    pub fn from_key(key: &DeviceKey) -> Device {
+        Device(SocketAddr::new(unmapped(key.address), u16::from_be_bytes(key.port)))
+    }
+}
+
+impl From<SocketAddr> for Device {
+    fn from(address: SocketAddr) -> Device {
+        Device(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+impl Target {
+    /// The host or prefix, or that of the device.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            Target::Source(source) => *source,
+            Target::Device(device) => device.host(),
+        }
+    }
+
+    /// The kind in the store.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Target::Source(source) if source.is_host() => "host",
+            Target::Source(_) => "prefix",
+            Target::Device(_) => "device",
+        }
+    }
+
+    /// Whether it is one device.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        matches!(self, Target::Device(_))
+    }
+}
+
+impl From<Source> for Target {
+    fn from(source: Source) -> Target {
+        Target::Source(source)
+    }
+}
+
+impl From<IpAddr> for Target {
+    fn from(address: IpAddr) -> Target {
+        Target::Source(Source::from(address))
+    }
+}
+
+impl From<Device> for Target {
+    fn from(device: Device) -> Target {
+        Target::Device(device)
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    /// `ADDR`, `ADDR/LEN` or `ADDR:PORT`.
+    fn from_str(text: &str) -> Result<Target, String> {
+        if let Ok(device) = text.parse::<SocketAddr>() {
+            return match device {
+                SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+                    Err(format!("`{text}` names an interface: write the address without `%`"))
+                }
+                _ if device.port() == 0 => Err(format!("`{text}`: no device has the port 0")),
+                _ => Ok(Device::from(device).into()),
+            };
+        }
+        text.parse().map(Target::Source).map_err(|error: String| {
+            error.replace(
+                "is neither an address nor a prefix (such as 203.0.113.7 or 2001:db8::/32)",
+                "is neither an address, a prefix nor a device (such as 203.0.113.7, 2001:db8::/32 or 203.0.113.7:4001)",
+            )
+        })
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Source(source) => source.fmt(f),
+            Target::Device(device) => device.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        for (typed, shown, kind) in [
+            ("203.0.113.7", "203.0.113.7", "host"),
+            ("203.0.113.0/24", "203.0.113.0/24", "prefix"),
+            ("203.0.113.7:4001", "203.0.113.7:4001", "device"),
+            ("[2001:db8::7]:4001", "[2001:db8::7]:4001", "device"),
+            ("[::ffff:203.0.113.7]:4001", "203.0.113.7:4001", "device"),
+        ] {
+            let target: Target = typed.parse().unwrap();
+            assert_eq!((target.to_string().as_str(), target.kind()), (shown, kind), "{typed}");
+            if let Target::Device(device) = target {
+                assert_eq!(Device::from_key(&device.key()), device, "{typed}");
+            }
+        }
+        for typed in
+            ["", "phone", "203.0.113.7:0", "203.0.113.7:70000", "203.0.113.0/24:4001", "[fe80::1%2]:5060"]
+        {
+            assert!(typed.parse::<Target>().is_err(), "{typed}");
+        }
+    }
+}
