@@ -162,12 +162,13 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
 }
 
 /// The order of the store's keys, in numbers as far as it goes: strings are slow to compare by the million.
-fn order(target: &Source) -> (bool, u128, String) {
+fn order(target: &Target) -> (u8, u128, String) {
     let (kind, text) = key(target);
     let mut first = [0; 16];
     let length = text.len().min(first.len());
     first[..length].copy_from_slice(&text.as_bytes()[..length]);
-    (kind == "prefix", u128::from_be_bytes(first), text[length..].to_owned())
+    // The kinds differ in their first letters.
+    (kind.as_bytes()[0], u128::from_be_bytes(first), text[length..].to_owned())
 }
 
 /// `import:` and the file's name without its end.
