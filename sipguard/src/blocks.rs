@@ -30,6 +30,8 @@ pub struct Wanted {
     pub flags: u16,
     /// End (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`].
     pub expires_ns: u64,
+    /// Index of the trunk whose peer it is, or 0.
+    pub trunk: u16,
 }
 
 impl Wanted {
@@ -44,7 +46,7 @@ impl Wanted {
             (PERMANENT, _) | (_, PERMANENT) => false,
             (one, other) => one.abs_diff(other) < Self::JITTER_NS,
         };
-        self.flags == rule.flags && same_end
+        self.flags == rule.flags && self.trunk == rule.trunk && same_end
     }
 }
 
@@ -61,8 +63,8 @@ impl Blocks {
         })
     }
 
-    /// Makes the entry of a source say what is wanted, and gives what was there. Its trunk stays, and its counters do while it goes
-    /// on with what it did.
+    /// Makes the entry of a source say what is wanted, and gives what was there. Its counters stay while it goes on with
+    /// what it did.
     ///
     /// # Errors
     /// When the kernel refuses the entry, such as in a full map. What was there stays.
@@ -82,15 +84,10 @@ impl Blocks {
                 let rule = fresh(target, wanted);
                 Some(match old {
                     Some(old) if old.holds(clock.boot_ns) && same_verb(&old, &rule) => {
-                        Rule { trunk: old.trunk, packets: old.packets, bytes: old.bytes, ..rule }
+                        Rule { packets: old.packets, bytes: old.bytes, ..rule }
                     }
-                    Some(old) => Rule { trunk: old.trunk, ..rule },
-                    None => rule,
+                    _ => rule,
                 })
-            }
-            (Some(old), None) if old.trunk != 0 => {
-                let silent = Wanted { flags: 0, expires_ns: PERMANENT };
-                Some(Rule { trunk: old.trunk, ..fresh(target, silent) })
             }
             (_, None) => None,
         };
@@ -213,8 +210,8 @@ const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = Errno::EEXIST as i32;
 
 fn fresh(target: &Target, wanted: Wanted) -> Rule {
-    let Wanted { flags, expires_ns } = wanted;
-    Rule { expires_ns, flags, bits: bits(target), ..Rule::zeroed() }
+    let Wanted { flags, expires_ns, trunk } = wanted;
+    Rule { expires_ns, flags, trunk, bits: bits(target), ..Rule::zeroed() }
 }
 
 /// Length in bits of the address: all of it of a device's.

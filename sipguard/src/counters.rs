@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use sipguard_common::abi::{ACTION_DROP, Counter, counter_index, names};
+use aya::maps::PerCpuValues;
+use aya::util::nr_cpus;
+use sipguard_common::abi::{ACTION_DROP, Counter, counter_index, names, trunk_counter_index};
 use sipguard_common::{Class, Reason};
 
 use crate::attach::{iface_name, own_slots};
-use crate::maps::{self, Counters};
+use crate::maps::{self, Counters, Plain};
 use crate::pins::Pins;
+use crate::store::TrunkRow;
 
 /// What became of the packets of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +92,41 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+/// What was counted of a trunk, over all interfaces; `interface` is its name.
+///
+/// # Errors
+/// When a map can't be read.
+pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<Row>> {
+    let map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
+    let drops_malformed = maps::settings(pins)?.action == ACTION_DROP;
+    let mut rows = Vec::new();
+    for let_pass in [false, true] {
+        for reason in Reason::ALL.iter().copied() {
+            let index = trunk_counter_index(u32::from(trunk.number), let_pass, reason.number());
+            let Counter { packets, bytes } = sum(&map, index)?;
+            if packets > 0 {
+                let action = Action::of(reason, let_pass, drops_malformed);
+                rows.push(Row { interface: trunk.name.clone(), reason, action, packets, bytes });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Begins anew for a trunk that takes the index of one that is gone.
+///
+/// # Errors
+/// When the map can't be written.
+pub fn clear_trunk(pins: &Pins, number: u16) -> Result<()> {
+    let mut map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
+    let first = trunk_counter_index(u32::from(number), false, 0);
+    for index in first..trunk_counter_index(u32::from(number) + 1, false, 0) {
+        let zeros = vec![Plain(Counter::default()); nr_cpus().map_err(|(_, error)| error)?];
+        map.set(index, PerCpuValues::try_from(zeros)?, 0).context("clearing the counters of a trunk")?;
+    }
+    Ok(())
 }
 
 fn sum(map: &Counters, index: u32) -> Result<Counter> {

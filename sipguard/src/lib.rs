@@ -23,5 +23,6 @@ pub mod protect;
 pub mod status;
 pub mod store;
 pub mod target;
+pub mod trunk;
 
 pub mod cli;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
-use sipguard_common::abi::{Denied, Settings, names, rules_in_use};
+use sipguard_common::abi::{Denied, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use};
 
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
@@ -14,11 +14,14 @@ pub struct Policy {
     pub denied: [Denied; 2],
     /// Whether there are rules of devices.
     pub devices: bool,
+    /// The trunks, by index; zero where there is none.
+    pub trunks: Vec<Trunk>,
 }
 
 /// The maps of the policy.
 pub struct PolicyMaps {
     settings: Array<MapData, Plain<Settings>>,
+    trunks: Array<MapData, Plain<Trunk>>,
 }
 
 impl PolicyMaps {
@@ -27,7 +30,10 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be opened.
     pub fn open(pins: &Pins) -> Result<PolicyMaps> {
-        Ok(PolicyMaps { settings: maps::open(pins, names::SETTINGS)? })
+        Ok(PolicyMaps {
+            settings: maps::open(pins, names::SETTINGS)?,
+            trunks: maps::open(pins, names::TRUNKS)?,
+        })
     }
 
     /// What they say.
@@ -36,7 +42,9 @@ impl PolicyMaps {
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
         let Settings { denied, rules, .. } = self.settings()?;
-        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0 })
+        let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
+        let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
+        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks })
     }
 
     /// Makes them say it.
@@ -48,6 +56,11 @@ impl PolicyMaps {
         let devices = if policy.devices { rules_in_use::DEVICES } else { 0 };
         let rules = before.rules & !rules_in_use::DEVICES | devices;
         let settings = Settings { denied: policy.denied, rules, ..before };
+        for (number, trunk) in (0..TRUNK_ENTRIES).zip(&policy.trunks) {
+            if self.trunks.get(&number, 0).context("reading the trunks")?.0 != *trunk {
+                self.trunks.set(number, Plain(*trunk), 0).context("writing the trunks")?;
+            }
+        }
         self.settings.set(0, Plain(settings), 0).context("writing the settings")
     }
 

@@ -3,12 +3,8 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use bytemuck::Zeroable as _;
-use sipguard::{blocks::Blocks, pins::Pins};
-use sipguard_common::{
-    Reason,
-    abi::{PERMANENT, Rule},
-};
+use sipguard::pins::Pins;
+use sipguard_common::Reason;
 use sipguard_tests::{
     application::{Connection, PATIENCE, Server, expect_same, sip, wait_until},
     guard::{Guard, Site},
@@ -17,9 +13,7 @@ use sipguard_tests::{
 
 /// Makes the phone's IPv4 address a trunk's, so that it is a trunk by IPv4 and a device by IPv6.
 fn with_trunk(site: &Site) -> Result<()> {
-    let mut rules = Blocks::open(&Pins::new(site.guard.pins()))?;
-    let peer = Rule { trunk: 1, bits: 128, expires_ns: PERMANENT, ..Rule::zeroed() };
-    rules.set(&Site::PHONE[0].into(), Some(peer))
+    run(&site.guard, "trunk add carrier --peer 10.77.0.2").map(drop)
 }
 
 /// A connection of the phone to an address of the PBX.

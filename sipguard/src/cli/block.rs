@@ -38,7 +38,7 @@ pub struct BlockArgs {
     #[arg(long)]
     monitor: bool,
 
-    /// Block also the SSH peer, a gateway or an own address
+    /// Block also the SSH peer, a gateway, an own address or a trunk
     #[arg(long)]
     force: bool,
 }
@@ -71,7 +71,17 @@ pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Resu
             expires_ms: change.clock.wall_ms_after(args.span.0),
             ..Saying::new(&args.origin, Verb::Block)
         };
-        targets.iter().try_for_each(|target| change.say(target, &saying))?;
+        for target in &targets {
+            if let Some(trunk) = change.trunk_in_the_way(target, &saying)?.filter(|_| !args.force) {
+                return Err(Failure::with(
+                    Status::Failed,
+                    format!(
+                        "{target} stops the trunk {trunk}: nothing was blocked; `--force` blocks it all the same"
+                    ),
+                ));
+            }
+            change.say(target, &saying)?;
+        }
         change.record("block", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
         Ok(change.counts)
     })?;

@@ -1,5 +1,6 @@
 //! `sipguard counters`
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -20,6 +21,8 @@ enum By {
     Reason,
     /// Who sent what was malformed, with its first bytes
     Source,
+    /// Trunk and reason
+    Trunk,
 }
 
 /// Forms of the counters.
@@ -48,7 +51,7 @@ pub struct Args {
     format: Option<CounterFormat>,
 }
 
-pub fn run(pins: &Pins, output: Format, args: &Args) -> Result<()> {
+pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> {
     pins.exist_or_fail()?;
     let lock = pins.lock(false)?;
     pins.check()?;
@@ -61,6 +64,14 @@ pub fn run(pins: &Pins, output: Format, args: &Args) -> Result<()> {
     if args.by == By::Source {
         return by_source(pins, format);
     }
+    if args.by == By::Trunk {
+        let mut counted = Vec::new();
+        for trunk in super::trunk::stored(path)? {
+            counted.extend(counters::of_trunk(pins, &trunk)?);
+        }
+        let values = counted.iter().map(json_of_trunk).collect();
+        return rows(format, "sipguard.trunk-counters/1", values, || trunk_table(&counted));
+    }
     let mut counted = counters::read(pins, false)?;
     if args.rate {
         // Others may change rules meanwhile.
@@ -72,13 +83,7 @@ pub fn run(pins: &Pins, output: Format, args: &Args) -> Result<()> {
     }
     let head = if args.rate { ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"] } else { HEAD };
     let schema = if args.rate { "sipguard.rates/1" } else { "sipguard.counters/1" };
-    rows(format, schema, counted.iter().map(json_of).collect(), || {
-        let line = |row: &Row| {
-            let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
-            vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
-        };
-        table(&head, counted.iter().map(line))
-    })
+    rows(format, schema, counted.iter().map(json_of).collect(), || table(&head, counted.iter().map(line)))
 }
 
 const HEAD: [&str; 5] = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
@@ -88,6 +93,24 @@ fn json_of(row: &Row) -> Value {
         "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
         "packets": row.packets, "bytes": row.bytes,
     })
+}
+
+/// The JSON form of a trunk's counter.
+pub fn json_of_trunk(row: &Row) -> Value {
+    json!({
+        "trunk": row.interface, "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets,
+        "bytes": row.bytes,
+    })
+}
+
+/// Counters of trunks, for people.
+pub fn trunk_table(counted: &[Row]) -> String {
+    table(&["TRUNK", "REASON", "ACTION", "PACKETS", "BYTES"], counted.iter().map(line))
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
+    vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
 }
 
 fn by_source(pins: &Pins, format: Format) -> Result<()> {

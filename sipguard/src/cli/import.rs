@@ -92,6 +92,10 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span) -> Result<()> {
         author: entry.author.clone(),
         ..Saying::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
     };
+    if let Some(trunk) = change.trunk_in_the_way(&entry.target, &saying)? {
+        eprintln!("sipguard: {} stops the trunk {trunk} and was skipped", entry.target);
+        return Ok(());
+    }
     change.say(&entry.target, &saying)
 }
 

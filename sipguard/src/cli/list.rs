@@ -78,9 +78,9 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
         entries.retain(|_, rule| rule.flags != 0 && rule.holds(clock.boot_ns));
     }
     let now_ms = clock.wall_ms();
-    let mut rows = store::all_rows(path)?;
+    let (mut rows, peers) = store::read(path, |rows| Ok((rows.all()?, rows.peers()?)))?.unwrap_or_default();
     rows.retain(|row| row.holds(now_ms));
-    let allowed = Allowed::of(&rows, now_ms);
+    let allowed = Allowed::of(&rows, peers, now_ms);
     let mut listed = Vec::new();
     let mut known = BTreeSet::new();
     for group in rows.chunk_by(|one, other| one.target == other.target) {

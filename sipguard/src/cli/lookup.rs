@@ -40,9 +40,9 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let stored = store::read(path, |rows| {
         let mut around = device.map_or(Ok(Vec::new()), |device| rows.of(&device.into()))?;
         around.extend(rows.around(address)?);
-        Ok((around, Allowed::of(&rows.allowing()?, now_ms)))
+        Ok((around, Allowed::of(&rows.allowing()?, rows.peers()?, now_ms), rows.trunks()?))
     })?;
-    let (mut rows, allowed) = stored.unwrap_or_default();
+    let (mut rows, allowed, trunks) = stored.unwrap_or_default();
     rows.retain(|row| row.holds(now_ms));
     let blocks = Blocks::open(pins)?;
     let mut deciding = blocks.deciding(address, &clock)?;
@@ -60,20 +60,32 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         .into_iter()
         .map(|row| Overruled { why: why(&row, decider.as_ref().map(|decider| &decider.row), &allowed), row })
         .collect();
+    let peer = allowed.peer(&Target::from(address));
+    let trunk = peer.and_then(|(net, number)| {
+        let trunk = trunks.iter().find(|trunk| trunk.number == number)?;
+        Some((trunk.name.as_str(), net))
+    });
     let stops = |one: &Listed| one.row.verb == Verb::Block && one.row.mode == Mode::Enforce;
     let value = json!({
         "address": address.to_string(),
         "port": device.map(|device| u16::from_be_bytes(device.key().port)),
         "verdict": if decider.as_ref().is_some_and(stops) { "block" } else { "pass" },
         "rule": decider.as_ref().map(json_of),
+        "trunk": trunk.map(|(name, _)| name),
         "overruled": others.iter().map(json_of_overruled).collect::<Vec<_>>(),
     });
-    object(format, "sipguard.lookup/1", value, || text(&args.address, decider.as_ref(), &others, &clock))
+    object(format, "sipguard.lookup/1", value, || {
+        let trunk = trunk.map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
+        text(&args.address, decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default()
+    })
 }
 
 /// Why a rule does not decide.
 fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
     let Some(decider) = decider else {
+        if !row.is_operators() && allowed.trunk_of(&row.target).is_some() {
+            return "nothing automatic touches a trunk".to_owned();
+        }
         return "not in force; the next change of a rule takes it up".to_owned();
     };
     if row.target == decider.target {
@@ -91,6 +103,9 @@ fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
     match allowed.around(&row.target) {
         Some(around) if !row.is_operators() => {
             format!("nothing automatic touches what is allowed ({around})")
+        }
+        _ if !row.is_operators() && allowed.trunk_of(&row.target).is_some() => {
+            "nothing automatic touches a trunk".to_owned()
         }
         _ => "a longer prefix decides".to_owned(),
     }

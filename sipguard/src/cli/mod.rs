@@ -16,6 +16,7 @@ mod mode;
 mod privilege;
 mod status;
 mod targets;
+mod trunk;
 mod version;
 
 use std::path::PathBuf;
@@ -79,6 +80,8 @@ enum Verb {
     Deny(deny::DenyArgs),
     /// Permit what was denied
     Permit(deny::PermitArgs),
+    /// Say which addresses are trunks, and what they may send
+    Trunk(trunk::Args),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
@@ -91,7 +94,7 @@ enum Verb {
     /// Show who changed which rules, and when
     #[command(visible_alias = "audit")]
     Log(log::Args),
-    /// Show what was counted, by reason or by source
+    /// Show what was counted, by reason, by source or by trunk
     Counters(counters::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
@@ -141,13 +144,14 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Unallow(args) => allow::unallow(&pins, store, format, &args),
         Verb::Deny(args) => deny::deny(&pins, store, format, &args),
         Verb::Permit(args) => deny::permit(&pins, store, format, &args),
+        Verb::Trunk(args) => trunk::run(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
         Verb::Import(args) => import::run(&pins, store, format, &args),
         Verb::Export(args) => export::run(store, &args),
         Verb::Log(args) => log::run(store, format, &args),
         Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
-        Verb::Counters(args) => counters::run(&pins, format, &args),
-        Verb::Mode(args) => mode::run(&pins, format, &args),
+        Verb::Counters(args) => counters::run(&pins, store, format, &args),
+        Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Version => version::run(format),
         Verb::Completion { shell } => {
             let mut script = Vec::new();

@@ -1,5 +1,7 @@
 //! `sipguard mode [enforce|monitor]`
 
+use std::path::Path;
+
 use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::json;
@@ -9,6 +11,7 @@ use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::status;
+use crate::trunk;
 
 /// What happens to what should be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,9 +27,20 @@ pub struct Args {
     /// The mode; without one the mode in force is shown
     #[arg(value_enum)]
     mode: Option<Mode>,
+
+    /// The mode of this trunk, whatever the guard's is; `trunk set --mode inherit` takes it back
+    #[arg(long, value_name = "NAME", value_parser = trunk::name, requires = "mode")]
+    trunk: Option<String>,
 }
 
-pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    if let (Some(name), Some(mode)) = (&args.trunk, args.mode) {
+        let mode = match mode {
+            Mode::Enforce => trunk::Mode::Enforce,
+            Mode::Monitor => trunk::Mode::Monitor,
+        };
+        return super::trunk::set_mode(pins, path, format, name, mode);
+    }
     pins.exist_or_fail()?;
     let _lock = pins.lock(args.mode.is_some())?;
     pins.check()?;

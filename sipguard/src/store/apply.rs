@@ -7,7 +7,7 @@ use sipguard_common::abi::{Rule, rule_flags};
 
 use super::policy;
 use super::rows::Rows;
-use super::want::{Allowed, wanted};
+use super::want::{Allowed, members, wanted, wanted_of};
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
 use crate::pins::Pins;
@@ -71,7 +71,7 @@ impl<'b> Apply<'b> {
     /// Applies the difference. `step` hears of each target.
     pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &dyn Fn()) -> Result<()> {
         self.policy(rows)?;
-        let allowed = Allowed::of(&rows.allowing()?, self.clock.wall_ms());
+        let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
         match touched {
             Touched::All => self.all(rows, &allowed, step),
             Touched::Some(touches) => {
@@ -79,7 +79,7 @@ impl<'b> Apply<'b> {
                     step();
                     let wanted = match known {
                         Some(known) => *known,
-                        None => wanted(&rows.of(target)?, &allowed, &self.clock),
+                        None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
                     };
                     self.put(target, wanted)?;
                 }
@@ -99,7 +99,7 @@ impl<'b> Apply<'b> {
 
     fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &dyn Fn()) -> Result<()> {
         let rows = rows.all()?;
-        let mut want: HashMap<Target, Wanted> = HashMap::new();
+        let mut want: HashMap<Target, Wanted> = members(allowed).collect();
         for rows in rows.chunk_by(|one, other| one.target == other.target) {
             want.extend(wanted(rows, allowed, &self.clock).map(|wanted| (rows[0].target, wanted)));
         }
@@ -108,7 +108,6 @@ impl<'b> Apply<'b> {
             match want.get(&source) {
                 Some(wanted) if wanted.is(&rule) => drop(want.remove(&source)),
                 Some(_) => {}
-                None if rule.flags == 0 => {}
                 None => self.put(&source, None)?,
             }
         }

@@ -20,6 +20,7 @@ mod rows;
 mod say;
 mod schema;
 mod trouble;
+mod trunks;
 mod want;
 mod words;
 
@@ -29,6 +30,7 @@ pub use denials::{Denial, Done};
 pub use open::{all_rows, read};
 pub use rows::{Key, Mode, Row, Rows, Verb, key};
 pub use say::{Change, Counts, Saying};
+pub use trunks::{Peers, TrunkRow};
 pub use want::{Allowed, decides};
 pub use words::{origin as parse_origin, reason as parse_reason};
 

@@ -1,15 +1,30 @@
 //! The policy that the store wants of the kernel, and what of it a new store takes over.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use bytemuck::Zeroable;
+use sipguard_common::abi::{Rule, TRUNK_ENTRIES, Trunk};
 
 use super::rows::Rows;
 use super::say::Change;
+use super::trunks::TrunkRow;
+use crate::address::Source;
 use crate::denial::{What, Whom};
 use crate::policy::Policy;
+use crate::target::Target;
+use crate::trunk;
 
 /// What the maps should say.
 pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
-    let mut policy = Policy { denied: [[0; 3]; 2], devices: rows.has_device()? };
+    let mut policy = Policy {
+        denied: [[0; 3]; 2],
+        devices: rows.has_device()?,
+        trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
+    };
+    for trunk in rows.trunks()? {
+        policy.trunks[usize::from(trunk.number)] = trunk.policy.entry();
+    }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
     }
@@ -17,7 +32,25 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
 }
 
 /// Fills a new store with what the kernel has.
-pub fn take_over(change: &mut Change<'_>, policy: &Policy) -> Result<()> {
+///
+/// The kernel knows no names, so trunks are called by their index.
+pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, Rule)]) -> Result<()> {
+    let mut peers: BTreeMap<u16, Vec<Source>> = BTreeMap::new();
+    for (target, rule) in entries.iter().filter(|(_, rule)| rule.trunk != 0) {
+        peers.entry(rule.trunk).or_default().push(target.source());
+    }
+    for (number, mut peers) in peers {
+        peers.sort_unstable();
+        change.set_trunk(&TrunkRow {
+            name: format!("recovered-{number}"),
+            number,
+            peers,
+            policy: policy.trunks.get(usize::from(number)).map(trunk::Policy::of).unwrap_or_default(),
+            reason: "found in the kernel".to_owned(),
+            author: String::new(),
+            created_ms: 0,
+        })?;
+    }
     for whom in [Whom::Devices, Whom::Trunks] {
         let found = What::of(&policy.denied[whom.class()]);
         change.deny(whom, &found, Some("found in the kernel"))?;

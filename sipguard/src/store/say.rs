@@ -6,7 +6,7 @@ use super::OPERATOR;
 use super::apply::Touched;
 use super::audit::{self, Record};
 use super::rows::{Key, Mode, Row, Rows, Verb, key};
-use super::want::{Allowed, wanted};
+use super::want::{Allowed, wanted_of};
 use crate::blocks::Wanted;
 use crate::clock::Clock;
 use crate::target::Target;
@@ -22,7 +22,7 @@ pub struct Counts {
     pub same: usize,
     /// Lost their rule.
     pub removed: usize,
-    /// Lie in an allowance, which nothing automatic touches.
+    /// Lie in an allowance or are a trunk's, which nothing automatic touches.
     pub skipped: usize,
 }
 
@@ -72,7 +72,7 @@ pub struct Change<'c> {
     pub(super) touched: Touched,
     pub(super) version: i64,
     pub(super) author: String,
-    allowed: Allowed,
+    pub(super) allowed: Allowed,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
     empty: bool,
     highest: Option<Key>,
@@ -80,7 +80,7 @@ pub struct Change<'c> {
 
 impl<'c> Change<'c> {
     pub(super) fn new(rows: Rows<'c>, clock: Clock, version: i64, touched: Touched) -> Result<Change<'c>> {
-        let allowed = Allowed::of(&rows.allowing()?, clock.wall_ms());
+        let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
         let (counts, author, empty) = (Counts::default(), author(), rows.is_empty()?);
         Ok(Change { rows, clock, counts, touched, version, author, allowed, empty, highest: None })
     }
@@ -92,7 +92,7 @@ impl<'c> Change<'c> {
     pub fn say(&mut self, target: &Target, saying: &Saying) -> Result<()> {
         let now_ms = self.clock.wall_ms();
         let automatic = saying.verb == Verb::Block && saying.origin != OPERATOR;
-        if automatic && self.allowed.around(target).is_some() {
+        if automatic && self.allowed.holds_back(target) {
             self.counts.skipped += 1;
             return Ok(());
         }
@@ -131,7 +131,7 @@ impl<'c> Change<'c> {
         // An allowance may be another one when the change is done, so what it decides is asked then.
         let allows = |row: &Row| row.verb == Verb::Allow;
         let plain = !rows.iter().chain(&old).any(allows);
-        let known = plain.then(|| wanted(&rows, &self.allowed, &self.clock));
+        let known = plain.then(|| wanted_of(target, &rows, &self.allowed, &self.clock));
         self.touch(*target, !plain, known);
         Ok(())
     }
@@ -185,7 +185,7 @@ impl<'c> Change<'c> {
     pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Target>> {
         let rows = self.rows.said(verb, origin)?;
         self.rows.remove_said(verb, origin)?;
-        let known = self.rows.is_empty()?.then_some(None);
+        let known = (self.rows.is_empty()? && self.allowed.is_without_peers()).then_some(None);
         for row in &rows {
             self.touch(row.target, verb == Verb::Allow, known);
         }

@@ -70,6 +70,19 @@ const STEPS: &[&str] = &[
      ALTER TABLE wider RENAME TO rules;
      CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
      CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
+    // Trunks by name; `number` is the index in the kernel's map. What a trunk may send, as text: `all`, or names with commas between.
+    "CREATE TABLE trunks (
+         name TEXT NOT NULL PRIMARY KEY,
+         number INTEGER NOT NULL UNIQUE CHECK (number BETWEEN 1 AND 255),
+         transports TEXT NOT NULL,
+         methods TEXT NOT NULL,
+         profile TEXT NOT NULL CHECK (profile IN ('inherit', 'default', 'strict')),
+         mode TEXT NOT NULL CHECK (mode IN ('inherit', 'enforce', 'monitor')),
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE peers (peer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.

@@ -3,32 +3,72 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
-use sipguard_common::abi::rule_flags;
+use sipguard_common::abi::{PERMANENT, rule_flags};
 
 use super::rows::{Mode, Row, Verb};
+use super::trunks::Peers;
 use crate::address::{Mapped, Source};
 use crate::blocks::Wanted;
 use crate::clock::Clock;
 use crate::target::Target;
 
-/// The allowances that hold. Nothing automatic touches what lies in one.
+/// The allowances that hold, and the peers of trunks. Nothing automatic touches what lies in one.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     nets: HashSet<Source>,
     /// Their prefix lengths, the longest first.
     lengths: Vec<u32>,
+    peers: Peers,
+    peer_lengths: Vec<u32>,
 }
 
 impl Allowed {
     /// Of rows; those that do not allow, or not any more, are passed over.
     #[must_use]
-    pub fn of(rows: &[Row], now_ms: i64) -> Allowed {
+    pub fn of(rows: &[Row], peers: Peers, now_ms: i64) -> Allowed {
         let allows = |row: &&Row| row.verb == Verb::Allow && row.holds(now_ms);
         let nets: HashSet<Source> = rows.iter().filter(allows).map(|row| row.target.source()).collect();
-        let mut lengths: Vec<u32> = nets.iter().map(Source::bits).collect();
-        lengths.sort_unstable_by_key(|bits| Reverse(*bits));
-        lengths.dedup();
-        Allowed { nets, lengths }
+        let mut allowed = Allowed { lengths: lengths(nets.iter()), nets, ..Allowed::default() };
+        allowed.set_peers(peers);
+        allowed
+    }
+
+    pub(super) fn is_without_peers(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    pub(super) fn set_peers(&mut self, peers: Peers) {
+        self.peer_lengths = lengths(peers.keys());
+        self.peers = peers;
+    }
+
+    /// The peer that a target lies in, the longest, with the index of its trunk.
+    #[must_use]
+    pub fn peer(&self, target: &Target) -> Option<(Source, u16)> {
+        let target = target.source();
+        let fitting = self.peer_lengths.iter().filter(|bits| **bits <= target.bits());
+        let mut nets = fitting.filter_map(|bits| Source::network(target.bytes(), *bits));
+        nets.find_map(|net| self.peers.get(&net).map(|trunk| (net, *trunk)))
+    }
+
+    /// The trunk that a block of a target would stop: all of it or some of its peers.
+    #[must_use]
+    pub fn trunk_of(&self, target: &Target) -> Option<u16> {
+        let (net, within) = (target.source(), || {
+            let net = target.source();
+            let lies = |peer: &Source| {
+                peer.bits() > net.bits() && Source::network(peer.bytes(), net.bits()) == Some(net)
+            };
+            self.peers.iter().find(|(peer, _)| lies(peer)).map(|(_, trunk)| *trunk)
+        });
+        let around = self.peer(target).map(|(_, trunk)| trunk);
+        if net.is_host() { around } else { around.or_else(within) }
+    }
+
+    /// Whether nothing automatic touches a target.
+    #[must_use]
+    pub fn holds_back(&self, target: &Target) -> bool {
+        self.around(target).is_some() || self.trunk_of(target).is_some()
     }
 
     /// The longest allowance that a target lies in, itself included.
@@ -42,10 +82,17 @@ impl Allowed {
     }
 }
 
+fn lengths<'s>(nets: impl Iterator<Item = &'s Source>) -> Vec<u32> {
+    let mut lengths: Vec<u32> = nets.map(Source::bits).collect();
+    lengths.sort_unstable_by_key(|bits| Reverse(*bits));
+    lengths.dedup();
+    lengths
+}
+
 /// Which of the rows of one target decides; none when nothing is to be done about it.
 ///
 /// The operator's last word, by hand or by an allowance, says whether it is blocked or allowed. Without one, what is automatic blocks,
-/// unless the target lies in an allowance. Of several blocks one that stops comes before one that only counts, then the one that
+/// unless the target lies in an allowance or is a trunk's. Of several blocks one that stops comes before one that only counts, then the one that
 /// ends last.
 #[must_use]
 pub fn decides<'r>(rows: &'r [Row], allowed: &Allowed, now_ms: i64) -> Option<&'r Row> {
@@ -53,7 +100,7 @@ pub fn decides<'r>(rows: &'r [Row], allowed: &Allowed, now_ms: i64) -> Option<&'
     let last_word = holding().filter(|row| row.is_operators()).max_by_key(|row| (row.word, row.created_ms));
     let verb = match last_word {
         Some(row) => row.verb,
-        None if rows.first().is_some_and(|row| allowed.around(&row.target).is_some()) => return None,
+        None if rows.first().is_some_and(|row| allowed.holds_back(&row.target)) => return None,
         None => Verb::Block,
     };
     holding().filter(|row| row.verb == verb).max_by_key(|row| {
@@ -65,12 +112,35 @@ pub fn decides<'r>(rows: &'r [Row], allowed: &Allowed, now_ms: i64) -> Option<&'
 #[must_use]
 pub fn wanted(rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> {
     let row = decides(rows, allowed, clock.wall_ms())?;
+    let trunk = match row.target {
+        Target::Source(source) => allowed.peers.get(&source).copied().unwrap_or(0),
+        Target::Device(_) => 0,
+    };
     let flags = match (row.verb, row.mode) {
         (Verb::Allow, _) => rule_flags::ALLOW,
         (Verb::Block, Mode::Enforce) => rule_flags::BLOCK,
         (Verb::Block, Mode::Monitor) => rule_flags::BLOCK | rule_flags::MONITOR,
     };
-    Some(Wanted { flags, expires_ns: clock.boot(row.expires_ms) })
+    Some(Wanted { flags, expires_ns: clock.boot(row.expires_ms), trunk })
+}
+
+/// What the maps should say of peers, where no rule decides about them.
+pub fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, Wanted)> {
+    let member = |trunk| Wanted { flags: 0, expires_ns: PERMANENT, trunk };
+    allowed.peers.iter().map(move |(peer, trunk)| (Target::Source(*peer), member(*trunk)))
+}
+
+/// What the maps should say of one target.
+#[must_use]
+pub fn wanted_of(target: &Target, rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> {
+    let member = |peer: &Source| {
+        let trunk = *allowed.peers.get(peer)?;
+        Some(Wanted { flags: 0, expires_ns: PERMANENT, trunk })
+    };
+    match (wanted(rows, allowed, clock), target) {
+        (None, Target::Source(source)) => member(source),
+        (wanted, _) => wanted,
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +164,7 @@ mod tests {
     }
 
     fn winner(rows: &[Row], around: &[Row]) -> Option<String> {
-        let allowed = Allowed::of(&[rows, around].concat(), NOW);
+        let allowed = Allowed::of(&[rows, around].concat(), Peers::new(), NOW);
         decides(rows, &allowed, NOW).map(|row| format!("{} {}", row.verb.word(), row.origin))
     }
 

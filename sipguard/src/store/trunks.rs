@@ -1,0 +1,206 @@
+//! The rows of `trunks` and `peers`.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, anyhow};
+use rusqlite::params;
+use sipguard_common::abi::TRUNK_ENTRIES;
+
+use super::apply::Touched;
+use super::rows::{Rows, Verb};
+use super::say::Change;
+use super::{OPERATOR, Saying};
+use crate::address::Source;
+use crate::error::{Failure, Status};
+use crate::target::Target;
+use crate::trunk::{Mode, Policy, Profile, method_set, transports};
+
+/// A trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkRow {
+    /// Its name.
+    pub name: String,
+    /// Its index in the kernel's map.
+    pub number: u16,
+    /// Whose addresses are its own.
+    pub peers: Vec<Source>,
+    /// Its policy.
+    pub policy: Policy,
+    /// What it is; may be empty.
+    pub reason: String,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// Since when (milliseconds since 1970, UTC).
+    pub created_ms: i64,
+}
+
+/// Peers, with the index of their trunk.
+pub type Peers = HashMap<Source, u16>;
+
+impl Rows<'_> {
+    /// Every trunk, by name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn trunks(&self) -> Result<Vec<TrunkRow>> {
+        if !self.has("trunks")? {
+            return Ok(Vec::new());
+        }
+        let mut peers: HashMap<u16, Vec<Source>> = HashMap::new();
+        for (peer, number) in self.peers()? {
+            peers.entry(number).or_default().push(peer);
+        }
+        let mut statement = self.db().prepare(
+            "SELECT name, number, transports, methods, profile, mode, reason, author, created FROM trunks ORDER BY name",
+        )?;
+        let mut found = statement.query([])?;
+        let mut trunks = Vec::new();
+        while let Some(row) = found.next()? {
+            let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
+            let strange = |error| anyhow!("the store has a trunk that this sipguard does not know: {error}");
+            let number = row.get(1)?;
+            let mut peers = peers.remove(&number).unwrap_or_default();
+            peers.sort_unstable();
+            trunks.push(TrunkRow {
+                name: text(0)?.to_owned(),
+                number,
+                peers,
+                policy: Policy {
+                    transports: transports(text(2)?).map_err(strange)?,
+                    methods: method_set(text(3)?).map_err(strange)?,
+                    profile: Profile::parse(text(4)?).map_err(strange)?,
+                    mode: Mode::parse(text(5)?).map_err(strange)?,
+                },
+                reason: text(6)?.to_owned(),
+                author: text(7)?.to_owned(),
+                created_ms: row.get(8)?,
+            });
+        }
+        Ok(trunks)
+    }
+
+    /// The peers of all trunks.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn peers(&self) -> Result<Peers> {
+        let mut peers = Peers::new();
+        if !self.has("trunks")? {
+            return Ok(peers);
+        }
+        let mut statement = self.db().prepare("SELECT peer, number FROM peers")?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            let text = row.get_ref(0)?.as_str()?;
+            let peer = text.parse().map_err(|error| anyhow!("the store has a peer of a trunk: {error}"))?;
+            peers.insert(peer, row.get(1)?);
+        }
+        Ok(peers)
+    }
+}
+
+impl Change<'_> {
+    /// Makes a trunk be what is wanted; it is made where there is none. Whether anything changed.
+    ///
+    /// # Errors
+    /// When a peer belongs to another trunk, all indices are taken, or the store refuses.
+    pub fn set_trunk(&mut self, wanted: &TrunkRow) -> Result<bool> {
+        let trunks = self.rows.trunks()?;
+        let old = trunks.iter().find(|trunk| trunk.name == wanted.name);
+        for peer in &wanted.peers {
+            let owner = trunks.iter().find(|trunk| trunk.name != wanted.name && trunk.peers.contains(peer));
+            if let Some(owner) = owner {
+                return Err(refused(format!(
+                    "{peer} is a peer of the trunk {}: nothing was changed",
+                    owner.name
+                )));
+            }
+        }
+        let number = match old {
+            Some(old) => old.number,
+            None => free(&trunks)?,
+        };
+        if old.is_some_and(|old| {
+            (&old.peers, old.policy, &old.reason) == (&wanted.peers, wanted.policy, &wanted.reason)
+        }) {
+            self.counts.same += 1;
+            return Ok(false);
+        }
+        let (author, created_ms) = old
+            .map_or((self.author.clone(), self.clock.wall_ms()), |old| (old.author.clone(), old.created_ms));
+        let policy = &wanted.policy;
+        self.rows.db().execute(
+            "INSERT OR REPLACE INTO trunks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                wanted.name,
+                number,
+                policy.transports_text(),
+                policy.methods_text(),
+                policy.profile.word(),
+                policy.mode.word(),
+                wanted.reason,
+                author,
+                created_ms
+            ],
+        )?;
+        self.rows.db().execute("DELETE FROM peers WHERE number = ?1", [number])?;
+        for peer in &wanted.peers {
+            self.rows.db().execute("INSERT INTO peers VALUES (?1, ?2)", params![peer.to_string(), number])?;
+        }
+        let count = if old.is_some() { &mut self.counts.moved } else { &mut self.counts.added };
+        *count += 1;
+        if old.is_none_or(|old| old.peers != wanted.peers) {
+            self.repeer()?;
+        }
+        Ok(true)
+    }
+
+    /// Removes a trunk. Whether there was one.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn remove_trunk(&mut self, name: &str) -> Result<bool> {
+        let sql = "DELETE FROM peers WHERE number = (SELECT number FROM trunks WHERE name = ?1)";
+        self.rows.db().execute(sql, [name])?;
+        let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
+        self.counts.removed += removed;
+        self.counts.same += 1 - removed.min(1);
+        self.repeer()?;
+        Ok(removed > 0)
+    }
+
+    /// What is automatic holds back within peers, so all rules are looked at.
+    fn repeer(&mut self) -> Result<()> {
+        self.allowed.set_peers(self.rows.peers()?);
+        self.touched = Touched::All;
+        Ok(())
+    }
+
+    /// The name of the trunk that a block by the operator would stop.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn trunk_in_the_way(&self, target: &Target, saying: &Saying) -> Result<Option<String>> {
+        if saying.verb != Verb::Block || saying.origin != OPERATOR {
+            return Ok(None);
+        }
+        let number = self.allowed.trunk_of(target);
+        let trunks = if number.is_some() { self.rows.trunks()? } else { Vec::new() };
+        Ok(trunks.into_iter().find(|trunk| Some(trunk.number) == number).map(|trunk| trunk.name))
+    }
+}
+
+/// The next index, so that one that was used is not used again at once.
+fn free(trunks: &[TrunkRow]) -> Result<u16> {
+    let last = TRUNK_ENTRIES as u16 - 1;
+    let taken = |number: &u16| trunks.iter().any(|trunk| trunk.number == *number);
+    let highest = trunks.iter().map(|trunk| trunk.number).max().unwrap_or(0);
+    let found = (highest + 1..=last).chain(1..=last).find(|number| !taken(number));
+    found.ok_or_else(|| {
+        refused(format!("there are {last} trunks, which is all that the kernel's map has room for"))
+    })
+}
+
+fn refused(text: String) -> anyhow::Error {
+    Failure::with(Status::Failed, text)
+}

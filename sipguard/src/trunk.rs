@@ -1,0 +1,261 @@
+//! The policy of a trunk: what it may send, how its messages are judged, and in which mode. Pure.
+
+use bytemuck::Zeroable;
+use sipguard_common::abi::{
+    Denied, TLS, TRANSPORTS, TRUNK_ENFORCES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, is_transport,
+};
+use sipguard_common::framer::methods::{self, METHODS};
+use sipguard_common::framer::{Limits, checks};
+
+use crate::denial::transport;
+
+/// By what a trunk's messages are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As everybody's.
+    Inherit,
+    /// The default profile, whatever the guard has.
+    Default,
+    /// The strict one.
+    Strict,
+}
+
+/// Whether a trunk's faults are stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As the guard's mode says.
+    Inherit,
+    /// Always.
+    Enforce,
+    /// Only counted.
+    Monitor,
+}
+
+/// The policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Transports that it may use, by position in [`TRANSPORTS`].
+    pub transports: [bool; TRANSPORTS.len()],
+    /// Methods that it may send, or [`methods::ALL`].
+    pub methods: u32,
+    /// How its messages are judged.
+    pub profile: Profile,
+    /// Its mode.
+    pub mode: Mode,
+}
+
+impl Profile {
+    const ALL: [(&str, Profile); 3] =
+        [("inherit", Profile::Inherit), ("default", Profile::Default), ("strict", Profile::Strict)];
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        word(&Self::ALL, self)
+    }
+
+    /// Reads its word.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn parse(text: &str) -> Result<Profile, String> {
+        parse("profile", &Self::ALL, text)
+    }
+}
+
+impl Mode {
+    const ALL: [(&str, Mode); 3] =
+        [("inherit", Mode::Inherit), ("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        word(&Self::ALL, self)
+    }
+
+    /// Reads its word.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn parse(text: &str) -> Result<Mode, String> {
+        parse("mode", &Self::ALL, text)
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            transports: [true; 3],
+            methods: methods::ALL,
+            profile: Profile::Inherit,
+            mode: Mode::Inherit,
+        }
+    }
+}
+
+impl Policy {
+    /// The kernel's form.
+    #[must_use]
+    pub fn entry(&self) -> Trunk {
+        let mut denied: Denied = [0; TRANSPORTS.len()];
+        for (bits, may) in denied.iter_mut().zip(self.transports) {
+            *bits = if !may {
+                methods::ALL
+            } else if self.methods == methods::ALL {
+                0
+            } else {
+                METHODS.iter().map(|method| method.bit).fold(0, |all, bit| all | bit) & !self.methods
+            };
+        }
+        let (own_limits, limits) = match self.profile {
+            Profile::Inherit => (0, Limits::zeroed()),
+            Profile::Default => (1, Limits::default()),
+            Profile::Strict => (1, Limits::strict()),
+        };
+        let mode = match self.mode {
+            Mode::Inherit => TRUNK_INHERITS,
+            Mode::Enforce => TRUNK_ENFORCES,
+            Mode::Monitor => TRUNK_MONITORS,
+        };
+        Trunk { limits, denied, own_limits, mode, ..Trunk::zeroed() }
+    }
+
+    /// What an entry of the kernel means.
+    #[must_use]
+    pub fn of(entry: &Trunk) -> Policy {
+        let one = entry.denied.iter().enumerate().find(|(at, bits)| *at != TLS && !is_transport(**bits));
+        let denied = one.map_or(0, |(_, bits)| *bits);
+        Policy {
+            transports: entry.denied.map(|bits| !is_transport(bits)),
+            methods: if denied == 0 { methods::ALL } else { every() & !denied },
+            profile: match entry.own_limits {
+                0 => Profile::Inherit,
+                _ if entry.limits.checks & checks::STRICT == checks::STRICT => Profile::Strict,
+                _ => Profile::Default,
+            },
+            mode: match entry.mode {
+                TRUNK_ENFORCES => Mode::Enforce,
+                TRUNK_MONITORS => Mode::Monitor,
+                _ => Mode::Inherit,
+            },
+        }
+    }
+
+    /// `udp,tls` or `all`.
+    #[must_use]
+    pub fn transports_text(&self) -> String {
+        let may = TRANSPORTS.iter().zip(self.transports).filter(|(_, may)| *may).map(|(name, _)| *name);
+        if self.transports == [true; 3] { "all".to_owned() } else { may.collect::<Vec<_>>().join(",") }
+    }
+
+    /// `INVITE,ACK` or `all`.
+    #[must_use]
+    pub fn methods_text(&self) -> String {
+        if self.methods == methods::ALL {
+            return "all".to_owned();
+        }
+        let may = METHODS.iter().filter(|method| self.methods & method.bit != 0).map(|method| method.name);
+        may.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Every method.
+fn every() -> u32 {
+    METHODS.iter().fold(0, |all, method| all | method.bit)
+}
+
+/// Reads `udp,tls` or `all`.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn transports(text: &str) -> Result<[bool; TRANSPORTS.len()], String> {
+    if text == "all" {
+        return Ok([true; TRANSPORTS.len()]);
+    }
+    let mut may = [false; TRANSPORTS.len()];
+    for word in text.split(',') {
+        let at = transport(word)
+            .ok_or_else(|| format!("`{word}` is no transport: write such as udp,tcp,tls, or all"))?;
+        may[at] = true;
+    }
+    Ok(may)
+}
+
+/// Reads `INVITE,ACK` or `all`.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn method_set(text: &str) -> Result<u32, String> {
+    if text == "all" {
+        return Ok(methods::ALL);
+    }
+    text.split(',').try_fold(0, |all, word| {
+        let found = METHODS.iter().find(|method| method.name.eq_ignore_ascii_case(word));
+        let names = || METHODS.iter().map(|method| method.name).collect::<Vec<_>>().join(",");
+        found.map(|method| all | method.bit).ok_or_else(|| {
+            format!("`{word}` is no method: write all, or of {} those that it may send", names())
+        })
+    })
+}
+
+/// Reads a trunk's name.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    if !(1..=32).contains(&text.len()) || !text.bytes().all(fits) {
+        return Err(format!("`{text}` is no name of a trunk: 1 to 32 of a-z, 0-9 and -_."));
+    }
+    if ["trunks", "devices"].contains(&text) {
+        return Err(format!("`{text}` names a class of senders: choose another name"));
+    }
+    Ok(text.to_owned())
+}
+
+fn word<T: PartialEq>(all: &[(&'static str, T)], one: T) -> &'static str {
+    all.iter().find(|(_, value)| *value == one).map_or("", |(word, _)| word)
+}
+
+fn parse<T: Copy>(what: &str, all: &[(&str, T)], text: &str) -> Result<T, String> {
+    let found = all.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    let words = || all.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("`{text}` is no {what}: write one of {}", words()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_may_send_is_all_that_is_not_denied() {
+        let policy = Policy {
+            transports: transports("udp,TLS").unwrap(),
+            methods: method_set("INVITE,ack,other").unwrap(),
+            profile: Profile::Strict,
+            mode: Mode::Monitor,
+        };
+        let entry = policy.entry();
+        let [tcp, tls, udp] = entry.denied;
+        assert_eq!((tcp, tls), (methods::ALL, udp));
+        assert_eq!(udp & (methods::INVITE | methods::ACK | methods::OTHER), 0);
+        assert_eq!(udp & methods::REGISTER, methods::REGISTER);
+        assert!(!is_transport(udp));
+        assert_eq!(Policy::of(&entry), policy);
+        assert_eq!(
+            (policy.transports_text(), policy.methods_text()),
+            ("tls,udp".into(), "INVITE,ACK,OTHER".into())
+        );
+        assert_eq!(Policy::default().entry(), Trunk::zeroed());
+        assert_eq!(Policy::of(&Trunk::zeroed()), Policy::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(transports("udp,sctp").unwrap_err().contains("`sctp`"));
+        assert!(method_set("INVITE,CALL").unwrap_err().contains("`CALL`"));
+        for text in ["", "Carrier", "two words", "trunks", "a-name-that-has-thirty-three-bytes"] {
+            assert!(name(text).is_err(), "{text}");
+        }
+    }
+}
