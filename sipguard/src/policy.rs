@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
-use sipguard_common::abi::{Denied, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use};
+use sipguard_common::abi::{Denied, Rate, Rates, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use};
 
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
@@ -16,7 +16,14 @@ pub struct Policy {
     pub devices: bool,
     /// The trunks, by index; zero where there is none.
     pub trunks: Vec<Trunk>,
+    /// Limits of a source that is no trunk's.
+    pub rates: Rates,
 }
+
+/// Well-formed messages on connections, after which a source may send [`TRUST_FACTOR`] times as much.
+pub const TRUST_AFTER: u32 = 100;
+/// See [`TRUST_AFTER`].
+pub const TRUST_FACTOR: u32 = 4;
 
 /// The maps of the policy.
 pub struct PolicyMaps {
@@ -41,10 +48,10 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, .. } = self.settings()?;
+        let Settings { denied, rules, rates, .. } = self.settings()?;
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks })
+        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates })
     }
 
     /// Makes them say it.
@@ -54,8 +61,18 @@ impl PolicyMaps {
     pub fn write(&mut self, policy: &Policy) -> Result<()> {
         let before = self.settings()?;
         let devices = if policy.devices { rules_in_use::DEVICES } else { 0 };
-        let rules = before.rules & !rules_in_use::DEVICES | devices;
-        let settings = Settings { denied: policy.denied, rules, ..before };
+        let trunks = policy.trunks.iter().flat_map(|trunk| trunk.rates);
+        let limited = policy.rates.into_iter().chain(trunks).any(|rate| rate != Rate::NONE);
+        let rates = if limited { rules_in_use::RATES } else { 0 };
+        let rules = before.rules & !(rules_in_use::DEVICES | rules_in_use::RATES) | devices | rates;
+        let settings = Settings {
+            denied: policy.denied,
+            rules,
+            rates: policy.rates,
+            trust_after: TRUST_AFTER,
+            trust_factor: TRUST_FACTOR,
+            ..before
+        };
         for (number, trunk) in (0..TRUNK_ENTRIES).zip(&policy.trunks) {
             if self.trunks.get(&number, 0).context("reading the trunks")?.0 != *trunk {
                 self.trunks.set(number, Plain(*trunk), 0).context("writing the trunks")?;

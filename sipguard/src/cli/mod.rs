@@ -8,6 +8,7 @@ mod deny;
 mod detach;
 mod export;
 mod import;
+mod limit;
 mod list;
 mod log;
 mod lookup;
@@ -82,6 +83,8 @@ enum Verb {
     Permit(deny::PermitArgs),
     /// Say which addresses are trunks, and what they may send
     Trunk(trunk::Args),
+    /// Limit how much a source, or a trunk, may send
+    Limit(limit::Args),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
@@ -145,6 +148,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Deny(args) => deny::deny(&pins, store, format, &args),
         Verb::Permit(args) => deny::permit(&pins, store, format, &args),
         Verb::Trunk(args) => trunk::run(&pins, store, format, &args),
+        Verb::Limit(args) => limit::run(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
         Verb::Import(args) => import::run(&pins, store, format, &args),
         Verb::Export(args) => export::run(store, &args),

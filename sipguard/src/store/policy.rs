@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bytemuck::Zeroable;
-use sipguard_common::abi::{Rule, TRUNK_ENTRIES, Trunk};
+use sipguard_common::abi::{RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
 
 use super::rows::Rows;
 use super::say::Change;
@@ -20,10 +20,19 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
     let mut policy = Policy {
         denied: [[0; 3]; 2],
         devices: rows.has_device()?,
+        rates: [Rate::NONE; RATE_KINDS.len()],
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
     };
+    let limits = rows.limits()?;
+    for limit in limits.iter().filter(|limit| limit.trunk.is_none()) {
+        policy.rates[limit.kind] = limit.rate();
+    }
     for trunk in rows.trunks()? {
-        policy.trunks[usize::from(trunk.number)] = trunk.policy.entry();
+        let entry = &mut policy.trunks[usize::from(trunk.number)];
+        *entry = trunk.policy.entry();
+        for limit in limits.iter().filter(|limit| limit.trunk.as_ref() == Some(&trunk.name)) {
+            entry.rates[limit.kind] = limit.rate();
+        }
     }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
@@ -39,6 +48,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     for (target, rule) in entries.iter().filter(|(_, rule)| rule.trunk != 0) {
         peers.entry(rule.trunk).or_default().push(target.source());
     }
+    recover(change, None, &policy.rates)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();
         change.set_trunk(&TrunkRow {
@@ -50,10 +60,23 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
             author: String::new(),
             created_ms: 0,
         })?;
+        // Its index may be another one now, its limits go by its name.
+        if let Some(entry) = policy.trunks.get(usize::from(number)) {
+            recover(change, Some(&format!("recovered-{number}")), &entry.rates)?;
+        }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
         let found = What::of(&policy.denied[whom.class()]);
         change.deny(whom, &found, Some("found in the kernel"))?;
+    }
+    Ok(())
+}
+
+/// Limits as they were set, as far as nanoseconds tell.
+fn recover(change: &mut Change<'_>, trunk: Option<&str>, rates: &Rates) -> Result<()> {
+    for (kind, rate) in rates.iter().enumerate().filter(|(_, rate)| **rate != Rate::NONE) {
+        let (per_second, burst) = (1_000_000_000 / rate.interval_ns, rate.tolerance_ns / rate.interval_ns);
+        change.set_limit(trunk, kind, u32::try_from(per_second)?, u32::try_from(burst)?)?;
     }
     Ok(())
 }

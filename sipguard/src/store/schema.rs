@@ -83,6 +83,16 @@ const STEPS: &[&str] = &[
          created INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;
      CREATE TABLE peers (peer TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
+    // How much a trunk may send, or with an empty `trunk` each source that is no trunk's.
+    "CREATE TABLE limits (
+         trunk TEXT NOT NULL,
+         kind TEXT NOT NULL CHECK (kind IN ('packets', 'messages', 'register', 'invite', 'connections')),
+         per_second INTEGER NOT NULL,
+         burst INTEGER NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         PRIMARY KEY (trunk, kind)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.
