@@ -345,10 +345,8 @@ fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
     if reason.is_malformed() {
         rate::distrust();
     }
-    if reason.number() == Reason::BadChecksum.number() {
-        // The kernel discards it, and so does the guard.
-    } else if reason.class() == Class::Drop {
-        // Over a limit: the sender's TCP repeats it.
+    if reason.class() == Class::Drop {
+        // Damaged, or over a limit: the sender's TCP repeats it.
     } else if reason.number() == Reason::Internal.number() {
         // The guard failed, not the stream: what follows passes, counted for the same reason.
         flow.flags |= flow_flags::CUT;

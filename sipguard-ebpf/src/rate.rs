@@ -65,11 +65,7 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
 /// Takes note of messages that were well-formed on a connection that the kernel has.
 #[inline(always)]
 pub fn trust(messages: u32) {
-    if let Ok(who) = scratch::who()
-        && who.budget != NONE
-        && who.trunk == 0
-        && let Some(budget) = BUDGETS.get_ptr_mut(who.budget - 1)
-    {
+    if let Some(budget) = of_source() {
         // SAFETY: a live map value. A lost count between two CPUs is no harm.
         unsafe { (*budget).trust += u64::from(messages) };
     }
@@ -78,14 +74,17 @@ pub fn trust(messages: u32) {
 /// Takes trust away from whoever sent the packet at hand.
 #[inline(always)]
 pub fn distrust() {
-    if let Ok(who) = scratch::who()
-        && who.budget != NONE
-        && who.trunk == 0
-        && let Some(budget) = BUDGETS.get_ptr_mut(who.budget - 1)
-    {
+    if let Some(budget) = of_source() {
         // SAFETY: as in `trust`.
         unsafe { (*budget).trust = 0 };
     }
+}
+
+/// The budget of the packet's source, where it is no trunk's and has one.
+#[inline(always)]
+fn of_source() -> Option<*mut Budget> {
+    let who = scratch::who().ok()?;
+    if who.budget == NONE || who.trunk != 0 { None } else { BUDGETS.get_ptr_mut(who.budget - 1) }
 }
 
 /// Place of the source's budget, plus one; [`NONE`] when others who are at it have both places. IPv6 sources share one by /64.

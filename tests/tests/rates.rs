@@ -88,6 +88,20 @@ fn a_segment_over_the_limit_is_dropped_and_may_come_again() -> Result<()> {
 }
 
 #[test]
+fn a_segment_of_more_messages_than_the_burst_passes_once_nothing_is_owed() -> Result<()> {
+    let mut program = limited(MESSAGES, Rate::new(10, 2))?;
+    let peer = Peer::new("192.0.2.7:40000", PBX);
+    program.connect(&peer, 1000)?;
+    let five = OPTIONS.repeat(5);
+    assert_eq!(program.run(&peer.tcp(ACK, 1000, &five))?.reason, Reason::Valid);
+    let next = peer.tcp(ACK, 1000 + five.len() as u32, &five);
+    assert_eq!(program.run(&next)?.reason, Reason::RateMessages, "five are owed");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(program.run(&next)?.reason, Reason::Valid, "it would come again for ever");
+    Ok(())
+}
+
+#[test]
 fn new_connections() -> Result<()> {
     let mut program = limited(CONNECTIONS, FIVE)?;
     let mut passed = 0;

@@ -44,13 +44,16 @@ impl Rate {
     }
 
     /// The theoretical arrival time after `count` more at `now_ns`, or `None` when they are over the limit. `tat_ns` is the one
-    /// before, 0 at first.
+    /// before, 0 at first. More at once than the burst, as one segment may hold, conform when nothing is owed, and are owed then: else
+    /// they never would, and the segment would come again and again.
     #[must_use]
     #[inline(always)]
     pub const fn admit(&self, tat_ns: u64, now_ns: u64, count: u32) -> Option<u64> {
         let start = if tat_ns > now_ns { tat_ns } else { now_ns };
-        let next = start.wrapping_add(self.interval_ns.wrapping_mul(count as u64));
-        if next.wrapping_sub(now_ns) > self.tolerance_ns { None } else { Some(next) }
+        let cost = self.interval_ns.wrapping_mul(count as u64);
+        let next = start.wrapping_add(cost);
+        let most = if cost > self.tolerance_ns { cost } else { self.tolerance_ns };
+        if next.wrapping_sub(now_ns) > most { None } else { Some(next) }
     }
 }
 
@@ -93,8 +96,18 @@ mod tests {
             }
         }
         assert_eq!(passed, 99, "one each tenth of a second");
-        assert_eq!(rate.admit(tat, 100_000_000_000, 6), None, "more than the burst at once");
-        assert!(rate.admit(tat, 100_000_000_000, 5).is_some());
+    }
+
+    #[test]
+    fn more_at_once_than_the_burst_is_owed() {
+        let (rate, now_ns) = (Rate::new(10, 5), 100_000_000_000);
+        assert_eq!(rate.admit(now_ns + 1, now_ns, 6), None, "something is owed");
+        let tat_ns = rate.admit(now_ns, now_ns, 12).unwrap();
+        assert_eq!(tat_ns, now_ns + 1_200_000_000);
+        assert_eq!(rate.admit(tat_ns, now_ns + 700_000_000, 1), None, "0.5 s are owed: a whole burst");
+        assert!(rate.admit(tat_ns, now_ns + 800_000_000, 1).is_some());
+        assert_eq!(rate.admit(tat_ns, now_ns + 1_100_000_000, 12), None);
+        assert!(rate.admit(tat_ns, now_ns + 1_200_000_000, 12).is_some());
     }
 
     #[test]

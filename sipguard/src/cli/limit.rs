@@ -8,11 +8,12 @@ use serde_json::json;
 use sipguard_common::abi::{MESSAGES, RATE_KINDS};
 
 use super::list::time;
+use super::trunk::report;
 use super::usage;
 use crate::error::{Failure, Status};
-use crate::output::{Format, object, rows, table};
+use crate::output::{Format, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Change, Changed, Counts, Limit, OPERATOR, change, is_attached};
+use crate::store::{self, Change, Limit, OPERATOR, change, is_attached};
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -175,21 +176,4 @@ fn known(change: &Change<'_>, trunk: Option<&str>) -> Result<()> {
 
 fn named(trunk: Option<&str>, kind: &str) -> String {
     trunk.map_or_else(|| format!("{kind} of a source"), |trunk| format!("{kind} of the trunk {trunk}"))
-}
-
-fn report(format: Format, done: &Changed<Counts>, did: &str, same: &str) -> Result<()> {
-    let counts = &done.value;
-    let value = json!({
-        "added": counts.added, "moved": counts.moved, "removed": counts.removed, "unchanged": counts.same,
-        "in_force": done.in_force,
-    });
-    object(format, "sipguard.change/1", value, || {
-        let changed = counts.added + counts.moved + counts.removed > 0;
-        let later = if changed && !done.in_force {
-            "; not attached: takes effect with the next `sipguard attach`"
-        } else {
-            ""
-        };
-        if changed { format!("{did}{later}\n") } else { format!("nothing changed, {same}\n") }
-    })
 }

@@ -275,7 +275,8 @@ fn hint(policy: &Policy) {
     }
 }
 
-fn report(format: Format, done: &Changed<Counts>, did: &str, same: &str) -> Result<()> {
+/// Prints what a change of one thing did.
+pub fn report(format: Format, done: &Changed<Counts>, did: &str, same: &str) -> Result<()> {
     let counts = &done.value;
     let value = json!({
         "added": counts.added, "moved": counts.moved, "removed": counts.removed, "unchanged": counts.same,
