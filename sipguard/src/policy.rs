@@ -43,6 +43,14 @@ impl PolicyMaps {
         })
     }
 
+    /// Whether no policy was ever written to them: the guard is being attached for the first time.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn is_new(&self) -> Result<bool> {
+        Ok(self.settings()?.trust_after == 0)
+    }
+
     /// What they say.
     ///
     /// # Errors

@@ -178,7 +178,9 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
         })?;
         change.counts.added += 1;
     }
-    policy::take_over(&mut change, &maps.policy.read()?, &maps.rules.everything()?)?;
+    if !maps.policy.is_new()? {
+        policy::take_over(&mut change, &maps.policy.read()?, &maps.rules.everything()?)?;
+    }
     let mut targets: Vec<String> = found.iter().map(|(target, _)| target.to_string()).collect();
     targets.extend(change.rows.denials()?.iter().map(|denial| format!("deny {}", denial.what)));
     change.record("recover", RECOVERED, &targets, "found in the kernel")?;

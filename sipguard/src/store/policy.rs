@@ -48,6 +48,8 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     for (target, rule) in entries.iter().filter(|(_, rule)| rule.trunk != 0) {
         peers.entry(rule.trunk).or_default().push(target.source());
     }
+    change.clear_limits(None, None)?;
+    change.counts.removed = 0;
     recover(change, None, &policy.rates)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();

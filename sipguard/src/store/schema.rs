@@ -93,6 +93,11 @@ const STEPS: &[&str] = &[
          created INTEGER NOT NULL,
          PRIMARY KEY (trunk, kind)
      ) STRICT, WITHOUT ROWID;",
+    // A new store begins with limits that floods are held to and no office comes near. A store in use keeps what it has.
+    "INSERT INTO limits SELECT '', kind, per_second, burst, 'default', unixepoch() * 1000
+         FROM (SELECT 'register' AS kind, 500 AS per_second, 6000 AS burst
+               UNION ALL SELECT 'invite', 300, 3000 UNION ALL SELECT 'connections', 500, 5000)
+         WHERE (SELECT version FROM state) = 0;",
 ];
 
 /// The schema version of today.
@@ -119,6 +124,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_new_store_has_limits() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrate(&mut db, 0).unwrap();
+        let kinds = "SELECT group_concat(kind || per_second) FROM (SELECT * FROM limits ORDER BY kind)";
+        let kinds: String = db.query_row(kinds, [], |row| row.get(0)).unwrap();
+        assert_eq!(kinds, "connections500,invite300,register500");
+    }
+
+    #[test]
     fn an_older_store_becomes_one_of_today_with_its_rules() {
         for from in 1..STEPS.len() {
             let mut db = Connection::open_in_memory().unwrap();
@@ -132,6 +146,7 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM rules WHERE reason = 'why'"), 1, "from {from}");
             assert_eq!(one("SELECT version FROM state"), 7, "from {from}");
             assert_eq!(one("SELECT count(*) FROM denials"), 0, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM limits"), 0, "from {from}: limits that nobody set");
             db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", "device")))
                 .unwrap();
         }
