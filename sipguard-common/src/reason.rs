@@ -264,6 +264,12 @@ reasons! {
     FragmentOrder = 57, "fragment-order", Drop, Always,
         "A fragment of a datagram whose header section is longer than its first one: ahead of the one before it, twice, overlapping, or one of too many at once.",
         "RFC 791 3.2, RFC 8200 4.5, RFC 5722 4", "";
+    BannedDevice = 58, "banned-device", Drop, Default,
+        "From an address and port that sent several malformed streams on established TCP connections, for a time that doubles.",
+        "", "";
+    BannedAddress = 59, "banned-address", Drop, Default,
+        "From an address that sent many malformed streams on established TCP connections and nothing well-formed, for a time that doubles.",
+        "", "";
 }
 
 impl Reason {

@@ -340,10 +340,14 @@ fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
 
 /// Ends the judgement of a stream, as the settings say.
 #[inline(always)]
-fn refuse(packet: &Packet, flow: &mut Flow, reason: Reason) -> Reason {
+fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
     let Ok(settings) = settings::get() else { return reason };
     if reason.is_malformed() {
         rate::distrust();
+        if flow.flags & (flow_flags::STRUCK | flow_flags::LOST | flow_flags::GUESSED) == 0 {
+            flow.flags |= flow_flags::STRUCK;
+            packet.strikes = 1;
+        }
     }
     if reason.class() == Class::Drop {
         // Damaged, or over a limit: the sender's TCP repeats it.

@@ -18,7 +18,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::SYN;
-use crate::{count, fragment, rate, scratch, settings};
+use crate::{ban, count, fragment, rate, scratch, settings};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -87,13 +87,15 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
     who.denied = denied;
     if packet.fragment > fragment::FIRST {
         // Whose port it is for is not known, or not guarded; its first fragment was charged.
-        who.budget = rate::NONE;
+        (who.budget, who.home) = (rate::NONE, rate::NONE);
         return Ok(());
     }
+    rate::find(packet, who, settings);
+    ban::check(packet, who)?;
     if is_transport(denied) {
         return Err(Reason::TransportDenied);
     }
-    rate::packet(packet, who, settings, packet.transport != scratch::UDP && packet.has(SYN))
+    rate::packet(who, packet.transport != scratch::UDP && packet.has(SYN))
 }
 
 /// Whether the packet is only counted: by its trunk's mode, or else by the guard's.
@@ -161,7 +163,7 @@ fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reaso
 /// # Safety
 /// `counter` points to a live map value.
 #[inline(always)]
-unsafe fn atomic_add(counter: *mut u64, more: u64) {
+pub unsafe fn atomic_add(counter: *mut u64, more: u64) {
     // SAFETY: the caller's. BPF's own atomic addition; core offers none for this target.
     unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) counter, v = in(reg) more, options(nostack)) };
 }

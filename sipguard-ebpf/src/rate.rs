@@ -9,7 +9,7 @@ use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, Settings,
-    TRUNK_ENTRIES, rules_in_use,
+    TRUNK_ENTRIES, budget_places, rules_in_use,
 };
 use sipguard_common::framer::Stream;
 
@@ -28,16 +28,27 @@ const ATTEMPTS: usize = 4;
 /// `Who::budget` of a sender without limits.
 pub const NONE: u32 = 0;
 
-/// Charges a packet of a guarded port; `begins` for the first segment of a connection. Finds the sender's budget first.
+/// Finds the budget of whoever sent a packet to a guarded port.
 #[inline(always)]
-pub fn packet(packet: &Packet, who: &mut Who, settings: &Settings, begins: bool) -> Result<(), Reason> {
+pub fn find(packet: &Packet, who: &mut Who, settings: &Settings) {
+    (who.budget, who.home) = (NONE, NONE);
     if settings.rules & rules_in_use::RATES == 0 || who.allowed != 0 {
-        who.budget = NONE;
+        return;
+    }
+    if who.trunk != 0 {
+        who.budget = NONE + 1;
+    } else {
+        place(packet, settings, who);
+    }
+}
+
+/// Charges a packet of a guarded port; `begins` for the first segment of a connection.
+#[inline(always)]
+pub fn packet(who: &Who, begins: bool) -> Result<(), Reason> {
+    if who.budget == NONE {
         return Ok(());
     }
-    // SAFETY: a helper without arguments.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-    who.budget = if who.trunk != 0 { NONE + 1 } else { place(packet, settings, now_ns) };
+    let now_ns = coarse_ns();
     if begins {
         charge(who, CONNECTIONS, 1, now_ns, Reason::RateConnections)?;
     }
@@ -51,15 +62,36 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
     if who.budget == NONE {
         return Ok(());
     }
-    // SAFETY: a helper without arguments.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let now_ns = coarse_ns();
     if stream.registers != 0 {
         charge(who, REGISTERS, u32::from(stream.registers), now_ns, Reason::RateRegister)?;
     }
     if stream.invites != 0 {
         charge(who, INVITES, u32::from(stream.invites), now_ns, Reason::RateInvite)?;
     }
-    if messages == 0 { Ok(()) } else { charge(who, MESSAGES, messages, now_ns, Reason::RateMessages) }
+    if messages == 0 {
+        return Ok(());
+    }
+    if let Some(home) = home(who) {
+        // SAFETY: a live map value.
+        unsafe { (*home).good_s = (now_ns / NS_PER_S) as u32 };
+    }
+    charge(who, MESSAGES, messages, now_ns, Reason::RateMessages)
+}
+
+/// The first place of a sender's budget, whoever has it: what is noted there of a few sources is noted of all of them.
+#[inline(always)]
+pub fn home(who: &Who) -> Option<*mut Budget> {
+    if who.home == NONE { None } else { BUDGETS.get_ptr_mut(who.home - 1) }
+}
+
+pub const NS_PER_S: u64 = 1_000_000_000;
+
+/// `CLOCK_MONOTONIC` in nanoseconds, as of the last tick.
+#[inline(always)]
+pub fn coarse_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Takes note of messages that were well-formed on a connection that the kernel has.
@@ -87,35 +119,32 @@ fn of_source() -> Option<*mut Budget> {
     if who.budget == NONE || who.trunk != 0 { None } else { BUDGETS.get_ptr_mut(who.budget - 1) }
 }
 
-/// Place of the source's budget, plus one; [`NONE`] when others who are at it have both places. IPv6 sources share one by /64.
+/// Finds the place of a source's budget; [`NONE`] when others who are at it have both places. IPv6 sources share one by /64.
 #[inline(always)]
-fn place(packet: &Packet, settings: &Settings, now_ns: u64) -> u32 {
+fn place(packet: &Packet, settings: &Settings, who: &mut Who) {
     let [r0, r1, mut r2, mut r3, ..] = packet.key;
     if packet.v6 != 0 {
         (r2, r3) = (0, 0);
     }
-    let keys = &settings.hash_keys;
-    let high = (u64::from(r0) << 32 | u64::from(r1)) ^ keys[0];
-    let low = (u64::from(r2) << 32 | u64::from(r3)) ^ keys[1];
-    let mut tag = (high ^ low.rotate_left(29)).wrapping_mul(keys[2] | 1);
-    tag = (tag ^ tag >> 32).wrapping_mul(keys[3] | 1);
-    tag ^= tag >> 29;
-    tag |= 1;
-    for place in [(tag >> 8) as u32 & (BUDGET_ENTRIES - 1), (tag >> 40) as u32 & (BUDGET_ENTRIES - 1)] {
-        let Some(budget) = BUDGETS.get_ptr_mut(place) else { return NONE };
+    let (tag, places) = budget_places([r0, r1, r2, r3], &settings.hash_keys);
+    who.home = places[0] + 1;
+    let now_ns = coarse_ns();
+    for place in places {
+        let Some(budget) = BUDGETS.get_ptr_mut(place) else { return };
         // SAFETY: a live map value. Two sources that take a place at once both use it for a moment.
         unsafe {
             if (*budget).tag == tag {
-                return place + 1;
+                who.budget = place + 1;
+                return;
             }
             if (*budget).tat_ns.iter().all(|tat_ns| *tat_ns <= now_ns) {
                 (*budget).tag = tag;
                 (*budget).trust = 0;
-                return place + 1;
+                who.budget = place + 1;
+                return;
             }
         }
     }
-    NONE
 }
 
 /// Charges `count` of a kind. `Err` when they are over the limit and that is enforced.

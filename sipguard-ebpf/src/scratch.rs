@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Datagram, Flow, Offender};
+use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, WINDOW};
 
 use crate::ip::Ip;
@@ -40,6 +40,8 @@ pub struct Packet {
     /// The part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
+    /// 1 when it made its stream malformed.
+    pub strikes: u32,
 }
 
 pub const TLS: u32 = Transport::Tls as u32;
@@ -122,6 +124,8 @@ pub struct Who {
     pub budget: u32,
     /// 1 when it is allowed by a rule.
     pub allowed: u32,
+    /// The first place of its budget plus one, whoever has it; 0 for a sender that is never banned.
+    pub home: u32,
 }
 
 #[repr(C)]
@@ -142,6 +146,8 @@ pub struct Scratch {
     pub offender: Offender,
     /// Always zero: what a new flow starts from.
     pub new_flow: Flow,
+    /// Always zero: what is known of a new offender.
+    pub new_ban: Ban,
     /// `FragmentKey` in words, and where the record of a datagram in fragments is put together.
     pub fragment_key: Key,
     pub pad: u32,
@@ -233,6 +239,7 @@ pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
         fragment: l4.fragment,
         new_at: l4.data_at,
         new_len: l4.data_len,
+        strikes: 0,
     };
     packet
 }

@@ -5,7 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::ACTION_DROP;
 use sipguard_common::{Class, Reason};
 
-use crate::{count, offender, policy, reset, settings};
+use crate::{ban, count, offender, policy, reset, settings};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
@@ -32,6 +32,7 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     count::packet(reason, monitor);
     if class == Class::Malformed {
         offender::note(ctx, reason);
+        ban::note(ctx, settings, reason);
     }
     if monitor {
         return xdp_action::XDP_PASS;

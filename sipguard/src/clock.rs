@@ -76,6 +76,15 @@ impl Clock {
     }
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds.
+///
+/// # Errors
+/// When the kernel has no such clock.
+pub fn monotonic_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("reading CLOCK_MONOTONIC")?;
+    Ok(Duration::from(now).as_nanos() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

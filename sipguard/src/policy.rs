@@ -2,8 +2,11 @@
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
-use sipguard_common::abi::{Denied, Rate, Rates, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use};
+use sipguard_common::abi::{
+    BanPolicy, Denied, Rate, Rates, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use,
+};
 
+use crate::clock;
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
 
@@ -18,6 +21,8 @@ pub struct Policy {
     pub trunks: Vec<Trunk>,
     /// Limits of a source that is no trunk's.
     pub rates: Rates,
+    /// When a sender is banned; without the time from which addresses are.
+    pub bans: BanPolicy,
 }
 
 /// Well-formed messages on connections, after which a source may send [`TRUST_FACTOR`] times as much.
@@ -56,10 +61,11 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, rates, .. } = self.settings()?;
+        let Settings { denied, rules, rates, bans, .. } = self.settings()?;
+        let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates })
+        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates, bans })
     }
 
     /// Makes them say it.
@@ -71,12 +77,14 @@ impl PolicyMaps {
         let devices = if policy.devices { rules_in_use::DEVICES } else { 0 };
         let trunks = policy.trunks.iter().flat_map(|trunk| trunk.rates);
         let limited = policy.rates.into_iter().chain(trunks).any(|rate| rate != Rate::NONE);
+        let limited = limited || policy.bans.after != 0;
         let rates = if limited { rules_in_use::RATES } else { 0 };
         let rules = before.rules & !(rules_in_use::DEVICES | rules_in_use::RATES) | devices | rates;
         let settings = Settings {
             denied: policy.denied,
             rules,
             rates: policy.rates,
+            bans: BanPolicy { addresses_from_ns: addresses_from(&before, &policy.bans)?, ..policy.bans },
             trust_after: TRUST_AFTER,
             trust_factor: TRUST_FACTOR,
             ..before
@@ -92,4 +100,12 @@ impl PolicyMaps {
     fn settings(&self) -> Result<Settings> {
         Ok(self.settings.get(&0, 0).context("reading the settings")?.0)
     }
+}
+
+/// From when on addresses are banned: once the guard has listened for as long as they must have been quiet (`CLOCK_MONOTONIC`,
+/// nanoseconds).
+fn addresses_from(before: &Settings, bans: &BanPolicy) -> Result<u64> {
+    let listened = clock::monotonic_ns()?.saturating_add(bans.quiet_ns);
+    let is_new = before.trust_after == 0;
+    Ok(if is_new { listened } else { before.bans.addresses_from_ns.min(listened) })
 }

@@ -13,8 +13,9 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, PERMANENT, PORT_WORDS,
-    Rule, Settings, Trunk, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, PERMANENT,
+    PORT_WORDS, Rule, Settings, Trunk, budget_places, counter_index, names, port_bit, rule_flags,
+    rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::Limits;
 
@@ -123,6 +124,29 @@ impl Program {
         let mut map: HashMap<_, Plain<DeviceKey>, Plain<Rule>> = self.map(names::DEVICES)?;
         map.insert(Plain(key), Plain(rule), 0)?;
         self.change(|settings| settings.rules |= rules_in_use::DEVICES)
+    }
+
+    /// Bans a device, an address and a port; port 0 is all of an IPv4 address.
+    pub fn ban(&mut self, device: &str, until_ns: u64) -> Result<()> {
+        let device: SocketAddr = device.parse()?;
+        let address = mapped(device.ip());
+        let key = DeviceKey { address, port: device.port().to_be_bytes(), pad: [0; 2] };
+        let mut map: HashMap<_, Plain<DeviceKey>, Plain<Ban>> = self.map(names::BANS)?;
+        map.insert(Plain(key), Plain(Ban { until_ns, ..Ban::zeroed() }), 0)?;
+        let words: [u32; 4] = bytemuck::cast(address);
+        let mut home = 0;
+        self.change(|settings| {
+            settings.rules |= rules_in_use::RATES;
+            home = budget_places(words, &settings.hash_keys).1[0];
+        })?;
+        let mut map: Array<_, Plain<Budget>> = self.map(names::BUDGETS)?;
+        Ok(map.set(home, Plain(Budget { banned_s: u32::MAX, ..Budget::zeroed() }), 0)?)
+    }
+
+    /// What is known of devices and addresses that sent malformed streams.
+    pub fn bans(&mut self) -> Result<Vec<(DeviceKey, Ban)>> {
+        let map: HashMap<_, Plain<DeviceKey>, Plain<Ban>> = self.map(names::BANS)?;
+        map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(ban))| (key, ban))?)).collect()
     }
 
     /// Sets a trunk's policy.

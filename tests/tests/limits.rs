@@ -43,7 +43,10 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     let limited =
         || Ok::<_, anyhow::Error>(maps::settings(&Pins::new(guard.pins()))?.rules & rules_in_use::RATES != 0);
     let first = guard.rows(&["limit", "list"])?;
-    ensure!(first.len() == 3 && first.iter().all(|row| row["author"] == "default") && limited()?, "{first:?}");
+    ensure!(
+        first.len() == 3 && first.iter().all(|row| row["author"] == "default") && limited()?,
+        "{first:?}"
+    );
     run(guard, "limit clear")?;
     ensure!(!limited()?, "the kernel looks for limits that there are not");
     let said = run(guard, "limit set --of register 1/s burst 50")?;

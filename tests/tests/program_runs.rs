@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT};
+use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT, rules_in_use};
 use sipguard_tests::message::OPTIONS as GOOD;
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
 use sipguard_tests::program::{Program, XDP_DROP, XDP_PASS, device, last, stream};
@@ -329,5 +329,40 @@ fn a_right_checksum_is_told_from_a_wrong_one_at_any_length() -> Result<()> {
             assert_eq!(run.reason, Reason::BadStartLine, "{length} bytes");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_banned_for_what_the_kernel_has_no_connection_for() -> Result<()> {
+    let (mut program, peer) = (Program::new()?, device());
+    program.change(|settings| {
+        settings.rules |= rules_in_use::RATES;
+        settings.bans.after = 1;
+        settings.bans.address_after = 1;
+        settings.bans.within_ns = u64::MAX;
+        settings.bans.first_ns = 1 << 40;
+        settings.bans.longest_ns = 1 << 40;
+    })?;
+    for seq in [1000, 2000, 3000] {
+        program.connect(&peer, seq)?;
+        assert_eq!(program.run(&peer.tcp(ACK, seq, b"nonsense\r\n"))?.reason, Reason::BadStartLine);
+        assert_eq!(program.run(&peer.udp(b"nonsense\r\n"))?.reason, Reason::BadStartLine);
+    }
+    assert_eq!(program.bans()?, []);
+    Ok(())
+}
+
+#[test]
+fn a_ban_ends_by_itself() -> Result<()> {
+    let mut program = Program::new()?;
+    let frame = device().udp(GOOD);
+    program.ban("192.0.2.7:40000", 1)?;
+    assert_eq!(program.run(&frame)?.reason, Reason::Valid, "ended");
+    program.ban("192.0.2.7:40000", PERMANENT)?;
+    assert_eq!(program.run(&frame)?.reason, Reason::BannedDevice);
+    let neighbour = Peer::new("192.0.2.7:40001", "198.51.100.1:5060");
+    assert_eq!(program.run(&neighbour.udp(GOOD))?.reason, Reason::Valid);
+    let ban = program.bans()?[0].1;
+    assert_eq!((ban.packets, ban.bytes), (1, frame.len() as u64));
     Ok(())
 }

@@ -36,6 +36,9 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     no_options.connect(&peer, 1000)?;
     let mut no_device = Program::new()?;
     no_device.device("192.0.2.7:40000", Rule { flags: rule_flags::BLOCK, ..PERMANENTLY })?;
+    let (mut device_banned, mut address_banned) = (Program::new()?, Program::new()?);
+    device_banned.ban("192.0.2.7:40000", PERMANENT)?;
+    address_banned.ban("192.0.2.7:0", PERMANENT)?;
     let mut followed = Program::new()?;
     followed.connect(&peer, 1000)?;
     let valid = followed.run(&data)?;
@@ -125,6 +128,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::TransportDenied, no_udp.run(&peer.udp(GOOD))?),
         (Reason::MethodDenied, no_options.run(&data)?),
         (Reason::BlockedDevice, no_device.run(&data)?),
+        (Reason::BannedDevice, device_banned.run(&data)?),
+        (Reason::BannedAddress, address_banned.run(&data)?),
         (Reason::RatePackets, one_too_many(PACKETS, &peer.udp(GOOD))?),
         (Reason::RateMessages, one_too_many(MESSAGES, &peer.udp(GOOD))?),
         (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),

@@ -32,6 +32,8 @@ pub mod flow_flags {
     pub const TLS: u32 = 4;
     /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
     pub const GUESSED: u32 = 8;
+    /// The stream was malformed and counted against its sender.
+    pub const STRUCK: u32 = 16;
 }
 
 /// A validated segment.

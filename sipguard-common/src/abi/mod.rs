@@ -3,6 +3,7 @@
 //! Keys are byte arrays in network order; integers in values are the machine's own. No padding, `bool` or `Option` crosses
 //! the border. Whoever changes a layout here raises [`ABI_VERSION`].
 
+mod ban;
 mod flow;
 mod fragment;
 mod policy;
@@ -11,11 +12,13 @@ mod report;
 mod settings;
 mod trunk;
 
+pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use rate::{
     BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate, Rates,
+    budget_places,
 };
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
@@ -32,7 +35,7 @@ pub use trunk::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {
@@ -56,6 +59,8 @@ pub mod names {
     pub const BUDGETS: &str = "BUDGETS";
     /// `Array<Budget>`, by the trunk's index.
     pub const TRUNK_BUDGETS: &str = "TRUNK_BUDGETS";
+    /// `LruHashMap<DeviceKey, Ban>`: who sent malformed streams, and who is banned for it.
+    pub const BANS: &str = "BANS";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
@@ -89,6 +94,7 @@ pub mod names {
         TRUNK_COUNTERS,
         BUDGETS,
         TRUNK_BUDGETS,
+        BANS,
         FLOWS,
         HANDSHAKES,
         FOREIGN,
@@ -122,7 +128,8 @@ mod tests {
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);
         assert_eq!(size_of::<Iface>(), 48);
-        assert_eq!(size_of::<Settings>(), 240);
+        assert_eq!(size_of::<Settings>(), 288);
+        assert_eq!(size_of::<Ban>(), 48);
     }
 
     #[test]

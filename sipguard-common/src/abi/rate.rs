@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::framer::HashKeys;
+
 /// What is limited, by position in [`Rates`].
 pub const RATE_KINDS: [&str; 5] = ["packets", "messages", "register", "invite", "connections"];
 /// Packets to guarded ports.
@@ -67,12 +69,28 @@ pub struct Budget {
     pub trust: u64,
     /// Theoretical arrival times (`CLOCK_MONOTONIC`, nanoseconds), by kind.
     pub tat_ns: [u64; RATE_KINDS.len()],
-    /// Zero.
-    pub pad: u64,
+    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, seconds).
+    pub good_s: u32,
+    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, seconds); 0 when none ever was.
+    pub banned_s: u32,
 }
 
 /// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
 pub const BUDGET_ENTRIES: u32 = 1 << 16;
+
+/// The tag of a source in `BUDGETS` and its two places there: a secret hash, so that nobody can choose a neighbour. `source` is the
+/// address, IPv4 mapped, in words of the machine's order as they stand in the header; IPv6 without what is behind its /64.
+#[must_use]
+#[inline(always)]
+pub const fn budget_places(source: [u32; 4], keys: &HashKeys) -> (u64, [u32; 2]) {
+    let high = ((source[0] as u64) << 32 | source[1] as u64) ^ keys[0];
+    let low = ((source[2] as u64) << 32 | source[3] as u64) ^ keys[1];
+    let mut tag = (high ^ low.rotate_left(29)).wrapping_mul(keys[2] | 1);
+    tag = (tag ^ tag >> 32).wrapping_mul(keys[3] | 1);
+    tag ^= tag >> 29;
+    tag |= 1;
+    (tag, [(tag >> 8) as u32 & (BUDGET_ENTRIES - 1), (tag >> 40) as u32 & (BUDGET_ENTRIES - 1)])
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Denied, Rates};
+use super::{BanPolicy, Denied, Rates};
 use crate::framer::{HashKeys, Limits};
 
 /// Drop what should be dropped.
@@ -46,6 +46,8 @@ pub struct Settings {
     pub trust_factor: u32,
     /// Nothing yet.
     pub reserved: u32,
+    /// When a sender is banned, and for how long.
+    pub bans: BanPolicy,
 }
 
 /// Position of devices in [`Settings::denied`]: of whoever is no trunk.
@@ -57,7 +59,7 @@ pub const CLASS_TRUNKS: usize = 1;
 pub mod rules_in_use {
     /// There are rules of devices, by address and port.
     pub const DEVICES: u32 = 1;
-    /// There are limits.
+    /// Sources are told apart: there are limits, or bans.
     pub const RATES: u32 = 2;
 }
 

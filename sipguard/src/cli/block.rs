@@ -11,7 +11,7 @@ use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
-use crate::store::{self, Counts, Mode, OPERATOR, Saying, Verb, change};
+use crate::store::{self, Counts, GUARD, Mode, OPERATOR, Saying, Verb, change};
 use crate::store::{parse_origin, parse_reason};
 use crate::target::Target;
 
@@ -45,11 +45,11 @@ pub struct BlockArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct UnblockArgs {
-    /// Addresses, prefixes or devices; `-` reads them from standard input
+    /// Addresses, prefixes or devices, whose bans are lifted as well; `-` reads them from standard input
     #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|ADDR:PORT|-")]
     targets: Vec<String>,
 
-    /// Every block
+    /// Every block and ban
     #[arg(long, conflicts_with = "targets")]
     all: bool,
 
@@ -101,12 +101,19 @@ pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> 
     let targets = read_targets(&args.targets)?;
     let origin = args.origin.as_deref();
     let done = change(path, pins, &|| {}, |change| {
-        let lifted = if args.all {
+        let bans = if origin.is_none_or(|origin| origin == GUARD) {
+            change.lift((!args.all).then_some(&targets))?
+        } else {
+            Vec::new()
+        };
+        let mut lifted = if args.all {
             change.unsay_all(Verb::Block, origin)?
         } else {
             change.unsay(&targets, Verb::Block, origin)?;
             targets.clone()
         };
+        lifted.extend(bans.iter().filter(|ban| !targets.contains(ban)));
+        change.counts.lift(bans.len());
         change.record("unblock", origin.unwrap_or(OPERATOR), &lifted, "")?;
         Ok(change.counts)
     })?;

@@ -1,11 +1,14 @@
 //! `sipguard detach IFACE...|--all`
 
+use std::path::Path;
+
 use anyhow::Result;
 use serde_json::json;
 
 use crate::attach;
 use crate::output::{Format, rows};
 use crate::pins::Pins;
+use crate::store;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,7 +21,13 @@ pub struct Args {
     all: bool,
 }
 
-pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    if store::is_attached(pins) && pins.check().is_ok() {
+        // The bans go with the maps. Whatever is wrong with the store, it must not keep the guard attached.
+        if let Err(error) = store::change(path, pins, &|| {}, |_| Ok(())) {
+            eprintln!("sipguard: the bans in force are not kept: {error:#}");
+        }
+    }
     let names = (!args.all).then_some(args.interfaces.as_slice());
     let gone = attach::detach(pins, names)?;
     let values = gone.iter().map(|name| json!({ "interface": name, "changed": true })).collect();

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sipguard_common::abi::{Rule, rule_flags};
+use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::{Span, deny, parse_duration};
+use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::output::{Format, rows, table};
@@ -20,8 +22,8 @@ use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to list: blocks, allowances, or what is denied [default: blocks and allowances]
-    #[arg(value_parser = ["block", "allow", "deny"])]
+    /// What to list: blocks, allowances, bans, or what is denied [default: all but what is denied]
+    #[arg(value_parser = ["block", "allow", "ban", "deny"])]
     what: Option<String>,
 
     /// Only what this source set
@@ -41,6 +43,22 @@ pub struct Listed {
     pub decides: bool,
     /// The kernel's entry, when this rule decides and is in force.
     pub entry: Option<Rule>,
+    /// Whether it is a ban, which the guard made by itself.
+    pub is_ban: bool,
+}
+
+impl Listed {
+    /// Of a ban in force, or kept for the next `attach`.
+    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> Listed {
+        let entry = Rule { packets: ban.packets, bytes: ban.bytes, ..Rule::zeroed() };
+        let row = store::ban_row(target, ban, clock);
+        Listed { row, decides: true, entry: in_force.then_some(entry), is_ban: true }
+    }
+
+    /// `block`, `allow` or `ban`.
+    pub fn word(&self) -> &'static str {
+        if self.is_ban { "ban" } else { self.row.verb.word() }
+    }
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
@@ -53,7 +71,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         let ends = |span: Duration| {
             one.row.expires_ms.is_some_and(|end| end <= clock.wall_ms() + span.as_millis() as i64)
         };
-        args.what.as_deref().is_none_or(|what| one.row.verb.word() == what)
+        args.what.as_deref().is_none_or(|what| one.word() == what)
             && args.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
             && args.expiring.is_none_or(|span| span.0.is_none_or(ends))
     });
@@ -71,14 +89,18 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
     let mut entries = BTreeMap::new();
     let mut _lock = None;
+    let mut bans = None;
     if is_attached(pins) {
         _lock = Some(pins.lock(false)?);
         pins.check()?;
         entries.extend(Blocks::open(pins)?.everything()?);
+        bans = Some(Bans::open(pins)?.list(clock.boot_ns)?);
         entries.retain(|_, rule| rule.flags != 0 && rule.holds(clock.boot_ns));
     }
     let now_ms = clock.wall_ms();
-    let (mut rows, peers) = store::read(path, |rows| Ok((rows.all()?, rows.peers()?)))?.unwrap_or_default();
+    let stored = store::read(path, |rows| Ok((rows.all()?, rows.peers()?, rows.bans(clock)?)))?;
+    let (mut rows, peers, mut kept) = stored.unwrap_or_default();
+    kept.retain(|(_, ban)| ban.holds(clock.boot_ns));
     rows.retain(|row| row.holds(now_ms));
     let allowed = Allowed::of(&rows, peers, now_ms);
     let mut listed = Vec::new();
@@ -89,7 +111,7 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
         listed.extend(group.iter().map(|row| {
             let decides = decider == Some(row);
             let entry = entries.get(&row.target).copied().filter(|_| decides);
-            Listed { row: row.clone(), decides, entry }
+            Listed { row: row.clone(), decides, entry, is_ban: false }
         }));
     }
     let strange = entries.into_iter().filter(|(target, _)| !known.contains(target));
@@ -97,7 +119,12 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
         row: found(target, &rule, clock),
         decides: true,
         entry: Some(rule),
+        is_ban: false,
     }));
+    let in_force = bans.is_some();
+    listed.extend(
+        bans.unwrap_or(kept).iter().map(|(target, ban)| Listed::of_ban(*target, ban, clock, in_force)),
+    );
     listed.sort_by_key(|one| one.row.target);
     Ok(listed)
 }
@@ -119,14 +146,14 @@ pub fn found(target: Target, rule: &Rule, clock: &Clock) -> Row {
 
 fn line(one: &Listed, clock: &Clock) -> Vec<String> {
     let row = &one.row;
-    let mut rule = row.verb.word().to_owned();
+    let mut rule = one.word().to_owned();
     if row.mode == Mode::Monitor {
         rule += ", counts only";
     }
     if !one.decides {
         rule += ", overruled";
     }
-    let entry = one.entry.unwrap_or(bytemuck::Zeroable::zeroed());
+    let entry = one.entry.unwrap_or(Rule::zeroed());
     vec![
         row.target.to_string(),
         rule,
@@ -143,10 +170,10 @@ fn line(one: &Listed, clock: &Clock) -> Vec<String> {
 /// The JSON form of a rule. `source` is the address that it is about, `origin` who set it.
 pub fn json_of(one: &Listed) -> Value {
     let row = &one.row;
-    let entry = one.entry.unwrap_or(bytemuck::Zeroable::zeroed());
+    let entry = one.entry.unwrap_or(Rule::zeroed());
     json!({
         "source": row.target.to_string(),
-        "rule": row.verb.word(),
+        "rule": one.word(),
         "mode": row.mode.word(),
         "origin": row.origin,
         "author": row.author,

@@ -9,6 +9,7 @@ use sipguard_common::abi::{Rule, rule_flags};
 
 use super::list::{Listed, found, json_of, remaining, time};
 use super::usage;
+use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::output::{Format, object};
@@ -53,14 +54,23 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let decider = deciding.map(|(target, entry)| {
         let group: Vec<Row> = rows.iter().filter(|row| row.target == target).cloned().collect();
         let row = decides(&group, &allowed, now_ms).cloned().unwrap_or_else(|| found(target, &entry, &clock));
-        Listed { row, decides: true, entry: Some(entry) }
+        Listed { row, decides: true, entry: Some(entry), is_ban: false }
     });
+    let peer = allowed.peer(&Target::from(address));
+    // Bans are looked at where nothing else stopped the packet, and hold for nobody who is allowed or a trunk's.
+    let excused = deciding.is_some_and(|(_, rule)| is_stopping(&rule) || rule.flags & rule_flags::ALLOW != 0);
+    let ban = if excused || peer.is_some() {
+        None
+    } else {
+        Bans::open(pins)?.about(address, device, clock.boot_ns)?
+    };
+    let banned = ban.map(|(target, ban)| Listed::of_ban(target, &ban, &clock, true));
+    let decider = banned.or(decider);
     rows.retain(|row| decider.as_ref().is_none_or(|decider| decider.row != *row));
     let others: Vec<Overruled> = rows
         .into_iter()
         .map(|row| Overruled { why: why(&row, decider.as_ref().map(|decider| &decider.row), &allowed), row })
         .collect();
-    let peer = allowed.peer(&Target::from(address));
     let trunk = peer.and_then(|(net, number)| {
         let trunk = trunks.iter().find(|trunk| trunk.number == number)?;
         Some((trunk.name.as_str(), net))
@@ -112,7 +122,7 @@ fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
 }
 
 fn json_of_overruled(one: &Overruled) -> Value {
-    let mut value = json_of(&Listed { row: one.row.clone(), decides: false, entry: None });
+    let mut value = json_of(&Listed { row: one.row.clone(), decides: false, entry: None, is_ban: false });
     value["why"] = Value::from(one.why.clone());
     value
 }
@@ -123,6 +133,7 @@ fn text(address: &str, decider: Option<&Listed>, others: &[Overruled], clock: &C
         Some(one) => {
             let row = &one.row;
             let (did, counted) = match (row.verb, row.mode) {
+                _ if one.is_ban => ("banned on guarded ports", "stopped"),
                 (Verb::Allow, _) => ("allowed", "let pass"),
                 (Verb::Block, Mode::Enforce) => ("blocked", "stopped"),
                 (Verb::Block, Mode::Monitor) => ("not stopped, only counted", "counted"),

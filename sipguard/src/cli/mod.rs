@@ -2,6 +2,7 @@
 
 mod allow;
 mod attach;
+mod bans;
 mod block;
 mod counters;
 mod deny;
@@ -85,6 +86,8 @@ enum Verb {
     Trunk(trunk::Args),
     /// Limit how much a source, or a trunk, may send
     Limit(limit::Args),
+    /// Say when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
+    Bans(bans::Args),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
@@ -139,7 +142,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     }
     match cli.verb {
         Verb::Attach(args) => attach::run(&pins, store, format, &args),
-        Verb::Detach(args) => detach::run(&pins, format, &args),
+        Verb::Detach(args) => detach::run(&pins, store, format, &args),
         Verb::Status(args) => status::run(&pins, format, &args),
         Verb::Block(args) => block::block(&pins, store, format, &args),
         Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
@@ -149,6 +152,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Permit(args) => deny::permit(&pins, store, format, &args),
         Verb::Trunk(args) => trunk::run(&pins, store, format, &args),
         Verb::Limit(args) => limit::run(&pins, store, format, &args),
+        Verb::Bans(args) => bans::run(&pins, store, format, &args),
         Verb::List(args) => list::run(&pins, store, format, &args),
         Verb::Import(args) => import::run(&pins, store, format, &args),
         Verb::Export(args) => export::run(store, &args),

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use sipguard_common::abi::{Rule, rule_flags};
+use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::policy;
 use super::rows::Rows;
 use super::want::{Allowed, members, wanted, wanted_of};
+use crate::bans::Bans;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
 use crate::pins::Pins;
@@ -45,27 +46,30 @@ impl Touched {
 pub struct Maps {
     pub rules: Blocks,
     pub policy: PolicyMaps,
+    pub bans: Bans,
 }
 
 impl Maps {
     pub fn open(pins: &Pins) -> Result<Maps> {
-        Ok(Maps { rules: Blocks::open(pins)?, policy: PolicyMaps::open(pins)? })
+        Ok(Maps { rules: Blocks::open(pins)?, policy: PolicyMaps::open(pins)?, bans: Bans::open(pins)? })
     }
 }
 
 /// The maps, with what is needed to undo.
 pub struct Apply<'b> {
-    maps: &'b mut Maps,
-    clock: Clock,
+    pub(super) maps: &'b mut Maps,
+    pub(super) clock: Clock,
     /// The policy that was there before, when it changed.
     policy: Option<Policy>,
     /// What was there before; boxed because most often nothing was.
     done: Vec<(Target, Option<Box<Rule>>)>,
+    /// Bans that were there before, or were not.
+    pub(super) bans: Vec<(Target, Option<Ban>)>,
 }
 
 impl<'b> Apply<'b> {
     pub fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
-        Apply { maps, clock, policy: None, done: Vec::new() }
+        Apply { maps, clock, policy: None, done: Vec::new(), bans: Vec::new() }
     }
 
     /// Applies the difference. `step` hears of each target.
@@ -129,6 +133,9 @@ impl<'b> Apply<'b> {
         let mut all = true;
         while let Some((target, old)) = self.done.pop() {
             all &= self.maps.rules.set(&target, old.map(|old| *old)).is_ok();
+        }
+        while let Some((target, old)) = self.bans.pop() {
+            all &= self.maps.bans.set(&target, old).is_ok();
         }
         if let Some(policy) = self.policy.take() {
             all &= self.maps.policy.write(&policy).is_ok();

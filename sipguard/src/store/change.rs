@@ -112,6 +112,7 @@ fn transact<T>(
 ) -> Result<T> {
     let clock = Clock::now()?;
     let (mut version, applied) = state(db)?;
+    let fresh = maps.as_ref().map(|maps| maps.policy.is_new()).transpose()?.unwrap_or(false);
     if let Some(maps) = &maps {
         if version == 0 {
             take_over(db, maps, &clock)?;
@@ -130,9 +131,19 @@ fn transact<T>(
         let mut change = Change::new(Rows::new(&tx), clock, version, touched.clone())?;
         let ended = change.rows.ended(clock.wall_ms())?;
         change.remove(&ended)?;
+        match &apply {
+            Some(apply) if !fresh => change.keep_bans(&apply.maps.bans.list(clock.boot_ns)?)?,
+            _ => {}
+        }
         let value = work(&mut change)?;
         match &mut apply {
-            Some(apply) => apply.bring(&change.touched, &change.rows, step)?,
+            Some(apply) => {
+                apply.lift(&change.lifted)?;
+                if fresh {
+                    apply.ban(&change.rows)?;
+                }
+                apply.bring(&change.touched, &change.rows, step)?;
+            }
             None => fits(&change)?,
         }
         tx.execute("UPDATE state SET version = ?1, applied = ?1", [version])?;

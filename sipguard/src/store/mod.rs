@@ -12,6 +12,7 @@
 
 mod apply;
 mod audit;
+mod bans;
 mod change;
 mod denials;
 mod limits;
@@ -26,6 +27,7 @@ mod want;
 mod words;
 
 pub use audit::Record;
+pub use bans::{BanRule, row as ban_row};
 pub use change::{Changed, change, is_attached, restore};
 pub use denials::{Denial, Done};
 pub use limits::Limit;
@@ -40,5 +42,7 @@ pub use words::{origin as parse_origin, reason as parse_reason};
 pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";
 /// Who sets a rule when nothing else is said: the operator, by hand.
 pub const OPERATOR: &str = "cli";
+/// Who bans: the guard itself.
+pub const GUARD: &str = "guard";
 /// Who set a rule that was found in the kernel without a row in the store.
 pub const RECOVERED: &str = "recovered";

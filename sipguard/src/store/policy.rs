@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bytemuck::Zeroable;
-use sipguard_common::abi::{RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
+use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
 
+use super::bans::BanRule;
 use super::rows::Rows;
 use super::say::Change;
 use super::trunks::TrunkRow;
@@ -21,6 +22,7 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
         denied: [[0; 3]; 2],
         devices: rows.has_device()?,
         rates: [Rate::NONE; RATE_KINDS.len()],
+        bans: rows.ban_rule()?.map_or(BanPolicy::zeroed(), |rule| rule.policy()),
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
     };
     let limits = rows.limits()?;
@@ -50,6 +52,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     }
     change.clear_limits(None, None)?;
     change.counts.removed = 0;
+    change.set_ban_rule(&BanRule::of(&policy.bans))?;
     recover(change, None, &policy.rates)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();

@@ -26,6 +26,14 @@ pub struct Counts {
     pub skipped: usize,
 }
 
+impl Counts {
+    /// Takes lifted bans into account: what was not blocked may have been banned.
+    pub fn lift(&mut self, bans: usize) {
+        self.removed += bans;
+        self.same -= self.same.min(bans);
+    }
+}
+
 /// What is said about targets.
 #[derive(Clone, Debug)]
 pub struct Saying {
@@ -73,6 +81,8 @@ pub struct Change<'c> {
     pub(super) version: i64,
     pub(super) author: String,
     pub(super) allowed: Allowed,
+    /// Whose bans are lifted.
+    pub(super) lifted: Vec<Target>,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
     empty: bool,
     highest: Option<Key>,
@@ -82,7 +92,18 @@ impl<'c> Change<'c> {
     pub(super) fn new(rows: Rows<'c>, clock: Clock, version: i64, touched: Touched) -> Result<Change<'c>> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
         let (counts, author, empty) = (Counts::default(), author(), rows.is_empty()?);
-        Ok(Change { rows, clock, counts, touched, version, author, allowed, empty, highest: None })
+        Ok(Change {
+            rows,
+            clock,
+            counts,
+            touched,
+            version,
+            author,
+            allowed,
+            lifted: Vec::new(),
+            empty,
+            highest: None,
+        })
     }
 
     /// Sets the rule of a source about a target.

@@ -98,6 +98,24 @@ const STEPS: &[&str] = &[
          FROM (SELECT 'register' AS kind, 500 AS per_second, 6000 AS burst
                UNION ALL SELECT 'invite', 300, 3000 UNION ALL SELECT 'connections', 500, 5000)
          WHERE (SELECT version FROM state) = 0;",
+    // Bans that the kernel has made, and when it makes them (times in milliseconds; `reason` is a number of `Reason`).
+    "CREATE TABLE bans (
+         target TEXT NOT NULL PRIMARY KEY,
+         since INTEGER NOT NULL,
+         until INTEGER NOT NULL,
+         times INTEGER NOT NULL,
+         reason INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE ban_policy (
+         id INTEGER PRIMARY KEY CHECK (id = 1),
+         after INTEGER NOT NULL,
+         address_after INTEGER NOT NULL,
+         within INTEGER NOT NULL,
+         first INTEGER NOT NULL,
+         longest INTEGER NOT NULL,
+         quiet INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO ban_policy VALUES (1, 3, 10, 30000, 60000, 3600000, 3600000);",
 ];
 
 /// The schema version of today.

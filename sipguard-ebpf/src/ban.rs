@@ -1,0 +1,127 @@
+//! Offenders: a device that keeps sending malformed streams is banned for a time that doubles, and an address from which nothing
+//! else comes. Only what the kernel's own connections brought counts: the sender of a datagram, or of a stray segment, may be forged.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+use sipguard_common::abi::{BAN_ENTRIES, Ban, Settings};
+
+use crate::rate::{self, NS_PER_S};
+use crate::scratch::{self, Packet, Who};
+use crate::{policy, settings, socket};
+
+/// `DeviceKey` in words; port 0 is the address.
+type Key = [u32; 5];
+
+#[map]
+static BANS: LruHashMap<Key, Ban> = LruHashMap::with_max_entries(BAN_ENTRIES, 0);
+
+/// Stops what comes from who is banned. Looks only where somebody is whose budget has the same first place.
+#[inline(always)]
+pub fn check(packet: &Packet, who: &Who) -> Result<(), Reason> {
+    let Some(home) = rate::home(who) else { return Ok(()) };
+    // SAFETY: a live map value.
+    let banned_s = unsafe { (*home).banned_s };
+    if banned_s == 0 {
+        return Ok(());
+    }
+    match stopped(packet, banned_s) {
+        DEVICE => Err(Reason::BannedDevice),
+        ADDRESS => Err(Reason::BannedAddress),
+        _ => Ok(()),
+    }
+}
+
+const NOBODY: u32 = 0;
+const DEVICE: u32 = 1;
+const ADDRESS: u32 = 2;
+
+/// Who is banned of the device and its address. A function of its own for the stack's sake.
+#[inline(never)]
+fn stopped(packet: &Packet, banned_s: u32) -> u32 {
+    let now_ns = settings::now_ns();
+    if now_ns / NS_PER_S > u64::from(banned_s) {
+        return NOBODY;
+    }
+    if holds(&device(packet), now_ns) {
+        return DEVICE;
+    }
+    if holds(&address(packet), now_ns) { ADDRESS } else { NOBODY }
+}
+
+/// Whether a ban is in force; counts what it stops.
+#[inline(always)]
+fn holds(key: &Key, now_ns: u64) -> bool {
+    let Some(ban) = BANS.get_ptr_mut(key) else { return false };
+    // SAFETY: a live map value.
+    unsafe {
+        if !(*ban).holds(now_ns) {
+            return false;
+        }
+        policy::atomic_add(&raw mut (*ban).packets, 1);
+        policy::atomic_add(&raw mut (*ban).bytes, scratch::frame_len());
+    }
+    true
+}
+
+/// Counts a stream that was malformed against its sender, when the kernel has the connection and nothing speaks for the sender: the
+/// device, and its address where nothing well-formed came from for long.
+#[inline(always)]
+pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
+    let (Ok(packet), Ok(who)) = (scratch::packet(), scratch::who()) else { return };
+    if packet.strikes == 0 || settings.bans.after == 0 || packet.transport == scratch::UDP {
+        return;
+    }
+    let Some(home) = rate::home(who) else { return };
+    let socket = socket::ask(ctx, packet);
+    if !socket.connected || !socket.known {
+        return;
+    }
+    let now_ns = settings::now_ns();
+    let mut until_ns = strike(&device(packet), settings, settings.bans.after, reason, now_ns);
+    let coarse_ns = rate::coarse_ns();
+    // SAFETY: a live map value.
+    let quiet_ns = coarse_ns.wrapping_sub(u64::from(unsafe { (*home).good_s }) * NS_PER_S);
+    if coarse_ns >= settings.bans.addresses_from_ns && quiet_ns > settings.bans.quiet_ns {
+        let address_after = settings.bans.address_after;
+        let until = strike(&address(packet), settings, address_after, reason, now_ns);
+        until_ns = if until > until_ns { until } else { until_ns };
+    }
+    let until_s = (until_ns / NS_PER_S) as u32;
+    // SAFETY: as above. Of two CPUs at once one may be lost, a ban that nobody looks for.
+    unsafe {
+        if until_s != 0 && (*home).banned_s <= until_s {
+            (*home).banned_s = until_s + 1;
+        }
+    }
+}
+
+/// Takes a malformed stream into account. Gives the end of the ban that it made, or 0.
+#[inline(never)]
+fn strike(key: &Key, settings: &Settings, after: u32, reason: Reason, now_ns: u64) -> u64 {
+    if BANS.get_ptr(key).is_none() {
+        let Ok(scratch) = scratch::get() else { return 0 };
+        // SAFETY: `new_ban` is never written, so it is all zeros: nothing known.
+        let _full = unsafe { BANS.insert(key, &(*scratch).new_ban, 0) };
+    }
+    let Some(ban) = BANS.get_ptr_mut(key) else { return 0 };
+    // SAFETY: a live map value. Two CPUs that count at once may lose one of the two.
+    unsafe {
+        (*ban).reason = reason.number();
+        if (*ban).strike(&settings.bans, after, now_ns) { (*ban).until_ns } else { 0 }
+    }
+}
+
+#[inline(always)]
+fn device(packet: &Packet) -> Key {
+    let [r0, r1, r2, r3, ..] = packet.key;
+    [r0, r1, r2, r3, packet.key[8] & 0xffff]
+}
+
+/// IPv6 sources are one by /64, as with budgets.
+#[inline(always)]
+fn address(packet: &Packet) -> Key {
+    let [r0, r1, r2, r3, ..] = packet.key;
+    if packet.v6 != 0 { [r0, r1, 0, 0, 0] } else { [r0, r1, r2, r3, 0] }
+}

@@ -1,0 +1,162 @@
+//! `sipguard bans`: when a sender of malformed streams is banned. Who is, `list ban` says; `unblock` lifts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::trunk::report;
+use super::{Span, parse_duration, usage};
+use crate::output::{Format, object};
+use crate::pins::Pins;
+use crate::store::{self, BanRule, OPERATOR, change};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show when a sender is banned
+    Show,
+    /// Say when a sender is banned; what is not named stays
+    Set(Set),
+    /// Ban nobody. Malformed streams are still cut
+    Off,
+    /// Write the bans in force to the store, as every change of a rule does; before a reboot, so that it brings them back
+    Save,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Set {
+    /// So many malformed streams of one address and port ban it, 1 to 1000
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    after: Option<u32>,
+
+    /// So many malformed streams of one address, by any ports, ban it, 1 to 1000
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    address_after: Option<u32>,
+
+    /// Within this time
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    within: Option<Span>,
+
+    /// How long the first ban is; each further one is twice as long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    first: Option<Span>,
+
+    /// How long a ban is at the most
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    longest: Option<Span>,
+
+    /// An address is banned only when nothing well-formed came from it for this time
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    quiet: Option<Span>,
+}
+
+/// What `bans set` takes for good when none was set before.
+const DEFAULT: BanRule = BanRule {
+    after: 3,
+    address_after: 10,
+    within: Duration::from_secs(30),
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(3600),
+    quiet: Duration::from_secs(3600),
+};
+
+/// The longest that any of the times can be.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    match &args.verb {
+        None | Some(Verb::Show) => show(path, format),
+        Some(Verb::Save) => save(pins, path, format),
+        Some(Verb::Off) => rule(pins, path, format, "bans off", |old| Ok(BanRule { after: 0, ..*old })),
+        Some(Verb::Set(set)) => rule(pins, path, format, "bans set", |old| merged(old, set)),
+    }
+}
+
+fn rule(
+    pins: &Pins,
+    path: &Path,
+    format: Format,
+    verb: &str,
+    wanted: impl Fn(&BanRule) -> Result<BanRule>,
+) -> Result<()> {
+    let done = change(path, pins, &|| {}, |change| {
+        let old = change.rows.ban_rule()?.unwrap_or(DEFAULT);
+        let rule = wanted(&old)?;
+        change.set_ban_rule(&rule)?;
+        change.record(verb, OPERATOR, &[sentence(&rule)], "")?;
+        Ok((change.counts, rule))
+    })?;
+    let said = sentence(&done.value.1);
+    let done = store::Changed { value: done.value.0, in_force: done.in_force };
+    report(format, &done, &said, &said)
+}
+
+fn show(path: &Path, format: Format) -> Result<()> {
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method of one lifetime does not stand for any"
+    )]
+    let rule = store::read(path, |rows| rows.ban_rule())?.flatten().unwrap_or(DEFAULT);
+    let value = json!({
+        "after": rule.after, "address_after": rule.address_after, "within_s": rule.within.as_secs_f64(),
+        "first_s": rule.first.as_secs_f64(), "longest_s": rule.longest.as_secs_f64(), "quiet_s": rule.quiet.as_secs_f64(),
+    });
+    object(format, "sipguard.bans/1", value, || sentence(&rule) + "\n")
+}
+
+fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {
+    let done = change(path, pins, &|| {}, |change| Ok(change.rows.bans(&change.clock)?.len()))?;
+    object(format, "sipguard.saved/1", json!({ "bans": done.value }), || match done.value {
+        0 => "no bans\n".to_owned(),
+        count => format!("saved {}\n", super::plural(count, "ban")),
+    })
+}
+
+fn merged(old: &BanRule, set: &Set) -> Result<BanRule> {
+    let span = |name: &str, wanted: Option<Span>, old: Duration| match wanted {
+        None => Ok(old),
+        Some(Span(Some(span))) if span <= LONGEST => Ok(span),
+        Some(_) => Err(usage(format!("--{name}: a time of 30d at the most"))),
+    };
+    let rule = BanRule {
+        after: set.after.unwrap_or(if old.after == 0 { DEFAULT.after } else { old.after }),
+        address_after: set.address_after.unwrap_or(old.address_after),
+        within: span("within", set.within, old.within)?,
+        first: span("first", set.first, old.first)?,
+        longest: span("longest", set.longest, old.longest)?,
+        quiet: span("quiet", set.quiet, old.quiet)?,
+    };
+    if rule.first > rule.longest {
+        return Err(usage(
+            "the first ban would be longer than the longest: name both, `--first` and `--longest`",
+        ));
+    }
+    Ok(rule)
+}
+
+/// `3 malformed streams ...`
+fn sentence(rule: &BanRule) -> String {
+    let span = humantime::format_duration;
+    if rule.after == 0 {
+        return "nobody is banned; malformed streams are cut all the same".to_owned();
+    }
+    format!(
+        "banned is an address and port after {} malformed streams within {}, and an address after {} when nothing well-formed came from it for {}; \
+         for {} at first, each time twice as long, {} at the most",
+        rule.after,
+        span(rule.within),
+        rule.address_after,
+        span(rule.quiet),
+        span(rule.first),
+        span(rule.longest)
+    )
+}

@@ -1,0 +1,244 @@
+//! The rows of `bans`, which the kernel makes and the store keeps, and of `ban_policy`, by which it makes them.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use rusqlite::params;
+use sipguard_common::Reason;
+use sipguard_common::abi::{Ban, BanPolicy};
+
+use super::GUARD;
+use super::apply::Apply;
+use super::audit::{self, Record};
+use super::rows::{Mode, Row, Rows, Verb};
+use super::say::{Change, Counts};
+use crate::clock::Clock;
+use crate::target::Target;
+
+/// When a sender is banned, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BanRule {
+    /// Malformed TCP streams of one address and port that make a ban, 1 to 1000; 0 bans nobody.
+    pub after: u32,
+    /// Malformed TCP streams of one address, by any ports, 1 to 1000.
+    pub address_after: u32,
+    /// The time within which they come. This and the following have milliseconds, 49 days at the most.
+    pub within: Duration,
+    /// How long the first ban is.
+    pub first: Duration,
+    /// How long a ban is at the most.
+    pub longest: Duration,
+    /// An address is banned only when nothing well-formed came from it for this time.
+    pub quiet: Duration,
+}
+
+impl BanRule {
+    /// The kernel's form.
+    #[must_use]
+    pub fn policy(&self) -> BanPolicy {
+        let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        BanPolicy {
+            after: self.after,
+            address_after: self.address_after,
+            within_ns: ns(self.within),
+            first_ns: ns(self.first),
+            longest_ns: ns(self.longest),
+            quiet_ns: ns(self.quiet),
+            addresses_from_ns: 0,
+        }
+    }
+
+    /// From the kernel's form.
+    #[must_use]
+    pub fn of(policy: &BanPolicy) -> BanRule {
+        BanRule {
+            after: policy.after,
+            address_after: policy.address_after,
+            within: Duration::from_nanos(policy.within_ns),
+            first: Duration::from_nanos(policy.first_ns),
+            longest: Duration::from_nanos(policy.longest_ns),
+            quiet: Duration::from_nanos(policy.quiet_ns),
+        }
+    }
+}
+
+/// What a ban says, in the form of a rule.
+#[must_use]
+pub fn row(target: Target, ban: &Ban, clock: &Clock) -> Row {
+    let fault = Reason::from_number(ban.reason).map_or("malformed", Reason::word);
+    Row {
+        target,
+        origin: GUARD.to_owned(),
+        verb: Verb::Block,
+        mode: Mode::Enforce,
+        reason: format!("ban {}, malformed streams: {fault}", ban.times),
+        author: GUARD.to_owned(),
+        created_ms: clock.wall_of(ban.since_ns).unwrap_or(0),
+        expires_ms: clock.wall_of(ban.until_ns),
+        word: 0,
+    }
+}
+
+impl Rows<'_> {
+    /// Every ban that is kept, ended or not; counters of packets are the kernel's and 0 here.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn bans(&self, clock: &Clock) -> Result<Vec<(Target, Ban)>> {
+        if !self.has("bans")? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db().prepare("SELECT target, since, until, times, reason FROM bans")?;
+        let mut found = statement.query([])?;
+        let mut bans = Vec::new();
+        while let Some(row) = found.next()? {
+            let text = row.get_ref(0)?.as_str()?;
+            let target: Target = text.parse().map_err(|error| anyhow!("the store has a ban of: {error}"))?;
+            let mut ban: Ban = bytemuck::Zeroable::zeroed();
+            ban.since_ns = clock.boot(Some(row.get(1)?));
+            ban.until_ns = clock.boot(Some(row.get(2)?));
+            ban.times = row.get(3)?;
+            ban.reason = row.get(4)?;
+            bans.push((target, ban));
+        }
+        Ok(bans)
+    }
+
+    /// When a sender is banned; `None` in a store that is older than bans.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn ban_rule(&self) -> Result<Option<BanRule>> {
+        if !self.has("ban_policy")? {
+            return Ok(None);
+        }
+        let sql = "SELECT after, address_after, within, first, longest, quiet FROM ban_policy";
+        let rule = self.db().query_row(sql, [], |row| {
+            let span = |index| row.get::<_, u32>(index).map(|ms| Duration::from_millis(ms.into()));
+            Ok(BanRule {
+                after: row.get(0)?,
+                address_after: row.get(1)?,
+                within: span(2)?,
+                first: span(3)?,
+                longest: span(4)?,
+                quiet: span(5)?,
+            })
+        })?;
+        Ok(Some(rule))
+    }
+}
+
+impl Change<'_> {
+    /// Says when a sender is banned.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn set_ban_rule(&mut self, rule: &BanRule) -> Result<()> {
+        if self.rows.ban_rule()?.as_ref() == Some(rule) {
+            self.counts.same += 1;
+            return Ok(());
+        }
+        let ms = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        self.rows.db().execute(
+            "UPDATE ban_policy SET after = ?1, address_after = ?2, within = ?3, first = ?4, longest = ?5, quiet = ?6",
+            params![
+                rule.after,
+                rule.address_after,
+                ms(rule.within),
+                ms(rule.first),
+                ms(rule.longest),
+                ms(rule.quiet)
+            ],
+        )?;
+        self.counts.moved += 1;
+        Ok(())
+    }
+
+    /// Lifts the bans that lie in targets, or all: those of an address with those of its devices. Gives whose they were.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn lift(&mut self, targets: Option<&[Target]>) -> Result<Vec<Target>> {
+        let mut lifted = Vec::new();
+        for (banned, ban) in self.rows.bans(&self.clock)? {
+            if targets.is_some_and(|targets| !targets.iter().any(|target| is_within(&banned, target))) {
+                continue;
+            }
+            self.rows.db().execute("DELETE FROM bans WHERE target = ?1", [banned.to_string()])?;
+            self.lifted.push(banned);
+            if ban.holds(self.clock.boot_ns) {
+                lifted.push(banned);
+            }
+        }
+        Ok(lifted)
+    }
+
+    /// Keeps the bans that the kernel has made, and forgets those that have ended there.
+    pub(super) fn keep_bans(&mut self, in_kernel: &[(Target, Ban)]) -> Result<()> {
+        let known = self.rows.bans(&self.clock)?;
+        let wall_ms = |boot_ns| self.clock.wall_of(boot_ns).unwrap_or(0);
+        self.rows.db().execute("DELETE FROM bans", [])?;
+        for (target, ban) in in_kernel {
+            let (since_ms, until_ms) = (wall_ms(ban.since_ns), wall_ms(ban.until_ns));
+            self.rows.db().execute(
+                "INSERT INTO bans VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![target.to_string(), since_ms, until_ms, ban.times, ban.reason],
+            )?;
+            if known.iter().any(|(one, old)| one == target && old.times == ban.times) {
+                continue;
+            }
+            audit::write(
+                self.rows.db(),
+                &Record {
+                    at_ms: since_ms,
+                    author: GUARD.to_owned(),
+                    origin: GUARD.to_owned(),
+                    verb: "ban".to_owned(),
+                    what: target.to_string(),
+                    reason: row(*target, ban, &self.clock).reason,
+                    counts: Counts { added: 1, ..Counts::default() },
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Apply<'_> {
+    /// Takes bans out of the kernel.
+    pub(super) fn lift(&mut self, targets: &[Target]) -> Result<()> {
+        for target in targets {
+            let old = self.maps.bans.get(target)?;
+            self.maps.bans.set(target, None)?;
+            self.bans.push((*target, old));
+        }
+        Ok(())
+    }
+
+    /// Gives a guard that has just begun the bans that are kept.
+    pub(super) fn ban(&mut self, rows: &Rows<'_>) -> Result<()> {
+        for (target, ban) in rows.bans(&self.clock)? {
+            if ban.holds(self.clock.boot_ns) {
+                self.maps.bans.set(&target, Some(ban))?;
+                self.bans.push((target, None));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a ban lies in a target: it is its own, or of a device or an address within.
+fn is_within(banned: &Target, target: &Target) -> bool {
+    match target {
+        Target::Device(_) => banned == target,
+        Target::Source(source) => {
+            let (inner, outer) = (banned.source(), source);
+            let holds = |outer: &crate::address::Source, inner: &crate::address::Source| {
+                outer.bits() <= inner.bits()
+                    && crate::address::Source::network(inner.bytes(), outer.bits()) == Some(*outer)
+            };
+            // One address of a /64 stands for the ban of all of it.
+            holds(outer, &inner) || !banned.is_device() && holds(&inner, outer)
+        }
+    }
+}

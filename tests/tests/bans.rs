@@ -1,0 +1,286 @@
+//! Offenders: who keeps sending malformed streams on established connections is banned, and nobody else is.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use nix::{
+    libc,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+    },
+};
+use serde_json::Value;
+use sipguard_common::Reason;
+use sipguard_tests::{
+    application::{End, Server, sip, wait_until},
+    guard::{Guard, Site, number},
+    message::OPTIONS,
+    rules::reboot,
+};
+
+const FAULT: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nVia: a\0b\r\n";
+/// Long enough for a SYN that nobody drops.
+const SOON: Duration = Duration::from_millis(700);
+
+fn run(guard: &Guard, words: &str) -> Result<String> {
+    Ok(guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?.stdout)
+}
+
+fn bans(guard: &Guard) -> Result<Vec<Value>> {
+    guard.rows(&["list", "ban"])
+}
+
+/// A site whose guard bans, an address as soon as it was quiet for a moment.
+fn site(options: &str) -> Result<Site> {
+    let site = Site::guarded(true, &[])?;
+    if !options.is_empty() {
+        run(&site.guard, &format!("bans set {options}"))?;
+    }
+    Ok(site)
+}
+
+/// A connection from a port of the phone, if there is one soon.
+fn dial(site: &Site, to: SocketAddr, port: u16) -> Result<Option<TcpStream>> {
+    let opened = site.phone.enter(|| -> Result<Option<TcpStream>> {
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&stream, sockopt::ReuseAddr, &true)?;
+        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+        bind(stream.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
+        let stream = TcpStream::from(stream);
+        // The port is free again at once, also when nobody hears its end.
+        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        // As of a send: it bounds the connect too.
+        stream.set_write_timeout(Some(SOON))?;
+        Ok(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_ok().then_some(stream))
+    })?;
+    opened
+}
+
+/// A malformed stream from a port; `false` when there was no connection for it.
+fn offend(site: &Site, server: &Server, to: SocketAddr, port: u16) -> Result<bool> {
+    let Some(mut stream) = dial(site, to, port)? else { return Ok(false) };
+    let mut accepted = server.accept()?;
+    stream.write_all(FAULT)?;
+    let mut bytes = [0; 16];
+    let end = accepted.read(&mut bytes);
+    ensure!(end.is_err() || end.is_ok_and(|count| count == 0), "it reached the PBX");
+    Ok(true)
+}
+
+/// A good stream from a port; `false` when there was no connection for it.
+fn behave(site: &Site, server: &Server, to: SocketAddr, port: u16) -> Result<bool> {
+    let Some(mut stream) = dial(site, to, port)? else { return Ok(false) };
+    let mut accepted = server.accept()?;
+    stream.write_all(OPTIONS)?;
+    let mut bytes = vec![0; OPTIONS.len()];
+    accepted.read_exact(&mut bytes)?;
+    ensure!(bytes == OPTIONS, "it was changed");
+    Ok(true)
+}
+
+#[test]
+fn a_device_is_banned_and_its_neighbours_go_on() -> Result<()> {
+    let site = site("")?;
+    let guard = &site.guard;
+    for (pbx, phone) in Site::PBX.into_iter().zip(Site::PHONE) {
+        let server = Server::listen(&site.pbx, sip(pbx))?;
+        let device = SocketAddr::new(phone, 4001);
+        let (neighbour, application) = server.connect(&site.phone)?;
+        for stream in 0..3 {
+            ensure!(bans(guard)?.is_empty(), "banned after {stream} streams");
+            ensure!(offend(&site, &server, sip(pbx), 4001)?, "stream {stream} found no connection");
+        }
+        wait_until("it is banned", || Ok(!bans(guard)?.is_empty()))?;
+        ensure!(dial(&site, sip(pbx), 4001)?.is_none(), "it comes through");
+        neighbour.write(OPTIONS)?;
+        application.wait_for(OPTIONS.len())?;
+        ensure!(behave(&site, &server, sip(pbx), 4002)?, "a new neighbour finds no connection");
+        ensure!(guard.counted(Reason::BannedDevice)? > 0, "{:?}", guard.counters()?);
+        let [ban] = bans(guard)?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
+        ensure!(
+            ban["source"] == device.to_string() && ban["rule"] == "ban" && ban["in_force"] == true,
+            "{ban}"
+        );
+        ensure!(ban["reason"] == "ban 1, malformed streams: control-byte", "{ban}");
+        ensure!(number(&ban, "packets")? > 0 && ban["origin"] == "guard", "{ban}");
+        let found = guard.json(&["lookup", &device.to_string()])?;
+        ensure!(found["verdict"] == "block" && found["rule"]["rule"] == "ban", "{found}");
+        ensure!(guard.json(&["lookup", &phone.to_string()])?["verdict"] == "pass", "its address is banned");
+        let said = run(guard, &format!("unblock {device}"))?;
+        ensure!(said == "unblocked 1 source\n", "it said {said}");
+        ensure!(bans(guard)?.is_empty() && behave(&site, &server, sip(pbx), 4001)?, "not lifted");
+        let trail = guard.rows(&["log"])?;
+        ensure!(
+            trail.iter().any(|row| row["verb"] == "ban" && row["what"] == device.to_string()),
+            "{trail:?}"
+        );
+        drop((neighbour, application));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ban_ends_and_the_next_is_twice_as_long() -> Result<()> {
+    let site = site("--after 2 --first 2s --longest 3s")?;
+    let [pbx, _] = Site::PBX;
+    let server = Server::listen(&site.pbx, sip(pbx))?;
+    let mut lengths = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..2 {
+            ensure!(offend(&site, &server, sip(pbx), 4001)?, "no connection");
+        }
+        wait_until("it is banned", || Ok(!bans(&site.guard)?.is_empty()))?;
+        let began = Instant::now();
+        wait_until("it ends", || behave(&site, &server, sip(pbx), 4001))?;
+        lengths.push(began.elapsed().as_secs_f64());
+        ensure!(bans(&site.guard)?.is_empty(), "it has ended and is listed");
+    }
+    // Never shorter than said; how much longer depends on the machine.
+    ensure!(lengths[0] > 1.0 && lengths[1] > 2.0 && lengths[2] > 2.0, "{lengths:?}");
+    Ok(())
+}
+
+#[test]
+fn an_address_from_which_nothing_else_comes_is_banned_on_guarded_ports() -> Result<()> {
+    let site = site("--address-after 4 --quiet 1s")?;
+    let guard = &site.guard;
+    std::thread::sleep(Duration::from_millis(2100));
+    for (family, (pbx, phone)) in Site::PBX.into_iter().zip(Site::PHONE).enumerate() {
+        let server = Server::listen(&site.pbx, sip(pbx))?;
+        for port in 4001..4005 {
+            ensure!(offend(&site, &server, sip(pbx), port)?, "port {port} found no connection");
+        }
+        let banned = if phone.is_ipv4() { phone.to_string() } else { "fd77::/64".to_owned() };
+        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["source"] == *banned)))?;
+        ensure!(dial(&site, sip(pbx), 4009)?.is_none(), "it comes through");
+        ensure!(guard.json(&["lookup", &phone.to_string()])?["rule"]["source"] == *banned, "not found");
+        let ssh = Server::listen(&site.pbx, SocketAddr::new(pbx, 22))?;
+        drop(ssh.connect(&site.phone)?);
+        let before = guard.counted(Reason::BannedAddress)?;
+        let socket = site.phone.enter(|| UdpSocket::bind(SocketAddr::new(phone, 0)))??;
+        site.phone.enter(|| socket.send_to(OPTIONS, sip(pbx)))??;
+        wait_until("a datagram is stopped", || Ok(guard.counted(Reason::BannedAddress)? > before))?;
+        // The other family is another address.
+        let other = Site::PBX[1 - family];
+        let server = Server::listen(&site.pbx, sip(other))?;
+        ensure!(family == 1 || behave(&site, &server, sip(other), 4010)?, "the other family is banned");
+        std::thread::sleep(Duration::from_millis(2100));
+    }
+    // Lifting an address lifts all that came of it.
+    ensure!(run(guard, "unban fd77::2")? == "unblocked 1 source\n" && bans(guard)?.len() == 1, "not lifted");
+    ensure!(run(guard, "unblock --all --source guard")? == "unblocked 1 source\n", "not lifted");
+    ensure!(bans(guard)?.is_empty(), "{:?}", bans(guard)?);
+    Ok(())
+}
+
+#[test]
+fn an_address_that_others_use_well_is_never_banned() -> Result<()> {
+    let site = site("--address-after 2 --quiet 2s")?;
+    std::thread::sleep(Duration::from_millis(3100));
+    let [pbx, _] = Site::PBX;
+    let server = Server::listen(&site.pbx, sip(pbx))?;
+    for port in 4001..4021 {
+        ensure!(behave(&site, &server, sip(pbx), 3999)?, "the good phone finds no connection");
+        ensure!(offend(&site, &server, sip(pbx), port)?, "port {port} found no connection");
+    }
+    ensure!(bans(&site.guard)?.is_empty(), "{:?}", bans(&site.guard)?);
+    Ok(())
+}
+
+#[test]
+fn whoever_is_allowed_or_a_trunk_or_forged_is_never_banned() -> Result<()> {
+    let site = site("--after 1 --address-after 1 --quiet 1s")?;
+    let guard = &site.guard;
+    let [pbx, _] = Site::PBX;
+    std::thread::sleep(Duration::from_millis(2100));
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    for _ in 0..100 {
+        site.phone.enter(|| socket.send_to(FAULT, sip(pbx)))??;
+    }
+    wait_until("they are counted", || Ok(guard.counted(Reason::ControlByte)? == 100))?;
+    ensure!(bans(guard)?.is_empty(), "datagrams banned {:?}", bans(guard)?);
+    let server = Server::listen(&site.pbx, sip(pbx))?;
+    for (begin, end) in [
+        ("allow 10.77.0.0/24", "unallow 10.77.0.0/24"),
+        ("trunk add carrier --peer 10.77.0.2", "trunk remove carrier"),
+        ("bans off", "bans set --after 1"),
+    ] {
+        run(guard, begin)?;
+        for _ in 0..5 {
+            ensure!(offend(&site, &server, sip(pbx), 4001)?, "{begin}: no connection");
+        }
+        ensure!(bans(guard)?.is_empty(), "{begin}: {:?}", bans(guard)?);
+        run(guard, end)?;
+    }
+    offend(&site, &server, sip(pbx), 4001)?;
+    wait_until("it is banned", || Ok(!bans(guard)?.is_empty()))?;
+    // What is allowed now has no bans any more.
+    run(guard, "allow 10.77.0.2")?;
+    ensure!(behave(&site, &server, sip(pbx), 4001)?, "allowed, and banned still");
+    Ok(())
+}
+
+#[test]
+fn bans_come_back_after_a_restart() -> Result<()> {
+    let site = site("--after 1")?;
+    let guard = &site.guard;
+    for (pbx, phone) in Site::PBX.into_iter().zip(Site::PHONE) {
+        let server = Server::listen(&site.pbx, sip(pbx))?;
+        offend(&site, &server, sip(pbx), 4001)?;
+        let device = SocketAddr::new(phone, 4001).to_string();
+        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["source"] == *device)))?;
+    }
+    let told = |guard: &Guard| -> Result<Vec<[Value; 4]>> {
+        let fields = ["source", "reason", "ends", "created"];
+        Ok(bans(guard)?.into_iter().map(|row| fields.map(|field| row[field].clone())).collect())
+    };
+    let before = told(guard)?;
+    ensure!(before.len() == 2, "{before:?}");
+    run(guard, "detach --all")?;
+    ensure!(told(guard)? == before, "detached: {:?}", told(guard)?);
+    guard.attach(&[Site::INTERFACE])?;
+    ensure!(told(guard)? == before, "attached: {:?}", told(guard)?);
+    ensure!(run(guard, "bans save")? == "saved 2 bans\n", "not saved");
+    reboot(guard)?;
+    guard.attach(&[Site::INTERFACE])?;
+    ensure!(told(guard)? == before, "rebooted: {:?}", told(guard)?);
+    for pbx in Site::PBX {
+        let _server = Server::listen(&site.pbx, sip(pbx))?;
+        ensure!(dial(&site, sip(pbx), 4001)?.is_none(), "it comes through");
+    }
+    run(guard, "unblock --all")?;
+    ensure!(bans(guard)?.is_empty(), "not lifted");
+    Ok(())
+}
+
+#[test]
+fn monitor_counts_what_a_ban_would_stop() -> Result<()> {
+    let site = Site::guarded(true, &["--monitor"])?;
+    run(&site.guard, "bans set --after 2")?;
+    let [pbx, _] = Site::PBX;
+    let server = Server::listen(&site.pbx, sip(pbx))?;
+    for _ in 0..3 {
+        let (phone, application) = server.connect(&site.phone)?;
+        drop(phone);
+        ensure!(application.wait_for_end()? == End::Eof, "it did not close");
+    }
+    for _ in 0..4 {
+        let Some(mut stream) = dial(&site, sip(pbx), 4001)? else { anyhow::bail!("no connection") };
+        let mut accepted = server.accept()?;
+        // Twice on one connection is one stream.
+        stream.write_all(&[FAULT, OPTIONS, FAULT].concat())?;
+        let mut bytes = vec![0; FAULT.len()];
+        accepted.read_exact(&mut bytes)?;
+        ensure!(bytes == FAULT, "it did not pass");
+    }
+    let rows = site.guard.counter_rows()?;
+    let would: Vec<_> = rows.iter().filter(|row| row.reason == Reason::BannedDevice.word()).collect();
+    ensure!(would.len() == 1 && would[0].action == "would-drop" && would[0].packets > 0, "{would:?}");
+    Ok(())
+}
