@@ -46,7 +46,7 @@ fn site(options: &str) -> Result<Site> {
 
 /// A connection from a port of the phone, if there is one soon.
 fn dial(site: &Site, to: SocketAddr, port: u16) -> Result<Option<TcpStream>> {
-    let opened = site.phone.enter(|| -> Result<Option<TcpStream>> {
+    site.phone.enter(|| -> Result<Option<TcpStream>> {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&stream, sockopt::ReuseAddr, &true)?;
@@ -58,8 +58,7 @@ fn dial(site: &Site, to: SocketAddr, port: u16) -> Result<Option<TcpStream>> {
         // As of a send: it bounds the connect too.
         stream.set_write_timeout(Some(SOON))?;
         Ok(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_ok().then_some(stream))
-    })?;
-    opened
+    })?
 }
 
 /// A malformed stream from a port; `false` when there was no connection for it.
