@@ -221,5 +221,9 @@ fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
     ensure!(clear, "it said {said:?}");
     ensure!(guard.rows(&["list"])? == before, "listed is {:?}", guard.rows(&["list"])?);
     ensure!(consistent(guard)? == 1, "something stayed");
+    // A list goes to the kernel while it is written to the store, and comes back all the same.
+    let list = addresses(20_000) + "198.51.100.0/24\n";
+    guard.run_with_input(&["import", "-", "--format", "txt"], &list)?.expect(1)?;
+    ensure!(guard.rows(&["list"])? == before && consistent(guard)? == 1, "something of the list stayed");
     Ok(())
 }

@@ -121,6 +121,7 @@ fn a_store_that_cannot_be_written_changes_nothing_and_restores_all_the_same() ->
         Ok(())
     };
     refused(&["block", "-"], &addresses(20_000)).context("full")?;
+    refused(&["import", "-", "--format", "txt"], &addresses(20_000)).context("full, by a list")?;
     guard.run(&["block", "192.0.2.7"])?.expect(0).context("after the full disk")?;
     disk.read_only()?;
     refused(&["block", "192.0.2.8"], "").context("read-only")?;

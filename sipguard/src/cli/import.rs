@@ -51,6 +51,9 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let origins: Vec<&str> = origins.into_iter().collect();
     let bar = progress(entries.len());
     let done = change(path, pins, &|| bar.inc(1), |change| {
+        if entries.iter().all(|entry| entry.verb == Verb::Block) {
+            change.only_blocks();
+        }
         for entry in &entries {
             say(change, entry, args.span)?;
             bar.inc(1);

@@ -73,7 +73,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the difference. `step` hears of each target.
-    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &dyn Fn()) -> Result<()> {
+    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &(dyn Fn() + Sync)) -> Result<()> {
         self.policy(rows)?;
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
         match touched {
@@ -101,7 +101,7 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &dyn Fn()) -> Result<()> {
+    fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &(dyn Fn() + Sync)) -> Result<()> {
         let rows = rows.all()?;
         let mut want: HashMap<Target, Wanted> = members(allowed).collect();
         for rows in rows.chunk_by(|one, other| one.target == other.target) {
@@ -122,7 +122,7 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
+    pub(super) fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
         let old = self.maps.rules.put(target, wanted, &self.clock)?;
         self.done.push((*target, old.map(Box::new)));
         Ok(())

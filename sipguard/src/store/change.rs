@@ -42,7 +42,7 @@ pub fn is_attached(pins: &Pins) -> bool {
 pub fn change<T>(
     path: &Path,
     pins: &Pins,
-    step: &dyn Fn(),
+    step: &(dyn Fn() + Sync),
     mut work: impl FnMut(&mut Change<'_>) -> Result<T>,
 ) -> Result<Changed<T>> {
     // Without pins and without a place for them there is nobody to keep out, except other writers of the file.
@@ -81,7 +81,7 @@ fn with_store<T>(
     path: &Path,
     mut maps: Option<&mut Maps>,
     touched: Touched,
-    step: &dyn Fn(),
+    step: &(dyn Fn() + Sync),
     work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
 ) -> Result<T> {
     let mut attempt = || {
@@ -107,7 +107,7 @@ fn transact<T>(
     db: &mut Connection,
     maps: Option<&mut Maps>,
     mut touched: Touched,
-    step: &dyn Fn(),
+    step: &(dyn Fn() + Sync),
     work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
 ) -> Result<T> {
     let clock = Clock::now()?;
@@ -135,7 +135,10 @@ fn transact<T>(
             Some(apply) if !fresh => change.keep_bans(&apply.maps.bans.list(clock.boot_ns)?)?,
             _ => {}
         }
-        let value = work(&mut change)?;
+        let value = match &mut apply {
+            Some(apply) => apply.beside(&mut change, step, work)?,
+            None => work(&mut change)?,
+        };
         match &mut apply {
             Some(apply) => {
                 apply.lift(&change.lifted)?;

@@ -10,6 +10,7 @@
 //! A rule that the kernel refuses undoes the maps and the transaction, so the store never claims what is not in force. A process
 //! that dies leaves `version` and `applied` apart, and the next one brings all of the maps to what the store says.
 
+mod ahead;
 mod apply;
 mod audit;
 mod bans;

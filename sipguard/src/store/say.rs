@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::OPERATOR;
+use super::ahead::Ahead;
 use super::apply::Touched;
 use super::audit::{self, Record};
 use super::rows::{Key, Mode, Row, Rows, Verb, key};
@@ -81,6 +82,8 @@ pub struct Change<'c> {
     pub(super) version: i64,
     pub(super) author: String,
     pub(super) allowed: Allowed,
+    /// Takes entries to the maps while the work goes on.
+    pub(super) ahead: Ahead,
     /// Whose bans are lifted.
     pub(super) lifted: Vec<Target>,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
@@ -97,6 +100,7 @@ impl<'c> Change<'c> {
             clock,
             counts,
             touched,
+            ahead: Ahead::default(),
             version,
             author,
             allowed,
@@ -244,7 +248,16 @@ impl<'c> Change<'c> {
         if allows && target.kind() == "prefix" {
             self.touched = Touched::All;
         }
-        self.touched.add(target, known);
+        match self.ahead.take(&self.touched, target, known) {
+            true => {}
+            false => self.touched.add(target, known),
+        }
+    }
+
+    /// Says that nothing but blocks will be said, none of which another one changes: then each goes to the kernel at once, beside the rest
+    /// of the work.
+    pub fn only_blocks(&mut self) {
+        self.ahead.open();
     }
 }
 
