@@ -8,6 +8,7 @@ mod frames;
 pub mod kernel;
 mod machine;
 mod report;
+mod rules;
 mod stepper;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -21,6 +22,7 @@ use self::{
     kernel::test_run,
     machine::Machine,
     report::{Medians, Report},
+    rules::Rules,
     stepper::Stepper,
 };
 use crate::{interrupt, program::Program};
@@ -64,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
         rounds: options.rounds,
         repeat: options.repeat,
         rows: rows.into_iter().map(Row::medians).collect::<Result<_>>()?,
+        rules: Rules::measure(options.rounds.min(21))?,
     };
     if options.json {
         println!("{:#}", report.json());

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use sipguard_common::Reason;
 
-use super::machine::Machine;
+use super::{machine::Machine, rules::Rules};
 
 /// All that was measured.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Report {
     pub rounds: u32,
     pub repeat: u32,
     pub rows: Vec<Medians>,
+    /// The same packets with few rules and with many.
+    pub rules: Rules,
 }
 
 /// One frame. Times are nanoseconds a run.
@@ -91,6 +93,7 @@ impl Report {
             "rounds": self.rounds,
             "repeat": self.repeat,
             "rows": self.rows.iter().map(Medians::json).collect::<Vec<_>>(),
+            "rules": self.rules.json(),
         })
     }
 }
@@ -159,7 +162,8 @@ impl fmt::Display for Report {
             f,
             "calls sipguard; its cost (stepping) was measured in front of XDP_DROP and is taken off:"
         )?;
-        writeln!(f, "sipguard = as run - stepping. Every run of sipguard was counted as the table says.")
+        writeln!(f, "sipguard = as run - stepping. Every run of sipguard was counted as the table says.")?;
+        write!(f, "{}", self.rules)
     }
 }
 
