@@ -10,68 +10,56 @@ use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
-use sipguard_common::framer::{HashKeys, LIMITS, Limits, checks};
+use sipguard_common::framer::HashKeys;
 
 use crate::clock::Clock;
+use crate::config::{self, Config};
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
 use crate::load::Loaded;
-use crate::maps::{self, Ifaces, Plain, Ports};
+use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
+use crate::settings::{Chosen, SettingsWish, XdpChoice};
 use crate::store;
 
 /// What an operator wants of `attach`.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// Native first and generic where the driver can't (`None`), or just one of them.
-    pub native: Option<bool>,
-    /// [`sipguard_common::abi::MODE_ENFORCE`] or `MODE_MONITOR`; `None` leaves what is in force.
-    pub mode: Option<u32>,
-    /// [`sipguard_common::abi::ACTION_RESET`] or `ACTION_DROP`; `None` leaves what is in force.
-    pub action: Option<u32>,
-    /// Guarded SIP ports; `None` leaves what is in force, 5060 at first.
-    pub ports: Option<Vec<u16>>,
-    /// Guarded TLS ports; `None` leaves what is in force, 5061 at first.
-    pub tls_ports: Option<Vec<u16>>,
-    /// Limits and checks, made of those in force.
-    pub limits: LimitsWish,
+    /// Native or generic; `None` is what the configuration says, automatic at first.
+    pub xdp: Option<XdpChoice>,
+    /// Mode, ports, limits and checks.
+    pub settings: SettingsWish,
     /// Most connections that are followed; `None` leaves what is in force, [`DEFAULT_FLOWS`] at first.
     pub flows: Option<u32>,
-    /// How long the middle of a message on a connection older than the guard passes.
-    pub grace: Duration,
+    /// How long the middle of a message on a connection older than the guard passes; `None` is what the configuration says,
+    /// [`DEFAULT_GRACE`] at first.
+    pub grace: Option<Duration>,
+    /// What holds when nothing is in force yet and nothing else is said here.
+    pub config: Config,
     /// Where the rules are, which are restored before the first packet is judged.
     pub store: PathBuf,
 }
 
-/// What an operator wants of limits and checks. What is not wanted stays.
-#[derive(Clone, Debug, Default)]
-pub struct LimitsWish {
-    /// All limits and checks of a profile.
-    pub profile: Option<Limits>,
-    /// Whether lines that end with LF alone are refused.
-    pub refuse_lf: Option<bool>,
-    /// Single limits: position in [`LIMITS`] and value.
-    pub single: Vec<(usize, u32)>,
-}
-
-impl LimitsWish {
-    fn of(&self, in_force: Limits) -> Limits {
-        let mut limits = self.profile.unwrap_or(in_force);
-        let refuse_lf = self.refuse_lf.unwrap_or(in_force.has(checks::REFUSE_LF));
-        limits.checks = limits.checks & !checks::REFUSE_LF | if refuse_lf { checks::REFUSE_LF } else { 0 };
-        for (index, value) in &self.single {
-            LIMITS[*index].set(&mut limits, *value);
-        }
-        limits
-    }
-}
-
-/// SIP port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
-pub const DEFAULT_PORT: u16 = 5060;
-/// TLS port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
-pub const DEFAULT_TLS_PORT: u16 = 5061;
 /// Connections that are followed when nothing else is said.
 pub const DEFAULT_FLOWS: u32 = 1 << 16;
+/// How long the middle of a message on a connection older than the guard passes when nothing else is said.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
+
+impl Wish {
+    /// What it is when nothing is in force yet: what is not said here the configuration says.
+    fn at_first(&self) -> Wish {
+        Wish {
+            settings: self.settings.or(&self.config.settings),
+            flows: self.flows.or(self.config.flows),
+            ..self.clone()
+        }
+    }
+
+    /// `None` is native first, and generic where the driver can't.
+    fn native(&self) -> Option<bool> {
+        self.xdp.or(self.config.xdp).unwrap_or_default().native()
+    }
+}
 
 /// What became of one interface.
 #[derive(Clone, Debug)]
@@ -116,6 +104,7 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
     } else {
         pins.check()?;
     }
+    let wish = &if first { wish.at_first() } else { wish.clone() };
     let own = own_slots(pins)?;
     for interface in &interfaces {
         if slot_of(&own, interface).is_none() {
@@ -197,38 +186,28 @@ fn flows(pins: &Pins, wish: &Wish, first: bool) -> Result<u32> {
 /// Fills the maps that all interfaces share, before the first packet is judged by them. Says whether mode, action, ports or limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
 fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
-    let mut settings = if first {
-        Settings { limits: Limits::default(), hash_keys: secret()?, ..Settings::zeroed() }
+    let (mut settings, before) = if first {
+        (Settings { hash_keys: secret()?, ..Settings::zeroed() }, Chosen::default())
     } else {
-        maps::settings(pins)?
+        (maps::settings(pins)?, Chosen::read(pins)?)
     };
-    let old_ports = maps::ports(pins)?;
-    let mut ports = if first {
-        Ports { sip: [DEFAULT_PORT].into(), tls: [DEFAULT_TLS_PORT].into() }
-    } else {
-        old_ports.clone()
-    };
-    if let Some(sip) = &wish.ports {
-        ports.sip = sip.iter().copied().collect();
-    }
-    if let Some(tls) = &wish.tls_ports {
-        ports.tls = tls.iter().copied().collect();
-    }
-    // A port that the operator calls SIP is no TLS port by default.
-    ports.tls.retain(|port| !ports.sip.contains(port));
-    let before = settings;
-    settings.mode = wish.mode.unwrap_or(settings.mode);
-    settings.action = wish.action.unwrap_or(settings.action);
-    settings.limits = wish.limits.of(settings.limits);
-    let changed = settings != before || ports != old_ports;
+    let wanted = wish.settings.of(&before);
     if new {
-        settings.grace_until_ns = Clock::now()?.after(Some(wish.grace));
+        let grace = wish.grace.or(wish.config.grace).unwrap_or(DEFAULT_GRACE);
+        settings.grace_until_ns = Clock::now()?.after(Some(grace));
     }
+    wanted.put(&mut settings);
     maps::set_settings(pins, settings)?;
+    let changed = first || wanted != before;
     if changed {
-        maps::set_ports(pins, &ports)?;
+        maps::set_ports(pins, &wanted.ports)?;
     }
-    store::restore(&wish.store, pins)?;
+    store::restore(&wish.store, pins, &mut |change| {
+        if first {
+            config::bring(change, &wish.config, None)?;
+        }
+        Ok(())
+    })?;
     // The mark comes last: pins with it are whole.
     let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
     abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
@@ -252,7 +231,7 @@ fn attach_one(
     let program = loaded.program()?;
     let mut native_errno = 0;
     let mut attempt = |mode| program.attach_to_if_index(interface.index, mode);
-    let (link, native) = match wish.native {
+    let (link, native) = match wish.native() {
         Some(false) => (attempt(XdpMode::Skb), false),
         Some(true) => (attempt(XdpMode::Driver), true),
         None => match attempt(XdpMode::Driver) {
@@ -270,7 +249,7 @@ fn attach_one(
         ifindex: interface.index,
         native_errno,
         attached_ns: Clock::now()?.boot_ns,
-        generic_wanted: u32::from(wish.native == Some(false)),
+        generic_wanted: u32::from(wish.native() == Some(false)),
         ..Iface::zeroed()
     };
     row.name[..interface.name.len()].copy_from_slice(interface.name.as_bytes());
@@ -305,7 +284,8 @@ fn refuse_another_program(interface: &Interface) -> Result<()> {
 /// An attached interface does not change between native and generic mode: that would be a gap in the filter.
 fn refuse_another_mode(interface: &Interface, wish: &Wish) -> Result<()> {
     let native = interface.xdp.is_some_and(|xdp| xdp.native);
-    if wish.native.is_none_or(|wanted| wanted == native) {
+    let wanted = wish.xdp.and_then(XdpChoice::native);
+    if wanted.is_none_or(|wanted| wanted == native) {
         return Ok(());
     }
     let name = &interface.name;

@@ -16,6 +16,8 @@ pub enum Status {
     Privilege = 4,
     /// The kernel or the driver can't.
     Kernel = 5,
+    /// The configuration is invalid.
+    Configuration = 6,
 }
 
 /// A failure that says what is wrong, where, and what would mend it.

@@ -48,6 +48,12 @@ impl Profile {
     const ALL: [(&str, Profile); 3] =
         [("inherit", Profile::Inherit), ("default", Profile::Default), ("strict", Profile::Strict)];
 
+    /// Every word.
+    #[must_use]
+    pub fn words() -> Vec<&'static str> {
+        Self::ALL.iter().map(|(word, _)| *word).collect()
+    }
+
     /// Its word.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -66,6 +72,12 @@ impl Profile {
 impl Mode {
     const ALL: [(&str, Mode); 3] =
         [("inherit", Mode::Inherit), ("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+
+    /// Every word.
+    #[must_use]
+    pub fn words() -> Vec<&'static str> {
+        Self::ALL.iter().map(|(word, _)| *word).collect()
+    }
 
     /// Its word.
     #[must_use]
@@ -139,6 +151,14 @@ impl Policy {
                 _ => Mode::Inherit,
             },
         }
+    }
+
+    /// What was hardly meant, for people.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        const DIALOG: u32 = methods::ACK | methods::BYE | methods::CANCEL;
+        let calls = self.methods & methods::INVITE != 0 && self.methods & DIALOG != DIALOG;
+        calls.then_some("it may send INVITE, and not all of ACK, BYE and CANCEL: its calls will fail")
     }
 
     /// `udp,tls` or `all`.

@@ -185,7 +185,8 @@ impl Guard {
     fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.network)).arg("--").env("SIPGUARD_PINS", &self.pins);
-        command.env("SIPGUARD_STORE", &self.store);
+        // Whatever the machine's own configuration is: an empty one.
+        command.env("SIPGUARD_STORE", &self.store).env("SIPGUARD_CONFIG", "/dev/null");
         command
     }
 

@@ -11,6 +11,7 @@ fn said(words: &str, store: &Scratch) -> Result<String> {
         .args(words.split_whitespace())
         .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
         .env("SIPGUARD_STORE", store.join("rules.db"))
+        .env("SIPGUARD_CONFIG", "/dev/null")
         .stdin(Stdio::null())
         .output()?;
     let mut text = format!("$ sipguard {words}\n");
@@ -47,6 +48,10 @@ fn help() -> Result<()> {
         "lookup",
         "counters",
         "mode",
+        "check",
+        "reload",
+        "config",
+        "config show",
         "completion",
     ];
     let mut lines = vec!["--help".to_owned()];

@@ -6,49 +6,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use serde_json::json;
-use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR};
-use sipguard_common::framer::{LIMITS, Limits};
+use sipguard_common::framer::LIMITS;
 
-use super::{Span, parse_duration};
-use crate::attach::{self, Attached, LimitsWish, Wish};
+use super::config::ConfigArgs;
+use super::{Span, parse_duration, usage};
+use crate::attach::{self, Attached, DEFAULT_GRACE, Wish};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
-
-/// XDP mode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Native where the driver can, generic elsewhere
-    #[default]
-    Auto,
-    /// In the driver only
-    Native,
-    /// In the kernel's stack, with every driver
-    Generic,
-}
-
-/// What happens to a malformed stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Malformed {
-    /// Reset its connection: the PBX's socket closes cleanly
-    Reset,
-    /// Drop its segments
-    Drop,
-}
-
-/// Set of limits and checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Profile {
-    /// Framing, sizes, characters, counts and numbers
-    Default,
-    /// Grammar as well, and less patience; a sloppy device may be refused
-    Strict,
-}
+use crate::settings::{self, Malformed, Profile, SettingsWish, XdpChoice};
 
 /// A port, or `none`.
 #[derive(Clone, Copy, Debug)]
@@ -79,13 +49,13 @@ fn parse_limit(text: &str) -> Result<(usize, u32), String> {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Interfaces
-    #[arg(required = true, value_name = "IFACE")]
+    /// Interfaces [default: those of the configuration file]
+    #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
 
-    /// XDP mode
-    #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
+    /// XDP mode [default: auto]
+    #[arg(long, value_enum)]
+    mode: Option<XdpChoice>,
 
     /// Count what would be dropped, and drop nothing
     #[arg(long)]
@@ -120,46 +90,44 @@ pub struct Args {
     #[arg(long = "on-malformed", value_enum, value_name = "ACTION")]
     malformed: Option<Malformed>,
 
-    /// How long connections older than the guard may be in the middle of a message
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
-    grace: Span,
+    /// How long connections older than the guard may be in the middle of a message [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Span>,
 
     /// Detach again unless confirmed with Enter within this time (as `netplan try`)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     confirm: Option<Span>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
+    let config = args.config.read("nothing was attached")?;
+    let names = if args.interfaces.is_empty() { &config.interfaces } else { &args.interfaces };
+    if names.is_empty() {
+        return Err(usage(
+            "attach to what? Name an interface, or `interfaces` in [guard] of the configuration file; `ip link` lists those that there are",
+        ));
+    }
     let wish = Wish {
-        native: match args.mode {
-            Mode::Auto => None,
-            Mode::Native => Some(true),
-            Mode::Generic => Some(false),
-        },
-        mode: args
-            .monitor
-            .then_some(MODE_MONITOR)
-            .or_else(|| pins.slots().is_empty().then_some(MODE_ENFORCE)),
-        action: args.malformed.map(|malformed| match malformed {
-            Malformed::Reset => ACTION_RESET,
-            Malformed::Drop => ACTION_DROP,
-        }),
-        ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
-        tls_ports: (!args.tls_ports.is_empty())
-            .then(|| args.tls_ports.iter().filter_map(|port| port.0).collect()),
-        limits: LimitsWish {
-            profile: args.profile.map(|profile| match profile {
-                Profile::Default => Limits::default(),
-                Profile::Strict => Limits::strict(),
-            }),
+        xdp: args.mode,
+        settings: SettingsWish {
+            mode: args.monitor.then_some(settings::Mode::Monitor),
+            malformed: args.malformed,
+            ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
+            tls_ports: (!args.tls_ports.is_empty())
+                .then(|| args.tls_ports.iter().filter_map(|port| port.0).collect()),
+            profile: args.profile,
             refuse_lf: args.refuse_lf,
             single: args.limits.clone(),
         },
         flows: args.flows,
-        grace: args.grace.0.unwrap_or(Duration::from_secs(60)),
+        grace: args.grace.map(|grace| grace.0.unwrap_or(DEFAULT_GRACE)),
+        config: config.clone(),
         store: store.to_owned(),
     };
-    let outcome = attach::attach(pins, &args.interfaces, &wish)?;
+    let outcome = attach::attach(pins, names, &wish)?;
     let attached = outcome.interfaces;
     let changed = outcome.settings_changed;
     let values = attached

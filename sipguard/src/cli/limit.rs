@@ -13,6 +13,7 @@ use super::usage;
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
+use crate::rate;
 use crate::store::{self, Change, Limit, OPERATOR, change, is_attached};
 use crate::trunk;
 
@@ -78,7 +79,7 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
     let names = usize::from(whose.per == Per::Trunk);
     let (name, words) = words.split_at(names.min(words.len()));
     let trunk = trunk_of(whose, name.first().map(String::as_str))?;
-    let (per_second, burst) = rate(words)?;
+    let (per_second, burst) = rate::parse(&words.join(" ")).map_err(usage)?;
     let kind = whose.of.unwrap_or(MESSAGES);
     let named = named(trunk.as_deref(), RATE_KINDS[kind]);
     let done = change(path, pins, &|| {}, |change| {
@@ -131,24 +132,6 @@ fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
         };
         table(&["PER", "OF", "RATE", "BURST", "BY", "SINCE"], limits.iter().map(line))
     })
-}
-
-/// `20/s`, or `20/s burst 40`.
-fn rate(words: &[String]) -> Result<(u32, u32)> {
-    let text = words.join(" ");
-    let wrong = || {
-        usage(format!("`{text}` is no limit: write such as 20/s, or 20/s burst 40 (1 to 1000000 a second)"))
-    };
-    let in_range = |word: &str, most: u32| word.parse().ok().filter(|count| (1..=most).contains(count));
-    let mut words = text.split_whitespace();
-    let per_second = words.next().and_then(|word| word.strip_suffix("/s"));
-    let per_second = per_second.and_then(|word| in_range(word, 1_000_000)).ok_or_else(wrong)?;
-    let burst = match (words.next(), words.next(), words.next()) {
-        (None, ..) => per_second * 2,
-        (Some("burst"), Some(count), None) => in_range(count, 10_000_000).ok_or_else(wrong)?,
-        _ => return Err(wrong()),
-    };
-    Ok((per_second, burst))
 }
 
 fn kind(text: &str) -> Result<usize, String> {

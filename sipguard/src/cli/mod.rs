@@ -4,6 +4,8 @@ mod allow;
 mod attach;
 mod bans;
 mod block;
+mod check;
+mod config;
 mod counters;
 mod deny;
 mod detach;
@@ -16,6 +18,7 @@ mod lookup;
 mod metrics;
 mod mode;
 mod privilege;
+mod reload;
 mod status;
 mod targets;
 mod trunk;
@@ -23,11 +26,11 @@ mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::duration::{Span, parse_duration};
 use crate::error::{Status, status_of};
 use crate::output::{Format, print};
 use crate::pins::{DEFAULT_DIR, Pins};
@@ -58,7 +61,8 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
-5 kernel or driver can't.";
+5 kernel or driver can't, \
+6 configuration invalid.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -104,6 +108,12 @@ enum Verb {
     Counters(counters::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
+    /// Judge the configuration file, and change nothing
+    Check(check::Args),
+    /// Apply the configuration file: what it names, and no more
+    Reload(reload::Args),
+    /// Show what the configuration file may say, and what is in effect
+    Config(config::Args),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -137,7 +147,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     let pins = Pins::new(&cli.pins);
     let store = cli.store.as_path();
     let format = if cli.json { Format::Json } else { cli.output };
-    if !matches!(cli.verb, Verb::Completion { .. } | Verb::Version) {
+    if !matches!(cli.verb, Verb::Completion { .. } | Verb::Version | Verb::Check(_) | Verb::Config(_)) {
         privilege::check()?;
     }
     match cli.verb {
@@ -160,6 +170,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
         Verb::Counters(args) => counters::run(&pins, store, format, &args),
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
+        Verb::Check(args) => check::run(format, &args),
+        Verb::Reload(args) => reload::run(&pins, store, format, &args),
+        Verb::Config(args) => config::run(format, &args),
         Verb::Version => version::run(format),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
@@ -168,35 +181,6 @@ fn dispatch(cli: Cli) -> Result<()> {
         }
     }
 }
-
-/// A duration: bare seconds (as fail2ban passes), `1d`, `29m59.4s`, or `permanent`, which is none.
-fn parse_duration(text: &str) -> Result<Span, String> {
-    if text == "permanent" {
-        return Ok(Span(None));
-    }
-    let wrong = || {
-        format!("`{text}` is no duration: write seconds, or such as 90s, 15m, 1d, 29m59.4s, or `permanent`")
-    };
-    if let Ok(seconds) = text.parse::<f64>() {
-        let span = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
-        return if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) };
-    }
-    // humantime takes whole numbers only: the fraction of a last `s` is cut off and added again.
-    let (whole, fraction) = match text.rsplit_once('.') {
-        Some((whole, fraction)) => {
-            let digits = fraction.strip_suffix('s').ok_or_else(wrong)?;
-            (format!("{whole}s"), format!("0.{digits}").parse::<f64>().map_err(|_| wrong())?)
-        }
-        None => (text.to_owned(), 0.0),
-    };
-    let span = humantime::parse_duration(&whole).map_err(|_| wrong())?;
-    let span = span + Duration::try_from_secs_f64(fraction).map_err(|_| wrong())?;
-    if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
-}
-
-/// What [`parse_duration`] gives: `None` is for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span(Option<Duration>);
 
 /// `n thing` or `n things`.
 fn plural(count: usize, thing: &str) -> String {
@@ -218,18 +202,5 @@ mod tests {
     #[test]
     fn the_command_tree_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations() {
-        let seconds = |text: &str| parse_duration(text).unwrap().0.unwrap().as_secs_f64();
-        assert_eq!(seconds("86400"), 86400.0);
-        assert_eq!(seconds("5s"), 5.0);
-        assert_eq!(seconds("1d"), 86400.0);
-        assert!((seconds("29m59.4s") - 1799.4).abs() < 1e-6);
-        assert_eq!(parse_duration("permanent"), Ok(Span(None)));
-        for text in ["", "0", "-5", "5 parsecs", "1.5d", "nan", "inf", "1e400"] {
-            assert!(parse_duration(text).unwrap_err().contains("is no duration"), "{text}");
-        }
     }
 }

@@ -3,24 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use serde_json::json;
-use sipguard_common::abi::{MODE_ENFORCE, MODE_MONITOR};
 
 use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
+use crate::settings::Mode;
 use crate::status;
 use crate::trunk;
-
-/// What happens to what should be dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Drop it
-    Enforce,
-    /// Count it and let it pass
-    Monitor,
-}
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,11 +36,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     pins.check()?;
     let mut settings = maps::settings(pins)?;
     let before = settings.mode;
-    match args.mode {
-        Some(Mode::Enforce) => settings.mode = MODE_ENFORCE,
-        Some(Mode::Monitor) => settings.mode = MODE_MONITOR,
-        None => {}
-    }
+    settings.mode = args.mode.map_or(before, Mode::number);
     let changed = settings.mode != before;
     if changed {
         maps::set_settings(pins, settings)?;

@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 use sipguard_common::abi::TRANSPORTS;
-use sipguard_common::framer::methods;
 
 use super::list::time;
 use super::usage;
@@ -267,11 +266,9 @@ fn merge(row: &mut TrunkRow, args: &PolicyArgs) {
     }
 }
 
-/// Who may call and may not hang up was hardly meant.
 fn hint(policy: &Policy) {
-    const DIALOG: u32 = methods::ACK | methods::BYE | methods::CANCEL;
-    if policy.methods & methods::INVITE != 0 && policy.methods & DIALOG != DIALOG {
-        eprintln!("sipguard: it may send INVITE, and not all of ACK, BYE and CANCEL: its calls will fail");
+    if let Some(doubt) = policy.doubt() {
+        eprintln!("sipguard: {doubt}");
     }
 }
 

@@ -13,6 +13,7 @@ use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
 use crate::pins::Pins;
 use crate::policy::{Policy, PolicyMaps};
+use crate::settings::Chosen;
 use crate::target::Target;
 
 /// Whose entries may have to change.
@@ -47,11 +48,17 @@ pub struct Maps {
     pub rules: Blocks,
     pub policy: PolicyMaps,
     pub bans: Bans,
+    pins: Pins,
 }
 
 impl Maps {
     pub fn open(pins: &Pins) -> Result<Maps> {
-        Ok(Maps { rules: Blocks::open(pins)?, policy: PolicyMaps::open(pins)?, bans: Bans::open(pins)? })
+        Ok(Maps {
+            rules: Blocks::open(pins)?,
+            policy: PolicyMaps::open(pins)?,
+            bans: Bans::open(pins)?,
+            pins: pins.clone(),
+        })
     }
 }
 
@@ -61,6 +68,8 @@ pub struct Apply<'b> {
     pub(super) clock: Clock,
     /// The policy that was there before, when it changed.
     policy: Option<Policy>,
+    /// The guard's settings that were there before, when they changed.
+    settings: Option<Chosen>,
     /// What was there before; boxed because most often nothing was.
     done: Vec<(Target, Option<Box<Rule>>)>,
     /// Bans that were there before, or were not.
@@ -69,7 +78,7 @@ pub struct Apply<'b> {
 
 impl<'b> Apply<'b> {
     pub fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
-        Apply { maps, clock, policy: None, done: Vec::new(), bans: Vec::new() }
+        Apply { maps, clock, policy: None, settings: None, done: Vec::new(), bans: Vec::new() }
     }
 
     /// Applies the difference. `step` hears of each target.
@@ -97,6 +106,16 @@ impl<'b> Apply<'b> {
         if old != wanted {
             self.policy = Some(old);
             self.maps.policy.write(&wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the guard's settings in force.
+    pub fn settings(&mut self, wanted: &Chosen) -> Result<()> {
+        let old = Chosen::read(&self.maps.pins)?;
+        if old != *wanted {
+            self.settings = Some(old);
+            wanted.write(&self.maps.pins)?;
         }
         Ok(())
     }
@@ -139,6 +158,9 @@ impl<'b> Apply<'b> {
         }
         if let Some(policy) = self.policy.take() {
             all &= self.maps.policy.write(&policy).is_ok();
+        }
+        if let Some(settings) = self.settings.take() {
+            all &= settings.write(&self.maps.pins).is_ok();
         }
         all
     }

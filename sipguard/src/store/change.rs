@@ -58,13 +58,14 @@ pub fn change<T>(
     Ok(Changed { value, in_force })
 }
 
-/// Brings the maps to what the store wants, for `attach`, which holds the lock. A store that can't be written is read all the same.
+/// Brings the maps to what the store wants once `work` is done, for `attach`, which holds the lock. A store that can't be written is read
+/// all the same, without `work`.
 ///
 /// # Errors
 /// When the store can't be read or the kernel refuses.
-pub fn restore(path: &Path, pins: &Pins) -> Result<()> {
+pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<()> {
     let mut maps = Maps::open(pins)?;
-    match with_store(path, Some(&mut maps), Touched::All, &|| {}, &mut |_| Ok(())) {
+    match with_store(path, Some(&mut maps), Touched::All, &|| {}, work) {
         Err(error) if is_unwritable(&error) => {
             eprintln!("sipguard: {:#}", explain(error, path));
             let clock = Clock::now()?;
@@ -146,6 +147,9 @@ fn transact<T>(
                     apply.ban(&change.rows)?;
                 }
                 apply.bring(&change.touched, &change.rows, step)?;
+                if let Some(wanted) = &change.settings {
+                    apply.settings(wanted)?;
+                }
             }
             None => fits(&change)?,
         }

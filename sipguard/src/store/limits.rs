@@ -1,8 +1,8 @@
 //! The rows of `limits`: how much a source, or a trunk, may send.
 
 use anyhow::{Result, anyhow};
-use rusqlite::params;
-use sipguard_common::abi::{RATE_KINDS, Rate};
+use rusqlite::{Connection, params};
+use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS, Rate};
 
 use super::rows::Rows;
 use super::say::Change;
@@ -22,6 +22,19 @@ pub struct Limit {
     pub author: String,
     /// Since when (milliseconds since 1970, UTC).
     pub created_ms: i64,
+}
+
+/// What a new store limits each source to (position in [`RATE_KINDS`], a second, at once): floods are held to it, and no office comes near.
+pub const DEFAULTS: [(usize, (u32, u32)); 3] =
+    [(REGISTERS, (500, 6000)), (INVITES, (300, 3000)), (CONNECTIONS, (500, 5000))];
+
+/// Gives a new store its limits. A store in use keeps what it has.
+pub fn begin(db: &Connection) -> Result<()> {
+    for (kind, (per_second, burst)) in DEFAULTS {
+        let values = params![RATE_KINDS[kind], per_second, burst];
+        db.execute("INSERT INTO limits VALUES ('', ?1, ?2, ?3, 'default', unixepoch() * 1000)", values)?;
+    }
+    Ok(())
 }
 
 impl Limit {

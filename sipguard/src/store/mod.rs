@@ -15,6 +15,7 @@ mod apply;
 mod audit;
 mod bans;
 mod change;
+mod configured;
 mod denials;
 mod limits;
 mod open;
@@ -30,8 +31,9 @@ mod words;
 pub use audit::Record;
 pub use bans::{BanRule, row as ban_row};
 pub use change::{Changed, change, is_attached, restore};
+pub use configured::Named;
 pub use denials::{Denial, Done};
-pub use limits::Limit;
+pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_rows, read};
 pub use rows::{Key, Mode, Row, Rows, Verb, key};
 pub use say::{Change, Counts, Saying};
@@ -45,5 +47,7 @@ pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";
 pub const OPERATOR: &str = "cli";
 /// Who bans: the guard itself.
 pub const GUARD: &str = "guard";
+/// Who changes rules when the configuration file says so.
+pub const CONFIGURATION: &str = "config";
 /// Who set a rule that was found in the kernel without a row in the store.
 pub const RECOVERED: &str = "recovered";

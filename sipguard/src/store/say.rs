@@ -10,6 +10,7 @@ use super::rows::{Key, Mode, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted_of};
 use crate::blocks::Wanted;
 use crate::clock::Clock;
+use crate::settings::Chosen;
 use crate::target::Target;
 
 /// What a change did, in targets.
@@ -78,6 +79,8 @@ pub struct Change<'c> {
     pub clock: Clock,
     /// What was done so far.
     pub counts: Counts,
+    /// The guard's settings that are to be put in force with the rules, or `None` when they stay.
+    pub settings: Option<Chosen>,
     pub(super) touched: Touched,
     pub(super) version: i64,
     pub(super) author: String,
@@ -99,6 +102,7 @@ impl<'c> Change<'c> {
             rows,
             clock,
             counts,
+            settings: None,
             touched,
             ahead: Ahead::default(),
             version,

@@ -3,6 +3,8 @@
 use anyhow::Result;
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::limits;
+
 /// Marks the file as ours: `sipg`.
 pub const APPLICATION_ID: i32 = 0x7369_7067;
 
@@ -93,11 +95,6 @@ const STEPS: &[&str] = &[
          created INTEGER NOT NULL,
          PRIMARY KEY (trunk, kind)
      ) STRICT, WITHOUT ROWID;",
-    // A new store begins with limits that floods are held to and no office comes near. A store in use keeps what it has.
-    "INSERT INTO limits SELECT '', kind, per_second, burst, 'default', unixepoch() * 1000
-         FROM (SELECT 'register' AS kind, 500 AS per_second, 6000 AS burst
-               UNION ALL SELECT 'invite', 300, 3000 UNION ALL SELECT 'connections', 500, 5000)
-         WHERE (SELECT version FROM state) = 0;",
     // Bans that the kernel has made, and when it makes them (times in milliseconds; `reason` is a number of `Reason`).
     "CREATE TABLE bans (
          target TEXT NOT NULL PRIMARY KEY,
@@ -116,6 +113,8 @@ const STEPS: &[&str] = &[
          quiet INTEGER NOT NULL
      ) STRICT;
      INSERT INTO ban_policy VALUES (1, 3, 10, 30000, 60000, 3600000, 3600000);",
+    // What the configuration file named last, so that what it names no more can go: a setting, trunk, limit or denial, by name.
+    "CREATE TABLE configured (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.
@@ -131,6 +130,9 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in &STEPS[usize::try_from(from)?..] {
         tx.execute_batch(step)?;
+    }
+    if from == 0 {
+        limits::begin(&tx)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", newest())?;

@@ -1,0 +1,107 @@
+//! `sipguard config`: what the configuration file may say, and what is in effect.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::config::{self, Config, Invalid, Loaded, Place, Shown};
+use crate::error::{Failure, Status};
+use crate::output::{Format, print, rows};
+
+/// Which configuration file.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// The configuration file, with `conf.d/*.toml` beside it [default: /etc/sipguard/sipguard.toml, where it is]
+    #[arg(long, value_name = "FILE", env = "SIPGUARD_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads and judges it.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn load(&self) -> Result<Loaded, Invalid> {
+        config::load(self.config.as_deref())
+    }
+
+    /// The same for a verb that wants a valid one; says what is doubtful. `nothing` is what an invalid one did.
+    ///
+    /// # Errors
+    /// [`Status::Configuration`] with everything that is wrong.
+    pub fn read(&self, nothing: &str) -> Result<Config> {
+        let loaded = self.load().map_err(|invalid| refused(&invalid, nothing))?;
+        warn(&loaded.warnings);
+        Ok(loaded.config)
+    }
+}
+
+/// Says what is doubtful.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("sipguard: {warning}");
+    }
+}
+
+/// The failure of a verb whose configuration is invalid.
+pub fn refused(invalid: &Invalid, nothing: &str) -> anyhow::Error {
+    let list: String = invalid.sentences.iter().map(|sentence| format!("\n  {sentence}")).collect();
+    let text = format!(
+        "the configuration is invalid, {nothing}:{list}\nMend it and run `sipguard check`; `sipguard config example` shows every setting"
+    );
+    Failure::with(Status::Configuration, text)
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print the JSON schema of the configuration file
+    Schema,
+    /// Print a configuration file with every setting, its description and its default
+    Example,
+    /// Show what the files say, put together and with the defaults, and where each setting is said
+    Show {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+pub fn run(format: Format, args: &Args) -> Result<()> {
+    match &args.verb {
+        Verb::Schema => print(&format!("{:#}\n", config::schema())),
+        Verb::Example => print(&config::example()),
+        Verb::Show { config } => show(format, config),
+    }
+}
+
+fn show(format: Format, args: &ConfigArgs) -> Result<()> {
+    let loaded = args.load().map_err(|invalid| refused(&invalid, "nothing can be shown"))?;
+    warn(&loaded.warnings);
+    let value = |one: &Shown| {
+        json!({
+            "table": one.table, "key": one.key, "value": one.value,
+            "file": one.place.as_ref().map(|place| &place.path), "line": one.place.as_ref().map(|place| place.line),
+        })
+    };
+    rows(format, "sipguard.config/1", loaded.shown.iter().map(value).collect(), || {
+        let mut text = String::new();
+        for all in loaded.shown.chunk_by(|one, other| one.table == other.table) {
+            let blank = if text.is_empty() { "" } else { "\n" };
+            text += &format!("{blank}[{}]\n", all[0].table);
+            all.iter().for_each(|one| text += &format!("{one}\n"));
+        }
+        text
+    })
+}
+
+/// A place for programs.
+pub fn json_of(place: &Place) -> Value {
+    json!({ "file": place.path, "line": place.line, "column": place.column })
+}

@@ -1,0 +1,149 @@
+//! `sipguard reload`: the configuration file is read anew, and store and guard follow it, or stay as they are.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::maps::MapInfo;
+use serde_json::json;
+use sipguard_common::abi::names;
+
+use super::config::ConfigArgs;
+use crate::attach::{iface_name, own_slots};
+use crate::config::{self, Config, DEFAULT_FILE, Effect, Line};
+use crate::output::{Format, object};
+use crate::pins::Pins;
+use crate::settings::{Chosen, XdpChoice, list};
+use crate::store::{self, change, is_attached};
+use crate::{counters, link};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
+    let config = args.config.read("nothing was changed: what is in force stays")?;
+    let mut lines = if args.dry_run { look(pins, path, &config)? } else { apply(pins, path, &config)? };
+    let in_force = is_attached(pins);
+    if in_force {
+        let _lock = pins.lock(false)?;
+        lines.extend(new_attach(pins, &config)?);
+    }
+    report(format, &config, &lines, in_force, args.dry_run)
+}
+
+/// What would change.
+fn look(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
+    let mut settings = None;
+    let _lock = is_attached(pins).then(|| pins.lock(false)).transpose()?;
+    if is_attached(pins) {
+        pins.check()?;
+        settings = Some(Chosen::read(pins)?);
+    }
+    let found = store::read(path, |rows| config::compare(Some(rows), config, settings.clone()))?;
+    Ok(match found {
+        Some(found) => found,
+        None => config::compare(None, config, settings)?,
+    }
+    .lines)
+}
+
+/// Changes it, all or nothing.
+fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
+    if !config.files {
+        return Ok(Vec::new());
+    }
+    let done = change(path, pins, &|| {}, |change| {
+        let settings = is_attached(pins).then(|| Chosen::read(pins)).transpose()?;
+        let before = change.rows.trunks()?;
+        let found = config::bring(change, config, settings)?;
+        let mut trunks = change.rows.trunks()?;
+        trunks.retain(|trunk| before.iter().all(|old| old.number != trunk.number || old.name != trunk.name));
+        Ok((found.lines, trunks))
+    })?;
+    let (lines, new) = done.value;
+    if done.in_force {
+        // The number of a new trunk may have been another one's, whose counters are not its own.
+        for trunk in new {
+            counters::clear_trunk(pins, trunk.number)?;
+        }
+    }
+    Ok(lines)
+}
+
+/// What the file says and only a new attach can change.
+fn new_attach(pins: &Pins, config: &Config) -> Result<Vec<Line>> {
+    pins.check()?;
+    let mut lines = Vec::new();
+    let mut line = |key: &str, old: String, new: String| {
+        lines.push(Line { key: key.to_owned(), old, new, effect: Effect::NewAttach });
+    };
+    let attached = own_slots(pins)?;
+    let mut names: Vec<String> = attached.iter().map(|(_, iface)| iface_name(iface)).collect();
+    let mut wanted = config.interfaces.clone();
+    names.sort();
+    wanted.sort();
+    wanted.dedup();
+    if !wanted.is_empty() && names != wanted {
+        line("guard.interfaces", list(&names), list(&wanted));
+    }
+    for (_, iface) in &attached {
+        let native = link::by_index(iface.ifindex)?.and_then(|found| found.xdp).map(|xdp| xdp.native);
+        let differs = config.xdp.and_then(XdpChoice::native).zip(native).filter(|(wanted, is)| wanted != is);
+        if let Some((wanted, is)) = differs {
+            let word =
+                |native: bool| format!("{} {}", iface_name(iface), if native { "native" } else { "generic" });
+            line("guard.xdp-mode", word(is), word(wanted));
+        }
+    }
+    let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
+    if let Some(flows) = config.flows.filter(|flows| *flows != map.max_entries()) {
+        line("guard.flows", map.max_entries().to_string(), flows.to_string());
+    }
+    Ok(lines)
+}
+
+fn report(format: Format, config: &Config, lines: &[Line], in_force: bool, dry_run: bool) -> Result<()> {
+    let count = lines.iter().filter(|line| line.effect == Effect::Reload).count();
+    let effect = |line: &Line| match (line.effect, in_force) {
+        (Effect::NewAttach, _) => "new attach",
+        (Effect::Reload, true) => "now",
+        (Effect::Reload, false) => "next attach",
+    };
+    let value = |line: &Line| json!({ "key": line.key, "old": line.old, "new": line.new, "takes_effect": effect(line) });
+    let value = json!({
+        "rows": lines.iter().map(value).collect::<Vec<_>>(), "changed": count > 0 && !dry_run, "dry_run": dry_run,
+        "in_force": in_force,
+    });
+    object(format, "sipguard.reload/1", value, || {
+        if !config.files {
+            return format!("there is no {DEFAULT_FILE}: nothing to do\n");
+        }
+        let mut text = String::new();
+        for line in lines {
+            let note = match line.effect {
+                Effect::Reload => "",
+                Effect::NewAttach => " (takes a new attach: `sipguard detach`, then `sipguard attach`)",
+            };
+            text += &format!("{}: {} -> {}{note}\n", line.key, line.old, line.new);
+        }
+        text + &match (count, dry_run) {
+            (0, _) => "nothing changes, all is as the configuration says\n".to_owned(),
+            (count, true) => {
+                format!("{} would change, nothing was changed\n", super::plural(count, "setting"))
+            }
+            (count, false) if in_force => format!("changed {}\n", super::plural(count, "setting")),
+            (count, false) => {
+                format!(
+                    "changed {}; not attached: takes effect with the next `sipguard attach`\n",
+                    super::plural(count, "setting")
+                )
+            }
+        }
+    })
+}

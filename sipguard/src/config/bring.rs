@@ -1,0 +1,57 @@
+//! Brings the store and the maps to what the configuration says, within one change.
+
+use anyhow::{Context, Result};
+
+use super::Config;
+use super::difference::{Act, Difference, Has, difference, named};
+use crate::settings::Chosen;
+use crate::store::{CONFIGURATION, Change, Rows};
+
+/// What would have to change.
+///
+/// # Errors
+/// When the store can't be read.
+pub fn compare(rows: Option<&Rows<'_>>, config: &Config, settings: Option<Chosen>) -> Result<Difference> {
+    let mut has = Has { settings, ..Has::default() };
+    if let Some(rows) = rows {
+        has.trunks = rows.trunks()?;
+        has.limits = rows.limits()?;
+        has.denials = rows.denials()?;
+        has.named = rows.configured()?;
+    }
+    Ok(difference(config, &has))
+}
+
+/// Makes it so. `settings` are those in force, which change with the rules; `None` leaves them to the caller.
+///
+/// # Errors
+/// When a peer is that of a trunk which the configuration does not name, or the store refuses. Then the change is undone.
+pub fn bring(change: &mut Change<'_>, config: &Config, settings: Option<Chosen>) -> Result<Difference> {
+    let found = compare(Some(&change.rows), config, settings)?;
+    for act in &found.acts {
+        perform(change, act)?;
+    }
+    if config.files {
+        change.set_configured(&named(config))?;
+        change.settings.clone_from(&found.settings);
+        let keys: Vec<&String> = found.lines.iter().map(|line| &line.key).collect();
+        change.record("reload", CONFIGURATION, &keys, "")?;
+    }
+    Ok(found)
+}
+
+fn perform(change: &mut Change<'_>, act: &Act) -> Result<()> {
+    match act {
+        Act::Trunk(row) => change.set_trunk(row).map(|_| ()).with_context(|| {
+            let name = &row.name;
+            format!("the configuration's trunk {name} (`sipguard trunk remove` takes away one that a command made)")
+        }),
+        Act::RemoveTrunk(name) => change.remove_trunk(name).map(|_| ()),
+        Act::Limit(trunk, kind, (per_second, burst)) => {
+            change.set_limit(trunk.as_deref(), *kind, *per_second, *burst)
+        }
+        Act::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
+        Act::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
+        Act::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),
+    }
+}

@@ -1,0 +1,157 @@
+//! The trunks of the configuration, and what can be wrong between them.
+
+use sipguard_common::abi::{TRANSPORTS, TRUNK_ENTRIES};
+use sipguard_common::framer::methods;
+
+use super::tables::Trunk;
+use super::tree::path;
+use super::valid::Judge;
+use super::value::Text;
+use super::words::{Methods, Transports};
+use crate::address::Source;
+use crate::denial::{What, Whom};
+use crate::store::TrunkRow;
+use crate::trunk::Policy;
+
+/// Prefixes within each other that the kernel looks at.
+const NESTED: usize = 6;
+
+/// A peer, as it was written.
+struct Peer {
+    net: Source,
+    trunk: String,
+    key: String,
+}
+
+/// All trunks.
+#[derive(Default)]
+pub struct Carriers {
+    /// As the store has them.
+    pub rows: Vec<TrunkRow>,
+    peers: Vec<Peer>,
+}
+
+impl Carriers {
+    /// One more.
+    pub fn add(&mut self, judge: &mut Judge<'_>, name: String, trunk: Trunk) {
+        let key = path("trunks", &name);
+        let mut peers = Vec::new();
+        for (at, Text(net)) in trunk.peers.iter().flatten().enumerate() {
+            peers.push(*net);
+            self.peers.push(Peer { net: *net, trunk: name.clone(), key: format!("{key}.peers[{at}]") });
+        }
+        // One whose peers were refused already has none here.
+        if peers.is_empty() && (trunk.peers.is_some() || !judge.says(&format!("{key}.peers"))) {
+            judge.refuse(&key, "it has no peers: write such as peers = [\"198.51.100.0/28\"]");
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        let default = Policy::default();
+        let transports = trunk.transports.as_deref().map(|all| transports(judge, &key, all));
+        let policy = Policy {
+            transports: transports.unwrap_or(default.transports),
+            methods: trunk.methods.as_deref().map_or(methods::ALL, |all| method_set(judge, &key, all)),
+            profile: trunk.profile.map_or(default.profile, |Text(profile)| profile),
+            mode: trunk.mode.map_or(default.mode, |Text(mode)| mode),
+        };
+        if let Some(doubt) = policy.doubt() {
+            judge.doubt(&format!("{key}.methods"), doubt);
+        }
+        let reason = trunk.reason.map(|Text(reason)| reason.0).unwrap_or_default();
+        self.rows.push(TrunkRow {
+            name,
+            number: 0,
+            peers,
+            policy,
+            reason,
+            author: String::new(),
+            created_ms: 0,
+        });
+    }
+
+    /// What is wrong between them.
+    pub fn judge(&self, judge: &mut Judge<'_>, denials: &[(Whom, What)]) {
+        let most = TRUNK_ENTRIES as usize - 1;
+        if let Some(row) = self.rows.get(most) {
+            let text = format!("there are {} trunks, the kernel has room for {most}", self.rows.len());
+            judge.refuse(&path("trunks", &row.name), text);
+        }
+        for (at, peer) in self.peers.iter().enumerate() {
+            self.twice(judge, at, peer);
+            self.nested(judge, peer);
+        }
+        for row in &self.rows {
+            mute(judge, row, denials);
+        }
+    }
+
+    fn twice(&self, judge: &mut Judge<'_>, at: usize, peer: &Peer) {
+        let same = |other: &&Peer| other.net == peer.net && other.trunk != peer.trunk;
+        if let Some(other) = self.peers[..at].iter().find(same) {
+            let text = format!(
+                "{} is a peer of the trunk {} as well ({}): a prefix belongs to one trunk",
+                peer.net,
+                other.trunk,
+                judge.place(&other.key)
+            );
+            judge.refuse(&peer.key, text);
+        }
+    }
+
+    fn nested(&self, judge: &mut Judge<'_>, peer: &Peer) {
+        let mut around: Vec<Source> = self.peers.iter().map(|other| other.net).collect();
+        around.retain(|net| !net.is_host() && lies_in(&peer.net, net));
+        around.sort_unstable();
+        around.dedup();
+        if around.len() > NESTED && !peer.net.is_host() {
+            let text = format!(
+                "{} lies within {} other peers, the kernel looks at {NESTED} prefixes within each other: leave one out",
+                peer.net,
+                around.len() - 1
+            );
+            judge.refuse(&peer.key, text);
+        }
+    }
+}
+
+fn lies_in(inner: &Source, outer: &Source) -> bool {
+    inner.is_ipv4() == outer.is_ipv4()
+        && inner.bits() >= outer.bits()
+        && Source::network(inner.bytes(), outer.bits()) == Some(*outer)
+}
+
+fn transports(judge: &mut Judge<'_>, key: &str, all: &[Text<Transports>]) -> [bool; TRANSPORTS.len()] {
+    if all.is_empty() {
+        judge.refuse(&format!("{key}.transports"), "it may use nothing: write what it may use, or [\"all\"]");
+    }
+    all.iter()
+        .fold([false; TRANSPORTS.len()], |may, Text(one)| std::array::from_fn(|at| may[at] || one.0[at]))
+}
+
+fn method_set(judge: &mut Judge<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
+    if all.is_empty() {
+        judge.refuse(&format!("{key}.methods"), "it may send nothing: write what it may send, or [\"all\"]");
+    }
+    all.iter().fold(0, |set, Text(one)| set | one.0)
+}
+
+/// A trunk that may use only what is denied to all trunks.
+fn mute(judge: &mut Judge<'_>, row: &TrunkRow, denials: &[(Whom, What)]) {
+    let key = format!("{}.transports", path("trunks", &row.name));
+    let denied = |at: usize| {
+        let takes = |(whom, what): &(Whom, What)| {
+            *whom == Whom::Trunks && what.method.is_none() && what.transport == at
+        };
+        denials.iter().any(takes)
+    };
+    let may = row.policy.transports;
+    let left = (0..may.len()).any(|at| may[at] && !denied(at));
+    if judge.says(&key) && may != [false; TRANSPORTS.len()] && !left {
+        let text = format!(
+            "{} is all that it may use, and `deny.trunks` ({}) takes that from every trunk",
+            row.policy.transports_text(),
+            judge.place("deny.trunks")
+        );
+        judge.refuse(&key, text);
+    }
+}

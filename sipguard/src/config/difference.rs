@@ -1,0 +1,361 @@
+//! What has to change so that the configuration holds. Pure.
+
+use sipguard_common::abi::RATE_KINDS;
+use sipguard_common::framer::LIMITS;
+
+use super::tree::path;
+use super::{Config, Limited};
+use crate::address::Source;
+use crate::denial::{What, Whom};
+use crate::rate;
+use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish, list};
+use crate::status;
+use crate::store::{DEFAULT_LIMITS, Denial, Limit, Named, TrunkRow};
+
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// With the reload, or when nothing is attached with the next `attach`.
+    Reload,
+    /// Only when the guard is detached and attached again.
+    NewAttach,
+}
+
+/// One setting that changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its key in the file.
+    pub key: String,
+    /// What it is, for people.
+    pub old: String,
+    /// What it becomes.
+    pub new: String,
+    /// When.
+    pub effect: Effect,
+}
+
+/// What store and maps have.
+#[derive(Clone, Debug, Default)]
+pub struct Has {
+    /// The settings in force; `None` while nothing is attached.
+    pub settings: Option<Chosen>,
+    /// The trunks of the store.
+    pub trunks: Vec<TrunkRow>,
+    /// The limits of the store.
+    pub limits: Vec<Limit>,
+    /// The denials of the store.
+    pub denials: Vec<Denial>,
+    /// What the configuration named the last time.
+    pub named: Named,
+}
+
+/// What is to be done to the store.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Make a trunk be so.
+    Trunk(TrunkRow),
+    /// Remove a trunk.
+    RemoveTrunk(String),
+    /// Set a limit, of a trunk or of each source.
+    Limit(Option<String>, usize, (u32, u32)),
+    /// Take a limit away.
+    ClearLimit(Option<String>, usize),
+    /// Deny.
+    Deny(Whom, What),
+    /// Permit.
+    Permit(Whom, What),
+}
+
+/// What has to change.
+#[derive(Clone, Debug, Default)]
+pub struct Difference {
+    /// For people.
+    pub lines: Vec<Line>,
+    /// In the store, in an order in which it can be done.
+    pub acts: Vec<Act>,
+    /// In the guard's settings: what they become.
+    pub settings: Option<Chosen>,
+}
+
+/// What the configuration names, so that it can go when it is named no more.
+#[must_use]
+pub fn named(config: &Config) -> Named {
+    let Config { settings: wish, rates, denials, trunks, .. } = config;
+    let said = [
+        ("mode", wish.mode.is_some()),
+        ("on-malformed", wish.malformed.is_some()),
+        ("ports", wish.ports.is_some()),
+        ("tls-ports", wish.tls_ports.is_some()),
+        ("profile", wish.profile.is_some()),
+        ("refuse-lf", wish.refuse_lf.is_some()),
+    ];
+    let settings = said.into_iter().filter(|(_, said)| *said).map(|(key, _)| key.to_owned());
+    let single = wish.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
+    let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), one.kind));
+    let denials = denials.iter().map(|(whom, what)| denial_name(*whom, what));
+    let of = |kind: &'static str| move |name: String| (kind.to_owned(), name);
+    let trunks = trunks.iter().map(|trunk| trunk.name.clone());
+    (settings.map(of("setting")))
+        .chain(single.map(of("check")))
+        .chain(limits.map(of("limit")))
+        .chain(denials.map(of("denial")))
+        .chain(trunks.map(of("trunk")))
+        .collect()
+}
+
+/// The difference.
+#[must_use]
+pub fn difference(config: &Config, has: &Has) -> Difference {
+    let mut found = Difference::default();
+    if !config.files {
+        return found;
+    }
+    let named = named(config);
+    let gone = |kind: &str, name: String| {
+        let entry = (kind.to_owned(), name);
+        has.named.contains(&entry) && !named.contains(&entry)
+    };
+    found.settings(config, has, &gone);
+    found.limits(config, has, &gone);
+    found.denials(config, has, &gone);
+    found.trunks(config, has, &gone);
+    found
+}
+
+impl Difference {
+    fn line(&mut self, key: String, old: String, new: String) {
+        self.lines.push(Line { key, old, new, effect: Effect::Reload });
+    }
+
+    fn settings(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let Some(old) = &has.settings else { return };
+        let wish = without_gone(&config.settings, old, gone);
+        let new = wish.of(old);
+        for ((table, key, old), (.., new)) in old.by_key().into_iter().zip(new.by_key()) {
+            if old != new {
+                self.line(path(table, key), old, new);
+            }
+        }
+        self.settings = (new != *old).then_some(new);
+    }
+
+    fn limits(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let rate_of = |limit: &Limit| Some((limit.per_second, limit.burst));
+        for limit in &has.limits {
+            let trunk = limit.trunk.as_deref();
+            let default = default_rate(trunk, limit.kind);
+            if gone("limit", limit_name(trunk, limit.kind)) && rate_of(limit) != default {
+                self.limit(limit.trunk.as_ref(), limit.kind, rate_of(limit), default);
+            }
+        }
+        for Limited { trunk, kind, rate: wanted } in &config.rates {
+            let same = |limit: &&Limit| (&limit.trunk, limit.kind) == (trunk, *kind);
+            let old = has.limits.iter().find(same).and_then(rate_of);
+            if old == *wanted {
+                continue;
+            }
+            self.limit(trunk.as_ref(), *kind, old, *wanted);
+        }
+        // The file took a default away.
+        for (kind, rate) in DEFAULT_LIMITS {
+            let is_none = !has.limits.iter().any(|limit| limit.trunk.is_none() && limit.kind == kind);
+            if is_none && gone("limit", limit_name(None, kind)) {
+                self.limit(None, kind, None, Some(rate));
+            }
+        }
+    }
+
+    fn limit(
+        &mut self,
+        trunk: Option<&String>,
+        kind: usize,
+        old: Option<(u32, u32)>,
+        new: Option<(u32, u32)>,
+    ) {
+        self.line(limit_key(trunk.map(String::as_str), kind), rate::text(old), rate::text(new));
+        self.acts.push(match new {
+            Some(rate) => Act::Limit(trunk.cloned(), kind, rate),
+            None => Act::ClearLimit(trunk.cloned(), kind),
+        });
+    }
+
+    fn denials(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let key = |whom: Whom, what: &What| format!("deny.{} {what}", whom.word());
+        for Denial { whom, what, .. } in &has.denials {
+            if gone("denial", denial_name(*whom, what)) {
+                self.line(key(*whom, what), "denied".to_owned(), "permitted".to_owned());
+                self.acts.push(Act::Permit(*whom, *what));
+            }
+        }
+        for (whom, what) in &config.denials {
+            let same = |denial: &Denial| denial_name(denial.whom, &denial.what) == denial_name(*whom, what);
+            if !has.denials.iter().any(same) {
+                self.line(key(*whom, what), "permitted".to_owned(), "denied".to_owned());
+                self.acts.push(Act::Deny(*whom, *what));
+            }
+        }
+    }
+
+    /// Trunks that go make room first, and a trunk exists before its limits do.
+    fn trunks(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let (mut first, mut lines) = (Vec::new(), Vec::new());
+        let none = || "none".to_owned();
+        let line =
+            |name: &str, old, new| Line { key: path("trunks", name), old, new, effect: Effect::Reload };
+        for trunk in has.trunks.iter().filter(|trunk| gone("trunk", trunk.name.clone())) {
+            lines.push(line(&trunk.name, text(trunk), none()));
+            first.push(Act::RemoveTrunk(trunk.name.clone()));
+        }
+        let mut last = Vec::new();
+        for wanted in &config.trunks {
+            let old = has.trunks.iter().find(|old| old.name == wanted.name);
+            if old.is_some_and(|old| is(old, wanted)) {
+                continue;
+            }
+            lines.push(line(&wanted.name, old.map_or_else(none, text), text(wanted)));
+            // A peer that moves to another trunk leaves its own before.
+            let moves = |peer: &Source| {
+                config.trunks.iter().any(|other| other.name != wanted.name && other.peers.contains(peer))
+            };
+            if let Some(old) = old.filter(|old| old.peers.iter().any(moves)) {
+                let stay = old.peers.iter().copied().filter(|peer| !moves(peer)).collect();
+                first.push(Act::Trunk(TrunkRow { peers: stay, ..old.clone() }));
+            }
+            last.push(Act::Trunk(wanted.clone()));
+        }
+        // What a trunk that goes had is gone with it.
+        let limits = std::mem::take(&mut self.acts);
+        self.acts = first.into_iter().chain(last).chain(limits).collect();
+        lines.append(&mut self.lines);
+        self.lines = lines;
+    }
+}
+
+/// The wish, with the default for what was named and is no more.
+fn without_gone(wish: &SettingsWish, old: &Chosen, gone: &dyn Fn(&str, String) -> bool) -> SettingsWish {
+    let setting = |key: &str| gone("setting", key.to_owned());
+    let default = Chosen::default();
+    let mut wish = wish.clone();
+    if setting("mode") {
+        wish.mode = Some(Mode::Enforce);
+    }
+    if setting("on-malformed") {
+        wish.malformed = Some(Malformed::Reset);
+    }
+    if setting("ports") {
+        wish.ports = Some(default.ports.sip.iter().copied().collect());
+    }
+    if setting("tls-ports") {
+        wish.tls_ports = Some(default.ports.tls.iter().copied().collect());
+    }
+    if setting("profile") {
+        wish.profile = Some(Profile::Default);
+    }
+    if setting("refuse-lf") {
+        wish.refuse_lf = Some(false);
+    }
+    let in_force = if status::profile(&old.limits) == "strict" { Profile::Strict } else { Profile::Default };
+    let profile = wish.profile.unwrap_or(in_force).limits();
+    for (index, limit) in LIMITS.iter().enumerate() {
+        if gone("check", limit.name.to_owned()) {
+            wish.single.push((index, limit.get(&profile)));
+        }
+    }
+    wish
+}
+
+/// The limit that a new store has: of each source alone.
+fn default_rate(trunk: Option<&str>, kind: usize) -> Option<(u32, u32)> {
+    let found = DEFAULT_LIMITS.iter().find(|(of, _)| trunk.is_none() && *of == kind);
+    found.map(|(_, rate)| *rate)
+}
+
+fn limit_name(trunk: Option<&str>, kind: usize) -> String {
+    trunk.map_or(RATE_KINDS[kind].to_owned(), |trunk| format!("{trunk}/{}", RATE_KINDS[kind]))
+}
+
+fn limit_key(trunk: Option<&str>, kind: usize) -> String {
+    let table = trunk.map_or("limits".to_owned(), |trunk| format!("{}.limits", path("trunks", trunk)));
+    path(&table, RATE_KINDS[kind])
+}
+
+fn denial_name(whom: Whom, what: &What) -> String {
+    format!("{} {what}", whom.word())
+}
+
+fn is(old: &TrunkRow, wanted: &TrunkRow) -> bool {
+    (&old.peers, old.policy, &old.reason) == (&wanted.peers, wanted.policy, &wanted.reason)
+}
+
+/// A trunk in one line.
+fn text(trunk: &TrunkRow) -> String {
+    let policy = &trunk.policy;
+    let mut text = format!("peers {}", list(&trunk.peers));
+    for (what, value, usual) in [
+        ("transports", policy.transports_text(), "all"),
+        ("methods", policy.methods_text(), "all"),
+        ("profile", policy.profile.word().to_owned(), "inherit"),
+        ("mode", policy.mode.word().to_owned(), "inherit"),
+        ("reason", trunk.reason.clone(), ""),
+    ] {
+        if value != usual {
+            text += &format!("; {what} {value}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, parse};
+
+    fn config(text: &str) -> Config {
+        let source = crate::config::Source { path: "x".into(), text: text.to_owned() };
+        parse(&Sources(vec![source])).unwrap().0
+    }
+
+    fn lines(config: &Config, has: &Has) -> Vec<String> {
+        let found = difference(config, has);
+        found.lines.iter().map(|line| format!("{} {} -> {}", line.key, line.old, line.new)).collect()
+    }
+
+    #[test]
+    fn what_is_named_is_brought_and_what_was_named_goes() {
+        let text = "[guard]\nmode = 'monitor'\n[checks]\nline-bytes = 99\n[limits]\npackets = '5/s'\n[deny]\ntrunks = ['tls']";
+        let full = config(text);
+        let mut has = Has { settings: Some(Chosen::default()), ..Has::default() };
+        let forth = [
+            "guard.mode enforce -> monitor",
+            "checks.line-bytes 4096 -> 99",
+            "limits.packets none -> 5/s burst 10",
+            "deny.trunks tls permitted -> denied",
+        ];
+        assert_eq!(lines(&full, &has), forth);
+        has.settings = difference(&full, &has).settings;
+        has.limits = vec![Limit {
+            trunk: None,
+            kind: 0,
+            per_second: 5,
+            burst: 10,
+            author: String::new(),
+            created_ms: 0,
+        }];
+        let (whom, what) = full.denials[0];
+        has.denials =
+            vec![Denial { whom, what, reason: String::new(), author: String::new(), created_ms: 0 }];
+        assert_eq!(lines(&full, &has), [""; 0]);
+        // Without a mark it was a command's, and stays.
+        assert_eq!(lines(&config(""), &has), [""; 0]);
+        has.named = named(&full);
+        let back = [
+            "guard.mode monitor -> enforce",
+            "checks.line-bytes 99 -> 4096",
+            "limits.packets 5/s burst 10 -> none",
+            "deny.trunks tls denied -> permitted",
+        ];
+        assert_eq!(lines(&config(""), &has), back);
+        // No file says nothing, and takes nothing back.
+        assert_eq!(lines(&Config::default(), &has), [""; 0]);
+    }
+}

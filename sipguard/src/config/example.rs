@@ -1,0 +1,224 @@
+//! Schema and example, made of `tables.rs`.
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{RecursiveTransform, Transform};
+use serde_json::Value;
+use sipguard_common::framer::LIMITS;
+
+use super::order::order;
+use super::tables::{Deny, Guard, Rates, Tables, Trunk};
+
+/// Name of the trunk of the example.
+const CARRIER: &str = "carrier";
+/// Longest line of a comment.
+const WIDTH: usize = 120;
+
+/// JSON schema of the configuration file.
+#[must_use]
+pub fn schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<Tables>();
+    // TOML has no null.
+    RecursiveTransform(without_null).transform(&mut schema);
+    schema.to_value()
+}
+
+fn without_null(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|one| one != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|one| !one.is_null());
+    }
+    if let Some(Value::Array(ways)) = schema.get_mut("anyOf") {
+        ways.retain(|one| one["type"] != "null");
+        if let [Value::Object(one)] = ways.as_slice() {
+            let one = one.clone();
+            schema.remove("anyOf");
+            for (key, value) in one {
+                if schema.get(&key).is_none() {
+                    schema.insert(key, value);
+                }
+            }
+        }
+    }
+}
+
+/// The example: every setting with its description, at its default, or where there is none with a value as it may be.
+#[must_use]
+pub fn example() -> String {
+    let schema = schema();
+    let mut text = comment(schema["description"].as_str().unwrap_or_default());
+    for (table, keys) in tables() {
+        let of_table = &schema["properties"][table];
+        text += &format!("\n{}[{table}]\n", comment(of_table["description"].as_str().unwrap_or_default()));
+        text += &entries(&of_table["properties"], &keys);
+    }
+    text + &trunk(&schema["properties"]["trunks"])
+}
+
+/// A trunk, commented out: it is nobody's.
+fn trunk(trunks: &Value) -> String {
+    let text = trunks["description"].as_str().unwrap_or_default();
+    let properties = &trunk_of(trunks)["properties"];
+    let mut keys = order::<Trunk>();
+    keys.retain(|key| *key != "limits");
+    let limits = &properties["limits"];
+    let about = limits["description"].as_str().unwrap_or_default();
+    let lines = format!(
+        "[trunks.{CARRIER}]\n{}\n{}[trunks.{CARRIER}.limits]\n{}",
+        entries(properties, &keys),
+        comment(about),
+        entries(&limits["properties"], &order::<Rates>())
+    );
+    let out = |line: &str| match line {
+        "" => "\n".to_owned(),
+        line if line.starts_with('#') => format!("{line}\n"),
+        line => format!("#{line}\n"),
+    };
+    format!("\n{}{}", comment(text), lines.lines().map(out).collect::<String>())
+}
+
+/// The schema of a trunk, whatever its name.
+pub fn trunk_of(trunks: &Value) -> &Value {
+    &trunks["additionalProperties"]
+}
+
+/// docs/configuration.md.
+#[must_use]
+pub fn markdown() -> String {
+    format!(
+        "# The configuration file\n\nMade of the schema (`sipguard config schema`); `sipguard config example` prints the file below. \
+         `sipguard check` judges a file, `sipguard reload` applies it, `sipguard config show` tells what is in effect.\n\n```toml\n{}```\n",
+        example()
+    )
+}
+
+/// Every table but the trunks, with its keys, in the order in which they are shown.
+pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
+    let of = |table| match table {
+        "guard" => order::<Guard>(),
+        "checks" => LIMITS.iter().map(|limit| limit.name).collect(),
+        "limits" => order::<Rates>(),
+        "deny" => order::<Deny>(),
+        _ => Vec::new(),
+    };
+    order::<Tables>().into_iter().filter(|table| *table != "trunks").map(|table| (table, of(table))).collect()
+}
+
+fn entries(properties: &Value, keys: &[&str]) -> String {
+    let entry = |key: &&str| {
+        let property = &properties[*key];
+        let mut text = comment(property["description"].as_str().unwrap_or_default());
+        text += &choices(property);
+        let value = property["examples"].get(0).unwrap_or(&property["default"]);
+        text + &format!("{key} = {}\n", toml(value))
+    };
+    keys.iter().map(entry).collect::<Vec<_>>().join("\n")
+}
+
+/// What the values of a setting mean, where it has a few, or between which numbers it lies.
+fn choices(property: &Value) -> String {
+    let one = |way: &Value| {
+        Some(comment(&format!("{}: {}.", way["const"].as_str()?, way["description"].as_str()?)))
+    };
+    if let Some(ways) = property["oneOf"].as_array() {
+        return ways.iter().filter_map(one).collect();
+    }
+    match (&property["minimum"], &property["maximum"]) {
+        (Value::Number(low), Value::Number(high)) => comment(&format!("{low} to {high}.")),
+        _ => String::new(),
+    }
+}
+
+/// A value as TOML has it: that of JSON, but for the blanks.
+pub fn toml(value: &Value) -> String {
+    match value {
+        Value::Array(all) => format!("[{}]", all.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        value => value.to_string(),
+    }
+}
+
+fn comment(text: &str) -> String {
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split_whitespace() {
+        if lines.last().is_some_and(|line| line.len() + 1 + word.len() > WIDTH) {
+            lines.push("#".to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            *line += &format!(" {word}");
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Every key of the schema, and with `.` between every key of the tables in it; the trunk is called as in the example.
+#[cfg(test)]
+fn keys(schema: &Value, table: &str) -> Vec<String> {
+    use super::tree::path;
+
+    let mut all = Vec::new();
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = path(table, key);
+        let inner = if key == "trunks" { trunk_of(property) } else { property };
+        let place = if key == "trunks" { format!("{path}.{CARRIER}") } else { path.clone() };
+        if inner["properties"].is_object() { all.extend(keys(inner, &place)) } else { all.push(path) }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, Sources, parse, tree};
+    use crate::settings::Chosen;
+
+    /// The example, and its trunk as well.
+    fn with_trunk() -> String {
+        let line = |line: &str| {
+            let rest = line.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' '));
+            format!("{}\n", rest.unwrap_or(line))
+        };
+        example().lines().map(line).collect()
+    }
+
+    fn sources(text: String) -> Sources {
+        Sources(vec![Source { path: "example.toml".into(), text }])
+    }
+
+    #[test]
+    fn the_example_is_valid_and_says_what_holds_by_default() {
+        for text in [example(), with_trunk()] {
+            let (config, warnings, _) = parse(&sources(text.clone())).unwrap();
+            assert_eq!(warnings, [], "{text}");
+            assert_eq!(config.settings.of(&Chosen::default()), Chosen::default());
+            assert_eq!(config.flows, Some(crate::attach::DEFAULT_FLOWS));
+            assert_eq!(config.grace, Some(crate::attach::DEFAULT_GRACE));
+            assert_eq!(config.xdp, Some(crate::settings::XdpChoice::default()));
+            assert_eq!(config.trunks.len(), usize::from(text.contains("\n[trunks.carrier]")));
+        }
+    }
+
+    #[test]
+    fn the_example_names_every_key_of_the_schema_and_each_is_described() {
+        let read = tree::read(&sources(with_trunk()));
+        let keys = keys(&schema(), "");
+        assert!(keys.len() > 30, "{keys:?}");
+        for key in &keys {
+            assert!(read.places.says(key), "{key} is not in the example");
+        }
+        for line in example().lines() {
+            assert!(line != "#" && line.len() <= WIDTH && !line.contains("null"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_limits_are_those_that_there_are() {
+        assert_eq!(order::<Rates>(), sipguard_common::abi::RATE_KINDS);
+    }
+}

@@ -1,0 +1,121 @@
+//! The configuration file: what changes by the year. Blocks and allowances change by the minute and are matters of commands.
+//!
+//! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
+//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs` and `words.rs` read;
+//! 3. `valid.rs` and `carriers.rs` find what contradicts itself, and give a [`Config`];
+//! 4. `difference.rs` compares that with what the store and the maps have;
+//! 5. `bring.rs` makes it so, within one change of the store.
+//!
+//! All but the first and the last are pure. `example.rs` and `show.rs` tell an operator what may be said, and what is.
+//! A new table takes: a field in `tables.rs`, its meaning in [`Config`], and its steps in
+//! `difference.rs`. Schema, example, `config show` and docs/configuration.md follow by themselves.
+
+mod bring;
+mod carriers;
+mod difference;
+mod example;
+mod files;
+mod order;
+mod show;
+mod source;
+mod tables;
+mod tree;
+mod valid;
+mod value;
+mod words;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use bring::{bring, compare};
+pub use difference::{Effect, Line};
+pub use example::{example, markdown, schema};
+pub use files::DEFAULT_FILE;
+pub use show::Shown;
+pub use source::{Place, Problem, Source, Sources};
+
+use crate::denial::{What, Whom};
+use crate::settings::{SettingsWish, XdpChoice};
+use crate::store::TrunkRow;
+
+/// What the files mean. What they do not say is `None`, or not in the list.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Whether there is a file. Without one nothing is said, and nothing is taken back.
+    pub files: bool,
+    /// What `attach` without names attaches to.
+    pub interfaces: Vec<String>,
+    /// XDP mode of what is attached.
+    pub xdp: Option<XdpChoice>,
+    /// Most connections that are followed.
+    pub flows: Option<u32>,
+    /// How long the middle of a message on a connection older than the guard passes.
+    pub grace: Option<Duration>,
+    /// Mode, ports, limits and checks.
+    pub settings: SettingsWish,
+    /// Limits, of sources and of trunks.
+    pub rates: Vec<Limited>,
+    /// What may not be sent.
+    pub denials: Vec<(Whom, What)>,
+    /// The trunks; their numbers are 0.
+    pub trunks: Vec<TrunkRow>,
+}
+
+/// A limit that the files name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// Whose: a trunk's, or `None` for each source that is no trunk's.
+    pub trunk: Option<String>,
+    /// Position in [`sipguard_common::abi::RATE_KINDS`].
+    pub kind: usize,
+    /// How many a second and how many at once, or `None` for no limit.
+    pub rate: Option<(u32, u32)>,
+}
+
+/// A configuration that is valid.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub config: Config,
+    /// The files, in the order in which they were read.
+    pub files: Vec<PathBuf>,
+    /// What is doubtful, a sentence each.
+    pub warnings: Vec<String>,
+    /// Every setting that is in effect.
+    pub shown: Vec<Shown>,
+}
+
+/// A configuration that is not.
+#[derive(Debug)]
+pub struct Invalid {
+    /// What is wrong, a sentence each.
+    pub sentences: Vec<String>,
+    /// The same with places, where it is about the content of a file.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads and judges a file, or the default one, with `conf.d` beside it. The default file need not be there.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load(named: Option<&Path>) -> Result<Loaded, Invalid> {
+    let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
+    let files::Found { sources, mut warnings } = files::find(named).map_err(unreadable)?;
+    let (config, doubts, shown) = parse(&sources).map_err(|problems| Invalid {
+        sentences: problems.iter().map(ToString::to_string).collect(),
+        problems,
+    })?;
+    warnings.extend(doubts.iter().map(ToString::to_string));
+    let files = sources.paths().into_iter().map(Path::to_owned).collect();
+    Ok(Loaded { config, files, warnings, shown })
+}
+
+/// Judges texts: what they mean, what is doubtful, and every setting that is in effect.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn parse(sources: &Sources) -> Result<(Config, Vec<Problem>, Vec<Shown>), Vec<Problem>> {
+    let read = tree::read(sources);
+    let shown = show::show(sources, &read.values, &read.places);
+    valid::judge(sources, read).map(|(config, doubts)| (config, doubts, shown))
+}

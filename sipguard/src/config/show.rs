@@ -1,0 +1,71 @@
+//! What is in effect: the settings of the files and the defaults of the others.
+
+use std::fmt;
+
+use serde_json::Value;
+use sipguard_common::framer::LIMITS;
+
+use super::example::{schema, tables, toml, trunk_of};
+use super::order::order;
+use super::source::{Place, Sources};
+use super::tables::{Rates, Trunk};
+use super::tree::{Places, path};
+use crate::settings::Profile;
+
+/// A setting that is in effect when nothing but the files speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// Its table.
+    pub table: String,
+    /// Its key there.
+    pub key: String,
+    /// Its value.
+    pub value: Value,
+    /// Where it is said; `None` for a default.
+    pub place: Option<Place>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shown { key, value, place, .. } = self;
+        let from = place
+            .as_ref()
+            .map_or("default".to_owned(), |place| format!("{}:{}", place.path.display(), place.line));
+        write!(f, "{key} = {}  # {from}", toml(value))
+    }
+}
+
+/// Every setting, with its value in the files or its default. Trunks are shown as they are said.
+#[must_use]
+pub fn show(sources: &Sources, values: &Value, places: &Places) -> Vec<Shown> {
+    let schema = schema();
+    let mut all = Vec::new();
+    let profile = if values["guard"]["profile"] == "strict" { Profile::Strict } else { Profile::Default };
+    let mut push = |table: &str, key: &str, value: Option<&Value>, default: Option<Value>| {
+        let place = value.map(|_| sources.place(places.position(&path(table, key))));
+        if let Some(value) = value.cloned().or(default) {
+            all.push(Shown { table: table.to_owned(), key: key.to_owned(), value, place });
+        }
+    };
+    for (table, keys) in tables() {
+        for key in keys {
+            let limit = LIMITS.iter().find(|limit| table == "checks" && limit.name == key);
+            let default = limit
+                .map(|limit| Value::from(limit.get(&profile.limits())))
+                .or_else(|| schema["properties"][table]["properties"][key].get("default").cloned());
+            push(table, key, values[table].get(key), default);
+        }
+    }
+    for (name, trunk) in values["trunks"].as_object().into_iter().flatten() {
+        let table = path("trunks", name);
+        let properties = &trunk_of(&schema["properties"]["trunks"])["properties"];
+        for key in order::<Trunk>().into_iter().filter(|key| *key != "limits") {
+            push(&table, key, trunk.get(key), properties[key].get("default").cloned());
+        }
+        let table = format!("{table}.limits");
+        for key in order::<Rates>() {
+            push(&table, key, trunk["limits"].get(key), None);
+        }
+    }
+    all
+}

@@ -1,0 +1,82 @@
+//! The text of the files, and which place of which file a position is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A file and its text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+/// All files, as if they were one text, in the order in which they are read.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(pub Vec<Source>);
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The character in the line, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
+    }
+}
+
+/// Something wrong, or something doubtful.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// The key that it is about; may be empty.
+    pub key: String,
+    /// What, and the remedy.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { place, key, text } = self;
+        if key.is_empty() { write!(f, "{place}: {text}") } else { write!(f, "{place}: {key}: {text}") }
+    }
+}
+
+impl Sources {
+    /// Each file with the position at which it begins.
+    pub fn each(&self) -> impl Iterator<Item = (usize, &Source)> {
+        self.0.iter().scan(0, |next, source| {
+            let start = *next;
+            // One more, so that the end of a file is not the start of the next.
+            *next += source.text.len() + 1;
+            Some((start, source))
+        })
+    }
+
+    /// The place of a position.
+    #[must_use]
+    pub fn place(&self, position: usize) -> Place {
+        let found = self.each().filter(|(start, _)| *start <= position).last();
+        let Some((start, Source { path, text })) = found else {
+            return Place { path: PathBuf::new(), line: 1, column: 1 };
+        };
+        let before = text.get(..position - start).unwrap_or(text);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Place { path: path.clone(), line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+    }
+
+    /// The files, in the order in which they are read.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        self.0.iter().map(|source| source.path.as_path()).collect()
+    }
+}

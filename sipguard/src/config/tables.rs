@@ -1,0 +1,148 @@
+//! The shape of the configuration file. The descriptions here are those of the schema, of the example and of docs/configuration.md.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
+
+use super::value::{Checks, Number, Text};
+use super::words::{Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
+use crate::address::Source;
+use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
+use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
+use crate::store::DEFAULT_LIMITS;
+use crate::{rate, trunk};
+
+/// A guarded port.
+pub type Port = Number<1, 65_535>;
+
+/// The configuration of sipguard: `/etc/sipguard/sipguard.toml` and `conf.d/*.toml` beside it, in the order of their names. A setting is
+/// said in one of them. What is not said stays as a command has set it, or at its default.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+#[schemars(title = "sipguard.toml")]
+pub struct Tables {
+    /// The guard as a whole.
+    pub guard: Guard,
+    /// Single limits of the checks, instead of those of the profile; docs/checks.md says what they are for.
+    pub checks: Checks,
+    /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
+    /// `sipguard limit set` does.
+    pub limits: Rates,
+    /// What a class of senders may not send: a transport (tcp, tls, udp), a method (register: over TCP and UDP) or a method over a
+    /// transport (register/tcp). As `sipguard deny` does.
+    pub deny: Deny,
+    /// Carriers by name: whose addresses they are, and what they may send. Nothing automatic blocks them. As `sipguard trunk add` does.
+    pub trunks: BTreeMap<Text<TrunkName>, Trunk>,
+}
+
+/// The guard as a whole.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Guard {
+    /// What `sipguard attach` attaches to when it names nothing.
+    #[schemars(extend("default" = [], "examples" = [["eth0"]]))]
+    pub interfaces: Option<Vec<Text<Interface>>>,
+    /// How the program runs. A change takes a new attach.
+    #[schemars(extend("default" = "auto"))]
+    pub xdp_mode: Option<XdpChoice>,
+    /// What happens to what should be dropped.
+    #[schemars(extend("default" = "enforce"))]
+    pub mode: Option<Mode>,
+    /// Guarded ports, TCP and UDP, on either side of the connection. Plain SIP only, since TLS, WebSocket or HTTP there would be reset.
+    #[schemars(extend("default" = [DEFAULT_PORT]), length(min = 1))]
+    pub ports: Option<Vec<Port>>,
+    /// Ports of SIP over TLS, whose records are checked and not decrypted; [] for none.
+    #[schemars(extend("default" = [DEFAULT_TLS_PORT]))]
+    pub tls_ports: Option<Vec<Port>>,
+    /// Which checks are made and how large the limits are.
+    #[schemars(extend("default" = "default"))]
+    pub profile: Option<Profile>,
+    /// Whether messages whose lines end with LF alone are refused.
+    #[schemars(extend("default" = false))]
+    pub refuse_lf: Option<bool>,
+    /// What happens to a malformed stream.
+    #[schemars(extend("default" = "reset"))]
+    pub on_malformed: Option<Malformed>,
+    /// How many connections can be followed at once, about 370 bytes of kernel memory each. A change takes a new attach.
+    #[schemars(extend("default" = DEFAULT_FLOWS))]
+    pub flows: Option<Number<1024, 4_000_000>>,
+    /// How long after an attach connections older than the guard may be in the middle of a message.
+    #[schemars(extend("default" = format!("{}s", DEFAULT_GRACE.as_secs())))]
+    pub grace: Option<Text<Span>>,
+}
+
+/// Limits by kind.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Rates {
+    /// Packets to guarded ports.
+    #[schemars(extend("examples" = ["none"]))]
+    pub packets: Option<Text<Rate>>,
+    /// SIP messages.
+    #[schemars(extend("examples" = ["none"]))]
+    pub messages: Option<Text<Rate>>,
+    /// REGISTER requests.
+    #[schemars(extend("default" = usual(REGISTERS)))]
+    pub register: Option<Text<Rate>>,
+    /// INVITE requests.
+    #[schemars(extend("default" = usual(INVITES)))]
+    pub invite: Option<Text<Rate>>,
+    /// New TCP connections.
+    #[schemars(extend("default" = usual(CONNECTIONS)))]
+    pub connections: Option<Text<Rate>>,
+}
+
+/// The limit of a kind that a source has when nobody says anything.
+fn usual(kind: usize) -> String {
+    let found = DEFAULT_LIMITS.iter().find(|(of, _)| *of == kind);
+    rate::text(found.map(|(_, rate)| *rate))
+}
+
+impl Rates {
+    /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
+    pub fn said(&self) -> impl Iterator<Item = (usize, Option<(u32, u32)>)> {
+        let Rates { packets, messages, register, invite, connections } = self;
+        let all = [packets, messages, register, invite, connections];
+        all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
+    }
+}
+
+/// What may not be sent.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Deny {
+    /// By trunks. Such as ["tcp"].
+    #[schemars(extend("default" = []))]
+    pub trunks: Option<Vec<Text<Denials>>>,
+    /// By devices, which is whoever is no trunk. Such as ["register/tcp"].
+    #[schemars(extend("default" = []))]
+    pub devices: Option<Vec<Text<Denials>>>,
+}
+
+/// A trunk.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Trunk {
+    /// Its addresses and prefixes, at least one; of prefixes within each other, up to six deep, the longest says whose an address is.
+    #[schemars(extend("examples" = [["198.51.100.0/28", "2001:db8:7::/48"]]), length(min = 1))]
+    pub peers: Option<Vec<Text<Source>>>,
+    /// What it may use; the rest is denied.
+    #[schemars(extend("default" = ["all"], "examples" = [["udp", "tls"]]))]
+    pub transports: Option<Vec<Text<Transports>>>,
+    /// What it may send; the rest is denied. Over TLS no method can be told.
+    #[schemars(extend("default" = ["all"], "examples" = [["INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "OPTIONS"]]))]
+    pub methods: Option<Vec<Text<Methods>>>,
+    /// How its messages are judged: as everybody's (inherit), or by a profile of its own.
+    #[schemars(extend("default" = "inherit"))]
+    pub profile: Option<Text<trunk::Profile>>,
+    /// Whether its faults are stopped: as the guard's mode says (inherit), always (enforce), or never (monitor).
+    #[schemars(extend("default" = "inherit"))]
+    pub mode: Option<Text<trunk::Mode>>,
+    /// What it is, for `sipguard trunk list`.
+    #[schemars(extend("default" = "", "examples" = ["main carrier"]))]
+    pub reason: Option<Text<Reason>>,
+    /// How much it may send, all its peers together; the same keys as in [limits].
+    pub limits: Rates,
+}

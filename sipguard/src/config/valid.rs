@@ -1,0 +1,130 @@
+//! From tables to what they mean, with every contradiction found.
+
+use super::carriers::Carriers;
+use super::source::{Problem, Sources};
+use super::tables::{Deny, Guard, Port, Tables};
+use super::tree::{Places, Read};
+use super::value::Text;
+use super::{Config, Limited};
+use crate::denial::{What, Whom};
+use crate::settings::SettingsWish;
+
+/// Collects what is wrong and what is doubtful.
+pub struct Judge<'j> {
+    sources: &'j Sources,
+    places: &'j Places,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Judge<'_> {
+    fn problem(&self, key: &str, text: String) -> Problem {
+        Problem { place: self.sources.place(self.places.position(key)), key: key.to_owned(), text }
+    }
+
+    pub fn refuse(&mut self, key: &str, text: impl Into<String>) {
+        self.problems.push(self.problem(key, text.into()));
+    }
+
+    pub fn doubt(&mut self, key: &str, text: impl Into<String>) {
+        self.warnings.push(self.problem(key, text.into()));
+    }
+
+    pub fn place(&self, key: &str) -> String {
+        self.sources.place(self.places.position(key)).to_string()
+    }
+
+    pub fn says(&self, key: &str) -> bool {
+        self.places.says(key)
+    }
+}
+
+/// What the files mean, and what is doubtful about it.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn judge(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let mut judge = Judge { sources, places: &read.places, problems: read.problems, warnings: Vec::new() };
+    let config = judge.config(read.tables);
+    let Judge { mut problems, mut warnings, .. } = judge;
+    warnings.sort_by_key(|problem| order(sources, problem));
+    if problems.is_empty() {
+        return Ok((config, warnings));
+    }
+    problems.sort_by_key(|problem| order(sources, problem));
+    Err(problems)
+}
+
+/// In the order of the files, not of their paths.
+fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
+    let place = &problem.place;
+    let file = sources.paths().iter().position(|path| *path == place.path).unwrap_or_default();
+    (file, place.line, place.column)
+}
+
+impl Judge<'_> {
+    fn config(&mut self, tables: Tables) -> Config {
+        let Tables { guard, checks, limits, deny, trunks } = tables;
+        self.ports(&guard);
+        let denials = self.denials(&deny);
+        let mut carriers = Carriers::default();
+        let mut rates: Vec<_> =
+            limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
+        for (Text(name), trunk) in trunks {
+            let whose = || Some(name.0.clone());
+            rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
+            carriers.add(self, name.0, trunk);
+        }
+        carriers.judge(self, &denials);
+        let numbers = |ports: Vec<Port>| ports.iter().map(|port| port.0 as u16).collect();
+        Config {
+            files: !self.sources.0.is_empty(),
+            interfaces: guard.interfaces.unwrap_or_default().into_iter().map(|Text(name)| name.0).collect(),
+            xdp: guard.xdp_mode,
+            flows: guard.flows.map(|flows| flows.0),
+            grace: guard.grace.map(|Text(span)| span.0),
+            settings: SettingsWish {
+                mode: guard.mode,
+                malformed: guard.on_malformed,
+                ports: guard.ports.map(numbers),
+                tls_ports: guard.tls_ports.map(numbers),
+                profile: guard.profile,
+                refuse_lf: guard.refuse_lf,
+                single: checks.0,
+            },
+            rates,
+            denials,
+            trunks: carriers.rows,
+        }
+    }
+
+    fn ports(&mut self, guard: &Guard) {
+        if guard.ports.as_ref().is_some_and(Vec::is_empty) {
+            self.refuse(
+                "guard.ports",
+                "no port, so nothing would be guarded: name at least one, such as [5060]",
+            );
+        }
+        for (at, port) in guard.tls_ports.iter().flatten().enumerate() {
+            if let Some(other) = guard.ports.iter().flatten().position(|other| other == port) {
+                let place = self.place(&format!("guard.ports[{other}]"));
+                let text = format!("{} is a SIP port as well ({place}): a port is one or the other", port.0);
+                self.refuse(&format!("guard.tls-ports[{at}]"), text);
+            }
+        }
+    }
+
+    fn denials(&self, deny: &Deny) -> Vec<(Whom, What)> {
+        let mut all: Vec<(Whom, What)> = Vec::new();
+        for (whom, words) in [(Whom::Trunks, &deny.trunks), (Whom::Devices, &deny.devices)] {
+            for what in words.iter().flatten().flat_map(|Text(denials)| &denials.0) {
+                let same =
+                    |(other, one): &(Whom, What)| *other == whom && one.to_string() == what.to_string();
+                if !all.iter().any(same) {
+                    all.push((whom, *what));
+                }
+            }
+        }
+        all
+    }
+}

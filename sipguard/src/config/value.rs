@@ -1,0 +1,191 @@
+//! How values of the configuration file are read: text by the functions of the command line, and numbers. Each has its schema.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
+use sipguard_common::framer::{LIMITS, Limits, Named};
+
+/// A value that is written as text.
+pub trait Written: Sized {
+    /// What it is, for `expected ...`.
+    const FORM: &'static str;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    fn read(text: &str) -> Result<Self, String>;
+
+    /// What the schema says beside that it is text.
+    fn schema() -> Value {
+        json!({})
+    }
+}
+
+/// A value that is written as text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text<T>(pub T);
+
+impl<'de, T: Written> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+        impl<T: Written> Visitor<'_> for Reader<T> {
+            type Value = Text<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::FORM)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<T>, E> {
+                T::read(text).map(Text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Reader(PhantomData))
+    }
+}
+
+impl<T: Written> JsonSchema for Text<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::FORM.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut schema = json_schema!({ "type": "string" });
+        if let Value::Object(more) = T::schema() {
+            more.into_iter().for_each(|(key, value)| drop(schema.insert(key, value)));
+        }
+        schema
+    }
+}
+
+/// A whole number from `LOW` to `HIGH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number<const LOW: u32, const HIGH: u32>(pub u32);
+
+fn within<E: Error>(number: i64, low: u32, high: u32) -> Result<u32, E> {
+    let found = u32::try_from(number).ok().filter(|number| (low..=high).contains(number));
+    let expected = format!("a number from {low} to {high}");
+    found.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &expected.as_str()))
+}
+
+struct NumberReader(u32, u32);
+
+impl Visitor<'_> for NumberReader {
+    type Value = u32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number from {} to {}", self.0, self.1)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<u32, E> {
+        within(number, self.0, self.1)
+    }
+}
+
+impl<'de, const LOW: u32, const HIGH: u32> Deserialize<'de> for Number<LOW, HIGH> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(NumberReader(LOW, HIGH)).map(Number)
+    }
+}
+
+impl<const LOW: u32, const HIGH: u32> JsonSchema for Number<LOW, HIGH> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("number from {LOW} to {HIGH}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": LOW, "maximum": HIGH })
+    }
+}
+
+/// Single limits of the framer: position in [`LIMITS`] and value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks(pub Vec<(usize, u32)>);
+
+impl<'de> Deserialize<'de> for Checks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Checks;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of limits such as line-bytes = 8192")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checks, A::Error> {
+                let mut checks = Checks::default();
+                while let Some(Text(index)) =
+                    map.next_key::<Text<LimitName>>()?.map(|Text(name)| Text(name.0))
+                {
+                    let (low, high) = LIMITS[index].range;
+                    checks.0.push((index, map.next_value_seed(InRange(low, high))?));
+                }
+                Ok(checks)
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+struct InRange(u32, u32);
+
+impl<'de> serde::de::DeserializeSeed<'de> for InRange {
+    type Value = u32;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u32, D::Error> {
+        deserializer.deserialize_i64(NumberReader(self.0, self.1))
+    }
+}
+
+struct LimitName(usize);
+
+impl Written for LimitName {
+    const FORM: &'static str = "the name of a limit";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let names = || LIMITS.iter().map(|limit| limit.name).collect::<Vec<_>>().join(", ");
+        let index = LIMITS.iter().position(|limit| limit.name == text);
+        index.map(LimitName).ok_or_else(|| format!("no limit `{text}`; there are {}", names()))
+    }
+}
+
+impl JsonSchema for Checks {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Checks".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let (default, strict) = (Limits::default(), Limits::strict());
+        let property = |limit: &Named| {
+            let (low, high) = limit.range;
+            let (usual, other) = (limit.get(&default), limit.get(&strict));
+            let strict =
+                if usual == other { String::new() } else { format!("; {other} in the profile strict") };
+            let mut text = limit.text.to_owned();
+            text[..1].make_ascii_uppercase();
+            let value = json!({
+                "type": "integer", "minimum": low, "maximum": high, "default": usual, "description": format!("{text}{strict}."),
+            });
+            (limit.name.to_owned(), value)
+        };
+        let properties: Map<String, Value> = LIMITS.iter().map(property).collect();
+        json_schema!({ "type": "object", "additionalProperties": false, "properties": properties })
+    }
+}

@@ -1,0 +1,247 @@
+//! What an operator chooses for the guard as a whole: mode, ports, limits and checks. Pure, but for reading and writing the maps.
+
+use std::fmt::Display;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Settings};
+use sipguard_common::framer::{LIMITS, Limits, checks};
+
+use crate::maps::{self, Ports};
+use crate::pins::Pins;
+use crate::status;
+
+/// SIP port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
+pub const DEFAULT_PORT: u16 = 5060;
+/// TLS port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
+pub const DEFAULT_TLS_PORT: u16 = 5061;
+
+/// XDP mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpChoice {
+    /// Native where the driver can, generic elsewhere
+    #[default]
+    Auto,
+    /// In the driver only
+    Native,
+    /// In the kernel's stack, with every driver
+    Generic,
+}
+
+impl XdpChoice {
+    /// `None` is native first, and generic where the driver can't.
+    #[must_use]
+    pub const fn native(self) -> Option<bool> {
+        match self {
+            XdpChoice::Auto => None,
+            XdpChoice::Native => Some(true),
+            XdpChoice::Generic => Some(false),
+        }
+    }
+}
+
+/// What happens to what should be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Drop it
+    Enforce,
+    /// Count it and let it pass
+    Monitor,
+}
+
+impl Mode {
+    /// [`MODE_ENFORCE`] or [`MODE_MONITOR`].
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Mode::Enforce => MODE_ENFORCE,
+            Mode::Monitor => MODE_MONITOR,
+        }
+    }
+}
+
+/// What happens to a malformed stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Malformed {
+    /// Reset its connection: the PBX's socket closes cleanly
+    Reset,
+    /// Drop its segments
+    Drop,
+}
+
+impl Malformed {
+    /// [`ACTION_RESET`] or [`ACTION_DROP`].
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Malformed::Reset => ACTION_RESET,
+            Malformed::Drop => ACTION_DROP,
+        }
+    }
+}
+
+/// Set of limits and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Framing, sizes, characters, counts and numbers
+    Default,
+    /// Grammar as well, and less patience; a sloppy device may be refused
+    Strict,
+}
+
+impl Profile {
+    /// Its limits and checks.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        match self {
+            Profile::Default => Limits::default(),
+            Profile::Strict => Limits::strict(),
+        }
+    }
+}
+
+/// What an operator wants of the settings. What is not wanted stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingsWish {
+    /// The mode.
+    pub mode: Option<Mode>,
+    /// What happens to a malformed stream.
+    pub malformed: Option<Malformed>,
+    /// Guarded SIP ports.
+    pub ports: Option<Vec<u16>>,
+    /// Guarded TLS ports.
+    pub tls_ports: Option<Vec<u16>>,
+    /// All limits and checks of a profile.
+    pub profile: Option<Profile>,
+    /// Whether lines that end with LF alone are refused.
+    pub refuse_lf: Option<bool>,
+    /// Single limits: position in [`LIMITS`] and value.
+    pub single: Vec<(usize, u32)>,
+}
+
+/// What is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// [`MODE_ENFORCE`] or [`MODE_MONITOR`].
+    pub mode: u32,
+    /// [`ACTION_RESET`] or [`ACTION_DROP`].
+    pub action: u32,
+    /// Limits and checks of the framer.
+    pub limits: Limits,
+    /// Guarded ports.
+    pub ports: Ports,
+}
+
+impl Default for Chosen {
+    /// What holds when nothing else is said.
+    fn default() -> Chosen {
+        Chosen {
+            mode: MODE_ENFORCE,
+            action: ACTION_RESET,
+            limits: Limits::default(),
+            ports: Ports { sip: [DEFAULT_PORT].into(), tls: [DEFAULT_TLS_PORT].into() },
+        }
+    }
+}
+
+impl Chosen {
+    /// What is in force.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn read(pins: &Pins) -> Result<Chosen> {
+        let Settings { mode, action, limits, .. } = maps::settings(pins)?;
+        Ok(Chosen { mode, action, limits, ports: maps::ports(pins)? })
+    }
+
+    /// Makes settings say it; the ports are in a map of their own.
+    pub fn put(&self, settings: &mut Settings) {
+        (settings.mode, settings.action, settings.limits) = (self.mode, self.action, self.limits);
+    }
+
+    /// Puts it in force.
+    ///
+    /// # Errors
+    /// When a map can't be written.
+    pub fn write(&self, pins: &Pins) -> Result<()> {
+        let mut settings = maps::settings(pins)?;
+        self.put(&mut settings);
+        maps::set_settings(pins, settings)?;
+        if maps::ports(pins)? == self.ports { Ok(()) } else { maps::set_ports(pins, &self.ports) }
+    }
+
+    /// Each setting by table and key, as the configuration file has them, with its value for people.
+    #[must_use]
+    pub fn by_key(&self) -> Vec<(&'static str, &'static str, String)> {
+        let refuse_lf = self.limits.has(checks::REFUSE_LF);
+        let mut all = vec![
+            ("guard", "mode", if self.mode == MODE_MONITOR { "monitor" } else { "enforce" }.to_owned()),
+            ("guard", "ports", list(&self.ports.sip)),
+            ("guard", "tls-ports", list(&self.ports.tls)),
+            ("guard", "profile", status::profile(&self.limits).to_owned()),
+            ("guard", "refuse-lf", refuse_lf.to_string()),
+            ("guard", "on-malformed", if self.action == ACTION_DROP { "drop" } else { "reset" }.to_owned()),
+        ];
+        all.extend(LIMITS.iter().map(|limit| ("checks", limit.name, limit.get(&self.limits).to_string())));
+        all
+    }
+}
+
+/// Things with commas between, or `none`.
+pub fn list<T: Display>(all: impl IntoIterator<Item = T>) -> String {
+    let words: Vec<String> = all.into_iter().map(|one| one.to_string()).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+impl SettingsWish {
+    /// What is wanted here, or else there.
+    #[must_use]
+    pub fn or(&self, other: &SettingsWish) -> SettingsWish {
+        SettingsWish {
+            mode: self.mode.or(other.mode),
+            malformed: self.malformed.or(other.malformed),
+            ports: self.ports.clone().or_else(|| other.ports.clone()),
+            tls_ports: self.tls_ports.clone().or_else(|| other.tls_ports.clone()),
+            profile: self.profile.or(other.profile),
+            refuse_lf: self.refuse_lf.or(other.refuse_lf),
+            // The last one of a limit holds.
+            single: [other.single.as_slice(), &self.single].concat(),
+        }
+    }
+
+    /// What comes of it where something is in force.
+    #[must_use]
+    pub fn of(&self, in_force: &Chosen) -> Chosen {
+        let mut ports = in_force.ports.clone();
+        if let Some(sip) = &self.ports {
+            ports.sip = sip.iter().copied().collect();
+        }
+        if let Some(tls) = &self.tls_ports {
+            ports.tls = tls.iter().copied().collect();
+        }
+        // A port that the operator calls SIP is no TLS port by default.
+        ports.tls.retain(|port| !ports.sip.contains(port));
+        Chosen {
+            mode: self.mode.map_or(in_force.mode, Mode::number),
+            action: self.malformed.map_or(in_force.action, Malformed::number),
+            limits: self.limits(in_force.limits),
+            ports,
+        }
+    }
+
+    fn limits(&self, in_force: Limits) -> Limits {
+        let mut limits = self.profile.map_or(in_force, Profile::limits);
+        let refuse_lf = self.refuse_lf.unwrap_or(in_force.has(checks::REFUSE_LF));
+        limits.checks = limits.checks & !checks::REFUSE_LF | if refuse_lf { checks::REFUSE_LF } else { 0 };
+        for (index, value) in &self.single {
+            LIMITS[*index].set(&mut limits, *value);
+        }
+        limits
+    }
+}

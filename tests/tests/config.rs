@@ -1,0 +1,395 @@
+//! The configuration file: what is wrong with it is told, all of it, and a reload is whole or not at all.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use sipguard::{
+    maps::{self, Ports},
+    pins::Pins,
+    policy::{Policy, PolicyMaps},
+    settings::Chosen,
+};
+use sipguard_tests::{
+    guard::{Guard, Output, Site, neighbour, text},
+    process::output,
+    rules::reboot,
+    scratch::Scratch,
+};
+
+/// The configurations that are wrong, by name.
+fn broken() -> Result<Vec<PathBuf>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("configurations");
+    let mut paths =
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    ensure!(paths.len() >= 20, "only {} configurations", paths.len());
+    Ok(paths)
+}
+
+/// `sipguard` without privileges in mind: nothing is attached, and the store is not touched.
+fn said(words: &[&str]) -> Result<Output> {
+    let out = Command::new(neighbour("SIPGUARD", "sipguard")?)
+        .args(words)
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-config-test")
+        .env("SIPGUARD_STORE", "/nonexistent/rules.db")
+        .env_remove("SIPGUARD_CONFIG")
+        .stdin(Stdio::null())
+        .output()?;
+    let [stdout, stderr] = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok(Output { status: out.status.code().context("an exit status")?, stdout, stderr })
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+/// What `check` says of a file, its directory left out.
+fn judged(path: &Path) -> Result<String> {
+    let Output { status, stdout, stderr } = said(&["check", "--config", shown(path)])?;
+    let directory = path.parent().unwrap_or(path);
+    Ok(format!("{stdout}{stderr}exit status {status}\n").replace(&format!("{}/", shown(directory)), ""))
+}
+
+#[test]
+fn mistakes_are_named_with_their_places() -> Result<()> {
+    let mut text = String::new();
+    for path in broken()? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        writeln!(text, "## {name}\n{}", judged(&path)?)?;
+    }
+    insta::assert_snapshot!(text);
+    Ok(())
+}
+
+#[test]
+fn mistakes_of_files() -> Result<()> {
+    let scratch = Scratch::new("config")?;
+    fs::create_dir(scratch.join("conf.d"))?;
+    let main = scratch
+        .write("main.toml", "[guard]\nmode = \"monitor\"\n[trunks.carrier]\npeers = [\"192.0.2.1\"]\n")?;
+    let mut text = String::new();
+    let mut say = |what: &str| {
+        writeln!(text, "## {what}\n{}", judged(&main)?)?;
+        anyhow::Ok(())
+    };
+    scratch.write(
+        "conf.d/20.toml",
+        "[guard]\nmode = \"enforce\"\n[trunks.carrier.limits]\ninvite = \"5/s\"\n",
+    )?;
+    scratch.write("conf.d/10.toml", "\u{feff}[guard]\nports = [5060]\n[checks]\nline-bytes = 1\n")?;
+    scratch.write("conf.d/30.toml", "guard = 7\n[trunks.other]\npeers = [\"192.0.2.1\"]\n")?;
+    say("one thing said twice, in several files")?;
+    for name in ["10", "20", "30"] {
+        fs::remove_file(scratch.join(&format!("conf.d/{name}.toml")))?;
+    }
+    // Left alone: another end, and a hidden file of an editor.
+    for name in ["conf.d/10.toml~", "conf.d/.20.toml.swp", "conf.d/30.conf"] {
+        scratch.write(name, "no configuration")?;
+    }
+    say("names that do not end in .toml")?;
+    fs::set_permissions(&main, fs::Permissions::from_mode(0o666))?;
+    say("everybody may write")?;
+    fs::set_permissions(&main, fs::Permissions::from_mode(0o600))?;
+    fs::write(&main, b"[guard]\nmode = \"\xff\"\n")?;
+    say("not UTF-8")?;
+    fs::write(&main, "# all comment\n".repeat(80_000))?;
+    say("too large")?;
+    let mut many = String::new();
+    for number in 0..256 {
+        write!(many, "[trunks.t{number:03}]\npeers = [\"10.9.{number}.1\"]\n")?;
+    }
+    fs::write(&main, many)?;
+    say("more trunks than there is room for")?;
+    fs::write(&main, "[trunks.carrier]\npeers = [\"192.0.2.1\"]\nmethods = [\"INVITE\"]\n")?;
+    say("doubtful")?;
+    fs::remove_file(&main)?;
+    say("missing")?;
+    insta::assert_snapshot!(text);
+    Ok(())
+}
+
+#[test]
+fn the_example_is_the_documentation_and_valid() -> Result<()> {
+    let scratch = Scratch::new("config")?;
+    let example = said(&["config", "example"])?.expect(0)?.stdout;
+    let path = scratch.write("sipguard.toml", &example)?;
+    ensure!(judged(&path)? == "sipguard.toml: valid\nexit status 0\n", "{}", judged(&path)?);
+    let schema: Value = serde_json::from_str(&said(&["config", "schema"])?.expect(0)?.stdout)?;
+    ensure!(schema["properties"]["guard"]["properties"]["flows"]["maximum"] == 4_000_000, "{schema}");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
+        fs::write(&docs, sipguard::config::markdown())?;
+    }
+    ensure!(
+        fs::read_to_string(&docs)? == sipguard::config::markdown(),
+        "docs/configuration.md is old: SIPGUARD_WRITE_DOCS=1 writes it anew"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_in_effect_is_shown_with_its_place() -> Result<()> {
+    let scratch = Scratch::new("config")?;
+    fs::create_dir(scratch.join("conf.d"))?;
+    let main = scratch.write("main.toml", "[guard]\nprofile = \"strict\"\n")?;
+    scratch.write("conf.d/carrier.toml", "[trunks.carrier]\npeers = [\"192.0.2.1\"]\n")?;
+    let shown = said(&["config", "show", "--config", shown(&main)])?.expect(0)?.stdout;
+    let directory = format!("{}/", scratch.path().display());
+    insta::assert_snapshot!(shown.replace(&directory, ""));
+    Ok(())
+}
+
+/// Settings, ports, policy and store of a guard.
+fn state(guard: &Guard) -> Result<(Chosen, Ports, Policy, Vec<u8>)> {
+    let pins = Pins::new(guard.pins());
+    let policy = PolicyMaps::open(&pins)?.read()?;
+    Ok((Chosen::read(&pins)?, maps::ports(&pins)?, policy, fs::read(guard.store())?))
+}
+
+/// Reloads and gives the keys that changed, or would.
+fn reload(guard: &Guard, config: &Path, more: &[&str]) -> Result<Vec<String>> {
+    let told = guard.json(&[&["reload", "--config", shown(config)], more].concat())?;
+    let rows = told["rows"].as_array().context("rows")?;
+    rows.iter().map(|row| text(row, "key")).collect()
+}
+
+fn run(guard: &Guard, words: &str) -> Result<String> {
+    Ok(guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?.stdout)
+}
+
+#[test]
+fn a_broken_file_leaves_what_is_in_force() -> Result<()> {
+    let site = Site::guarded(true, &["--port", "5070"])?;
+    let guard = &site.guard;
+    run(guard, "trunk add carrier --peer 198.51.100.0/28 --transport udp")?;
+    run(guard, "limit set --of register 20/s")?;
+    run(guard, "deny options --from devices")?;
+    run(guard, "block 192.0.2.7")?;
+    let before = (state(guard)?, guard.rows(&["list"])?);
+    for path in broken()? {
+        let said = guard.run(&["reload", "--config", shown(&path)])?.expect(6)?;
+        ensure!(
+            said.stdout.is_empty() && said.stderr.contains("nothing was changed"),
+            "{}: it said {said:?}",
+            path.display()
+        );
+        ensure!((state(guard)?, guard.rows(&["list"])?) == before, "{}: something changed", path.display());
+    }
+    Ok(())
+}
+
+const FULL: &str = r#"
+[guard]
+mode = "monitor"
+ports = [5060, 5070]
+tls-ports = []
+profile = "strict"
+refuse-lf = true
+on-malformed = "drop"
+[checks]
+line-bytes = 8192
+[limits]
+register = "100/s burst 500"
+packets = "none"
+[deny]
+trunks = ["tcp"]
+devices = ["options"]
+[trunks.carrier]
+peers = ["198.51.100.0/28", "2001:db8:7::/48"]
+transports = ["udp", "tls"]
+reason = "main"
+[trunks.carrier.limits]
+invite = "50/s"
+[trunks.spare]
+peers = ["203.0.113.9"]
+"#;
+
+#[test]
+fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let path = scratch.write("sipguard.toml", FULL)?;
+    run(guard, "trunk add mine --peer 192.0.2.0/24")?;
+    run(guard, "limit set --of messages 30/s")?;
+    run(guard, "limit set --of packets 1000/s")?;
+    run(guard, "deny udp --from devices")?;
+    let untouched = state(guard)?;
+    let dry = reload(guard, &path, &["--dry-run"])?;
+    ensure!(state(guard)? == untouched, "the dry run changed something");
+    let changed = reload(guard, &path, &[])?;
+    insta::assert_snapshot!(changed.join("\n"));
+    ensure!(dry == changed, "the dry run told {dry:?}");
+    let status = guard.json(&["status"])?;
+    ensure!(
+        status["mode"] == "monitor"
+            && status["ports"] == serde_json::json!([5060, 5070])
+            && status["tls_ports"] == serde_json::json!([]),
+        "{status}"
+    );
+    ensure!(
+        status["profile"] == "strict"
+            && status["refuse_lf"] == true
+            && status["limits"]["line-bytes"] == 8192,
+        "{status}"
+    );
+    let names = |guard: &Guard| {
+        guard.rows(&["trunk", "list"])?.iter().map(|row| text(row, "trunk")).collect::<Result<Vec<_>>>()
+    };
+    ensure!(names(guard)? == ["carrier", "mine", "spare"], "{:?}", names(guard)?);
+    ensure!(guard.json(&["lookup", "198.51.100.3"])?["trunk"] == "carrier", "not in force");
+    // A second one finds nothing to do.
+    let said = run(guard, &format!("reload --config {}", shown(&path)))?;
+    ensure!(said == "nothing changes, all is as the configuration says\n", "it said {said}");
+    // What a command changed of it is set back.
+    let settled = state(guard)?.2;
+    run(guard, "mode enforce")?;
+    run(guard, "trunk remove spare")?;
+    run(guard, "permit options --from devices")?;
+    run(guard, "limit set --per trunk carrier --of invite 1/s")?;
+    let back = reload(guard, &path, &[])?;
+    let expected = [
+        "trunks.spare",
+        "guard.mode",
+        "trunks.carrier.limits.invite",
+        "deny.devices OPTIONS/tcp",
+        "deny.devices OPTIONS/udp",
+    ];
+    ensure!(back == expected, "{back:?}");
+    ensure!(state(guard)?.2.denied == settled.denied && state(guard)?.0.mode == 1, "it was not set back");
+    // What is named no more goes, what commands made stays.
+    fs::write(&path, "[trunks.spare]\npeers = [\"203.0.113.9\"]\n")?;
+    reload(guard, &path, &[])?;
+    ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
+    ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
+    let kinds =
+        guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
+    ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
+    let denied = guard.rows(&["deny"])?;
+    ensure!(denied.len() == 1 && denied[0]["what"] == "udp", "{denied:?}");
+    let log = guard.rows(&["log", "--source", "config"])?;
+    ensure!(log.len() == 3, "{log:?}");
+    // It comes back without the file.
+    reboot(guard)?;
+    guard.attach(&[Site::INTERFACE, "--config", shown(&path)])?;
+    ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
+    Ok(())
+}
+
+#[test]
+fn peers_move_between_trunks() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let file = |one: &str, two: &str| {
+        format!("[trunks.one]\npeers = [\"{one}\"]\n[trunks.two]\npeers = [\"{two}\"]\n")
+    };
+    let path = scratch.write("sipguard.toml", &file("192.0.2.1", "192.0.2.2"))?;
+    reload(guard, &path, &[])?;
+    fs::write(&path, file("192.0.2.2", "192.0.2.1"))?;
+    ensure!(reload(guard, &path, &[])? == ["trunks.one", "trunks.two"], "they did not change");
+    for (peer, trunk) in [("192.0.2.2", "one"), ("192.0.2.1", "two")] {
+        ensure!(guard.json(&["lookup", peer])?["trunk"] == trunk, "{peer} is not of {trunk}");
+    }
+    // A peer of a trunk that a command made stays its own.
+    run(guard, "trunk add mine --peer 192.0.2.3")?;
+    fs::write(&path, file("192.0.2.3", "192.0.2.1"))?;
+    let before = state(guard)?.2;
+    let said = guard.run(&["reload", "--config", shown(&path)])?.expect(1)?;
+    ensure!(said.stderr.contains("192.0.2.3 is a peer of the trunk mine"), "it said {said:?}");
+    ensure!(state(guard)?.2 == before, "something changed");
+    Ok(())
+}
+
+#[test]
+fn what_the_kernel_refuses_is_undone_as_a_whole() -> Result<()> {
+    for map in ["PREFIXES", "PORTS", "SETTINGS"] {
+        let site = Site::guarded(true, &[])?;
+        let guard = &site.guard;
+        let scratch = Scratch::new("config")?;
+        let path = scratch.write("sipguard.toml", FULL)?;
+        run(guard, "trunk add mine --peer 192.0.2.9")?;
+        let (chosen, ports, policy, _) = state(guard)?;
+        let told = || {
+            anyhow::Ok((
+                guard.rows(&["trunk", "list"])?,
+                guard.rows(&["deny"])?,
+                guard.rows(&["limit", "list"])?,
+            ))
+        };
+        let stored = told()?;
+        let mut freeze = Command::new("bpftool");
+        output(freeze.args(["map", "freeze", "pinned"]).arg(guard.pins().join("maps").join(map)))?;
+        guard.run(&["reload", "--config", shown(&path)])?.expect(1).context(map)?;
+        let (chosen_now, ports_now, policy_now, _) = state(guard)?;
+        ensure!((chosen_now, ports_now, policy_now) == (chosen, ports, policy), "{map}: the maps changed");
+        ensure!(told()? == stored, "{map}: the store changed");
+        // And the file is not taken for what it was: the next reload finds all of it again.
+        ensure!(reload(guard, &path, &["--dry-run"])?.len() > 10, "{map}: it is taken as done");
+    }
+    Ok(())
+}
+
+#[test]
+fn attach_takes_from_the_file_what_no_flag_says() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let none = scratch.write("none.toml", "")?;
+    let said = guard.run(&["attach", "--config", shown(&none)])?.expect(2)?;
+    ensure!(said.stderr.contains("interfaces"), "it said {said:?}");
+    let interfaces = "[guard]\ninterfaces = [\"eth0\"]\nxdp-mode = \"generic\"\nflows = 2048\n";
+    let broken = scratch.write("broken.toml", &format!("{interfaces}modes = 7\n"))?;
+    for words in [&["attach"][..], &["attach", "eth0"]] {
+        let said = guard.run(&[words, &["--config", shown(&broken)]].concat())?.expect(6)?;
+        ensure!(
+            said.stderr.contains("nothing was attached") && said.stderr.contains(":5:1:"),
+            "it said {said:?}"
+        );
+    }
+    ensure!(guard.run(&["status"])?.status == 3 && !guard.store().exists(), "something was done");
+    let path = scratch.write("sipguard.toml", &FULL.replace("[guard]\n", interfaces))?;
+    // While nothing is attached the store follows the file.
+    let said = run(guard, &format!("reload --config {}", shown(&path)))?;
+    ensure!(said.contains("takes effect with the next `sipguard attach`"), "it said {said}");
+    ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
+    fs::remove_file(guard.store())?;
+    run(guard, &format!("attach --port 5090 --limit line-bytes=700 --config {}", shown(&path)))?;
+    let status = guard.json(&["status"])?;
+    ensure!(
+        status["interfaces"][0]["mode"] == "generic"
+            && status["interfaces"][0]["interface"] == "eth0"
+            && status["mode"] == "monitor",
+        "{status}"
+    );
+    ensure!(
+        status["ports"] == serde_json::json!([5090]) && status["limits"]["line-bytes"] == 700,
+        "{status}"
+    );
+    ensure!(guard.json(&["lookup", "203.0.113.9"])?["trunk"] == "spare", "the trunks are not in force");
+    ensure!(guard.rows(&["limit", "list"])?.len() == 4, "{:?}", guard.rows(&["limit", "list"])?);
+    // Attached already: what is in force stays, whatever the file says.
+    fs::write(
+        &path,
+        "[guard]\ninterfaces = [\"eth0\"]\nmode = \"enforce\"\nxdp-mode = \"native\"\nflows = 4096\n",
+    )?;
+    ensure!(
+        run(guard, &format!("attach --config {}", shown(&path)))?.contains("nothing changed"),
+        "something changed"
+    );
+    ensure!(guard.json(&["status"])?["mode"] == "monitor", "the mode changed");
+    // A reload changes what it can, and says what takes more.
+    let told = guard.json(&["reload", "--config", shown(&path)])?;
+    let rows = told["rows"].as_array().context("rows")?;
+    let later = rows.iter().filter(|row| row["takes_effect"] == "new attach").map(|row| text(row, "key"));
+    ensure!(later.collect::<Result<Vec<_>>>()? == ["guard.xdp-mode", "guard.flows"], "{told}");
+    ensure!(guard.json(&["status"])?["mode"] == "enforce", "the mode did not change");
+    Ok(())
+}
