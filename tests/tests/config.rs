@@ -309,6 +309,30 @@ fn peers_move_between_trunks() -> Result<()> {
 }
 
 #[test]
+fn a_trunk_that_was_found_in_the_kernel_gets_its_name_back() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let path =
+        scratch.write("sipguard.toml", "[trunks.carrier]\npeers = [\"192.0.2.1\", \"192.0.2.2\"]\n")?;
+    reload(guard, &path, &[])?;
+    run(guard, "trunk set carrier --peer 192.0.2.1 192.0.2.2 192.0.2.3")?;
+    fs::remove_file(guard.store())?;
+    let changed = reload(guard, &path, &[])?;
+    ensure!(changed == ["trunks.recovered-1", "trunks.carrier"], "{changed:?}");
+    for (peer, trunk) in [("192.0.2.1", "carrier"), ("192.0.2.2", "carrier"), ("192.0.2.3", "recovered-1")] {
+        ensure!(guard.json(&["lookup", peer])?["trunk"] == trunk, "{peer} is not of {trunk}");
+    }
+    // At once, and after another loss, when nothing of it is left.
+    run(guard, "trunk remove recovered-1")?;
+    fs::remove_file(guard.store())?;
+    reload(guard, &path, &[])?;
+    let rows = guard.rows(&["trunk", "list"])?;
+    ensure!(rows.len() == 1 && rows[0]["trunk"] == "carrier", "{rows:?}");
+    Ok(())
+}
+
+#[test]
 fn what_the_kernel_refuses_is_undone_as_a_whole() -> Result<()> {
     for map in ["PREFIXES", "PORTS", "SETTINGS"] {
         let site = Site::guarded(true, &[])?;

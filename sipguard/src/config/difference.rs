@@ -3,12 +3,12 @@
 use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
+use super::steps::Steps;
 use super::tree::path;
 use super::{Config, Limited};
-use crate::address::Source;
 use crate::denial::{What, Whom};
 use crate::rate;
-use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish, list};
+use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish};
 use crate::status;
 use crate::store::{DEFAULT_LIMITS, Denial, Limit, Named, TrunkRow};
 
@@ -196,38 +196,15 @@ impl Difference {
         }
     }
 
-    /// Trunks that go make room first, and a trunk exists before its limits do.
+    /// Trunks that go make room first, and a trunk exists before its limits do; what a trunk that goes had is gone with it.
     fn trunks(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
-        let (mut first, mut lines) = (Vec::new(), Vec::new());
-        let none = || "none".to_owned();
-        let line =
-            |name: &str, old, new| Line { key: path("trunks", name), old, new, effect: Effect::Reload };
-        for trunk in has.trunks.iter().filter(|trunk| gone("trunk", trunk.name.clone())) {
-            lines.push(line(&trunk.name, text(trunk), none()));
-            first.push(Act::RemoveTrunk(trunk.name.clone()));
-        }
-        let mut last = Vec::new();
-        for wanted in &config.trunks {
-            let old = has.trunks.iter().find(|old| old.name == wanted.name);
-            if old.is_some_and(|old| is(old, wanted)) {
-                continue;
-            }
-            lines.push(line(&wanted.name, old.map_or_else(none, text), text(wanted)));
-            // A peer that moves to another trunk leaves its own before.
-            let moves = |peer: &Source| {
-                config.trunks.iter().any(|other| other.name != wanted.name && other.peers.contains(peer))
-            };
-            if let Some(old) = old.filter(|old| old.peers.iter().any(moves)) {
-                let stay = old.peers.iter().copied().filter(|peer| !moves(peer)).collect();
-                first.push(Act::Trunk(TrunkRow { peers: stay, ..old.clone() }));
-            }
-            last.push(Act::Trunk(wanted.clone()));
-        }
-        // What a trunk that goes had is gone with it.
-        let limits = std::mem::take(&mut self.acts);
-        self.acts = first.into_iter().chain(last).chain(limits).collect();
-        lines.append(&mut self.lines);
-        self.lines = lines;
+        let mut steps = Steps::default();
+        steps.remove(has, gone);
+        steps.rename(&config.trunks, &has.trunks);
+        steps.set(&config.trunks, &has.trunks);
+        let Steps { lines, first, last } = steps;
+        self.lines.splice(0..0, lines);
+        self.acts.splice(0..0, first.into_iter().chain(last));
     }
 }
 
@@ -281,28 +258,6 @@ fn limit_key(trunk: Option<&str>, kind: usize) -> String {
 
 fn denial_name(whom: Whom, what: &What) -> String {
     format!("{} {what}", whom.word())
-}
-
-fn is(old: &TrunkRow, wanted: &TrunkRow) -> bool {
-    (&old.peers, old.policy, &old.reason) == (&wanted.peers, wanted.policy, &wanted.reason)
-}
-
-/// A trunk in one line.
-fn text(trunk: &TrunkRow) -> String {
-    let policy = &trunk.policy;
-    let mut text = format!("peers {}", list(&trunk.peers));
-    for (what, value, usual) in [
-        ("transports", policy.transports_text(), "all"),
-        ("methods", policy.methods_text(), "all"),
-        ("profile", policy.profile.word().to_owned(), "inherit"),
-        ("mode", policy.mode.word().to_owned(), "inherit"),
-        ("reason", trunk.reason.clone(), ""),
-    ] {
-        if value != usual {
-            text += &format!("; {what} {value}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

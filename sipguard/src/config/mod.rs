@@ -3,7 +3,7 @@
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
 //! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs` and `words.rs` read;
 //! 3. `valid.rs` and `carriers.rs` find what contradicts itself, and give a [`Config`];
-//! 4. `difference.rs` compares that with what the store and the maps have;
+//! 4. `difference.rs` (and `steps.rs`, for the trunks) compares that with what the store and the maps have;
 //! 5. `bring.rs` makes it so, within one change of the store.
 //!
 //! All but the first and the last are pure. `example.rs` and `show.rs` tell an operator what may be said, and what is.
@@ -18,6 +18,7 @@ mod files;
 mod order;
 mod show;
 mod source;
+mod steps;
 mod tables;
 mod tree;
 mod valid;

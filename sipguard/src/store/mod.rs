@@ -51,3 +51,5 @@ pub const GUARD: &str = "guard";
 pub const CONFIGURATION: &str = "config";
 /// Who set a rule that was found in the kernel without a row in the store.
 pub const RECOVERED: &str = "recovered";
+/// How the name of a trunk begins that was found in the kernel, which knows it by its number.
+pub const RECOVERED_TRUNK: &str = "recovered-";

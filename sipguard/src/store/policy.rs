@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
 
 use super::bans::BanRule;
+use super::RECOVERED_TRUNK;
 use super::rows::Rows;
 use super::say::Change;
 use super::trunks::TrunkRow;
@@ -57,7 +58,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     for (number, mut peers) in peers {
         peers.sort_unstable();
         change.set_trunk(&TrunkRow {
-            name: format!("recovered-{number}"),
+            name: format!("{RECOVERED_TRUNK}{number}"),
             number,
             peers,
             policy: policy.trunks.get(usize::from(number)).map(trunk::Policy::of).unwrap_or_default(),
@@ -67,7 +68,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         })?;
         // Its index may be another one now, its limits go by its name.
         if let Some(entry) = policy.trunks.get(usize::from(number)) {
-            recover(change, Some(&format!("recovered-{number}")), &entry.rates)?;
+            recover(change, Some(&format!("{RECOVERED_TRUNK}{number}")), &entry.rates)?;
         }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
