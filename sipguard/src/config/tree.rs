@@ -211,6 +211,8 @@ mod tests {
                 "b:4:11 limits.packets"
             ]
         );
+        // The end of a file is its own, not the start of the next.
+        assert_eq!(problems(&[("a", "guard.flows ="), ("b", "")]), ["a:1:14 "]);
         assert_eq!(problems(&[two, ("c", "limits.packets = 'none'")])[2..], ["c:1:8 "]);
     }
 
