@@ -6,8 +6,8 @@ use anyhow::Result;
 use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
 
-use super::bans::BanRule;
 use super::RECOVERED_TRUNK;
+use super::bans::BanRule;
 use super::rows::Rows;
 use super::say::Change;
 use super::trunks::TrunkRow;
