@@ -270,6 +270,9 @@ reasons! {
     BannedAddress = 59, "banned-address", Drop, Default,
         "From an address that sent many malformed streams on established TCP connections and nothing well-formed, for a time that doubles.",
         "", "";
+    OpenConnections = 60, "open-connections", Drop, Default,
+        "A new TCP connection while the source or trunk has as many open as it may. The sender tries again.",
+        "", "AST-2016-005";
 }
 
 impl Reason {

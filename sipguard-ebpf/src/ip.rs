@@ -9,7 +9,7 @@ use crate::{bytes, scratch};
 /// Four words in network order: an IPv6 address, or `::ffff:a.b.c.d`.
 pub type Address = [u32; 4];
 
-const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+pub const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 /// The IP header's findings.
 #[repr(C)]

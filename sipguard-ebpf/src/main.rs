@@ -37,6 +37,8 @@ mod ip;
 #[cfg(target_arch = "bpf")]
 mod offender;
 #[cfg(target_arch = "bpf")]
+mod open;
+#[cfg(target_arch = "bpf")]
 mod policy;
 #[cfg(target_arch = "bpf")]
 mod port;
@@ -66,12 +68,12 @@ mod window;
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_md;
-    use aya_ebpf::macros::xdp;
-    use aya_ebpf::programs::XdpContext;
+    use aya_ebpf::macros::{btf_tracepoint, xdp};
+    use aya_ebpf::programs::{BtfTracePointContext, XdpContext};
     use sipguard_common::Reason;
 
     use crate::port::Transport;
-    use crate::{bytes, eth, flow, ip, policy, port, scratch, sip, tcp, udp, verdict};
+    use crate::{bytes, eth, flow, ip, open, policy, port, scratch, sip, tcp, udp, verdict};
 
     #[xdp(frags)]
     pub fn sipguard(ctx: XdpContext) -> u32 {
@@ -119,6 +121,18 @@ mod program {
             transport => tcp::parse(ctx, ip, transport)?,
         };
         policy::permit(scratch::note(scratch, ip, &l4), who)
+    }
+
+    /// Counts open connections. The kernel calls a program no second time on a CPU where it is at work (a connection that ends in an
+    /// interrupt), and calls its twin then: so there are two, and whichever comes first does it.
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    pub fn sipguard_open(ctx: BtfTracePointContext) -> i32 {
+        open::note(&ctx)
+    }
+
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    pub fn sipguard_twin(ctx: BtfTracePointContext) -> i32 {
+        open::note(&ctx)
     }
 
     #[panic_handler]

@@ -17,8 +17,8 @@ use sipguard_common::framer::Limits;
 
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
-use crate::tcp::SYN;
-use crate::{ban, count, fragment, rate, scratch, settings};
+use crate::tcp::{ACK, SYN};
+use crate::{ban, count, fragment, open, rate, scratch, settings};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -69,6 +69,28 @@ pub fn admit(ip: &Ip, who: &mut Who) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Index of the trunk whose peer an address is, or 0, as [`admit`] finds it.
+#[inline(always)]
+pub fn trunk_of(address: &Address, v6: bool) -> u32 {
+    // SAFETY: a live map value; the index is one word.
+    let of_host = unsafe { HOSTS.get(address) }.map_or(0, |rule| rule.trunk);
+    if of_host != 0 {
+        return u32::from(of_host);
+    }
+    let mut key = Key::new(128, *address);
+    for _ in 0..NESTED {
+        let Some(rule) = PREFIXES.get(&key) else { return 0 };
+        if rule.bits < 96 && !v6 {
+            return 0;
+        }
+        if rule.trunk != 0 || rule.bits == 0 {
+            return u32::from(rule.trunk);
+        }
+        key.prefix_len = u32::from(rule.bits) - 1;
+    }
+    0
+}
+
 /// Whether who it is may send this at all. For packets of a guarded port.
 #[inline(always)]
 pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
@@ -95,7 +117,22 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
     if is_transport(denied) {
         return Err(Reason::TransportDenied);
     }
-    rate::packet(who, packet.transport != scratch::UDP && packet.has(SYN))
+    // The answer to a connection that the PBX opens begins nothing.
+    let begins = packet.transport != scratch::UDP && packet.has(SYN) && !packet.has(ACK);
+    if begins {
+        open::admit(packet, who, settings)?;
+    }
+    rate::packet(who, begins)
+}
+
+/// What becomes of a packet that is over a limit: `Err` when that is enforced, else it is counted and goes on.
+#[inline(always)]
+pub fn over(reason: Reason) -> Result<(), Reason> {
+    if !is_monitored() {
+        return Err(reason);
+    }
+    count::packet(reason, true);
+    Ok(())
 }
 
 /// Whether the packet is only counted: by its trunk's mode, or else by the guard's.

@@ -90,6 +90,12 @@ fn later(ip: &Ip) -> Result<Transport, Reason> {
     if ip.v6 || ip.protocol == ip::UDP { Ok(Transport::Fragment) } else { Err(Reason::NotGuarded) }
 }
 
+/// Whether a port of this machine is guarded.
+#[inline(always)]
+pub fn is_guarded(port: u16) -> bool {
+    is_among(SIP, port) || is_among(TLS, port)
+}
+
 #[inline(always)]
 fn is_among(bitmap: u32, port: u16) -> bool {
     let (word, bit) = port_bit(port);

@@ -14,7 +14,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::Stream;
 
 use crate::scratch::{Packet, Who};
-use crate::{count, policy, scratch, settings};
+use crate::{policy, scratch, settings};
 
 #[map]
 static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_ENTRIES, 0);
@@ -153,11 +153,7 @@ fn charge(who: &Who, kind: usize, count: u32, now_ns: u64, reason: Reason) -> Re
     if who.budget == NONE || admitted(who, kind, count, now_ns) {
         return Ok(());
     }
-    if policy::is_monitored() {
-        count::packet(reason, true);
-        return Ok(());
-    }
-    Err(reason)
+    policy::over(reason)
 }
 
 /// A function of its own for the size of the program.
@@ -197,7 +193,7 @@ fn admitted(who: &Who, kind: usize, count: u32, now_ns: u64) -> bool {
 /// # Safety
 /// `word` points into a live map value.
 #[inline(always)]
-unsafe fn exchanged(word: *mut u64, old: u64, new: u64) -> bool {
+pub unsafe fn exchanged(word: *mut u64, old: u64, new: u64) -> bool {
     let found: u64;
     // SAFETY: the caller's. BPF's own compare and exchange; core offers none for this target.
     unsafe {

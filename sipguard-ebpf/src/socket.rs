@@ -31,9 +31,10 @@ static REQ_SNT_ISN: Global<u32> = Global::new(0);
 /// States of `include/net/tcp_states.h`.
 pub const ESTABLISHED: u32 = 1;
 /// Opened by a SYN with a fast open cookie: a socket already.
-const SYN_RECV: u32 = 3;
+pub const SYN_RECV: u32 = 3;
 const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
+pub const CLOSE: u32 = 7;
 const CLOSE_WAIT: u32 = 8;
 const LAST_ACK: u32 = 9;
 const LISTEN: u32 = 10;
@@ -123,7 +124,7 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
 /// # Safety
 /// `object` is a kernel object with a BTF type that has four bytes at `offset`.
 #[inline(always)]
-unsafe fn field(object: *const u8, offset: u32) -> u32 {
+pub unsafe fn field(object: *const u8, offset: u32) -> u32 {
     let value: u64;
     // SAFETY: the caller's; the verifier checks the offset, a constant of the frozen read-only data, against the type.
     unsafe {

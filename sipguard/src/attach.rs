@@ -9,11 +9,12 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
-use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
+use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names, rules_in_use};
 use sipguard_common::framer::HashKeys;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::counting;
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
 use crate::load::Loaded;
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub interfaces: Vec<Attached>,
     /// Whether mode, action, ports or limits are others than before. They are the same for all interfaces.
     pub settings_changed: bool,
+    /// Why open connections are not counted, where there is a limit of them.
+    pub uncounted: Option<String>,
 }
 
 /// Attaches to every interface of `names`, or to none.
@@ -113,8 +116,8 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
             refuse_another_mode(interface, wish)?;
         }
     }
-    let mut done = Vec::new();
-    let outcome = attach_all(pins, &interfaces, &own, wish, first, &mut done);
+    let (mut done, mut uncounted) = (Vec::new(), None);
+    let outcome = attach_all(pins, &interfaces, &own, wish, first, &mut done, &mut uncounted);
     let settings_changed = match outcome {
         Ok(changed) => changed,
         Err(error) => {
@@ -129,7 +132,9 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
             return Err(error);
         }
     };
-    Ok(Outcome { interfaces: done.into_iter().map(|(_, attached)| attached).collect(), settings_changed })
+    let limited = uncounted.is_some() && maps::settings(pins)?.rules & rules_in_use::OPEN != 0;
+    let interfaces = done.into_iter().map(|(_, attached)| attached).collect();
+    Ok(Outcome { interfaces, settings_changed, uncounted: uncounted.filter(|_| limited) })
 }
 
 /// Says whether settings that were in force changed.
@@ -140,6 +145,7 @@ fn attach_all(
     wish: &Wish,
     first: bool,
     done: &mut Vec<(u32, Attached)>,
+    uncounted: &mut Option<String>,
 ) -> Result<bool> {
     pins.create()?;
     let flows = flows(pins, wish, first)?;
@@ -158,6 +164,10 @@ fn attach_all(
         let mut loaded = Loaded::new(Some(pins), slot, flows)?;
         if changed.is_none() {
             changed = Some(prepare(pins, wish, first, true)?);
+            if first && let Err(error) = counting::begin(&mut loaded, pins) {
+                // The filter needs it for nothing else.
+                *uncounted = Some(format!("{error:#}"));
+            }
         }
         let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
         done.push((slot, attached));

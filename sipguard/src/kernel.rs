@@ -1,11 +1,12 @@
-//! What the running kernel's BTF says about its structs, so that the XDP program can ask a socket for its `rcv_nxt`.
+//! What the running kernel's BTF says about its structs, so that the programs can ask a socket for its `rcv_nxt` and
+//! for whose it is.
 //!
 //! A reader of just that: the aya family keeps its BTF types to itself, and other BTF crates carry licences that a static binary
 //! can't take. Format: Documentation/bpf/btf.rst.
 
 use std::path::Path;
 
-/// Byte offsets of the fields that the XDP program reads; 0 where they are not known.
+/// Byte offsets of the fields that the programs read; 0 where they are not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
     /// `tcp_sock.rcv_nxt`
@@ -16,6 +17,14 @@ pub struct Offsets {
     pub request_rcv_nxt: u32,
     /// `tcp_request_sock.snt_isn`
     pub request_snt_isn: u32,
+    /// `sock_common.skc_family`
+    pub sock_family: u32,
+    /// `sock_common.skc_net`
+    pub sock_net: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub sock_v6_daddr: u32,
+    /// `net.net_cookie`
+    pub net_cookie: u32,
 }
 
 impl Offsets {
@@ -43,24 +52,41 @@ impl Offsets {
                 types.at += extra_bytes(kind, members)?;
                 continue;
             }
-            let tcp = header.is(name, b"tcp_sock");
-            let request = header.is(name, b"tcp_request_sock");
+            let of = header.name(name)?;
             for _ in 0..members {
                 let (member, _, offset) = (types.word()?, types.word()?, types.word()?);
-                // With the flag the upper eight bits are a bit field's size.
-                let bits = if flag { offset & 0x00ff_ffff } else { offset };
-                if tcp && header.is(member, b"rcv_nxt") {
-                    offsets.tcp_rcv_nxt = bits / 8;
-                } else if tcp && header.is(member, b"bytes_received") {
-                    offsets.tcp_received = bits / 8;
-                } else if request && header.is(member, b"rcv_nxt") {
-                    offsets.request_rcv_nxt = bits / 8;
-                } else if request && header.is(member, b"snt_isn") {
-                    offsets.request_snt_isn = bits / 8;
+                if let Some(field) = offsets.field(of, || header.name(member)) {
+                    // With the flag the upper eight bits are a bit field's size.
+                    *field = if flag { offset & 0x00ff_ffff } else { offset } / 8;
                 }
             }
         }
         Some(offsets)
+    }
+
+    /// Where the offset of a struct's member goes, when it is one of those. The member's name is asked for when the struct is.
+    fn field<'a>(&mut self, of: &[u8], member: impl Fn() -> Option<&'a [u8]>) -> Option<&mut u32> {
+        if !matches!(of, b"tcp_sock" | b"tcp_request_sock" | b"sock_common" | b"net") {
+            return None;
+        }
+        match (of, member()?) {
+            (b"tcp_sock", b"rcv_nxt") => Some(&mut self.tcp_rcv_nxt),
+            (b"tcp_sock", b"bytes_received") => Some(&mut self.tcp_received),
+            (b"tcp_request_sock", b"rcv_nxt") => Some(&mut self.request_rcv_nxt),
+            (b"tcp_request_sock", b"snt_isn") => Some(&mut self.request_snt_isn),
+            (b"sock_common", b"skc_family") => Some(&mut self.sock_family),
+            (b"sock_common", b"skc_net") => Some(&mut self.sock_net),
+            (b"sock_common", b"skc_v6_daddr") => Some(&mut self.sock_v6_daddr),
+            (b"net", b"net_cookie") => Some(&mut self.net_cookie),
+            _ => None,
+        }
+    }
+
+    /// Whether the programs can work that count open connections.
+    #[must_use]
+    pub fn tell_of_connections(&self) -> bool {
+        let needed = [self.sock_family, self.sock_net, self.sock_v6_daddr, self.net_cookie];
+        needed.iter().all(|offset| *offset != 0)
     }
 }
 
@@ -101,9 +127,9 @@ impl<'a> Header<'a> {
         Some(Header { types, strings })
     }
 
-    fn is(&self, offset: u32, name: &[u8]) -> bool {
-        let end = offset as usize + name.len();
-        self.strings.get(offset as usize..end) == Some(name) && self.strings.get(end) == Some(&0)
+    fn name(&self, offset: u32) -> Option<&'a [u8]> {
+        let name = self.strings.get(offset as usize..)?;
+        name.split(|byte| *byte == 0).next()
     }
 }
 
@@ -136,6 +162,7 @@ mod tests {
     #[test]
     fn the_running_kernel_has_them() {
         let offsets = Offsets::of_running_kernel();
+        assert!(offsets.tell_of_connections(), "{offsets:?}");
         assert!(
             offsets.tcp_rcv_nxt > 0 && offsets.tcp_received > 0 && offsets.request_rcv_nxt > 0,
             "{offsets:?}"

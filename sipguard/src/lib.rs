@@ -10,6 +10,7 @@ pub mod blocks;
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod counting;
 pub mod denial;
 pub mod duration;
 pub mod error;

@@ -5,6 +5,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sipguard_common::abi::names;
 
+use crate::counting;
 use crate::error::{Failure, Status};
 use crate::kernel::Offsets;
 use crate::pins::Pins;
@@ -25,6 +26,8 @@ impl Loaded {
     /// [`Status::Kernel`] when the kernel refuses a map or the program.
     pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
         let offsets = Offsets::of_running_kernel();
+        // Where it is not known, connections are not told from those of other namespaces, and none is counted.
+        let netns = counting::netns().unwrap_or(0);
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(names::FLOWS, flows)
@@ -32,7 +35,12 @@ impl Loaded {
             .override_global("TCP_RCV_NXT", &offsets.tcp_rcv_nxt, true)
             .override_global("TCP_RECEIVED", &offsets.tcp_received, true)
             .override_global("REQ_RCV_NXT", &offsets.request_rcv_nxt, true)
-            .override_global("REQ_SNT_ISN", &offsets.request_snt_isn, true);
+            .override_global("REQ_SNT_ISN", &offsets.request_snt_isn, true)
+            .override_global("SOCK_FAMILY", &offsets.sock_family, true)
+            .override_global("SOCK_NET", &offsets.sock_net, true)
+            .override_global("SOCK_V6_DADDR", &offsets.sock_v6_daddr, true)
+            .override_global("NET_COOKIE", &offsets.net_cookie, true)
+            .override_global("NETNS", &netns, true);
         if let Some(pins) = pins {
             for name in names::MAPS {
                 loader.map_pin_path(name, pins.map(name));
@@ -71,7 +79,7 @@ fn refused(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
 }
 
 /// The verifier's log is thousands of lines; its end says what it did not like.
-fn verifier(error: ProgramError) -> std::io::Error {
+pub fn verifier(error: ProgramError) -> std::io::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
-    Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES, PORT_WORDS, Rule,
+    Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, Opened, PORT_ENTRIES, PORT_WORDS, Rule,
     Settings, names, port_bit,
 };
 
@@ -28,6 +28,8 @@ pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Rule>>;
 pub type Devices = HashMap<MapData, Plain<DeviceKey>, Plain<Rule>>;
 /// Followed connections.
 pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
+/// Open connections that are counted, by the address of the kernel's socket.
+pub type Sockets = HashMap<MapData, u64, Plain<Opened>>;
 /// Counters.
 pub type Counters = PerCpuArray<MapData, Plain<Counter>>;
 /// Offenders.

@@ -4,6 +4,8 @@
 //! DIR/maps/NAME      every map of `abi::names::MAPS`
 //! DIR/programs/SLOT  the program of an interface
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
+//! DIR/programs/NAME  a program of `abi::names::COUNTING`, for all interfaces
+//! DIR/links/NAME     its link
 //! ```
 //!
 //! Pins are named by slot because bpffs takes no dots in names, and `eth0.100` has one.
@@ -68,6 +70,12 @@ impl Pins {
     #[must_use]
     pub fn link(&self, slot: u32) -> PathBuf {
         self.dir.join("links").join(slot.to_string())
+    }
+
+    /// Paths of a program that counts open connections, and of its link.
+    #[must_use]
+    pub fn counting(&self, name: &str) -> [PathBuf; 2] {
+        ["programs", "links"].map(|kind| self.dir.join(kind).join(name))
     }
 
     /// Whether there are pins.

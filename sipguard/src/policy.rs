@@ -23,6 +23,8 @@ pub struct Policy {
     pub rates: Rates,
     /// When a sender is banned; without the time from which addresses are.
     pub bans: BanPolicy,
+    /// How many connections a source that is no trunk's may have open; 0 is no limit.
+    pub open: u32,
 }
 
 /// Well-formed messages on connections, after which a source may send [`TRUST_FACTOR`] times as much.
@@ -61,11 +63,11 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, rates, bans, .. } = self.settings()?;
+        let Settings { denied, rules, rates, bans, open, .. } = self.settings()?;
         let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates, bans })
+        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates, bans, open })
     }
 
     /// Makes them say it.
@@ -79,12 +81,16 @@ impl PolicyMaps {
         let limited = policy.rates.into_iter().chain(trunks).any(|rate| rate != Rate::NONE);
         let limited = limited || policy.bans.after != 0;
         let rates = if limited { rules_in_use::RATES } else { 0 };
-        let rules = before.rules & !(rules_in_use::DEVICES | rules_in_use::RATES) | devices | rates;
+        let mut open = policy.trunks.iter().map(|trunk| trunk.open).chain([policy.open]);
+        let open = if open.any(|most| most != 0) { rules_in_use::OPEN } else { 0 };
+        let of_policy = rules_in_use::DEVICES | rules_in_use::RATES | rules_in_use::OPEN;
+        let rules = before.rules & !of_policy | devices | rates | open;
         let settings = Settings {
             denied: policy.denied,
             rules,
             rates: policy.rates,
             bans: BanPolicy { addresses_from_ns: addresses_from(&before, &policy.bans)?, ..policy.bans },
+            open: policy.open,
             trust_after: TRUST_AFTER,
             trust_factor: TRUST_FACTOR,
             ..before

@@ -9,12 +9,13 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use sipguard::address::{Source, mapped};
 use sipguard::attach::DEFAULT_FLOWS;
+use sipguard::counting;
 use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, PERMANENT,
-    PORT_WORDS, Rule, Settings, Trunk, budget_places, counter_index, names, port_bit, rule_flags,
+    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
+    PERMANENT, PORT_WORDS, Rule, Settings, Trunk, budget_places, counter_index, names, port_bit, rule_flags,
     rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::Limits;
@@ -147,6 +148,20 @@ impl Program {
     pub fn bans(&mut self) -> Result<Vec<(DeviceKey, Ban)>> {
         let map: HashMap<_, Plain<DeviceKey>, Plain<Ban>> = self.map(names::BANS)?;
         map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(ban))| (key, ban))?)).collect()
+    }
+
+    /// Counts a connection of the peer as open, and allows no more of a source.
+    pub fn open(&mut self, peer: &Peer) -> Result<()> {
+        let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
+        let keys = settings.get(&0, 0)?.0.hash_keys;
+        let remote: [u32; 4] = bytemuck::cast(mapped(peer.remote.ip()));
+        let opener = Opener::new(remote, 0, counting::netns()?, &keys);
+        let mut map: Array<_, u64> = self.map(names::OPEN)?;
+        map.set(opener.places()[1], opener.one_more(0, true).context("a free place")?, 0)?;
+        self.change(|settings| {
+            settings.rules |= rules_in_use::OPEN;
+            settings.open = 1;
+        })
     }
 
     /// Sets a trunk's policy.

@@ -48,6 +48,7 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
         "{first:?}"
     );
     run(guard, "limit clear")?;
+    run(guard, "bans off")?;
     ensure!(!limited()?, "the kernel looks for limits that there are not");
     let said = run(guard, "limit set --of register 1/s burst 50")?;
     ensure!(said == "limited register of a source: 1/s burst 50\n", "it said {said}");

@@ -13,7 +13,7 @@ use sipguard_common::abi::{
 use sipguard_tests::bench::kernel::test_run;
 use sipguard_tests::message::{OPTIONS, good_call, register};
 use sipguard_tests::packet::{ACK, Peer, SYN};
-use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP};
+use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP, XDP_PASS};
 
 const PBX: &str = "198.51.100.1:5060";
 const PBX6: &str = "[2001:db8:1::1]:5060";
@@ -193,5 +193,40 @@ fn ten_times_the_limit_is_held_to_it_on_one_core_and_on_two() -> Result<()> {
         let share = share(threads)?;
         assert!((0.98..=1.02).contains(&share), "{share} of the limit passed on {threads} threads");
     }
+    Ok(())
+}
+
+#[test]
+fn only_a_syn_to_a_guarded_port_waits_for_an_open_connection_to_end() -> Result<()> {
+    let mut program = Program::new()?;
+    let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5060");
+    program.open(&peer)?;
+    assert_eq!(program.run(&peer.tcp(SYN, 1, b""))?.reason, Reason::OpenConnections);
+    // The answer of a trunk that the PBX dials; what it sends; UDP; another source; a port behind which nobody counts.
+    for frame in [
+        peer.tcp(SYN | ACK, 1, b""),
+        peer.tcp(ACK, 2, b""),
+        peer.udp(OPTIONS),
+        Peer::new("192.0.2.8:40000", "198.51.100.1:5060").tcp(SYN, 1, b""),
+        Peer::new("192.0.2.7:5060", "198.51.100.1:8080").tcp(SYN, 1, b""),
+    ] {
+        assert_eq!(program.run(&frame)?.action, XDP_PASS);
+    }
+    program.change(|settings| settings.mode = MODE_MONITOR)?;
+    let (action, _) = program.run_uncounted(&peer.tcp(SYN, 9, b""))?;
+    assert_eq!((action, program.count_let_pass(Reason::OpenConnections)?), (XDP_PASS, 1));
+    Ok(())
+}
+
+#[test]
+fn connections_that_the_pbx_opens_itself_are_not_limited() -> Result<()> {
+    let mut program = limited(CONNECTIONS, FIVE)?;
+    let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
+    for seq in 0..20 {
+        assert_eq!(program.run(&trunk.tcp(SYN | ACK, seq, b""))?.reason, Reason::TcpControl);
+    }
+    let phone = Peer::new("192.0.2.9:33333", PBX);
+    let passed = (0..20).map(|seq| program.run(&phone.tcp(SYN, seq, b""))).filter_map(Result::ok);
+    assert_eq!(passed.filter(|run| run.reason == Reason::TcpControl).count(), 5);
     Ok(())
 }

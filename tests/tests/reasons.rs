@@ -64,6 +64,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     let mut strict = Program::new()?;
     strict.change(|settings| settings.limits.checks |= checks::WHOLE_BODY)?;
     let short = String::from_utf8(GOOD.to_vec())?.replace("Length: 0", "Length: 1").into_bytes();
+    let mut open = Program::new()?;
+    open.open(&peer)?;
     let tls = |text: &[u8]| -> Result<Run> {
         let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5061");
         let mut program = Program::new()?;
@@ -135,6 +137,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),
         (Reason::RateInvite, one_too_many(INVITES, &peer.udp(&good_call()))?),
         (Reason::RateConnections, one_too_many(CONNECTIONS, &peer.tcp(SYN, 1, b""))?),
+        (Reason::OpenConnections, open.run(&peer.tcp(SYN, 1, b""))?),
     ])
 }
 

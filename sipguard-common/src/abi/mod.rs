@@ -6,6 +6,7 @@
 mod ban;
 mod flow;
 mod fragment;
+mod open;
 mod policy;
 mod rate;
 mod report;
@@ -15,6 +16,7 @@ mod trunk;
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
+pub use open::{OPEN_COUNT, OPEN_ENTRIES, Opened, Opener};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use rate::{
     BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate, Rates,
@@ -61,6 +63,10 @@ pub mod names {
     pub const TRUNK_BUDGETS: &str = "TRUNK_BUDGETS";
     /// `LruHashMap<DeviceKey, Ban>`: who sent malformed streams, and who is banned for it.
     pub const BANS: &str = "BANS";
+    /// `Array<u64>`: how many connections senders have open; see [`super::Opener`].
+    pub const OPEN: &str = "OPEN";
+    /// `HashMap<u64, Opened>`: the connections that are counted there.
+    pub const SOCKETS: &str = "SOCKETS";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
@@ -81,6 +87,9 @@ pub mod names {
     pub const SCRATCH: &str = "SCRATCH";
     /// The XDP program.
     pub const PROGRAM: &str = "sipguard";
+    /// The programs that count open connections: one and the same twice, so that what happens on a CPU while one is at work there
+    /// is seen by the other.
+    pub const COUNTING: [&str; 2] = ["sipguard_open", "sipguard_twin"];
 
     /// Every map that is pinned.
     pub const MAPS: &[&str] = &[
@@ -95,6 +104,8 @@ pub mod names {
         BUDGETS,
         TRUNK_BUDGETS,
         BANS,
+        OPEN,
+        SOCKETS,
         FLOWS,
         HANDSHAKES,
         FOREIGN,
@@ -124,6 +135,7 @@ mod tests {
         assert_eq!((size_of::<DeviceKey>(), align_of::<DeviceKey>()), (20, 1));
         assert_eq!(size_of::<Trunk>(), 144);
         assert_eq!(size_of::<Budget>(), 64);
+        assert_eq!(size_of::<Opened>(), 32);
         assert_eq!(size_of::<Counter>(), 16);
         assert_eq!(size_of::<OffenderKey>(), 20);
         assert_eq!(size_of::<Offender>(), 96);
@@ -134,7 +146,7 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernel() {
-        for name in names::MAPS.iter().chain([&names::PROGRAM]) {
+        for name in names::MAPS.iter().chain([&names::PROGRAM]).chain(&names::COUNTING) {
             assert!(name.len() <= 15, "{name}");
         }
     }

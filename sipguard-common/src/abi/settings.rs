@@ -44,8 +44,8 @@ pub struct Settings {
     pub rates: Rates,
     /// How many times as much a trusted source may send.
     pub trust_factor: u32,
-    /// Nothing yet.
-    pub reserved: u32,
+    /// How many TCP connections a source that is no trunk's may have open at once; 0 is no limit.
+    pub open: u32,
     /// When a sender is banned, and for how long.
     pub bans: BanPolicy,
 }
@@ -61,6 +61,8 @@ pub mod rules_in_use {
     pub const DEVICES: u32 = 1;
     /// Sources are told apart: there are limits, or bans.
     pub const RATES: u32 = 2;
+    /// There are limits of open connections.
+    pub const OPEN: u32 = 4;
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

@@ -41,8 +41,8 @@ pub struct Trunk {
     pub own_limits: u32,
     /// [`TRUNK_INHERITS`], [`TRUNK_ENFORCES`] or [`TRUNK_MONITORS`].
     pub mode: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How many TCP connections all its peers together may have open at once; 0 is no limit.
+    pub open: u32,
     /// Its limits, for all its peers together.
     pub rates: Rates,
 }

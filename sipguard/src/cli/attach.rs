@@ -128,6 +128,11 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         store: store.to_owned(),
     };
     let outcome = attach::attach(pins, names, &wish)?;
+    if let Some(why) = &outcome.uncounted {
+        eprintln!(
+            "sipguard: the limit of open connections holds nobody back, this kernel does not count them: {why}"
+        );
+    }
     let attached = outcome.interfaces;
     let changed = outcome.settings_changed;
     let values = attached

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
 use sipguard_common::abi::{MESSAGES, RATE_KINDS};
 
-use super::list::time;
+use super::limit_list;
 use super::trunk::report;
 use super::usage;
+use crate::counting;
 use crate::error::{Failure, Status};
-use crate::output::{Format, rows, table};
+use crate::output::Format;
 use crate::pins::Pins;
 use crate::rate;
-use crate::store::{self, Change, Limit, OPERATOR, change, is_attached};
+use crate::store::{Change, OPERATOR, change, is_attached};
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -25,13 +25,14 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Set a limit: so many a second, and a burst of so many at once
+    /// Set a limit: so many a second, and a burst of so many at once; of open connections a number
     Set {
         #[command(flatten)]
         whose: Whose,
 
-        /// Such as `20/s`, or `20/s burst 40`; without a burst twice as many as a second has. With `--per trunk` its name comes before
-        #[arg(required = true, num_args = 1..=4, value_name = "RATE [burst COUNT]")]
+        /// Such as `20/s`, or `20/s burst 40`; without a burst twice as many as a second has. With `--of open` a number, such as
+        /// `500`. With `--per trunk` its name comes before
+        #[arg(required = true, num_args = 1..=4, value_name = "RATE [burst COUNT]|COUNT")]
         rate: Vec<String>,
     },
     /// Show the limits
@@ -62,15 +63,34 @@ struct Whose {
     #[arg(long, value_enum, default_value = "source")]
     per: Per,
 
-    /// What is counted: packets, messages, register, invite or connections [default: messages, of `clear` all]
+    /// What is counted: packets, messages, register, invite, connections (new ones), or open (TCP connections at once)
+    /// [default: messages, of `clear` all]
     #[arg(long, value_name = "KIND", value_parser = kind)]
-    of: Option<usize>,
+    of: Option<Kind>,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// So many a second, by position in [`RATE_KINDS`].
+    Rate(usize),
+    /// So many connections open at once.
+    Open,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Rate(kind) => RATE_KINDS[kind],
+            Kind::Open => "open",
+        }
+    }
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Set { whose, rate } => set(pins, path, format, whose, rate),
-        Verb::List => list(pins, path, format),
+        Verb::List => limit_list::list(pins, path, format),
         Verb::Clear { whose, name } => clear(pins, path, format, whose, name.as_deref()),
     }
 }
@@ -79,8 +99,12 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
     let names = usize::from(whose.per == Per::Trunk);
     let (name, words) = words.split_at(names.min(words.len()));
     let trunk = trunk_of(whose, name.first().map(String::as_str))?;
+    let kind = match whose.of {
+        Some(Kind::Open) => return set_open(pins, path, format, trunk.as_deref(), words),
+        Some(Kind::Rate(kind)) => kind,
+        None => MESSAGES,
+    };
     let (per_second, burst) = rate::parse(&words.join(" ")).map_err(usage)?;
-    let kind = whose.of.unwrap_or(MESSAGES);
     let named = named(trunk.as_deref(), RATE_KINDS[kind]);
     let done = change(path, pins, &|| {}, |change| {
         known(change, trunk.as_deref())?;
@@ -91,53 +115,56 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
     report(format, &done, &format!("limited {named}: {per_second}/s burst {burst}"), "limited so already")
 }
 
+fn set_open(pins: &Pins, path: &Path, format: Format, trunk: Option<&str>, words: &[String]) -> Result<()> {
+    let most = count(words)?;
+    let named = named(trunk, Kind::Open.word());
+    let done = change(path, pins, &|| {}, |change| {
+        known(change, trunk)?;
+        if is_attached(pins) {
+            counting::is_on_or_fail(pins)?;
+        }
+        change.set_open_limit(trunk, most)?;
+        change.record("limit set", OPERATOR, &[format!("{named} {most}")], "")?;
+        Ok(change.counts)
+    })?;
+    report(format, &done, &format!("limited {named}: {most} at once"), "limited so already")
+}
+
 fn clear(pins: &Pins, path: &Path, format: Format, whose: &Whose, name: Option<&str>) -> Result<()> {
     let trunk = trunk_of(whose, name)?;
-    let named = named(trunk.as_deref(), whose.of.map_or("all", |kind| RATE_KINDS[kind]));
+    let named = named(trunk.as_deref(), whose.of.map_or("all", Kind::word));
     let done = change(path, pins, &|| {}, |change| {
         known(change, trunk.as_deref())?;
-        change.clear_limits(trunk.as_deref(), whose.of)?;
+        if whose.of != Some(Kind::Open) {
+            let kind = whose.of.and_then(|kind| if let Kind::Rate(kind) = kind { Some(kind) } else { None });
+            change.clear_limits(trunk.as_deref(), kind)?;
+        }
+        if matches!(whose.of, None | Some(Kind::Open)) {
+            change.clear_open_limit(trunk.as_deref())?;
+        }
         change.record("limit clear", OPERATOR, &[&named], "")?;
         Ok(change.counts)
     })?;
     report(format, &done, &format!("no limit any more: {named}"), "not limited")
 }
 
-fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method of one lifetime does not stand for any"
-    )]
-    let limits = store::read(path, |rows| rows.limits())?.unwrap_or_default();
-    if format == Format::Table && !is_attached(pins) {
-        eprintln!("sipguard: not attached: limits take effect with the next `sipguard attach`");
-    }
-    let value = |limit: &Limit| {
-        json!({
-            "per": if limit.trunk.is_some() { "trunk" } else { "source" }, "trunk": limit.trunk,
-            "of": RATE_KINDS[limit.kind], "per_second": limit.per_second, "burst": limit.burst,
-            "author": limit.author, "created": time(limit.created_ms),
-        })
-    };
-    rows(format, "sipguard.limits/1", limits.iter().map(value).collect(), || {
-        let line = |limit: &Limit| {
-            vec![
-                limit.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
-                RATE_KINDS[limit.kind].to_owned(),
-                format!("{}/s", limit.per_second),
-                limit.burst.to_string(),
-                limit.author.clone(),
-                time(limit.created_ms),
-            ]
-        };
-        table(&["PER", "OF", "RATE", "BURST", "BY", "SINCE"], limits.iter().map(line))
+/// `500`: so many open at once.
+fn count(words: &[String]) -> Result<u32> {
+    let text = words.join(" ");
+    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| {
+        usage(format!(
+            "`{text}` is no limit of open connections: write how many at once, such as 500 (1 to 1000000)"
+        ))
     })
 }
 
-fn kind(text: &str) -> Result<usize, String> {
-    let found = RATE_KINDS.iter().position(|name| *name == text);
-    found
-        .ok_or_else(|| format!("`{text}` is nothing that is limited: write one of {}", RATE_KINDS.join(", ")))
+fn kind(text: &str) -> Result<Kind, String> {
+    let all = || (0..RATE_KINDS.len()).map(Kind::Rate).chain([Kind::Open]);
+    all().find(|kind| kind.word() == text).ok_or_else(|| {
+        let words: Vec<&str> = all().map(Kind::word).collect();
+        format!("`{text}` is nothing that is limited: write one of {}", words.join(", "))
+    })
 }
 
 fn trunk_of(whose: &Whose, name: Option<&str>) -> Result<Option<String>> {

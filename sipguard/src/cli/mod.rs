@@ -12,6 +12,7 @@ mod detach;
 mod export;
 mod import;
 mod limit;
+mod limit_list;
 mod list;
 mod log;
 mod lookup;

@@ -25,7 +25,13 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
         rates: [Rate::NONE; RATE_KINDS.len()],
         bans: rows.ban_rule()?.map_or(BanPolicy::zeroed(), |rule| rule.policy()),
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
+        open: 0,
     };
+    let open = rows.open_limits()?;
+    let open_of = |trunk: Option<&String>| {
+        open.iter().find(|limit| limit.trunk.as_ref() == trunk).map_or(0, |limit| limit.most)
+    };
+    policy.open = open_of(None);
     let limits = rows.limits()?;
     for limit in limits.iter().filter(|limit| limit.trunk.is_none()) {
         policy.rates[limit.kind] = limit.rate();
@@ -36,6 +42,7 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
         for limit in limits.iter().filter(|limit| limit.trunk.as_ref() == Some(&trunk.name)) {
             entry.rates[limit.kind] = limit.rate();
         }
+        entry.open = open_of(Some(&trunk.name));
     }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
@@ -54,7 +61,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     change.clear_limits(None, None)?;
     change.counts.removed = 0;
     change.set_ban_rule(&BanRule::of(&policy.bans))?;
-    recover(change, None, &policy.rates)?;
+    recover(change, None, &policy.rates, policy.open)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();
         change.set_trunk(&TrunkRow {
@@ -68,7 +75,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         })?;
         // Its index may be another one now, its limits go by its name.
         if let Some(entry) = policy.trunks.get(usize::from(number)) {
-            recover(change, Some(&format!("{RECOVERED_TRUNK}{number}")), &entry.rates)?;
+            recover(change, Some(&format!("{RECOVERED_TRUNK}{number}")), &entry.rates, entry.open)?;
         }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
@@ -79,7 +86,10 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
 }
 
 /// Limits as they were set, as far as nanoseconds tell.
-fn recover(change: &mut Change<'_>, trunk: Option<&str>, rates: &Rates) -> Result<()> {
+fn recover(change: &mut Change<'_>, trunk: Option<&str>, rates: &Rates, open: u32) -> Result<()> {
+    if open != 0 {
+        change.set_open_limit(trunk, open)?;
+    }
     for (kind, rate) in rates.iter().enumerate().filter(|(_, rate)| **rate != Rate::NONE) {
         let (per_second, burst) = (1_000_000_000 / rate.interval_ns, rate.tolerance_ns / rate.interval_ns);
         change.set_limit(trunk, kind, u32::try_from(per_second)?, u32::try_from(burst)?)?;

@@ -115,6 +115,13 @@ const STEPS: &[&str] = &[
      INSERT INTO ban_policy VALUES (1, 3, 10, 30000, 60000, 3600000, 3600000);",
     // What the configuration file named last, so that what it names no more can go: a setting, trunk, limit or denial, by name.
     "CREATE TABLE configured (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID;",
+    // How many connections a trunk may have open at once, or with an empty `trunk` each source that is no trunk's.
+    "CREATE TABLE open_limits (
+         trunk TEXT NOT NULL PRIMARY KEY,
+         most INTEGER NOT NULL CHECK (most > 0),
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.
@@ -167,6 +174,7 @@ mod tests {
             assert_eq!(one("SELECT version FROM state"), 7, "from {from}");
             assert_eq!(one("SELECT count(*) FROM denials"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM limits"), 0, "from {from}: limits that nobody set");
+            assert_eq!(one("SELECT count(*) FROM open_limits"), 0, "from {from}");
             db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", "device")))
                 .unwrap();
         }

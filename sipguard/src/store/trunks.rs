@@ -163,6 +163,7 @@ impl Change<'_> {
         let sql = "DELETE FROM peers WHERE number = (SELECT number FROM trunks WHERE name = ?1)";
         self.rows.db().execute(sql, [name])?;
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
+        self.rows.db().execute("DELETE FROM open_limits WHERE trunk = ?1", [name])?;
         let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
         self.counts.removed += removed;
         self.counts.same += 1 - removed.min(1);

@@ -1,0 +1,126 @@
+//! How many TCP connections a source, or a trunk, has open at once: one 64-bit word each, a label and a count.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::framer::HashKeys;
+
+/// Entries of `OPEN`. A sender has two places to be; where both are taken by others, its connections are not counted.
+pub const OPEN_ENTRIES: u32 = 1 << 16;
+/// Bits of a word of `OPEN` that count; the others are the label of whose connections they are. A place without a count is free.
+pub const OPEN_COUNT: u64 = (1 << 24) - 1;
+
+/// An open connection that was counted: a value of `SOCKETS`, by the address of the kernel's socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Opened {
+    /// Address of the sender, IPv4 mapped; of IPv6 its /64, of a trunk's peer zero.
+    pub remote: [u32; 4],
+    /// Cookie of the network namespace that the connection is in (`SO_NETNS_COOKIE`).
+    pub netns: u64,
+    /// Index of the trunk whose peer it is, or 0.
+    pub trunk: u32,
+    /// Where in `OPEN` it is counted.
+    pub place: u32,
+}
+
+/// Whose connections a word of `OPEN` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    hash: u64,
+}
+
+impl Opener {
+    /// A source by its address (words in network order, IPv4 mapped, of IPv6 the /64), or with zeros for it a trunk by its index, in a
+    /// network namespace.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(remote: [u32; 4], trunk: u32, netns: u64, keys: &HashKeys) -> Opener {
+        let high = ((remote[0] as u64) << 32 | remote[1] as u64) ^ keys[4];
+        let low = ((remote[2] as u64) << 32 | remote[3] as u64) ^ keys[5];
+        let place = (netns << 16 ^ trunk as u64).wrapping_mul(keys[6] | 1);
+        let mut hash = (high ^ low.rotate_left(29) ^ place.rotate_left(47)).wrapping_mul(keys[7] | 1);
+        hash = (hash ^ hash >> 32).wrapping_mul(keys[6] | 1);
+        Opener { hash: hash ^ hash >> 29 }
+    }
+
+    /// The two places in `OPEN` where it may be.
+    #[must_use]
+    #[inline(always)]
+    pub const fn places(self) -> [u32; 2] {
+        let other = self.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let (first, second) = (self.hash as u32 & (OPEN_ENTRIES - 1), other as u32 & (OPEN_ENTRIES - 1));
+        // Never one and the same, or it would be counted twice.
+        [first, if first == second { second ^ 1 } else { second }]
+    }
+
+    /// How many a word counts for it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn count(self, word: u64) -> u64 {
+        if word & !OPEN_COUNT == self.hash & !OPEN_COUNT { word & OPEN_COUNT } else { 0 }
+    }
+
+    /// The word with one more for it, or `None` where others have the place. With `free` a free place is taken.
+    #[must_use]
+    #[inline(always)]
+    pub const fn one_more(self, word: u64, free: bool) -> Option<u64> {
+        match self.count(word) {
+            OPEN_COUNT => None,
+            0 if free && word & OPEN_COUNT == 0 => Some(self.hash & !OPEN_COUNT | 1),
+            0 => None,
+            _ => Some(word + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: HashKeys =
+        [3, 5, 7, 11, 0x9a3b_1111_2222_3333, 0x4444_5555_6666_7777, 0x1234_5678_9abc_def1, 13 << 40 | 99];
+
+    #[test]
+    fn a_place_is_its_owners_until_it_is_free() {
+        let (one, other) = (Opener::new([0, 0, 1, 7], 0, 1, &KEYS), Opener::new([0, 0, 1, 8], 0, 1, &KEYS));
+        assert_eq!(one.one_more(0, false), None, "first it looks for its own");
+        let word = one.one_more(0, true).unwrap();
+        assert_eq!((one.count(word), other.count(word)), (1, 0));
+        let word = one.one_more(word, false).unwrap();
+        assert_eq!(one.count(word), 2);
+        assert_eq!(other.one_more(word, true), None, "somebody else's");
+        let word = other.one_more(word - 2, true).unwrap();
+        assert_eq!((one.count(word), other.count(word)), (0, 1));
+        assert_eq!(one.one_more(word | OPEN_COUNT, true), None);
+        assert_eq!(other.one_more(word | OPEN_COUNT, true), None, "no more than the bits hold");
+    }
+
+    #[test]
+    fn who_it_is_makes_the_place() {
+        let all = [
+            Opener::new([0, 0, 1, 7], 0, 1, &KEYS),
+            Opener::new([0, 0, 1, 8], 0, 1, &KEYS),
+            Opener::new([0, 0, 7, 1], 0, 1, &KEYS),
+            Opener::new([0, 0, 1, 7], 0, 2, &KEYS),
+            Opener::new([0; 4], 1, 1, &KEYS),
+            Opener::new([0; 4], 2, 1, &KEYS),
+            Opener::new([0; 4], 1, 2, &KEYS),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other.hash >> 24 != one.hash >> 24), "{index}");
+        }
+        // 20,000 sources spread over the places.
+        let mut taken = [false; OPEN_ENTRIES as usize];
+        let of = |source: u32| Opener::new([0, 0, 0xffff_0000, source.to_be()], 0, 1, &KEYS);
+        for source in 0..500_000 {
+            let [first, second] = of(source).places();
+            assert_ne!(first, second, "{source}");
+        }
+        for source in 0..20_000 {
+            let places = of(source).places();
+            places.iter().for_each(|place| taken[*place as usize] = true);
+        }
+        let count = taken.iter().filter(|taken| **taken).count();
+        assert!(count > 28_000, "{count} places");
+    }
+}

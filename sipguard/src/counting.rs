@@ -1,0 +1,111 @@
+//! The programs that count open connections: two on one tracepoint, for all interfaces, pinned like the rest.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use aya::Btf;
+use aya::programs::BtfTracePoint;
+use aya::programs::links::FdLink;
+use nix::libc;
+use nix::sys::socket::sockopt::GetStruct;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
+use sipguard_common::abi::{Opened, names};
+
+use crate::error::{Failure, Status};
+use crate::kernel::Offsets;
+use crate::load::{Loaded, verifier};
+use crate::maps::{self, Plain, Sockets};
+use crate::pins::Pins;
+
+/// Where the kernel tells of a socket's new state (Linux 4.16).
+const TRACEPOINT: &str = "inet_sock_set_state";
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14).
+const SO_NETNS_COOKIE: i32 = 71;
+
+#[derive(Clone, Copy)]
+struct NetnsCookie;
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64, GetStruct<u64>);
+
+/// Loads, attaches and pins them: from now on the kernel counts.
+///
+/// # Errors
+/// When the kernel can't, and says why. Then no pin of them is left.
+pub fn begin(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+    start(loaded, pins).inspect_err(|_| {
+        for path in names::COUNTING.iter().flat_map(|name| pins.counting(name)) {
+            // Most often there is none.
+            let _absent = std::fs::remove_file(path);
+        }
+    })
+}
+
+fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+    if !Offsets::of_running_kernel().tell_of_connections() {
+        bail!("its BTF does not say what a socket looks like");
+    }
+    let btf = Btf::from_sys_fs().context("reading its BTF")?;
+    let mut links = Vec::new();
+    for name in names::COUNTING {
+        let program: &mut BtfTracePoint =
+            loaded.ebpf().program_mut(name).context("the object holds no such program")?.try_into()?;
+        program.load(TRACEPOINT, &btf).map_err(verifier)?;
+        let link = program.attach()?;
+        let link = FdLink::from(program.take_link(link)?);
+        let [path, link_path] = pins.counting(name);
+        program.pin(path).context("pinning the program")?;
+        links.push((link, link_path));
+    }
+    for (link, path) in links {
+        link.pin(path).context("pinning the link")?;
+    }
+    Ok(())
+}
+
+/// Whether they are at work.
+#[must_use]
+pub fn is_on(pins: &Pins) -> bool {
+    names::COUNTING.iter().all(|name| pins.counting(name)[1].exists())
+}
+
+/// Says so when there would be nobody to count for a limit of open connections.
+///
+/// # Errors
+/// [`Status::Kernel`]
+pub fn is_on_or_fail(pins: &Pins) -> Result<()> {
+    if is_on(pins) {
+        return Ok(());
+    }
+    Err(Failure::with(
+        Status::Kernel,
+        format!(
+            "open connections are not counted here: the kernel did not take the programs for its tracepoint {TRACEPOINT}, or their \
+             pins are gone. `sipguard detach --all` and `sipguard attach` try again; `limit set --of connections` needs no such program"
+        ),
+    ))
+}
+
+/// Who has how many connections open, the most first: of each sender one of them, and the count.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn senders(pins: &Pins) -> Result<Vec<(Opened, usize)>> {
+    let sockets: Sockets = maps::open(pins, names::SOCKETS)?;
+    let mut counts: BTreeMap<_, (Opened, usize)> = BTreeMap::new();
+    for opened in sockets.iter() {
+        let Plain(opened) = opened.context("counting the open connections")?.1;
+        counts.entry((opened.remote, opened.netns, opened.trunk)).or_insert((opened, 0)).1 += 1;
+    }
+    let mut senders: Vec<_> = counts.into_values().collect();
+    senders.sort_by_key(|(_, count)| Reverse(*count));
+    Ok(senders)
+}
+
+/// Cookie of the network namespace at hand.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn netns() -> Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    getsockopt(&socket, NetnsCookie).context("asking for the network namespace")
+}
