@@ -160,9 +160,7 @@ fn take(opener: Opener) -> Option<u32> {
 fn give_back(place: u32) {
     if let Some(word) = OPEN.get_ptr_mut(place) {
         // SAFETY: a live map value, which counts at least what is given back.
-        unsafe {
-            asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) word, v = in(reg) u64::MAX, options(nostack))
-        };
+        unsafe { policy::atomic_add(word, u64::MAX) };
     }
 }
 
