@@ -273,6 +273,12 @@ reasons! {
     OpenConnections = 60, "open-connections", Drop, Default,
         "A new TCP connection while the source or trunk has as many open as it may. The sender tries again.",
         "", "AST-2016-005";
+    BlockedIdentity = 61, "blocked-identity", Reset, Default,
+        "A request From or with a Contact of a blocked SIP identity. A connection is reset, a datagram dropped.",
+        "RFC 3261 20.10, 20.20", "";
+    BlockedUserAgent = 62, "blocked-user-agent", Reset, Default,
+        "A request whose User-Agent begins with what is blocked. A connection is reset, a datagram dropped.",
+        "RFC 3261 20.41", "";
 }
 
 impl Reason {

@@ -18,7 +18,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::{ACK, SYN};
-use crate::{ban, count, fragment, open, rate, scratch, settings};
+use crate::{ban, count, fragment, open, rate, scratch, screen, settings};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -107,6 +107,7 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
         denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
     }
     who.denied = denied;
+    who.screens = screen::of(settings, who);
     if packet.fragment > fragment::FIRST {
         // Whose port it is for is not known, or not guarded; its first fragment was charged.
         (who.budget, who.home) = (rate::NONE, rate::NONE);
@@ -172,7 +173,7 @@ fn by_transport(denied: &Denied, packet: &Packet) -> u32 {
 
 /// Whether a rule decides; `Err` when it stops the packet.
 #[inline(always)]
-fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reason> {
+pub fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, Reason> {
     // SAFETY: a live map value.
     let (flags, trunk, expires_ns) = unsafe { ((*rule).flags, (*rule).trunk, (*rule).expires_ns) };
     if who.trunk == 0 {

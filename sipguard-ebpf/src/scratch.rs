@@ -11,6 +11,7 @@ use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, WINDOW};
 
 use crate::ip::Ip;
 use crate::port::{L4, Transport};
+use crate::screen::Screen;
 
 /// `FlowKey` in words: remote address, local address, both ports as they stand in the header.
 pub type Key = [u32; 9];
@@ -81,6 +82,7 @@ impl Walk {
         self.cursor.hashed = 0;
         self.cursor.hash_next = 0;
         self.cursor.gap = 0;
+        self.cursor.asks = 0;
     }
 
     /// Length of the next chunk.
@@ -126,6 +128,8 @@ pub struct Who {
     pub allowed: u32,
     /// The first place of its budget plus one, whoever has it; 0 for a sender that is never banned.
     pub home: u32,
+    /// Which lines of its requests rules are looked up for.
+    pub screens: u32,
 }
 
 #[repr(C)]
@@ -140,6 +144,8 @@ pub struct Scratch {
     pub who: Who,
     /// What the framer judges by: the limits of whoever sent the packet, and the methods that it may not send.
     pub limits: Limits,
+    /// Where keys of identities and user agents are made.
+    pub screen: Screen,
     /// Length of the frame as it came.
     pub frame_len: u64,
     /// Where an offender's record is put together.
@@ -190,6 +196,14 @@ pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
         asm!("", options(nostack));
         &(*scratch).ip
     }
+}
+
+/// A word that was written before: read from the map, of which the verifier knows nothing, see [`note_ip`].
+#[inline(always)]
+pub fn again(word: &u32) -> u32 {
+    // SAFETY: as in `note_ip`.
+    unsafe { asm!("", options(nostack)) };
+    *word
 }
 
 /// Length of the frame as it came, in bytes.

@@ -14,9 +14,9 @@ use sipguard_common::framer::{
     ATTRIBUTES, CHUNK, DATA, Step, Stun, Window, finish, harmless, is_stun, prime, settle, step, words,
 };
 
-use crate::scratch::{self, Scratch};
+use crate::scratch::{self, Scratch, Walk};
 use crate::window::Bytes;
-use crate::{bytes, fragment, policy, rate, settings};
+use crate::{bytes, fragment, policy, rate, screen, settings};
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
@@ -105,6 +105,7 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
     unsafe {
         (*scratch).limits = *limits;
         (*scratch).limits.denied = (*scratch).who.denied;
+        (*scratch).limits.screens = (*scratch).who.screens;
         (*scratch).stream.registers = 0;
         (*scratch).stream.invites = 0;
     }
@@ -204,10 +205,15 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
     let walk = &mut scratch.walk;
     let mut steps = 0;
     loop {
-        match step(&mut scratch.stream, &mut walk.cursor, &window, &scratch.limits, &settings.hash_keys) {
-            Step::More => {}
+        let step = step(&mut scratch.stream, &mut walk.cursor, &window, &scratch.limits, &settings.hash_keys);
+        match step {
             Step::Malformed(reason) => return walk.fail(reason),
-            Step::Done => break,
+            Step::Done if scratch::again(&walk.cursor.asks) == 0 => break,
+            // What is done is so in the next step too.
+            Step::Done | Step::More => {}
+        }
+        if scratch::again(&walk.cursor.asks) != 0 {
+            return asked(walk);
         }
         steps += 1;
         if steps == STEPS {
@@ -222,6 +228,15 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
         return 1;
     }
     load_next(hands)
+}
+
+/// Asks rules about a line. 0 goes on, 1 ends the loop.
+#[inline(always)]
+fn asked(walk: &mut Walk) -> i64 {
+    match screen::line() {
+        None => 0,
+        Some(reason) => walk.fail(reason),
+    }
 }
 
 /// Hashes one block, or loads the next chunk. 0 goes on, 1 ends the loop.

@@ -18,7 +18,7 @@ use sipguard_common::abi::{
     PERMANENT, PORT_WORDS, Rule, Settings, Trunk, budget_places, counter_index, names, port_bit, rule_flags,
     rules_in_use, trunk_counter_index,
 };
-use sipguard_common::framer::Limits;
+use sipguard_common::framer::{KEY_BYTES, Limits};
 
 use crate::packet::{ACK, PSH, Peer, SYN};
 
@@ -162,6 +162,28 @@ impl Program {
             settings.rules |= rules_in_use::OPEN;
             settings.open = 1;
         })
+    }
+
+    /// Sets the rule of a SIP identity, such as `1234@pbx.example`.
+    pub fn identity(&mut self, identity: &str, rule: Rule) -> Result<()> {
+        let mut map: HashMap<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
+        map.insert(padded(identity), Plain(rule), 0)?;
+        self.change(|settings| settings.rules |= rules_in_use::IDENTITIES)
+    }
+
+    /// Sets the rule of the user agents that begin with a text in lower case.
+    pub fn user_agent(&mut self, prefix: &str, rule: Rule) -> Result<()> {
+        let rule = Rule { bits: prefix.len() as u16 * 8, ..rule };
+        let key = lpm_trie::Key::new(u32::from(rule.bits), padded(prefix));
+        let mut map: LpmTrie<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::USER_AGENTS)?;
+        map.insert(&key, Plain(rule), 0)?;
+        self.change(|settings| settings.rules |= rules_in_use::USER_AGENTS)
+    }
+
+    /// The rule of a SIP identity, with its counters.
+    pub fn rule_of_identity(&mut self, identity: &str) -> Result<Rule> {
+        let map: HashMap<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
+        Ok(map.get(&padded(identity), 0)?.0)
     }
 
     /// Sets a trunk's policy.
@@ -332,6 +354,11 @@ impl Program {
         let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
         Ok(T::try_from(map)?)
     }
+}
+
+/// A key as the maps have it.
+fn padded(text: &str) -> [u8; KEY_BYTES] {
+    std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
 }
 
 /// A device that speaks to the PBX over IPv4.

@@ -26,7 +26,7 @@ fn limits(round: u32) -> Limits {
         message_segments: 0,
         checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
         denied: if round % 4 == 2 { methods::REGISTER | methods::OTHER } else { 0 },
-        pad: 0,
+        screens: 0,
     }
 }
 

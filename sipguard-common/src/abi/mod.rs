@@ -53,6 +53,10 @@ pub mod names {
     pub const PREFIXES: &str = "PREFIXES";
     /// `HashMap<DeviceKey, Rule>`: rules of devices, by address and port.
     pub const DEVICES: &str = "DEVICES";
+    /// `HashMap<[u8; 64], Rule>`: rules of SIP identities, by [`crate::framer::identity`].
+    pub const IDENTITIES: &str = "IDENTITIES";
+    /// `LpmTrie<[u8; 64], Rule>`: rules of user agents, by the first bytes of [`crate::framer::user_agent`].
+    pub const USER_AGENTS: &str = "USER_AGENTS";
     /// `Array<Trunk>`, by the trunk's index.
     pub const TRUNKS: &str = "TRUNKS";
     /// `PerCpuArray<Counter>`, indexed by [`super::trunk_counter_index`].
@@ -99,6 +103,8 @@ pub mod names {
         HOSTS,
         PREFIXES,
         DEVICES,
+        IDENTITIES,
+        USER_AGENTS,
         TRUNKS,
         TRUNK_COUNTERS,
         BUDGETS,

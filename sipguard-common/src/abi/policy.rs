@@ -1,4 +1,4 @@
-//! Who is who: rules of hosts, prefixes and devices.
+//! Who is who: rules of hosts, prefixes, devices, SIP identities and user agents.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -27,7 +27,7 @@ pub struct DeviceKey {
     pub pad: [u8; 2],
 }
 
-/// The rule of a host, a prefix or a device. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; none where the
+/// The rule of a host, a prefix, a device, an identity or a user agent. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; none where the
 /// entry says nothing but whose trunk it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -38,7 +38,7 @@ pub struct Rule {
     pub packets: u64,
     /// Bytes of those packets, from the Ethernet header on.
     pub bytes: u64,
-    /// Prefix length in bits of the IPv4-mapped address; 128 for a host.
+    /// Prefix length in bits: of the IPv4-mapped address (128 for a host), or of the user agent; 0 for an identity.
     pub bits: u16,
     /// [`rule_flags`].
     pub flags: u16,

@@ -63,6 +63,10 @@ pub mod rules_in_use {
     pub const RATES: u32 = 2;
     /// There are limits of open connections.
     pub const OPEN: u32 = 4;
+    /// There are rules of SIP identities.
+    pub const IDENTITIES: u32 = 8;
+    /// There are rules of user agents.
+    pub const USER_AGENTS: u32 = 16;
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

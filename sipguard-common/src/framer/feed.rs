@@ -1,8 +1,8 @@
 //! The framer over a slice, as userspace drives it.
 
 use super::{
-    ATTRIBUTES, CHUNK, Cursor, DATA, HashKeys, Limits, Step, Stream, Stun, WINDOW, Window, finish, harmless,
-    is_stun, prime, settle, step,
+    ATTRIBUTES, CHUNK, Cursor, DATA, HashKeys, Header, Key, Limits, Step, Stream, Stun, Subject, WINDOW,
+    Window, answer, ask, finish, harmless, identity, is_stun, prime, settle, step, user_agent,
 };
 use crate::Reason;
 
@@ -52,6 +52,12 @@ pub struct Malformed {
     pub reason: Reason,
 }
 
+/// Looks for a rule: the reason to stop a request for what it is about, by a key and its length in bytes.
+pub type Find<'f> = &'f dyn Fn(Subject, &Key, u32) -> Option<Reason>;
+
+/// There is no rule about anything.
+const NO_RULES: Find<'_> = &|_, _, _| None;
+
 /// Validates the next bytes of a stream.
 ///
 /// # Errors
@@ -62,7 +68,21 @@ pub fn feed(
     buffer: &mut Buffer,
     payload: &[u8],
 ) -> Result<(), Malformed> {
-    walk(stream, limits, buffer, payload).map(|_| ()).map_err(|reason| Malformed { reason })
+    feed_by(NO_RULES, stream, limits, buffer, payload)
+}
+
+/// The same, with rules about the lines that [`Limits::screens`] has.
+///
+/// # Errors
+/// As [`feed`], also for what a rule stops.
+pub fn feed_by(
+    find: Find<'_>,
+    stream: &mut Stream,
+    limits: &Limits,
+    buffer: &mut Buffer,
+    payload: &[u8],
+) -> Result<(), Malformed> {
+    walk(find, stream, limits, buffer, payload).map(|_| ()).map_err(|reason| Malformed { reason })
 }
 
 /// Judges a datagram; `whole` is false for the first of several IP fragments. `stream` is the judge's work space.
@@ -76,10 +96,26 @@ pub fn judge_datagram(
     payload: &[u8],
     whole: bool,
 ) -> Result<Reason, Malformed> {
-    datagram(stream, limits, buffer, payload, whole).map_err(|reason| Malformed { reason })
+    judge_datagram_by(NO_RULES, stream, limits, buffer, payload, whole)
+}
+
+/// The same, with rules about the lines that [`Limits::screens`] has.
+///
+/// # Errors
+/// As [`judge_datagram`], also for what a rule stops.
+pub fn judge_datagram_by(
+    find: Find<'_>,
+    stream: &mut Stream,
+    limits: &Limits,
+    buffer: &mut Buffer,
+    payload: &[u8],
+    whole: bool,
+) -> Result<Reason, Malformed> {
+    datagram(find, stream, limits, buffer, payload, whole).map_err(|reason| Malformed { reason })
 }
 
 fn datagram(
+    find: Find<'_>,
     stream: &mut Stream,
     limits: &Limits,
     buffer: &mut Buffer,
@@ -95,7 +131,7 @@ fn datagram(
         return stun(buffer, len, whole);
     }
     stream.begin_datagram();
-    let left = walk(stream, limits, buffer, payload)?;
+    let left = walk(find, stream, limits, buffer, payload)?;
     finish(stream, left, whole, limits)
 }
 
@@ -116,14 +152,24 @@ fn stun(buffer: &Buffer, len: u32, whole: bool) -> Result<Reason, Reason> {
 }
 
 /// Goes through a payload. `Ok` is how many bytes stand behind the point where the framer stopped looking.
-fn walk(stream: &mut Stream, limits: &Limits, buffer: &mut Buffer, payload: &[u8]) -> Result<u32, Reason> {
+fn walk(
+    find: Find<'_>,
+    stream: &mut Stream,
+    limits: &Limits,
+    buffer: &mut Buffer,
+    payload: &[u8],
+) -> Result<u32, Reason> {
     let mut left = payload.len() as u32;
     for chunk in payload.chunks(CHUNK as usize) {
         let mut cursor = Cursor::default();
         prime(stream, buffer, &mut cursor, chunk.len() as u32);
         buffer.put(DATA, chunk);
         loop {
-            match step(stream, &mut cursor, buffer, limits, &KEYS) {
+            let step = step(stream, &mut cursor, buffer, limits, &KEYS);
+            if let Some(reason) = asked(find, stream, &mut cursor, buffer) {
+                return Err(reason);
+            }
+            match step {
                 Step::More => {}
                 Step::Done => break,
                 Step::Malformed(reason) => return Err(reason),
@@ -138,4 +184,22 @@ fn walk(stream: &mut Stream, limits: &Limits, buffer: &mut Buffer, payload: &[u8
         }
     }
     Ok(left)
+}
+
+/// Asks rules about the line that was judged last, where that is wanted.
+fn asked(find: Find<'_>, stream: &mut Stream, cursor: &mut Cursor, buffer: &Buffer) -> Option<Reason> {
+    if cursor.asks == 0 {
+        return None;
+    }
+    cursor.asks = 0;
+    let header = Header::of(stream, cursor);
+    let mut key = Key::default();
+    let screened = ask(buffer, &header, |subject| {
+        let bytes = match subject {
+            Subject::Uri(at) => identity(buffer, &header, at, &mut key),
+            Subject::UserAgent(at) => user_agent(buffer, &header, at, &mut key),
+        };
+        if bytes == 0 { None } else { find(subject, &key, bytes) }
+    });
+    answer(stream, screened)
 }

@@ -51,8 +51,8 @@ pub struct Limits {
     pub checks: u32,
     /// Methods that are refused though well-formed: bits of [`super::methods`].
     pub denied: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Which header lines rules are looked up for: sets of [`super::screens`].
+    pub screens: u32,
 }
 
 impl Default for Limits {
@@ -67,7 +67,7 @@ impl Default for Limits {
             message_segments: 0,
             checks: checks::DEFAULT,
             denied: 0,
-            pad: 0,
+            screens: 0,
         }
     }
 }

@@ -258,7 +258,7 @@ fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Resul
         // That one is seen with its value.
         stream.seen |= bit;
     }
-    if name != VIA && name != LIST {
+    if name != VIA && name < LIST {
         let count = stream.names[bucket].saturating_add(1);
         stream.names[bucket] = count;
         if u32::from(count) > limits.same_name && limits.same_name < 255 {

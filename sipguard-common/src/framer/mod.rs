@@ -14,6 +14,7 @@ mod limits;
 mod line;
 pub mod methods;
 mod names;
+mod screen;
 mod start;
 mod step;
 mod stun;
@@ -23,9 +24,12 @@ mod window;
 pub mod words;
 
 pub use datagram::{finish, harmless};
-pub use feed::{Buffer, Malformed, feed, judge_datagram};
+pub use feed::{Buffer, Find, Malformed, feed, feed_by, judge_datagram, judge_datagram_by};
 pub use limits::{LIMITS, Limits, Named, checks};
 pub use names::name_bucket;
+pub use screen::{
+    Header, KEY_BYTES, Key, Screened, Subject, answer, ask, identity, identity_of, screens, user_agent,
+};
 pub use start::{leading_line_ends, plausible_record, plausible_start};
 pub use step::{Cursor, Step, step};
 pub use stun::{ATTRIBUTES, Stun, is_stun};

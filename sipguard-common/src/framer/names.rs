@@ -12,8 +12,10 @@ pub(super) const CSEQ: u8 = 5;
 pub(super) const CONTENT_LENGTH: u8 = 6;
 pub(super) const MAX_FORWARDS: u8 = 7;
 pub(super) const EXPIRES: u8 = 8;
-/// Route, Record-Route, Path and Contact: lists that may be long.
-pub(super) const LIST: u8 = 9;
+pub(super) const USER_AGENT: u8 = 9;
+/// Route, Record-Route and Path: lists that may be long. So is Contact, and none else from here on.
+pub(super) const LIST: u8 = 10;
+pub(super) const CONTACT: u8 = 11;
 
 /// The bit of a name in `Stream::seen`.
 #[inline(always)]
@@ -57,7 +59,8 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
             CSEQ_LONG => CSEQ,
             LENGTH_SHORT => CONTENT_LENGTH,
             EXPIRES_LONG => EXPIRES,
-            CONTACT_LONG | CONTACT_SHORT | ROUTE | PATH => LIST,
+            CONTACT_LONG | CONTACT_SHORT => CONTACT,
+            ROUTE | PATH => LIST,
             _ => OTHER,
         };
     }
@@ -65,6 +68,7 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
         (CONTENT, LENGTH) => CONTENT_LENGTH,
         (MAX_FORW, ARDS) => MAX_FORWARDS,
         (RECORD, RECORD_ROUTE) => LIST,
+        (USER_AGE, NT) => USER_AGENT,
         _ => OTHER,
     }
 }
@@ -75,6 +79,8 @@ const MAX_FORW: u64 = word(b"max-forw");
 const ARDS: u64 = word(b"ards\0\0\0\0");
 const RECORD: u64 = word(b"record-r");
 const RECORD_ROUTE: u64 = word(b"oute\0\0\0\0");
+const USER_AGE: u64 = word(b"user-age");
+const NT: u64 = word(b"nt\0\0\0\0\0\0");
 
 /// The second word of a name of 16 bytes or more, whose first is its digest.
 pub(super) const LONG_NAME: u64 = u64::MAX;
@@ -146,8 +152,11 @@ mod tests {
             ("l", CONTENT_LENGTH),
             ("max-forwards", MAX_FORWARDS),
             ("Expires", EXPIRES),
-            ("Contact", LIST),
-            ("m", LIST),
+            ("Contact", CONTACT),
+            ("m", CONTACT),
+            ("User-Agent", USER_AGENT),
+            ("User-Agen", OTHER),
+            ("User-Agents", OTHER),
             ("Route", LIST),
             ("Record-Route", LIST),
             ("Path", LIST),

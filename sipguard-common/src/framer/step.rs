@@ -1,6 +1,7 @@
 //! One step of the framer: the next block marked, or the next control byte of the marked one.
 
 use super::line;
+use super::screen;
 use super::tls;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
 use super::words::{self, HashKeys, first_bit, low_bits};
@@ -45,6 +46,10 @@ pub struct Cursor {
     pub stop: u32,
     /// 1 when its end is CRLF, 0 when it is LF alone.
     pub cr: u32,
+    /// Start of the line that was judged last.
+    pub asked: u32,
+    /// Not 0 when rules are to be asked about it; whoever asks sets it to 0.
+    pub asks: u32,
     /// Zero.
     pub pad: u32,
 }
@@ -53,7 +58,7 @@ impl Cursor {
     /// Where the first 64 bytes of the current line stand.
     #[inline(always)]
     pub(super) fn head(&self) -> u32 {
-        if self.line < WINDOW as u32 { self.line } else { SAVED_HEAD }
+        head(self.line)
     }
 
     /// Goes on at an offset, with the block that it lies in.
@@ -63,6 +68,12 @@ impl Cursor {
         self.next = at & !(BLOCK - 1);
         self.marks = 0;
     }
+}
+
+/// Where the first 64 bytes of a line stand, by where it starts.
+#[inline(always)]
+pub(super) const fn head(line: u32) -> u32 {
+    if line < WINDOW as u32 { line } else { SAVED_HEAD }
 }
 
 /// Outcome of one step.
@@ -77,7 +88,8 @@ pub enum Step {
     Malformed(Reason),
 }
 
-/// Does one step. Call it until it says something else than [`Step::More`], then [`super::settle`] the window.
+/// Does one step. Call it until it says something else than [`Step::More`], then [`super::settle`] the window. When [`Cursor::asks`] is not 0, first
+/// rules are asked about the line of [`super::Header::of`].
 #[inline(always)]
 pub fn step<W: Window>(
     stream: &mut Stream,
@@ -218,6 +230,7 @@ fn control<W: Window>(
     cursor.stop = at;
     cursor.cr = u32::from(!lf);
     line::judge(stream, cursor, window, limits)?;
+    screen::note(stream, cursor, limits);
     let behind = at + 1 + cursor.cr;
     cursor.pos = behind;
     cursor.line = behind;

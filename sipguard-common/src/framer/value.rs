@@ -13,6 +13,16 @@ pub(super) const COMPLETE: u8 = 0;
 pub(super) const OPEN: u8 = 1;
 /// The number of a CSeq has come, its method has not.
 const OPEN_METHOD: u8 = 2;
+/// The value has not begun, and need not.
+pub(super) const OPEN_TEXT: u8 = 3;
+
+/// A value: it stands from `from` to `len` of the line whose first bytes are at `head`.
+#[derive(Clone, Copy)]
+pub(super) struct Value {
+    pub head: u32,
+    pub from: u32,
+    pub len: u32,
+}
 
 /// Bytes of a line that can be looked at from its start.
 pub(super) const HEAD: u32 = 64;
@@ -24,14 +34,6 @@ const LENGTH_END: u64 = 1_000_000_000;
 const CSEQ_END: u64 = 1 << 31;
 /// Where 32 bits end (RFC 3261 section 20.19).
 const WORD_END: u64 = 1 << 32;
-
-/// A value: it stands from `from` to `len` of the line whose first bytes are at `head`.
-#[derive(Clone, Copy)]
-pub(super) struct Value {
-    pub head: u32,
-    pub from: u32,
-    pub len: u32,
-}
 
 /// Judges the value of a known header, or what a continuation line adds to it. `stream.last` is its name.
 #[inline(always)]

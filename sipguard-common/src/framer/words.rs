@@ -35,6 +35,12 @@ pub const fn fold(word: u64) -> u64 {
     word | 0x2020_2020_2020_2020
 }
 
+/// ASCII upper case made lower case, and nothing else changed.
+#[inline(always)]
+pub const fn lower(word: u64) -> u64 {
+    word | (below(word, b'Z' + 1) & !below(word, b'A')) >> 2
+}
+
 /// The first `count` bytes of a word, the others zero; `count` up to 8.
 #[inline(always)]
 pub const fn first_bytes(word: u64, count: u32) -> u64 {

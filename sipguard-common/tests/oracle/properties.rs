@@ -20,7 +20,7 @@ pub const SMALL: Limits = Limits {
     message_segments: 0,
     checks: 0,
     denied: 0,
-    pad: 0,
+    screens: 0,
 };
 
 /// Limits and checks that every stream is judged by.

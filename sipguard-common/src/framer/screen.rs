@@ -1,0 +1,297 @@
+//! Values that rules may be about: SIP identities (the address of record of From and Contact) and user agents.
+//!
+//! Where rules are (`Limits::screens`), whoever drives the framer asks them about such a line when it was judged. The key that rules are
+//! looked up by is made here, in the kernel and in userspace alike.
+
+use super::line::{blanks, bytes_equal};
+use super::names::{FROM, USER_AGENT};
+use super::step::{Cursor, head};
+use super::value::{COMPLETE, HEAD, OPEN_TEXT};
+use super::window::{CHUNK, SAVED_HEAD, Window};
+use super::words::{below, first_bit, fold, gather, low_bits, lower};
+use super::{Buffer, FLAG_REQUEST, Limits, Stream};
+use crate::Reason;
+
+/// Sets of header names, one bit each: which lines rules are looked up for ([`Limits::screens`]).
+pub mod screens {
+    use super::super::names::{CONTACT, FROM, USER_AGENT, bit};
+
+    /// From and Contact, which have SIP identities.
+    pub const IDENTITIES: u32 = (bit(FROM) | bit(CONTACT)) as u32;
+    /// User-Agent.
+    pub const USER_AGENTS: u32 = bit(USER_AGENT) as u32;
+}
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 64;
+/// Bytes that rules are looked up by, zero padded; the first in the lowest bits of the first word.
+pub type Key = [u64; KEY_BYTES / 8];
+/// URIs of one line that are looked at.
+const URIS: usize = 3;
+
+/// A header line, and what the framer knows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Offset of the line in the window.
+    head: u32,
+    /// Length of the line in bytes.
+    len: u32,
+    /// Number of the header's name.
+    name: u8,
+    /// Whether the value had not begun when the line before ended.
+    open: bool,
+    /// Whether it is a request's.
+    request: bool,
+}
+
+impl Header {
+    /// The line that was judged last.
+    #[inline(always)]
+    pub fn of(stream: &Stream, cursor: &Cursor) -> Header {
+        Header {
+            head: head(cursor.asked),
+            len: cursor.stop.wrapping_sub(cursor.asked),
+            name: stream.last,
+            open: stream.open == OPEN_TEXT,
+            request: stream.flags & FLAG_REQUEST != 0,
+        }
+    }
+
+    /// How many bytes of the line can be seen: all of it, or its first 64 where it came in several windows.
+    #[inline(always)]
+    const fn seen(&self) -> u32 {
+        if self.head == SAVED_HEAD && self.len > HEAD { HEAD } else { self.len }
+    }
+}
+
+/// Notes the line that was judged last, and whether rules are to be asked about it. Without a branch, for the verifier's sake.
+#[inline(always)]
+pub(super) fn note(stream: &Stream, cursor: &mut Cursor, limits: &Limits) {
+    cursor.asked = cursor.line;
+    cursor.asks = limits.screens >> (stream.last & 31) & 1;
+}
+
+/// Takes note of what rules say of a line. `Some` is the reason to stop the message.
+#[inline(always)]
+pub fn answer(stream: &mut Stream, screened: Screened) -> Option<Reason> {
+    if stream.open == OPEN_TEXT {
+        stream.open = COMPLETE;
+    }
+    match screened {
+        Screened::Passes => None,
+        Screened::Blank => {
+            stream.open = OPEN_TEXT;
+            None
+        }
+        Screened::Stops(reason) => Some(reason),
+    }
+}
+
+/// What rules say of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screened {
+    /// Nothing.
+    Passes,
+    /// Nothing yet: the value has not begun when its line ends.
+    Blank,
+    /// The message is stopped.
+    Stops(Reason),
+}
+
+/// What rules may be about: it begins at an offset of the line, below 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A URI, perhaps; [`identity`] knows.
+    Uri(u32),
+    /// A user agent.
+    UserAgent(u32),
+}
+
+/// Finds out what rules say of a header line. `find` tells the reason to stop a request for a subject.
+#[inline(always)]
+pub fn ask<W: Window>(
+    window: &W,
+    header: &Header,
+    mut find: impl FnMut(Subject) -> Option<Reason>,
+) -> Screened {
+    let goes_on = matches!(window.byte(header.head), b' ' | b'\t');
+    let is_agent = header.name == USER_AGENT;
+    // A user agent is known by the line in which its value begins.
+    if !header.request || header.len == 0 || is_agent && goes_on && !header.open {
+        return Screened::Passes;
+    }
+    let solid = solid(window, header, goes_on);
+    if solid == 0 {
+        return if is_agent && header.len <= HEAD { Screened::Blank } else { Screened::Passes };
+    }
+    if is_agent {
+        return find(Subject::UserAgent(first_bit(solid))).map_or(Screened::Passes, Screened::Stops);
+    }
+    let mut places = uris(window, header, solid);
+    for _ in 0..URIS {
+        if places == 0 {
+            break;
+        }
+        if let Some(reason) = find(Subject::Uri(first_bit(places))) {
+            return Screened::Stops(reason);
+        }
+        places &= places - 1;
+    }
+    Screened::Passes
+}
+
+/// Which of the first 64 bytes of the line are of the value and no white space. A line that goes on with one before it is all value.
+#[inline(always)]
+fn solid<W: Window>(window: &W, header: &Header, goes_on: bool) -> u64 {
+    let solid = low_bits(header.len) & !blanks(window, header.head);
+    if goes_on {
+        return solid;
+    }
+    let colons = bytes_equal(window, header.head, b':');
+    solid & !(colons ^ colons.wrapping_sub(1))
+}
+
+/// The key of the user agent that begins at offset `at` of the line (below 64): its first 64 bytes, with ASCII letters in lower case. Gives how
+/// many there are.
+#[inline(always)]
+pub fn user_agent<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) -> u32 {
+    let left = header.seen().wrapping_sub(at);
+    let count = if left < HEAD { left } else { HEAD };
+    put(window, header.head + at, low_bits(count), u64::MAX, key);
+    count
+}
+
+/// The key of a SIP URI that stands by itself, and its length in bytes; `None` where [`identity`] gives 0.
+#[must_use]
+pub fn identity_of(uri: &str) -> Option<(Key, u32)> {
+    let mut buffer = Buffer::NEW;
+    let len = u32::try_from(uri.len()).ok().filter(|len| *len < CHUNK)?;
+    buffer.put(0, uri.as_bytes());
+    let header = Header { head: 0, len, name: FROM, open: false, request: true };
+    let mut key = Key::default();
+    let bytes = identity(&buffer, &header, 0, &mut key);
+    (bytes != 0).then_some((key, bytes))
+}
+
+/// Where URIs may begin in the first 64 bytes of the line, one bit each (RFC 3261 section 20.10): behind a `<` that no quoted string
+/// holds, and where the value begins. A function of its own in the kernel, for the stack's sake, as the others here.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn uris<W: Window>(window: &W, header: &Header, solid: u64) -> u64 {
+    let mut angles = bytes_equal(window, header.head, b'<') & solid;
+    let quotes = bytes_equal(window, header.head, b'"') & solid;
+    let signs = angles | quotes;
+    if quotes != 0 {
+        angles &= !within(quotes & !escaped(bytes_equal(window, header.head, b'\\') & solid));
+    }
+    // A value that begins with one of the two signs begins with no URI.
+    angles << 1 | solid & solid.wrapping_neg() & !signs
+}
+
+/// The key of the SIP URI that begins at offset `at` of the line (below 64): `user@host`, the host in lower case (RFC 3261 section 19.1.4), without
+/// scheme, port, parameters and headers. Gives its length in bytes; 0 for what is no SIP URI with a user, has a password, is longer than
+/// 63 bytes, or can't be seen whole.
+#[inline(always)]
+pub fn identity<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) -> u32 {
+    let scheme = fold(window.word(header.head + at));
+    let colon = if scheme as u32 == u32::from_le_bytes(*b"sip:") {
+        4
+    } else if scheme & 0xff_ffff_ffff == u64::from_le_bytes(*b"sips:\0\0\0") {
+        5
+    } else {
+        return 0;
+    };
+    let start = at + colon;
+    let seen = header.seen();
+    if start >= seen {
+        return 0;
+    }
+    let left = seen - start;
+    let line = low_bits(left);
+    let start = header.head + start;
+    // What is raw in a URI is the sign between user and host (RFC 3261 section 25.1).
+    let signs = bytes_equal(window, start, b'@') & line;
+    if signs == 0 {
+        return 0;
+    }
+    let sign = first_bit(signs);
+    let host = !low_bits(sign + 1);
+    let mut end = host_ends(window, start) & line;
+    let user = end & low_bits(sign);
+    if user != 0 && user & !of_users(window, start) != 0 {
+        return 0;
+    }
+    end &= host;
+    if window.byte(start + sign + 1) == b'[' {
+        // RFC 3261 section 25.1, IPv6reference.
+        end = (bytes_equal(window, start, b']') & line & host) << 1;
+    } else if left < HEAD && left == header.len - (start - header.head) {
+        end |= 1 << left;
+    }
+    if end == 0 {
+        return 0;
+    }
+    let end = first_bit(end);
+    if sign == 0 || end <= sign + 1 {
+        return 0;
+    }
+    put(window, start, low_bits(end), host, key);
+    end
+}
+
+/// Which of the 64 bytes at `at` end a host: `,`, white space, and from `:` to `?` (`;`, `>`; no host has `<` or `=`).
+#[inline(always)]
+fn host_ends<W: Window>(window: &W, at: u32) -> u64 {
+    bytes_below(window, at, b'!')
+        | bytes_below(window, at, b'?' + 1) & !bytes_below(window, at, b':')
+        | bytes_equal(window, at, b',')
+}
+
+/// Which of the 64 bytes at `at` may stand in a user though they end a host.
+#[inline(always)]
+fn of_users<W: Window>(window: &W, at: u32) -> u64 {
+    [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | bytes_equal(window, at, byte))
+}
+
+/// Which of the 64 bytes at `at` are below `limit`. A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn bytes_below<W: Window>(window: &W, at: u32, limit: u8) -> u64 {
+    (0..8).fold(0, |mask, k| mask | gather(below(window.word(at + 8 * k), limit)) << (8 * k))
+}
+
+/// Puts the bytes at `at` that `keep` has into a key, those that `folded` has in lower case. A function of its own in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut Key) {
+    for k in 0..8u32 {
+        let word = window.word(at + 8 * k);
+        let folded = bytes_of(folded >> (8 * k));
+        key[k as usize] = (word & !folded | lower(word) & folded) & bytes_of(keep >> (8 * k));
+    }
+}
+
+/// All ones in each byte whose bit is set, by the lowest eight bits.
+#[inline(always)]
+const fn bytes_of(bits: u64) -> u64 {
+    let spread = (bits & 0xff).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+    (((spread + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 7).wrapping_mul(0xff)
+}
+
+/// Which bytes stand behind a backslash that stands behind no such itself (RFC 3261 section 25.1, quoted-pair).
+#[inline(always)]
+const fn escaped(backslashes: u64) -> u64 {
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    // A run of backslashes that begins at an even place and one at an odd place: the carry of a sum runs to its end.
+    let behind = backslashes << 1 | ODD;
+    (behind.wrapping_sub(backslashes) ^ ODD) & !backslashes
+}
+
+/// Which bytes stand within quotation marks, the opening one included.
+#[inline(always)]
+const fn within(quotes: u64) -> u64 {
+    let mut inside = quotes;
+    let mut k = 0;
+    while k < 6 {
+        inside ^= inside << (1 << k);
+        k += 1;
+    }
+    inside
+}
