@@ -5,10 +5,13 @@ use std::ops::Range;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sipguard_common::Reason;
-use sipguard_common::abi::{CLASS_DEVICES, TRANSPORTS};
-use sipguard_common::framer::{Buffer, Limits, Stream, checks, feed, judge_datagram, methods};
+use sipguard_common::abi::{CLASS_DEVICES, Rule, TRANSPORTS, rule_flags, rules_in_use};
+use sipguard_common::framer::{
+    Buffer, Key, Limits, Stream, Subject, checks, feed_by, judge_datagram, judge_datagram_by, methods,
+    screens,
+};
 use sipguard_tests::packet::{ACK, Peer, SYN};
-use sipguard_tests::program::{Program, XDP_DROP};
+use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP};
 
 /// Streams that are compared; `SIPGUARD_STREAMS` asks for another number. Each is a few segments, and a datagram.
 const STREAMS: u32 = 30_000;
@@ -26,7 +29,7 @@ fn limits(round: u32) -> Limits {
         message_segments: 0,
         checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
         denied: if round % 4 == 2 { methods::REGISTER | methods::OTHER } else { 0 },
-        screens: 0,
+        screens: if round % 4 < 2 { screens::IDENTITIES | screens::USER_AGENTS } else { 0 },
     }
 }
 
@@ -100,6 +103,19 @@ const PIECES: &[&[u8]] = &[
     b"Na(me: x\r\n",
     b"To: again\r\n",
     b"INVITE sip:a@b SIP/2.0  \r\n",
+    b"From: <sip:A1@h>;tag=1\r\n",
+    b"f: \"<sip:A1@h> \\\"\" <sips:A1@H:5061;x>\r\n",
+    b"From: sip:A1@h",
+    b"From:\r\n",
+    b"From: \"a name that takes all of the room\" <sip:A1@h>\r\n",
+    b" <sip:A1@h>\r\n",
+    b"Contact: <sip:a1@h>, <sip:A1@h>\r\n",
+    b"m: sip:A1@h;q=1\r\n",
+    b"User-Agent: SCANner/1\r\n",
+    b"User-Agent:\r\n",
+    b"user-agent  : scan\r\n",
+    b"User-Agent: ",
+    b" scanner\r\n",
     b"\x00\x01\x00\x08\x21\x12\xa4\x42twelve bytes\x80\x22\x00\x03abc\0",
 ];
 
@@ -130,11 +146,27 @@ fn stream(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// What is blocked where [`Limits::screens`] says so.
+const IDENTITY: &str = "A1@h";
+/// See [`IDENTITY`].
+const USER_AGENT: &str = "scanner";
+
+/// The rules of userspace.
+fn find(subject: Subject, key: &Key, _: u32) -> Option<Reason> {
+    let bytes: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
+    match subject {
+        Subject::Uri(_) => {
+            (bytes.strip_prefix(IDENTITY.as_bytes())?[0] == 0).then_some(Reason::BlockedIdentity)
+        }
+        Subject::UserAgent(_) => bytes.starts_with(USER_AGENT.as_bytes()).then_some(Reason::BlockedUserAgent),
+    }
+}
+
 /// What userspace says of the segments: a reason for each until the first malformed one.
 fn expected(segments: &[&[u8]], limits: &Limits, buffer: &mut Buffer) -> Vec<Reason> {
     let (mut state, mut reasons) = (Stream::NEW, Vec::new());
     for segment in segments {
-        match feed(&mut state, limits, buffer, segment) {
+        match feed_by(&find, &mut state, limits, buffer, segment) {
             Ok(()) => reasons.push(Reason::Valid),
             Err(malformed) => {
                 reasons.push(malformed.reason);
@@ -178,6 +210,9 @@ fn kernel_and_userspace_agree() -> Result<()> {
         Err(_) => STREAMS,
     };
     let mut comparison = Comparison { program: Program::new()?, counts: vec![0; Reason::COUNT], runs: 0 };
+    let blocked = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
+    comparison.program.identity(IDENTITY, blocked)?;
+    comparison.program.user_agent(USER_AGENT, blocked)?;
     let mut random = Random(1);
     let mut buffer = Box::new(Buffer::NEW);
     for number in 0..streams {
@@ -186,6 +221,8 @@ fn kernel_and_userspace_agree() -> Result<()> {
             comparison.program.change(|settings| {
                 settings.limits = limits;
                 settings.denied[CLASS_DEVICES] = [limits.denied; TRANSPORTS.len()];
+                let rules = rules_in_use::IDENTITIES | rules_in_use::USER_AGENTS;
+                settings.rules = if limits.screens == 0 { 0 } else { rules };
             })?;
         }
         let limits = limits(number / (streams / 16).max(1));
@@ -211,7 +248,7 @@ fn kernel_and_userspace_agree() -> Result<()> {
             comparison.run(&peer.tcp(ACK, seq, segment), *expected, &what)?;
             seq = seq.wrapping_add(segment.len() as u32);
         }
-        let judged = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+        let judged = judge_datagram_by(&find, &mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
         let expected = judged.unwrap_or_else(|malformed| malformed.reason);
         comparison.run(&peer.udp(&bytes), expected, &|| format!("datagram {number} {bytes:?}"))?;
     }
@@ -219,9 +256,13 @@ fn kernel_and_userspace_agree() -> Result<()> {
     // The cases are worth something only when they reach every reason of the framer.
     let framer =
         |reason: &&Reason| reason.is_malformed() && !matches!(reason, Reason::NotTls | Reason::BadTlsRecord);
-    for reason in Reason::ALL.iter().filter(framer) {
+    let screened = [Reason::BlockedIdentity, Reason::BlockedUserAgent];
+    for reason in Reason::ALL.iter().filter(framer).chain(&screened) {
         let count = comparison.counts[usize::from(reason.number())];
         assert!(count > 10, "{count} cases of {} are too few", reason.word());
+        if screened.contains(reason) {
+            println!("{count} of them {}", reason.word());
+        }
     }
     assert!(comparison.counts[usize::from(Reason::Valid.number())] > 1000, "too few good streams");
     Ok(())
