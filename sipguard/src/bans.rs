@@ -68,7 +68,8 @@ impl Bans {
     /// # Errors
     /// When the map can't be read.
     pub fn get(&self, target: &Target) -> Result<Option<Ban>> {
-        match self.bans.get(&Plain(key(target)), 0) {
+        let Some(key) = key(target) else { return Ok(None) };
+        match self.bans.get(&Plain(key), 0) {
             Ok(Plain(ban)) => Ok(Some(ban)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("reading the bans"),
@@ -80,7 +81,7 @@ impl Bans {
     /// # Errors
     /// When the kernel refuses.
     pub fn set(&mut self, target: &Target, ban: Option<Ban>) -> Result<()> {
-        let key = Plain(key(target));
+        let (Some(key), Some(words)) = (key(target).map(Plain), words(target)) else { return Ok(()) };
         let Some(ban) = ban else {
             return match self.bans.remove(&key) {
                 Err(MapError::KeyNotFound) => Ok(()),
@@ -89,7 +90,7 @@ impl Bans {
         };
         self.bans.insert(key, Plain(ban), 0).with_context(|| format!("banning {target}"))?;
         // The kernel looks for bans only where this mark says so.
-        let (_, [home, _]) = budget_places(words(target), &self.keys);
+        let (_, [home, _]) = budget_places(words, &self.keys);
         let Plain(mut budget) = self.budgets.get(&home, 0).context("reading the budgets")?;
         budget.banned_s = budget.banned_s.max((ban.until_ns / 1_000_000_000) as u32 + 1);
         self.budgets.set(home, Plain(budget), 0).context("writing the budgets")
@@ -107,10 +108,11 @@ pub fn whole(address: IpAddr) -> Target {
     wide.unwrap_or(host).into()
 }
 
-fn key(target: &Target) -> DeviceKey {
+/// `None` for what is no address: it is never banned.
+fn key(target: &Target) -> Option<DeviceKey> {
     match target {
-        Target::Device(device) => device.key(),
-        Target::Source(source) => DeviceKey { address: source.bytes(), port: [0; 2], pad: [0; 2] },
+        Target::Device(device) => Some(device.key()),
+        _ => target.source().map(|net| DeviceKey { address: net.bytes(), port: [0; 2], pad: [0; 2] }),
     }
 }
 
@@ -124,9 +126,9 @@ fn target(key: &DeviceKey) -> Option<Target> {
 }
 
 /// The form in which the kernel hashes a source.
-fn words(target: &Target) -> [u32; 4] {
-    let source = target.source();
+fn words(target: &Target) -> Option<[u32; 4]> {
+    let source = target.source()?;
     let bytes = source.bytes();
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    if source.is_ipv4() { [word(0), word(4), word(8), word(12)] } else { [word(0), word(4), 0, 0] }
+    Some(if source.is_ipv4() { [word(0), word(4), word(8), word(12)] } else { [word(0), word(4), 0, 0] })
 }

@@ -1,4 +1,4 @@
-//! Rules of hosts, prefixes and devices as the kernel has them: one list for the operator, three maps. `store` says what is wanted of them.
+//! Rules of hosts, prefixes, devices, SIP identities and user agents as the kernel has them: one list for the operator, five maps. `store` says what is wanted of them.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,13 @@ use aya::maps::lpm_trie::Key;
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{PERMANENT, Rule, names, rule_flags};
+use sipguard_common::framer::KEY_BYTES;
 
 use crate::address::{Source, mapped};
+use crate::claim::{Identity, UserAgent};
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
-use crate::maps::{self, Devices, Hosts, Plain, Prefixes};
+use crate::maps::{self, Devices, Hosts, Identities, Plain, Prefixes, UserAgents};
 use crate::pins::Pins;
 use crate::target::{Device, Target};
 
@@ -21,6 +23,8 @@ pub struct Blocks {
     hosts: Hosts,
     prefixes: Prefixes,
     devices: Devices,
+    identities: Identities,
+    agents: UserAgents,
 }
 
 /// What the store wants of one entry.
@@ -60,6 +64,8 @@ impl Blocks {
             hosts: maps::open(pins, names::HOSTS)?,
             prefixes: maps::open(pins, names::PREFIXES)?,
             devices: maps::open(pins, names::DEVICES)?,
+            identities: maps::open(pins, names::IDENTITIES)?,
+            agents: maps::open(pins, names::USER_AGENTS)?,
         })
     }
 
@@ -111,6 +117,12 @@ impl Blocks {
                 self.prefixes.insert(&Key::new(net.bits(), net.bytes()), Plain(rule), 0)
             }
             (Target::Source(net), None) => found(self.prefixes.remove(&Key::new(net.bits(), net.bytes()))),
+            (Target::Identity(identity), Some(rule)) => {
+                self.identities.insert(identity.key(), Plain(rule), 0)
+            }
+            (Target::Identity(identity), None) => found(self.identities.remove(&identity.key())),
+            (Target::UserAgent(agent), Some(rule)) => self.agents.insert(&prefix(agent), Plain(rule), 0),
+            (Target::UserAgent(agent), None) => found(self.agents.remove(&prefix(agent))),
         };
         outcome.map_err(|error| refused(target, error))
     }
@@ -125,6 +137,8 @@ impl Blocks {
             Target::Source(host) if host.is_host() => self.hosts.get(&host.bytes(), 0),
             // The trie answers with the longest prefix around the key: only the same length is the same block.
             Target::Source(net) => self.prefixes.get(&Key::new(net.bits(), net.bytes()), 0),
+            Target::Identity(identity) => self.identities.get(&identity.key(), 0),
+            Target::UserAgent(agent) => self.agents.get(&prefix(agent), 0),
         };
         match outcome {
             Ok(Plain(block)) => Ok((block.bits == bits(target)).then_some(block)),
@@ -158,12 +172,12 @@ impl Blocks {
         }
     }
 
-    /// The rule of a device that decides about its packets, when that of its address lets them come so far.
+    /// The rule of exactly this target, where it holds: that of a device decides about its packets when that of its address lets them
+    /// come so far.
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn of_device(&self, device: Device, clock: &Clock) -> Result<Option<(Target, Rule)>> {
-        let target = Target::from(device);
+    pub fn holding(&self, target: Target, clock: &Clock) -> Result<Option<(Target, Rule)>> {
         let rule = self.get(&target)?.filter(|rule| rule.flags != 0 && rule.holds(clock.boot_ns));
         Ok(rule.map(|rule| (target, rule)))
     }
@@ -193,6 +207,14 @@ impl Blocks {
             let (Plain(key), Plain(block)) = entry.context("reading the blocked devices")?;
             all.push((Device::from_key(&key).into(), block));
         }
+        for entry in self.identities.iter() {
+            let (key, Plain(block)) = entry.context("reading the blocked identities")?;
+            all.push((Target::Identity(Identity::from_key(&key)), block));
+        }
+        for entry in self.agents.iter() {
+            let (key, Plain(block)) = entry.context("reading the blocked user agents")?;
+            all.push((Target::UserAgent(UserAgent::from_key(&key.data())), block));
+        }
         Ok(all)
     }
 
@@ -214,9 +236,19 @@ fn fresh(target: &Target, wanted: Wanted) -> Rule {
     Rule { expires_ns, flags, trunk, bits: bits(target), ..Rule::zeroed() }
 }
 
-/// Length in bits of the address: all of it of a device's.
+/// Length in bits of the address (all of it of a device's), or of the user agent.
 fn bits(target: &Target) -> u16 {
-    target.source().bits() as u16
+    let bits = match target {
+        Target::Source(source) => source.bits(),
+        Target::Device(device) => device.host().bits(),
+        Target::Identity(_) => 0,
+        Target::UserAgent(agent) => agent.bits(),
+    };
+    bits as u16
+}
+
+fn prefix(agent: &UserAgent) -> Key<[u8; KEY_BYTES]> {
+    Key::new(agent.bits(), agent.key())
 }
 
 fn same_verb(one: &Rule, other: &Rule) -> bool {

@@ -7,6 +7,7 @@ pub mod address;
 pub mod attach;
 pub mod bans;
 pub mod blocks;
+pub mod claim;
 pub mod clock;
 pub mod config;
 pub mod counters;

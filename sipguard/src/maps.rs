@@ -8,6 +8,7 @@ use sipguard_common::abi::{
     Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, Opened, PORT_ENTRIES, PORT_WORDS, Rule,
     Settings, names, port_bit,
 };
+use sipguard_common::framer::KEY_BYTES;
 
 use crate::address::Mapped;
 use crate::pins::Pins;
@@ -26,6 +27,10 @@ pub type Hosts = HashMap<MapData, Mapped, Plain<Rule>>;
 pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Rule>>;
 /// Rules of devices.
 pub type Devices = HashMap<MapData, Plain<DeviceKey>, Plain<Rule>>;
+/// Rules of SIP identities.
+pub type Identities = HashMap<MapData, [u8; KEY_BYTES], Plain<Rule>>;
+/// Rules of user agents.
+pub type UserAgents = LpmTrie<MapData, [u8; KEY_BYTES], Plain<Rule>>;
 /// Followed connections.
 pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
 /// Open connections that are counted, by the address of the kernel's socket.

@@ -15,8 +15,8 @@ use crate::pins::Pins;
 pub struct Policy {
     /// What may not be sent: by whoever is no trunk, and by trunks.
     pub denied: [Denied; 2],
-    /// Whether there are rules of devices.
-    pub devices: bool,
+    /// Of which kinds there are rules that are looked up only then: bits of [`rules_in_use`].
+    pub kinds: u32,
     /// The trunks, by index; zero where there is none.
     pub trunks: Vec<Trunk>,
     /// Limits of a source that is no trunk's.
@@ -26,6 +26,9 @@ pub struct Policy {
     /// How many connections a source that is no trunk's may have open; 0 is no limit.
     pub open: u32,
 }
+
+/// Kinds of rules that the kernel looks for only where there are any.
+const KINDS: u32 = rules_in_use::DEVICES | rules_in_use::IDENTITIES | rules_in_use::USER_AGENTS;
 
 /// Well-formed messages on connections, after which a source may send [`TRUST_FACTOR`] times as much.
 pub const TRUST_AFTER: u32 = 100;
@@ -67,7 +70,7 @@ impl PolicyMaps {
         let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, devices: rules & rules_in_use::DEVICES != 0, trunks, rates, bans, open })
+        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open })
     }
 
     /// Makes them say it.
@@ -76,15 +79,14 @@ impl PolicyMaps {
     /// When the kernel refuses.
     pub fn write(&mut self, policy: &Policy) -> Result<()> {
         let before = self.settings()?;
-        let devices = if policy.devices { rules_in_use::DEVICES } else { 0 };
         let trunks = policy.trunks.iter().flat_map(|trunk| trunk.rates);
         let limited = policy.rates.into_iter().chain(trunks).any(|rate| rate != Rate::NONE);
         let limited = limited || policy.bans.after != 0;
         let rates = if limited { rules_in_use::RATES } else { 0 };
         let mut open = policy.trunks.iter().map(|trunk| trunk.open).chain([policy.open]);
         let open = if open.any(|most| most != 0) { rules_in_use::OPEN } else { 0 };
-        let of_policy = rules_in_use::DEVICES | rules_in_use::RATES | rules_in_use::OPEN;
-        let rules = before.rules & !of_policy | devices | rates | open;
+        let of_policy = KINDS | rules_in_use::RATES | rules_in_use::OPEN;
+        let rules = before.rules & !of_policy | policy.kinds | rates | open;
         let settings = Settings {
             denied: policy.denied,
             rules,

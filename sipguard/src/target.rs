@@ -1,4 +1,4 @@
-//! Whom a rule is about: an address, a prefix, or one device of an address.
+//! Whom a rule is about: an address, a prefix, one device of an address, or what a request says of itself.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,7 @@ use std::str::FromStr;
 use sipguard_common::abi::DeviceKey;
 
 use crate::address::{Source, mapped, unmapped};
+use crate::claim::{Identity, USER_AGENT, UserAgent};
 
 /// An address and a port: one device, also where others share its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,10 @@ pub enum Target {
     Source(Source),
     /// One device, on guarded ports.
     Device(Device),
+    /// Requests of a SIP identity, on guarded ports.
+    Identity(Identity),
+    /// Requests whose User-Agent begins so, on guarded ports.
+    UserAgent(UserAgent),
 }
 
 impl Device {
@@ -48,12 +53,13 @@ impl From<SocketAddr> for Device {
 }
 
 impl Target {
-    /// The host or prefix, or that of the device.
+    /// The host or prefix, or that of the device, where it is about an address.
     #[must_use]
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> Option<Source> {
         match self {
-            Target::Source(source) => *source,
-            Target::Device(device) => device.host(),
+            Target::Source(source) => Some(*source),
+            Target::Device(device) => Some(device.host()),
+            Target::Identity(_) | Target::UserAgent(_) => None,
         }
     }
 
@@ -64,13 +70,15 @@ impl Target {
             Target::Source(source) if source.is_host() => "host",
             Target::Source(_) => "prefix",
             Target::Device(_) => "device",
+            Target::Identity(_) => "identity",
+            Target::UserAgent(_) => "user-agent",
         }
     }
 
-    /// Whether it is one device.
+    /// Whether it is a host or a prefix: others can be blocked, but not allowed.
     #[must_use]
-    pub fn is_device(&self) -> bool {
-        matches!(self, Target::Device(_))
+    pub fn is_source(&self) -> bool {
+        matches!(self, Target::Source(_))
     }
 }
 
@@ -95,8 +103,15 @@ impl From<Device> for Target {
 impl FromStr for Target {
     type Err = String;
 
-    /// `ADDR`, `ADDR/LEN` or `ADDR:PORT`.
+    /// `ADDR`, `ADDR/LEN`, `ADDR:PORT`, `sip:USER@HOST` or `user-agent:TEXT`.
     fn from_str(text: &str) -> Result<Target, String> {
+        let scheme = text.split(':').next().unwrap_or_default();
+        if ["sip", "sips"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return Identity::parse(text).map(Target::Identity);
+        }
+        if let Some(agent) = text.strip_prefix(USER_AGENT) {
+            return UserAgent::parse(agent).map(Target::UserAgent);
+        }
         if let Ok(device) = text.parse::<SocketAddr>() {
             return match device {
                 SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -109,7 +124,7 @@ impl FromStr for Target {
         text.parse().map(Target::Source).map_err(|error: String| {
             error.replace(
                 "is neither an address nor a prefix (such as 203.0.113.7 or 2001:db8::/32)",
-                "is neither an address, a prefix nor a device (such as 203.0.113.7, 2001:db8::/32 or 203.0.113.7:4001)",
+                "is neither an address, a prefix, a device nor a SIP identity (such as 203.0.113.7, 2001:db8::/32, 203.0.113.7:4001 or sip:1234@pbx.example)",
             )
         })
     }
@@ -126,6 +141,8 @@ impl fmt::Display for Target {
         match self {
             Target::Source(source) => source.fmt(f),
             Target::Device(device) => device.fmt(f),
+            Target::Identity(identity) => identity.fmt(f),
+            Target::UserAgent(agent) => agent.fmt(f),
         }
     }
 }
@@ -142,6 +159,8 @@ mod tests {
             ("203.0.113.7:4001", "203.0.113.7:4001", "device"),
             ("[2001:db8::7]:4001", "[2001:db8::7]:4001", "device"),
             ("[::ffff:203.0.113.7]:4001", "203.0.113.7:4001", "device"),
+            ("Sip:1234@PBX.example", "sip:1234@pbx.example", "identity"),
+            ("user-agent:Friendly Scanner", "user-agent:friendly scanner", "user-agent"),
         ] {
             let target: Target = typed.parse().unwrap();
             assert_eq!((target.to_string().as_str(), target.kind()), (shown, kind), "{typed}");
@@ -149,9 +168,16 @@ mod tests {
                 assert_eq!(Device::from_key(&device.key()), device, "{typed}");
             }
         }
-        for typed in
-            ["", "phone", "203.0.113.7:0", "203.0.113.7:70000", "203.0.113.0/24:4001", "[fe80::1%2]:5060"]
-        {
+        for typed in [
+            "",
+            "phone",
+            "203.0.113.7:0",
+            "203.0.113.7:70000",
+            "203.0.113.0/24:4001",
+            "[fe80::1%2]:5060",
+            "sip:pbx",
+            "user-agent:ab",
+        ] {
             assert!(typed.parse::<Target>().is_err(), "{typed}");
         }
     }

@@ -6,10 +6,11 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard_common::Reason;
+use sipguard_common::abi::{Rule, rule_flags};
 use sipguard_common::framer::Limits;
 
 use crate::packet::{ACK, PSH, Peer, RST};
-use crate::program::{Program, Run, XDP_DROP, XDP_PASS};
+use crate::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
 
 /// Segments that a message is cut into, in bytes: as large as they get, those of a narrow link, and crumbs.
 const CUTS: [usize; 3] = [60_000, 536, 23];
@@ -67,6 +68,10 @@ pub fn program(profile: Profile) -> MutexGuard<'static, Program> {
 fn load(limits: Limits) -> Result<Program> {
     let mut program = Program::new()?;
     program.change(|settings| settings.limits = limits)?;
+    // Of nobody: no verdict may change while the kernel looks at identities and user agents.
+    let blocked = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
+    program.identity("nobody@sipguard.test", blocked)?;
+    program.user_agent("no user agent", blocked)?;
     Ok(program)
 }
 

@@ -73,6 +73,14 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         program.run(&peer.tcp(ACK, 1000, text))
     };
 
+    let stops = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
+    let (mut no_identity, mut no_agent) = (Program::new()?, Program::new()?);
+    no_identity.identity("a@h", stops)?;
+    no_agent.user_agent("scan", stops)?;
+    no_identity.connect(&peer, 1000)?;
+    no_agent.connect(&peer, 1000)?;
+    let with_agent =
+        String::from_utf8(GOOD.to_vec())?.replace("Call-ID", "User-Agent: Scanner\r\nCall-ID").into_bytes();
     let fragment = bent(data.clone(), IP + 6, 0x20);
     let routes = format!("OPTIONS sip:pbx SIP/2.0\r\n{}", "Route: <sip:192.0.2.1;lr>\r\n".repeat(50));
     let first = peer.udp_fragments(routes.as_bytes(), 800).remove(0);
@@ -132,6 +140,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::BlockedDevice, no_device.run(&data)?),
         (Reason::BannedDevice, device_banned.run(&data)?),
         (Reason::BannedAddress, address_banned.run(&data)?),
+        (Reason::BlockedIdentity, no_identity.run(&data)?),
+        (Reason::BlockedUserAgent, no_agent.run(&peer.tcp(ACK, 1000, &with_agent))?),
         (Reason::RatePackets, one_too_many(PACKETS, &peer.udp(GOOD))?),
         (Reason::RateMessages, one_too_many(MESSAGES, &peer.udp(GOOD))?),
         (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::targets::read_targets;
 use super::{Span, parse_duration, plural};
+use crate::claim::UserAgent;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
@@ -17,10 +18,14 @@ use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
-    /// Addresses, prefixes, or one device of an address (ADDR:PORT, on guarded ports); `-` reads them from standard input, separated by
-    /// white space, `#` begins a comment
-    #[arg(required = true, value_name = "ADDR|CIDR|ADDR:PORT|-")]
+    /// Addresses, prefixes, one device of an address (ADDR:PORT) or a SIP identity, both on guarded ports; `-` reads them from standard
+    /// input, separated by white space, `#` begins a comment
+    #[arg(required_unless_present = "agents", value_name = "ADDR|CIDR|ADDR:PORT|sip:USER@HOST|-")]
     targets: Vec<String>,
+
+    /// Requests whose User-Agent begins so, in upper or lower case; repeatable
+    #[arg(long = "user-agent", value_name = "TEXT", value_parser = UserAgent::parse)]
+    agents: Vec<UserAgent>,
 
     /// For how long: seconds, or such as 15m, 1d, 29m59.4s, or permanent
     #[arg(long = "for", value_name = "DURATION", default_value = "permanent", value_parser = parse_duration)]
@@ -38,19 +43,23 @@ pub struct BlockArgs {
     #[arg(long)]
     monitor: bool,
 
-    /// Block also the SSH peer, a gateway, an own address or a trunk
+    /// Block also the SSH peer, a gateway, an own address, a trunk or a family of phones or PBXs
     #[arg(long)]
     force: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct UnblockArgs {
-    /// Addresses, prefixes or devices, whose bans are lifted as well; `-` reads them from standard input
-    #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|ADDR:PORT|-")]
+    /// Addresses, prefixes, devices, whose bans are lifted as well, or SIP identities; `-` reads them from standard input
+    #[arg(required_unless_present_any = ["all", "agents"], value_name = "ADDR|CIDR|ADDR:PORT|sip:USER@HOST|-")]
     targets: Vec<String>,
 
+    /// User agents that begin so
+    #[arg(long = "user-agent", value_name = "TEXT", value_parser = UserAgent::parse)]
+    agents: Vec<UserAgent>,
+
     /// Every block and ban
-    #[arg(long, conflicts_with = "targets")]
+    #[arg(long, conflicts_with_all = ["targets", "agents"])]
     all: bool,
 
     /// Only the blocks of this source; else those of all sources
@@ -59,7 +68,7 @@ pub struct UnblockArgs {
 }
 
 pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Result<()> {
-    let targets = read_targets(&args.targets)?;
+    let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     if !args.force {
         refuse_protected(&targets)?;
     }
@@ -98,7 +107,7 @@ pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Resu
 }
 
 pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> Result<()> {
-    let targets = read_targets(&args.targets)?;
+    let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     let origin = args.origin.as_deref();
     let done = change(path, pins, &|| {}, |change| {
         let bans = if origin.is_none_or(|origin| origin == GUARD) {
@@ -126,22 +135,36 @@ pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> 
     })
 }
 
-/// A device is blocked on guarded ports alone, so that no way to the machine is cut with it.
+/// The targets with user agents, each once.
+fn with_agents(mut targets: Vec<Target>, agents: &[UserAgent]) -> Vec<Target> {
+    targets.extend(agents.iter().map(|agent| Target::UserAgent(*agent)));
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+/// A device or identity is blocked on guarded ports alone, so that no way to the machine is cut with it.
 fn refuse_protected(targets: &[Target]) -> Result<()> {
     let protected = protected();
-    let Some((target, entry)) = targets.iter().find_map(|target| match target {
-        Target::Source(source) => Some((source, hit(source, &protected)?)),
-        Target::Device(_) => None,
-    }) else {
-        return Ok(());
-    };
-    Err(Failure::with(
-        Status::Failed,
-        format!(
-            "{target} is {} ({}): nothing was blocked; `--force` blocks it all the same",
-            entry.role, entry.address
-        ),
-    ))
+    let what = targets.iter().find_map(|target| {
+        match target {
+            Target::Source(source) => {
+                hit(source, &protected).map(|entry| format!("is {} ({})", entry.role, entry.address))
+            }
+            Target::UserAgent(agent) => {
+                agent.family().map(|family| format!("would stop every user agent of the family {family}"))
+            }
+            Target::Device(_) | Target::Identity(_) => None,
+        }
+        .map(|what| format!("{target} {what}"))
+    });
+    match what {
+        None => Ok(()),
+        Some(what) => Err(Failure::with(
+            Status::Failed,
+            format!("{what}: nothing was blocked; `--force` blocks it all the same"),
+        )),
+    }
 }
 
 /// `permanently` or `for 15m`.

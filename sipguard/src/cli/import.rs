@@ -147,17 +147,25 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
     let several = entries.windows(2).any(|two| two[0].origin != two[1].origin);
     entries.sort_by_cached_key(|entry| (order(&entry.target), several.then(|| entry.origin.clone())));
     entries.dedup_by(|one, other| (one.target, &one.origin) == (other.target, &other.origin));
-    if let Some(entry) = entries.iter().find(|entry| entry.verb == Verb::Allow && entry.target.is_device()) {
-        let target = entry.target;
+    if let Some(entry) = entries.iter().find(|entry| entry.verb == Verb::Allow && !entry.target.is_source()) {
+        let (target, kind) = (entry.target, entry.target.kind());
+        let article = if kind == "identity" { "an" } else { "a" };
         return Err(usage(format!(
-            "{shown}: {target}: a device can't be allowed, only blocked: nothing was imported"
+            "{shown}: {target}: {article} {kind} can't be allowed, only blocked: nothing was imported"
         )));
     }
     let protected = protected();
     let hit = |target: &Target| match target {
         Target::Source(source) => hit(source, &protected),
-        Target::Device(_) => None,
+        Target::Device(_) | Target::Identity(_) | Target::UserAgent(_) => None,
     };
+    entries.retain(|entry| match &entry.target {
+        Target::UserAgent(agent) if let Some(family) = agent.family() => {
+            eprintln!("sipguard: {agent} would stop every user agent of the family {family} and was skipped");
+            false
+        }
+        _ => true,
+    });
     entries.retain(|entry| match hit(&entry.target) {
         Some(found) if entry.verb == Verb::Block => {
             eprintln!("sipguard: {} is {} ({}) and was skipped", entry.target, found.role, found.address);

@@ -1,4 +1,4 @@
-//! `sipguard lookup ADDR[:PORT]`: which rule decides and which do not, like `ip route get`.
+//! `sipguard lookup ADDR[:PORT]`: which rule decides and which do not, like `ip route get`. Also about what a request says of itself.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,17 +11,22 @@ use super::list::{Listed, found, json_of, remaining, time};
 use super::usage;
 use crate::bans::Bans;
 use crate::blocks::Blocks;
+use crate::claim::{USER_AGENT, UserAgent};
 use crate::clock::Clock;
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::store::{self, Allowed, Mode, Row, Verb, decides};
+use crate::store::{self, Allowed, Mode, Row, Rows, Verb, decides};
 use crate::target::{Device, Target};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address; with a port, the device behind it
-    #[arg(value_name = "ADDR[:PORT]")]
-    address: String,
+    /// Address; with a port, the device behind it; or a SIP identity
+    #[arg(value_name = "ADDR[:PORT]|sip:USER@HOST", required_unless_present = "agent")]
+    subject: Option<String>,
+
+    /// A User-Agent, as a request has it
+    #[arg(long = "user-agent", value_name = "TEXT", conflicts_with = "subject")]
+    agent: Option<String>,
 }
 
 /// A rule about the address that does not decide, and why.
@@ -31,38 +36,31 @@ struct Overruled {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
-    let asked = parse(&args.address)?;
-    let (address, device) = (asked.address, asked.device);
+    let asked = parse(args)?;
     pins.exist_or_fail()?;
     let _lock = pins.lock(false)?;
     pins.check()?;
     let clock = Clock::now()?;
     let now_ms = clock.wall_ms();
     let stored = store::read(path, |rows| {
-        let mut around = device.map_or(Ok(Vec::new()), |device| rows.of(&device.into()))?;
-        around.extend(rows.around(address)?);
-        Ok((around, Allowed::of(&rows.allowing()?, rows.peers()?, now_ms), rows.trunks()?))
+        Ok((asked.rows(rows)?, Allowed::of(&rows.allowing()?, rows.peers()?, now_ms), rows.trunks()?))
     })?;
     let (mut rows, allowed, trunks) = stored.unwrap_or_default();
     rows.retain(|row| row.holds(now_ms));
-    let blocks = Blocks::open(pins)?;
-    let mut deciding = blocks.deciding(address, &clock)?;
-    // As the kernel does it: the device is asked when its address has not stopped the packet.
-    if let (Some(device), true) = (device, deciding.is_none_or(|(_, rule)| !is_stopping(&rule))) {
-        deciding = blocks.of_device(device, &clock)?.or(deciding);
-    }
-    let decider = deciding.map(|(target, entry)| {
+    let decider = asked.deciding(&Blocks::open(pins)?, &clock)?.map(|(target, entry)| {
         let group: Vec<Row> = rows.iter().filter(|row| row.target == target).cloned().collect();
         let row = decides(&group, &allowed, now_ms).cloned().unwrap_or_else(|| found(target, &entry, &clock));
         Listed { row, decides: true, entry: Some(entry), is_ban: false }
     });
-    let peer = allowed.peer(&Target::from(address));
+    let peer = asked.address().and_then(|address| allowed.peer(&Target::from(address)));
     // Bans are looked at where nothing else stopped the packet, and hold for nobody who is allowed or a trunk's.
-    let excused = deciding.is_some_and(|(_, rule)| is_stopping(&rule) || rule.flags & rule_flags::ALLOW != 0);
-    let ban = if excused || peer.is_some() {
-        None
-    } else {
-        Bans::open(pins)?.about(address, device, clock.boot_ns)?
+    let entry = decider.as_ref().and_then(|decider| decider.entry);
+    let excused = entry.is_some_and(|rule| is_stopping(&rule) || rule.flags & rule_flags::ALLOW != 0);
+    let ban = match asked.address() {
+        Some(address) if !excused && peer.is_none() => {
+            Bans::open(pins)?.about(address, asked.device(), clock.boot_ns)?
+        }
+        _ => None,
     };
     let banned = ban.map(|(target, ban)| Listed::of_ban(target, &ban, &clock, true));
     let decider = banned.or(decider);
@@ -77,8 +75,9 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     });
     let stops = |one: &Listed| one.row.verb == Verb::Block && one.row.mode == Mode::Enforce;
     let value = json!({
-        "address": address.to_string(),
-        "port": device.map(|device| u16::from_be_bytes(device.key().port)),
+        "address": asked.address().map(|address| address.to_string()),
+        "port": asked.device().map(|device| u16::from_be_bytes(device.key().port)),
+        "claim": if let Asked::Claim { shown, .. } = &asked { Some(shown) } else { None },
         "verdict": if decider.as_ref().is_some_and(stops) { "block" } else { "pass" },
         "rule": decider.as_ref().map(json_of),
         "trunk": trunk.map(|(name, _)| name),
@@ -86,7 +85,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     });
     object(format, "sipguard.lookup/1", value, || {
         let trunk = trunk.map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
-        text(&args.address, decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default()
+        text(&asked.shown(), decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default()
     })
 }
 
@@ -108,6 +107,7 @@ fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
     match (row.target, decider.target) {
         (Target::Device(_), _) => return "its address is stopped as a whole".to_owned(),
         (_, Target::Device(_)) => return "the device has a rule of its own".to_owned(),
+        (Target::UserAgent(_), _) => return "a longer beginning decides".to_owned(),
         _ => {}
     }
     match allowed.around(&row.target) {
@@ -172,20 +172,91 @@ fn is_stopping(rule: &Rule) -> bool {
     rule.flags & rule_flags::BLOCK != 0 && rule.flags & rule_flags::MONITOR == 0
 }
 
-/// Who is asked about.
-struct Asked {
-    address: IpAddr,
-    device: Option<Device>,
+/// Who, or what, is asked about.
+enum Asked {
+    /// An address; with a port, the device.
+    Address(IpAddr, Option<Device>),
+    /// What a request says of itself, and whose rules may be about it, in the order in which they are asked.
+    Claim { shown: String, targets: Vec<Target> },
 }
 
-fn parse(text: &str) -> Result<Asked> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Asked { address: address.to_canonical(), device: None });
+impl Asked {
+    fn address(&self) -> Option<IpAddr> {
+        if let Asked::Address(address, _) = self { Some(*address) } else { None }
     }
-    let device = text.parse::<SocketAddr>().map_err(|_| {
-        usage(format!(
-            "`{text}` is no address: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7 or [2001:db8::7]:5060"
-        ))
-    })?;
-    Ok(Asked { address: device.ip().to_canonical(), device: Some(device.into()) })
+
+    fn device(&self) -> Option<Device> {
+        if let Asked::Address(_, device) = self { *device } else { None }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Asked::Address(address, None) => address.to_string(),
+            Asked::Address(_, Some(device)) => device.to_string(),
+            Asked::Claim { shown, .. } => shown.clone(),
+        }
+    }
+
+    /// The rules that may be about it.
+    fn rows(&self, rows: &Rows<'_>) -> Result<Vec<Row>> {
+        let of = |targets: &[Target]| {
+            let found: Result<Vec<_>> = targets.iter().map(|target| rows.of(target)).collect();
+            found.map(|found| found.concat())
+        };
+        match self {
+            Asked::Address(address, device) => {
+                let device: Vec<Target> = device.iter().map(|device| (*device).into()).collect();
+                Ok([of(&device)?, rows.around(*address)?].concat())
+            }
+            Asked::Claim { targets, .. } => of(targets),
+        }
+    }
+
+    /// The rule that decides, as the kernel finds it.
+    fn deciding(&self, blocks: &Blocks, clock: &Clock) -> Result<Option<(Target, Rule)>> {
+        match self {
+            Asked::Address(address, device) => {
+                let decides = blocks.deciding(*address, clock)?;
+                // The device is asked when its address has not stopped the packet.
+                match device {
+                    Some(device) if decides.is_none_or(|(_, rule)| !is_stopping(&rule)) => {
+                        Ok(blocks.holding((*device).into(), clock)?.or(decides))
+                    }
+                    _ => Ok(decides),
+                }
+            }
+            Asked::Claim { targets, .. } => {
+                for target in targets {
+                    if let Some(found) = blocks.holding(*target, clock)? {
+                        return Ok(Some(found));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn parse(args: &Args) -> Result<Asked> {
+    if let Some(agent) = &args.agent {
+        let targets = UserAgent::beginnings(agent).map(Target::UserAgent).collect();
+        return Ok(Asked::Claim { shown: format!("{USER_AGENT}{agent}"), targets });
+    }
+    let text = args.subject.as_deref().unwrap_or_default();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Asked::Address(address.to_canonical(), None));
+    }
+    if let Ok(device) = text.parse::<SocketAddr>() {
+        return Ok(Asked::Address(device.ip().to_canonical(), Some(device.into())));
+    }
+    match text.parse::<Target>() {
+        Ok(target @ Target::Identity(_)) => {
+            Ok(Asked::Claim { shown: target.to_string(), targets: vec![target] })
+        }
+        Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
+        _ => Err(usage(format!(
+            "`{text}` is neither an address nor a SIP identity: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, [2001:db8::7]:5060 or \
+             sip:1234@pbx.example"
+        ))),
+    }
 }

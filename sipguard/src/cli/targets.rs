@@ -32,12 +32,12 @@ pub fn read_targets(words: &[String]) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
-/// The same, without devices: what the verb does is about all that an address sends.
+/// The same, of addresses and prefixes alone: what the verb does is about all that an address sends.
 pub fn read_sources(words: &[String], verb: &str) -> Result<Vec<Target>> {
     let targets = read_targets(words)?;
-    match targets.iter().find(|target| target.is_device()) {
-        Some(device) => {
-            Err(usage(format!("{device}: `{verb}` takes addresses and prefixes, without a port")))
+    match targets.iter().find(|target| !target.is_source()) {
+        Some(target) => {
+            Err(usage(format!("{target}: `{verb}` takes addresses and prefixes, without a port")))
         }
         None => Ok(targets),
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{End, Entry, Mistake, parse_time, show_time};
 use crate::store::{Mode, Row, Verb, parse_origin, parse_reason};
+use crate::target::Target;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +127,23 @@ fn split(line: &str) -> Result<Vec<(usize, String)>, usize> {
     }
 }
 
+/// A field between quotation marks.
+fn quoted(field: &str) -> String {
+    format!("\"{}\"", field.replace('"', "\"\""))
+}
+
+fn shown(target: &Target) -> String {
+    let text = target.to_string();
+    if target.source().is_some() { text } else { quoted(&text) }
+}
+
 pub fn write(rows: &[Row]) -> String {
     let mut text = format!("{HEAD}\n");
     for row in rows {
-        let quoted = |field: &str| format!("\"{}\"", field.replace('"', "\"\""));
         let _infallible = writeln!(
             text,
             "{},{},{},{},{},{},{},{}",
-            row.target,
+            shown(&row.target),
             row.verb.word(),
             row.mode.word(),
             row.origin,

@@ -12,6 +12,7 @@ use super::apply::Apply;
 use super::audit::{self, Record};
 use super::rows::{Mode, Row, Rows, Verb};
 use super::say::{Change, Counts};
+use crate::address::Source;
 use crate::clock::Clock;
 use crate::target::Target;
 
@@ -229,16 +230,10 @@ impl Apply<'_> {
 
 /// Whether a ban lies in a target: it is its own, or of a device or an address within.
 fn is_within(banned: &Target, target: &Target) -> bool {
-    match target {
-        Target::Device(_) => banned == target,
-        Target::Source(source) => {
-            let (inner, outer) = (banned.source(), source);
-            let holds = |outer: &crate::address::Source, inner: &crate::address::Source| {
-                outer.bits() <= inner.bits()
-                    && crate::address::Source::network(inner.bytes(), outer.bits()) == Some(*outer)
-            };
-            // One address of a /64 stands for the ban of all of it.
-            holds(outer, &inner) || !banned.is_device() && holds(&inner, outer)
-        }
-    }
+    let (Target::Source(outer), Some(inner)) = (target, banned.source()) else { return banned == target };
+    let holds = |outer: Source, inner: Source| {
+        outer.bits() <= inner.bits() && Source::network(inner.bytes(), outer.bits()) == Some(outer)
+    };
+    // One address of a /64 stands for the ban of all of it.
+    holds(*outer, inner) || banned.is_source() && holds(inner, *outer)
 }

@@ -20,6 +20,8 @@ use crate::pins::Pins;
 const HOSTS: i64 = 1 << 20;
 const PREFIXES: i64 = 1 << 18;
 const DEVICES: i64 = 1 << 16;
+const IDENTITIES: i64 = 1 << 16;
+const USER_AGENTS: i64 = 1 << 12;
 
 /// What a change gives back.
 pub struct Changed<T> {
@@ -208,7 +210,13 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
 
 /// Without a kernel to refuse it, the store keeps to the room of the maps by itself.
 fn fits(change: &Change<'_>) -> Result<()> {
-    for (kind, room) in [("host", HOSTS), ("prefix", PREFIXES), ("device", DEVICES)] {
+    for (kind, room) in [
+        ("host", HOSTS),
+        ("prefix", PREFIXES),
+        ("device", DEVICES),
+        ("identity", IDENTITIES),
+        ("user-agent", USER_AGENTS),
+    ] {
         let count = change.rows.targets(kind)?;
         if count > room {
             return Err(Failure::with(

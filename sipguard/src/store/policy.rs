@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bytemuck::Zeroable;
-use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk};
+use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
 
 use super::RECOVERED_TRUNK;
 use super::bans::BanRule;
@@ -21,7 +21,7 @@ use crate::trunk;
 pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
     let mut policy = Policy {
         denied: [[0; 3]; 2],
-        devices: rows.has_device()?,
+        kinds: kinds(rows)?,
         rates: [Rate::NONE; RATE_KINDS.len()],
         bans: rows.ban_rule()?.map_or(BanPolicy::zeroed(), |rule| rule.policy()),
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
@@ -50,13 +50,28 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
     Ok(policy)
 }
 
+/// Of which kinds there are rules.
+fn kinds(rows: &Rows<'_>) -> Result<u32> {
+    let mut kinds = 0;
+    for (kind, bit) in [
+        ("device", rules_in_use::DEVICES),
+        ("identity", rules_in_use::IDENTITIES),
+        ("user-agent", rules_in_use::USER_AGENTS),
+    ] {
+        if rows.has_kind(kind)? {
+            kinds |= bit;
+        }
+    }
+    Ok(kinds)
+}
+
 /// Fills a new store with what the kernel has.
 ///
 /// The kernel knows no names, so trunks are called by their index.
 pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, Rule)]) -> Result<()> {
     let mut peers: BTreeMap<u16, Vec<Source>> = BTreeMap::new();
     for (target, rule) in entries.iter().filter(|(_, rule)| rule.trunk != 0) {
-        peers.entry(rule.trunk).or_default().push(target.source());
+        peers.entry(rule.trunk).or_default().extend(target.source());
     }
     change.clear_limits(None, None)?;
     change.counts.removed = 0;

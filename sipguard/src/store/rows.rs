@@ -229,10 +229,10 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
-    /// Whether there is a rule of a device.
-    pub(super) fn has_device(&self) -> Result<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM rules WHERE kind = 'device')";
-        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
+    /// Whether there is a rule of a kind.
+    pub(super) fn has_kind(&self, kind: &str) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM rules WHERE kind = ?1)";
+        Ok(self.db.query_row(sql, [kind], |row| row.get(0))?)
     }
 
     /// How many targets of a kind there are.

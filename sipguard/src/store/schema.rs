@@ -122,6 +122,25 @@ const STEPS: &[&str] = &[
          author TEXT NOT NULL,
          created INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // Rules of SIP identities and user agents.
+    "CREATE TABLE wider (
+         kind TEXT NOT NULL CHECK (kind IN ('device', 'host', 'identity', 'prefix', 'user-agent')),
+         target TEXT NOT NULL,
+         origin TEXT NOT NULL,
+         verb TEXT NOT NULL CHECK (verb IN ('block', 'allow')),
+         mode TEXT NOT NULL CHECK (mode IN ('enforce', 'monitor')),
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         expires INTEGER,
+         word INTEGER NOT NULL,
+         PRIMARY KEY (kind, target, origin)
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO wider SELECT * FROM rules ORDER BY kind, target, origin;
+     DROP TABLE rules;
+     ALTER TABLE wider RENAME TO rules;
+     CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
+     CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
 ];
 
 /// The schema version of today.
@@ -175,8 +194,10 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM denials"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM limits"), 0, "from {from}: limits that nobody set");
             assert_eq!(one("SELECT count(*) FROM open_limits"), 0, "from {from}");
-            db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", "device")))
-                .unwrap();
+            for kind in ["device", "identity", "user-agent"] {
+                db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", kind)))
+                    .unwrap();
+            }
         }
     }
 }

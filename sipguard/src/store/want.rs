@@ -27,7 +27,8 @@ impl Allowed {
     #[must_use]
     pub fn of(rows: &[Row], peers: Peers, now_ms: i64) -> Allowed {
         let allows = |row: &&Row| row.verb == Verb::Allow && row.holds(now_ms);
-        let nets: HashSet<Source> = rows.iter().filter(allows).map(|row| row.target.source()).collect();
+        let nets: HashSet<Source> =
+            rows.iter().filter(allows).filter_map(|row| row.target.source()).collect();
         let mut allowed = Allowed { lengths: lengths(nets.iter()), nets, ..Allowed::default() };
         allowed.set_peers(peers);
         allowed
@@ -45,7 +46,7 @@ impl Allowed {
     /// The peer that a target lies in, the longest, with the index of its trunk.
     #[must_use]
     pub fn peer(&self, target: &Target) -> Option<(Source, u16)> {
-        let target = target.source();
+        let target = target.source()?;
         let fitting = self.peer_lengths.iter().filter(|bits| **bits <= target.bits());
         let mut nets = fitting.filter_map(|bits| Source::network(target.bytes(), *bits));
         nets.find_map(|net| self.peers.get(&net).map(|trunk| (net, *trunk)))
@@ -54,13 +55,13 @@ impl Allowed {
     /// The trunk that a block of a target would stop: all of it or some of its peers.
     #[must_use]
     pub fn trunk_of(&self, target: &Target) -> Option<u16> {
-        let (net, within) = (target.source(), || {
-            let net = target.source();
+        let net = target.source()?;
+        let within = || {
             let lies = |peer: &Source| {
                 peer.bits() > net.bits() && Source::network(peer.bytes(), net.bits()) == Some(net)
             };
             self.peers.iter().find(|(peer, _)| lies(peer)).map(|(_, trunk)| *trunk)
-        });
+        };
         let around = self.peer(target).map(|(_, trunk)| trunk);
         if net.is_host() { around } else { around.or_else(within) }
     }
@@ -74,7 +75,7 @@ impl Allowed {
     /// The longest allowance that a target lies in, itself included.
     #[must_use]
     pub fn around(&self, target: &Target) -> Option<Source> {
-        let target = target.source();
+        let target = target.source()?;
         let bytes: Mapped = target.bytes();
         let fitting = self.lengths.iter().filter(|bits| **bits <= target.bits());
         let mut nets = fitting.filter_map(|bits| Source::network(bytes, *bits));
@@ -114,7 +115,7 @@ pub fn wanted(rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> 
     let row = decides(rows, allowed, clock.wall_ms())?;
     let trunk = match row.target {
         Target::Source(source) => allowed.peers.get(&source).copied().unwrap_or(0),
-        Target::Device(_) => 0,
+        Target::Device(_) | Target::Identity(_) | Target::UserAgent(_) => 0,
     };
     let flags = match (row.verb, row.mode) {
         (Verb::Allow, _) => rule_flags::ALLOW,
