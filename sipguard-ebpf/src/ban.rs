@@ -5,11 +5,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{BAN_ENTRIES, Ban, Settings};
+use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
-use crate::rate::{self, NS_PER_S};
 use crate::scratch::{self, Packet, Who};
-use crate::{policy, settings, socket};
+use crate::{policy, rate, settings, socket};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];
@@ -22,11 +21,11 @@ static BANS: LruHashMap<Key, Ban> = LruHashMap::with_max_entries(BAN_ENTRIES, 0)
 pub fn check(packet: &Packet, who: &Who) -> Result<(), Reason> {
     let Some(home) = rate::home(who) else { return Ok(()) };
     // SAFETY: a live map value.
-    let banned_s = unsafe { (*home).banned_s };
-    if banned_s == 0 {
+    let banned = unsafe { (*home).banned };
+    if banned == 0 {
         return Ok(());
     }
-    match stopped(packet, banned_s) {
+    match stopped(packet, banned) {
         DEVICE => Err(Reason::BannedDevice),
         ADDRESS => Err(Reason::BannedAddress),
         _ => Ok(()),
@@ -39,9 +38,9 @@ const ADDRESS: u32 = 2;
 
 /// Who is banned of the device and its address. A function of its own for the stack's sake.
 #[inline(never)]
-fn stopped(packet: &Packet, banned_s: u32) -> u32 {
+fn stopped(packet: &Packet, banned: u32) -> u32 {
     let now_ns = settings::now_ns();
-    if now_ns / NS_PER_S > u64::from(banned_s) {
+    if now_ns >> BUDGET_TIME > u64::from(banned) {
         return NOBODY;
     }
     if holds(&device(packet), now_ns) {
@@ -82,17 +81,17 @@ pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
     let mut until_ns = strike(&device(packet), settings, settings.bans.after, reason, now_ns);
     let coarse_ns = rate::coarse_ns();
     // SAFETY: a live map value.
-    let quiet_ns = coarse_ns.wrapping_sub(u64::from(unsafe { (*home).good_s }) * NS_PER_S);
+    let quiet_ns = coarse_ns.wrapping_sub(u64::from(unsafe { (*home).good }) << BUDGET_TIME);
     if coarse_ns >= settings.bans.addresses_from_ns && quiet_ns > settings.bans.quiet_ns {
         let address_after = settings.bans.address_after;
         let until = strike(&address(packet), settings, address_after, reason, now_ns);
         until_ns = if until > until_ns { until } else { until_ns };
     }
-    let until_s = (until_ns / NS_PER_S) as u32;
+    let until = (until_ns >> BUDGET_TIME) as u32;
     // SAFETY: as above. Of two CPUs at once one may be lost, a ban that nobody looks for.
     unsafe {
-        if until_s != 0 && (*home).banned_s <= until_s {
-            (*home).banned_s = until_s + 1;
+        if until != 0 && (*home).banned <= until {
+            (*home).banned = until + 1;
         }
     }
 }

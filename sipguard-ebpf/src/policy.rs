@@ -123,7 +123,7 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
     if begins {
         open::admit(packet, who, settings)?;
     }
-    rate::packet(who, begins)
+    rate::packet(who, settings, begins)
 }
 
 /// What becomes of a packet that is over a limit: `Err` when that is enforced, else it is counted and goes on.

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, Settings,
+    BUDGET_ENTRIES, BUDGET_TIME, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, Settings,
     TRUNK_ENTRIES, budget_places, rules_in_use,
 };
 use sipguard_common::framer::Stream;
@@ -44,37 +44,47 @@ pub fn find(packet: &Packet, who: &mut Who, settings: &Settings) {
 
 /// Charges a packet of a guarded port; `begins` for the first segment of a connection.
 #[inline(always)]
-pub fn packet(who: &Who, begins: bool) -> Result<(), Reason> {
-    if who.budget == NONE {
+pub fn packet(who: &Who, settings: &Settings, begins: bool) -> Result<(), Reason> {
+    let connections = begins && is_limited(who, settings, CONNECTIONS);
+    let packets = is_limited(who, settings, PACKETS);
+    if who.budget == NONE || !connections && !packets {
         return Ok(());
     }
     let now_ns = coarse_ns();
-    if begins {
+    if connections {
         charge(who, CONNECTIONS, 1, now_ns, Reason::RateConnections)?;
     }
-    charge(who, PACKETS, 1, now_ns, Reason::RatePackets)
+    if packets { charge(who, PACKETS, 1, now_ns, Reason::RatePackets) } else { Ok(()) }
+}
+
+/// Whether there may be a limit of a kind for a sender; without one nothing is called.
+#[inline(always)]
+fn is_limited(who: &Who, settings: &Settings, kind: usize) -> bool {
+    who.trunk != 0 || settings.rates[kind].interval_ns != 0
 }
 
 /// Charges the messages that began in this packet: `messages` of them.
 #[inline(always)]
 pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
     let who = scratch::who()?;
-    if who.budget == NONE {
+    if who.home == NONE && who.budget == NONE {
         return Ok(());
     }
-    let now_ns = coarse_ns();
-    if stream.registers != 0 {
+    let (settings, now_ns) = (settings::get()?, coarse_ns());
+    if let Some(home) = home(who)
+        && messages != 0
+    {
+        // SAFETY: a live map value.
+        unsafe { (*home).good = (now_ns >> BUDGET_TIME) as u32 };
+    }
+    if stream.registers != 0 && is_limited(who, settings, REGISTERS) {
         charge(who, REGISTERS, u32::from(stream.registers), now_ns, Reason::RateRegister)?;
     }
-    if stream.invites != 0 {
+    if stream.invites != 0 && is_limited(who, settings, INVITES) {
         charge(who, INVITES, u32::from(stream.invites), now_ns, Reason::RateInvite)?;
     }
-    if messages == 0 {
+    if messages == 0 || !is_limited(who, settings, MESSAGES) {
         return Ok(());
-    }
-    if let Some(home) = home(who) {
-        // SAFETY: a live map value.
-        unsafe { (*home).good_s = (now_ns / NS_PER_S) as u32 };
     }
     charge(who, MESSAGES, messages, now_ns, Reason::RateMessages)
 }
@@ -84,8 +94,6 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
 pub fn home(who: &Who) -> Option<*mut Budget> {
     if who.home == NONE { None } else { BUDGETS.get_ptr_mut(who.home - 1) }
 }
-
-pub const NS_PER_S: u64 = 1_000_000_000;
 
 /// `CLOCK_MONOTONIC` in nanoseconds, as of the last tick.
 #[inline(always)]
@@ -128,15 +136,25 @@ fn place(packet: &Packet, settings: &Settings, who: &mut Who) {
     }
     let (tag, places) = budget_places([r0, r1, r2, r3], &settings.hash_keys);
     who.home = places[0] + 1;
+    for place in places {
+        let Some(budget) = BUDGETS.get_ptr_mut(place) else { return };
+        // SAFETY: a live map value.
+        if unsafe { (*budget).tag } == tag {
+            who.budget = place + 1;
+            return;
+        }
+    }
+    take(tag, places, who);
+}
+
+/// Takes one of two places that nobody is at. A function of its own: most sources have theirs.
+#[inline(never)]
+fn take(tag: u64, places: [u32; 2], who: &mut Who) {
     let now_ns = coarse_ns();
     for place in places {
         let Some(budget) = BUDGETS.get_ptr_mut(place) else { return };
         // SAFETY: a live map value. Two sources that take a place at once both use it for a moment.
         unsafe {
-            if (*budget).tag == tag {
-                who.budget = place + 1;
-                return;
-            }
             if (*budget).tat_ns.iter().all(|tat_ns| *tat_ns <= now_ns) {
                 (*budget).tag = tag;
                 (*budget).trust = 0;

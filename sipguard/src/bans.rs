@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, MapError};
-use sipguard_common::abi::{BAN_ENTRIES, Ban, Budget, DeviceKey, budget_places, names};
+use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, budget_places, names};
 use sipguard_common::framer::HashKeys;
 
 use crate::address::{Source, mapped};
@@ -92,7 +92,7 @@ impl Bans {
         // The kernel looks for bans only where this mark says so.
         let (_, [home, _]) = budget_places(words, &self.keys);
         let Plain(mut budget) = self.budgets.get(&home, 0).context("reading the budgets")?;
-        budget.banned_s = budget.banned_s.max((ban.until_ns / 1_000_000_000) as u32 + 1);
+        budget.banned = budget.banned.max((ban.until_ns >> BUDGET_TIME) as u32 + 1);
         self.budgets.set(home, Plain(budget), 0).context("writing the budgets")
     }
 

@@ -14,7 +14,11 @@ mod stepper;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sipguard_common::{Class, Reason, abi::PERMANENT};
+use sipguard::store::DEFAULT_LIMITS;
+use sipguard_common::{
+    Class, Reason,
+    abi::{PERMANENT, Rate, rules_in_use},
+};
 
 use self::{
     filter::Filter,
@@ -46,7 +50,15 @@ pub fn run(options: &Options) -> Result<()> {
     let filter = Filter::load(BLOCKED, DENIED_PORT)?;
     let drop_all = stepper::drop_all()?;
     let mut program = Program::new()?;
-    program.change(|settings| settings.limits.body_bytes = BODY_BYTES)?;
+    program.change(|settings| {
+        settings.limits.body_bytes = BODY_BYTES;
+        // What a new store limits, so high that no round reaches it; and bans, which need no more.
+        settings.rules |= rules_in_use::RATES;
+        for (kind, _) in DEFAULT_LIMITS {
+            settings.rates[kind] = Rate::new(1_000_000_000, 1_000_000_000);
+        }
+        settings.bans.after = 3;
+    })?;
     program.block(BLOCKED, PERMANENT)?;
 
     let mut rows = Vec::new();

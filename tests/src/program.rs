@@ -141,7 +141,7 @@ impl Program {
             home = budget_places(words, &settings.hash_keys).1[0];
         })?;
         let mut map: Array<_, Plain<Budget>> = self.map(names::BUDGETS)?;
-        Ok(map.set(home, Plain(Budget { banned_s: u32::MAX, ..Budget::zeroed() }), 0)?)
+        Ok(map.set(home, Plain(Budget { banned: u32::MAX, ..Budget::zeroed() }), 0)?)
     }
 
     /// What is known of devices and addresses that sent malformed streams.

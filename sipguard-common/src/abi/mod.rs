@@ -19,8 +19,8 @@ pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, F
 pub use open::{OPEN_COUNT, OPEN_ENTRIES, Opened, Opener};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use rate::{
-    BUDGET_ENTRIES, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate, Rates,
-    budget_places,
+    BUDGET_ENTRIES, BUDGET_TIME, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS,
+    Rate, Rates, budget_places,
 };
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,

@@ -69,11 +69,15 @@ pub struct Budget {
     pub trust: u64,
     /// Theoretical arrival times (`CLOCK_MONOTONIC`, nanoseconds), by kind.
     pub tat_ns: [u64; RATE_KINDS.len()],
-    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, seconds).
-    pub good_s: u32,
-    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, seconds); 0 when none ever was.
-    pub banned_s: u32,
+    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, in units of [`BUDGET_TIME`]).
+    pub good: u32,
+    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, in units of [`BUDGET_TIME`]);
+    /// 0 when none ever was.
+    pub banned: u32,
 }
+
+/// Some times in [`Budget`] are in units of 2 to this power of nanoseconds, which is 1.07 s.
+pub const BUDGET_TIME: u32 = 30;
 
 /// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
 pub const BUDGET_ENTRIES: u32 = 1 << 16;
