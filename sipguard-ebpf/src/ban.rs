@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
 use crate::scratch::{self, Packet, Who};
-use crate::{policy, rate, settings, socket};
+use crate::{policy, port, rate, settings, socket};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];
@@ -73,6 +73,10 @@ pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
         return;
     }
     let Some(home) = rate::home(who) else { return };
+    // Whom the PBX calls itself, it was told to call.
+    if !port::is_guarded(u16::from_be((packet.key[8] >> 16) as u16)) {
+        return;
+    }
     let socket = socket::ask(ctx, packet);
     if !socket.connected || !socket.known {
         return;

@@ -217,6 +217,14 @@ fn whoever_is_allowed_or_a_trunk_or_forged_is_never_banned() -> Result<()> {
         ensure!(bans(guard)?.is_empty(), "{begin}: {:?}", bans(guard)?);
         run(guard, end)?;
     }
+    // The PBX itself has called the peer, which answers with nonsense.
+    let peer = Server::listen(&site.phone, sip(Site::PHONE[0]))?;
+    for _ in 0..5 {
+        let (own, answering) = peer.connect(&site.pbx)?;
+        answering.offer(FAULT)?;
+        own.wait_for_end()?;
+    }
+    ensure!(bans(guard)?.is_empty(), "called by the PBX: {:?}", bans(guard)?);
     offend(&site, &server, sip(pbx), 4001)?;
     wait_until("it is banned", || Ok(!bans(guard)?.is_empty()))?;
     // What is allowed now has no bans any more.
