@@ -107,7 +107,8 @@ pub fn dial(from: &Netns, address: SocketAddr) -> Result<Connection> {
 }
 
 impl Connection {
-    fn record(stream: TcpStream) -> Result<Self> {
+    /// Records what a connection reads from now on.
+    pub fn record(stream: TcpStream) -> Result<Self> {
         // Each write is to be a segment of its own.
         stream.set_nodelay(true).context("setting TCP_NODELAY")?;
         let record = Arc::new(Record::default());

@@ -4,7 +4,6 @@
 mod act;
 mod errant;
 mod guard;
-mod network;
 mod phones;
 mod report;
 mod trunk;
@@ -16,8 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use self::{act::Stage, network::Network, report::Report};
-use crate::{guard::neighbour, interrupt, scratch::Scratch};
+use self::{act::Stage, report::Report};
+use crate::{guard::neighbour, interrupt, network::Network, scratch::Scratch};
 
 /// What to play.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! A real PBX: Kamailio in a namespace.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
@@ -110,6 +111,12 @@ impl Kamailio {
         Ok(requests(&self.log()?, method, source))
     }
 
+    /// How many calls there are of which an address has sent a request of this method, however often: who has sent ACK has a
+    /// call, who has sent BYE has it no more.
+    pub fn calls(&self, method: &str, source: IpAddr) -> Result<usize> {
+        Ok(calls(&self.log()?, method, source))
+    }
+
     /// Asks it over its control socket, as in `kamcmd ul.dump`.
     pub fn control(&self, words: &[&str]) -> Result<String> {
         let socket = format!("unix:{}", self.scratch.join("control").display());
@@ -209,10 +216,18 @@ fn requests_from(log: &str, user_agent: &str) -> usize {
 }
 
 fn requests(log: &str, method: &str, source: IpAddr) -> usize {
+    lines(log, method, source).count()
+}
+
+fn calls(log: &str, method: &str, source: IpAddr) -> usize {
+    let call = |line: &str| Some(line.split_once(" ci=")?.1.split(' ').next()?.to_owned());
+    lines(log, method, source).filter_map(call).collect::<HashSet<_>>().len()
+}
+
+fn lines<'a>(log: &'a str, method: &str, source: IpAddr) -> impl Iterator<Item = &'a str> {
     let (method, source) = (format!(" method={method} "), format!(" src={source}:"));
     log.lines()
-        .filter(|line| line.contains("RX proto=") && line.contains(&method) && line.contains(&source))
-        .count()
+        .filter(move |line| line.contains("RX proto=") && line.contains(&method) && line.contains(&source))
 }
 
 #[cfg(test)]
@@ -231,6 +246,16 @@ mod tests {
         assert_eq!(requests_from(log, "ERROR"), 0);
         assert_eq!(requests(log, "REGISTER", "10.77.0.2".parse().unwrap()), 1);
         assert_eq!(requests(log, "INVITE", "10.77.0.2".parse().unwrap()), 0);
+    }
+
+    #[test]
+    fn a_request_that_comes_again_is_one_call() {
+        let line =
+            |call: &str| format!("NOTICE: RX proto=udp src=10.77.0.2:4 len=3 method=ACK ci={call} ua=SIPp\n");
+        let log = [line("1-a"), line("1-a"), line("2-a")].concat();
+        let source = "10.77.0.2".parse().unwrap();
+        assert_eq!((requests(&log, "ACK", source), calls(&log, "ACK", source)), (3, 2));
+        assert_eq!(calls(&log, "BYE", source), 0);
     }
 
     #[test]

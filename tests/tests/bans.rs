@@ -3,29 +3,21 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use nix::{
-    libc,
-    sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
-    },
-};
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
     application::{End, Server, sip, wait_until},
+    dial::{self, SOON},
     guard::{Guard, Site, number},
     message::OPTIONS,
     rules::reboot,
 };
 
 const FAULT: &[u8] = b"OPTIONS sip:pbx SIP/2.0\r\nVia: a\0b\r\n";
-/// Long enough for a SYN that nobody drops.
-const SOON: Duration = Duration::from_millis(700);
 
 fn run(guard: &Guard, words: &str) -> Result<String> {
     Ok(guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?.stdout)
@@ -46,19 +38,8 @@ fn site(options: &str) -> Result<Site> {
 
 /// A connection from a port of the phone, if there is one soon.
 fn dial(site: &Site, to: SocketAddr, port: u16) -> Result<Option<TcpStream>> {
-    site.phone.enter(|| -> Result<Option<TcpStream>> {
-        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&stream, sockopt::ReuseAddr, &true)?;
-        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
-        bind(stream.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
-        let stream = TcpStream::from(stream);
-        // The port is free again at once, also when nobody hears its end.
-        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-        // As of a send: it bounds the connect too.
-        stream.set_write_timeout(Some(SOON))?;
-        Ok(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_ok().then_some(stream))
-    })?
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    dial::from(&site.phone, SocketAddr::new(any, port), to, SOON)
 }
 
 /// A malformed stream from a port; `false` when there was no connection for it.

@@ -17,13 +17,14 @@ const TOOLCHAIN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf
 const LLVM: [&str; 3] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev"];
 
 /// Programs of the tests and of the demo, each with the package it comes in.
-const PEERS: [(&str, &str); 12] = [
+const PEERS: [(&str, &str); 13] = [
     ("kamailio", "kamailio"),
     ("sipp", "sip-tester"),
     ("baresip", "baresip-core"),
     ("linphone-daemon", "linphone-cli"),
     ("sip-options", "sofia-sip-bin"),
     ("sipsak", "sipsak"),
+    ("svmap", "sipvicious"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),

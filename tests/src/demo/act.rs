@@ -13,7 +13,6 @@ use serde_json::Value;
 use super::{
     errant::{Errant, USER_AGENT},
     guard::{Counter, Guard, Offender},
-    network::{self, Network, sip},
     phones::{Phone, Phones},
     say,
     trunk::ErrantTrunk,
@@ -22,6 +21,7 @@ use crate::{
     fragile::Journal,
     interrupt,
     kamailio::{Complaints, Kamailio, Trunk},
+    network::{self, Network, sip},
     scratch::Scratch,
     sipp::{Order, Scenario, Transport},
     supervisor::{Supervisor, Tally},

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{
     act::{Figures, LONG_LIVED, Testimony},
     errant::USER_AGENT,
-    network,
 };
+use crate::network;
 
 /// Both acts.
 #[derive(Debug)]

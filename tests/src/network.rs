@@ -30,9 +30,13 @@ pub const PBX_INTERFACES: [&str; 2] = ["office", "trunk"];
 /// The namespaces of the story.
 #[derive(Debug)]
 pub struct Network {
+    /// The machine with the PBX.
     pub pbx: Netns,
+    /// The healthy phones.
     pub phones: Netns,
+    /// The one that is not.
     pub errant: Netns,
+    /// The trunks.
     pub trunk: Netns,
     _router: Netns,
 }
