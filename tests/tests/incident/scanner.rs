@@ -74,7 +74,7 @@ fn a_scanner_is_stopped_from_any_address_over_any_transport() -> Result<()> {
     ensure!(scanner == 0 && phone == 6, "Kamailio read {scanner} and {phone}");
     ensure!(banned(guard)?.is_empty(), "banned: {:?}", banned(guard)?);
     // Without the rule all of it comes through.
-    run(guard, &format!("unblock user-agent:{SCANNER}"))?;
+    run(guard, &format!("unblock --user-agent {SCANNER}"))?;
     for scanner in ways()? {
         ensure!(scanner.is_answered(&site.phone, PATIENCE)?, "not answered: {scanner:?}");
     }
