@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod attach;
+pub mod ban_rule;
 pub mod bans;
 pub mod blocks;
 pub mod claim;

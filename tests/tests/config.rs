@@ -16,6 +16,7 @@ use sipguard::{
     policy::{Policy, PolicyMaps},
     settings::Chosen,
 };
+use sipguard_common::abi::BanPolicy;
 use sipguard_tests::{
     guard::{Guard, Output, Site, neighbour, text},
     process::output,
@@ -185,6 +186,31 @@ fn a_broken_file_leaves_what_is_in_force() -> Result<()> {
     Ok(())
 }
 
+/// After how many streams, for how long at first, and after how long a quiet the kernel bans; seconds.
+fn bans(guard: &Guard) -> Result<(u32, u64, u64)> {
+    let BanPolicy { after, first_ns, quiet_ns, .. } = state(guard)?.2.bans;
+    Ok((after, first_ns / 1_000_000_000, quiet_ns / 1_000_000_000))
+}
+
+#[test]
+fn bans_are_turned_off_and_on_by_the_file() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let path = scratch.write("sipguard.toml", "[bans]\nenabled = false\nafter = 7\n")?;
+    ensure!(reload(guard, &path, &[])? == ["bans.enabled"] && bans(guard)?.0 == 0, "{:?}", bans(guard)?);
+    ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
+    fs::write(&path, "[bans]\nafter = 7\n")?;
+    ensure!(reload(guard, &path, &[])? == ["bans.enabled", "bans.after"], "it is not turned on");
+    ensure!(guard.json(&["bans"])?["after"] == 7 && bans(guard)?.0 == 7, "{:?}", bans(guard)?);
+    fs::write(&path, "")?;
+    ensure!(reload(guard, &path, &[])? == ["bans.after"] && bans(guard)?.0 == 3, "{:?}", bans(guard)?);
+    // A file that says nothing of it leaves a command's word.
+    run(guard, "bans off")?;
+    ensure!(reload(guard, &path, &[])?.is_empty() && bans(guard)?.0 == 0, "{:?}", bans(guard)?);
+    Ok(())
+}
+
 const FULL: &str = r#"
 [guard]
 mode = "monitor"
@@ -198,6 +224,9 @@ line-bytes = 8192
 [limits]
 register = "100/s burst 500"
 packets = "none"
+[bans]
+after = 5
+first = "2m"
 [deny]
 trunks = ["tcp"]
 devices = ["options"]
@@ -254,21 +283,27 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     run(guard, "trunk remove spare")?;
     run(guard, "permit options --from devices")?;
     run(guard, "limit set --per trunk carrier --of invite 1/s")?;
+    run(guard, "bans set --quiet 2h")?;
+    run(guard, "bans off")?;
     let back = reload(guard, &path, &[])?;
     let expected = [
         "trunks.spare",
         "guard.mode",
         "trunks.carrier.limits.invite",
+        "bans.enabled",
+        "bans.after",
         "deny.devices OPTIONS/tcp",
         "deny.devices OPTIONS/udp",
     ];
     ensure!(back == expected, "{back:?}");
     ensure!(state(guard)?.2.denied == settled.denied && state(guard)?.0.mode == 1, "it was not set back");
+    ensure!(bans(guard)? == (5, 120, 7200), "{:?}", state(guard)?.2.bans);
     // What is named no more goes, what commands made stays.
     fs::write(&path, "[trunks.spare]\npeers = [\"203.0.113.9\"]\n")?;
     reload(guard, &path, &[])?;
     ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
     ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
+    ensure!(bans(guard)? == (3, 60, 7200), "{:?}", state(guard)?.2.bans);
     let kinds =
         guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
     ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");

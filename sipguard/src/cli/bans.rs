@@ -8,10 +8,11 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::trunk::report;
-use super::{Span, parse_duration, usage};
+use super::usage;
+use crate::ban_rule::{BanRule, BanWish, DEFAULT, MOST_STREAMS, parse_span};
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::store::{self, BanRule, OPERATOR, change};
+use crate::store::{self, OPERATOR, change};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,42 +36,29 @@ enum Verb {
 #[group(required = true, multiple = true)]
 struct Set {
     /// So many malformed streams of one address and port ban it, 1 to 1000
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_STREAMS)))]
     after: Option<u32>,
 
     /// So many malformed streams of one address, by any ports, ban it, 1 to 1000
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_STREAMS)))]
     address_after: Option<u32>,
 
     /// Within this time
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    within: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    within: Option<Duration>,
 
     /// How long the first ban is; each further one is twice as long
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    first: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    first: Option<Duration>,
 
     /// How long a ban is at the most
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    longest: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    longest: Option<Duration>,
 
     /// An address is banned only when nothing well-formed came from it for this time
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    quiet: Option<Span>,
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    quiet: Option<Duration>,
 }
-
-/// What `bans set` takes for good when none was set before.
-const DEFAULT: BanRule = BanRule {
-    after: 3,
-    address_after: 10,
-    within: Duration::from_secs(30),
-    first: Duration::from_secs(60),
-    longest: Duration::from_secs(3600),
-    quiet: Duration::from_secs(3600),
-};
-
-/// The longest that any of the times can be.
-const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     match &args.verb {
@@ -122,19 +110,9 @@ fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 }
 
 fn merged(old: &BanRule, set: &Set) -> Result<BanRule> {
-    let span = |name: &str, wanted: Option<Span>, old: Duration| match wanted {
-        None => Ok(old),
-        Some(Span(Some(span))) if span <= LONGEST => Ok(span),
-        Some(_) => Err(usage(format!("--{name}: a time of 30d at the most"))),
-    };
-    let rule = BanRule {
-        after: set.after.unwrap_or(if old.after == 0 { DEFAULT.after } else { old.after }),
-        address_after: set.address_after.unwrap_or(old.address_after),
-        within: span("within", set.within, old.within)?,
-        first: span("first", set.first, old.first)?,
-        longest: span("longest", set.longest, old.longest)?,
-        quiet: span("quiet", set.quiet, old.quiet)?,
-    };
+    let Set { after, address_after, within, first, longest, quiet } = *set;
+    let wish = BanWish { enabled: Some(true), after, address_after, within, first, longest, quiet };
+    let rule = wish.of(old);
     if rule.first > rule.longest {
         return Err(usage(
             "the first ban would be longer than the longest: name both, `--first` and `--longest`",

@@ -3,9 +3,11 @@
 use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
+use super::bans;
 use super::steps::Steps;
 use super::tree::path;
 use super::{Config, Limited};
+use crate::ban_rule::{self, BanRule};
 use crate::denial::{What, Whom};
 use crate::rate;
 use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish};
@@ -43,6 +45,8 @@ pub struct Has {
     pub trunks: Vec<TrunkRow>,
     /// The limits of the store.
     pub limits: Vec<Limit>,
+    /// When a sender is banned; `None` where there is no store.
+    pub bans: Option<BanRule>,
     /// The denials of the store.
     pub denials: Vec<Denial>,
     /// What the configuration named the last time.
@@ -60,6 +64,8 @@ pub enum Act {
     Limit(Option<String>, usize, (u32, u32)),
     /// Take a limit away.
     ClearLimit(Option<String>, usize),
+    /// Say when a sender is banned.
+    Bans(BanRule),
     /// Deny.
     Deny(Whom, What),
     /// Permit.
@@ -80,7 +86,7 @@ pub struct Difference {
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> Named {
-    let Config { settings: wish, rates, denials, trunks, .. } = config;
+    let Config { settings: wish, rates, bans, denials, trunks, .. } = config;
     let said = [
         ("mode", wish.mode.is_some()),
         ("on-malformed", wish.malformed.is_some()),
@@ -98,6 +104,7 @@ pub fn named(config: &Config) -> Named {
     (settings.map(of("setting")))
         .chain(single.map(of("check")))
         .chain(limits.map(of("limit")))
+        .chain(bans::keys(bans).map(of("bans")))
         .chain(denials.map(of("denial")))
         .chain(trunks.map(of("trunk")))
         .collect()
@@ -117,6 +124,7 @@ pub fn difference(config: &Config, has: &Has) -> Difference {
     };
     found.settings(config, has, &gone);
     found.limits(config, has, &gone);
+    found.bans(config, has, &gone);
     found.denials(config, has, &gone);
     found.trunks(config, has, &gone);
     found
@@ -177,6 +185,20 @@ impl Difference {
             Some(rate) => Act::Limit(trunk.cloned(), kind, rate),
             None => Act::ClearLimit(trunk.cloned(), kind),
         });
+    }
+
+    fn bans(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let old = has.bans.unwrap_or(ban_rule::DEFAULT);
+        let new = bans::wanted(&config.bans, &old, gone);
+        for ((key, old), (_, new)) in old.by_key().into_iter().zip(new.by_key()) {
+            // Of nobody it need not be said after how many streams.
+            if old != new && new != "none" {
+                self.line(path("bans", key), old, new);
+            }
+        }
+        if old != new {
+            self.acts.push(Act::Bans(new));
+        }
     }
 
     fn denials(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {

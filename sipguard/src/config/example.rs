@@ -7,7 +7,7 @@ use serde_json::Value;
 use sipguard_common::framer::LIMITS;
 
 use super::order::order;
-use super::tables::{Deny, Guard, Rates, Tables, Trunk};
+use super::tables::{Bans, Deny, Guard, Rates, Tables, Trunk};
 
 /// Name of the trunk of the example.
 const CARRIER: &str = "carrier";
@@ -105,6 +105,7 @@ pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
         "guard" => order::<Guard>(),
         "checks" => LIMITS.iter().map(|limit| limit.name).collect(),
         "limits" => order::<Rates>(),
+        "bans" => order::<Bans>(),
         "deny" => order::<Deny>(),
         _ => Vec::new(),
     };
@@ -174,9 +175,21 @@ fn keys(schema: &Value, table: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::ban_rule::BanRule;
     use crate::config::{Source, Sources, parse, tree};
     use crate::settings::Chosen;
+
+    const OFF: BanRule = BanRule {
+        after: 0,
+        address_after: 1,
+        within: Duration::ZERO,
+        first: Duration::ZERO,
+        longest: Duration::ZERO,
+        quiet: Duration::ZERO,
+    };
 
     /// The example, and its trunk as well.
     fn with_trunk() -> String {
@@ -199,6 +212,7 @@ mod tests {
             assert_eq!(config.settings.of(&Chosen::default()), Chosen::default());
             assert_eq!(config.flows, Some(crate::attach::DEFAULT_FLOWS));
             assert_eq!(config.grace, Some(crate::attach::DEFAULT_GRACE));
+            assert_eq!(config.bans.of(&OFF), crate::ban_rule::DEFAULT);
             assert_eq!(config.xdp, Some(crate::settings::XdpChoice::default()));
             assert_eq!(config.trunks.len(), usize::from(text.contains("\n[trunks.carrier]")));
         }

@@ -3,13 +3,14 @@
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
 //! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs` and `words.rs` read;
 //! 3. `valid.rs` and `carriers.rs` find what contradicts itself, and give a [`Config`];
-//! 4. `difference.rs` (and `steps.rs`, for the trunks) compares that with what the store and the maps have;
+//! 4. `difference.rs` (with `bans.rs`, and `steps.rs` for the trunks) compares that with what the store and the maps have;
 //! 5. `bring.rs` makes it so, within one change of the store.
 //!
 //! All but the first and the last are pure. `example.rs` and `show.rs` tell an operator what may be said, and what is.
 //! A new table takes: a field in `tables.rs`, its meaning in [`Config`], and its steps in
 //! `difference.rs`. Schema, example, `config show` and docs/configuration.md follow by themselves.
 
+mod bans;
 mod bring;
 mod carriers;
 mod difference;
@@ -35,6 +36,7 @@ pub use files::DEFAULT_FILE;
 pub use show::Shown;
 pub use source::{Place, Problem, Source, Sources};
 
+use crate::ban_rule::BanWish;
 use crate::denial::{What, Whom};
 use crate::settings::{SettingsWish, XdpChoice};
 use crate::store::TrunkRow;
@@ -56,6 +58,8 @@ pub struct Config {
     pub settings: SettingsWish,
     /// Limits, of sources and of trunks.
     pub rates: Vec<Limited>,
+    /// When a sender is banned.
+    pub bans: BanWish,
     /// What may not be sent.
     pub denials: Vec<(Whom, What)>,
     /// The trunks; their numbers are 0.

@@ -1,21 +1,25 @@
 //! The shape of the configuration file. The descriptions here are those of the schema, of the example and of docs/configuration.md.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
 use super::value::{Checks, Number, Text};
-use super::words::{Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
+use super::words::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
+use crate::ban_rule::{self, BanWish, MOST_STREAMS};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
 use crate::store::DEFAULT_LIMITS;
 use crate::{rate, trunk};
 
 /// A guarded port.
 pub type Port = Number<1, 65_535>;
+/// Malformed streams that make a ban.
+pub type Streams = Number<1, MOST_STREAMS>;
 
 /// The configuration of sipguard: `/etc/sipguard/sipguard.toml` and `conf.d/*.toml` beside it, in the order of their names. A setting is
 /// said in one of them. What is not said stays as a command has set it, or at its default.
@@ -30,6 +34,9 @@ pub struct Tables {
     /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
     /// `sipguard limit set` does.
     pub limits: Rates,
+    /// When the guard bans by itself who keeps sending malformed TCP streams: an address and port, or an address. Times are 30d at the
+    /// most. As `sipguard bans set` does.
+    pub bans: Bans,
     /// What a class of senders may not send: a transport (tcp, tls, udp), a method (register: over TCP and UDP) or a method over a
     /// transport (register/tcp). As `sipguard deny` does.
     pub deny: Deny,
@@ -106,6 +113,53 @@ impl Rates {
         let Rates { packets, messages, register, invite, connections } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
+    }
+}
+
+/// When a sender is banned.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Bans {
+    /// Whether anybody is banned. Malformed streams are cut all the same.
+    #[schemars(extend("default" = true))]
+    pub enabled: Option<bool>,
+    /// So many malformed streams of one address and port ban it.
+    #[schemars(extend("default" = ban_rule::DEFAULT.after))]
+    pub after: Option<Streams>,
+    /// So many malformed streams of one address, by any ports, ban it.
+    #[schemars(extend("default" = ban_rule::DEFAULT.address_after))]
+    pub address_after: Option<Streams>,
+    /// Within this time.
+    #[schemars(extend("default" = shown(ban_rule::DEFAULT.within)))]
+    pub within: Option<Text<BanSpan>>,
+    /// How long the first ban is; each further one is twice as long.
+    #[schemars(extend("default" = shown(ban_rule::DEFAULT.first)))]
+    pub first: Option<Text<BanSpan>>,
+    /// How long a ban is at the most.
+    #[schemars(extend("default" = shown(ban_rule::DEFAULT.longest)))]
+    pub longest: Option<Text<BanSpan>>,
+    /// An address is banned only when nothing well-formed came from it for this time.
+    #[schemars(extend("default" = shown(ban_rule::DEFAULT.quiet)))]
+    pub quiet: Option<Text<BanSpan>>,
+}
+
+fn shown(span: Duration) -> String {
+    humantime::format_duration(span).to_string()
+}
+
+impl Bans {
+    /// What it wishes.
+    pub fn wish(&self) -> BanWish {
+        let span = |span: &Option<Text<BanSpan>>| span.as_ref().map(|Text(BanSpan(span))| *span);
+        BanWish {
+            enabled: self.enabled,
+            after: self.after.map(|streams| streams.0),
+            address_after: self.address_after.map(|streams| streams.0),
+            within: span(&self.within),
+            first: span(&self.first),
+            longest: span(&self.longest),
+            quiet: span(&self.quiet),
+        }
     }
 }
 

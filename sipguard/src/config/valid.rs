@@ -1,11 +1,14 @@
 //! From tables to what they mean, with every contradiction found.
 
+use std::time::Duration;
+
 use super::carriers::Carriers;
 use super::source::{Problem, Sources};
 use super::tables::{Deny, Guard, Port, Tables};
 use super::tree::{Places, Read};
 use super::value::Text;
 use super::{Config, Limited};
+use crate::ban_rule::{self, BanRule, BanWish};
 use crate::denial::{What, Whom};
 use crate::settings::SettingsWish;
 
@@ -64,8 +67,10 @@ fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
 
 impl Judge<'_> {
     fn config(&mut self, tables: Tables) -> Config {
-        let Tables { guard, checks, limits, deny, trunks } = tables;
+        let Tables { guard, checks, limits, bans, deny, trunks } = tables;
+        let bans = bans.wish();
         self.ports(&guard);
+        self.bans(&bans);
         let denials = self.denials(&deny);
         let mut carriers = Carriers::default();
         let mut rates: Vec<_> =
@@ -93,6 +98,7 @@ impl Judge<'_> {
                 single: checks.0,
             },
             rates,
+            bans,
             denials,
             trunks: carriers.rows,
         }
@@ -112,6 +118,23 @@ impl Judge<'_> {
                 self.refuse(&format!("guard.tls-ports[{at}]"), text);
             }
         }
+    }
+
+    fn bans(&mut self, bans: &BanWish) {
+        let BanRule { first, longest, .. } = bans.of(&ban_rule::DEFAULT);
+        let is_broken = |key: &str, span: Option<Duration>| span.is_none() && self.says(key);
+        if first <= longest || is_broken("bans.first", bans.first) || is_broken("bans.longest", bans.longest)
+        {
+            return;
+        }
+        let key = if bans.first.is_some() { "bans.first" } else { "bans.longest" };
+        let span = humantime::format_duration;
+        let text = format!(
+            "the first ban ({}) would be longer than the longest ({}): say both, `first` and `longest`",
+            span(first),
+            span(longest)
+        );
+        self.refuse(key, text);
     }
 
     fn denials(&self, deny: &Deny) -> Vec<(Whom, What)> {

@@ -10,7 +10,7 @@ use super::value::Written;
 use crate::address::Source;
 use crate::denial::What;
 use crate::duration::parse_duration;
-use crate::{rate, store, trunk};
+use crate::{ban_rule, rate, store, trunk};
 
 /// How long; it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,18 @@ impl Written for Span {
     fn read(text: &str) -> Result<Self, String> {
         let span = parse_duration(text)?.0;
         span.map(Span).ok_or_else(|| "it can't be permanent: write such as 60s or 5m".to_owned())
+    }
+}
+
+/// A time of the bans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BanSpan(pub Duration);
+
+impl Written for BanSpan {
+    const FORM: &'static str = "a duration such as \"60s\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        ban_rule::parse_span(text).map(BanSpan)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use rusqlite::params;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Ban, BanPolicy};
+use sipguard_common::abi::Ban;
 
 use super::GUARD;
 use super::apply::Apply;
@@ -13,55 +13,9 @@ use super::audit::{self, Record};
 use super::rows::{Mode, Row, Rows, Verb};
 use super::say::{Change, Counts};
 use crate::address::Source;
+use crate::ban_rule::BanRule;
 use crate::clock::Clock;
 use crate::target::Target;
-
-/// When a sender is banned, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BanRule {
-    /// Malformed TCP streams of one address and port that make a ban, 1 to 1000; 0 bans nobody.
-    pub after: u32,
-    /// Malformed TCP streams of one address, by any ports, 1 to 1000.
-    pub address_after: u32,
-    /// The time within which they come. This and the following have milliseconds, 49 days at the most.
-    pub within: Duration,
-    /// How long the first ban is.
-    pub first: Duration,
-    /// How long a ban is at the most.
-    pub longest: Duration,
-    /// An address is banned only when nothing well-formed came from it for this time.
-    pub quiet: Duration,
-}
-
-impl BanRule {
-    /// The kernel's form.
-    #[must_use]
-    pub fn policy(&self) -> BanPolicy {
-        let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        BanPolicy {
-            after: self.after,
-            address_after: self.address_after,
-            within_ns: ns(self.within),
-            first_ns: ns(self.first),
-            longest_ns: ns(self.longest),
-            quiet_ns: ns(self.quiet),
-            addresses_from_ns: 0,
-        }
-    }
-
-    /// From the kernel's form.
-    #[must_use]
-    pub fn of(policy: &BanPolicy) -> BanRule {
-        BanRule {
-            after: policy.after,
-            address_after: policy.address_after,
-            within: Duration::from_nanos(policy.within_ns),
-            first: Duration::from_nanos(policy.first_ns),
-            longest: Duration::from_nanos(policy.longest_ns),
-            quiet: Duration::from_nanos(policy.quiet_ns),
-        }
-    }
-}
 
 /// What a ban says, in the form of a rule.
 #[must_use]

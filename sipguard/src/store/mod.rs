@@ -30,7 +30,7 @@ mod want;
 mod words;
 
 pub use audit::Record;
-pub use bans::{BanRule, row as ban_row};
+pub use bans::row as ban_row;
 pub use change::{Changed, change, is_attached, restore};
 pub use configured::Named;
 pub use denials::{Denial, Done};

@@ -7,11 +7,11 @@ use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
 
 use super::RECOVERED_TRUNK;
-use super::bans::BanRule;
 use super::rows::Rows;
 use super::say::Change;
 use super::trunks::TrunkRow;
 use crate::address::Source;
+use crate::ban_rule::BanRule;
 use crate::denial::{What, Whom};
 use crate::policy::Policy;
 use crate::target::Target;

@@ -167,7 +167,9 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::Rows;
     use super::*;
+    use crate::ban_rule;
 
     #[test]
     fn a_new_store_has_limits() {
@@ -176,6 +178,13 @@ mod tests {
         let kinds = "SELECT group_concat(kind || per_second) FROM (SELECT * FROM limits ORDER BY kind)";
         let kinds: String = db.query_row(kinds, [], |row| row.get(0)).unwrap();
         assert_eq!(kinds, "connections500,invite300,register500");
+    }
+
+    #[test]
+    fn a_new_store_bans_as_is_usual() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrate(&mut db, 0).unwrap();
+        assert_eq!(Rows::new(&db).ban_rule().unwrap(), Some(ban_rule::DEFAULT));
     }
 
     #[test]
