@@ -5,6 +5,9 @@ const MOST_PER_SECOND: u32 = 1_000_000;
 /// Most at once.
 const MOST_BURST: u32 = 10_000_000;
 
+/// Most connections that a limit of open ones lets a source or a trunk have.
+pub const MOST_OPEN: u32 = 1_000_000;
+
 /// Reads `20/s`, or `20/s burst 40`: how many a second and how many at once, without a burst twice as many as a second has.
 ///
 /// # Errors
@@ -31,6 +34,12 @@ pub fn parse(text: &str) -> Result<(u32, u32), String> {
 #[must_use]
 pub fn text(rate: Option<(u32, u32)>) -> String {
     rate.map_or("none".to_owned(), |(per_second, burst)| format!("{per_second}/s burst {burst}"))
+}
+
+/// The text of a limit of open connections; `none` for none.
+#[must_use]
+pub fn open_text(most: Option<u32>) -> String {
+    most.map_or("none".to_owned(), |most| format!("{most} at once"))
 }
 
 #[cfg(test)]

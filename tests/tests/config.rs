@@ -192,6 +192,13 @@ fn bans(guard: &Guard) -> Result<(u32, u64, u64)> {
     Ok((after, first_ns / 1_000_000_000, quiet_ns / 1_000_000_000))
 }
 
+/// How many connections a source, and each trunk that has a limit of them, may have open.
+fn open(guard: &Guard) -> Result<Vec<u32>> {
+    let Policy { open, trunks, .. } = state(guard)?.2;
+    let limits = [open].into_iter().chain(trunks.iter().map(|trunk| trunk.open));
+    Ok(limits.filter(|most| *most != 0).collect())
+}
+
 #[test]
 fn bans_are_turned_off_and_on_by_the_file() -> Result<()> {
     let site = Site::guarded(true, &[])?;
@@ -224,6 +231,7 @@ line-bytes = 8192
 [limits]
 register = "100/s burst 500"
 packets = "none"
+open = 500
 [bans]
 after = 5
 first = "2m"
@@ -236,6 +244,7 @@ transports = ["udp", "tls"]
 reason = "main"
 [trunks.carrier.limits]
 invite = "50/s"
+open = 200
 [trunks.spare]
 peers = ["203.0.113.9"]
 "#;
@@ -283,6 +292,8 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     run(guard, "trunk remove spare")?;
     run(guard, "permit options --from devices")?;
     run(guard, "limit set --per trunk carrier --of invite 1/s")?;
+    run(guard, "limit set --of open 9")?;
+    run(guard, "limit clear --of open --per trunk carrier")?;
     run(guard, "bans set --quiet 2h")?;
     run(guard, "bans off")?;
     let back = reload(guard, &path, &[])?;
@@ -290,12 +301,15 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
         "trunks.spare",
         "guard.mode",
         "trunks.carrier.limits.invite",
+        "limits.open",
+        "trunks.carrier.limits.open",
         "bans.enabled",
         "bans.after",
         "deny.devices OPTIONS/tcp",
         "deny.devices OPTIONS/udp",
     ];
     ensure!(back == expected, "{back:?}");
+    ensure!(open(guard)? == [500, 200], "{:?}", open(guard)?);
     ensure!(state(guard)?.2.denied == settled.denied && state(guard)?.0.mode == 1, "it was not set back");
     ensure!(bans(guard)? == (5, 120, 7200), "{:?}", state(guard)?.2.bans);
     // What is named no more goes, what commands made stays.
@@ -304,6 +318,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
     ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
     ensure!(bans(guard)? == (3, 60, 7200), "{:?}", state(guard)?.2.bans);
+    ensure!(open(guard)?.is_empty(), "{:?}", open(guard)?);
     let kinds =
         guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
     ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
@@ -433,7 +448,7 @@ fn attach_takes_from_the_file_what_no_flag_says() -> Result<()> {
         "{status}"
     );
     ensure!(guard.json(&["lookup", "203.0.113.9"])?["trunk"] == "spare", "the trunks are not in force");
-    ensure!(guard.rows(&["limit", "list"])?.len() == 4, "{:?}", guard.rows(&["limit", "list"])?);
+    ensure!(guard.rows(&["limit", "list"])?.len() == 6, "{:?}", guard.rows(&["limit", "list"])?);
     // Attached already: what is in force stays, whatever the file says.
     fs::write(
         &path,

@@ -13,7 +13,7 @@ use crate::counting;
 use crate::error::{Failure, Status};
 use crate::output::Format;
 use crate::pins::Pins;
-use crate::rate;
+use crate::rate::{self, MOST_OPEN};
 use crate::store::{Change, OPERATOR, change, is_attached};
 use crate::trunk;
 
@@ -151,10 +151,10 @@ fn clear(pins: &Pins, path: &Path, format: Format, whose: &Whose, name: Option<&
 /// `500`: so many open at once.
 fn count(words: &[String]) -> Result<u32> {
     let text = words.join(" ");
-    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    let count = text.parse().ok().filter(|count| (1..=MOST_OPEN).contains(count));
     count.ok_or_else(|| {
         usage(format!(
-            "`{text}` is no limit of open connections: write how many at once, such as 500 (1 to 1000000)"
+            "`{text}` is no limit of open connections: write how many at once, such as 500 (1 to {MOST_OPEN})"
         ))
     })
 }

@@ -14,7 +14,7 @@ use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::settings::{Chosen, XdpChoice, list};
 use crate::store::{self, change, is_attached};
-use crate::{counters, link};
+use crate::{counters, counting, link};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,6 +71,11 @@ fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
         // The number of a new trunk may have been another one's, whose counters are not its own.
         for trunk in new {
             counters::clear_trunk(pins, trunk.number)?;
+        }
+        if config.open.iter().any(|(_, most)| most.is_some())
+            && let Err(why) = counting::is_on_or_fail(pins)
+        {
+            eprintln!("sipguard: the limit of open connections holds nobody back: {why:#}");
         }
     }
     Ok(lines)

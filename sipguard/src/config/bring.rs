@@ -16,6 +16,7 @@ pub fn compare(rows: Option<&Rows<'_>>, config: &Config, settings: Option<Chosen
     if let Some(rows) = rows {
         has.trunks = rows.trunks()?;
         has.limits = rows.limits()?;
+        has.open = rows.open_limits()?;
         has.bans = rows.ban_rule()?;
         has.denials = rows.denials()?;
         has.named = rows.configured()?;
@@ -52,6 +53,8 @@ fn perform(change: &mut Change<'_>, act: &Act) -> Result<()> {
             change.set_limit(trunk.as_deref(), *kind, *per_second, *burst)
         }
         Act::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
+        Act::Open(trunk, most) => change.set_open_limit(trunk.as_deref(), *most),
+        Act::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
         Act::Bans(rule) => change.set_ban_rule(rule),
         Act::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
         Act::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),

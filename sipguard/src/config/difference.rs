@@ -12,7 +12,10 @@ use crate::denial::{What, Whom};
 use crate::rate;
 use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish};
 use crate::status;
-use crate::store::{DEFAULT_LIMITS, Denial, Limit, Named, TrunkRow};
+use crate::store::{DEFAULT_LIMITS, Denial, Limit, Named, OpenLimit, TrunkRow};
+
+/// The key of the limit of open connections.
+const OPEN: &str = "open";
 
 /// When a change takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub struct Has {
     pub trunks: Vec<TrunkRow>,
     /// The limits of the store.
     pub limits: Vec<Limit>,
+    /// The limits of open connections of the store.
+    pub open: Vec<OpenLimit>,
     /// When a sender is banned; `None` where there is no store.
     pub bans: Option<BanRule>,
     /// The denials of the store.
@@ -64,6 +69,10 @@ pub enum Act {
     Limit(Option<String>, usize, (u32, u32)),
     /// Take a limit away.
     ClearLimit(Option<String>, usize),
+    /// Set a limit of open connections, of a trunk or of each source.
+    Open(Option<String>, u32),
+    /// Take a limit of open connections away.
+    ClearOpen(Option<String>),
     /// Say when a sender is banned.
     Bans(BanRule),
     /// Deny.
@@ -86,7 +95,7 @@ pub struct Difference {
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> Named {
-    let Config { settings: wish, rates, bans, denials, trunks, .. } = config;
+    let Config { settings: wish, rates, open, bans, denials, trunks, .. } = config;
     let said = [
         ("mode", wish.mode.is_some()),
         ("on-malformed", wish.malformed.is_some()),
@@ -97,13 +106,14 @@ pub fn named(config: &Config) -> Named {
     ];
     let settings = said.into_iter().filter(|(_, said)| *said).map(|(key, _)| key.to_owned());
     let single = wish.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
-    let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), one.kind));
+    let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), RATE_KINDS[one.kind]));
+    let open = open.iter().map(|(trunk, _)| limit_name(trunk.as_deref(), OPEN));
     let denials = denials.iter().map(|(whom, what)| denial_name(*whom, what));
     let of = |kind: &'static str| move |name: String| (kind.to_owned(), name);
     let trunks = trunks.iter().map(|trunk| trunk.name.clone());
     (settings.map(of("setting")))
         .chain(single.map(of("check")))
-        .chain(limits.map(of("limit")))
+        .chain(limits.chain(open).map(of("limit")))
         .chain(bans::keys(bans).map(of("bans")))
         .chain(denials.map(of("denial")))
         .chain(trunks.map(of("trunk")))
@@ -124,6 +134,7 @@ pub fn difference(config: &Config, has: &Has) -> Difference {
     };
     found.settings(config, has, &gone);
     found.limits(config, has, &gone);
+    found.open(config, has, &gone);
     found.bans(config, has, &gone);
     found.denials(config, has, &gone);
     found.trunks(config, has, &gone);
@@ -152,7 +163,7 @@ impl Difference {
         for limit in &has.limits {
             let trunk = limit.trunk.as_deref();
             let default = default_rate(trunk, limit.kind);
-            if gone("limit", limit_name(trunk, limit.kind)) && rate_of(limit) != default {
+            if gone("limit", limit_name(trunk, RATE_KINDS[limit.kind])) && rate_of(limit) != default {
                 self.limit(limit.trunk.as_ref(), limit.kind, rate_of(limit), default);
             }
         }
@@ -167,7 +178,7 @@ impl Difference {
         // The file took a default away.
         for (kind, rate) in DEFAULT_LIMITS {
             let is_none = !has.limits.iter().any(|limit| limit.trunk.is_none() && limit.kind == kind);
-            if is_none && gone("limit", limit_name(None, kind)) {
+            if is_none && gone("limit", limit_name(None, RATE_KINDS[kind])) {
                 self.limit(None, kind, None, Some(rate));
             }
         }
@@ -180,11 +191,32 @@ impl Difference {
         old: Option<(u32, u32)>,
         new: Option<(u32, u32)>,
     ) {
-        self.line(limit_key(trunk.map(String::as_str), kind), rate::text(old), rate::text(new));
+        self.line(limit_key(trunk.map(String::as_str), RATE_KINDS[kind]), rate::text(old), rate::text(new));
         self.acts.push(match new {
             Some(rate) => Act::Limit(trunk.cloned(), kind, rate),
             None => Act::ClearLimit(trunk.cloned(), kind),
         });
+    }
+
+    fn open(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let mut wanted = config.open.clone();
+        for OpenLimit { trunk, .. } in &has.open {
+            if gone("limit", limit_name(trunk.as_deref(), OPEN)) {
+                wanted.push((trunk.clone(), None));
+            }
+        }
+        for (trunk, new) in wanted {
+            let old = has.open.iter().find(|limit| limit.trunk == trunk).map(|limit| limit.most);
+            if old == new {
+                continue;
+            }
+            let key = limit_key(trunk.as_deref(), OPEN);
+            self.line(key, rate::open_text(old), rate::open_text(new));
+            self.acts.push(match new {
+                Some(most) => Act::Open(trunk, most),
+                None => Act::ClearOpen(trunk),
+            });
+        }
     }
 
     fn bans(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
@@ -269,13 +301,13 @@ fn default_rate(trunk: Option<&str>, kind: usize) -> Option<(u32, u32)> {
     found.map(|(_, rate)| *rate)
 }
 
-fn limit_name(trunk: Option<&str>, kind: usize) -> String {
-    trunk.map_or(RATE_KINDS[kind].to_owned(), |trunk| format!("{trunk}/{}", RATE_KINDS[kind]))
+fn limit_name(trunk: Option<&str>, kind: &str) -> String {
+    trunk.map_or(kind.to_owned(), |trunk| format!("{trunk}/{kind}"))
 }
 
-fn limit_key(trunk: Option<&str>, kind: usize) -> String {
+fn limit_key(trunk: Option<&str>, kind: &str) -> String {
     let table = trunk.map_or("limits".to_owned(), |trunk| format!("{}.limits", path("trunks", trunk)));
-    path(&table, RATE_KINDS[kind])
+    path(&table, kind)
 }
 
 fn denial_name(whom: Whom, what: &What) -> String {

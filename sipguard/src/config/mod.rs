@@ -58,6 +58,8 @@ pub struct Config {
     pub settings: SettingsWish,
     /// Limits, of sources and of trunks.
     pub rates: Vec<Limited>,
+    /// Limits of open connections: of a trunk, or with `None` of each source; how many, or `None` for no limit.
+    pub open: Vec<(Option<String>, Option<u32>)>,
     /// When a sender is banned.
     pub bans: BanWish,
     /// What may not be sent.

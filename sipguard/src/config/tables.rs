@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
-use super::value::{Checks, Number, Text};
+use super::value::{Checks, Number, Open, Text};
 use super::words::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
@@ -99,6 +99,9 @@ pub struct Rates {
     /// New TCP connections.
     #[schemars(extend("default" = usual(CONNECTIONS)))]
     pub connections: Option<Text<Rate>>,
+    /// TCP connections open at once: a number, or "none".
+    #[schemars(extend("examples" = ["none"]))]
+    pub open: Option<Open>,
 }
 
 /// The limit of a kind that a source has when nobody says anything.
@@ -110,7 +113,7 @@ fn usual(kind: usize) -> String {
 impl Rates {
     /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
     pub fn said(&self) -> impl Iterator<Item = (usize, Option<(u32, u32)>)> {
-        let Rates { packets, messages, register, invite, connections } = self;
+        let Rates { packets, messages, register, invite, connections, open: _ } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
     }

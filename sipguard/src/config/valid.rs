@@ -6,7 +6,7 @@ use super::carriers::Carriers;
 use super::source::{Problem, Sources};
 use super::tables::{Deny, Guard, Port, Tables};
 use super::tree::{Places, Read};
-use super::value::Text;
+use super::value::{Open, Text};
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule, BanWish};
 use crate::denial::{What, Whom};
@@ -75,9 +75,11 @@ impl Judge<'_> {
         let mut carriers = Carriers::default();
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
+        let mut open: Vec<_> = limits.open.map(|Open(most)| (None, most)).into_iter().collect();
         for (Text(name), trunk) in trunks {
             let whose = || Some(name.0.clone());
             rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
+            open.extend(trunk.limits.open.map(|Open(most)| (whose(), most)));
             carriers.add(self, name.0, trunk);
         }
         carriers.judge(self, &denials);
@@ -98,6 +100,7 @@ impl Judge<'_> {
                 single: checks.0,
             },
             rates,
+            open,
             bans,
             denials,
             trunks: carriers.rows,

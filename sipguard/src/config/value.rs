@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use sipguard_common::framer::{LIMITS, Limits, Named};
 
+use crate::rate::MOST_OPEN;
+
 /// A value that is written as text.
 pub trait Written: Sized {
     /// What it is, for `expected ...`.
@@ -108,6 +110,49 @@ impl<const LOW: u32, const HIGH: u32> JsonSchema for Number<LOW, HIGH> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "integer", "minimum": LOW, "maximum": HIGH })
+    }
+}
+
+/// So many open at once, or `none` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open(pub Option<u32>);
+
+impl<'de> Deserialize<'de> for Open {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Open;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number from 1 to {MOST_OPEN}, or \"none\"")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Open, E> {
+                within(number, 1, MOST_OPEN).map(|most| Open(Some(most)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Open, E> {
+                if text == "none" {
+                    return Ok(Open(None));
+                }
+                Err(E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl JsonSchema for Open {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "number or none".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "minimum": 1, "maximum": MOST_OPEN, "pattern": "^none$" })
     }
 }
 
