@@ -60,6 +60,9 @@ const FAMILIES: &[&str] = &[
     "zoiper",
 ];
 
+/// How the user agents of scanners begin that nobody else uses.
+pub const SCANNERS: [&str; 5] = ["friendly-scanner", "sipvicious", "sundayddr", "sip-scan", "pplsip"];
+
 impl Identity {
     /// Of a SIP URI, `sip:user@host` or `sips:user@host`, which are one.
     ///
@@ -126,6 +129,12 @@ impl UserAgent {
     #[must_use]
     pub fn key(&self) -> [u8; KEY_BYTES] {
         padded(self.0)
+    }
+
+    /// Its text alone.
+    #[must_use]
+    pub fn text(&self) -> &'static str {
+        self.0
     }
 
     /// Its length in bits.
@@ -225,6 +234,9 @@ mod tests {
         }
         let all: Vec<String> = UserAgent::beginnings("SCAN r").map(|agent| agent.to_string()).collect();
         assert_eq!(all, ["user-agent:scan r", "user-agent:scan", "user-agent:sca"]);
+        for scanner in SCANNERS {
+            assert_eq!(UserAgent::parse(scanner).unwrap().family(), None, "{scanner}");
+        }
         assert_eq!(UserAgent::beginnings("\u{e4}\u{e4}x").count(), 2, "only whole characters");
         for (typed, family) in
             [("Yea", Some("yealink")), ("asterisk", Some("asterisk")), ("Asterisk PBX 11", None)]

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard::{
+    claim::SCANNERS,
     maps::{self, Ports},
     pins::Pins,
     policy::{Policy, PolicyMaps},
@@ -192,6 +193,71 @@ fn bans(guard: &Guard) -> Result<(u32, u64, u64)> {
     Ok((after, first_ns / 1_000_000_000, quiet_ns / 1_000_000_000))
 }
 
+/// Who blocks a user agent, and how; empty when nobody does.
+fn blocked(guard: &Guard, agent: &str) -> Result<String> {
+    let rows = guard.rows(&["list", "block"])?;
+    let of = rows.iter().filter(|row| row["source"] == format!("user-agent:{agent}"));
+    Ok(of
+        .map(|row| format!("{} {}", row["origin"], row["mode"]))
+        .collect::<Vec<_>>()
+        .join(", ")
+        .replace('"', ""))
+}
+
+#[test]
+fn user_agents_are_blocked_by_the_file_and_what_it_names_no_more_is_not() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let path =
+        scratch.write("sipguard.toml", "[block]\nuser-agents = [\"Evil/1\", \"evil/1\", \"scan\"]\n")?;
+    run(guard, "block --user-agent mine")?;
+    run(guard, "block --user-agent scan --monitor")?;
+    let keys = ["block.user-agents \"evil/1\"", "block.user-agents \"scan\""];
+    ensure!(reload(guard, &path, &[])? == keys, "they are not told");
+    ensure!(blocked(guard, "evil/1")? == "config enforce", "{}", blocked(guard, "evil/1")?);
+    let found = guard.json(&["lookup", "--user-agent", "EVIL/1.2"])?;
+    ensure!(found["verdict"] == "block" && found["rule"]["in_force"] == true, "{found}");
+    // Both say something about it: what stops comes before what counts.
+    ensure!(blocked(guard, "scan")? == "cli monitor, config enforce", "{}", blocked(guard, "scan")?);
+    ensure!(guard.json(&["lookup", "--user-agent", "scan"])?["verdict"] == "block", "it only counts");
+    ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
+    // What a command has lifted, or changed, is set back.
+    run(guard, "unblock --user-agent evil/1")?;
+    run(guard, "block --user-agent scan --monitor --source config --for 1h")?;
+    ensure!(reload(guard, &path, &[])? == keys, "it is not set back");
+    ensure!(blocked(guard, "scan")? == "cli monitor, config enforce", "{}", blocked(guard, "scan")?);
+    // Every way of coming back brings them: a reboot, and a store that is lost.
+    reboot(guard)?;
+    guard.attach(&[Site::INTERFACE, "--config", shown(&path)])?;
+    ensure!(guard.json(&["lookup", "--user-agent", "evil/1"])?["verdict"] == "block", "it did not come back");
+    fs::write(&path, "[block]\nuser-agents = [\"evil/1\"]\n")?;
+    ensure!(reload(guard, &path, &[])? == keys[1..], "it is not lifted");
+    ensure!(blocked(guard, "scan")? == "cli monitor", "{}", blocked(guard, "scan")?);
+    fs::write(&path, "")?;
+    ensure!(
+        reload(guard, &path, &[])? == keys[..1] && blocked(guard, "evil/1")?.is_empty(),
+        "it is not lifted"
+    );
+    ensure!(blocked(guard, "mine")? == "cli enforce", "a command's block is gone");
+    Ok(())
+}
+
+#[test]
+fn the_scanners_are_those_of_the_recipe() -> Result<()> {
+    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md"))?;
+    let toml = format!("user-agents = [{}]", SCANNERS.map(|agent| format!("\"{agent}\"")).join(", "));
+    ensure!(
+        policy.contains(&SCANNERS.join(" ")) && policy.contains(&toml),
+        "docs/policy.md has others: {toml}"
+    );
+    ensure!(
+        said(&["config", "example"])?.expect(0)?.stdout.contains(&toml),
+        "the example has others: {toml}"
+    );
+    Ok(())
+}
+
 /// How many connections a source, and each trunk that has a limit of them, may have open.
 fn open(guard: &Guard) -> Result<Vec<u32>> {
     let Policy { open, trunks, .. } = state(guard)?.2;
@@ -235,6 +301,8 @@ open = 500
 [bans]
 after = 5
 first = "2m"
+[block]
+user-agents = ["Evil/1", "sipvicious"]
 [deny]
 trunks = ["tcp"]
 devices = ["options"]
@@ -319,6 +387,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
     ensure!(bans(guard)? == (3, 60, 7200), "{:?}", state(guard)?.2.bans);
     ensure!(open(guard)?.is_empty(), "{:?}", open(guard)?);
+    ensure!(guard.rows(&["list"])?.is_empty(), "{:?}", guard.rows(&["list"])?);
     let kinds =
         guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
     ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
@@ -384,7 +453,7 @@ fn a_trunk_that_was_found_in_the_kernel_gets_its_name_back() -> Result<()> {
 
 #[test]
 fn what_the_kernel_refuses_is_undone_as_a_whole() -> Result<()> {
-    for map in ["PREFIXES", "PORTS", "SETTINGS"] {
+    for map in ["PREFIXES", "PORTS", "SETTINGS", "USER_AGENTS"] {
         let site = Site::guarded(true, &[])?;
         let guard = &site.guard;
         let scratch = Scratch::new("config")?;
@@ -395,6 +464,8 @@ fn what_the_kernel_refuses_is_undone_as_a_whole() -> Result<()> {
             anyhow::Ok((
                 guard.rows(&["trunk", "list"])?,
                 guard.rows(&["deny"])?,
+                guard.rows(&["list"])?,
+                guard.json(&["bans"])?,
                 guard.rows(&["limit", "list"])?,
             ))
         };

@@ -35,7 +35,7 @@ pub struct BlockArgs {
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
 
-    /// Who blocks, such as fail2ban; each source has its own block of an address, and all but `cli` leave allowed addresses alone
+    /// Who blocks, such as fail2ban; each source has its own block of an address, and all but `cli` and `config` leave allowed addresses alone
     #[arg(long = "source", value_name = "NAME", default_value = OPERATOR, value_parser = parse_origin)]
     origin: String,
 

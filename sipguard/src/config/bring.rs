@@ -5,7 +5,11 @@ use anyhow::{Context, Result};
 use super::Config;
 use super::difference::{Act, Difference, Has, difference, named};
 use crate::settings::Chosen;
-use crate::store::{CONFIGURATION, Change, Rows};
+use crate::store::{CONFIGURATION, Change, Rows, Saying, Verb};
+use crate::target::Target;
+
+/// Why a user agent is blocked.
+const REASON: &str = "the configuration file";
 
 /// What would have to change.
 ///
@@ -18,6 +22,7 @@ pub fn compare(rows: Option<&Rows<'_>>, config: &Config, settings: Option<Chosen
         has.limits = rows.limits()?;
         has.open = rows.open_limits()?;
         has.bans = rows.ban_rule()?;
+        has.agents = rows.agents_of(CONFIGURATION)?;
         has.denials = rows.denials()?;
         has.named = rows.configured()?;
     }
@@ -56,6 +61,13 @@ fn perform(change: &mut Change<'_>, act: &Act) -> Result<()> {
         Act::Open(trunk, most) => change.set_open_limit(trunk.as_deref(), *most),
         Act::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
         Act::Bans(rule) => change.set_ban_rule(rule),
+        Act::Block(agent) => {
+            let saying = Saying { reason: Some(REASON.to_owned()), ..Saying::new(CONFIGURATION, Verb::Block) };
+            change.say(&Target::UserAgent(*agent), &saying)
+        }
+        Act::Unblock(agent) => {
+            change.unsay(&[Target::UserAgent(*agent)], Verb::Block, Some(CONFIGURATION))
+        }
         Act::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
         Act::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),
     }

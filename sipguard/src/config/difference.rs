@@ -8,14 +8,18 @@ use super::steps::Steps;
 use super::tree::path;
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule};
+use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
 use crate::rate;
 use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish};
 use crate::status;
-use crate::store::{DEFAULT_LIMITS, Denial, Limit, Named, OpenLimit, TrunkRow};
+use crate::store::{self, DEFAULT_LIMITS, Denial, Limit, Named, OpenLimit, Row, TrunkRow};
+use crate::target::Target;
 
 /// The key of the limit of open connections.
 const OPEN: &str = "open";
+/// What a user agent of the configuration is.
+const BLOCKED: &str = "blocked";
 
 /// When a change takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct Has {
     pub open: Vec<OpenLimit>,
     /// When a sender is banned; `None` where there is no store.
     pub bans: Option<BanRule>,
+    /// The blocks of user agents that the configuration has made.
+    pub agents: Vec<Row>,
     /// The denials of the store.
     pub denials: Vec<Denial>,
     /// What the configuration named the last time.
@@ -75,6 +81,10 @@ pub enum Act {
     ClearOpen(Option<String>),
     /// Say when a sender is banned.
     Bans(BanRule),
+    /// Block a user agent.
+    Block(UserAgent),
+    /// Lift the configuration's block of a user agent.
+    Unblock(UserAgent),
     /// Deny.
     Deny(Whom, What),
     /// Permit.
@@ -95,7 +105,7 @@ pub struct Difference {
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> Named {
-    let Config { settings: wish, rates, open, bans, denials, trunks, .. } = config;
+    let Config { settings: wish, rates, open, bans, agents, denials, trunks, .. } = config;
     let said = [
         ("mode", wish.mode.is_some()),
         ("on-malformed", wish.malformed.is_some()),
@@ -108,6 +118,7 @@ pub fn named(config: &Config) -> Named {
     let single = wish.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
     let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), RATE_KINDS[one.kind]));
     let open = open.iter().map(|(trunk, _)| limit_name(trunk.as_deref(), OPEN));
+    let agents = agents.iter().map(|agent| agent.text().to_owned());
     let denials = denials.iter().map(|(whom, what)| denial_name(*whom, what));
     let of = |kind: &'static str| move |name: String| (kind.to_owned(), name);
     let trunks = trunks.iter().map(|trunk| trunk.name.clone());
@@ -115,6 +126,7 @@ pub fn named(config: &Config) -> Named {
         .chain(single.map(of("check")))
         .chain(limits.chain(open).map(of("limit")))
         .chain(bans::keys(bans).map(of("bans")))
+        .chain(agents.map(of("user-agent")))
         .chain(denials.map(of("denial")))
         .chain(trunks.map(of("trunk")))
         .collect()
@@ -136,6 +148,7 @@ pub fn difference(config: &Config, has: &Has) -> Difference {
     found.limits(config, has, &gone);
     found.open(config, has, &gone);
     found.bans(config, has, &gone);
+    found.agents(config, has, &gone);
     found.denials(config, has, &gone);
     found.trunks(config, has, &gone);
     found
@@ -233,6 +246,27 @@ impl Difference {
         }
     }
 
+    fn agents(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+        let key = |agent: &UserAgent| format!("block.user-agents \"{}\"", agent.text());
+        let has = || {
+            has.agents.iter().filter_map(|row| match row.target {
+                Target::UserAgent(agent) => Some((agent, row)),
+                Target::Source(_) | Target::Device(_) | Target::Identity(_) => None,
+            })
+        };
+        for (agent, row) in has().filter(|(agent, _)| gone("user-agent", agent.text().to_owned())) {
+            self.line(key(&agent), blocked(row).to_owned(), "none".to_owned());
+            self.acts.push(Act::Unblock(agent));
+        }
+        for agent in &config.agents {
+            let old = has().find(|(old, _)| old == agent).map_or("none", |(_, row)| blocked(row));
+            if old != BLOCKED {
+                self.line(key(agent), old.to_owned(), BLOCKED.to_owned());
+                self.acts.push(Act::Block(*agent));
+            }
+        }
+    }
+
     fn denials(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
         let key = |whom: Whom, what: &What| format!("deny.{} {what}", whom.word());
         for Denial { whom, what, .. } in &has.denials {
@@ -293,6 +327,15 @@ fn without_gone(wish: &SettingsWish, old: &Chosen, gone: &dyn Fn(&str, String) -
         }
     }
     wish
+}
+
+/// What a block of a user agent does, for people.
+fn blocked(row: &Row) -> &'static str {
+    match (row.mode, row.expires_ms) {
+        (store::Mode::Monitor, _) => "counted only",
+        (store::Mode::Enforce, Some(_)) => "blocked for a time",
+        (store::Mode::Enforce, None) => BLOCKED,
+    }
 }
 
 /// The limit that a new store has: of each source alone.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sipguard_common::framer::LIMITS;
 
 use super::order::order;
-use super::tables::{Bans, Deny, Guard, Rates, Tables, Trunk};
+use super::tables::{Bans, Block, Deny, Guard, Rates, Tables, Trunk};
 
 /// Name of the trunk of the example.
 const CARRIER: &str = "carrier";
@@ -106,6 +106,7 @@ pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
         "checks" => LIMITS.iter().map(|limit| limit.name).collect(),
         "limits" => order::<Rates>(),
         "bans" => order::<Bans>(),
+        "block" => order::<Block>(),
         "deny" => order::<Deny>(),
         _ => Vec::new(),
     };

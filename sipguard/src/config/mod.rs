@@ -1,4 +1,4 @@
-//! The configuration file: what changes by the year. Blocks and allowances change by the minute and are matters of commands.
+//! The configuration file: what changes by the year. Blocks and allowances of addresses change by the minute and are matters of commands.
 //!
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
 //! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs` and `words.rs` read;
@@ -37,6 +37,7 @@ pub use show::Shown;
 pub use source::{Place, Problem, Source, Sources};
 
 use crate::ban_rule::BanWish;
+use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
 use crate::settings::{SettingsWish, XdpChoice};
 use crate::store::TrunkRow;
@@ -62,6 +63,8 @@ pub struct Config {
     pub open: Vec<(Option<String>, Option<u32>)>,
     /// When a sender is banned.
     pub bans: BanWish,
+    /// User agents that are blocked, each once.
+    pub agents: Vec<UserAgent>,
     /// What may not be sent.
     pub denials: Vec<(Whom, What)>,
     /// The trunks; their numbers are 0.

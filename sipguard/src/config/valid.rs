@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::carriers::Carriers;
 use super::source::{Problem, Sources};
-use super::tables::{Deny, Guard, Port, Tables};
+use super::tables::{Block, Deny, Guard, Port, Tables};
 use super::tree::{Places, Read};
 use super::value::{Open, Text};
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule, BanWish};
+use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
 use crate::settings::SettingsWish;
 
@@ -67,10 +68,11 @@ fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
 
 impl Judge<'_> {
     fn config(&mut self, tables: Tables) -> Config {
-        let Tables { guard, checks, limits, bans, deny, trunks } = tables;
+        let Tables { guard, checks, limits, bans, block, deny, trunks } = tables;
         let bans = bans.wish();
         self.ports(&guard);
         self.bans(&bans);
+        let agents = self.agents(&block);
         let denials = self.denials(&deny);
         let mut carriers = Carriers::default();
         let mut rates: Vec<_> =
@@ -102,6 +104,7 @@ impl Judge<'_> {
             rates,
             open,
             bans,
+            agents,
             denials,
             trunks: carriers.rows,
         }
@@ -138,6 +141,24 @@ impl Judge<'_> {
             span(longest)
         );
         self.refuse(key, text);
+    }
+
+    fn agents(&mut self, block: &Block) -> Vec<UserAgent> {
+        let mut all = Vec::new();
+        for (at, Text(agent)) in block.user_agents.iter().flatten().enumerate() {
+            if let Some(family) = agent.family() {
+                let text = format!(
+                    "`{}` would stop every user agent of the family {family}: write more of it (or `sipguard block --user-agent {} --force`)",
+                    agent.text(),
+                    agent.text()
+                );
+                self.refuse(&format!("block.user-agents[{at}]"), text);
+            }
+            if !all.contains(agent) {
+                all.push(*agent);
+            }
+        }
+        all
     }
 
     fn denials(&self, deny: &Deny) -> Vec<(Whom, What)> {

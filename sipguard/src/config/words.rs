@@ -8,6 +8,7 @@ use sipguard_common::framer::methods::METHODS;
 
 use super::value::Written;
 use crate::address::Source;
+use crate::claim::UserAgent;
 use crate::denial::What;
 use crate::duration::parse_duration;
 use crate::{ban_rule, rate, store, trunk};
@@ -61,6 +62,14 @@ impl Written for Source {
 
     fn read(text: &str) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+impl Written for UserAgent {
+    const FORM: &'static str = "how a User-Agent begins, such as \"friendly-scanner\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text)
     }
 }
 

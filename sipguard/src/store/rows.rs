@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 
+use super::words::is_operators;
 use crate::address::{Source, mapped};
 use crate::target::Target;
 
@@ -93,7 +94,7 @@ impl Row {
     /// Whether an operator decided it: nothing automatic allows. What was found in the kernel was in force, so it counts as decided.
     #[must_use]
     pub fn is_operators(&self) -> bool {
-        self.verb == Verb::Allow || [super::OPERATOR, super::RECOVERED].contains(&self.origin.as_str())
+        self.verb == Verb::Allow || is_operators(&self.origin) || self.origin == super::RECOVERED
     }
 }
 
@@ -165,6 +166,14 @@ impl<'c> Rows<'c> {
             rows.extend(self.of(&net.into())?);
         }
         Ok(rows)
+    }
+
+    /// The rows of one source about user agents.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn agents_of(&self, origin: &str) -> Result<Vec<Row>> {
+        self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 
     /// Whether there is no row at all.

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::OPERATOR;
 use super::ahead::Ahead;
 use super::apply::Touched;
 use super::audit::{self, Record};
 use super::rows::{Key, Mode, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted_of};
+use super::words::is_operators;
 use crate::blocks::Wanted;
 use crate::clock::Clock;
 use crate::settings::Chosen;
@@ -120,7 +120,7 @@ impl<'c> Change<'c> {
     /// When the store refuses.
     pub fn say(&mut self, target: &Target, saying: &Saying) -> Result<()> {
         let now_ms = self.clock.wall_ms();
-        let automatic = saying.verb == Verb::Block && saying.origin != OPERATOR;
+        let automatic = saying.verb == Verb::Block && !is_operators(&saying.origin);
         if automatic && self.allowed.holds_back(target) {
             self.counts.skipped += 1;
             return Ok(());

@@ -6,10 +6,11 @@ use anyhow::{Result, anyhow};
 use rusqlite::params;
 use sipguard_common::abi::TRUNK_ENTRIES;
 
+use super::Saying;
 use super::apply::Touched;
 use super::rows::{Rows, Verb};
 use super::say::Change;
-use super::{OPERATOR, Saying};
+use super::words::is_operators;
 use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::target::Target;
@@ -183,7 +184,7 @@ impl Change<'_> {
     /// # Errors
     /// When the store can't be read.
     pub fn trunk_in_the_way(&self, target: &Target, saying: &Saying) -> Result<Option<String>> {
-        if saying.verb != Verb::Block || saying.origin != OPERATOR {
+        if saying.verb != Verb::Block || !is_operators(&saying.origin) {
             return Ok(None);
         }
         let number = self.allowed.trunk_of(target);

@@ -207,6 +207,7 @@ mod tests {
             ("192.0.2.0/25", "f2b", None),
             ("192.0.2.0/23", "f2b", Some("block f2b")),
             ("192.0.2.7", "cli", Some("block cli")),
+            ("192.0.2.7", "config", Some("block config")),
             ("198.51.100.1", "f2b", Some("block f2b")),
             ("192.0.2.7:4001", "f2b", None),
             ("192.0.2.7:4001", "cli", Some("block cli")),

@@ -1,5 +1,7 @@
 //! Words that people and lists give to a rule.
 
+use super::{CONFIGURATION, OPERATOR};
+
 /// Who sets a rule: a short word.
 ///
 /// # Errors
@@ -21,4 +23,10 @@ pub fn reason(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("a reason is one line of up to 200 bytes".to_owned())
+}
+
+/// Whether what a source says is the operator's word, by hand or in the configuration file; all else is automatic.
+#[must_use]
+pub fn is_operators(origin: &str) -> bool {
+    [OPERATOR, CONFIGURATION].contains(&origin)
 }
