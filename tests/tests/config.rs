@@ -403,6 +403,30 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
 }
 
 #[test]
+fn the_log_tells_of_settings_too() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let path = scratch.write("sipguard.toml", "[guard]\nmode = \"monitor\"\n[checks]\nline-bytes = 99\n")?;
+    reload(guard, &path, &[])?;
+    reload(guard, &path, &[])?;
+    run(guard, "mode monitor")?;
+    run(guard, "mode enforce")?;
+    let told = |row: &Value| {
+        let words = [text(row, "origin")?, text(row, "verb")?, text(row, "what")?, row["moved"].to_string()];
+        anyhow::Ok(words.join(" "))
+    };
+    let log = guard.rows(&["log"])?.iter().map(told).collect::<Result<Vec<_>>>()?;
+    ensure!(log == ["config reload guard.mode checks.line-bytes 2", "cli mode enforce 1"], "{log:?}");
+    // The mode changes without a store as well: a file in the place of its directory.
+    let told =
+        guard.run(&["mode", "monitor", "--store", &format!("{}/rules.db", shown(&path))])?.expect(0)?;
+    ensure!(told.stdout == "monitor\n" && told.stderr.contains("the log does not tell of it"), "{told:?}");
+    ensure!(guard.json(&["status"])?["mode"] == "monitor", "the mode did not change");
+    Ok(())
+}
+
+#[test]
 fn peers_move_between_trunks() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;

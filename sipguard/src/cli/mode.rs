@@ -10,6 +10,7 @@ use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::settings::Mode;
 use crate::status;
+use crate::store::{OPERATOR, change};
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         return super::trunk::set_mode(pins, path, format, name, mode);
     }
     pins.exist_or_fail()?;
-    let _lock = pins.lock(args.mode.is_some())?;
+    let lock = pins.lock(args.mode.is_some())?;
     pins.check()?;
     let mut settings = maps::settings(pins)?;
     let before = settings.mode;
@@ -41,7 +42,12 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     if changed {
         maps::set_settings(pins, settings)?;
     }
+    drop(lock);
     let word = status::mode(&settings);
+    if changed && let Err(error) = record(pins, path, word) {
+        // In an incident the mode counts, not the log.
+        eprintln!("sipguard: the mode is {word}, but the log does not tell of it: {error:#}");
+    }
     object(format, "sipguard.mode/1", json!({ "mode": word, "changed": changed }), || {
         if args.mode.is_some() && !changed {
             format!("{word} already, nothing changed\n")
@@ -49,4 +55,13 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             format!("{word}\n")
         }
     })
+}
+
+/// Writes the row of the trail.
+fn record(pins: &Pins, path: &Path, word: &str) -> Result<()> {
+    change(path, pins, &|| {}, |change| {
+        change.counts.moved = 1;
+        change.record("mode", OPERATOR, &[word], "")
+    })?;
+    Ok(())
 }

@@ -41,6 +41,7 @@ pub fn bring(change: &mut Change<'_>, config: &Config, settings: Option<Chosen>)
     if config.files {
         change.set_configured(&named(config))?;
         change.settings.clone_from(&found.settings);
+        change.counts.moved += found.chosen;
         let keys: Vec<&String> = found.lines.iter().map(|line| &line.key).collect();
         change.record("reload", CONFIGURATION, &keys, "")?;
     }

@@ -100,6 +100,8 @@ pub struct Difference {
     pub acts: Vec<Act>,
     /// In the guard's settings: what they become.
     pub settings: Option<Chosen>,
+    /// How many of the lines are settings.
+    pub chosen: usize,
 }
 
 /// What the configuration names, so that it can go when it is named no more.
@@ -168,6 +170,7 @@ impl Difference {
                 self.line(path(table, key), old, new);
             }
         }
+        self.chosen = self.lines.len();
         self.settings = (new != *old).then_some(new);
     }
 
