@@ -56,7 +56,7 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
     let lock = pins.lock(false)?;
     pins.check()?;
     let format = match args.format {
-        Some(CounterFormat::Prometheus) => return print(&metrics::text(pins)?),
+        Some(CounterFormat::Prometheus) => return print(&metrics::text(pins, path)?),
         Some(CounterFormat::Json) => Format::Json,
         Some(CounterFormat::Table) => Format::Table,
         None => output,

@@ -176,6 +176,17 @@ impl<'c> Rows<'c> {
         self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 
+    /// How many blocks of each source hold at a wall time in milliseconds.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn blocks_by_origin(&self, now_ms: i64) -> Result<Vec<(String, i64)>> {
+        let sql = "SELECT origin, count(*) FROM rules WHERE verb = 'block' AND (expires IS NULL OR expires > ?1) GROUP BY origin";
+        let mut statement = self.db.prepare(sql)?;
+        let counts = statement.query_map([now_ms], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(counts.collect::<Result<_, _>>()?)
+    }
+
     /// Whether there is no row at all.
     pub(super) fn is_empty(&self) -> Result<bool> {
         Ok(self.db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rules)", [], |row| row.get(0))?)
