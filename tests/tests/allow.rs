@@ -54,7 +54,7 @@ fn nothing_automatic_touches_what_is_allowed() -> Result<()> {
         .run(&["block", "192.0.2.8", "198.51.100.7", "203.0.113.9", "--source", "fail2ban"])?
         .expect(0)?;
     ensure!(
-        said.stdout == "blocked 1 source permanently, skipped 2 sources that the operator allows\n",
+        said.stdout == "blocked 1 source permanently, skipped 2 sources, allowed or of a trunk\n",
         "it said {said:?}"
     );
     let change = guard.json(&["block", "192.0.2.8", "--source", "fail2ban"])?;

@@ -198,7 +198,7 @@ pub fn sentence(did: Vec<String>, counts: &Counts, state: &str) -> String {
         parts.push(format!("{} {state}", plural(counts.same, "source")));
     }
     if counts.skipped > 0 {
-        parts.push(format!("skipped {} that the operator allows", plural(counts.skipped, "source")));
+        parts.push(format!("skipped {}, allowed or of a trunk", plural(counts.skipped, "source")));
     }
     parts.join(", ")
 }
