@@ -158,8 +158,15 @@ fn a_list_replaces_its_predecessor_and_nothing_else() -> Result<()> {
         said.stderr.contains("own address") && said.stdout.contains("nothing changed"),
         "it said {said:?}"
     );
-    // An empty list is a list: all that its source had set goes.
-    ensure!(replace("# nothing any more\n")?["removed"] == 2, "the last list stayed");
+    // A download that failed: what its source had set stays, until it is said.
+    for list in ["", "# nothing any more\n", "10.77.0.1"] {
+        let words = ["import", "-", "--source", "feed", "--replace"];
+        let said = guard.run_with_input(&words, list)?.expect(1)?;
+        ensure!(said.stderr.contains("`sipguard unblock --all --source feed`"), "{list:?}: it said {said:?}");
+        ensure!(listed(guard)? == rules, "{list:?}: listed is {:#?}", listed(guard)?);
+    }
+    guard.run(&["unblock", "--all", "--source", "feed"])?.expect(0)?;
+    ensure!(listed(guard)?.len() == 2, "the last list stayed: {:#?}", listed(guard)?);
     Ok(())
 }
 

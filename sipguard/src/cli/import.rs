@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::block::{report, sentence};
 use super::{Span, parse_duration, plural, usage};
+use crate::error::{Failure, Status};
 use crate::exchange::{self, End, Entry, Form};
 use crate::output::Format;
 use crate::pins::Pins;
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long = "for", value_name = "DURATION", default_value = "permanent", value_parser = parse_duration)]
     span: Span,
 
-    /// Also lift what this source set before and is not in the list any more
+    /// Also lift what this source set before and is not in the list any more; an empty list is refused
     #[arg(long)]
     replace: bool,
 }
@@ -44,6 +45,16 @@ pub struct Args {
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     let entries = checked(args)?;
     let own = args.origin.clone().unwrap_or_else(|| named(&args.file));
+    if args.replace && entries.is_empty() {
+        // What a download that failed leaves behind is such a list.
+        return Err(Failure::with(
+            Status::Failed,
+            format!(
+                "there is no rule in {}: nothing was changed. To lift all that it had set: `sipguard unblock --all --source {own}`",
+                shown(&args.file)
+            ),
+        ));
+    }
     let mut origins: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.origin.as_deref()).collect();
     if origins.is_empty() {
         origins.insert(&own);
@@ -118,10 +129,9 @@ fn replace(change: &mut Change<'_>, origins: &[&str], entries: &[Entry]) -> Resu
 
 /// The entries of the list, each target and source once, without what an operator does not want to block by mistake.
 fn checked(args: &Args) -> Result<Vec<Entry>> {
-    let stdin = args.file == "-";
-    let shown = if stdin { "standard input" } else { &args.file };
+    let shown = shown(&args.file);
     let mut bytes = Vec::new();
-    if stdin {
+    if args.file == "-" {
         std::io::stdin().read_to_end(&mut bytes).context("reading standard input")?;
     } else {
         bytes = std::fs::read(&args.file).with_context(|| format!("reading {shown}"))?;
@@ -174,6 +184,10 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
         _ => true,
     });
     Ok(entries)
+}
+
+fn shown(file: &str) -> &str {
+    if file == "-" { "standard input" } else { file }
 }
 
 /// The order of the store's keys, in numbers as far as it goes: strings are slow to compare by the million.
