@@ -72,6 +72,8 @@ fn mistakes() -> Result<()> {
         "block 203.0.113.7:70000",
         "block 203.0.113.0/24:5060",
         "allow 203.0.113.7:5060",
+        "list deny --source feed",
+        "list deny --expiring 1h",
         "unallow 203.0.113.7:5060",
         "block 203.0.113.7 --for soon",
         "block 203.0.113.7 --for 0",

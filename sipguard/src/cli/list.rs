@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
-use super::{Span, deny, parse_duration};
+use super::{Span, deny, parse_duration, usage};
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
@@ -63,6 +63,11 @@ impl Listed {
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     if args.what.as_deref() == Some("deny") {
+        if args.origin.is_some() || args.expiring.is_some() {
+            return Err(usage(
+                "`list deny` takes neither `--source` nor `--expiring`: a denial has neither a source nor an end",
+            ));
+        }
         return deny::show(pins, path, format);
     }
     let clock = Clock::now()?;
