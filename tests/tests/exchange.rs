@@ -189,6 +189,29 @@ fn many(scratch: &Scratch, count: u32) -> Result<PathBuf> {
     scratch.write("many.txt", &list)
 }
 
+#[test]
+fn the_bar_of_an_import_goes_to_its_end_and_leaves_nothing() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("lists")?;
+    let file = many(&scratch, 100_000)?;
+    let (pins, store) = (guard.pins().display(), guard.store().display());
+    let program = neighbour("SIPGUARD", "sipguard")?;
+    let words = format!("{} --pins {pins} --store {store} import {}", program.display(), file.display());
+    // `script` gives it a terminal.
+    let mut script = std::process::Command::new("script");
+    let output = script.args(["-qec", &format!("stty cols 80; {words}"), "/dev/null"]).output()?;
+    let screen = String::from_utf8_lossy(&output.stdout);
+    let percents = || screen.split('%').filter_map(|text| text.rsplit(' ').next()?.parse::<u32>().ok());
+    let last = percents().next_back().context("no bar")?;
+    // The last drawing is up to a twentieth of a second old.
+    ensure!(percents().next() == Some(0) && last >= 60, "the last one is {last} %");
+    let (_, left) = screen.rsplit_once("\r\u{1b}[2K").context("it is not cleared")?;
+    ensure!(left.starts_with("added 101000 rules; not attached"), "left is {left:?}");
+    println!("{} drawings, the last at {last} %; then: {}", percents().count(), left.trim_end());
+    Ok(())
+}
+
 /// Kernel memory of the two maps of rules.
 fn map_bytes(guard: &Guard) -> Result<u64> {
     let mut sum = 0;

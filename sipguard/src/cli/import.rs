@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::parse_origin;
-use crate::store::{Change, Saying, Verb, change, key};
+use crate::store::{Change, Saying, Verb, change, is_attached, key};
 use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
@@ -60,14 +60,19 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         origins.insert(&own);
     }
     let origins: Vec<&str> = origins.into_iter().collect();
-    let bar = progress(entries.len());
+    // An entry is a step in the store, and while attached one in the kernel.
+    let steps = if is_attached(pins) { 2 } else { 1 };
+    let bar = progress(entries.len() as u64 * steps);
     let done = change(path, pins, &|| bar.inc(1), |change| {
         if entries.iter().all(|entry| entry.verb == Verb::Block) {
             change.only_blocks();
         }
         for entry in &entries {
-            say(change, entry, args.span)?;
-            bar.inc(1);
+            let before = change.counts;
+            say(change, entry, args.span, &bar)?;
+            let is_new = (before.added, before.moved) != (change.counts.added, change.counts.moved);
+            // Of what is as wanted already the kernel does not hear.
+            bar.inc(if is_new { 1 } else { steps });
         }
         if args.replace {
             replace(change, &origins, &entries)?;
@@ -87,7 +92,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     })
 }
 
-fn say(change: &mut Change<'_>, entry: &Entry, span: Span) -> Result<()> {
+fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) -> Result<()> {
     let clock = change.clock;
     let expires_ms = match entry.end {
         End::Unsaid => clock.wall_ms_after(span.0),
@@ -107,7 +112,7 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span) -> Result<()> {
         ..Saying::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
     };
     if let Some(trunk) = change.trunk_in_the_way(&entry.target, &saying)? {
-        eprintln!("sipguard: {} stops the trunk {trunk} and was skipped", entry.target);
+        bar.suspend(|| eprintln!("sipguard: {} stops the trunk {trunk} and was skipped", entry.target));
         return Ok(());
     }
     change.say(&entry.target, &saying)
@@ -210,9 +215,9 @@ fn named(file: &str) -> String {
     format!("import:{name}")
 }
 
-/// A bar on a terminal, nothing elsewhere. Each entry is a step in the store and one in the kernel.
-fn progress(entries: usize) -> ProgressBar {
-    let bar = ProgressBar::new(entries as u64 * 2);
+/// A bar on a terminal, nothing elsewhere.
+fn progress(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
     let style = ProgressStyle::with_template("{bar:40} {percent}% {elapsed}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
