@@ -29,7 +29,7 @@ fn an_allowance_lets_through_what_a_shorter_block_stops() -> Result<()> {
     wait_until("the allowed phone is answered", || answers(&site))?;
     let said = guard.run(&["allow", "10.77.0.2"])?.expect(0)?;
     ensure!(said.stdout == "nothing changed, 1 source allowed so already\n", "it said {said:?}");
-    guard.run(&["allow", "10.77.0.3", "--for", "1s"])?.expect(0)?;
+    guard.run(&["allow", "10.77.0.3", "--for", "3s"])?.expect(0)?;
     ensure!(verdict(guard, "10.77.0.3")? == "pass", "the short allowance does not hold");
     wait_until("the short allowance ends", || Ok(verdict(guard, "10.77.0.3")? == "block"))?;
     let said = guard.run(&["unallow", "10.77.0.2"])?.expect(0)?;
