@@ -24,6 +24,14 @@ pub fn frame_len(ctx: &XdpContext) -> u64 {
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }
 
+/// The eight bytes of metadata before the frame: in a replay, when it came (nanoseconds). 0 without them.
+#[inline(always)]
+pub fn time_before(ctx: &XdpContext) -> u64 {
+    let (time, end) = (ctx.metadata(), ctx.metadata_end());
+    // SAFETY: metadata that the verifier was shown the end of.
+    if time + 8 > end { 0 } else { unsafe { (time as *const u64).read() } }
+}
+
 /// Pointer to `size` bytes at `at`, or the end of the way: what can't be read is not judged.
 #[inline(always)]
 pub fn pointer(ctx: &XdpContext, at: usize, size: usize) -> Result<*mut u8, Reason> {

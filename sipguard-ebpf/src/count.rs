@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    COUNTER_ENTRIES, Counter, TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
+    COUNTER_ENTRIES, Counter, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 
 use crate::{scratch, settings};
@@ -21,6 +21,10 @@ pub fn packet(reason: Reason, let_pass: bool) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
     let (trunk, bytes) = unsafe { ((*scratch).who.trunk, (*scratch).frame_len) };
+    if settings::is_replay() {
+        // SAFETY: as above.
+        unsafe { (*scratch).told = Told::new(reason.number(), trunk, let_pass).0 };
+    }
     add(COUNTERS.get_ptr_mut(counter_index(settings::slot(), let_pass, reason.number())), bytes);
     if trunk != 0 {
         add(TRUNK_COUNTERS.get_ptr_mut(trunk_counter_index(trunk, let_pass, reason.number())), bytes);

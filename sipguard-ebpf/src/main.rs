@@ -75,7 +75,7 @@ mod program {
     use sipguard_common::Reason;
 
     use crate::port::Transport;
-    use crate::{bytes, eth, flow, ip, open, policy, port, scratch, sip, tcp, udp, verdict};
+    use crate::{bytes, eth, flow, ip, open, policy, port, scratch, settings, sip, tcp, udp, verdict};
 
     #[xdp(frags)]
     pub fn sipguard(ctx: XdpContext) -> u32 {
@@ -112,6 +112,10 @@ mod program {
     #[inline(always)]
     fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
         let scratch = scratch::begin(bytes::linear_len(ctx))?;
+        if settings::is_replay() {
+            // SAFETY: this CPU's map value.
+            unsafe { (*scratch).now_ns = bytes::time_before(ctx) };
+        }
         // SAFETY: this CPU's map value; the other rooms have other parts of it.
         let who = unsafe { &mut (*scratch).who };
         let l3 = eth::parse(ctx)?;

@@ -156,10 +156,13 @@ pub struct Scratch {
     pub new_ban: Ban,
     /// `FragmentKey` in words, and where the record of a datagram in fragments is put together.
     pub fragment_key: Key,
-    pub pad: u32,
+    /// What a replay is told of the packet: [`sipguard_common::abi::Told`].
+    pub told: u32,
     pub datagram: Datagram,
     /// When stale ones were looked for last (`CLOCK_BOOTTIME`, nanoseconds).
     pub swept_ns: u64,
+    /// In a replay, the time of the packet.
+    pub now_ns: u64,
     /// Exchanged for the order of memory that it gives.
     pub fence: u64,
 }
@@ -211,6 +214,20 @@ pub fn again(word: &u32) -> u32 {
 pub fn frame_len() -> u64 {
     // SAFETY: this CPU's map value.
     get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
+}
+
+/// See [`crate::settings::now_ns`].
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: this CPU's map value.
+    get().map_or(0, |scratch| unsafe { (*scratch).now_ns })
+}
+
+/// What was judged, above XDP's action. Only in a replay.
+#[inline(always)]
+pub fn told() -> u32 {
+    // SAFETY: this CPU's map value.
+    get().map_or(0, |scratch| unsafe { (*scratch).told })
 }
 
 /// A new packet, of which nothing is known but its length.

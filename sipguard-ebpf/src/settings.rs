@@ -7,6 +7,8 @@ use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{IFACE_SLOTS, Iface, Settings};
 
+use crate::scratch;
+
 /// For userspace alone, like [`IFACES`]: declared here because maps come into being with the program.
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(1, 0);
@@ -21,6 +23,17 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(0);
 
+/// 1 in a replay. Set by the loader.
+#[unsafe(no_mangle)]
+static REPLAY: Global<u32> = Global::new(0);
+
+/// Whether packets come out of a capture: no socket of this machine is theirs, and the return value tells what was judged. The
+/// verifier knows the answer, and leaves out what hangs on it.
+#[inline(always)]
+pub fn is_replay() -> bool {
+    REPLAY.load() != 0
+}
+
 /// See [`slot`].
 #[inline(always)]
 pub fn slot() -> u32 {
@@ -32,9 +45,13 @@ pub fn get() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)
 }
 
-/// `CLOCK_BOOTTIME` in nanoseconds: it goes on while the machine sleeps, so that a block's end is an absolute time.
+/// `CLOCK_BOOTTIME` in nanoseconds: it goes on while the machine sleeps, so that a block's end is an absolute time. In a replay the time
+/// of the packet, which the metadata before it says.
 #[inline(always)]
 pub fn now_ns() -> u64 {
+    if is_replay() {
+        return scratch::now_ns();
+    }
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_boot_ns() }
 }

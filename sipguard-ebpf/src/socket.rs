@@ -15,8 +15,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 
-use crate::bytes;
 use crate::scratch::{Key, Packet};
+use crate::{bytes, settings};
 
 /// Byte offsets in the running kernel's structs, taken from its BTF by the loader; 0 where they are unknown.
 #[unsafe(no_mangle)]
@@ -62,6 +62,9 @@ pub struct Socket {
 pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
     let mut found =
         Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, local: false, cookie: false };
+    if settings::is_replay() {
+        return found;
+    }
     let key = &packet.key;
     let mut tuple = MaybeUninit::<Key>::uninit();
     // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key; the sizes are theirs. The socket

@@ -5,11 +5,17 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::ACTION_DROP;
 use sipguard_common::{Class, Reason};
 
-use crate::{ban, count, offender, policy, reset, settings};
+use crate::{ban, count, offender, policy, reset, scratch, settings};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
 pub fn act(ctx: &XdpContext, reason: Reason) -> u32 {
+    let action = counted(ctx, reason);
+    if settings::is_replay() { action | scratch::told() } else { action }
+}
+
+#[inline(always)]
+fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
     if reason.class() == Class::Pass {
         count::packet(reason, false);
         return xdp_action::XDP_PASS;

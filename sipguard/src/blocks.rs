@@ -14,8 +14,7 @@ use crate::address::{Source, mapped};
 use crate::claim::{Identity, UserAgent};
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
-use crate::maps::{self, Devices, Hosts, Identities, Plain, Prefixes, UserAgents};
-use crate::pins::Pins;
+use crate::maps::{self, Devices, Hosts, Identities, Place, Plain, Prefixes, UserAgents};
 use crate::target::{Device, Target};
 
 /// The rules in force.
@@ -59,13 +58,13 @@ impl Blocks {
     ///
     /// # Errors
     /// When the maps can't be opened.
-    pub fn open(pins: &Pins) -> Result<Blocks> {
+    pub fn open(place: &dyn Place) -> Result<Blocks> {
         Ok(Blocks {
-            hosts: maps::open(pins, names::HOSTS)?,
-            prefixes: maps::open(pins, names::PREFIXES)?,
-            devices: maps::open(pins, names::DEVICES)?,
-            identities: maps::open(pins, names::IDENTITIES)?,
-            agents: maps::open(pins, names::USER_AGENTS)?,
+            hosts: maps::open(place, names::HOSTS)?,
+            prefixes: maps::open(place, names::PREFIXES)?,
+            devices: maps::open(place, names::DEVICES)?,
+            identities: maps::open(place, names::IDENTITIES)?,
+            agents: maps::open(place, names::USER_AGENTS)?,
         })
     }
 

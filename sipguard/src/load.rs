@@ -1,6 +1,9 @@
 //! The XDP object: embedded here, loaded into the kernel with its maps taken from the pins.
 
-use anyhow::{Context, Result};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sipguard_common::abi::names;
@@ -8,6 +11,7 @@ use sipguard_common::abi::names;
 use crate::counting;
 use crate::error::{Failure, Status};
 use crate::kernel::Offsets;
+use crate::maps::Place;
 use crate::pins::Pins;
 
 /// The XDP object, compiled from `sipguard-ebpf` when this crate was built.
@@ -25,13 +29,31 @@ impl Loaded {
     /// # Errors
     /// [`Status::Kernel`] when the kernel refuses a map or the program.
     pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
+        Loaded::with(pins, slot, flows, false)
+    }
+
+    /// Loads the program for a replay of captures, with maps of its own: it asks no socket of this machine, and returns
+    /// [`sipguard_common::abi::Told`]. Handshakes are remembered for as many connections as can be followed.
+    ///
+    /// # Errors
+    /// As [`Loaded::new`].
+    pub fn for_replay(flows: u32) -> Result<Loaded> {
+        Loaded::with(None, 0, flows, true)
+    }
+
+    fn with(pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Loaded> {
         let offsets = Offsets::of_running_kernel();
         // Where it is not known, connections are not told from those of other namespaces, and none is counted.
         let netns = counting::netns().unwrap_or(0);
+        let replay_flag = u32::from(replay);
         let mut loader = EbpfLoader::new();
+        if replay {
+            loader.map_max_entries(names::HANDSHAKES, flows);
+        }
         loader
             .map_max_entries(names::FLOWS, flows)
             .override_global("SLOT", &slot, true)
+            .override_global("REPLAY", &replay_flag, true)
             .override_global("TCP_RCV_NXT", &offsets.tcp_rcv_nxt, true)
             .override_global("TCP_RECEIVED", &offsets.tcp_received, true)
             .override_global("REQ_RCV_NXT", &offsets.request_rcv_nxt, true)
@@ -64,6 +86,22 @@ impl Loaded {
     /// The maps, for whoever runs the program without pins.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+}
+
+impl Place for Loaded {
+    fn data(&self, name: &str) -> Result<MapData> {
+        let map = self.ebpf.map(name).with_context(|| format!("the XDP object has no map {name}"))?;
+        let fd = match map {
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::LpmTrie(data)
+            | Map::PerCpuArray(data) => data.fd().as_fd().try_clone_to_owned(),
+            _ => bail!("the map {name} is of no kind that sipguard has"),
+        };
+        MapData::from_fd(fd.context("another descriptor of a map")?)
+            .with_context(|| format!("opening {name}"))
     }
 }
 

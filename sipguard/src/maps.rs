@@ -1,4 +1,4 @@
-//! Typed handles on the pinned maps.
+//! Typed handles on the maps, which are pinned or those of a program that was just loaded.
 
 use std::collections::BTreeSet;
 
@@ -42,23 +42,37 @@ pub type Offenders = HashMap<MapData, Plain<OffenderKey>, Plain<Offender>>;
 /// Attached interfaces.
 pub type Ifaces = Array<MapData, Plain<Iface>>;
 
-/// Opens a pinned map of [`names`] as the type that it has there.
+/// Where the maps of a program are: below the pins, or in the program that was just loaded.
+pub trait Place {
+    /// A handle on a map of [`names`], whatever its type.
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn data(&self, name: &str) -> Result<MapData>;
+}
+
+impl Place for Pins {
+    fn data(&self, name: &str) -> Result<MapData> {
+        let path = self.map(name);
+        MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))
+    }
+}
+
+/// Opens a map of [`names`] as the type that it has there.
 ///
 /// # Errors
-/// When it is not pinned or has another type.
-pub fn open<T: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &str) -> Result<T> {
-    let path = pins.map(name);
-    let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
-    let map = Map::from_map_data(data).and_then(T::try_from);
-    map.with_context(|| format!("opening {}", path.display()))
+/// When it is not there or has another type.
+pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn Place, name: &str) -> Result<T> {
+    let map = Map::from_map_data(place.data(name)?).and_then(T::try_from);
+    map.with_context(|| format!("opening the map {name}"))
 }
 
 /// The settings.
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn settings(pins: &Pins) -> Result<Settings> {
-    let map: Array<_, Plain<Settings>> = open(pins, names::SETTINGS)?;
+pub fn settings(place: &dyn Place) -> Result<Settings> {
+    let map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
     Ok(map.get(&0, 0).context("reading the settings")?.0)
 }
 
@@ -66,8 +80,8 @@ pub fn settings(pins: &Pins) -> Result<Settings> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_settings(pins: &Pins, settings: Settings) -> Result<()> {
-    let mut map: Array<_, Plain<Settings>> = open(pins, names::SETTINGS)?;
+pub fn set_settings(place: &dyn Place, settings: Settings) -> Result<()> {
+    let mut map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
     map.set(0, Plain(settings), 0).context("writing the settings")
 }
 
@@ -84,8 +98,8 @@ pub struct Ports {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn ports(pins: &Pins) -> Result<Ports> {
-    let map: Array<_, u64> = open(pins, names::PORTS)?;
+pub fn ports(place: &dyn Place) -> Result<Ports> {
+    let map: Array<_, u64> = open(place, names::PORTS)?;
     let bitmap = |first: u32| {
         let mut ports = BTreeSet::new();
         for word in 0..PORT_WORDS {
@@ -101,7 +115,7 @@ pub fn ports(pins: &Pins) -> Result<Ports> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(pins: &Pins, ports: &Ports) -> Result<()> {
+pub fn set_ports(place: &dyn Place, ports: &Ports) -> Result<()> {
     let mut words = vec![0u64; PORT_ENTRIES as usize];
     for (first, ports) in [(0, &ports.sip), (PORT_WORDS, &ports.tls)] {
         for port in ports {
@@ -109,7 +123,7 @@ pub fn set_ports(pins: &Pins, ports: &Ports) -> Result<()> {
             words[(first + word) as usize] |= bit;
         }
     }
-    let mut map: Array<_, u64> = open(pins, names::PORTS)?;
+    let mut map: Array<_, u64> = open(place, names::PORTS)?;
     for (index, word) in words.into_iter().enumerate() {
         map.set(index as u32, word, 0).context("writing the guarded ports")?;
     }

@@ -7,8 +7,7 @@ use sipguard_common::abi::{
 };
 
 use crate::clock;
-use crate::maps::{self, Plain};
-use crate::pins::Pins;
+use crate::maps::{self, Place, Plain};
 
 /// What the maps say, or should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +45,10 @@ impl PolicyMaps {
     ///
     /// # Errors
     /// When a map can't be opened.
-    pub fn open(pins: &Pins) -> Result<PolicyMaps> {
+    pub fn open(place: &dyn Place) -> Result<PolicyMaps> {
         Ok(PolicyMaps {
-            settings: maps::open(pins, names::SETTINGS)?,
-            trunks: maps::open(pins, names::TRUNKS)?,
+            settings: maps::open(place, names::SETTINGS)?,
+            trunks: maps::open(place, names::TRUNKS)?,
         })
     }
 

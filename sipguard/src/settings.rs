@@ -9,7 +9,7 @@ use serde::Deserialize;
 use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Settings};
 use sipguard_common::framer::{LIMITS, Limits, checks};
 
-use crate::maps::{self, Ports};
+use crate::maps::{self, Place, Ports};
 use crate::pins::Pins;
 use crate::status;
 
@@ -169,11 +169,11 @@ impl Chosen {
     ///
     /// # Errors
     /// When a map can't be written.
-    pub fn write(&self, pins: &Pins) -> Result<()> {
-        let mut settings = maps::settings(pins)?;
+    pub fn write(&self, place: &dyn Place) -> Result<()> {
+        let mut settings = maps::settings(place)?;
         self.put(&mut settings);
-        maps::set_settings(pins, settings)?;
-        if maps::ports(pins)? == self.ports { Ok(()) } else { maps::set_ports(pins, &self.ports) }
+        maps::set_settings(place, settings)?;
+        if maps::ports(place)? == self.ports { Ok(()) } else { maps::set_ports(place, &self.ports) }
     }
 
     /// Each setting by table and key, as the configuration file has them, with its value for people.

@@ -14,7 +14,7 @@ const VERIFIED_INSTRUCTIONS: u32 = 250_000;
 /// Bytes of machine code.
 const JITED_BYTES: u32 = 80 << 10;
 /// Bytes of the object, debug information and BTF included.
-const OBJECT_BYTES: usize = 1_600_000;
+const OBJECT_BYTES: usize = 1_700_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
 const STACK_BYTES: u32 = 512;
 /// Functions that are under way together, from the outermost in. Older kernels round each frame up to 32 bytes.

@@ -24,7 +24,7 @@ pub use rate::{
 };
 pub use report::{
     COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
-    TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
+    TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 pub use settings::{
     ACTION_DROP, ACTION_RESET, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES,

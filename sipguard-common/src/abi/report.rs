@@ -40,6 +40,43 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// What the program returns in a replay: XDP's action in the lowest byte, and above it what was judged. Elsewhere it returns the action alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told(pub u32);
+
+impl Told {
+    /// A reason's number, the index of a trunk (0 for none), and whether `monitor` mode let pass what would have been stopped.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(reason: u8, trunk: u32, let_pass: bool) -> Told {
+        Told((reason as u32) << 8 | (trunk & 0xff) << 16 | (let_pass as u32) << 24)
+    }
+
+    /// XDP's action.
+    #[must_use]
+    pub const fn action(self) -> u32 {
+        self.0 & 0xff
+    }
+
+    /// [`crate::Reason::number`].
+    #[must_use]
+    pub const fn reason(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Index of the trunk, or 0.
+    #[must_use]
+    pub const fn trunk(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    /// Whether `monitor` mode let it pass.
+    #[must_use]
+    pub const fn let_pass(self) -> bool {
+        self.0 >> 24 != 0
+    }
+}
+
 /// Whose malformed traffic it was: one remote address, port and reason.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
