@@ -1,13 +1,11 @@
 //! Brings the maps from what they have to what the store wants, and back when the kernel refuses.
 
-use std::collections::HashMap;
-
 use anyhow::Result;
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
-use super::policy;
 use super::rows::Rows;
-use super::want::{Allowed, members, wanted, wanted_of};
+use super::want::{Allowed, wanted_of};
+use super::{policy, want};
 use crate::bans::Bans;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
@@ -121,11 +119,7 @@ impl<'b> Apply<'b> {
     }
 
     fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &(dyn Fn() + Sync)) -> Result<()> {
-        let rows = rows.all()?;
-        let mut want: HashMap<Target, Wanted> = members(allowed).collect();
-        for rows in rows.chunk_by(|one, other| one.target == other.target) {
-            want.extend(wanted(rows, allowed, &self.clock).map(|wanted| (rows[0].target, wanted)));
-        }
+        let mut want = want::all(&rows.all()?, allowed, &self.clock);
         // What goes makes room for what comes.
         for (source, rule) in self.maps.rules.everything()? {
             match want.get(&source) {

@@ -55,6 +55,21 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result
     }
 }
 
+/// Opens a store that is there, to be left as it is. An older one is too old: only a change brings it to today's tables.
+pub fn as_it_is(path: &Path) -> Result<Connection> {
+    let db = connect(path)?;
+    let version = checked(&db, path)?;
+    if version != schema::newest() {
+        let text = format!(
+            "the store {} has schema {version}, and this sipguard's is {}: its next change of a rule brings it there",
+            path.display(),
+            schema::newest()
+        );
+        return Err(Failure::with(Status::Failed, text));
+    }
+    Ok(db)
+}
+
 /// Every row, or none without a file.
 ///
 /// # Errors

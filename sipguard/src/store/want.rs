@@ -1,7 +1,7 @@
 //! What the maps should say, from what the store says. Pure.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sipguard_common::abi::{PERMANENT, rule_flags};
 
@@ -126,9 +126,18 @@ pub fn wanted(rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> 
 }
 
 /// What the maps should say of peers, where no rule decides about them.
-pub fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, Wanted)> {
+fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, Wanted)> {
     let member = |trunk| Wanted { flags: 0, expires_ns: PERMANENT, trunk };
     allowed.peers.iter().map(move |(peer, trunk)| (Target::Source(*peer), member(*trunk)))
+}
+
+/// What the maps should say of everybody.
+pub fn all(rows: &[Row], allowed: &Allowed, clock: &Clock) -> HashMap<Target, Wanted> {
+    let mut want: HashMap<Target, Wanted> = members(allowed).collect();
+    for rows in rows.chunk_by(|one, other| one.target == other.target) {
+        want.extend(wanted(rows, allowed, clock).map(|wanted| (rows[0].target, wanted)));
+    }
+    want
 }
 
 /// What the maps should say of one target.

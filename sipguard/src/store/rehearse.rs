@@ -1,0 +1,59 @@
+//! What the maps would say, for a replay: of a store, of the configuration, or of both. Neither store nor kernel change.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rusqlite::Connection;
+
+use super::apply::Touched;
+use super::rows::Rows;
+use super::say::Change;
+use super::trouble::explain;
+use super::want::{self, Allowed};
+use super::{TrunkRow, open, policy, schema};
+use crate::blocks::Wanted;
+use crate::clock::Clock;
+use crate::error::{Failure, Status};
+use crate::policy::Policy;
+use crate::target::Target;
+
+/// What the maps would say.
+#[derive(Clone, Debug)]
+pub struct Rehearsed {
+    /// The policy.
+    pub policy: Policy,
+    /// The entries of rules and of the peers of trunks.
+    pub entries: Vec<(Target, Wanted)>,
+    /// The trunks.
+    pub trunks: Vec<TrunkRow>,
+}
+
+/// What would be wanted once `work` was done, on the rules of a store or, without one, on none.
+///
+/// # Errors
+/// When the store is not there or can't be read, and what `work` says.
+pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<Rehearsed> {
+    let Some(path) = path else {
+        let mut db = Connection::open_in_memory().context("a store in memory")?;
+        schema::migrate(&mut db, 0)?;
+        return on(&mut db, work);
+    };
+    if !path.exists() {
+        let text = format!("there is no store {}: name it with `--store FILE`", path.display());
+        return Err(Failure::with(Status::Failed, text));
+    }
+    let rehearsed = open::as_it_is(path).and_then(|mut db| on(&mut db, work));
+    rehearsed.map_err(|error| explain(error, path))
+}
+
+/// The transaction is never committed.
+fn on(db: &mut Connection, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<Rehearsed> {
+    let clock = Clock::now()?;
+    let tx = db.transaction()?;
+    let mut change = Change::new(Rows::new(&tx), clock, 0, Touched::All)?;
+    work(&mut change)?;
+    let rows = &change.rows;
+    let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
+    let entries = want::all(&rows.all()?, &allowed, &clock).into_iter().collect();
+    Ok(Rehearsed { policy: policy::wanted(rows)?, entries, trunks: rows.trunks()? })
+}
