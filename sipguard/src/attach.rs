@@ -224,7 +224,11 @@ fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
     Ok(changed)
 }
 
-fn secret() -> Result<HashKeys> {
+/// Keys that nobody knows.
+///
+/// # Errors
+/// When `/dev/urandom` can't be read.
+pub(crate) fn secret() -> Result<HashKeys> {
     let mut keys = HashKeys::default();
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytemuck::bytes_of_mut(&mut keys))
         .context("reading /dev/urandom")?;

@@ -14,7 +14,7 @@ use crate::pins::Pins;
 use crate::store::TrunkRow;
 
 /// What became of the packets of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Passed.
     Pass,
@@ -41,7 +41,9 @@ impl Action {
         }
     }
 
-    fn of(reason: Reason, let_pass: bool, drops_malformed: bool) -> Action {
+    /// What becomes of a packet; `drops_malformed` where malformed streams are dropped and not reset.
+    #[must_use]
+    pub fn of(reason: Reason, let_pass: bool, drops_malformed: bool) -> Action {
         let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
         let resets = ends && !reason.is_of_datagrams() && !drops_malformed;
         match (reason.class(), let_pass) {

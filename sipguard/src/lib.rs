@@ -27,6 +27,7 @@ pub mod pins;
 pub mod policy;
 pub mod protect;
 pub mod rate;
+pub mod replay;
 pub mod settings;
 pub mod status;
 pub mod store;

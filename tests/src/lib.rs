@@ -3,6 +3,7 @@
 
 pub mod application;
 pub mod bench;
+pub mod capture;
 pub mod chance;
 pub mod demo;
 pub mod dial;

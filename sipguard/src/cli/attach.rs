@@ -22,9 +22,9 @@ use crate::settings::{self, Malformed, Profile, SettingsWish, XdpChoice};
 
 /// A port, or `none`.
 #[derive(Clone, Copy, Debug)]
-struct TlsPort(Option<u16>);
+pub(super) struct TlsPort(pub(super) Option<u16>);
 
-fn parse_tls_port(text: &str) -> Result<TlsPort, String> {
+pub(super) fn parse_tls_port(text: &str) -> Result<TlsPort, String> {
     if text == "none" {
         return Ok(TlsPort(None));
     }

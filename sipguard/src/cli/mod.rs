@@ -20,6 +20,7 @@ mod metrics;
 mod mode;
 mod privilege;
 mod reload;
+mod replay;
 mod status;
 mod targets;
 mod trunk;
@@ -113,6 +114,8 @@ enum Verb {
     Check(check::Args),
     /// Apply the configuration file: what it names, and no more
     Reload(reload::Args),
+    /// Say what would be stopped of a capture, and why; no interface is touched
+    Replay(replay::Args),
     /// Show what the configuration file may say, and what is in effect
     Config(config::Args),
     /// Print a completion script for a shell
@@ -173,6 +176,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),
+        Verb::Replay(args) => replay::run(store, format, &args),
         Verb::Config(args) => config::run(format, &args),
         Verb::Version => version::run(format),
         Verb::Completion { shell } => {

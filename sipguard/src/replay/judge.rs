@@ -1,0 +1,128 @@
+//! One thread's packets through the program.
+
+use anyhow::{Context, Result};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use sipguard_common::abi::Told;
+use sipguard_common::{Class, Reason};
+
+use super::header::Header;
+use super::lacking::{Broken, Gaps, Waiting};
+use super::tally::Tally;
+
+/// Bytes before a frame: when it came, for the program's clock.
+pub const TIME_BYTES: usize = 8;
+/// What a packet of IP with two VLAN tags has at the most. Of longer ones the kernel may take none.
+const MOST_BYTES: usize = TIME_BYTES + 22 + 65_535;
+
+/// A packet that comes in to the PBX.
+pub struct Incoming<'a> {
+    /// Its number in the capture.
+    pub number: u64,
+    /// Its headers; `None` when it is not IP.
+    pub header: Option<&'a Header>,
+    /// Whether the capture has only a part of it.
+    pub cut: bool,
+    /// Its time in [`TIME_BYTES`], then the frame.
+    pub bytes: &'a [u8],
+}
+
+/// The program, and what was found.
+pub struct Judge<'p> {
+    program: &'p Xdp,
+    broken: Broken,
+    gaps: Gaps,
+    tally: Tally,
+}
+
+impl<'p> Judge<'p> {
+    /// Nothing found yet.
+    #[must_use]
+    pub fn new(program: &'p Xdp) -> Judge<'p> {
+        Judge { program, broken: Broken::new(), gaps: Gaps::default(), tally: Tally::default() }
+    }
+
+    /// Judges a packet.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn judge(&mut self, packet: &Incoming<'_>) -> Result<()> {
+        if packet.cut {
+            self.tally.cut += 1;
+            packet.header.into_iter().for_each(|header| self.broken.mark(header));
+            return Ok(());
+        }
+        let Some(header) = packet.header else {
+            return self.outcome(packet).map(drop);
+        };
+        if self.broken.has(header) {
+            self.tally.lacking += 1;
+            return Ok(());
+        }
+        if header.tcp && header.is_syn() {
+            // Another connection of the same ports: what the last one waited for will not come.
+            self.tally.lacking += self.gaps.take(&header.ends).len() as u64;
+            self.tally.connections += 1;
+        }
+        let passed = self.outcome(packet)?;
+        if passed && header.tcp { self.go_on(header, &packet.bytes[..TIME_BYTES]) } else { Ok(()) }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn end(mut self) -> Tally {
+        self.tally.lacking += self.gaps.len();
+        self.tally
+    }
+
+    /// Whether it passed.
+    fn outcome(&mut self, packet: &Incoming<'_>) -> Result<bool> {
+        let Some(told) = self.run(packet.bytes)? else {
+            self.tally.no_frame += 1;
+            return Ok(false);
+        };
+        if told.reason() == Reason::SequenceGap.number()
+            && let Some(header) = packet.header
+        {
+            let (number, header, bytes) = (packet.number, header.clone(), packet.bytes.to_vec());
+            self.give_up(&header, |gaps, header| {
+                gaps.hold(Waiting { number, header: header.clone(), bytes })
+            });
+            return Ok(false);
+        }
+        self.tally.count(told, packet.number, packet.header, &packet.bytes[TIME_BYTES..]);
+        Ok(Reason::from_number(told.reason()).is_some_and(|reason| reason.class() == Class::Pass))
+    }
+
+    /// What waited on the connection, and may be next now: it comes at the time of the packet that it waited for.
+    fn go_on(&mut self, header: &Header, time: &[u8]) -> Result<()> {
+        for mut waiting in self.gaps.take(&header.ends) {
+            waiting.bytes[..TIME_BYTES].copy_from_slice(time);
+            let Waiting { number, header, bytes } = &waiting;
+            self.outcome(&Incoming { number: *number, header: Some(header), cut: false, bytes })?;
+        }
+        Ok(())
+    }
+
+    /// Connections whose segments wait for too much are not judged any more.
+    fn give_up(&mut self, header: &Header, hold: impl FnOnce(&mut Gaps, &Header) -> Vec<Waiting>) {
+        let too_many = hold(&mut self.gaps, header);
+        if !too_many.is_empty() {
+            self.tally.lacking += too_many.len() as u64;
+            self.broken.mark(header);
+        }
+    }
+
+    /// `None` for a frame that the kernel does not take, such as no card would bring.
+    fn run(&self, bytes: &[u8]) -> Result<Option<Told>> {
+        // `struct xdp_md`: data, data_end, data_meta and three words that stay zero. What stands before `data` is metadata.
+        let context: [u32; 6] = [TIME_BYTES as u32, bytes.len() as u32, 0, 0, 0, 0];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(bytes);
+        options.ctx_in = Some(bytemuck::bytes_of(&context));
+        match self.program.test_run(options) {
+            Ok(result) => Ok(Some(Told(result.return_value))),
+            Err(_) if bytes.len() > MOST_BYTES => Ok(None),
+            Err(error) => Err(error).context("running the program on a packet of the capture"),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A capture through the loaded program: what the guard would stop, and why, before it is attached anywhere.
+//!
+//! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `header.rs` reads their addresses;
+//! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
+//! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
+//! 4. `judge.rs` runs the program on each, and keeps apart what the capture lacks (`lacking.rs`);
+//! 5. `tally.rs` counts, `report.rs` tells.
+//!
+//! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
+
+mod capture;
+mod header;
+mod judge;
+mod lacking;
+mod link;
+mod report;
+mod run;
+mod side;
+mod tally;
+
+use std::net::IpAddr;
+
+pub use report::Report;
+pub use run::replay;
+
+use crate::settings::Chosen;
+use crate::store::Rehearsed;
+
+/// What a capture is judged by.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Addresses of the PBX; none where they are to be guessed.
+    pub pbx: Vec<IpAddr>,
+    /// Most connections that are followed at once.
+    pub flows: u32,
+    /// Ports, limits and checks.
+    pub settings: Chosen,
+    /// Trunks, denials and rules.
+    pub rules: Rehearsed,
+}
+
+/// Connections that are followed at once when nothing else is said.
+pub const DEFAULT_FLOWS: u32 = 1 << 18;

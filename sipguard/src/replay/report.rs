@@ -1,0 +1,247 @@
+//! What a replay tells, for people and as JSON (`sipguard.replay/1`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sipguard_common::Reason;
+
+use super::side::Side;
+use super::tally::{SourceKey, Stopped, Tally};
+use super::{Wish, side};
+use crate::address::unmapped;
+use crate::counters::Action;
+use crate::offenders::printable;
+use crate::output::table;
+use crate::settings::list;
+
+/// What an attached guard would not let pass.
+const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
+/// Sources that a table shows.
+const SHOWN: usize = 50;
+
+/// What became of one capture.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The file.
+    file: PathBuf,
+    /// Packets in it.
+    pub packets: u64,
+    /// Packets that the PBX sent.
+    pub(super) sent: u64,
+    /// Packets of link types of which no frame can be made, by link type.
+    pub(super) links: BTreeMap<u32, u64>,
+    /// What was judged.
+    pub(super) tally: Tally,
+    /// What is wrong with the file, and where; the report is of what comes before.
+    pub damage: Option<String>,
+    pbx: Vec<String>,
+    guessed: bool,
+    trunks: BTreeMap<u8, String>,
+    notes: Vec<String>,
+}
+
+impl Report {
+    /// Fills in what is known at the end.
+    pub(super) fn finish(&mut self, path: &Path, wish: &Wish, side: &Side) {
+        path.clone_into(&mut self.file);
+        self.pbx = side.addresses().map(|address| address.to_string()).collect();
+        self.guessed = side.guessed;
+        let names = wish
+            .rules
+            .trunks
+            .iter()
+            .filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name.clone())));
+        self.trunks = names.collect();
+        self.notes = self.noted(wish);
+        if self.packets > 0 && self.links.values().sum::<u64>() == self.packets {
+            let (path, links) = (path.display(), list(self.links.keys()));
+            self.damage = Some(format!(
+                "{path}: its link type ({links}) can't be judged: Ethernet, raw IP, Linux cooked and loopback can"
+            ));
+        }
+    }
+
+    /// Packets that an attached guard would stop.
+    #[must_use]
+    pub fn stopped(&self) -> u64 {
+        self.tally.with(&STOPS)
+    }
+
+    fn judged(&self) -> u64 {
+        self.tally.reasons.values().sum()
+    }
+
+    fn noted(&self, wish: &Wish) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |holds: bool, text: String| notes.extend(holds.then_some(text));
+        let tally = &self.tally;
+        let ports = list(wish.settings.ports.sip.iter().chain(&wish.settings.ports.tls));
+        note(
+            self.guessed && self.pbx.is_empty(),
+            format!("no packet has a guarded port ({ports}): `--port` or `--config` says which are"),
+        );
+        note(
+            self.guessed && !self.pbx.is_empty(),
+            format!(
+                "the PBX was guessed to be {} from the first {} packets; `--pbx ADDR` says it",
+                self.pbx.join(", "),
+                self.packets.min(side::LOOKED_AT)
+            ),
+        );
+        let older = tally.of(Reason::NoConnection);
+        note(
+            older > 0,
+            format!(
+                "of connections that began before the capture: {}, passed as no-connection",
+                packets(older)
+            ),
+        );
+        note(
+            tally.cut > 0,
+            format!(
+                "not judged: {} that the capture has only in part (`tcpdump -s 0` captures all of each)",
+                packets(tally.cut)
+            ),
+        );
+        note(
+            tally.lacking > 0,
+            format!(
+                "not judged: {} behind one that was cut or is missing in the capture, of the same connection or datagram",
+                packets(tally.lacking)
+            ),
+        );
+        note(
+            tally.connections > u64::from(wish.flows),
+            format!(
+                "{} connections were opened and {} are followed at once: of others some may have passed as no-connection (`--flows`)",
+                tally.connections, wish.flows
+            ),
+        );
+        for (link, count) in &self.links {
+            note(true, format!("not judged: {} of link type {link}", packets(*count)));
+        }
+        note(
+            tally.no_frame > 0,
+            format!("not judged: {} shorter or longer than a network card brings", packets(tally.no_frame)),
+        );
+        note(
+            tally.of_others > 0,
+            format!("stopped as well: {} of sources beyond those listed", packets(tally.of_others)),
+        );
+        note(true, "limits (of rates and open connections) and bans are no part of a replay".to_owned());
+        notes
+    }
+
+    /// Sources, the one with the most packets first.
+    fn sources(&self) -> Vec<(&SourceKey, &Stopped)> {
+        let mut all: Vec<_> = self.tally.sources.iter().collect();
+        all.sort_by_key(|(_, stopped)| (std::cmp::Reverse(stopped.packets), stopped.first));
+        all
+    }
+
+    fn trunk(&self, index: u8) -> String {
+        self.trunks.get(&index).cloned().unwrap_or_else(|| index.to_string())
+    }
+
+    /// The form for programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let reasons = self.tally.reasons.iter().map(|((reason, action), packets)| {
+            let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
+            json!({ "reason": reason.word(), "action": action.word(), "packets": packets, "text": reason.text() })
+        });
+        let sources = self.sources();
+        let sources = sources.iter().map(|((address, port, reason, action), stopped)| {
+            json!({
+                "address": unmapped(*address).to_string(), "port": port, "reason": word(*reason), "action": action.word(),
+                "packets": stopped.packets, "first_packet": stopped.first, "sample": printable(&stopped.sample),
+                "sample_hex": stopped.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            })
+        });
+        let trunks = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
+            json!({ "trunk": self.trunk(*trunk), "reason": word(*reason), "action": action.word(), "packets": packets })
+        });
+        json!({
+            "file": self.file, "packets": self.packets, "judged": self.judged(), "stopped": self.stopped(),
+            "only_counted": self.tally.with(&[Action::WouldDrop, Action::WouldReset]),
+            "sent_by_pbx": self.sent, "cut": self.tally.cut, "lacking": self.tally.lacking, "no_frame": self.tally.no_frame,
+            "other_links": self.links.values().sum::<u64>(), "connections": self.tally.connections,
+            "pbx": self.pbx, "pbx_guessed": self.guessed, "damage": self.damage,
+            "reasons": reasons.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
+            "trunks": trunks.collect::<Vec<_>>(), "notes": self.notes,
+        })
+    }
+
+    /// The form for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{}: {}, {} came in and were judged, {} would be stopped\n\n",
+            self.file.display(),
+            packets(self.packets),
+            self.judged(),
+            self.stopped()
+        );
+        let lines = self.tally.reasons.iter().map(|((reason, action), packets)| {
+            let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
+            vec![
+                reason.word().to_owned(),
+                action.word().to_owned(),
+                packets.to_string(),
+                reason.text().to_owned(),
+            ]
+        });
+        text += &table(&["REASON", "ACTION", "PACKETS", "MEANING"], lines);
+        let sources = self.sources();
+        if !sources.is_empty() {
+            let lines = sources.iter().take(SHOWN).map(|((address, port, reason, action), stopped)| {
+                vec![
+                    unmapped(*address).to_string(),
+                    port.to_string(),
+                    word(*reason).to_owned(),
+                    action.word().to_owned(),
+                    stopped.packets.to_string(),
+                    stopped.first.to_string(),
+                    printable(&stopped.sample),
+                ]
+            });
+            let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "FIRST PACKET", "FIRST BYTES"];
+            text += &format!("\n{}", table(&head, lines));
+        }
+        if sources.len() > SHOWN {
+            text += &format!("{} more sources, ports and reasons: `-j` has them\n", sources.len() - SHOWN);
+        }
+        if !self.tally.trunks.is_empty() {
+            let lines = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
+                vec![
+                    self.trunk(*trunk),
+                    word(*reason).to_owned(),
+                    action.word().to_owned(),
+                    packets.to_string(),
+                ]
+            });
+            text += &format!("\n{}", table(&["TRUNK", "REASON", "ACTION", "PACKETS"], lines));
+        }
+        text += "\n";
+        if self.sent > 0 {
+            text += &format!("Not judged: {} that the PBX sent itself.\n", packets(self.sent));
+        }
+        self.notes.iter().for_each(|note| text += &format!("{}.\n", capital(note)));
+        text
+    }
+}
+
+fn packets(count: u64) -> String {
+    if count == 1 { "1 packet".to_owned() } else { format!("{count} packets") }
+}
+
+fn word(reason: u8) -> &'static str {
+    Reason::from_number(reason).unwrap_or(Reason::Internal).word()
+}
+
+/// A sentence's beginning.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + chars.as_str())
+}

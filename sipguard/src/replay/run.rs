@@ -1,0 +1,236 @@
+//! One capture from its first packet to its report.
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use anyhow::{Context, Result, anyhow};
+use aya::maps::Array;
+use aya::programs::Xdp;
+use bytemuck::Zeroable;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings, names};
+
+use super::Wish;
+use super::capture::{self, Packet};
+use super::header::Header;
+use super::judge::{Incoming, Judge, TIME_BYTES};
+use super::link::{self, Linked};
+use super::report::Report;
+use super::side::{Guess, LOOKED_AT, Side};
+use super::tally::Tally;
+use crate::attach::secret;
+use crate::blocks::Blocks;
+use crate::clock::Clock;
+use crate::load::Loaded;
+use crate::maps;
+use crate::policy::{Policy, PolicyMaps};
+use crate::settings::Chosen;
+
+/// Bytes that go to a thread at once.
+const BATCH_BYTES: usize = 1 << 18;
+/// Batches of a thread that are under way.
+const BATCHES: usize = 3;
+/// Threads at the most.
+const THREADS: usize = 8;
+
+/// Judges a capture. `step` hears how many bytes were read so far.
+///
+/// # Errors
+/// When the kernel refuses the program, its maps or a run. What is wrong with the file is a part of the report.
+pub fn replay(path: &Path, wish: &Wish, step: &dyn Fn(u64)) -> Result<Report> {
+    let mut loaded = Loaded::for_replay(wish.flows)?;
+    prepare(&loaded, wish)?;
+    let program: &Xdp = loaded.program()?;
+    let side = if wish.pbx.is_empty() { guess(path, &wish.settings) } else { Side::said(&wish.pbx) };
+    let cpus = cpus();
+    let base_ns = Clock::now()?.boot_ns;
+    std::thread::scope(|scope| {
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for cpu in cpus {
+            let (sender, receiver) = sync_channel(BATCHES);
+            let (back, empty) = sync_channel(BATCHES + 1);
+            threads.push(scope.spawn(move || work(program, cpu, &receiver, &back)));
+            lanes.push(Lane { sender, empty, batch: Batch::default() });
+        }
+        let mut reader = Reader::new(side, base_ns, lanes);
+        let damage = capture::read(path, step, &mut |packet| reader.take(packet)).err();
+        let (mut report, side) = reader.end();
+        report.damage = damage;
+        for thread in threads {
+            let tally = thread.join().map_err(|_| anyhow!("a thread that judges panicked"))??;
+            report.tally.add(tally);
+        }
+        report.finish(path, wish, &side);
+        Ok(report)
+    })
+}
+
+/// Makes the maps say what is wanted. What hangs on how fast packets come stays off.
+fn prepare(loaded: &Loaded, wish: &Wish) -> Result<()> {
+    let settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
+    maps::set_settings(loaded, settings)?;
+    Chosen { mode: MODE_ENFORCE, ..wish.settings.clone() }.write(loaded)?;
+    // What the capture has is no connection of this machine: handshakes are noted from the first packet on.
+    let mut foreign: Array<_, u32> = maps::open(loaded, names::FOREIGN)?;
+    foreign.set(0, 1, 0).context("preparing the program")?;
+    PolicyMaps::open(loaded)?.write(&without_rates(&wish.rules.policy))?;
+    let (mut blocks, clock) = (Blocks::open(loaded)?, Clock::now()?);
+    for (target, wanted) in &wish.rules.entries {
+        blocks.put(target, Some(*wanted), &clock)?;
+    }
+    Ok(())
+}
+
+/// Without limits and bans: who is trusted with how much hangs on connections that the PBX's kernel has.
+fn without_rates(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    policy.rates.fill(Rate::NONE);
+    (policy.open, policy.bans) = (0, BanPolicy::zeroed());
+    for trunk in &mut policy.trunks {
+        trunk.rates.fill(Rate::NONE);
+        trunk.open = 0;
+    }
+    policy
+}
+
+/// Who the PBX is, by the first packets. What is wrong with the file the second reading tells.
+fn guess(path: &Path, settings: &Chosen) -> Side {
+    let mut guess = Guess::default();
+    let mut frame = Vec::new();
+    let _told_later = capture::read(path, &|_| {}, &mut |packet| {
+        frame.clear();
+        link::put(packet.link, packet.data, &mut frame);
+        if let Some(header) = Header::read(&frame) {
+            guess.see(&header, &settings.ports);
+        }
+        if packet.number < LOOKED_AT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    guess.side()
+}
+
+/// Packets on their way to a thread.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    packets: Vec<Queued>,
+}
+
+struct Queued {
+    number: u64,
+    header: Option<Header>,
+    cut: bool,
+    at: Range<usize>,
+}
+
+/// The way to one thread, and the empty batches that come back.
+struct Lane {
+    sender: SyncSender<Batch>,
+    empty: Receiver<Batch>,
+    batch: Batch,
+}
+
+impl Lane {
+    /// Sends what there is. `Break` when the thread is gone.
+    fn flush(&mut self) -> ControlFlow<()> {
+        let next = self.empty.try_recv().unwrap_or_default();
+        let full = std::mem::replace(&mut self.batch, next);
+        if self.sender.send(full).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+/// What the reading thread keeps.
+struct Reader {
+    side: Side,
+    lanes: Vec<Lane>,
+    report: Report,
+    frame: Vec<u8>,
+    base_ns: u64,
+    first_ns: Option<u64>,
+    /// The program's clock does not go back.
+    now_ns: u64,
+}
+
+impl Reader {
+    fn new(side: Side, base_ns: u64, lanes: Vec<Lane>) -> Reader {
+        let (report, frame) = (Report::default(), Vec::new());
+        Reader { side, lanes, report, frame, base_ns, first_ns: None, now_ns: base_ns }
+    }
+
+    fn take(&mut self, packet: Packet<'_>) -> ControlFlow<()> {
+        self.report.packets += 1;
+        if let Some(time_ns) = packet.time_ns {
+            let since = time_ns.saturating_sub(*self.first_ns.get_or_insert(time_ns));
+            self.now_ns = self.now_ns.max(self.base_ns.saturating_add(since));
+        }
+        self.frame.clear();
+        self.frame.extend_from_slice(&self.now_ns.to_ne_bytes());
+        let outgoing = match link::put(packet.link, packet.data, &mut self.frame) {
+            Linked::Frame(outgoing) => outgoing.or(packet.outgoing),
+            Linked::Short => {
+                let cut = (packet.data.len() as u64) < u64::from(packet.original_len);
+                *(if cut { &mut self.report.tally.cut } else { &mut self.report.tally.no_frame }) += 1;
+                return ControlFlow::Continue(());
+            }
+            Linked::Unknown => {
+                *self.report.links.entry(packet.link).or_default() += 1;
+                return ControlFlow::Continue(());
+            }
+        };
+        let header = Header::read(&self.frame[TIME_BYTES..]);
+        if header.as_ref().is_some_and(|header| self.side.sent(outgoing, &header.ends)) {
+            self.report.sent += 1;
+            return ControlFlow::Continue(());
+        }
+        let cut = (packet.data.len() as u64) < u64::from(packet.original_len);
+        self.queue(packet.number, header, cut)
+    }
+
+    /// By the addresses, so that a connection, and a datagram in fragments, is one thread's.
+    fn queue(&mut self, number: u64, header: Option<Header>, cut: bool) -> ControlFlow<()> {
+        let lane = header.as_ref().map_or(0, |header| {
+            let mix = |sum: usize, byte: &u8| (sum ^ usize::from(*byte)).wrapping_mul(0x9e37_79b1);
+            header.ends.from.iter().chain(&header.ends.to).fold(7, mix) >> 8
+        });
+        let count = self.lanes.len();
+        let lane = &mut self.lanes[lane % count];
+        let start = lane.batch.bytes.len();
+        lane.batch.bytes.extend_from_slice(&self.frame);
+        lane.batch.packets.push(Queued { number, header, cut, at: start..lane.batch.bytes.len() });
+        if lane.batch.bytes.len() < BATCH_BYTES { ControlFlow::Continue(()) } else { lane.flush() }
+    }
+
+    /// What was read; the threads then end, and what went wrong there they say themselves.
+    fn end(mut self) -> (Report, Side) {
+        for lane in &mut self.lanes {
+            let _gone = lane.flush();
+        }
+        (self.report, self.side)
+    }
+}
+
+/// What a thread does: it stays on its CPU, for the program's work space is a CPU's.
+fn work(program: &Xdp, cpu: usize, batches: &Receiver<Batch>, back: &SyncSender<Batch>) -> Result<Tally> {
+    let mut set = CpuSet::new();
+    set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("staying on one CPU")?;
+    let mut judge = Judge::new(program);
+    for mut batch in batches {
+        for Queued { number, header, cut, at } in batch.packets.drain(..) {
+            let bytes = &batch.bytes[at];
+            judge.judge(&Incoming { number, header: header.as_ref(), cut, bytes })?;
+        }
+        batch.bytes.clear();
+        let _reader_is_done = back.try_send(batch);
+    }
+    Ok(judge.end())
+}
+
+/// The CPUs that this process may use, a few of them at the most.
+fn cpus() -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let mut cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect();
+    cpus.truncate(THREADS);
+    if cpus.is_empty() { vec![0] } else { cpus }
+}
