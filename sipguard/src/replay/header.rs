@@ -32,7 +32,7 @@ pub struct Header {
     /// Whether it is TCP.
     pub tcp: bool,
     /// TCP's flags.
-    flags: u8,
+    pub flags: u8,
     /// Its sequence number.
     pub seq: u32,
     /// Id of the datagram that it is a fragment of.

@@ -8,7 +8,7 @@ use crate::address::{Mapped, mapped, unmapped};
 use crate::maps::Ports;
 
 /// Packets from which the addresses of the PBX are guessed.
-pub const LOOKED_AT: u64 = 1_000_000;
+pub const LOOKED_AT: u64 = 200_000;
 /// Pairs of addresses that are told apart; a flood of forged ones ends here.
 const PAIRS: usize = 1 << 16;
 
