@@ -74,6 +74,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             // Of what is as wanted already the kernel does not hear.
             bar.inc(if is_new { 1 } else { steps });
         }
+        change.flush()?;
         if args.replace {
             replace(change, &origins, &entries)?;
         }

@@ -30,6 +30,11 @@ impl Ahead {
         self.is_open = true;
     }
 
+    /// Whether they may.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     /// Takes an entry whose end is known, where all of the maps will not be compared anyway.
     pub fn take(&mut self, touched: &Touched, target: Target, known: Option<Option<Wanted>>) -> bool {
         if !self.is_open || self.sender.is_none() || known.is_none() || *touched == Touched::All {
@@ -67,7 +72,10 @@ impl Apply<'_> {
         change.ahead.sender = Some(sender);
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || self.write(receiver, step));
-            let value = catch_unwind(AssertUnwindSafe(|| work(change)));
+            let value = catch_unwind(AssertUnwindSafe(|| {
+                let value = work(change)?;
+                change.flush().map(|()| value)
+            }));
             // Also after a panic, or else the other thread waits for ever.
             change.ahead.close();
             let written = writer.join().map_err(|_| anyhow!("writing to the kernel panicked"))?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::words::is_operators;
 use crate::address::{Source, mapped};
@@ -106,6 +106,9 @@ pub type Key = (&'static str, String);
 pub fn key(target: &Target) -> Key {
     (target.kind(), target.to_string())
 }
+
+/// Rows of one statement.
+pub(super) const BATCH: usize = 32;
 
 const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
 
@@ -232,6 +235,37 @@ impl<'c> Rows<'c> {
             row.expires_ms,
             row.word
         ])?;
+        Ok(())
+    }
+
+    /// Writes rows; [`BATCH`] of them are one statement, since a statement costs more than a row.
+    pub(super) fn write_all(&self, rows: &[Row]) -> Result<()> {
+        let Ok(rows) = <&[Row; BATCH]>::try_from(rows) else {
+            return rows.iter().try_for_each(|row| self.write(row));
+        };
+        let values = ["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; BATCH].join(", ");
+        let mut statement =
+            self.db.prepare_cached(&format!("INSERT OR REPLACE INTO rules VALUES {values}"))?;
+        for (number, row) in rows.iter().enumerate() {
+            let (kind, text) = key(&row.target);
+            let (verb, mode) = (row.verb.word(), row.mode.word());
+            let values: [&dyn ToSql; 10] = [
+                &kind,
+                &text,
+                &row.origin,
+                &verb,
+                &mode,
+                &row.reason,
+                &row.author,
+                &row.created_ms,
+                &row.expires_ms,
+                &row.word,
+            ];
+            for (at, value) in values.into_iter().enumerate() {
+                statement.raw_bind_parameter(number * 10 + at + 1, value)?;
+            }
+        }
+        statement.raw_execute()?;
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! What a verb can do to the rows, inside the transaction of a change.
 
+use std::mem::take;
+
 use anyhow::Result;
 
 use super::ahead::Ahead;
 use super::apply::Touched;
 use super::audit::{self, Record};
-use super::rows::{Key, Mode, Row, Rows, Verb, key};
+use super::rows::{BATCH, Key, Mode, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted_of};
 use super::words::is_operators;
 use crate::blocks::Wanted;
@@ -85,6 +87,8 @@ pub struct Change<'c> {
     pub(super) version: i64,
     pub(super) author: String,
     pub(super) allowed: Allowed,
+    /// Rows that are not written yet: those of a long list, of which nobody asks.
+    pending: Vec<Row>,
     /// Takes entries to the maps while the work goes on.
     pub(super) ahead: Ahead,
     /// Whose bans are lifted.
@@ -104,6 +108,7 @@ impl<'c> Change<'c> {
             counts,
             settings: None,
             touched,
+            pending: Vec::new(),
             ahead: Ahead::default(),
             version,
             author,
@@ -154,7 +159,10 @@ impl<'c> Change<'c> {
         } else {
             self.counts.added += 1;
         }
-        self.rows.write(&row)?;
+        let waits = rows.is_empty() && self.ahead.is_open();
+        if !waits {
+            self.rows.write(&row)?;
+        }
         rows.retain(|other| other.origin != row.origin);
         rows.push(row);
         // An allowance may be another one when the change is done, so what it decides is asked then.
@@ -162,7 +170,18 @@ impl<'c> Change<'c> {
         let plain = !rows.iter().chain(&old).any(allows);
         let known = plain.then(|| wanted_of(target, &rows, &self.allowed, &self.clock));
         self.touch(*target, !plain, known);
-        Ok(())
+        if waits {
+            self.pending.append(&mut rows);
+        }
+        if self.pending.len() == BATCH { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes the rows that wait.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn flush(&mut self) -> Result<()> {
+        self.rows.write_all(&take(&mut self.pending))
     }
 
     /// The rows of a target so far.
@@ -174,6 +193,7 @@ impl<'c> Change<'c> {
                 return Ok(Vec::new());
             }
         }
+        self.flush()?;
         self.rows.of(target)
     }
 
