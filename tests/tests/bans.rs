@@ -174,6 +174,25 @@ fn an_address_that_others_use_well_is_never_banned() -> Result<()> {
 }
 
 #[test]
+fn an_address_whose_other_phones_use_tls_is_never_banned() -> Result<()> {
+    let site = site("--address-after 2 --quiet 2s")?;
+    std::thread::sleep(Duration::from_millis(3100));
+    let [pbx, _] = Site::PBX;
+    let server = Server::listen(&site.pbx, sip(pbx))?;
+    let (phone, application) = Server::listen(&site.pbx, SocketAddr::new(pbx, 5061))?.connect(&site.phone)?;
+    // A handshake record of four bytes, then application data.
+    let hello = [22, 3, 1, 0, 4, 1, 0, 0, 0];
+    phone.write(&hello)?;
+    for port in 4001..4011 {
+        phone.write(&[23, 3, 3, 0, 1, 0])?;
+        application.wait_for(hello.len() + 6 * (port as usize - 4000))?;
+        ensure!(offend(&site, &server, sip(pbx), port)?, "port {port} found no connection");
+    }
+    ensure!(bans(&site.guard)?.is_empty(), "{:?}", bans(&site.guard)?);
+    Ok(())
+}
+
+#[test]
 fn whoever_is_allowed_or_a_trunk_or_forged_is_never_banned() -> Result<()> {
     let site = site("--after 1 --address-after 1 --quiet 1s")?;
     let guard = &site.guard;
