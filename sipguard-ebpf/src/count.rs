@@ -7,7 +7,8 @@ use sipguard_common::abi::{
     COUNTER_ENTRIES, Counter, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 
-use crate::{scratch, settings};
+use crate::scratch::Scratch;
+use crate::settings;
 
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
@@ -17,8 +18,7 @@ static TRUNK_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(TRUN
 
 /// Counts the packet for its interface, and for the trunk that it came from.
 #[inline(always)]
-pub fn packet(reason: Reason, let_pass: bool) {
-    let Ok(scratch) = scratch::get() else { return };
+pub fn packet(scratch: *mut Scratch, reason: Reason, let_pass: bool) {
     // SAFETY: this CPU's map value.
     let (trunk, bytes) = unsafe { ((*scratch).who.trunk, (*scratch).frame_len) };
     if settings::is_replay() {

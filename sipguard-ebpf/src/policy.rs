@@ -18,7 +18,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::{ACK, SYN};
-use crate::{ban, count, fragment, open, rate, scratch, screen, settings};
+use crate::{ban, count, fragment, open, rate, scratch, screen, settings, tap};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -94,6 +94,7 @@ pub fn trunk_of(address: &Address, v6: bool) -> u32 {
 /// Whether who it is may send this at all. For packets of a guarded port.
 #[inline(always)]
 pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
+    who.taps = tap::asked();
     let settings = settings::get()?;
     if settings.rules & rules_in_use::DEVICES != 0 {
         let [r0, r1, r2, r3, ..] = packet.key;
@@ -132,7 +133,7 @@ pub fn over(reason: Reason) -> Result<(), Reason> {
     if !is_monitored() {
         return Err(reason);
     }
-    count::packet(reason, true);
+    count::packet(scratch::get()?, reason, true);
     Ok(())
 }
 
@@ -194,7 +195,7 @@ pub fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, R
     if flags & rule_flags::MONITOR == 0 {
         return Err(reason);
     }
-    count::packet(reason, true);
+    count::packet(scratch::get()?, reason, true);
     Ok(true)
 }
 

@@ -130,6 +130,8 @@ pub struct Who {
     pub home: u32,
     /// Which lines of its requests rules are looked up for.
     pub screens: u32,
+    /// Once its packet is known, with its port: [`crate::tap::asked`]. Before, 0.
+    pub taps: u32,
 }
 
 #[repr(C)]
@@ -239,6 +241,7 @@ pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
     scratch.frame_len = frame_len;
     scratch.who.trunk = 0;
     scratch.who.allowed = 0;
+    scratch.who.taps = 0;
     Ok(pointer)
 }
 

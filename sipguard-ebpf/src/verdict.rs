@@ -5,7 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::ACTION_DROP;
 use sipguard_common::{Class, Reason};
 
-use crate::{ban, count, offender, policy, reset, scratch, settings};
+use crate::{ban, count, offender, policy, reset, scratch, settings, tap};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
@@ -17,7 +17,10 @@ pub fn act(ctx: &XdpContext, reason: Reason) -> u32 {
 #[inline(always)]
 fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
     if reason.class() == Class::Pass {
-        count::packet(reason, false);
+        if let Ok(scratch) = scratch::get() {
+            tap::passed(ctx, scratch, reason);
+            count::packet(scratch, reason, false);
+        }
         return xdp_action::XDP_PASS;
     }
     verdict_act(ctx.ctx, u32::from(reason.number()))
@@ -33,13 +36,14 @@ extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
 #[inline(always)]
 fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let class = reason.class();
-    let Ok(settings) = settings::get() else { return xdp_action::XDP_PASS };
+    let (Ok(settings), Ok(scratch)) = (settings::get(), scratch::get()) else { return xdp_action::XDP_PASS };
     let monitor = policy::is_monitored();
-    count::packet(reason, monitor);
+    count::packet(scratch, reason, monitor);
     if class == Class::Malformed {
         offender::note(ctx, reason);
         ban::note(ctx, settings, reason);
     }
+    tap::stopped(ctx, reason, monitor);
     if monitor {
         return xdp_action::XDP_PASS;
     }

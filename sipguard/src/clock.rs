@@ -36,6 +36,13 @@ impl Clock {
         Timestamp::from_second(i64::try_from((wall_ns + 500_000_000).div_euclid(1_000_000_000)).ok()?).ok()
     }
 
+    /// The wall time of a boot time, as exact as the two clocks were read.
+    #[must_use]
+    pub fn wall_exactly(&self, boot_ns: u64) -> Timestamp {
+        let wall_ns = self.wall.as_nanosecond() + i128::from(boot_ns) - i128::from(self.boot_ns);
+        Timestamp::from_nanosecond(wall_ns).unwrap_or(Timestamp::MIN)
+    }
+
     /// The wall time, in milliseconds since 1970.
     #[must_use]
     pub fn wall_ms(&self) -> i64 {

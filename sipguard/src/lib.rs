@@ -17,6 +17,7 @@ pub mod denial;
 pub mod duration;
 pub mod error;
 pub mod exchange;
+pub mod header;
 pub mod kernel;
 pub mod link;
 pub mod load;
@@ -31,6 +32,7 @@ pub mod replay;
 pub mod settings;
 pub mod status;
 pub mod store;
+pub mod tap;
 pub mod target;
 pub mod trunk;
 

@@ -10,11 +10,11 @@ use sipguard_tests::packet::{ACK, Peer, SYN};
 use sipguard_tests::program::Program;
 
 /// Instructions that the verifier looked at; the kernel's limit is 1,000,000.
-const VERIFIED_INSTRUCTIONS: u32 = 250_000;
+const VERIFIED_INSTRUCTIONS: u32 = 230_000;
 /// Bytes of machine code.
 const JITED_BYTES: u32 = 80 << 10;
 /// Bytes of the object, debug information and BTF included.
-const OBJECT_BYTES: usize = 1_700_000;
+const OBJECT_BYTES: usize = 1_800_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
 const STACK_BYTES: u32 = 512;
 /// Functions that are under way together, from the outermost in. Older kernels round each frame up to 32 bytes.
@@ -45,11 +45,13 @@ const CHAINS: &[&[&str]] = &[
     &["sipguard", "fragment_judge", "note", "hash"],
     &["sipguard", "fragment_judge", "came_early", "hash"],
     &["sipguard", "verdict_act", "strike"],
+    &["sipguard", "verdict_act", "tap_stopped", "store_record"],
+    &["sipguard", "tap_passed", "store_record"],
 ];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
-const MAP_BYTES: u64 = 56 << 20;
+const MAP_BYTES: u64 = 64 << 20;
 /// The same with room for 200,000 connections.
-const LARGE_MAP_BYTES: u64 = 108 << 20;
+const LARGE_MAP_BYTES: u64 = 116 << 20;
 
 #[test]
 fn the_program_stays_small() -> Result<()> {

@@ -11,6 +11,7 @@ mod policy;
 mod rate;
 mod report;
 mod settings;
+mod tap;
 mod trunk;
 
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
@@ -30,6 +31,11 @@ pub use settings::{
     ACTION_DROP, ACTION_RESET, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES,
     PORT_WORDS, Settings, port_bit, rules_in_use,
 };
+pub use tap::{
+    CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,
+    CURSOR_RECORDED, EVENT_BUDGET_NS, EVENT_BURST, EVENT_ENTRIES, EVENT_INTERVAL_NS, EventBudget,
+    GATE_ENTRIES, Gate, PLACE_PACKETS, RECORD_BYTES, RECORDED_ENTRIES, RECORDED_PLACES, Record, Taps,
+};
 
 pub use trunk::{
     Denied, TCP, TLS, TRANSPORTS, TRUNK_ENFORCES, TRUNK_ENTRIES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, UDP,
@@ -37,7 +43,7 @@ pub use trunk::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {
@@ -87,6 +93,20 @@ pub mod names {
     pub const OFFENDERS: &str = "OFFENDERS";
     /// `Array<Iface>`: the attached interfaces by slot.
     pub const IFACES: &str = "IFACES";
+    /// `Array<Record>`: what was stopped lately, sampled.
+    pub const EVENTS: &str = "EVENTS";
+    /// `Array<Record>`: what a capture asked for.
+    pub const CAPTURED: &str = "CAPTURED";
+    /// `Array<Record>`: the last packets of each device that passed, place by place.
+    pub const RECORDED: &str = "RECORDED";
+    /// `Array<u64>`: how many records there were; see [`super::CURSOR_EVENTS`].
+    pub const CURSORS: &str = "CURSORS";
+    /// `Array<Taps>`, one entry.
+    pub const TAPS: &str = "TAPS";
+    /// `Array<Gate>`: who had an event lately. Nobody else reads it.
+    pub const EVENT_GATES: &str = "EVENT_GATES";
+    /// `PerCpuArray<EventBudget>`, one entry.
+    pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
     /// Per-CPU work space of the framer. Nobody else reads it.
     pub const SCRATCH: &str = "SCRATCH";
     /// The XDP program.
@@ -120,6 +140,13 @@ pub mod names {
         COUNTERS,
         OFFENDERS,
         IFACES,
+        EVENTS,
+        CAPTURED,
+        RECORDED,
+        CURSORS,
+        TAPS,
+        EVENT_GATES,
+        EVENT_BUDGETS,
         SCRATCH,
     ];
 }
@@ -148,6 +175,10 @@ mod tests {
         assert_eq!(size_of::<Iface>(), 48);
         assert_eq!(size_of::<Settings>(), 288);
         assert_eq!(size_of::<Ban>(), 48);
+        assert_eq!(size_of::<Record>(), 1600);
+        assert_eq!(size_of::<Taps>(), 48);
+        assert_eq!(size_of::<Gate>(), 24);
+        assert_eq!(size_of::<EventBudget>(), 16);
     }
 
     #[test]

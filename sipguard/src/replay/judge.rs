@@ -5,9 +5,9 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use sipguard_common::abi::Told;
 use sipguard_common::{Class, Reason};
 
-use super::header::Header;
 use super::lacking::{Broken, Gaps, Waiting};
 use super::tally::Tally;
+use crate::header::Header;
 
 /// Bytes before a frame: when it came, for the program's clock.
 pub const TIME_BYTES: usize = 8;

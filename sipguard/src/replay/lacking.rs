@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::header::{Ends, Header};
+use crate::header::{Ends, Header};
 
 /// Bits that remember what is not judged any more. Two may share one: then one too many is not judged.
 const BITS: u64 = 1 << 22;

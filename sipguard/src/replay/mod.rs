@@ -1,6 +1,6 @@
 //! A capture through the loaded program: what the guard would stop, and why, before it is attached anywhere.
 //!
-//! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `header.rs` reads their addresses;
+//! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `../header.rs` reads their addresses;
 //! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
 //! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
 //! 4. `judge.rs` runs the program on each, and keeps apart what the capture lacks (`lacking.rs`);
@@ -9,7 +9,6 @@
 //! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
 
 mod capture;
-mod header;
 mod judge;
 mod lacking;
 mod link;

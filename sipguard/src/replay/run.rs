@@ -14,7 +14,6 @@ use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings, names};
 
 use super::Wish;
 use super::capture::{self, Packet};
-use super::header::Header;
 use super::judge::{Incoming, Judge, TIME_BYTES};
 use super::link::{self, Linked};
 use super::report::Report;
@@ -23,6 +22,7 @@ use super::tally::Tally;
 use crate::attach::secret;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
+use crate::header::Header;
 use crate::load::Loaded;
 use crate::maps;
 use crate::policy::{Policy, PolicyMaps};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::header::{Ends, Header};
 use crate::address::{Mapped, mapped, unmapped};
+use crate::header::{Ends, Header};
 use crate::maps::Ports;
 
 /// Packets from which the addresses of the PBX are guessed.

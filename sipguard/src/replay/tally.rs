@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use sipguard_common::abi::{SAMPLE_BYTES, Told};
 use sipguard_common::{Class, Reason};
 
-use super::header::Header;
 use crate::address::Mapped;
 use crate::counters::Action;
+use crate::header::Header;
 
 /// Sources, ports and reasons that are told apart.
 const SOURCES: usize = 1 << 12;

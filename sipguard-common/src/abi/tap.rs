@@ -1,0 +1,114 @@
+//! Packets that userspace gets to see: events, what a capture asked for, and the last packets of each device. All are rings of
+//! [`Record`] that any number of readers map into their memory; nobody takes a record away, and the writer waits for nobody.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of a frame that a record has room for: all of one with an MTU of 1500 and two VLAN tags.
+pub const RECORD_BYTES: usize = 1536;
+/// Entries of `EVENTS`, a power of two.
+pub const EVENT_ENTRIES: u32 = 1 << 10;
+/// Entries of `CAPTURED`, a power of two.
+pub const CAPTURED_ENTRIES: u32 = 1 << 10;
+/// Packets kept of each place of `RECORDED`, a power of two.
+pub const PLACE_PACKETS: u32 = 4;
+/// Places of `RECORDED`, a power of two. A device always has the same one; a few may share it.
+pub const RECORDED_PLACES: u32 = 1 << 10;
+/// Entries of `RECORDED`.
+pub const RECORDED_ENTRIES: u32 = RECORDED_PLACES * PLACE_PACKETS;
+/// Entries of `EVENT_GATES`, a power of two.
+pub const GATE_ENTRIES: u32 = 1 << 12;
+
+/// A source and reason has one event in this many nanoseconds; the next says how many packets there were.
+pub const EVENT_INTERVAL_NS: u64 = 10_000_000_000;
+/// Nanoseconds between events of one CPU in the long run.
+pub const EVENT_BUDGET_NS: u64 = 5_000_000;
+/// Events that one CPU may make at once.
+pub const EVENT_BURST: u64 = 200;
+
+/// Position in `CURSORS` of the number of events.
+pub const CURSOR_EVENTS: u32 = 0;
+/// Position in `CURSORS` of the number of captured packets.
+pub const CURSOR_CAPTURED: u32 = 1;
+/// Position in `CURSORS` of the first place of `RECORDED`; the others follow.
+pub const CURSOR_RECORDED: u32 = 8;
+/// Entries of `CURSORS`.
+pub const CURSOR_ENTRIES: u32 = CURSOR_RECORDED + RECORDED_PLACES;
+
+/// A packet, in a ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Record {
+    /// Its number in the ring plus one, in `RECORDED` that of its place; 0 while it is being written. A reader that finds another number
+    /// afterwards than before has read two packets.
+    pub number: u64,
+    /// When it came (`CLOCK_BOOTTIME`, nanoseconds).
+    pub time_ns: u64,
+    /// In an event, packets of its source and reason since the last event of the two, itself included. Else 1.
+    pub count: u64,
+    /// Length of the frame in bytes.
+    pub frame_len: u32,
+    /// How many bytes of it are in `bytes`.
+    pub captured: u32,
+    /// Slot of the interface.
+    pub slot: u32,
+    /// [`crate::Reason::number`].
+    pub reason: u8,
+    /// 1 when `monitor` mode let pass what would have been stopped.
+    pub let_pass: u8,
+    /// What becomes of malformed streams: [`super::ACTION_RESET`] or [`super::ACTION_DROP`].
+    pub action: u8,
+    /// Index of the trunk, or 0.
+    pub trunk: u8,
+    /// Zero.
+    pub pad: [u32; 6],
+    /// The frame from its Ethernet header on, as it came.
+    pub bytes: [u8; RECORD_BYTES],
+}
+
+/// What is recorded beside events: the only entry of `TAPS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Taps {
+    /// Until when packets are captured (`CLOCK_BOOTTIME`, nanoseconds). Whoever captures puts it off again and again, so that
+    /// the capture ends with its process.
+    pub capture_until_ns: u64,
+    /// Sources to capture: the address, IPv4 mapped, with zeros behind the prefix.
+    pub source: [u8; 16],
+    /// The prefix as a mask; all zeros for every source.
+    pub mask: [u8; 16],
+    /// Port to capture, network order; zero for every port.
+    pub port: [u8; 2],
+    /// Which packets to capture: [`CAPTURE_DROPPED`], [`CAPTURE_PASSED`] or both.
+    pub verdicts: u8,
+    /// 1 when the last packets of each device are kept in `RECORDED`.
+    pub records: u8,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Capture what was dropped or reset, or would have been in `monitor` mode.
+pub const CAPTURE_DROPPED: u8 = 1;
+/// Capture what passed.
+pub const CAPTURE_PASSED: u8 = 2;
+
+/// Who had an event lately: an entry of `EVENT_GATES`. Nobody else reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Gate {
+    /// Hash of the source and the reason.
+    pub tag: u64,
+    /// Before this time there is no other event (`CLOCK_MONOTONIC`, nanoseconds).
+    pub next_ns: u64,
+    /// Packets since the last event.
+    pub count: u64,
+}
+
+/// What one CPU spent on events: an entry of `EVENT_BUDGETS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct EventBudget {
+    /// Theoretical arrival time of the next event (`CLOCK_MONOTONIC`, nanoseconds).
+    pub tat_ns: u64,
+    /// Packets that no event tells of, because there were too many at once.
+    pub lost: u64,
+}
