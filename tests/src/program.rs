@@ -15,8 +15,8 @@ use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
-    PERMANENT, PORT_WORDS, Rule, Settings, Trunk, budget_places, counter_index, names, port_bit, rule_flags,
-    rules_in_use, trunk_counter_index,
+    PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, budget_places, counter_index, names, port_bit,
+    rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
@@ -326,6 +326,17 @@ impl Program {
     /// The program in the kernel, for whoever runs it otherwise.
     pub fn descriptor(&mut self) -> Result<OwnedFd> {
         Ok(self.loaded.program()?.fd()?.as_fd().try_clone_to_owned()?)
+    }
+
+    /// The program with its maps.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// Says which packets are recorded beside events.
+    pub fn tap(&mut self, taps: Taps) -> Result<()> {
+        let mut map: Array<_, Plain<Taps>> = self.map(names::TAPS)?;
+        Ok(map.set(0, Plain(taps), 0)?)
     }
 
     /// Facts of the verified program.
