@@ -267,6 +267,7 @@ fn the_last_packets_of_each_device_are_kept() -> Result<()> {
         }
         program.run(&Peer::new("192.0.2.44:5060", PBX).udp(BAD))?;
     }
+    program.connect(&Peer::new("192.0.2.10:40000", PBX), 1000)?;
     let records = recorded(program.loaded())?;
     assert_eq!(records.len(), 8, "four each, and none of what was dropped or had no payload");
     assert!(records.is_sorted_by_key(|record| record.time_ns));
