@@ -18,6 +18,7 @@ pub mod duration;
 pub mod error;
 pub mod exchange;
 pub mod header;
+pub mod hep;
 pub mod kernel;
 pub mod link;
 pub mod load;
