@@ -10,7 +10,8 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,
     CURSOR_RECORDED, EVENT_BUDGET_NS, EVENT_BURST, EVENT_ENTRIES, EVENT_INTERVAL_NS, EventBudget,
-    GATE_ENTRIES, Gate, PLACE_PACKETS, RECORDED_ENTRIES, RECORDED_PLACES, Record, Taps, budget_places,
+    GATE_ENTRIES, Gate, PLACE_PACKETS, RECORDED_ENTRIES, RECORDED_PLACES, Record, Settings, Taps,
+    budget_places,
 };
 use sipguard_common::{Class, Reason};
 
@@ -77,11 +78,26 @@ extern "C" fn tap_passed(ctx: *mut xdp_md, reason: u32) -> u32 {
     0
 }
 
-/// Of a packet that is stopped, or would be if the guard did more than monitor.
+/// Of a packet that is stopped, or would be if the guard did more than monitor. Nearly all that a flood brings ends at its gate.
 #[inline(always)]
-pub fn stopped(ctx: &XdpContext, reason: Reason, monitored: bool) {
-    if !settings::is_replay() {
+pub fn stopped(
+    ctx: &XdpContext,
+    scratch: *mut Scratch,
+    settings: &Settings,
+    reason: Reason,
+    monitored: bool,
+) {
+    if settings::is_replay() {
+        return;
+    }
+    if let Some(taps) = TAPS.get(0)
+        && taps.capture_until_ns != 0
+    {
         tap_stopped(ctx.ctx, said(reason, monitored));
+    }
+    // A gap is how TCP is; whoever has one has done nothing.
+    if reason != Reason::SequenceGap {
+        event(ctx.ctx, scratch, settings, reason, monitored);
     }
 }
 
@@ -89,14 +105,10 @@ pub fn stopped(ctx: &XdpContext, reason: Reason, monitored: bool) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_stopped(ctx: *mut xdp_md, said: u32) -> u32 {
-    let (Some(taps), Ok(scratch)) = (TAPS.get(0), scratch::get()) else { return 0 };
-    if wants(taps, scratch, CAPTURE_DROPPED) {
+    if let (Some(taps), Ok(scratch)) = (TAPS.get(0), scratch::get())
+        && wants(taps, scratch, CAPTURE_DROPPED)
+    {
         capture(ctx, said);
-    }
-    let reason = Reason::from_number(said as u8).unwrap_or(Reason::Internal);
-    // A gap is how TCP is; whoever has one has done nothing.
-    if reason != Reason::SequenceGap {
-        event(ctx, scratch, reason, said);
     }
     0
 }
@@ -119,8 +131,7 @@ fn source(scratch: *mut Scratch) -> ([u32; 4], u32) {
 
 /// Makes an event, unless its source and reason had one just now or the budget is spent.
 #[inline(always)]
-fn event(ctx: *mut xdp_md, scratch: *mut Scratch, reason: Reason, said: u32) {
-    let Ok(settings) = settings::get() else { return };
+fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: Reason, monitored: bool) {
     let ([mut r0, r1, r2, r3], mut port) = source(scratch);
     if reason == Reason::BadIpHeader {
         // Whose it is was not read.
@@ -131,40 +142,60 @@ fn event(ctx: *mut xdp_md, scratch: *mut Scratch, reason: Reason, said: u32) {
     }
     r0 ^= port | u32::from(reason.number()) << 16;
     let (tag, _) = budget_places([r0, r1, r2, r3], &settings.hash_keys);
-    let gate = EVENT_GATES.get_ptr_mut((tag >> 16) as u32 & (GATE_ENTRIES - 1));
-    let (Some(gate), Some(budget)) = (gate, EVENT_BUDGETS.get_ptr_mut(0)) else { return };
+    let Some(gate) = EVENT_GATES.get_ptr_mut((tag >> 16) as u32 & (GATE_ENTRIES - 1)) else { return };
     let now_ns = rate::coarse_ns();
+    // SAFETY: a live map value.
+    let mine = unsafe { (*gate).tag == tag };
+    // SAFETY: as above.
+    if mine && now_ns < unsafe { (*gate).next_ns } {
+        // SAFETY: as above.
+        unsafe { policy::atomic_add(&raw mut (*gate).count, 1) };
+        return;
+    }
+    let count = through(gate, tag, now_ns);
+    if count != 0 {
+        tap_event(ctx, count << 16 | u64::from(said(reason, monitored)));
+    }
+}
+
+/// Takes a gate for ten seconds: how many packets there were since the last time, or 0 when the budget is spent.
+#[inline(never)]
+fn through(gate: *mut Gate, tag: u64, now_ns: u64) -> u64 {
+    let Some(budget) = EVENT_BUDGETS.get_ptr_mut(0) else { return 0 };
     // SAFETY: live map values. Of two CPUs at one gate one may take the other's count along.
-    let count = unsafe {
+    unsafe {
         let mine = (*gate).tag == tag;
-        if mine && now_ns < (*gate).next_ns {
-            policy::atomic_add(&raw mut (*gate).count, 1);
-            return;
-        }
         if (*budget).tat_ns > now_ns + EVENT_BUDGET_NS * (EVENT_BURST - 1) {
             if mine {
                 policy::atomic_add(&raw mut (*gate).count, 1);
             } else {
                 (*budget).lost += 1;
             }
-            return;
+            return 0;
         }
         let begin_ns = if (*budget).tat_ns > now_ns { (*budget).tat_ns } else { now_ns };
         (*budget).tat_ns = begin_ns + EVENT_BUDGET_NS;
         let before = exchange(&raw mut (*gate).count, 0);
         (*gate).next_ns = now_ns + EVENT_INTERVAL_NS;
         if mine {
-            before + 1
-        } else {
-            // The place is another's from here on.
-            (*budget).lost += before;
-            (*gate).tag = tag;
-            1
+            return before + 1;
         }
-    };
-    let Some(number) = next(CURSOR_EVENTS) else { return };
-    let Some(place) = EVENTS.get_ptr_mut(number as u32 & (EVENT_ENTRIES - 1)) else { return };
-    store_record(ctx, place, number, count << 16 | u64::from(said));
+        // The place is another's from here on.
+        (*budget).lost += before;
+        (*gate).tag = tag;
+        1
+    }
+}
+
+/// A global function, as those of [`crate::flow`]. `said` is [`said`] below the count.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tap_event(ctx: *mut xdp_md, said: u64) -> u32 {
+    let Some(number) = next(CURSOR_EVENTS) else { return 0 };
+    if let Some(place) = EVENTS.get_ptr_mut(number as u32 & (EVENT_ENTRIES - 1)) {
+        store_record(ctx, place, number, said);
+    }
+    0
 }
 
 /// Whether a capture asked for this packet.

@@ -43,7 +43,7 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
         offender::note(ctx, reason);
         ban::note(ctx, settings, reason);
     }
-    tap::stopped(ctx, reason, monitor);
+    tap::stopped(ctx, scratch, settings, reason, monitor);
     if monitor {
         return xdp_action::XDP_PASS;
     }

@@ -46,6 +46,8 @@ const CHAINS: &[&[&str]] = &[
     &["sipguard", "fragment_judge", "came_early", "hash"],
     &["sipguard", "verdict_act", "strike"],
     &["sipguard", "verdict_act", "tap_stopped", "store_record"],
+    &["sipguard", "verdict_act", "tap_event", "store_record"],
+    &["sipguard", "verdict_act", "through"],
     &["sipguard", "tap_passed", "store_record"],
 ];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
