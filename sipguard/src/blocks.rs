@@ -192,6 +192,31 @@ impl Blocks {
         Ok(all)
     }
 
+    /// How many blocks hold, counted without a list of them.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn count(&self, clock: &Clock) -> Result<usize> {
+        let holds = |rule: &Rule| rule.flags & rule_flags::BLOCK != 0 && rule.holds(clock.boot_ns);
+        let mut count = 0;
+        for entry in self.hosts.iter() {
+            count += usize::from(holds(&entry.context("reading the blocked hosts")?.1.0));
+        }
+        for entry in self.prefixes.iter() {
+            count += usize::from(holds(&entry.context("reading the blocked prefixes")?.1.0));
+        }
+        for entry in self.devices.iter() {
+            count += usize::from(holds(&entry.context("reading the blocked devices")?.1.0));
+        }
+        for entry in self.identities.iter() {
+            count += usize::from(holds(&entry.context("reading the blocked identities")?.1.0));
+        }
+        for entry in self.agents.iter() {
+            count += usize::from(holds(&entry.context("reading the blocked user agents")?.1.0));
+        }
+        Ok(count)
+    }
+
     /// Every entry, ended or not.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod link;
 pub mod load;
 pub mod maps;
+pub mod metrics;
 pub mod offenders;
 pub mod output;
 pub mod pins;

@@ -56,18 +56,32 @@ pub struct Report {
 pub fn read(pins: &Pins) -> Result<Report> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
-    let flows: Flows = maps::open(pins, names::FLOWS)?;
-    let interfaces =
-        own_slots(pins)?.iter().map(|(_, iface)| interface(iface, &clock)).collect::<Result<Vec<_>>>()?;
     Ok(Report {
-        interfaces,
+        interfaces: interfaces(pins, &clock)?,
         mode: mode(&settings),
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
         blocks: Blocks::open(pins)?.list(&clock)?.len(),
-        connections: count(&flows)?,
+        connections: connections(pins)?,
     })
+}
+
+/// The attached interfaces.
+///
+/// # Errors
+/// When a map or rtnetlink can't be read.
+pub fn interfaces(pins: &Pins, clock: &Clock) -> Result<Vec<InterfaceStatus>> {
+    own_slots(pins)?.iter().map(|(_, iface)| interface(iface, clock)).collect()
+}
+
+/// How many connections are followed.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn connections(pins: &Pins) -> Result<usize> {
+    let flows: Flows = maps::open(pins, names::FLOWS)?;
+    count(&flows)
 }
 
 /// Word of the checks: `default` or `strict` when they are those of a profile, else `own`.

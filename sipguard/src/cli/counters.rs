@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::metrics;
 use crate::counters::{self, Row};
+use crate::metrics::{self, Own};
 use crate::offenders::{self, printable};
 use crate::output::{Format, print, rows, table};
 use crate::pins::Pins;
@@ -56,7 +56,7 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
     let lock = pins.lock(false)?;
     pins.check()?;
     let format = match args.format {
-        Some(CounterFormat::Prometheus) => return print(&metrics::text(pins, path)?),
+        Some(CounterFormat::Prometheus) => return prometheus(pins, path),
         Some(CounterFormat::Json) => Format::Json,
         Some(CounterFormat::Table) => Format::Table,
         None => output,
@@ -111,6 +111,16 @@ pub fn trunk_table(counted: &[Row]) -> String {
 fn line(row: &Row) -> Vec<String> {
     let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
     vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
+}
+
+fn prometheus(pins: &Pins, path: &Path) -> Result<()> {
+    let stored = metrics::Stored::read(path);
+    let stored = stored.inspect_err(|error| {
+        // What the kernel counts is told also when the store can't be read.
+        eprintln!("sipguard: the counters of trunks and the number of blocks are left out: {error:#}");
+    });
+    let kernel = metrics::Kernel::read(pins, &metrics::Sizes::read(pins)?, stored.ok().as_ref())?;
+    print(&metrics::text(Some(&kernel), &Own::default())?)
 }
 
 fn by_source(pins: &Pins, format: Format) -> Result<()> {

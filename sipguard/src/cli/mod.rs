@@ -16,7 +16,6 @@ mod limit_list;
 mod list;
 mod log;
 mod lookup;
-mod metrics;
 mod mode;
 mod privilege;
 mod reload;

@@ -1,0 +1,229 @@
+//! What is counted, as OpenMetrics text. No address is a label.
+
+use std::path::Path;
+
+use anyhow::Result;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::bans::Bans;
+use crate::blocks::Blocks;
+use crate::clock::Clock;
+use crate::counters::{self, Action, Row};
+use crate::pins::Pins;
+use crate::status::{self, InterfaceStatus};
+use crate::store::{self, GUARD, TrunkRow};
+use crate::tap;
+
+/// Content type of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Counts = Family<Labels, Counter>;
+
+/// How full maps are. With a million rules it takes seconds to count them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    /// Blocks that hold.
+    pub blocks: usize,
+    /// Connections that are followed.
+    pub connections: usize,
+}
+
+impl Sizes {
+    /// As they are now.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn read(pins: &Pins) -> Result<Sizes> {
+        let blocks = Blocks::open(pins)?.count(&Clock::now()?)?;
+        Ok(Sizes { blocks, connections: status::connections(pins)? })
+    }
+}
+
+/// What only the store knows.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The trunks.
+    pub trunks: Vec<TrunkRow>,
+    /// How many blocks hold of each source.
+    pub blocks: Vec<(String, i64)>,
+}
+
+impl Stored {
+    /// As it is now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn read(path: &Path) -> Result<Stored> {
+        let now_ms = Clock::now()?.wall_ms();
+        let read = store::read(path, |rows| Ok((rows.trunks()?, rows.blocks_by_origin(now_ms)?)))?;
+        let (trunks, blocks) = read.unwrap_or_default();
+        Ok(Stored { trunks, blocks })
+    }
+}
+
+/// An attached guard, as the kernel has it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// By interface, zeros included.
+    pub rows: Vec<Row>,
+    /// Its interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Packets that no event tells of.
+    pub lost: u64,
+    sizes: Sizes,
+    stored: Option<OfStored>,
+}
+
+#[derive(Clone, Debug)]
+struct OfStored {
+    trunks: Vec<(String, Vec<Row>)>,
+    blocks: Vec<(String, i64)>,
+}
+
+impl Kernel {
+    /// As it is now. Without `stored` nothing is said of trunks and sources of blocks.
+    ///
+    /// # Errors
+    /// When a map or rtnetlink can't be read.
+    pub fn read(pins: &Pins, sizes: &Sizes, stored: Option<&Stored>) -> Result<Kernel> {
+        let clock = Clock::now()?;
+        let of_stored = |stored: &Stored| {
+            let trunks = stored.trunks.iter();
+            let trunks = trunks.map(|trunk| Ok((trunk.name.clone(), counters::of_trunk(pins, trunk)?)));
+            // Bans are the guard's own blocks.
+            let bans = Bans::open(pins)?.list(clock.boot_ns)?.len() as i64;
+            let blocks = stored.blocks.iter().cloned().chain([(GUARD.to_owned(), bans)]).collect();
+            anyhow::Ok(OfStored { trunks: trunks.collect::<Result<_>>()?, blocks })
+        };
+        Ok(Kernel {
+            rows: counters::read(pins, true)?,
+            interfaces: status::interfaces(pins, &clock)?,
+            lost: tap::lost(pins)?,
+            sizes: *sizes,
+            stored: stored.map(of_stored).transpose()?,
+        })
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let (received, received_bytes) = (Counts::default(), Counts::default());
+        let (dropped, dropped_bytes) = (Counts::default(), Counts::default());
+        let (would, would_bytes) = (Counts::default(), Counts::default());
+        for row in &self.rows {
+            let interface = vec![("interface", row.interface.clone())];
+            received.get_or_create(&interface).inc_by(row.packets);
+            received_bytes.get_or_create(&interface).inc_by(row.bytes);
+            let labels = vec![("interface", row.interface.clone()), ("reason", row.reason.word().to_owned())];
+            let (packets, bytes) = match row.action {
+                Action::Pass => continue,
+                Action::Drop | Action::Reset => (&dropped, &dropped_bytes),
+                Action::WouldDrop | Action::WouldReset => (&would, &would_bytes),
+            };
+            packets.get_or_create(&labels).inc_by(row.packets);
+            bytes.get_or_create(&labels).inc_by(row.bytes);
+        }
+        let entries = Family::<Labels, Gauge>::default();
+        entries.get_or_create(&vec![("map", "blocks".to_owned())]).set(self.sizes.blocks as i64);
+        entries.get_or_create(&vec![("map", "flows".to_owned())]).set(self.sizes.connections as i64);
+        let interfaces = Family::<Labels, Gauge>::default();
+        for one in &self.interfaces {
+            let labels = vec![
+                ("interface", one.name.clone()),
+                ("driver", one.driver.clone()),
+                ("mode", one.mode.to_owned()),
+            ];
+            interfaces.get_or_create(&labels).set(1);
+        }
+        let bytes = Unit::Bytes;
+        registry.register("received_packets", "Packets that the guard looked at", received);
+        registry.register_with_unit(
+            "received",
+            "Bytes that the guard looked at",
+            bytes.clone(),
+            received_bytes,
+        );
+        registry.register("dropped_packets", "Packets dropped or turned into a reset", dropped);
+        let text = "Bytes dropped or turned into a reset";
+        registry.register_with_unit("dropped", text, bytes.clone(), dropped_bytes);
+        registry.register("would_drop_packets", "Packets that monitor mode let pass", would);
+        registry.register_with_unit("would_drop", "Bytes that monitor mode let pass", bytes, would_bytes);
+        registry.register("map_entries", "Entries of a map", entries);
+        registry.register("interface_info", "Attached interfaces", interfaces);
+        if let Some(stored) = &self.stored {
+            stored.register(registry);
+        }
+    }
+}
+
+impl OfStored {
+    fn register(&self, registry: &mut Registry) {
+        let (received, dropped) = (Counts::default(), Counts::default());
+        for (trunk, rows) in &self.trunks {
+            let labels = vec![("trunk", trunk.clone())];
+            let (received, dropped) =
+                (received.get_or_create_owned(&labels), dropped.get_or_create_owned(&labels));
+            for row in rows {
+                received.inc_by(row.packets);
+                if matches!(row.action, Action::Drop | Action::Reset) {
+                    dropped.inc_by(row.packets);
+                }
+            }
+        }
+        let blocks = Family::<Labels, Gauge>::default();
+        for (source, count) in &self.blocks {
+            blocks.get_or_create(&vec![("source", source.clone())]).inc_by(*count);
+        }
+        registry.register("trunk_received_packets", "Packets of a trunk that the guard looked at", received);
+        let text = "Packets of a trunk dropped or turned into a reset";
+        registry.register("trunk_dropped_packets", text, dropped);
+        let text = "Blocks that hold, by who set them; those of the source guard are bans";
+        registry.register("blocks", text, blocks);
+    }
+}
+
+/// What `sipguard serve` tells of itself; the default is no `serve`.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Whether a guard is attached; `None` where that is no question.
+    pub attached: Option<bool>,
+    /// Events that were written over before they were read.
+    pub missed: u64,
+    /// What takes the events or keeps the history, and whether it fails.
+    pub parts: Vec<(&'static str, bool)>,
+}
+
+impl Own {
+    fn register(&self, registry: &mut Registry) {
+        let Some(attached) = self.attached else { return };
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::from(attached));
+        registry.register("attached", "Whether a guard is attached", gauge);
+        let failing = Family::<Labels, Gauge>::default();
+        for (part, fails) in &self.parts {
+            failing.get_or_create(&vec![("part", (*part).to_owned())]).set(i64::from(*fails));
+        }
+        registry.register("serve_failing", "Whether a part of sipguard serve fails", failing);
+    }
+}
+
+/// The text: of an attached guard, or without one.
+///
+/// # Errors
+/// When it can't be encoded.
+pub fn text(kernel: Option<&Kernel>, own: &Own) -> Result<String> {
+    let mut registry = Registry::with_prefix("sipguard");
+    if let Some(kernel) = kernel {
+        kernel.register(&mut registry);
+    }
+    let lost = Counter::<u64>::default();
+    lost.inc_by(kernel.map_or(0, |kernel| kernel.lost) + own.missed);
+    registry.register("events_lost", "Stopped packets without an event, and events not read in time", lost);
+    own.register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
