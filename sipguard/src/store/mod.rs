@@ -36,7 +36,7 @@ pub use change::{Changed, change, is_attached, restore};
 pub use configured::Named;
 pub use denials::{Denial, Done};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
-pub use open::{all_rows, read};
+pub use open::{all_rows, all_trunks, read};
 pub use open_limits::OpenLimit;
 pub use rehearse::{Rehearsed, rehearse};
 pub use rows::{Key, Mode, Row, Rows, Verb, key};

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
+use super::TrunkRow;
 use super::rows::{Row, Rows};
 use super::schema::{self, APPLICATION_ID};
 use super::trouble::{Damaged, Unwritable, explain, is_damage};
@@ -40,6 +41,8 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result
         return Ok(None);
     }
     let opened = connect(path).and_then(|db| {
+        // A reader looks at each page once, and may be bound to little memory.
+        db.execute_batch("PRAGMA cache_size = -16384;")?;
         let version = checked(&db, path)?;
         if version == 0 { Ok(None) } else { work(&Rows::new(&db)).map(Some) }
     });
@@ -80,6 +83,18 @@ pub fn as_it_is(path: &Path) -> Result<Connection> {
 )]
 pub fn all_rows(path: &Path) -> Result<Vec<Row>> {
     Ok(read(path, |rows| rows.all())?.unwrap_or_default())
+}
+
+/// Every trunk, or none without a file.
+///
+/// # Errors
+/// When it can't be read.
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method of one lifetime does not stand for any"
+)]
+pub fn all_trunks(path: &Path) -> Result<Vec<TrunkRow>> {
+    Ok(read(path, |rows| rows.trunks())?.unwrap_or_default())
 }
 
 fn make(path: &Path) -> Result<()> {

@@ -60,7 +60,7 @@ impl Names {
     /// When a map or the store can't be read.
     pub fn read(pins: &Pins, path: &Path) -> Result<Names> {
         let interfaces = own_slots(pins)?.iter().map(|(slot, iface)| (*slot, iface_name(iface))).collect();
-        let trunks = store::read(path, |rows| rows.trunks())?.unwrap_or_default();
+        let trunks = store::all_trunks(path)?;
         let trunks =
             trunks.into_iter().filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name)));
         Ok(Names { interfaces, trunks: trunks.collect() })
