@@ -31,6 +31,7 @@ pub mod policy;
 pub mod protect;
 pub mod rate;
 pub mod replay;
+pub mod serve;
 pub mod settings;
 pub mod status;
 pub mod store;

@@ -20,6 +20,7 @@ mod mode;
 mod privilege;
 mod reload;
 mod replay;
+mod serve;
 mod status;
 mod targets;
 mod trunk;
@@ -115,6 +116,8 @@ enum Verb {
     Reload(reload::Args),
     /// Say what would be stopped of a capture, and why; no interface is touched
     Replay(replay::Args),
+    /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
+    Serve(serve::Args),
     /// Show what the configuration file may say, and what is in effect
     Config(config::Args),
     /// Print a completion script for a shell
@@ -176,6 +179,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),
         Verb::Replay(args) => replay::run(store, format, &args),
+        Verb::Serve(args) => serve::run(&pins, store, &args),
         Verb::Config(args) => config::run(format, &args),
         Verb::Version => version::run(format),
         Verb::Completion { shell } => {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sipguard_common::framer::LIMITS;
 
 use super::order::order;
-use super::tables::{Bans, Block, Deny, Guard, Rates, Tables, Trunk};
+use super::tables::{Bans, Block, Deny, Guard, Rates, Serve, Tables, Trunk};
 
 /// Name of the trunk of the example.
 const CARRIER: &str = "carrier";
@@ -108,6 +108,7 @@ pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
         "bans" => order::<Bans>(),
         "block" => order::<Block>(),
         "deny" => order::<Deny>(),
+        "serve" => order::<Serve>(),
         _ => Vec::new(),
     };
     order::<Tables>().into_iter().filter(|table| *table != "trunks").map(|table| (table, of(table))).collect()

@@ -39,6 +39,7 @@ pub use source::{Place, Problem, Source, Sources};
 use crate::ban_rule::BanWish;
 use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
+use crate::serve::{Keep, Listen};
 use crate::settings::{SettingsWish, XdpChoice};
 use crate::store::TrunkRow;
 
@@ -69,6 +70,17 @@ pub struct Config {
     pub denials: Vec<(Whom, What)>,
     /// The trunks; their numbers are 0.
     pub trunks: Vec<TrunkRow>,
+    /// For `sipguard serve`, which reads it by itself.
+    pub serve: ServeWish,
+}
+
+/// What the files say to `sipguard serve`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServeWish {
+    /// Where it listens.
+    pub listen: Option<Listen>,
+    /// Where the history is kept.
+    pub history: Option<Keep>,
 }
 
 /// A limit that the files name.

@@ -13,6 +13,7 @@ use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanWish, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
+use crate::serve::{DEFAULT_HISTORY, DEFAULT_LISTEN, Keep, Listen};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
 use crate::store::DEFAULT_LIMITS;
 use crate::{rate, trunk};
@@ -46,6 +47,8 @@ pub struct Tables {
     pub deny: Deny,
     /// Carriers by name: whose addresses they are, and what they may send. Nothing automatic blocks them. As `sipguard trunk add` does.
     pub trunks: BTreeMap<Text<TrunkName>, Trunk>,
+    /// The service beside the guard, `sipguard serve`. It reads this when it starts, so a change takes a restart of it.
+    pub serve: Serve,
 }
 
 /// The guard as a whole.
@@ -189,6 +192,18 @@ pub struct Deny {
     /// By devices, which is whoever is no trunk. Such as ["register/tcp"].
     #[schemars(extend("default" = []))]
     pub devices: Option<Vec<Text<Denials>>>,
+}
+
+/// `sipguard serve`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Serve {
+    /// Where it answers HTTP. Whoever gets there can read what is counted, who is blocked and what devices sent.
+    #[schemars(extend("default" = DEFAULT_LISTEN))]
+    pub listen: Option<Text<Listen>>,
+    /// File of the history for plots, or "none". It stays below 64 MB, and may be deleted at any time.
+    #[schemars(extend("default" = DEFAULT_HISTORY))]
+    pub history: Option<Text<Keep>>,
 }
 
 /// A trunk.

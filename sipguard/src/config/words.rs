@@ -11,6 +11,7 @@ use crate::address::Source;
 use crate::claim::UserAgent;
 use crate::denial::What;
 use crate::duration::parse_duration;
+use crate::serve::{Keep, Listen};
 use crate::{ban_rule, rate, store, trunk};
 
 /// How long; it ends.
@@ -62,6 +63,22 @@ impl Written for Source {
 
     fn read(text: &str) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+impl Written for Listen {
+    const FORM: &'static str = "an address and a port such as \"127.0.0.1:9506\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+}
+
+impl Written for Keep {
+    const FORM: &'static str = "a file with its whole path, or \"none\"";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text)
     }
 }
 

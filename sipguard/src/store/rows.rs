@@ -190,6 +190,15 @@ impl<'c> Rows<'c> {
         Ok(counts.collect::<Result<_, _>>()?)
     }
 
+    /// The blocks that hold at a wall time in milliseconds, the newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn newest_blocks(&self, now_ms: i64, most: usize) -> Result<Vec<Row>> {
+        let rest = "WHERE verb = 'block' AND (expires IS NULL OR expires > ?1) ORDER BY created DESC, target LIMIT ?2";
+        self.select(rest, params![now_ms, i64::try_from(most)?])
+    }
+
     /// Whether there is no row at all.
     pub(super) fn is_empty(&self) -> Result<bool> {
         Ok(self.db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rules)", [], |row| row.get(0))?)

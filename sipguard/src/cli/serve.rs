@@ -1,0 +1,32 @@
+//! `sipguard serve`: metrics, events and a history beside the guard.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::config::ConfigArgs;
+use crate::pins::Pins;
+use crate::serve::{self, Keep, Listen, Options, Sinks};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to answer HTTP; whoever gets there can read what is counted and who is blocked [default: 127.0.0.1:9506]
+    #[arg(long, value_name = "ADDR:PORT", env = "SIPGUARD_LISTEN", hide_env_values = true, value_parser = Listen::parse)]
+    listen: Option<Listen>,
+
+    /// File of the history, or none [default: /var/lib/sipguard/history.db]
+    #[arg(long, value_name = "FILE|none", env = "SIPGUARD_HISTORY", hide_env_values = true, value_parser = Keep::parse)]
+    history: Option<Keep>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
+    let config = args.config.read("nothing is served")?.serve;
+    let options = Options {
+        listen: args.listen.clone().or(config.listen).unwrap_or_default(),
+        history: args.history.clone().or(config.history).unwrap_or_default(),
+    };
+    serve::run(pins, store, &options, Sinks::default())
+}

@@ -1,0 +1,138 @@
+//! What is answered: metrics for Prometheus, and JSON for a dashboard. A further route is a line in [`router`].
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::guard::Guard;
+use super::rows;
+use super::shared::Shared;
+use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
+
+/// An answer, with its status.
+type Told = Result<(StatusCode, Value)>;
+
+/// Every route.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(|state, query| answer(state, query, health)))
+        .route(
+            "/api/status",
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::status))),
+        )
+        .route(
+            "/api/counters",
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::counters))),
+        )
+        .route(
+            "/api/offenders",
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::offenders))),
+        )
+        .route(
+            "/api/trunks",
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::trunks))),
+        )
+        .route("/api/blocks", get(|state, query| answer(state, query, |shared, _| ok(rows::blocks(shared)?))))
+        .route("/api/events", get(|state, query| answer(state, query, |shared, _| ok(rows::events(shared)))))
+        .route("/api/history", get(|state, query| answer(state, query, history)))
+        .with_state(shared)
+}
+
+fn ok(value: Value) -> Told {
+    Ok((StatusCode::OK, value))
+}
+
+/// Works on another thread, since maps and files make one wait, unless nobody waits for it any more.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let mut one = JoinSet::new();
+    one.spawn_blocking(work);
+    match one.join_next().await {
+        Some(done) => done?,
+        None => Err(anyhow::anyhow!("the work is gone")),
+    }
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+    make: fn(&Shared, &str) -> Told,
+) -> Response {
+    let told = apart(move || make(&shared, &query.unwrap_or_default())).await;
+    let (status, value) = told.unwrap_or_else(|error| {
+        (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") }))
+    });
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    match apart(move || exposition(&shared)).await {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+fn exposition(shared: &Shared) -> Result<String> {
+    let mut own = {
+        let state = shared.state();
+        Own { attached: Some(false), missed: state.missed, parts: state.parts.clone() }
+    };
+    // Pins of another version are no guard that anything could be said of.
+    let Ok(Some(guard)) = Guard::attached(&shared.pins) else { return metrics::text(None, &own) };
+    let read =
+        shared.slow(&guard).and_then(|slow| Kernel::read(&shared.pins, &slow.sizes, slow.stored.as_deref()));
+    match read {
+        Ok(kernel) => {
+            own.attached = Some(true);
+            metrics::text(Some(&kernel), &own)
+        }
+        // It was detached in between.
+        Err(_) if Guard::attached(&shared.pins)?.as_ref() != Some(&guard) => metrics::text(None, &own),
+        Err(error) => Err(error),
+    }
+}
+
+/// A health check that is green while nothing is filtered would mislead.
+fn health(shared: &Shared, _query: &str) -> Told {
+    let failing: Vec<&str> =
+        shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
+    let (status, word) = match Guard::attached(&shared.pins) {
+        Ok(Some(_)) => (StatusCode::OK, "attached".to_owned()),
+        Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "not attached".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
+    };
+    Ok((status, json!({ "schema": "sipguard.health/1", "guard": word, "failing": failing })))
+}
+
+/// An answer about an attached guard; without one it says so.
+fn while_attached(shared: &Shared, make: fn(&Shared, &Guard) -> Result<Value>) -> Told {
+    let absent = || ok(json!({ "attached": false }));
+    let Some(guard) = Guard::attached(&shared.pins)? else { return absent() };
+    match make(shared, &guard) {
+        Ok(mut value) => {
+            value["attached"] = true.into();
+            ok(value)
+        }
+        // It was detached in between.
+        Err(_) if Guard::attached(&shared.pins)?.is_none() => absent(),
+        Err(error) => Err(error),
+    }
+}
+
+fn history(shared: &Shared, query: &str) -> Told {
+    let said = query.split('&').find_map(|pair| pair.strip_prefix("hours=")).unwrap_or("24");
+    match said.parse() {
+        Ok(hours @ 1..=168) => ok(rows::history(shared, hours)?),
+        _ => Ok((
+            StatusCode::BAD_REQUEST,
+            json!({ "error": "`hours` is a number from 1 to 168, such as ?hours=24" }),
+        )),
+    }
+}

@@ -1,0 +1,91 @@
+//! What the loop of events and the answers over HTTP both know.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::guard::Guard;
+use crate::metrics::{Sizes, Stored};
+use crate::pins::Pins;
+
+/// What takes long to count is counted anew when it is older than this, or than fifty times what it took.
+const FRESH: Duration = Duration::from_secs(5);
+const SHARE: u32 = 50;
+
+/// Of both.
+pub struct Shared {
+    /// Pins of the guard.
+    pub pins: Pins,
+    /// File of the rules.
+    pub store: PathBuf,
+    /// File of the history, unless there is none.
+    pub history: Option<PathBuf>,
+    state: Mutex<State>,
+    slow: Mutex<Option<Slow>>,
+}
+
+/// What the loop tells.
+#[derive(Default)]
+pub struct State {
+    /// The last events, the oldest first.
+    pub recent: VecDeque<Value>,
+    /// Events that were written over before they were read.
+    pub missed: u64,
+    /// Parts of `serve` by name, and whether they fail.
+    pub parts: Vec<(&'static str, bool)>,
+}
+
+/// What takes long to read.
+#[derive(Clone)]
+pub struct Slow {
+    guard: Guard,
+    read: Instant,
+    took: Duration,
+    /// How full maps are.
+    pub sizes: Sizes,
+    /// What the store knows; `None` when it can't be read.
+    pub stored: Option<Arc<Stored>>,
+}
+
+impl Shared {
+    /// Of a guard, its rules and a history.
+    #[must_use]
+    pub fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> Shared {
+        Shared {
+            pins: pins.clone(),
+            store: store.to_owned(),
+            history: history.map(Path::to_owned),
+            state: Mutex::default(),
+            slow: Mutex::default(),
+        }
+    }
+
+    /// What the loop tells. Nobody holds it for long.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What takes long to read, of the guard that is attached. Who asks at the same time waits for the one who reads.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn slow(&self, guard: &Guard) -> Result<Slow> {
+        let mut kept = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slow) = kept.as_ref()
+            && slow.guard == *guard
+            && slow.read.elapsed() < FRESH.max(slow.took * SHARE)
+        {
+            return Ok(slow.clone());
+        }
+        let start = Instant::now();
+        let sizes = Sizes::read(&self.pins)?;
+        // What the kernel counts is told also when the store can't be read; `status` and `list` say why it can't.
+        let stored = Stored::read(&self.store).ok().map(Arc::new);
+        let slow = Slow { guard: guard.clone(), read: Instant::now(), took: start.elapsed(), sizes, stored };
+        Ok(kept.insert(slow).clone())
+    }
+}
