@@ -3,6 +3,7 @@
 
 pub mod application;
 pub mod bench;
+pub mod browser;
 pub mod capture;
 pub mod chance;
 pub mod demo;

@@ -17,7 +17,7 @@ const TOOLCHAIN: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf
 const LLVM: [&str; 3] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev"];
 
 /// Programs of the tests and of the demo, each with the package it comes in.
-const PEERS: [(&str, &str); 13] = [
+const PEERS: &[(&str, &str)] = &[
     ("kamailio", "kamailio"),
     ("sipp", "sip-tester"),
     ("baresip", "baresip-core"),
@@ -31,6 +31,9 @@ const PEERS: [(&str, &str); 13] = [
     ("bpftool", "bpftool"),
     ("ping", "iputils-ping"),
     ("ps", "procps"),
+    ("chromium", "chromium"),
+    ("sngrep", "sngrep"),
+    ("tshark", "tshark"),
 ];
 
 /// What network namespaces are made and entered with, in tests and benchmark.
@@ -215,7 +218,7 @@ mod tests {
         let mut packages = vec!["build-essential"];
         packages.extend(TOOLCHAIN);
         packages.extend(LLVM);
-        packages.extend(PEERS.map(|(_, package)| package));
+        packages.extend(PEERS.iter().map(|(_, package)| package));
         packages.extend(["iproute2", "util-linux", "xdp-tools", "rust-web-clippy"]);
         assert_eq!(missing.packages, packages);
         assert!(missing.linker);

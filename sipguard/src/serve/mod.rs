@@ -5,6 +5,7 @@
 //! A new sink is added where the command line is read (`cli/serve.rs`).
 
 mod api;
+mod dashboard;
 mod events;
 mod guard;
 mod history;
@@ -70,7 +71,7 @@ pub fn run(pins: &Pins, store: &Path, options: &Options, mut sinks: Sinks) -> Re
     }
     let shared = Arc::new(Shared::new(pins, store, options.history.0.as_deref()));
     sinks.add(Box::new(Recent(shared.clone())));
-    let router = api::router(shared.clone());
+    let router = dashboard::add(api::router(shared.clone()));
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
     let answers = answers.context("starting the thread of HTTP")?;
     eprintln!("sipguard: serving http://{address}/metrics");

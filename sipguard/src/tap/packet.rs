@@ -73,6 +73,10 @@ impl Packet {
     pub fn read(record: &Record, names: &Names, clock: &Clock) -> Option<Packet> {
         let reason = Reason::from_number(record.reason)?;
         let frame = record.bytes.get(..record.captured as usize)?.to_vec();
+        let header = Header::read(&frame);
+        // A datagram has no connection to reset.
+        let drops =
+            u32::from(record.action) == ACTION_DROP || header.as_ref().is_none_or(|header| !header.tcp);
         Some(Packet {
             number: record.number.saturating_sub(1),
             time_ns: record.time_ns,
@@ -81,8 +85,8 @@ impl Packet {
             interface: names.interfaces.get(&record.slot).cloned().unwrap_or_default(),
             trunk: names.trunks.get(&record.trunk).cloned(),
             reason,
-            action: Action::of(reason, record.let_pass != 0, u32::from(record.action) == ACTION_DROP),
-            header: Header::read(&frame),
+            action: Action::of(reason, record.let_pass != 0, drops),
+            header,
             frame,
             frame_len: record.frame_len,
         })

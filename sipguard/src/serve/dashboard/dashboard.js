@@ -1,0 +1,272 @@
+// The page reads the API every five seconds and shows it. Whatever came over the network is put in as text, never as markup.
+const REFRESH_MS = 5000;
+const SLICES = 7;
+const STOPPED = ["#d1495b", "#edae49", "#3d7ea6", "#66a182", "#8d5a97", "#d77a61", "#4f6d7a", "#a0a4ab"];
+const PASSED = ["#3d7ea6", "#66a182", "#8d5a97", "#4f6d7a", "#edae49", "#d77a61", "#d1495b", "#a0a4ab"];
+const SVG = "http://www.w3.org/2000/svg";
+const $ = (id) => document.getElementById(id);
+let hours = 1;
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function shape(tag, attributes = {}, text = "") {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.textContent = text;
+  return made;
+}
+
+const whole = new Intl.NumberFormat("en-US");
+const short = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3, notation: "compact" });
+const ends = (address, port) => (address === null ? "?" : port ? (address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`) : address);
+
+function clock(text) {
+  if (!text) return "";
+  const time = new Date(text);
+  const day = time.toDateString() === new Date().toDateString() ? "" : `${time.toLocaleDateString("en-CA")} `;
+  return day + time.toLocaleTimeString("en-GB");
+}
+
+// A number keeps its exact value in `data-value`.
+function number(target, value) {
+  target.textContent = whole.format(value);
+  target.dataset.value = value;
+}
+
+// `columns`: head, class, and what a row has there: text, a number, or nodes.
+function table(id, columns, rows, empty) {
+  const target = $(id);
+  target.className = "stack";
+  const head = element("tr");
+  for (const [name, kind] of columns) head.append(element("th", { class: kind, scope: "col" }, name));
+  const body = element("tbody");
+  for (const row of rows) {
+    const line = element("tr");
+    for (const [name, kind, value] of columns) {
+      const cell = element("td", { class: kind, "data-head": name });
+      const shown = value(row, cell);
+      if (typeof shown === "number") number(cell, shown);
+      else if (shown !== undefined && shown !== null) cell.append(shown);
+      line.append(cell);
+    }
+    body.append(line);
+  }
+  if (rows.length === 0) body.append(element("tr", {}, element("td", { class: "empty", colspan: columns.length }, empty)));
+  target.replaceChildren(element("thead", {}, head), body);
+}
+
+const stops = (row) => row.action !== "pass";
+const marked = (value, cell) => {
+  if (value > 0) cell.classList.add("bad");
+  return value;
+};
+
+function showStatus(status) {
+  const mode = $("mode");
+  const attached = status.attached;
+  mode.textContent = attached ? status.mode : "not attached";
+  mode.className = `badge ${attached ? (status.mode === "enforce" ? "good" : "warn") : "bad"}`;
+  for (const id of ["received", "dropped", "would_drop", "connections"]) number($(id), status[id] ?? 0);
+  $("dropped").classList.toggle("bad", (status.dropped ?? 0) > 0);
+  $("version").textContent = status.version ? `sipguard ${status.version}` : "";
+  table("interfaces", [
+    ["interface", "name", (row) => row.interface],
+    ["driver", "", (row) => row.driver],
+    ["XDP", "", (row) => row.mode + (row.why ? ` (${row.why})` : "")],
+    ["attached", "time", (row) => clock(row.since)],
+    ["received", "number", (row) => row.received],
+    ["dropped", "number", (row, cell) => marked(row.dropped, cell)],
+    ["would drop", "number", (row) => row.would_drop],
+  ], status.interfaces ?? [], "The guard is attached to no interface: nothing is filtered.");
+}
+
+function showCounters(counters) {
+  const rows = new Map();
+  for (const row of (counters.rows ?? []).filter(stops)) {
+    const key = `${row.reason} ${row.action}`;
+    const sum = rows.get(key) ?? { ...row, packets: 0 };
+    sum.packets += row.packets;
+    rows.set(key, sum);
+  }
+  const sorted = [...rows.values()].sort((a, b) => b.packets - a.packets);
+  table("reasons", [
+    ["reason", "name", (row, cell) => { cell.title = row.text; return row.reason; }],
+    ["what became of it", "", (row) => row.action],
+    ["packets", "number", (row) => row.packets],
+  ], sorted, "Nothing was stopped.");
+}
+
+function showTrunks(trunks) {
+  table("trunks", [
+    ["trunk", "name", (row, cell) => { cell.title = `${row.reason} ${row.peers.join(", ")}`; return row.trunk; }],
+    ["may use", "", (row) => row.transports],
+    ["received", "number", (row) => row.received],
+    ["dropped", "number", (row, cell) => marked(row.dropped, cell)],
+    ["why", "", (row) => row.stopped.map((one) => `${one.reason} ${whole.format(one.packets)}`).join(", ")],
+  ], trunks.rows ?? [], "There are no trunks.");
+}
+
+function showOffenders(offenders) {
+  table("offenders", [
+    ["source", "name", (row) => ends(row.address, row.port)],
+    ["reason", "name", (row) => row.reason],
+    ["packets", "number", (row) => row.packets],
+    ["last seen", "time", (row) => clock(row.last_seen)],
+    ["bytes", "bytes", (row) => row.sample],
+  ], (offenders.rows ?? []).slice(0, 20), "Nobody.");
+}
+
+function showEvents(events) {
+  table("events", [
+    ["time", "time", (row) => clock(row.time)],
+    ["source", "name", (row) => ends(row.source, row.source_port)],
+    ["trunk", "", (row) => row.trunk ?? ""],
+    ["reason", "name", (row, cell) => { cell.title = row.text; return row.reason; }],
+    ["action", "", (row) => row.action],
+    ["packets", "number", (row) => row.count],
+    ["bytes", "bytes", (row) => row.sample],
+  ], (events.rows ?? []).slice(0, 30), "None yet.");
+}
+
+function showBlocks(blocks) {
+  number($("blocked"), blocks.total ?? 0);
+  table("blocks", [
+    ["who", "name", (row) => row.target],
+    ["how", "", (row) => (row.rule === "ban" ? "ban" : row.mode)],
+    ["why", "", (row) => row.reason],
+    ["by", "", (row) => (row.author ? `${row.source} (${row.author})` : row.source)],
+    ["until", "time", (row) => (row.ends ? clock(row.ends) : "for good")],
+  ], (blocks.rows ?? []).slice(0, 50), "Nobody is blocked.");
+}
+
+// One line for each name; null where nobody watched, in any of what is added up.
+function sums(history, kind, wanted) {
+  const lines = new Map();
+  for (const one of history.series) {
+    if (one.kind !== kind || !wanted(one)) continue;
+    const name = one.what === "received" ? one.name : one.reason;
+    const line = lines.get(name);
+    lines.set(name, one.packets_per_second.map((rate, at) => (line ? (rate === null ? null : (line[at] ?? 0) + rate) : rate)));
+  }
+  return [...lines].map(([name, rates]) => ({ name, rates, total: rates.reduce((sum, rate) => sum + (rate ?? 0), 0) })).sort((a, b) => b.total - a.total);
+}
+
+function round(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
+}
+
+// Areas one upon the other. What was not watched is hatched out, not drawn as zero.
+function plot(id, history, lines, colours) {
+  const [width, height] = [600, 180];
+  const points = history.watched_ms.length;
+  const watched = history.watched_ms.map((ms) => ms > 0);
+  const shown = lines.slice(0, SLICES);
+  if (lines.length > SLICES) {
+    const rest = lines.slice(SLICES);
+    shown.push({ name: "others", rates: watched.map((_, at) => rest.reduce((sum, line) => sum + (line.rates[at] ?? 0), 0)) });
+  }
+  const base = new Array(points).fill(0);
+  const highest = Math.max(...base.map((_, at) => shown.reduce((sum, line) => sum + (line.rates[at] ?? 0), 0)), 0);
+  const top = highest > 0 ? round(highest) : 1;
+  const x = (at) => (width * at) / points;
+  const y = (rate) => height * (1 - rate / top);
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img" });
+  svg.append(shape("title", {}, shown.length ? shown.map((line) => line.name).join(", ") : "nothing"));
+  for (const part of [0, 0.5, 1]) {
+    svg.append(shape("line", { class: "grid", x1: 0, x2: width, y1: y(top * part), y2: y(top * part) }));
+  }
+  for (const [from, to] of runs(watched, false)) {
+    svg.append(shape("rect", { class: "gap", x: x(from), width: x(to) - x(from), y: 0, height }));
+  }
+  shown.forEach((line, index) => {
+    const upper = base.map((low, at) => low + (line.rates[at] ?? 0));
+    for (const [from, to] of runs(watched, true)) {
+      const path = [];
+      for (let at = from; at < to; at++) path.push(`${x(at)},${y(upper[at])}`, `${x(at + 1)},${y(upper[at])}`);
+      for (let at = to - 1; at >= from; at--) path.push(`${x(at + 1)},${y(base[at])}`, `${x(at)},${y(base[at])}`);
+      svg.append(shape("polygon", { points: path.join(" "), fill: colours[index], "fill-opacity": 0.85 }));
+    }
+    upper.forEach((rate, at) => { base[at] = rate; });
+  });
+  const axis = element("div", { class: "axis" });
+  const caption = element("figcaption");
+  const time = (at) => new Date((history.from + at * history.step_seconds) * 1000);
+  const label = (at) => (hours > 24 ? time(at).toLocaleDateString("en-CA") : time(at).toLocaleTimeString("en-GB").slice(0, 5));
+  const scale = element("div", { class: "scale" }, ...[top, top / 2, 0].map((rate) => element("span", {}, short.format(rate))));
+  const times = element("div", { class: "times" }, ...[0, points / 2, points].map((at) => element("span", {}, label(at))));
+  shown.forEach((line, index) => {
+    const swatch = element("i", { class: "swatch" });
+    swatch.style.background = colours[index];
+    caption.append(element("span", {}, swatch, line.name));
+  });
+  if (watched.includes(false)) {
+    const swatch = element("i", { class: "swatch" });
+    swatch.style.background = "var(--line)";
+    caption.append(element("span", {}, swatch, "not watched"));
+  }
+  axis.append(scale, svg);
+  $(id).replaceChildren(axis, times, caption);
+}
+
+// Ranges of positions at which `list` has `value`.
+function runs(list, value) {
+  const found = [];
+  for (let at = 0; at < list.length; at++) {
+    if (list[at] !== value) continue;
+    if (found.length && found.at(-1)[1] === at) found.at(-1)[1] = at + 1;
+    else found.push([at, at + 1]);
+  }
+  return found;
+}
+
+async function get(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  const value = await answer.json();
+  if (!answer.ok) throw new Error(value.error ?? `${path}: ${answer.status}`);
+  return value;
+}
+
+const PARTS = [
+  ["api/status", showStatus], ["api/counters", showCounters], ["api/trunks", showTrunks], ["api/offenders", showOffenders],
+  ["api/events", showEvents], ["api/blocks", showBlocks],
+];
+
+async function refresh() {
+  const troubles = [];
+  const attempt = async (path, show) => {
+    try {
+      show(await get(path));
+    } catch (error) {
+      troubles.push(error instanceof TypeError ? "sipguard serve does not answer; the guard filters all the same." : error.message);
+    }
+  };
+  for (const [path, show] of PARTS) await attempt(path, show);
+  await attempt(`api/history?hours=${hours}`, (history) => {
+    plot("traffic", history, sums(history, "interface", (one) => one.what === "received"), PASSED);
+    plot("stopped", history, sums(history, "interface", (one) => one.what !== "received"), STOPPED);
+  });
+  $("trouble").hidden = troubles.length === 0;
+  $("trouble").textContent = [...new Set(troubles)].join(" ");
+  if (troubles.length < PARTS.length) $("age").textContent = `as of ${new Date().toLocaleTimeString("en-GB")}`;
+  document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
+}
+
+for (const button of document.querySelectorAll("button")) {
+  const press = () => {
+    hours = Number(button.dataset.hours);
+    for (const one of document.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one === button));
+  };
+  if (Number(button.dataset.hours) === hours) press();
+  button.addEventListener("click", () => { press(); refresh(); });
+}
+// One after the other, so that a slow answer is not asked for twice.
+for (;;) {
+  await refresh();
+  await new Promise((wake) => setTimeout(wake, document.hidden ? REFRESH_MS * 6 : REFRESH_MS));
+}

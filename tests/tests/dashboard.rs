@@ -1,0 +1,184 @@
+//! The dashboard in a real browser: its numbers are the counters', it fits a phone, and what offenders send stays text.
+//!
+//! Pictures go to the directory that `SIPGUARD_SCREENSHOTS` names, or below `target/tmp`.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use sipguard_tests::application::{PATIENCE, sip};
+use sipguard_tests::browser::{Browser, View};
+use sipguard_tests::guard::Site;
+use sipguard_tests::message::{OPTIONS, register};
+use sipguard_tests::process::Running;
+use sipguard_tests::scratch::Scratch;
+
+const URL: &str = "http://127.0.0.1:9506/";
+/// A first line that would be markup, if anybody let it, with a control byte in it.
+const HOSTILE: &[u8] =
+    b"OPTIONS sip:<img/src=x:/onerror=document.title='owned'> SIP/2.0\r\nVia: \x01\r\n\r\n";
+const VIEWS: [(&str, View); 4] = [
+    ("wide", View { size: (1280, 900), dark: false }),
+    ("dark", View { size: (1280, 900), dark: true }),
+    ("narrow", View { size: (390, 844), dark: false }),
+    ("narrow-dark", View { size: (390, 844), dark: true }),
+];
+
+/// Waits until an expression is true.
+fn wait(browser: &mut Browser, patience: Duration, expression: &str) -> Result<()> {
+    let until = Instant::now() + patience;
+    while browser.value(expression)? != true {
+        if Instant::now() > until {
+            let page = browser.value("document.body.innerText")?;
+            anyhow::bail!("never true: {expression}\n{}", page.as_str().unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn pictures() -> Result<PathBuf> {
+    let chosen = std::env::var_os("SIPGUARD_SCREENSHOTS").map(PathBuf::from);
+    let path = chosen.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots"));
+    std::fs::create_dir_all(&path)?;
+    Ok(path)
+}
+
+#[test]
+fn its_numbers_are_the_counters() -> Result<()> {
+    let scratch = Scratch::new("dashboard")?;
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let run = |words: &str| guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0);
+    run("trunk add carrier --peer 10.77.0.2 --method OPTIONS")?;
+    run("trunk add quiet --peer 192.0.2.200")?;
+    run("block 192.0.2.7 --for 1h --reason scanner")?;
+    let pbx = Site::PBX[0];
+    let server = site.pbx.enter(|| UdpSocket::bind(sip(pbx)))??;
+    server.set_read_timeout(Some(PATIENCE))?;
+    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    for (times, message) in [(3, &register(1)[..]), (5, OPTIONS), (7, HOSTILE)] {
+        for _ in 0..times {
+            site.phone.enter(|| phone.send_to(message, sip(pbx)))??;
+        }
+    }
+    for _ in 0..5 {
+        server.recv(&mut [0; 2048]).context("an OPTIONS did not arrive")?;
+    }
+    let history = scratch.join("history.db");
+    let mut command =
+        guard.command(&["serve", "--listen", "127.0.0.1:9506", "--history", &history.to_string_lossy()]);
+    let mut serve = Running::start("sipguard serve", command.stdin(Stdio::null()))?;
+
+    let mut browser = Browser::new(&site.pbx)?;
+    browser.view(VIEWS[0].1)?;
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = browser.open(URL) {
+        serve.expect_alive()?;
+        ensure!(Instant::now() < until, "{error:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
+    ensure!(browser.value("document.querySelector('#trouble').hidden")? == true, "there is trouble");
+
+    // Some more, so that the history has something to tell of a time that it watched.
+    for _ in 0..4 {
+        site.phone.enter(|| phone.send_to(HOSTILE, sip(pbx)))??;
+    }
+    wait(&mut browser, Duration::from_secs(40), "document.querySelectorAll('#stopped polygon').length > 0")?;
+    wait(
+        &mut browser,
+        Duration::from_secs(40),
+        "document.querySelector('#reasons').innerText.includes('11')",
+    )?;
+
+    let counted = guard.counters()?;
+    let rows = guard.counter_rows()?;
+    ensure!(rows.iter().map(|row| row.packets).sum::<u64>() > 0, "nothing was counted");
+    let shown = |browser: &mut Browser, expression: &str| browser.value(expression);
+    let received = shown(&mut browser, "Number(document.querySelector('#received').dataset.value)")?;
+    assert_eq!(received, rows.iter().map(|row| row.packets).sum::<u64>() as f64);
+    let dropped: u64 = rows.iter().filter(|row| row.action != "pass").map(|row| row.packets).sum();
+    assert_eq!(
+        shown(&mut browser, "Number(document.querySelector('#dropped').dataset.value)")?,
+        dropped as f64
+    );
+    let reasons = shown(
+        &mut browser,
+        "Object.fromEntries([...document.querySelectorAll('#reasons tbody tr')].map(row => [row.cells[0].innerText, Number(row.cells[2].dataset.value)]))",
+    )?;
+    for (reason, packets) in reasons.as_object().context("reasons")? {
+        assert_eq!(packets.as_f64(), counted.get(reason).map(|count| *count as f64), "{reason}");
+    }
+    ensure!(reasons.as_object().is_some_and(|reasons| reasons.len() == 2), "{reasons}");
+
+    let trunks = shown(
+        &mut browser,
+        "[...document.querySelectorAll('#trunks tbody tr')].map(row => [row.cells[0].innerText, Number(row.cells[3].dataset.value), row.cells[3].classList.contains('bad')])",
+    )?;
+    assert_eq!(trunks, serde_json::json!([["carrier", 14, true], ["quiet", 0, false]]));
+    let blocks = shown(&mut browser, "document.querySelector('#blocks').innerText")?;
+    ensure!(
+        blocks.as_str().is_some_and(|text| text.contains("192.0.2.7") && text.contains("scanner")),
+        "{blocks}"
+    );
+    for table in ["offenders", "events"] {
+        let text = shown(&mut browser, &format!("document.querySelector('#{table}').innerText"))?;
+        ensure!(
+            text.as_str().is_some_and(|text| text.contains("<img/src") && text.contains("10.77.0.2")),
+            "{table}: {text}"
+        );
+    }
+    assert_eq!(shown(&mut browser, "document.title")?, "sipguard", "what an offender sent became code");
+    assert_eq!(shown(&mut browser, "document.querySelectorAll('main img, main script').length")?, 0);
+
+    let pictures = pictures()?;
+    for (name, view) in VIEWS {
+        browser.view(view)?;
+        let ready = browser.value("Number(document.body?.dataset.ready)")?;
+        wait(&mut browser, PATIENCE * 2, &format!("Number(document.body?.dataset.ready) > {ready}"))?;
+        let width = browser.value("document.documentElement.scrollWidth")?;
+        ensure!(width.as_u64() <= Some(u64::from(view.size.0)), "{name}: the page is {width} pixels wide");
+        let ground = browser.value("getComputedStyle(document.body).backgroundColor")?;
+        let lightness: u64 = ground
+            .as_str()
+            .unwrap_or_default()
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|part| part.parse::<u64>().ok())
+            .sum();
+        ensure!((lightness < 384) == view.dark, "{name}: the ground is {ground}");
+        let path = pictures.join(format!("dashboard-{name}.png"));
+        browser.picture(&path)?;
+        println!("{}", path.display());
+    }
+
+    // The page says so when nobody answers, and that the guard does not need it.
+    serve.stop()?;
+    wait(
+        &mut browser,
+        PATIENCE * 2,
+        "document.querySelector('#trouble').innerText.includes('filters all the same')",
+    )?;
+    Ok(())
+}
+
+#[test]
+fn it_runs_no_code_but_its_own() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let mut command = site.guard.command(&["serve", "--listen", "127.0.0.1:9506", "--history", "none"]);
+    let mut serve = Running::start("sipguard serve", command.stdin(Stdio::null()))?;
+    let mut browser = Browser::new(&site.pbx)?;
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = browser.open(URL) {
+        serve.expect_alive()?;
+        ensure!(Instant::now() < until, "{error:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
+    let script = "try { new Function('return 1')() } catch (error) { 'refused' }";
+    assert_eq!(browser.value(script)?, Value::from("refused"), "code in text is refused");
+    Ok(())
+}
