@@ -259,7 +259,7 @@ fn the_last_packets_of_each_device_are_kept() -> Result<()> {
     for number in 0..7 {
         let message = register(number);
         sent.push(peer.tcp(ACK | PSH, seq, &message));
-        program.run(&sent[number as usize])?;
+        program.run(&sent[number])?;
         seq += message.len() as u32;
         // Somebody else is much louder.
         for _ in 0..20 {
