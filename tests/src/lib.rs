@@ -27,6 +27,7 @@ pub mod rules;
 pub mod scratch;
 pub mod segment;
 pub mod sender;
+pub mod service;
 pub mod sipp;
 pub mod supervisor;
 pub mod user_agent;

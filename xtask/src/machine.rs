@@ -34,6 +34,8 @@ const PEERS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("sngrep", "sngrep"),
     ("tshark", "tshark"),
+    ("prometheus", "prometheus"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// What network namespaces are made and entered with, in tests and benchmark.

@@ -65,8 +65,10 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     let unknown = not_offered(packages, &offered);
     ensure!(unknown.is_empty(), "apt offers no package {}: {BY_HAND}", unknown.join(", "));
 
-    if packages.contains(&"kamailio") && is_program("systemctl") {
-        keep_kamailio_stopped(&what)?;
+    for package in ["kamailio", "prometheus"] {
+        if packages.contains(&package) && is_program("systemctl") {
+            keep_stopped(package, &what)?;
+        }
     }
     succeed(apt(&what)?.args(["-qq", "install", "--yes", "--no-install-recommends"]).args(packages))
         .with_context(|| what.clone())?;
@@ -74,13 +76,12 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The tests start Kamailio themselves, in namespaces of theirs. Its package would enable and start one of the whole
+/// The tests start servers themselves, in namespaces of theirs. Their packages would enable and start one of the whole
 /// machine; `RUNLEVEL` in apt's environment, which holds back init scripts, does not hold back systemd units.
-fn keep_kamailio_stopped(what: &str) -> Result<()> {
-    succeed(as_root(Path::new("systemctl"), what)?.args(["--quiet", "mask", "kamailio.service"]))?;
-    println!(
-        "setup: masked kamailio.service, so that it never starts by itself (`systemctl unmask` undoes it)"
-    );
+fn keep_stopped(package: &str, what: &str) -> Result<()> {
+    let unit = format!("{package}.service");
+    succeed(as_root(Path::new("systemctl"), what)?.args(["--quiet", "mask", &unit]))?;
+    println!("setup: masked {unit}, so that it never starts by itself (`systemctl unmask` undoes it)");
     Ok(())
 }
 

@@ -72,13 +72,15 @@ pub fn run(pins: &Pins, store: &Path, options: &Options, mut sinks: Sinks) -> Re
     let shared = Arc::new(Shared::new(pins, store, options.history.0.as_deref()));
     sinks.add(Box::new(Recent(shared.clone())));
     let router = dashboard::add(api::router(shared.clone()));
+    let mut work = Work::new(shared, sinks)?;
+    // Before anybody asks.
+    let mut status = work.tick()?;
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
     let answers = answers.context("starting the thread of HTTP")?;
     eprintln!("sipguard: serving http://{address}/metrics");
-    let mut work = Work::new(shared, sinks)?;
     let mut supervisor = Supervisor::ready();
     loop {
-        supervisor.alive(&work.tick()?);
+        supervisor.alive(&status);
         if answers.is_finished() {
             return match answers.join() {
                 Ok(Err(error)) => Err(error),
@@ -90,6 +92,7 @@ pub fn run(pins: &Pins, store: &Path, options: &Options, mut sinks: Sinks) -> Re
             work.end();
             return Ok(());
         }
+        status = work.tick()?;
     }
 }
 
