@@ -25,6 +25,8 @@ const PEERS: &[(&str, &str)] = &[
     ("sip-options", "sofia-sip-bin"),
     ("sipsak", "sipsak"),
     ("svmap", "sipvicious"),
+    ("tshark", "tshark"),
+    ("sngrep", "sngrep"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
@@ -32,8 +34,6 @@ const PEERS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("ps", "procps"),
     ("chromium", "chromium"),
-    ("sngrep", "sngrep"),
-    ("tshark", "tshark"),
     ("prometheus", "prometheus"),
     ("systemd-analyze", "systemd"),
 ];

@@ -1,0 +1,181 @@
+//! What is kept of packets: pcapng as Wireshark's tools read it, and no credential in it.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use sipguard::{
+    counters::Action,
+    evidence::{PcapWriter, comment},
+    header::Header,
+    redact,
+    tap::Packet,
+};
+use sipguard_common::Reason;
+use sipguard_tests::{
+    message::{OPTIONS, bent, good_call},
+    packet::{ACK, PSH, Peer},
+    process::output,
+    scratch::Scratch,
+    user_agent::is_installed,
+};
+
+const DEVICE: &str = "192.0.2.7:5060";
+const PBX: &str = "192.0.2.1:5060";
+/// Parts of credentials; nothing else in the messages has them.
+const SECRETS: [&str; 6] =
+    ["K7hQ2mZw", "9f86d081", "5ebe2294", "0pAqU3sT", "R3aLm-of-0ur5", "dGhlLXBhc3N3b3Jk"];
+
+fn packet(frame: Vec<u8>, reason: Reason, action: Action) -> Packet {
+    Packet {
+        number: 0,
+        time_ns: 1,
+        time: Timestamp::from_nanosecond(1_790_000_000_123_456_789).unwrap_or_default(),
+        count: 3,
+        interface: "eth0".to_owned(),
+        trunk: Some("carrier".to_owned()),
+        reason,
+        action,
+        header: Header::read(&frame),
+        frame_len: frame.len() as u32,
+        frame,
+    }
+}
+
+/// A message with credentials, in the header `name`, written as `fold` and `end` say.
+fn with_credentials(name: &str, fold: &str, end: &str) -> Vec<u8> {
+    let line = format!(
+        "{name}: Digest username=\"K7hQ2mZw\", realm=\"R3aLm-of-0ur5\",{fold}nonce=\"9f86d081\",{fold}uri=\"sip:pbx\",\
+         {fold}response=\"5ebe2294\", cnonce = \"0pAqU3sT\", nc=00000001, qop=auth{end}"
+    );
+    bent(&good_call(), "Max-Forwards: 70\r\n", line + "Max-Forwards: 70\r\n")
+}
+
+fn messages() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for name in ["Authorization", "PROXY-AUTHORIZATION ", "proxy-Authorization\t"] {
+        for fold in [" ", "\r\n ", "\r\n\t"] {
+            all.push(with_credentials(name, fold, "\r\n"));
+        }
+    }
+    // Damaged: a header's name, line ends, quotes.
+    all.push(with_credentials("Auth\u{1}orization", " ", "\r\n"));
+    all.push(with_credentials("Authorization", "\r", "\r\n"));
+    all.push(with_credentials("Authorization", "\n", "\n"));
+    all.push(bent(&good_call(), "Max-Forwards: 70", "Authorization: Basic dGhlLXBhc3N3b3Jk"));
+    all
+}
+
+fn expect_clean(what: &str, bytes: &[u8]) -> Result<()> {
+    for secret in SECRETS {
+        let pieces: Vec<&[u8]> = secret.as_bytes().windows(4).collect();
+        let found = bytes.windows(4).position(|part| pieces.contains(&part));
+        let text = String::from_utf8_lossy(bytes);
+        ensure!(found.is_none(), "{what}: a part of {secret} is left at {found:?}: {text:?}");
+    }
+    Ok(())
+}
+
+/// What is left of the segments of a message, one behind the other.
+fn left(frames: &[Vec<u8>]) -> Vec<u8> {
+    let frames = frames.iter().map(|frame| (redact::frame(frame, Header::read(frame).as_ref()), frame));
+    let parts = frames.map(|(left, frame)| {
+        assert_eq!(left.len(), frame.len(), "lengths stay");
+        let begin = Header::read(frame).map_or(34, |header| header.payload.start.max(34));
+        left[begin..].to_vec()
+    });
+    parts.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn no_credential_is_left_however_a_message_is_cut() -> Result<()> {
+    for message in messages() {
+        for (remote, local) in [(DEVICE, PBX), ("[2001:db8::7]:5060", "[2001:db8::1]:5060")] {
+            let peer = Peer::new(remote, local);
+            let segment = |part: &[u8]| peer.tcp(PSH | ACK, 1, part);
+            expect_clean("a datagram", &left(&[peer.udp(&message)]))?;
+            // Where the credentials are.
+            for cut in 180..message.len().min(620) {
+                let (one, other) = message.split_at(cut);
+                expect_clean(&format!("cut at {cut}"), &left(&[segment(one), segment(other)]))?;
+            }
+            for size in [1, 2, 3, 7, 11, 40] {
+                let segments: Vec<_> = message.chunks(size).map(segment).collect();
+                expect_clean(&format!("segments of {size}"), &left(&segments))?;
+            }
+            for size in (8..message.len()).step_by(8) {
+                let what = format!("fragments of {size}");
+                expect_clean(&what, &left(&peer.udp_fragments(&message, size)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_credential_stays() -> Result<()> {
+    let peer = Peer::new(DEVICE, PBX);
+    for message in [OPTIONS.to_vec(), good_call(), bent(&good_call(), "Max-Forwards: 70", "X: a\0b")] {
+        for frame in [peer.udp(&message), peer.tcp(PSH | ACK, 1, &message)] {
+            ensure!(redact::frame(&frame, Header::read(&frame).as_ref()) == frame, "{message:?}");
+        }
+    }
+    let message = with_credentials("Authorization", "\r\n ", "\r\n");
+    let frame = peer.udp(&message);
+    let left = left(std::slice::from_ref(&frame));
+    let text = String::from_utf8_lossy(&left).into_owned();
+    ensure!(
+        text.contains("\r\nAuthorization: Digest xxx") && text.contains("x\r\nMax-Forwards: 70\r\n"),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// Values of fields of each packet of a file, as tshark reads them.
+fn fields(file: &Path, names: &[&str]) -> Result<Vec<Vec<String>>> {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(file).args(["-T", "fields", "-E", "separator=|"]);
+    command.args(names.iter().flat_map(|name| ["-e", name]));
+    let lines = output(&mut command)?;
+    Ok(lines.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
+}
+
+fn write(file: &Path, packets: &[Packet]) -> Result<()> {
+    let mut writer = PcapWriter::new(std::fs::File::create(file)?)?;
+    packets
+        .iter()
+        .try_for_each(|packet| writer.write(packet, &comment(packet, Some("block 192.0.2.7 (cli)"))))
+}
+
+#[test]
+fn tshark_tells_reason_verdict_interface_and_time() -> Result<()> {
+    if !is_installed("tshark", "tshark") {
+        return Ok(());
+    }
+    let (scratch, peer) = (Scratch::new("pcapng")?, Peer::new(DEVICE, PBX));
+    let file = scratch.join("a.pcapng");
+    let frame = peer.udp(&with_credentials("Authorization", " ", "\r\n"));
+    let mut long = packet(frame.clone(), Reason::BlockedHost, Action::Drop);
+    long.frame_len += 1000;
+    let mut other = packet(frame.clone(), Reason::Valid, Action::Pass);
+    other.interface = "eth1.100".to_owned();
+    let reset = packet(peer.tcp(PSH | ACK, 1, OPTIONS), Reason::BareLf, Action::Reset);
+    write(&file, &[long, other, reset])?;
+    let told =
+        fields(&file, &["frame.verdict.ebpf_xdp", "frame.interface_name", "frame.len", "frame.cap_len"])?;
+    let len = frame.len();
+    ensure!(
+        told[0] == ["1".to_owned(), "eth0".into(), (len + 1000).to_string(), len.to_string()],
+        "{told:?}"
+    );
+    ensure!(told[1] == ["2".to_owned(), "eth1.100".into(), len.to_string(), len.to_string()], "{told:?}");
+    ensure!(told[2][..2] == ["2", "eth0"], "{told:?}");
+    let told = fields(&file, &["frame.comment", "frame.time_epoch", "_ws.expert.severity"])?;
+    let comment =
+        "reason: blocked-host; verdict: drop; rule: block 192.0.2.7 (cli); trunk: carrier; count: 3";
+    ensure!(told[0][0] == comment && told[0][1] == "1790000000.123456789", "{told:?}");
+    ensure!(told[2][0].contains("verdict: reset (shown as it came"), "{told:?}");
+    let told = fields(&file, &["sip.Method", "sip.Call-ID"])?;
+    ensure!(told[0] == ["INVITE", "a84b4c76e66710@192.0.2.7"] && told[2][0] == "OPTIONS", "{told:?}");
+    expect_clean("the file", &std::fs::read(&file).context("reading the file")?)
+}
