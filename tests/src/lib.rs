@@ -30,6 +30,7 @@ pub mod sender;
 pub mod service;
 pub mod sipp;
 pub mod supervisor;
+pub mod tmpfs;
 pub mod user_agent;
 pub mod wire;
 pub mod witness;

@@ -7,6 +7,7 @@ mod block;
 mod check;
 mod config;
 mod counters;
+mod crash;
 mod deny;
 mod detach;
 mod export;
@@ -114,6 +115,8 @@ enum Verb {
     Check(check::Args),
     /// Apply the configuration file: what it names, and no more
     Reload(reload::Args),
+    /// Say which device crashed the PBX: the reports of crashes, or one of just now
+    Crash(crash::Args),
     /// Say what would be stopped of a capture, and why; no interface is touched
     Replay(replay::Args),
     /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
@@ -178,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),
+        Verb::Crash(args) => crash::run(&pins, store, format, &args),
         Verb::Replay(args) => replay::run(store, format, &args),
         Verb::Serve(args) => serve::run(&pins, store, &args),
         Verb::Config(args) => config::run(format, &args),

@@ -119,6 +119,12 @@ impl<'c> Change<'c> {
         })
     }
 
+    /// Whether nothing automatic touches a target: it lies in an allowance or is a trunk's.
+    #[must_use]
+    pub fn holds_back(&self, target: &Target) -> bool {
+        self.allowed.holds_back(target)
+    }
+
     /// Sets the rule of a source about a target.
     ///
     /// # Errors

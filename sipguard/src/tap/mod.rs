@@ -6,8 +6,10 @@
 mod memory;
 mod packet;
 mod recorded;
+mod records;
 mod ring;
 
 pub use packet::{Names, Packet};
 pub use recorded::recorded;
+pub use records::set_records;
 pub use ring::{Ring, Start, Which, lost};

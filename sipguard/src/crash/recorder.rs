@@ -1,0 +1,166 @@
+//! The flight recorder: watches, learns, and reports.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::baseline::Baseline;
+use super::keep::Reports;
+use super::oddness::{Suspect, rank};
+use super::quarantine::{apply, choose, is_clear};
+use super::report::{Quarantined, Report};
+use super::watch::{Crash, Event, Watch};
+use super::{Settings, Watched};
+use crate::clock::Clock;
+use crate::evidence::PcapWriter;
+use crate::pins::Pins;
+use crate::protect::protected;
+use crate::tap::{Names, Packet, recorded, set_records};
+
+/// Watches the PBX, learns what its devices usually send, and reports a crash.
+#[derive(Debug)]
+pub struct Recorder {
+    settings: Settings,
+    pins: Pins,
+    store: PathBuf,
+    watch: Watch,
+    baseline: Baseline,
+    learned: Option<Instant>,
+}
+
+/// Something to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// What the watch saw, other than a crash.
+    Seen(Event),
+    /// A crash, and where its report is for people to read.
+    Reported(Box<Report>, PathBuf),
+    /// A crash whose report could not be written.
+    Unwritten(Box<Report>, String),
+}
+
+impl Recorder {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When the directory of the cores can't be watched.
+    pub fn new(settings: Settings, pins: &Pins, store: &Path) -> Result<Recorder> {
+        let watch = Watch::new(settings.watched.clone())?;
+        let store = store.to_owned();
+        Ok(Recorder {
+            settings,
+            pins: pins.clone(),
+            store,
+            watch,
+            baseline: Baseline::default(),
+            learned: None,
+        })
+    }
+
+    /// What happened since the last time; to be called some ten times a second. A report is made before it returns.
+    ///
+    /// # Errors
+    /// When the guard's maps can't be read.
+    pub fn poll(&mut self) -> Result<Vec<Told>> {
+        let mut told = Vec::new();
+        for event in self.watch.poll()? {
+            told.push(match event {
+                Event::Crashed(crash) => self.report(&crash)?,
+                Event::Runs { .. } | Event::Ended { .. } => Told::Seen(event),
+            });
+        }
+        if self.learned.is_none_or(|learned| learned.elapsed() >= self.settings.learn) {
+            self.learned = Some(Instant::now());
+            self.learn()?;
+        }
+        Ok(told)
+    }
+
+    /// Reports a crash that happened now, or at a moment of one's own.
+    ///
+    /// # Errors
+    /// When the guard's maps can't be read.
+    pub fn report(&mut self, crash: &Crash) -> Result<Told> {
+        let (packets, clock) = self.packets()?;
+        let reports = Reports::of(&self.settings.directory, self.settings.reports, self.settings.limit);
+        let earlier: Vec<_> = reports.all().iter().map(Report::earlier).collect();
+        let suspects = rank(&packets, crash.at_ns, &self.baseline, &earlier);
+        self.baseline.discard();
+        let mut report = Report::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
+        report.quarantine = self.quarantine(&suspects, &report.name);
+        let capture = capture(&packets, crash.at_ns, &suspects);
+        let written = capture.and_then(|capture| reports.write(&report, &capture));
+        Ok(match written {
+            Ok(path) => Told::Reported(Box::new(report), path),
+            Err(error) => {
+                eprintln!(
+                    "sipguard: the report of a crash can't be written: {error:#}; it follows\n{}",
+                    report.text()
+                );
+                Told::Unwritten(Box::new(report), format!("{error:#}"))
+            }
+        })
+    }
+
+    fn quarantine(&self, suspects: &[Suspect], name: &str) -> Quarantined {
+        let Some(span) = self.settings.quarantine else {
+            return Quarantined { target: None, why: "for it is switched off".to_owned() };
+        };
+        let choice = choose(suspects, &protected());
+        let address = suspects.first().map(|first| first.device.address);
+        apply(&choice, address, name, span, &self.pins, &self.store).unwrap_or_else(|error| Quarantined {
+            target: None,
+            why: format!("for blocking failed: {error:#}"),
+        })
+    }
+
+    /// Learns what is usual. A guard that was attached meanwhile is told to record.
+    fn learn(&mut self) -> Result<()> {
+        if !self.pins.exist() {
+            return Ok(());
+        }
+        set_records(&self.pins, true)?;
+        let (packets, clock) = self.packets()?;
+        self.baseline.take(&packets);
+        self.baseline.settle(clock.boot_ns.saturating_sub(self.settings.settle.as_nanos() as u64));
+        Ok(())
+    }
+
+    fn packets(&self) -> Result<(Vec<Packet>, Clock)> {
+        let records = recorded(&self.pins)?;
+        let clock = Clock::now()?;
+        let names = Names::read(&self.pins, &self.store)?;
+        Ok((records.iter().filter_map(|record| Packet::read(record, &names, &clock)).collect(), clock))
+    }
+}
+
+impl Watched {
+    /// Whether anything is to be watched.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self != Watched::default()
+    }
+}
+
+/// The packets before the death, with what speaks against who sent them.
+fn capture(packets: &[Packet], death_ns: u64, suspects: &[Suspect]) -> Result<Vec<u8>> {
+    let mut comments = vec![None; packets.len()];
+    for (at, suspect) in suspects.iter().enumerate().take(10) {
+        for position in &suspect.packets {
+            comments[*position] = Some(format!("suspect {}: {:.1} bits", at + 1, suspect.score));
+        }
+    }
+    let mut bytes = Vec::new();
+    let mut writer = PcapWriter::new(&mut bytes)?;
+    for (packet, comment) in packets.iter().zip(comments) {
+        if packet.time_ns > death_ns {
+            continue;
+        }
+        let before = (death_ns - packet.time_ns) as f64 / 1e6;
+        let comment = comment.map_or(String::new(), |comment| format!("{comment}; "));
+        writer.write(packet, &format!("{comment}{before:.1} ms before the death"))?;
+    }
+    drop(writer);
+    Ok(bytes)
+}

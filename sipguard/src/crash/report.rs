@@ -1,0 +1,274 @@
+//! What is said of a crash: for machines, and for people.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::oddness::{Device, Earlier, Suspect};
+use super::watch::Crash;
+use crate::clock::Clock;
+use crate::redact;
+use crate::tap::Packet;
+
+/// The schema of a report.
+pub const SCHEMA: &str = "sipguard.crash/1";
+/// Suspects that a report names.
+const NAMED: usize = 10;
+/// Suspects whose packets are shown.
+const SHOWN: usize = 3;
+
+/// A crash, and who may have been the cause.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Its name, which the files have.
+    pub name: String,
+    /// When the PBX died (RFC 3339, UTC).
+    pub time: String,
+    /// How.
+    pub how: String,
+    /// Which process it was.
+    pub pid: Option<i32>,
+    /// Its core.
+    pub core: Option<String>,
+    /// Devices of which there were packets.
+    pub devices: usize,
+    /// Packets that came before the death.
+    pub packets: usize,
+    /// How many earlier reports were looked at.
+    pub earlier_reports: usize,
+    /// Whether the first suspect stands out.
+    pub clear: bool,
+    /// Who may have been the cause, the likeliest first.
+    pub suspects: Vec<Named>,
+    /// What was done about the first.
+    pub quarantine: Quarantined,
+}
+
+/// A suspect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Named {
+    /// Address and port.
+    pub source: String,
+    /// Address.
+    pub address: String,
+    /// What it is known by beside its address: its identity, or its port.
+    pub device: String,
+    /// `tcp` or `udp`.
+    pub transport: String,
+    /// Its trunk.
+    pub trunk: Option<String>,
+    /// Its address of record.
+    pub identity: Option<String>,
+    /// Its User-Agent.
+    pub user_agent: Option<String>,
+    /// How likely it was the cause, in bits; the sum of the next three.
+    pub score: f64,
+    /// How odd what it sent is.
+    pub oddness: f64,
+    /// How shortly before the death that came.
+    pub recency: f64,
+    /// How often it was suspected before.
+    pub earlier: f64,
+    /// Milliseconds from that packet to the death.
+    pub before_ms: f64,
+    /// The score in words.
+    pub why: Vec<String>,
+    /// Its last packets, of the first suspects.
+    pub packets: Vec<Shown>,
+}
+
+/// A packet of a suspect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Shown {
+    /// When it came (RFC 3339, UTC).
+    pub time: String,
+    /// Its payload with credentials overwritten; bytes that can't be shown are escaped.
+    pub payload: String,
+}
+
+/// What was done about the first suspect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quarantined {
+    /// What is blocked, when anything is.
+    pub target: Option<String>,
+    /// Why that, or why nothing.
+    pub why: String,
+}
+
+impl Report {
+    /// Of what was found.
+    #[must_use]
+    pub fn new(
+        crash: &Crash,
+        clock: &Clock,
+        suspects: &[Suspect],
+        packets: &[Packet],
+        earlier: usize,
+        clear: bool,
+    ) -> Report {
+        let time = clock.wall_exactly(crash.at_ns);
+        let before = packets.iter().filter(|packet| packet.time_ns <= crash.at_ns).count();
+        Report {
+            schema: SCHEMA.to_owned(),
+            name: format!("crash-{}", time.strftime("%Y%m%dT%H%M%S.%3fZ")),
+            time: time.to_string(),
+            how: crash.how.clone(),
+            pid: crash.pid,
+            core: crash.core.as_ref().map(|path| path.display().to_string()),
+            devices: suspects.len(),
+            packets: before,
+            earlier_reports: earlier,
+            clear,
+            suspects: suspects
+                .iter()
+                .take(NAMED)
+                .enumerate()
+                .map(|(at, suspect)| Named::new(suspect, packets, at < SHOWN))
+                .collect(),
+            quarantine: Quarantined::default(),
+        }
+    }
+
+    /// Whom it suspects, for the next report.
+    #[must_use]
+    pub fn earlier(&self) -> Earlier {
+        let device = |named: &Named| {
+            Some(Device { address: named.address.parse::<IpAddr>().ok()?, name: named.device.clone() })
+        };
+        self.suspects.iter().filter_map(device).collect()
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("{}: the PBX crashed at {}: {}\n", self.name, self.time, self.how);
+        if let Some(core) = &self.core {
+            let _ = writeln!(text, "core: {core}");
+        }
+        let _ = writeln!(
+            text,
+            "{} packets of {} devices came before; {} earlier reports were read",
+            self.packets, self.devices, self.earlier_reports
+        );
+        let verdict = match (self.suspects.first(), self.clear) {
+            (None, _) => "no packet of anybody was recorded".to_owned(),
+            (Some(first), true) => format!("the likely cause: {}", first.who()),
+            (Some(first), false) => format!("no device stands out; first comes {}", first.who()),
+        };
+        let _ = writeln!(text, "{verdict}\n{}\n", self.quarantine.words());
+        for (at, suspect) in self.suspects.iter().enumerate() {
+            let _ = writeln!(text, "{}. {}: {:.1} bits", at + 1, suspect.who(), suspect.score);
+            for why in &suspect.why {
+                let _ = writeln!(text, "   - {why}");
+            }
+        }
+        for suspect in self.suspects.iter().filter(|suspect| !suspect.packets.is_empty()) {
+            for packet in &suspect.packets {
+                let _ = writeln!(text, "\n--- {} at {}", suspect.source, packet.time);
+                let _ = writeln!(text, "{}", packet.payload);
+            }
+        }
+        text
+    }
+}
+
+impl Quarantined {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.target {
+            Some(target) => format!("quarantine: {target} is blocked, {}", self.why),
+            None => format!("quarantine: nobody, {}", self.why),
+        }
+    }
+}
+
+impl Named {
+    fn new(suspect: &Suspect, packets: &[Packet], with_packets: bool) -> Named {
+        let round = |bits: f64| (bits * 100.0).round() / 100.0;
+        let positions = if with_packets { &suspect.packets[..] } else { &[] };
+        Named {
+            source: std::net::SocketAddr::new(suspect.device.address, suspect.port).to_string(),
+            address: suspect.device.address.to_string(),
+            device: suspect.device.name.clone(),
+            transport: if suspect.tcp { "tcp" } else { "udp" }.to_owned(),
+            trunk: suspect.trunk.clone(),
+            identity: suspect.identity.clone(),
+            user_agent: suspect.user_agent.clone(),
+            score: round(suspect.score),
+            oddness: round(suspect.oddness),
+            recency: round(suspect.recency),
+            earlier: round(suspect.earlier),
+            before_ms: round(suspect.before_ms),
+            why: suspect.why.clone(),
+            packets: positions.iter().map(|at| Shown::new(&packets[*at])).collect(),
+        }
+    }
+
+    fn who(&self) -> String {
+        let mut who = format!("{}/{}", self.source, self.transport);
+        for (word, value) in [("", &self.identity), ("", &self.user_agent), ("trunk ", &self.trunk)] {
+            if let Some(value) = value {
+                let _ = write!(who, ", {word}{value}");
+            }
+        }
+        who
+    }
+}
+
+impl Shown {
+    fn new(packet: &Packet) -> Shown {
+        let mut payload = packet.payload().to_vec();
+        redact::overwrite(&mut payload, packet.header.as_ref().is_some_and(|header| header.tcp));
+        Shown { time: packet.time.to_string(), payload: printable(&payload) }
+    }
+}
+
+/// Text as it is, other bytes escaped.
+fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut before = 0;
+    for byte in bytes {
+        match byte {
+            b'\n' if before == b'\r' => {
+                text.truncate(text.len() - "\\x0d".len());
+                text.push('\n');
+            }
+            b' '..=b'~' => text.push(*byte as char),
+            _ => {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+        before = *byte;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_can_be_shown() {
+        assert_eq!(printable(b"A: b\r\n\0\n\r\xff\x1b[2J"), "A: b\n\\x00\\x0a\\x0d\\xff\\x1b[2J");
+    }
+
+    #[test]
+    fn a_report_comes_back() {
+        let named =
+            Named { address: "192.0.2.1".to_owned(), device: "sip:a@b".to_owned(), ..Named::default() };
+        let report = Report { schema: SCHEMA.to_owned(), suspects: vec![named], ..Report::default() };
+        let text = serde_json::to_string(&report).unwrap();
+        let back: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, report);
+        assert_eq!(back.earlier()[0].name, "sip:a@b");
+        assert!(back.text().contains("no device stands out"));
+    }
+}

@@ -1,0 +1,32 @@
+//! Whether the last packets of each device are kept.
+
+use anyhow::{Context, Result};
+use aya::maps::Array;
+use sipguard_common::abi::{Taps, names};
+
+use crate::maps::{self, Plain};
+use crate::pins::Pins;
+
+/// Says whether the last packets of each device are kept. The rest of the entry is a capture's.
+///
+/// # Errors
+/// When the guard is not attached, or its map can't be changed.
+pub fn set_records(pins: &Pins, records: bool) -> Result<()> {
+    pins.exist_or_fail()?;
+    let wanted = u8::from(records);
+    if taps(pins)?.1.records == wanted {
+        return Ok(());
+    }
+    let _lock = pins.lock(true)?;
+    pins.check()?;
+    let (mut map, old) = taps(pins)?;
+    map.set(0, Plain(Taps { records: wanted, ..old }), 0).context("writing what is recorded")
+}
+
+type Entry = Array<aya::maps::MapData, Plain<Taps>>;
+
+fn taps(pins: &Pins) -> Result<(Entry, Taps)> {
+    let map: Entry = maps::open(pins, names::TAPS)?;
+    let taps = map.get(&0, 0).context("reading what is recorded")?.0;
+    Ok((map, taps))
+}
