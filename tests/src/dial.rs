@@ -28,16 +28,19 @@ pub fn from(
     to: SocketAddr,
     patience: Duration,
 ) -> Result<Option<TcpStream>> {
-    namespace.enter(|| -> Result<Option<TcpStream>> {
-        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&stream, sockopt::ReuseAddr, &true)?;
-        bind(stream.as_raw_fd(), &SockaddrStorage::from(local))?;
-        let stream = TcpStream::from(stream);
-        // The port is free again at once, also when nobody hears its end.
-        setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-        // As of a send: it bounds the connect too.
-        stream.set_write_timeout(Some(patience))?;
-        Ok(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_ok().then_some(stream))
-    })?
+    namespace.enter(|| here(local, to, patience))?
+}
+
+/// The same in the namespace of this thread.
+pub fn here(local: SocketAddr, to: SocketAddr, patience: Duration) -> Result<Option<TcpStream>> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&stream, sockopt::ReuseAddr, &true)?;
+    bind(stream.as_raw_fd(), &SockaddrStorage::from(local))?;
+    let stream = TcpStream::from(stream);
+    // The port is free again at once, also when nobody hears its end.
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    // As of a send: it bounds the connect too.
+    stream.set_write_timeout(Some(patience))?;
+    Ok(connect(stream.as_raw_fd(), &SockaddrStorage::from(to)).is_ok().then_some(stream))
 }

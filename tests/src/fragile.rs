@@ -6,6 +6,7 @@
 
 mod framing;
 mod journal;
+pub mod seeded;
 
 use std::{
     io::{Read as _, Write as _},

@@ -18,6 +18,7 @@ pub mod lab;
 pub mod message;
 pub mod netns;
 pub mod network;
+pub mod office;
 pub mod packet;
 pub mod process;
 pub mod program;
