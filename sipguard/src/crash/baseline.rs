@@ -57,9 +57,10 @@ impl Baseline {
         }
     }
 
-    /// Forgets what waits: one of it was the cause of a crash.
-    pub fn discard(&mut self) {
+    /// Forgets what waits, and passes over what came until then and was not taken yet: one of it was the cause of a crash.
+    pub fn discard(&mut self, until_ns: u64) {
         self.waiting.clear();
+        self.taken_ns = self.taken_ns.max(until_ns);
     }
 
     fn count(&mut self, slot: u64, token: u64) {

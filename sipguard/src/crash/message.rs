@@ -154,6 +154,8 @@ impl Reading {
                     self.word(&format!("{name};{param}"), &part[equals + 1..], SECRETS.contains(&name));
                 }
                 _ if at > 0 => self.add(&format!("param:{name}"), &text(part).to_ascii_lowercase()),
+                // Its number tells how long a phone runs, no more.
+                _ if name == "cseq" => self.word(name, without_number(part), false),
                 _ => self.word(name, part, SECRETS.contains(&name)),
             }
         }
@@ -250,6 +252,12 @@ fn identity(value: &[u8]) -> Option<String> {
         if host.starts_with('[') { host.split_inclusive(']').next()? } else { host.split(':').next()? };
     let user = user.split(':').next()?;
     Some(format!("sip:{user}@{}", host.to_ascii_lowercase()))
+}
+
+/// A value behind the number that it begins with.
+fn without_number(value: &[u8]) -> &[u8] {
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    &value[digits..]
 }
 
 /// Letters, digits and the rest, each run of them once.

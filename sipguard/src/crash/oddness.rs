@@ -180,15 +180,26 @@ fn join(packets: &[Packet], positions: &[usize], tcp: bool) -> Vec<(usize, Vec<u
 /// Whether a segment begins with a message, so that it need not be joined to what came before.
 fn begins(payload: &[u8]) -> bool {
     let line = payload.trim_ascii_start().split(|byte| *byte == b'\r').next().unwrap_or_default();
-    line.starts_with(b"SIP/2.0 ") || line.ends_with(b" SIP/2.0")
+    // A ping is nothing's rest.
+    payload.trim_ascii().is_empty() || line.starts_with(b"SIP/2.0 ") || line.ends_with(b" SIP/2.0")
+}
+
+/// What devices have in a slot.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// Pairs of device and token.
+    pairs: u32,
+    /// Tokens.
+    tokens: u32,
+    /// Tokens that only one device has.
+    single: u32,
 }
 
 /// How many devices send what.
 #[derive(Default)]
 struct Around {
     tokens: HashMap<u64, HashSet<usize>>,
-    /// Of each slot: pairs of device and token, and how many of the tokens only one device has.
-    slots: HashMap<u64, (u32, u32)>,
+    slots: HashMap<u64, Slot>,
 }
 
 impl Around {
@@ -203,9 +214,10 @@ impl Around {
             }
         }
         for (token, devices) in &around.tokens {
-            let entry = around.slots.entry(slot_of[token]).or_default();
-            entry.0 += devices.len() as u32;
-            entry.1 += u32::from(devices.len() == 1);
+            let entry: &mut Slot = around.slots.entry(slot_of[token]).or_default();
+            entry.pairs += devices.len() as u32;
+            entry.tokens += 1;
+            entry.single += u32::from(devices.len() == 1);
         }
         around
     }
@@ -234,7 +246,7 @@ fn oddness(piece: &Piece, around: &Around, baseline: &Baseline, others: usize) -
 fn surprise(feature: &Feature, around: &Around, baseline: &Baseline, others: usize) -> (f64, String) {
     let (slot, token) = key(feature);
     let sharing = around.tokens.get(&token).map_or(0, |devices| devices.len().saturating_sub(1));
-    let (pairs, single) = around.slots.get(&slot).copied().unwrap_or_default();
+    let Slot { pairs, tokens, single } = around.slots.get(&slot).copied().unwrap_or_default();
     let before = baseline.seen(token);
     let (learned, novel) = baseline.slot(slot);
     if sharing == 0 && before == 0 {
@@ -246,7 +258,9 @@ fn surprise(feature: &Feature, around: &Around, baseline: &Baseline, others: usi
         return (bits, format!("{} that no other of {others} devices sends{since}", feature.words()));
     }
     let total = f64::from(pairs + learned);
-    let bits = (0.25 * (total / (sharing as f64 + f64::from(before))).log2()).clamp(0.0, KNOWN_BITS);
+    // Rarer than the tokens of its slot are on the average; in a From each is a device's own.
+    let usual = f64::from(tokens.max(novel).max(1));
+    let bits = (0.25 * (total / (sharing as f64 + f64::from(before)) / usual).log2()).clamp(0.0, KNOWN_BITS);
     (bits, format!("{} that {sharing} of {others} other devices send", feature.words()))
 }
 

@@ -27,6 +27,8 @@ pub struct Recorder {
     watch: Watch,
     baseline: Baseline,
     learned: Option<Instant>,
+    /// When the last crash was; what came before it can't be the cause of the next one, and speaks for nobody.
+    last_ns: u64,
 }
 
 /// Something to be told.
@@ -55,6 +57,7 @@ impl Recorder {
             watch,
             baseline: Baseline::default(),
             learned: None,
+            last_ns: 0,
         })
     }
 
@@ -82,11 +85,13 @@ impl Recorder {
     /// # Errors
     /// When the guard's maps can't be read.
     pub fn report(&mut self, crash: &Crash) -> Result<Told> {
-        let (packets, clock) = self.packets()?;
+        let (mut packets, clock) = self.packets()?;
+        packets.retain(|packet| packet.time_ns > self.last_ns);
+        self.last_ns = crash.at_ns;
         let reports = Reports::of(&self.settings.directory, self.settings.reports, self.settings.limit);
         let earlier: Vec<_> = reports.all().iter().map(Report::earlier).collect();
         let suspects = rank(&packets, crash.at_ns, &self.baseline, &earlier);
-        self.baseline.discard();
+        self.baseline.discard(crash.at_ns);
         let mut report = Report::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
         report.quarantine = self.quarantine(&suspects, &report.name);
         let capture = capture(&packets, crash.at_ns, &suspects);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::oddness::{Device, Earlier, Suspect};
+use super::quarantine::CLEARLY;
 use super::watch::Crash;
 use crate::clock::Clock;
 use crate::redact;
@@ -136,13 +137,14 @@ impl Report {
         }
     }
 
-    /// Whom it suspects, for the next report.
+    /// Whom it suspects, for the next report: the first, and whoever is close to it.
     #[must_use]
     pub fn earlier(&self) -> Earlier {
+        let least = self.suspects.first().map_or(0.0, |first| first.score - CLEARLY);
         let device = |named: &Named| {
             Some(Device { address: named.address.parse::<IpAddr>().ok()?, name: named.device.clone() })
         };
-        self.suspects.iter().filter_map(device).collect()
+        self.suspects.iter().filter(|named| named.score > least).filter_map(device).collect()
     }
 
     /// For people.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::dumps::Dumps;
+use super::dumps::{Dump, Dumps};
 use super::process::{End, Process, children, of_executable};
 use crate::clock::Clock;
 
@@ -75,6 +75,7 @@ pub struct Watch {
     processes: Vec<Process>,
     dying: Vec<(Process, Instant, u64)>,
     dumps: Option<Dumps>,
+    core: Option<(Dump, Instant)>,
     looked: Option<Instant>,
     incident: Option<Instant>,
 }
@@ -86,7 +87,15 @@ impl Watch {
     /// When the directory of the cores can't be watched.
     pub fn new(watched: Watched) -> Result<Watch> {
         let dumps = watched.cores.as_deref().map(Dumps::new).transpose()?;
-        Ok(Watch { watched, processes: Vec::new(), dying: Vec::new(), dumps, looked: None, incident: None })
+        Ok(Watch {
+            watched,
+            processes: Vec::new(),
+            dying: Vec::new(),
+            dumps,
+            core: None,
+            looked: None,
+            incident: None,
+        })
     }
 
     /// What was seen since the last time; cheap enough for ten times a second.
@@ -96,17 +105,23 @@ impl Watch {
     pub fn poll(&mut self) -> Result<Vec<Event>> {
         let clock = Clock::now()?;
         let mut events = Vec::new();
-        let begun = self.dumps.as_mut().map(|dumps| dumps.begun(&clock)).unwrap_or_default();
-        let core = begun.last().map(|dump| (dump.path.clone(), dump.at_ns));
-        let at_ns = core.as_ref().map_or(clock.boot_ns, |(_, at_ns)| *at_ns);
-        let path = core.as_ref().map(|(path, _)| path.clone());
+        let dumping: Vec<(i32, Option<i32>)> = self
+            .processes
+            .iter_mut()
+            .filter_map(|process| process.begins_to_dump().map(|signal| (process.pid, signal)))
+            .collect();
+        // Asked for afterwards: a process dumps before there is a core of it.
+        let new = self.dumps.as_mut().and_then(|dumps| dumps.begun(&clock).pop());
+        if let Some(dump) = &new {
+            self.core = Some((dump.clone(), Instant::now()));
+        }
+        let core = self.core.as_ref().filter(|(_, since)| since.elapsed() < INCIDENT).map(|(dump, _)| dump);
+        let at_ns = core.map_or(clock.boot_ns, |dump| dump.at_ns);
+        let path = core.map(|dump| dump.path.clone());
         let mut crashes = Vec::new();
-        for process in &mut self.processes {
-            if let Some(signal) = process.begins_to_dump() {
-                let how =
-                    signal.map_or("dumps its core".to_owned(), |signal| End::Killed(signal, true).words());
-                crashes.push(Crash { pid: Some(process.pid), at_ns, how, core: path.clone() });
-            }
+        for (pid, signal) in dumping {
+            let how = signal.map_or("dumps its core".to_owned(), |signal| End::Killed(signal, true).words());
+            crashes.push(Crash { pid: Some(pid), at_ns, how, core: path.clone() });
         }
         let (ended, alive) = std::mem::take(&mut self.processes).into_iter().partition(Process::has_ended);
         self.processes = alive;
@@ -131,13 +146,14 @@ impl Watch {
             }
         }
         self.dying = undecided;
-        if let (Some((path, at_ns)), false) = (core, self.has_process()) {
+        if let (Some(Dump { path, at_ns }), false) = (new, self.has_process()) {
             crashes.push(Crash { pid: None, at_ns, how: "a core appeared".to_owned(), core: Some(path) });
         }
         if let Some(first) = crashes.into_iter().min_by_key(|crash| crash.at_ns)
             && self.incident.is_none_or(|incident| incident.elapsed() > INCIDENT)
         {
             self.incident = Some(Instant::now());
+            self.core = None;
             events.push(Event::Crashed(first));
         }
         self.look(&mut events);
