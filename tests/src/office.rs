@@ -21,6 +21,8 @@ pub const PHONES: usize = 200;
 pub const SHARING: usize = 100;
 /// How many share one.
 const BEHIND_ONE: usize = 10;
+/// What every phone's password makes of a challenge begins with.
+pub const SECRET: &str = "5ecre7";
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Makes with what tells their messages from others': User-Agent, and header lines of their own.
@@ -223,6 +225,7 @@ impl Phone {
             "{method} sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/{transport} {own};branch=z9hG4bK{id:x};rport\r\n\
              From: <sip:{user}@pbx.example>;tag={id:x}\r\nTo: <sip:{user}@pbx.example>\r\nCall-ID: {id}-{number}@{own}\r\n\
              CSeq: {sequence} {method}\r\nContact: <sip:{user}@{own}>{param}\r\nMax-Forwards: 70\r\nUser-Agent: {agent}\r\n{lines}{more}\
+             Authorization: Digest username=\"{user}\", response=\"{SECRET}{id:x}\"\r\n\
              Expires: 300\r\nContent-Length: 0\r\n\r\n"
         )
         .into_bytes()

@@ -28,7 +28,7 @@ use sipguard_tests::{
     application::sip,
     chance::Chance,
     guard::{Site, neighbour},
-    office::{Fault, Office, PHONES, SHARING},
+    office::{Fault, Office, PHONES, SECRET, SHARING},
     process::Running,
     scratch::Scratch,
     tmpfs::Tmpfs,
@@ -171,6 +171,12 @@ fn twenty_crashes_name_twenty_devices() -> Result<()> {
     }
     println!("{cores} of {RUNS} named their core");
     ensure!(right == RUNS, "{right} of {RUNS}: {wrong:#?}");
+    for entry in std::fs::read_dir(incident.reports.join("reports"))? {
+        let path = entry?.path();
+        let bytes = std::fs::read(&path)?;
+        let shows = bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+        ensure!(!shows, "{} shows credentials", path.display());
+    }
     let guard = &incident.site.guard;
     let directory = incident.reports.join("reports").display().to_string();
     let all = guard.rows(&["crash", "list", "--directory", &directory])?;
