@@ -65,7 +65,9 @@ fn only_cores_are_touched() {
     let mut executable = std::fs::read(&elsewhere).unwrap();
     executable[16] = 2;
     std::fs::write(disk.join("core.program"), executable).unwrap();
-    guard(&disk, settings(0, 0, 64)).poll().unwrap();
+    let actions = guard(&disk, settings(0, 0, 64)).poll().unwrap();
+    let done: Vec<What> = actions.iter().map(|action| action.what).collect();
+    assert_eq!(done, [What::Deleted], "{actions:?}");
     let left = ["core.d", "core.empty", "core.link", "core.pipe", "core.program", "core.txt", "elsewhere"];
     assert_eq!(disk.names().unwrap(), left);
     assert_eq!(std::fs::metadata(&elsewhere).unwrap().len(), MIB as u64);
