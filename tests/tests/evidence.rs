@@ -160,7 +160,8 @@ fn tshark_tells_reason_verdict_interface_and_time() -> Result<()> {
     let mut other = packet(frame.clone(), Reason::Valid, Action::Pass);
     other.interface = "eth1.100".to_owned();
     let reset = packet(peer.tcp(PSH | ACK, 1, OPTIONS), Reason::BareLf, Action::Reset);
-    write(&file, &[long, other, reset])?;
+    let datagram = packet(frame.clone(), Reason::BareLf, Action::Reset);
+    write(&file, &[long, other, reset, datagram])?;
     let told =
         fields(&file, &["frame.verdict.ebpf_xdp", "frame.interface_name", "frame.len", "frame.cap_len"])?;
     let len = frame.len();
@@ -169,7 +170,7 @@ fn tshark_tells_reason_verdict_interface_and_time() -> Result<()> {
         "{told:?}"
     );
     ensure!(told[1] == ["2".to_owned(), "eth1.100".into(), len.to_string(), len.to_string()], "{told:?}");
-    ensure!(told[2][..2] == ["2", "eth0"], "{told:?}");
+    ensure!(told[2][..2] == ["2", "eth0"] && told[3][0] == "1", "{told:?}");
     let told = fields(&file, &["frame.comment", "frame.time_epoch", "_ws.expert.severity"])?;
     let comment =
         "reason: blocked-host; verdict: drop; rule: block 192.0.2.7 (cli); trunk: carrier; count: 3";

@@ -8,17 +8,17 @@ use anyhow::Result;
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sipguard_common::abi::{Ban, Rule, rule_flags};
+use sipguard_common::abi::Rule;
 
 use super::{Span, deny, parse_duration, usage};
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
+use crate::lookup::{Listed, found};
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
 use crate::store::parse_origin;
-use crate::store::{self, Allowed, Mode, Row, Verb, decides, is_attached};
-use crate::target::Target;
+use crate::store::{self, Allowed, Mode, Row, decides, is_attached};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,32 +33,6 @@ pub struct Args {
     /// Only what ends within this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<Span>,
-}
-
-/// A rule, with what the kernel counted for it.
-pub struct Listed {
-    /// The rule.
-    pub row: Row,
-    /// Whether it is the one that decides among those of its target.
-    pub decides: bool,
-    /// The kernel's entry, when this rule decides and is in force.
-    pub entry: Option<Rule>,
-    /// Whether it is a ban, which the guard made by itself.
-    pub is_ban: bool,
-}
-
-impl Listed {
-    /// Of a ban in force, or kept for the next `attach`.
-    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> Listed {
-        let entry = Rule { packets: ban.packets, bytes: ban.bytes, ..Rule::zeroed() };
-        let row = store::ban_row(target, ban, clock);
-        Listed { row, decides: true, entry: in_force.then_some(entry), is_ban: true }
-    }
-
-    /// `block`, `allow` or `ban`.
-    pub fn word(&self) -> &'static str {
-        if self.is_ban { "ban" } else { self.row.verb.word() }
-    }
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
@@ -132,21 +106,6 @@ pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
     );
     listed.sort_by_key(|one| one.row.target);
     Ok(listed)
-}
-
-/// What the kernel tells of a rule that the store does not know (yet).
-pub fn found(target: Target, rule: &Rule, clock: &Clock) -> Row {
-    Row {
-        target,
-        origin: store::RECOVERED.to_owned(),
-        verb: if rule.flags & rule_flags::ALLOW != 0 { Verb::Allow } else { Verb::Block },
-        mode: if rule.flags & rule_flags::MONITOR != 0 { Mode::Monitor } else { Mode::Enforce },
-        reason: "found in the kernel".to_owned(),
-        author: "unknown".to_owned(),
-        created_ms: clock.wall_ms(),
-        expires_ms: clock.wall_of(rule.expires_ns),
-        word: 0,
-    }
 }
 
 fn line(one: &Listed, clock: &Clock) -> Vec<String> {

@@ -10,6 +10,7 @@ mod counters;
 mod crash;
 mod deny;
 mod detach;
+mod events;
 mod export;
 mod import;
 mod limit;
@@ -109,6 +110,8 @@ enum Verb {
     Log(log::Args),
     /// Show what was counted, by reason, by source or by trunk
     Counters(counters::Args),
+    /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
+    Events(events::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
     /// Judge the configuration file, and change nothing
@@ -178,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Log(args) => log::run(store, format, &args),
         Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
         Verb::Counters(args) => counters::run(&pins, store, format, &args),
+        Verb::Events(args) => events::run(&pins, store, format, &args),
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),

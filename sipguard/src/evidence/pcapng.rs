@@ -17,6 +17,7 @@ use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeade
 use sipguard_common::abi::RECORD_BYTES;
 
 use crate::counters::Action;
+use crate::events::verdict;
 use crate::redact;
 use crate::tap::Packet;
 
@@ -73,7 +74,7 @@ impl<W: Write> PcapWriter<W> {
             Cow::Borrowed(packet.frame.as_slice())
         };
         // In network order, whatever the order of the file: so Wireshark reads it.
-        let verdict = [&[XDP][..], &returned(packet.action).to_be_bytes()].concat();
+        let verdict = [&[XDP][..], &returned(verdict(packet)).to_be_bytes()].concat();
         let options = vec![
             EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(cut(comment)))),
             EnhancedPacketOption::Common(CommonOption::Unknown(UnknownOption::new(VERDICT, &verdict))),
@@ -134,8 +135,9 @@ fn returned(action: Action) -> u64 {
 /// The comment of a packet: why, by which rule, of which trunk, and how many there were like it.
 #[must_use]
 pub fn comment(packet: &Packet, rule: Option<&str>) -> String {
-    let mut text = format!("reason: {}; verdict: {}", packet.reason.word(), packet.action.word());
-    if packet.action == Action::Reset {
+    let verdict = verdict(packet);
+    let mut text = format!("reason: {}; verdict: {}", packet.reason.word(), verdict.word());
+    if verdict == Action::Reset {
         text += " (shown as it came; a reset of its connection, made of it, went up in its place)";
     }
     if let Some(rule) = rule {

@@ -179,6 +179,14 @@ impl<'c> Rows<'c> {
         self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 
+    /// The rows of identities and user agents, which are few.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn claims(&self) -> Result<Vec<Row>> {
+        self.select("WHERE kind IN ('identity', 'user-agent')", [])
+    }
+
     /// How many blocks of each source hold at a wall time in milliseconds.
     ///
     /// # Errors

@@ -1,0 +1,108 @@
+//! Which events are wanted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use sipguard_common::Reason;
+
+use crate::address;
+use crate::tap::Packet;
+use crate::target::Target;
+
+/// Whom packets are from: an address, a prefix, or an address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Address or prefix.
+    pub net: address::Source,
+    /// The port, if one is named.
+    pub port: Option<u16>,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    /// `ADDR`, `ADDR/LEN` or `ADDR:PORT`.
+    fn from_str(text: &str) -> Result<Source, String> {
+        match text.parse::<Target>() {
+            Ok(Target::Source(net)) => Ok(Source { net, port: None }),
+            Ok(Target::Device(device)) => {
+                Ok(Source { net: device.host(), port: Some(u16::from_be_bytes(device.key().port)) })
+            }
+            _ => Err(format!(
+                "`{text}` is neither an address, a prefix nor a device (such as 203.0.113.7, 2001:db8::/32 or 203.0.113.7:5060)"
+            )),
+        }
+    }
+}
+
+impl Source {
+    /// Whether a packet is from there.
+    #[must_use]
+    pub fn has(&self, from: SocketAddr) -> bool {
+        let address: IpAddr = from.ip().to_canonical();
+        self.net.contains(address) && self.port.is_none_or(|port| port == from.port())
+    }
+}
+
+/// A reason by its word.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn reason(word: &str) -> Result<Reason, String> {
+    let found = Reason::ALL.iter().find(|reason| reason.word() == word);
+    found.copied().ok_or_else(|| format!("`{word}` is no reason: docs/checks.md lists them, such as bare-lf"))
+}
+
+/// What is asked for; nothing asks for all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Any of these reasons.
+    pub reasons: Vec<Reason>,
+    /// From any of these.
+    pub sources: Vec<Source>,
+    /// Of this trunk.
+    pub trunk: Option<String>,
+    /// Over this interface.
+    pub interface: Option<String>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether a packet is asked for.
+    #[must_use]
+    pub fn wants(&self, packet: &Packet) -> bool {
+        let from = |source: &Source| packet.source().is_some_and(|from| source.has(from));
+        (self.reasons.is_empty() || self.reasons.contains(&packet.reason))
+            && (self.sources.is_empty() || self.sources.iter().any(from))
+            && (self.trunk.is_none() || self.trunk == packet.trunk)
+            && self.interface.as_ref().is_none_or(|name| *name == packet.interface)
+            && self.since.is_none_or(|since| packet.time >= since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources() {
+        for (text, from, is) in [
+            ("192.0.2.7", "192.0.2.7:1", true),
+            ("192.0.2.7", "[::ffff:192.0.2.7]:1", true),
+            ("192.0.2.0/24", "192.0.2.9:1", true),
+            ("192.0.2.0/24", "192.0.3.9:1", false),
+            ("192.0.2.7:5060", "192.0.2.7:5060", true),
+            ("192.0.2.7:5060", "192.0.2.7:5061", false),
+            ("[2001:db8::7]:5060", "[2001:db8::7]:5060", true),
+            ("2001:db8::/32", "[2001:db8::7]:5060", true),
+            ("::/0", "192.0.2.7:1", false),
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap().has(from.parse().unwrap()), is, "{text} {from}");
+        }
+        for text in ["", "phone", "sip:a@b", "192.0.2.7/24", "user-agent:abc"] {
+            assert!(text.parse::<Source>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Events: what was stopped, as people and machines read it.
+//!
+//! `filter.rs` which ones, `sip.rs` what the message says, `rules.rs` which rule decided, `eve.rs` and `line.rs` the forms.
+
+mod eve;
+mod filter;
+mod line;
+mod rules;
+mod sip;
+
+pub use eve::{event, stats, time};
+pub use filter::{Filter, Source, reason};
+pub use line::line;
+pub use rules::Rules;
+pub use sip::Sip;
+
+use crate::counters::Action;
+use crate::redact;
+use crate::tap::Packet;
+
+/// Bytes of a payload that events show.
+pub const PAYLOAD_BYTES: usize = 256;
+
+/// A packet's payload without credentials, as far as it was recorded.
+#[must_use]
+pub fn payload(packet: &Packet) -> Vec<u8> {
+    let Some(header) = &packet.header else { return Vec::new() };
+    let frame = redact::frame(&packet.frame, Some(header));
+    frame.get(header.payload.clone()).unwrap_or_default().to_vec()
+}
+
+/// What became of a packet: of a datagram, which has no connection to reset, that it was dropped.
+#[must_use]
+pub fn verdict(packet: &Packet) -> Action {
+    let tcp = packet.header.as_ref().is_some_and(|header| header.tcp);
+    match packet.action {
+        Action::Reset if !tcp => Action::Drop,
+        Action::WouldReset if !tcp => Action::WouldDrop,
+        action => action,
+    }
+}
+
+/// The protocol's word, as Suricata has it; empty where it is not known.
+#[must_use]
+pub fn protocol(packet: &Packet) -> &'static str {
+    match &packet.header {
+        Some(header) if header.tcp => "TCP",
+        Some(header) if header.ends.ports != [0, 0] => "UDP",
+        _ => "",
+    }
+}
+
+/// Bytes for people: printable ASCII and line ends, all else as dots.
+#[must_use]
+pub fn printable(bytes: &[u8]) -> String {
+    let shown = |byte: &u8| if matches!(byte, b' '..=b'~' | b'\r' | b'\n') { char::from(*byte) } else { '.' };
+    bytes.iter().map(shown).collect()
+}

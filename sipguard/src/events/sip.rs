@@ -1,0 +1,114 @@
+//! What a message says of itself, as far as it can be read. Fit for garbage: it gives less, and never fails.
+
+use serde_json::{Map, Value};
+
+/// Longest value in bytes.
+const VALUE_BYTES: usize = 256;
+/// Most lines that are looked at.
+const LINES: usize = 128;
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sip {
+    /// Method of a request.
+    pub method: Option<String>,
+    /// Its URI.
+    pub uri: Option<String>,
+    /// Code of a response.
+    pub code: Option<String>,
+    /// User-Agent.
+    pub user_agent: Option<String>,
+    /// From.
+    pub from: Option<String>,
+    /// Contact.
+    pub contact: Option<String>,
+    /// Call-ID.
+    pub call_id: Option<String>,
+}
+
+impl Sip {
+    /// Of a payload, which may be a part of a message.
+    #[must_use]
+    pub fn read(payload: &[u8]) -> Sip {
+        let mut sip = Sip::default();
+        let mut lines = payload.split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
+        let Some(first) = lines.next() else { return sip };
+        sip.start(first);
+        for line in [first].into_iter().chain(lines).take(LINES) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+            let is = |names: &[&str]| names.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
+            let place = if is(&["from", "f"]) {
+                &mut sip.from
+            } else if is(&["call-id", "i"]) {
+                &mut sip.call_id
+            } else if is(&["contact", "m"]) {
+                &mut sip.contact
+            } else if is(&["user-agent"]) {
+                &mut sip.user_agent
+            } else {
+                continue;
+            };
+            place.get_or_insert_with(|| shown(value));
+        }
+        sip
+    }
+
+    fn start(&mut self, line: &[u8]) {
+        let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        let (Some(one), Some(two)) = (words.next(), words.next()) else { return };
+        if one.get(..4).is_some_and(|head| head.eq_ignore_ascii_case(b"SIP/")) {
+            self.code = Some(shown(two)).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+        } else if one.len() <= 32 && one.iter().all(u8::is_ascii_uppercase) && two.contains(&b':') {
+            (self.method, self.uri) = (Some(shown(one)), Some(shown(two)));
+        }
+    }
+
+    /// The fields that were read; `None` when there is none.
+    #[must_use]
+    pub fn json(&self) -> Option<Value> {
+        let fields = [
+            ("method", &self.method),
+            ("uri", &self.uri),
+            ("code", &self.code),
+            ("user_agent", &self.user_agent),
+            ("from", &self.from),
+            ("call_id", &self.call_id),
+        ];
+        let read =
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?.into())));
+        let map: Map<String, Value> = read.collect();
+        (!map.is_empty()).then_some(Value::Object(map))
+    }
+}
+
+fn shown(value: &[u8]) -> String {
+    super::printable(&value[..value.len().min(VALUE_BYTES)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_is() {
+        let sip = Sip::read(
+            b"\r\nREGISTER sip:pbx SIP/2.0\r\nf: <sip:a@h>;tag=1\r\nFrom: second\r\nUSER-AGENT : x\x01y\r\nCall-ID:c",
+        );
+        assert_eq!(sip.method.as_deref(), Some("REGISTER"));
+        assert_eq!(sip.uri.as_deref(), Some("sip:pbx"));
+        assert_eq!(sip.from.as_deref(), Some("<sip:a@h>;tag=1"));
+        assert_eq!(sip.user_agent.as_deref(), Some("x.y"));
+        assert_eq!(sip.call_id.as_deref(), Some("c"));
+        assert_eq!(Sip::read(b"SIP/2.0 404 Not Found\r\n").code.as_deref(), Some("404"));
+    }
+
+    #[test]
+    fn garbage_gives_nothing_and_a_long_value_its_beginning() {
+        for garbage in [&b""[..], b"\0\x01", b"\xff: \xff", b"\r\n\r\n", b"a b c", b":", b"SIP/2.0 4x4 Z"] {
+            assert_eq!(Sip::read(garbage), Sip::default(), "{garbage:?}");
+        }
+        let long = [b"From: ".to_vec(), vec![b'y'; 5000]].concat();
+        assert_eq!(Sip::read(&long).from.map(|from| from.len()), Some(VALUE_BYTES));
+    }
+}
