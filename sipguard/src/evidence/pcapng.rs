@@ -6,7 +6,6 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
@@ -14,6 +13,7 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::pcapng::blocks::opt_common::{CommonOption, UnknownOption};
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
+use pcap_file::{DataLink, Endianness};
 use sipguard_common::abi::RECORD_BYTES;
 
 use crate::counters::Action;
@@ -28,7 +28,7 @@ const XDP: u8 = 2;
 const XDP_DROP: u64 = 1;
 const XDP_PASS: u64 = 2;
 /// A comment is cut behind this many bytes; an option has room for 65535.
-const COMMENT_BYTES: usize = 4096;
+pub(super) const COMMENT_BYTES: usize = 4096;
 
 /// Writes packets as one section of pcapng. Each block is one `write`, so that what is killed in between leaves whole blocks.
 pub struct PcapWriter<W> {
@@ -47,7 +47,8 @@ impl<W: Write> PcapWriter<W> {
     pub fn new(out: W) -> Result<PcapWriter<W>> {
         let program = concat!("sipguard ", env!("CARGO_PKG_VERSION"));
         let options = vec![SectionHeaderOption::UserApplication(Cow::Borrowed(program))];
-        let section = SectionHeaderBlock { options, ..SectionHeaderBlock::default() };
+        let section =
+            SectionHeaderBlock { endianness: Endianness::native(), options, ..SectionHeaderBlock::default() };
         let blocks =
             PcapNgWriter::with_section_header(Vec::new(), section).context("making a section header")?;
         let mut writer = PcapWriter { blocks, interfaces: BTreeMap::new(), redacts: true, out };
@@ -73,8 +74,7 @@ impl<W: Write> PcapWriter<W> {
         } else {
             Cow::Borrowed(packet.frame.as_slice())
         };
-        // In network order, whatever the order of the file: so Wireshark reads it.
-        let verdict = [&[XDP][..], &returned(verdict(packet)).to_be_bytes()].concat();
+        let verdict = [&[XDP][..], &returned(verdict(packet)).to_ne_bytes()].concat();
         let options = vec![
             EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(cut(comment)))),
             EnhancedPacketOption::Common(CommonOption::Unknown(UnknownOption::new(VERDICT, &verdict))),
