@@ -160,6 +160,20 @@ impl Pins {
         }
     }
 
+    /// The right to change the pins, when nobody else has one now.
+    ///
+    /// # Errors
+    /// When the lock can't be asked for.
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        let parent = self.parent();
+        let file = File::open(parent).with_context(|| format!("opening {}", parent.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Some(Lock { _file: held })),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(error).with_context(|| format!("locking {}", parent.display())),
+        }
+    }
+
     /// Says so when there are no pins, without waiting for a lock.
     ///
     /// # Errors

@@ -180,3 +180,22 @@ fn tshark_tells_reason_verdict_interface_and_time() -> Result<()> {
     ensure!(told[0] == ["INVITE", "a84b4c76e66710@192.0.2.7"] && told[2][0] == "OPTIONS", "{told:?}");
     expect_clean("the file", &std::fs::read(&file).context("reading the file")?)
 }
+
+#[test]
+fn sngrep_opens_it() -> Result<()> {
+    if !is_installed("sngrep", "sngrep") || !is_installed("capinfos", "tshark") {
+        return Ok(());
+    }
+    let (scratch, peer) = (Scratch::new("pcapng")?, Peer::new(DEVICE, PBX));
+    let (file, kept) = (scratch.join("a.pcapng"), scratch.join("b.pcap"));
+    write(
+        &file,
+        &[packet(peer.udp(&with_credentials("Authorization", " ", "\r\n")), Reason::BareLf, Action::Reset)],
+    )?;
+    output(Command::new("sngrep").args(["-N", "-q", "-I"]).arg(&file).arg("-O").arg(&kept))?;
+    let told = output(Command::new("capinfos").args(["-c", "-M", "-T", "-r"]).arg(&kept))?;
+    ensure!(told.trim_end().ends_with("\t1"), "sngrep read {told}");
+    let told = output(Command::new("capinfos").arg(&file))?;
+    ensure!(told.contains("Encapsulation = Ethernet") && told.contains("eth0"), "{told}");
+    Ok(())
+}

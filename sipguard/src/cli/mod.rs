@@ -4,6 +4,7 @@ mod allow;
 mod attach;
 mod bans;
 mod block;
+mod capture;
 mod check;
 mod config;
 mod counters;
@@ -112,6 +113,8 @@ enum Verb {
     Counters(counters::Args),
     /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
     Events(events::Args),
+    /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
+    Capture(capture::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
     /// Judge the configuration file, and change nothing
@@ -182,6 +185,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
         Verb::Counters(args) => counters::run(&pins, store, format, &args),
         Verb::Events(args) => events::run(&pins, store, format, &args),
+        Verb::Capture(args) => capture::run(&pins, store, format, &args),
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),

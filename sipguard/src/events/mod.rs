@@ -1,16 +1,21 @@
 //! Events: what was stopped, as people and machines read it.
 //!
-//! `filter.rs` which ones, `sip.rs` what the message says, `rules.rs` which rule decided, `eve.rs` and `line.rs` the forms.
+//! `filter.rs` which ones, `sip.rs` what the message says, `rules.rs` which rule decided, `eve.rs` and `line.rs` the forms,
+//! `log.rs` and `journal.rs` where they are kept.
 
 mod eve;
 mod filter;
+mod journal;
 mod line;
+mod log;
 mod rules;
 mod sip;
 
 pub use eve::{event, stats, time};
 pub use filter::{Filter, Source, reason};
+pub use journal::Journal;
 pub use line::line;
+pub use log::Log;
 pub use rules::Rules;
 pub use sip::Sip;
 

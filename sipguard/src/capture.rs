@@ -1,0 +1,141 @@
+//! Asks the kernel side for packets, as long as this process lives.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use aya::maps::Array;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, Taps, names};
+
+use crate::clock::Clock;
+use crate::error::{Failure, Status};
+use crate::events::Source;
+use crate::maps::{self, Plain};
+use crate::pins::Pins;
+
+/// How far ahead the end of a capture is put: so long the kernel goes on after its process was killed.
+const AHEAD: Duration = Duration::from_secs(3);
+/// How often it is put off.
+const RENEWED: Duration = Duration::from_secs(1);
+
+/// What is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// From whom; everybody without.
+    pub source: Option<Source>,
+    /// What was stopped, or would be in `monitor` mode.
+    pub dropped: bool,
+    /// What passed, of guarded ports.
+    pub passed: bool,
+}
+
+/// A capture under way. Drop ends it.
+pub struct Capture<'p> {
+    pins: &'p Pins,
+    wish: Wish,
+    renewed: Instant,
+    /// The right to capture: one at a time, and gone with the process.
+    _only: Flock<File>,
+}
+
+impl<'p> Capture<'p> {
+    /// Begins. The caller holds the lock of the pins.
+    ///
+    /// # Errors
+    /// When another process captures already, whose pid is named, or the map can't be written.
+    pub fn begin(pins: &'p Pins, wish: Wish) -> Result<Capture<'p>> {
+        let only = only(pins)?;
+        ask(pins, &wish, AHEAD)?;
+        Ok(Capture { pins, wish, renewed: Instant::now(), _only: only })
+    }
+
+    /// Puts the end off, when it is time to. While another verb changes the pins this waits for it, as long as it may.
+    ///
+    /// # Errors
+    /// When the map can't be written, as after `detach`.
+    pub fn renew(&mut self) -> Result<()> {
+        let age = self.renewed.elapsed();
+        if age < RENEWED {
+            return Ok(());
+        }
+        let lock = self.pins.try_lock()?;
+        // Who holds the lock so long is at the rules. What else changes this entry does it within microseconds.
+        if lock.is_some() || age + RENEWED > AHEAD {
+            ask(self.pins, &self.wish, AHEAD)?;
+            self.renewed = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        let _lock = self.pins.try_lock();
+        // What can't be cleared ends by itself.
+        let _ended = change(self.pins, |taps| {
+            *taps = Taps { records: taps.records, ..bytemuck::Zeroable::zeroed() };
+            Ok(())
+        });
+    }
+}
+
+/// Asks the kernel for packets.
+fn ask(pins: &Pins, wish: &Wish, ahead: Duration) -> Result<()> {
+    let until_ns = Clock::now()?.after(Some(ahead));
+    change(pins, |taps| {
+        let (source, mask) = wish.source.map_or(([0; 16], [0; 16]), |source| {
+            let mask = u128::MAX.checked_shl(128 - source.net.bits()).unwrap_or(0);
+            (source.net.bytes(), mask.to_be_bytes())
+        });
+        *taps = Taps {
+            capture_until_ns: until_ns,
+            source,
+            mask,
+            port: wish.source.and_then(|source| source.port).unwrap_or(0).to_be_bytes(),
+            verdicts: if wish.dropped { CAPTURE_DROPPED } else { 0 }
+                | if wish.passed { CAPTURE_PASSED } else { 0 },
+            records: taps.records,
+            pad: 0,
+        };
+        Ok(())
+    })
+}
+
+fn change(pins: &Pins, how: impl FnOnce(&mut Taps) -> Result<()>) -> Result<()> {
+    let mut map: Array<_, Plain<Taps>> = maps::open(pins, names::TAPS)?;
+    let mut taps = map.get(&0, 0).context("reading what is captured")?.0;
+    how(&mut taps)?;
+    map.set(0, Plain(taps), 0).context("setting what is captured")
+}
+
+/// The right to capture.
+fn only(pins: &Pins) -> Result<Flock<File>> {
+    // The directory itself; its parent is what the verbs lock.
+    let dir = pins.dir();
+    let file = File::open(dir).with_context(|| format!("opening {}", dir.display()))?;
+    let inode = file.metadata().with_context(|| format!("looking at {}", dir.display()))?.ino();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => {
+            let who = holder(inode).map_or(String::new(), |pid| format!(" (pid {pid})"));
+            let text = format!(
+                "another `sipguard capture`{who} is at work, and there is only one at a time: end it, or wait"
+            );
+            Failure::with(Status::Failed, text)
+        }
+        error => anyhow::Error::new(error).context(format!("locking {}", dir.display())),
+    })
+}
+
+/// The process that holds the lock on an inode, as the kernel lists it: `1: FLOCK  ADVISORY  WRITE 4711 00:20:123 0 EOF`.
+fn holder(inode: u64) -> Option<u32> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let end = format!(":{inode}");
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words[..] else { return None };
+        place.ends_with(&end).then(|| pid.parse().ok())?
+    })
+}

@@ -1,0 +1,202 @@
+//! `sipguard capture`: what was asked for and no more, one at a time, and nothing after its process is gone.
+
+use std::{
+    net::UdpSocket,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::Array;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use sipguard::{
+    clock::Clock,
+    maps::{Plain, open},
+    pins::Pins,
+};
+use sipguard_common::abi::{CURSOR_CAPTURED, Taps, names};
+use sipguard_tests::{
+    application::wait_until,
+    guard::{Guard, Site},
+    message::{OPTIONS, bent},
+    process::{Running, output},
+    scratch::Scratch,
+    user_agent::is_installed,
+};
+
+const SECRET: &str = "5ebe2294ecd0e0f08eab7690d2a6ee69";
+
+fn taps(guard: &Guard) -> Result<Taps> {
+    let map: Array<_, Plain<Taps>> = open(&Pins::new(guard.pins()), names::TAPS)?;
+    Ok(map.get(&0, 0)?.0)
+}
+
+fn captured(guard: &Guard) -> Result<u64> {
+    let map: Array<_, u64> = open(&Pins::new(guard.pins()), names::CURSORS)?;
+    Ok(map.get(&CURSOR_CAPTURED, 0)?)
+}
+
+/// A capture under way, into a file that its report goes to.
+fn start(site: &Site, words: &[&str], report: &Path) -> Result<Running> {
+    // One that was killed leaves its time behind.
+    let before = taps(&site.guard)?.capture_until_ns;
+    let mut command = site.guard.command(&[&["capture", "-j"], words].concat());
+    command.stdin(Stdio::null()).stdout(std::fs::File::create(report)?);
+    let running = Running::start("sipguard capture", &mut command)?;
+    wait_until("the kernel is asked", || Ok(taps(&site.guard)?.capture_until_ns != before))?;
+    Ok(running)
+}
+
+fn ended(running: &mut Running, report: &Path) -> Result<Value> {
+    let status = running.wait_at_most(Duration::from_secs(20))?.context("it goes on")?;
+    ensure!(status.code() == Some(0), "{status}");
+    serde_json::from_str(&std::fs::read_to_string(report)?).context("its report is no JSON")
+}
+
+fn credentials() -> Vec<u8> {
+    bent(OPTIONS, "Call-ID: c\r\n", format!("Authorization: Digest response=\"{SECRET}\"\r\nCall-ID: c\r\n"))
+}
+
+/// Ten messages and a datagram that is none, from each of two ports; all have been judged when it returns.
+fn traffic(site: &Site) -> Result<()> {
+    let pbx = site.pbx.enter(|| UdpSocket::bind((Site::PBX[0], 5060)))??;
+    pbx.set_read_timeout(Some(Duration::from_secs(10)))?;
+    for port in [4001, 4002] {
+        let phone = site.phone.enter(|| UdpSocket::bind((Site::PHONE[0], port)))??;
+        let send = |bytes: &[u8]| phone.send_to(bytes, (Site::PBX[0], 5060)).context("sending");
+        send(b"\0garbage that is no message at all")?;
+        for _ in 0..10 {
+            send(&credentials())?;
+            pbx.recv(&mut [0; 2048]).context("it did not arrive")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn exactly_what_was_asked_for_is_in_the_file() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let has_tshark = is_installed("tshark", "tshark");
+    for (words, packets) in [
+        ("", 22),
+        ("--src 10.77.0.2:4001", 11),
+        ("--src 10.77.0.0/24 --verdict drop", 2),
+        ("--src 10.77.0.2 --verdict pass", 20),
+        ("--src 10.77.0.2:4002 --verdict drop", 1),
+        ("--src 10.77.0.3", 0),
+        ("--src fd77::/64", 0),
+    ] {
+        let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+        let name = file.display().to_string();
+        let words = ["-w", &name].into_iter().chain(words.split(' ').filter(|word| !word.is_empty()));
+        let words: Vec<&str> = words.collect();
+        let mut running = start(&site, &words, &report)?;
+        traffic(&site)?;
+        running.signal(Signal::SIGINT)?;
+        let told = ended(&mut running, &report)?;
+        ensure!(told["packets"] == packets && told["missed"] == 0, "{words:?}: {told}");
+        ensure!(taps(&site.guard)?.capture_until_ns == 0, "{words:?}: it is asked for still");
+        let bytes = std::fs::read(&file)?;
+        ensure!(told["bytes"] == bytes.len(), "{told} of {} bytes", bytes.len());
+        ensure!(
+            !bytes.windows(8).any(|part| part == &SECRET.as_bytes()[..8]),
+            "{words:?}: credentials are left"
+        );
+        ensure!(std::fs::metadata(&file)?.permissions().mode() & 0o777 == 0o640, "its mode");
+        if has_tshark {
+            let listed = output(Command::new("tshark").arg("-r").arg(&file))?;
+            ensure!(listed.lines().count() == packets, "{words:?}: {listed}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+    let name = file.display().to_string();
+    let mut running = start(&site, &["-w", &name, "-c", "3"], &report)?;
+    traffic(&site)?;
+    ensure!(ended(&mut running, &report)?["packets"] == 3, "not three");
+    let mut running = start(&site, &["-w", &name, "--limit", "2K"], &report)?;
+    traffic(&site)?;
+    let bytes = ended(&mut running, &report)?["bytes"].as_u64().unwrap_or_default();
+    ensure!((2048..2048 + 1024).contains(&bytes), "{bytes} bytes");
+    let mut running = start(&site, &["-w", &name, "--for", "1.2s"], &report)?;
+    ensure!(ended(&mut running, &report)?["packets"] == 0, "nothing was sent");
+    // Into a pipe, with credentials.
+    let mut command =
+        site.guard.command(&["capture", "-c", "5", "--src", "10.77.0.2", "--no-redact", "--verdict", "pass"]);
+    command.stdin(Stdio::null()).stdout(std::fs::File::create(&file)?);
+    let mut running = Running::start("sipguard capture", &mut command)?;
+    wait_until("the kernel is asked", || Ok(taps(&site.guard)?.capture_until_ns != 0))?;
+    traffic(&site)?;
+    ensure!(
+        running.wait_at_most(Duration::from_secs(20))?.is_some_and(|status| status.success()),
+        "it goes on"
+    );
+    let count = String::from_utf8_lossy(&std::fs::read(&file)?).matches(SECRET).count();
+    ensure!(count == 5, "{count} credentials");
+    let (read, write) = std::io::pipe()?;
+    let mut command = site.guard.command(&["capture"]);
+    command.stdin(Stdio::null()).stdout(write);
+    let mut running = Running::start("sipguard capture", &mut command)?;
+    drop((command, read));
+    wait_until("the kernel is asked, or it ended", || {
+        Ok(taps(&site.guard)?.capture_until_ns != 0 || running.try_wait()?.is_some())
+    })?;
+    traffic(&site)?;
+    ensure!(running.wait_at_most(Duration::from_secs(20))?.is_some(), "it goes on without a reader");
+    Ok(())
+}
+
+#[test]
+fn there_is_one_at_a_time_and_it_says_who() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+    let name = file.display().to_string();
+    let mut running = start(&site, &["-w", &name], &report)?;
+    let other = scratch.join("b.pcapng").display().to_string();
+    let output = site.guard.run(&["capture", "-w", &other])?.expect(1)?;
+    let said = format!("another `sipguard capture` (pid {}) is at work", running.pid());
+    ensure!(output.stderr.contains(&said) && !Path::new(&other).exists(), "{}", output.stderr);
+    // Verbs that change the pins go on beside it.
+    site.guard.run(&["block", "192.0.2.9"])?.expect(0)?;
+    site.guard.run(&["detach", "--all"])?.expect(0)?;
+    ensure!(ended(&mut running, &report)?["packets"] == 0, "nothing was sent");
+    let output = site.guard.run(&["capture", "-w", &other])?.expect(3)?;
+    ensure!(output.stderr.contains("not attached"), "{}", output.stderr);
+    Ok(())
+}
+
+#[test]
+fn one_that_was_killed_ends_by_itself_and_hinders_nobody() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+    let name = file.display().to_string();
+    let mut running = start(&site, &["-w", &name], &report)?;
+    traffic(&site)?;
+    let file_has = |bytes: u64| Ok(std::fs::metadata(&file)?.len() > bytes);
+    wait_until("packets are written", || file_has(4000))?;
+    running.signal(Signal::SIGKILL)?;
+    wait_until("it is gone", || Ok(running.try_wait()?.is_some()))?;
+    let until_ns = taps(&site.guard)?.capture_until_ns;
+    ensure!(until_ns != 0, "it was cleared by somebody");
+    wait_until("its time is over", || Ok(Clock::now()?.boot_ns > until_ns))?;
+    let before = captured(&site.guard)?;
+    ensure!(before == 22, "{before} packets were captured");
+    traffic(&site)?;
+    ensure!(captured(&site.guard)? == before, "the kernel goes on");
+    if is_installed("tshark", "tshark") {
+        let listed = output(Command::new("tshark").arg("-r").arg(&file))?;
+        ensure!(listed.lines().count() > 0, "nothing to be read");
+    }
+    let mut running = start(&site, &["-w", &name, "-c", "1"], &report)?;
+    traffic(&site)?;
+    ensure!(ended(&mut running, &report)?["packets"] == 1, "the next one is hindered");
+    Ok(())
+}
