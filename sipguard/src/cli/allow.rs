@@ -9,8 +9,9 @@ use super::targets::read_sources;
 use super::{Span, parse_duration, plural};
 use crate::output::Format;
 use crate::pins::Pins;
-use crate::store::{OPERATOR, Saying, Verb, change};
+use crate::store::{Changed, Counts, OPERATOR, Saying, Verb, change};
 use crate::store::{parse_origin, parse_reason};
+use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct AllowArgs {
@@ -46,9 +47,23 @@ pub struct UnallowArgs {
     origin: Option<String>,
 }
 
+impl AllowArgs {
+    /// What the operator asks for without typing a command.
+    pub fn of(target: Target, span: Span, reason: &str) -> AllowArgs {
+        let reason = (!reason.is_empty()).then(|| reason.to_owned());
+        AllowArgs { targets: vec![target.to_string()], span, reason, origin: OPERATOR.to_owned() }
+    }
+}
+
 pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Result<()> {
+    let done = make(pins, path, args)?;
+    report(format, &done, |counts| made(counts, args.span))
+}
+
+/// Makes the allowances.
+pub fn make(pins: &Pins, path: &Path, args: &AllowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "allow")?;
-    let done = change(path, pins, &|| {}, |change| {
+    change(path, pins, &|| {}, |change| {
         let saying = Saying {
             reason: args.reason.clone(),
             expires_ms: change.clock.wall_ms_after(args.span.0),
@@ -57,23 +72,38 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
         targets.iter().try_for_each(|target| change.say(target, &saying))?;
         change.record("allow", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
         Ok(change.counts)
-    })?;
-    report(format, &done, |counts| {
-        let mut did = Vec::new();
-        if counts.added > 0 {
-            did.push(format!("allowed {} {}", plural(counts.added, "source"), until(args.span)));
-        }
-        if counts.moved > 0 {
-            did.push(format!("changed {}", plural(counts.moved, "rule")));
-        }
-        sentence(did, counts, "allowed so already")
     })
 }
 
+/// What that was, for people.
+pub fn made(counts: &Counts, span: Span) -> String {
+    let mut did = Vec::new();
+    if counts.added > 0 {
+        did.push(format!("allowed {} {}", plural(counts.added, "source"), until(span)));
+    }
+    if counts.moved > 0 {
+        did.push(format!("changed {}", plural(counts.moved, "rule")));
+    }
+    sentence(did, counts, "allowed so already")
+}
+
+impl UnallowArgs {
+    /// The same for a target, of whichever source its allowances are.
+    pub fn of(target: Target) -> UnallowArgs {
+        UnallowArgs { targets: vec![target.to_string()], all: false, origin: None }
+    }
+}
+
 pub fn unallow(pins: &Pins, path: &Path, format: Format, args: &UnallowArgs) -> Result<()> {
+    let done = end(pins, path, args)?;
+    report(format, &done, ended)
+}
+
+/// Ends the allowances.
+pub fn end(pins: &Pins, path: &Path, args: &UnallowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "unallow")?;
     let origin = args.origin.as_deref();
-    let done = change(path, pins, &|| {}, |change| {
+    change(path, pins, &|| {}, |change| {
         let ended = if args.all {
             change.unsay_all(Verb::Allow, origin)?
         } else {
@@ -82,12 +112,14 @@ pub fn unallow(pins: &Pins, path: &Path, format: Format, args: &UnallowArgs) -> 
         };
         change.record("unallow", origin.unwrap_or(OPERATOR), &ended, "")?;
         Ok(change.counts)
-    })?;
-    report(format, &done, |counts| {
-        let did = match counts.removed {
-            0 => Vec::new(),
-            count => vec![format!("ended the allowance of {}", plural(count, "source"))],
-        };
-        sentence(did, counts, "not allowed")
     })
+}
+
+/// What that was, for people.
+pub fn ended(counts: &Counts) -> String {
+    let did = match counts.removed {
+        0 => Vec::new(),
+        count => vec![format!("ended the allowance of {}", plural(count, "source"))],
+    };
+    sentence(did, counts, "not allowed")
 }

@@ -67,13 +67,28 @@ pub struct UnblockArgs {
     origin: Option<String>,
 }
 
+impl BlockArgs {
+    /// What the operator asks for without typing a command.
+    pub fn of(target: Target, span: Span, reason: &str) -> BlockArgs {
+        let reason = (!reason.is_empty()).then(|| reason.to_owned());
+        let (targets, origin) = (vec![target.to_string()], OPERATOR.to_owned());
+        BlockArgs { targets, agents: Vec::new(), span, reason, origin, monitor: false, force: false }
+    }
+}
+
 pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Result<()> {
+    let done = make(pins, path, args)?;
+    report(format, &done, |counts| made(counts, args.span))
+}
+
+/// Makes the blocks.
+pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed<Counts>> {
     let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     if !args.force {
         refuse_protected(&targets)?;
     }
     let mode = if args.monitor { Mode::Monitor } else { Mode::Enforce };
-    let done = change(path, pins, &|| {}, |change| {
+    change(path, pins, &|| {}, |change| {
         let saying = Saying {
             mode,
             reason: args.reason.clone(),
@@ -93,23 +108,38 @@ pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Resu
         }
         change.record("block", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
         Ok(change.counts)
-    })?;
-    report(format, &done, |counts| {
-        let mut did = Vec::new();
-        if counts.added > 0 {
-            did.push(format!("blocked {} {}", plural(counts.added, "source"), until(args.span)));
-        }
-        if counts.moved > 0 {
-            did.push(format!("changed {}", plural(counts.moved, "block")));
-        }
-        sentence(did, counts, "blocked so already")
     })
 }
 
+/// What that was, for people.
+pub fn made(counts: &Counts, span: Span) -> String {
+    let mut did = Vec::new();
+    if counts.added > 0 {
+        did.push(format!("blocked {} {}", plural(counts.added, "source"), until(span)));
+    }
+    if counts.moved > 0 {
+        did.push(format!("changed {}", plural(counts.moved, "block")));
+    }
+    sentence(did, counts, "blocked so already")
+}
+
+impl UnblockArgs {
+    /// The same for a target, of whichever source its blocks are.
+    pub fn of(target: Target) -> UnblockArgs {
+        UnblockArgs { targets: vec![target.to_string()], agents: Vec::new(), all: false, origin: None }
+    }
+}
+
 pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> Result<()> {
+    let done = lift(pins, path, args)?;
+    report(format, &done, lifted)
+}
+
+/// Lifts the blocks.
+pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Changed<Counts>> {
     let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     let origin = args.origin.as_deref();
-    let done = change(path, pins, &|| {}, |change| {
+    change(path, pins, &|| {}, |change| {
         let bans = if origin.is_none_or(|origin| origin == GUARD) {
             change.lift((!args.all).then_some(&targets))?
         } else {
@@ -125,14 +155,16 @@ pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> 
         change.counts.lift(bans.len());
         change.record("unblock", origin.unwrap_or(OPERATOR), &lifted, "")?;
         Ok(change.counts)
-    })?;
-    report(format, &done, |counts| {
-        let did = match counts.removed {
-            0 => Vec::new(),
-            count => vec![format!("unblocked {}", plural(count, "source"))],
-        };
-        sentence(did, counts, "not blocked")
     })
+}
+
+/// What that was, for people.
+pub fn lifted(counts: &Counts) -> String {
+    let did = match counts.removed {
+        0 => Vec::new(),
+        count => vec![format!("unblocked {}", plural(count, "source"))],
+    };
+    sentence(did, counts, "not blocked")
 }
 
 /// The targets with user agents, each once.
