@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::counters::Action;
 use crate::header::Header;
 use crate::pins::Pins;
-use crate::store;
+use crate::store::{self, TrunkRow};
 
 /// A packet that the kernel side recorded.
 #[derive(Clone, Debug)]
@@ -58,11 +58,25 @@ impl Names {
     ///
     /// # Errors
     /// When a map or the store can't be read.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method of one lifetime does not stand for any"
+    )]
     pub fn read(pins: &Pins, path: &Path) -> Result<Names> {
         let interfaces = own_slots(pins)?.iter().map(|(slot, iface)| (*slot, iface_name(iface))).collect();
         let trunks = store::all_trunks(path)?;
+        let trunks = store::read(path, |rows| rows.trunks())?.unwrap_or_default();
+        Names::of(pins, &trunks)
+    }
+
+    /// The same with trunks that were read already.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn of(pins: &Pins, trunks: &[TrunkRow]) -> Result<Names> {
+        let interfaces = own_slots(pins)?.iter().map(|(slot, iface)| (*slot, iface_name(iface))).collect();
         let trunks =
-            trunks.into_iter().filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name)));
+            trunks.iter().filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name.clone())));
         Ok(Names { interfaces, trunks: trunks.collect() })
     }
 }
