@@ -46,6 +46,7 @@ pub mod status;
 pub mod store;
 pub mod tap;
 pub mod target;
+pub mod top;
 pub mod trunk;
 
 pub mod cli;

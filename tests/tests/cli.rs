@@ -47,6 +47,7 @@ fn help() -> Result<()> {
         "log",
         "lookup",
         "counters",
+        "top",
         "mode",
         "check",
         "reload",

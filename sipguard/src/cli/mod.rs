@@ -26,6 +26,7 @@ mod replay;
 mod serve;
 mod status;
 mod targets;
+mod top;
 mod trunk;
 mod version;
 
@@ -115,6 +116,8 @@ enum Verb {
     Events(events::Args),
     /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
     Capture(capture::Args),
+    /// Watch it live: who is stopped and why; blocks whom you point at
+    Top(top::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
     /// Judge the configuration file, and change nothing
@@ -186,6 +189,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Counters(args) => counters::run(&pins, store, format, &args),
         Verb::Events(args) => events::run(&pins, store, format, &args),
         Verb::Capture(args) => capture::run(&pins, store, format, &args),
+        Verb::Top(args) => top::run(&pins, store, format, &args),
         Verb::Mode(args) => mode::run(&pins, store, format, &args),
         Verb::Check(args) => check::run(format, &args),
         Verb::Reload(args) => reload::run(&pins, store, format, &args),

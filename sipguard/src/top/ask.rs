@@ -1,0 +1,302 @@
+//! The questions before an order: whom, for how long, why, and whether really. Nothing is done by a single key.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::order::Order;
+use super::rows::Subject;
+use crate::duration::{Span, parse_duration};
+use crate::store::parse_reason;
+use crate::target::{Device, Target};
+
+/// For how long, when nothing else is typed.
+const SPAN: &str = "1h";
+
+/// What is to be ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Block.
+    Block,
+    /// Allow.
+    Allow,
+    /// Lift a block or a ban.
+    Unblock,
+    /// End an allowance.
+    Unallow,
+    /// Capture.
+    Capture,
+}
+
+/// Which question is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The device or the whole address.
+    Whom,
+    /// For how long.
+    Span,
+    /// Why.
+    Why,
+    /// Into which file.
+    File,
+    /// Really.
+    Sure,
+}
+
+/// The answers so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// What is to be ordered.
+    pub what: What,
+    /// The device, where there is one, and then its address; or what a rule is about.
+    pub choices: Vec<Target>,
+    /// Which of them.
+    pub target: Target,
+    /// For how long, as typed.
+    pub span: String,
+    /// For how long, as understood.
+    lasting: Span,
+    /// Why, as typed.
+    pub why: String,
+    /// The file of a capture, as typed.
+    pub file: String,
+    /// Which question is open.
+    pub step: Step,
+    /// What is wrong with the answer.
+    pub wrong: Option<String>,
+}
+
+/// What an answer leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The next question, or the same once more.
+    Go,
+    /// Nothing is ordered.
+    Cancelled,
+    /// The order.
+    Order(Order),
+}
+
+impl Ask {
+    /// Asks about a row, at `now`.
+    ///
+    /// # Errors
+    /// Why that can't be ordered of it, for people.
+    pub fn about(what: What, subject: &Subject, now: Timestamp) -> Result<Ask, String> {
+        let (what, choices, why) = match (what, subject) {
+            (What::Unblock, Subject::Rule(target, "allow")) => (What::Unallow, vec![*target], String::new()),
+            (_, Subject::Rule(target, _)) => (what, vec![*target], String::new()),
+            (_, Subject::Sender(sender, reason)) => (what, targets(*sender), (*reason).to_owned()),
+        };
+        // What is allowed is an address, with all devices behind it.
+        let choices: Vec<Target> = match what {
+            What::Allow => choices.iter().filter_map(|target| Some(target.source()?.into())).collect(),
+            What::Block | What::Unblock | What::Unallow | What::Capture => choices,
+        };
+        let narrowest = *choices.first().ok_or("no address can be told of this row: choose another")?;
+        if what == What::Capture && narrowest.source().is_none() {
+            return Err(format!("{narrowest} is no address: choose a source to capture"));
+        }
+        let mut choices = choices;
+        choices.dedup();
+        let mut ask = Ask {
+            what,
+            target: narrowest,
+            choices,
+            span: SPAN.to_owned(),
+            lasting: Span(None),
+            why,
+            file: file(&narrowest, now),
+            step: Step::Whom,
+            wrong: None,
+        };
+        if ask.choices.len() < 2 {
+            ask.step = ask.after_whom();
+        }
+        Ok(ask)
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent) -> Answered {
+        self.wrong = None;
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match (key.code, self.step) {
+            (KeyCode::Esc, _) => return Answered::Cancelled,
+            (KeyCode::Char('d' | 'D'), Step::Whom) => self.choose(0),
+            (KeyCode::Char('a' | 'A'), Step::Whom) => self.choose(1),
+            (KeyCode::Enter, Step::Whom) => self.step = self.after_whom(),
+            (KeyCode::Up | KeyCode::Down, Step::Whom) => {
+                let other = self.choices.iter().find(|target| **target != self.target);
+                self.target = other.copied().unwrap_or(self.target);
+            }
+            (KeyCode::Char('y' | 'Y'), Step::Sure) => return self.order(),
+            (KeyCode::Char('n' | 'N'), Step::Sure) => return Answered::Cancelled,
+            (KeyCode::Enter, Step::Span | Step::Why | Step::File) => self.next(),
+            (KeyCode::Backspace, _) => drop(self.line().map(String::pop)),
+            (KeyCode::Char('u'), _) if control => self.line().map(String::clear).unwrap_or_default(),
+            (KeyCode::Char(letter), _) if !control => {
+                self.line().map(|line| line.push(letter)).unwrap_or_default();
+            }
+            _ => {}
+        }
+        Answered::Go
+    }
+
+    fn choose(&mut self, index: usize) {
+        self.target = self.choices.get(index).copied().unwrap_or(self.target);
+        self.step = self.after_whom();
+    }
+
+    fn after_whom(&self) -> Step {
+        match self.what {
+            What::Block | What::Allow => Step::Span,
+            What::Unblock | What::Unallow => Step::Sure,
+            What::Capture => Step::File,
+        }
+    }
+
+    /// The line that is being typed.
+    fn line(&mut self) -> Option<&mut String> {
+        match self.step {
+            Step::Span => Some(&mut self.span),
+            Step::Why => Some(&mut self.why),
+            Step::File => Some(&mut self.file),
+            Step::Whom | Step::Sure => None,
+        }
+    }
+
+    fn next(&mut self) {
+        let next = match self.step {
+            Step::Span => parse_duration(self.span.trim()).map(|lasting| {
+                self.lasting = lasting;
+                Step::Why
+            }),
+            Step::Why => parse_reason(self.why.trim()).map(|_| Step::Sure),
+            Step::File if self.file.trim().is_empty() => Err("a capture needs a file".to_owned()),
+            Step::Whom | Step::File | Step::Sure => Ok(Step::Sure),
+        };
+        match next {
+            Ok(next) => self.step = next,
+            Err(wrong) => self.wrong = Some(wrong),
+        }
+    }
+
+    fn order(&self) -> Answered {
+        let (target, span) = (self.target, self.lasting);
+        let reason = self.why.trim().to_owned();
+        Answered::Order(match self.what {
+            What::Block => Order::Block { target, span, reason },
+            What::Allow => Order::Allow { target, span, reason },
+            What::Unblock => Order::Unblock(target),
+            What::Unallow => Order::Unallow(target),
+            What::Capture => Order::Capture { target, file: self.file.trim().into() },
+        })
+    }
+}
+
+/// The narrowest first: one device before all that share its address.
+fn targets(sender: SocketAddr) -> Vec<Target> {
+    let device = (sender.port() != 0).then(|| Target::from(Device::from(sender)));
+    device.into_iter().chain([Target::from(sender.ip())]).collect()
+}
+
+/// A file in the working directory that tells whose packets it has.
+fn file(target: &Target, now: Timestamp) -> String {
+    let name: String = target
+        .to_string()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '-' })
+        .collect();
+    format!("sipguard-{}-{}.pcapng", name.trim_matches('-'), now.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn press(ask: &mut Ask, keys: &str) -> Answered {
+        let mut answered = Answered::Go;
+        for letter in keys.chars() {
+            let code = match letter {
+                '\n' => KeyCode::Enter,
+                '\u{1b}' => KeyCode::Esc,
+                '\u{8}' => KeyCode::Backspace,
+                letter => KeyCode::Char(letter),
+            };
+            answered = ask.key(KeyEvent::new(code, KeyModifiers::NONE));
+            if answered != Answered::Go {
+                break;
+            }
+        }
+        answered
+    }
+
+    fn ask(what: What, sender: &str) -> Ask {
+        let subject = Subject::Sender(sender.parse().unwrap(), "bare-lf");
+        Ask::about(what, &subject, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn span(text: &str) -> Span {
+        parse_duration(text).unwrap()
+    }
+
+    #[test]
+    fn a_block_is_of_the_device_for_an_hour() {
+        let mut ask = ask(What::Block, "203.0.113.7:4001");
+        assert_eq!(press(&mut ask, "\n\n\n"), Answered::Go);
+        assert_eq!(ask.step, Step::Sure);
+        let (target, reason) = ("203.0.113.7:4001".parse().unwrap(), "bare-lf".to_owned());
+        assert_eq!(press(&mut ask, "y"), Answered::Order(Order::Block { target, span: span("1h"), reason }));
+    }
+
+    #[test]
+    fn the_address_for_as_long_as_is_typed() {
+        let mut ask = ask(What::Block, "[2001:db8::7]:4001");
+        press(&mut ask, "a\u{8}\u{8}2 parsecs\n");
+        assert!(ask.wrong.as_ref().is_some_and(|wrong| wrong.contains("is no duration")), "{ask:?}");
+        ask.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
+        press(&mut ask, "15m\n!\n");
+        let (target, reason) = ("2001:db8::7".parse().unwrap(), "bare-lf!".to_owned());
+        assert_eq!(press(&mut ask, "y"), Answered::Order(Order::Block { target, span: span("15m"), reason }));
+    }
+
+    #[test]
+    fn nothing_else_than_yes_is_yes() {
+        for keys in ["\u{1b}", "\n\u{1b}", "\n\n\nn", "\n\n\n\u{1b}"] {
+            assert_eq!(press(&mut ask(What::Block, "203.0.113.7:1"), keys), Answered::Cancelled, "{keys:?}");
+        }
+        assert_eq!(press(&mut ask(What::Block, "203.0.113.7:1"), "\n\n\n\n\nbq "), Answered::Go);
+    }
+
+    #[test]
+    fn an_allowance_is_of_an_address_and_a_capture_goes_to_a_file() {
+        let mut allow = ask(What::Allow, "203.0.113.7:4001");
+        let (target, reason) = ("203.0.113.7".parse().unwrap(), "bare-lf".to_owned());
+        assert_eq!(
+            press(&mut allow, "\n\ny"),
+            Answered::Order(Order::Allow { target, span: span("1h"), reason })
+        );
+        let mut capture = ask(What::Capture, "203.0.113.7:4001");
+        let (target, file) =
+            ("203.0.113.7:4001".parse().unwrap(), "sipguard-203.0.113.7-4001-19700101T000000Z.pcapng".into());
+        assert_eq!(press(&mut capture, "\n\ny"), Answered::Order(Order::Capture { target, file }));
+    }
+
+    #[test]
+    fn a_rule_is_taken_back_by_what_it_is() {
+        let target: Target = "203.0.113.0/28".parse().unwrap();
+        for (word, order) in [
+            ("block", Order::Unblock(target)),
+            ("ban", Order::Unblock(target)),
+            ("allow", Order::Unallow(target)),
+        ] {
+            let mut ask =
+                Ask::about(What::Unblock, &Subject::Rule(target, word), Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(press(&mut ask, "y"), Answered::Order(order));
+        }
+        let identity = Subject::Rule("sip:1@pbx.example".parse().unwrap(), "block");
+        assert!(Ask::about(What::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());
+        assert!(Ask::about(What::Allow, &identity, Timestamp::UNIX_EPOCH).is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! Readings to rates and their past. Pure.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use sipguard_common::Reason;
+
+use super::reading::{Event, Reading, Rules};
+use crate::counters::{Action, Row};
+
+/// Ticks that a sparkline may show.
+pub const PAST: usize = 60;
+/// Events that are kept.
+const EVENTS: usize = 1000;
+
+/// Something that is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// All packets.
+    Received,
+    /// Those that were stopped.
+    Dropped,
+    /// Those that monitor mode let pass.
+    WouldDrop,
+    /// Those of an interface, and what was stopped of them.
+    Interface(String, bool),
+    /// Those of one row of the counters.
+    Counter(String, Reason, Action),
+    /// Those of one reason and action, over all interfaces.
+    Reason(Reason, Action),
+    /// Those of one sender and reason.
+    Source(IpAddr, u16, Reason),
+    /// Those of a trunk, and what was stopped of them.
+    Trunk(String, bool),
+}
+
+/// One number over time.
+#[derive(Clone, Debug, Default)]
+struct Track {
+    value: u64,
+    per_sec: f64,
+    past: VecDeque<f64>,
+}
+
+/// What is shown.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// The last reading.
+    pub reading: Option<Reading>,
+    /// Why there is none at the moment.
+    pub trouble: Option<String>,
+    /// The rules when they were read last.
+    pub rules: Rules,
+    /// The last events, the oldest first.
+    pub events: VecDeque<Event>,
+    /// Seconds between the last two readings; 0 before there are two.
+    pub seconds: f64,
+    tracks: HashMap<Key, Track>,
+}
+
+impl Model {
+    /// Takes the next reading.
+    pub fn take(&mut self, mut reading: Reading) {
+        let before = self.reading.as_ref().map(|before| before.at_ns);
+        let elapsed_ns = before.map(|at_ns| reading.at_ns.saturating_sub(at_ns));
+        self.seconds = elapsed_ns.map_or(0.0, |ns| ns as f64 / 1e9);
+        let mut old = std::mem::take(&mut self.tracks);
+        for (key, value) in counted(&reading) {
+            let mut track = old.remove(&key).unwrap_or_default();
+            if self.seconds > 0.0 {
+                // A counter that went back began anew: all that it has came since.
+                let since = value.checked_sub(track.value).unwrap_or(value);
+                track.per_sec = since as f64 / self.seconds;
+                track.past.push_back(track.per_sec);
+                track.past.drain(..track.past.len().saturating_sub(PAST));
+            }
+            track.value = value;
+            self.tracks.insert(key, track);
+        }
+        self.events.extend(reading.events.drain(..));
+        self.events.drain(..self.events.len().saturating_sub(EVENTS));
+        if let Some(rules) = reading.rules.take() {
+            self.rules = rules;
+        }
+        self.trouble = reading.trouble.take();
+        self.reading = Some(reading);
+    }
+
+    /// Says why there is no reading at the moment; the last one stays.
+    pub fn fail(&mut self, why: String) {
+        self.trouble = Some(why);
+    }
+
+    /// Packets now; 0 for what was never counted.
+    #[must_use]
+    pub fn value(&self, key: &Key) -> u64 {
+        self.tracks.get(key).map_or(0, |track| track.value)
+    }
+
+    /// Packets a second between the last two readings.
+    #[must_use]
+    pub fn per_sec(&self, key: &Key) -> f64 {
+        self.tracks.get(key).map_or(0.0, |track| track.per_sec)
+    }
+
+    /// The same at each of the last [`PAST`] readings, the oldest first.
+    #[must_use]
+    pub fn past(&self, key: &Key) -> Vec<f64> {
+        self.tracks.get(key).map_or_else(Vec::new, |track| track.past.iter().copied().collect())
+    }
+
+    /// Packets by reason and action over all interfaces, in the order of the counters.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(Reason, Action, u64)> {
+        let mut sums: Vec<(Reason, Action, u64)> = Vec::new();
+        for row in self.counters() {
+            match sums.iter_mut().find(|(reason, action, _)| (*reason, *action) == (row.reason, row.action)) {
+                Some((_, _, sum)) => *sum += row.packets,
+                None => sums.push((row.reason, row.action, row.packets)),
+            }
+        }
+        sums
+    }
+
+    /// The rows of the counters.
+    #[must_use]
+    pub fn counters(&self) -> &[Row] {
+        self.reading.as_ref().map_or(&[], |reading| &reading.counters)
+    }
+}
+
+/// Whether a packet was stopped; in monitor mode none is.
+#[must_use]
+pub fn is_dropped(action: Action) -> bool {
+    matches!(action, Action::Drop | Action::Reset)
+}
+
+/// Every number of a reading.
+fn counted(reading: &Reading) -> HashMap<Key, u64> {
+    // What is always shown has a past from the first reading on, also while nothing comes.
+    let mut sums: HashMap<Key, u64> =
+        [Key::Received, Key::Dropped, Key::WouldDrop].into_iter().map(|key| (key, 0)).collect();
+    let mut add = |key: Key, packets: u64| *sums.entry(key).or_default() += packets;
+    for one in &reading.interfaces {
+        add(Key::Interface(one.name.clone(), false), 0);
+        add(Key::Interface(one.name.clone(), true), 0);
+    }
+    for row in &reading.counters {
+        add(Key::Received, row.packets);
+        add(Key::Interface(row.interface.clone(), false), row.packets);
+        if is_dropped(row.action) {
+            add(Key::Dropped, row.packets);
+            add(Key::Interface(row.interface.clone(), true), row.packets);
+        } else if row.action != Action::Pass {
+            add(Key::WouldDrop, row.packets);
+        }
+        add(Key::Counter(row.interface.clone(), row.reason, row.action), row.packets);
+        add(Key::Reason(row.reason, row.action), row.packets);
+    }
+    for row in &reading.sources {
+        add(Key::Source(row.address, row.port, row.reason), row.packets);
+    }
+    for trunk in &reading.trunks {
+        add(Key::Trunk(trunk.name.clone(), false), trunk.received);
+        add(Key::Trunk(trunk.name.clone(), true), trunk.dropped);
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::reading::fixed;
+
+    const BAD: Key = Key::Reason(Reason::BareLf, Action::Reset);
+
+    fn at(seconds: u64, bad: u64) -> Reading {
+        let mut reading = fixed(seconds);
+        reading.counters.retain(|row| row.reason == Reason::BareLf);
+        reading.counters[0].packets = bad;
+        reading
+    }
+
+    #[test]
+    fn a_rate_needs_two_readings_and_is_a_second_s() {
+        let mut model = Model::default();
+        model.take(at(10, 1000));
+        assert_eq!((model.per_sec(&BAD), model.past(&BAD)), (0.0, Vec::new()));
+        model.take(at(14, 1100));
+        assert_eq!((model.value(&BAD), model.per_sec(&BAD), model.seconds), (1100, 25.0, 4.0));
+        assert_eq!((model.per_sec(&Key::Received), model.per_sec(&Key::Dropped)), (25.0, 25.0));
+        model.take(at(15, 1100));
+        assert_eq!(model.past(&BAD), [25.0, 0.0]);
+    }
+
+    #[test]
+    fn what_comes_for_the_first_time_came_since_the_last_reading() {
+        let mut model = Model::default();
+        let mut empty = at(10, 0);
+        empty.counters.clear();
+        model.take(empty);
+        model.take(at(12, 8));
+        assert_eq!(model.per_sec(&BAD), 4.0);
+    }
+
+    #[test]
+    fn a_counter_that_went_back_began_anew() {
+        let mut model = Model::default();
+        model.take(at(10, 1000));
+        model.fail("not attached".to_owned());
+        assert!(model.reading.is_some() && model.trouble.is_some());
+        model.take(at(12, 6));
+        assert_eq!((model.per_sec(&BAD), model.trouble.as_deref()), (3.0, None));
+    }
+
+    #[test]
+    fn the_past_and_the_events_are_bounded() {
+        let mut model = Model::default();
+        for second in 0..200u64 {
+            let mut reading = at(second, second * second);
+            reading.events = vec![fixed(0).events[0].clone(); 10];
+            model.take(reading);
+        }
+        assert_eq!((model.past(&BAD).len(), model.events.len()), (PAST, EVENTS));
+        assert_eq!(model.past(&BAD).last(), Some(&397.0));
+    }
+
+    #[test]
+    fn reasons_are_summed_over_interfaces() {
+        let mut model = Model::default();
+        model.take(fixed(10));
+        let sum: u64 = model.reasons().iter().map(|(_, _, packets)| packets).sum();
+        assert_eq!(sum, model.value(&Key::Received));
+        let valid = model.reasons().into_iter().find(|(reason, _, _)| *reason == Reason::Valid);
+        assert_eq!(valid, Some((Reason::Valid, Action::Pass, 120_000 + 3456)));
+    }
+}

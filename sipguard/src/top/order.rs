@@ -1,0 +1,56 @@
+//! What the operator may order from here, each the same as a verb of the command line.
+
+use std::path::PathBuf;
+
+use crate::duration::Span;
+use crate::target::Target;
+
+/// How long a capture goes on, in seconds.
+pub const CAPTURE_SECS: u32 = 30;
+
+/// An order, after all questions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `sipguard block`.
+    Block {
+        /// Whom.
+        target: Target,
+        /// For how long.
+        span: Span,
+        /// Why.
+        reason: String,
+    },
+    /// `sipguard allow`.
+    Allow {
+        /// Whom.
+        target: Target,
+        /// For how long.
+        span: Span,
+        /// Why.
+        reason: String,
+    },
+    /// `sipguard unblock`.
+    Unblock(Target),
+    /// `sipguard unallow`.
+    Unallow(Target),
+    /// `sipguard capture`, for [`CAPTURE_SECS`].
+    Capture {
+        /// Whose packets.
+        target: Target,
+        /// Where they go.
+        file: PathBuf,
+    },
+}
+
+impl Order {
+    /// Whom it is about.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self {
+            Order::Block { target, .. } | Order::Allow { target, .. } | Order::Capture { target, .. } => {
+                *target
+            }
+            Order::Unblock(target) | Order::Unallow(target) => *target,
+        }
+    }
+}

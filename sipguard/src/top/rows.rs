@@ -1,0 +1,328 @@
+//! The model to the rows of a pane: filtered, in order. Pure.
+
+use std::cmp::Ordering;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::look::{rate, span};
+use super::model::{Key, Model, is_dropped};
+use super::pane::Pane;
+use super::reading::{Event, RuleReading};
+use crate::counters::Action;
+use crate::offenders::{Row as Offender, printable};
+use crate::target::{Device, Target};
+
+/// How a cell is to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As text is.
+    Plain,
+    /// Something was stopped.
+    Stopped,
+    /// Something would have been.
+    Would,
+}
+
+/// What is in a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Packets a second over time.
+    Past(Vec<f64>),
+}
+
+/// A cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// What is in it.
+    pub content: Content,
+    /// By what it is sorted, where its text is not.
+    number: Option<f64>,
+    /// How it is to be seen.
+    pub tone: Tone,
+}
+
+/// Whom an order of the operator would be about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A sender and its reason's word; port 0 where it has none.
+    Sender(SocketAddr, &'static str),
+    /// A rule: its target, and its word.
+    Rule(Target, &'static str),
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What stays the same from reading to reading.
+    pub id: String,
+    /// Its cells, one a column.
+    pub cells: Vec<Cell>,
+    /// Whom it is about, if anybody.
+    pub subject: Option<Subject>,
+    /// What there is to say of it in a line.
+    pub detail: String,
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Cell {
+        Cell { content: Content::Text(text.into()), number: None, tone: Tone::Plain }
+    }
+
+    fn count(count: u64) -> Cell {
+        Cell { number: Some(count as f64), ..Cell::text(count.to_string()) }
+    }
+
+    fn rate(per_sec: f64) -> Cell {
+        Cell { number: Some(per_sec), ..Cell::text(rate(per_sec)) }
+    }
+
+    fn past(past: Vec<f64>) -> Cell {
+        Cell { content: Content::Past(past), number: None, tone: Tone::Plain }
+    }
+
+    fn toned(self, tone: Tone) -> Cell {
+        Cell { tone, ..self }
+    }
+
+    /// Its text; that of a sparkline is empty.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        match &self.content {
+            Content::Text(text) => text,
+            Content::Past(_) => "",
+        }
+    }
+}
+
+/// The rows of a pane in which `filter` stands, in upper or lower case, sorted by a column.
+#[must_use]
+pub fn rows(model: &Model, pane: Pane, filter: &str, column: usize, descending: bool) -> Vec<Row> {
+    let mut rows = all(model, pane);
+    let filter = filter.to_lowercase();
+    if !filter.is_empty() {
+        let has = |cell: &Cell| cell.shown().to_lowercase().contains(&filter);
+        rows.retain(|row| row.cells.iter().any(has));
+    }
+    rows.sort_by(|one, other| {
+        let order = compare(&one.cells[column], &other.cells[column]);
+        if descending { order.reverse() } else { order }
+    });
+    rows
+}
+
+fn compare(one: &Cell, other: &Cell) -> Ordering {
+    match (one.number, other.number) {
+        (Some(one), Some(other)) => one.total_cmp(&other),
+        _ => one.shown().cmp(other.shown()),
+    }
+}
+
+fn all(model: &Model, pane: Pane) -> Vec<Row> {
+    let Some(reading) = &model.reading else { return Vec::new() };
+    match pane {
+        Pane::Sources => reading.sources.iter().map(|source| offender(model, source, reading.time)).collect(),
+        Pane::Reasons => model.reasons().into_iter().map(|row| reason(model, row)).collect(),
+        Pane::Trunks => {
+            let names = reading.trunks.iter();
+            names.map(|one| trunk(model, &one.name, one.received, one.dropped, one.would_drop)).collect()
+        }
+        Pane::Events => model.events.iter().rev().map(event).collect(),
+        Pane::Blocks => model.rules.rows.iter().map(|one| rule(one, reading.time)).collect(),
+    }
+}
+
+fn tone(action: Action) -> Tone {
+    match action {
+        Action::Pass => Tone::Plain,
+        _ if is_dropped(action) => Tone::Stopped,
+        _ => Tone::Would,
+    }
+}
+
+fn offender(model: &Model, row: &Offender, now: Timestamp) -> Row {
+    let sender = SocketAddr::new(row.address, row.port);
+    let shown = if row.port == 0 { row.address.to_string() } else { sender.to_string() };
+    let per_sec = model.per_sec(&Key::Source(row.address, row.port, row.reason));
+    let ago = row.last_seen.map(|seen| Duration::from_secs(now.duration_since(seen).as_secs().max(0) as u64));
+    let last = ago
+        .map_or_else(Cell::default, |ago| Cell { number: Some(ago.as_secs_f64()), ..Cell::text(span(ago)) });
+    Row {
+        id: format!("{sender} {}", row.reason.word()),
+        cells: vec![
+            Cell::text(mark(model, sender)),
+            Cell::text(shown),
+            Cell::text(row.reason.word()),
+            Cell::count(row.packets),
+            Cell::rate(per_sec).toned(if per_sec > 0.0 { Tone::Stopped } else { Tone::Plain }),
+            last,
+            Cell::text(printable(&row.sample)),
+        ],
+        subject: Some(Subject::Sender(sender, row.reason.word())),
+        detail: format!("{sender}  {}", printable(&row.sample)),
+    }
+}
+
+/// What is known of a rule of exactly this device or address: `B` blocked, `b` banned, `A` allowed.
+fn mark(model: &Model, sender: SocketAddr) -> &'static str {
+    let about = [Target::from(Device::from(sender)), Target::from(sender.ip())];
+    let rule = model.rules.rows.iter().find(|rule| about.contains(&rule.target));
+    match rule.map(|rule| rule.word) {
+        Some("ban") => "b",
+        Some("block") => "B",
+        Some("allow") => "A",
+        _ => "",
+    }
+}
+
+fn reason(model: &Model, (reason, action, packets): (sipguard_common::Reason, Action, u64)) -> Row {
+    let key = Key::Reason(reason, action);
+    let tone = tone(action);
+    Row {
+        id: format!("{} {}", reason.word(), action.word()),
+        cells: vec![
+            Cell::text(reason.word()),
+            Cell::text(action.word()).toned(tone),
+            Cell::count(packets),
+            Cell::rate(model.per_sec(&key)),
+            Cell::past(model.past(&key)).toned(tone),
+        ],
+        subject: None,
+        detail: reason.text().to_owned(),
+    }
+}
+
+fn trunk(model: &Model, name: &str, received: u64, dropped: u64, would_drop: u64) -> Row {
+    let [all, stopped] = [false, true].map(|stopped| Key::Trunk(name.to_owned(), stopped));
+    let tone = |count: u64, tone| if count > 0 { tone } else { Tone::Plain };
+    Row {
+        id: name.to_owned(),
+        cells: vec![
+            Cell::text(name),
+            Cell::count(received),
+            Cell::rate(model.per_sec(&all)),
+            Cell::count(dropped).toned(tone(dropped, Tone::Stopped)),
+            Cell::rate(model.per_sec(&stopped)).toned(tone(dropped, Tone::Stopped)),
+            Cell::count(would_drop).toned(tone(would_drop, Tone::Would)),
+            Cell::past(model.past(&stopped)).toned(tone(dropped, Tone::Stopped)),
+        ],
+        subject: None,
+        detail: String::new(),
+    }
+}
+
+fn event(event: &Event) -> Row {
+    let sender = event
+        .source
+        .map(|sender| if sender.port() == 0 { sender.ip().to_string() } else { sender.to_string() });
+    let sender = sender.unwrap_or_default();
+    let word = event.reason.word();
+    Row {
+        id: format!("{} {sender} {word}", event.time),
+        cells: vec![
+            Cell {
+                number: Some(event.time.as_nanosecond() as f64),
+                ..Cell::text(event.time.strftime("%H:%M:%S").to_string())
+            },
+            Cell::text(sender),
+            Cell::text(word),
+            Cell::text(event.action.word()).toned(tone(event.action)),
+            Cell::count(event.count),
+            Cell::text(printable(&event.sample)),
+        ],
+        subject: event.source.map(|source| Subject::Sender(source, word)),
+        detail: place(event) + &printable(&event.sample),
+    }
+}
+
+/// From where to where, by which interface, of which trunk.
+fn place(event: &Event) -> String {
+    let end = |end: Option<SocketAddr>| end.map(|end| end.to_string()).unwrap_or_default();
+    let trunk = event.trunk.as_ref().map(|name| format!(" of trunk {name}")).unwrap_or_default();
+    format!("{} > {} on {}{trunk}  ", end(event.source), end(event.destination), event.interface)
+}
+
+fn rule(rule: &RuleReading, now: Timestamp) -> Row {
+    let left = rule.expires_ms.map(|end| u64::try_from(end - now.as_millisecond()).unwrap_or(0));
+    let word = if rule.only_counts { "block, counts".to_owned() } else { rule.word.to_owned() };
+    let ends = left.map_or_else(
+        || Cell { number: Some(f64::INFINITY), ..Cell::text("never") },
+        |ms| Cell { number: Some(ms as f64), ..Cell::text(span(Duration::from_millis(ms))) },
+    );
+    Row {
+        id: format!("{} {} {}", rule.target, rule.word, rule.origin),
+        cells: vec![
+            Cell::text(rule.target.to_string()),
+            Cell::text(word).toned(if rule.word == "allow" { Tone::Plain } else { Tone::Stopped }),
+            ends,
+            Cell::count(rule.packets),
+            Cell::text(rule.origin.clone()),
+            Cell::text(rule.reason.clone()),
+        ],
+        subject: Some(Subject::Rule(rule.target, rule.word)),
+        detail: format!("{}  {}", rule.target, rule.reason),
+    }
+}
+
+impl Default for Cell {
+    fn default() -> Cell {
+        Cell::text("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::reading::fixed;
+
+    fn model() -> Model {
+        let mut model = Model::default();
+        model.take(fixed(10));
+        model.take(fixed(12));
+        model
+    }
+
+    fn column(pane: Pane, filter: &str, by: usize, descending: bool, shown: usize) -> Vec<String> {
+        let rows = rows(&model(), pane, filter, by, descending);
+        rows.iter().map(|row| row.cells[shown].shown().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_pane_has_as_many_cells_as_columns() {
+        for pane in Pane::ALL {
+            let (by, descending) = pane.order();
+            let rows = rows(&model(), pane, "", by, descending);
+            assert!(rows.len() >= 2, "{pane:?}");
+            assert!(rows.iter().all(|row| row.cells.len() == pane.columns().len()), "{pane:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_sorted_as_numbers_and_text_as_text() {
+        assert_eq!(column(Pane::Sources, "", 3, true, 3), ["432", "12", "5"]);
+        assert_eq!(column(Pane::Sources, "", 3, false, 3), ["5", "12", "432"]);
+        assert_eq!(column(Pane::Sources, "", 5, false, 5), ["0s", "75s", "66m"]);
+        assert_eq!(column(Pane::Sources, "", 2, false, 2), ["bare-lf", "bare-lf", "control-byte"]);
+        assert_eq!(column(Pane::Blocks, "", 2, true, 2), ["never", "never", "59m"]);
+    }
+
+    #[test]
+    fn a_filter_looks_into_every_column() {
+        assert_eq!(column(Pane::Sources, "203.0.113", 4, true, 1), ["203.0.113.7:4001", "203.0.113.9:5060"]);
+        assert_eq!(column(Pane::Sources, "INVITE", 4, true, 1), ["203.0.113.9:5060"]);
+        assert_eq!(column(Pane::Sources, "Control", 4, true, 1), ["203.0.113.9:5060"]);
+        assert_eq!(column(Pane::Sources, "nobody", 4, true, 1), [""; 0]);
+    }
+
+    #[test]
+    fn a_source_knows_of_its_rule() {
+        let mut model = model();
+        model.rules.rows[0].target = "203.0.113.9".parse().unwrap();
+        let rows = rows(&model, Pane::Sources, "", 1, false);
+        let marks: Vec<_> = rows.iter().map(|row| row.cells[0].shown()).collect();
+        assert_eq!(marks, ["", "b", ""]);
+    }
+}

@@ -1,0 +1,208 @@
+//! What the operator chose: pane, order, filter, row. Pure.
+
+use super::ask::Ask;
+use super::model::Model;
+use super::pane::Pane;
+use super::rows::{self, Row};
+
+/// What is open above the panes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Open {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The keys.
+    Help,
+    /// The line of the filter, with the filter that was there before.
+    Filter(String),
+    /// Questions.
+    Ask(Ask),
+}
+
+/// How a pane is looked at.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The column that it is sorted by.
+    pub column: usize,
+    /// Whether the greatest comes first.
+    pub descending: bool,
+    /// The chosen row's place.
+    pub index: usize,
+    /// The first row that is seen.
+    pub offset: usize,
+    /// The chosen row itself, which its place follows.
+    id: Option<String>,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The pane.
+    pub pane: Pane,
+    /// How each pane is looked at.
+    views: [View; Pane::ALL.len()],
+    /// Text that rows must have.
+    pub filter: String,
+    /// What is open.
+    pub open: Open,
+    /// The model as it was when it was paused.
+    pub paused: Option<Box<Model>>,
+    /// What was done last, and whether it failed.
+    pub told: Option<(String, bool)>,
+    /// Rows that a page has.
+    pub page: usize,
+}
+
+impl Default for State {
+    fn default() -> State {
+        let view = |pane: Pane| {
+            let (column, descending) = pane.order();
+            View { column, descending, index: 0, offset: 0, id: None }
+        };
+        State {
+            pane: Pane::Sources,
+            views: Pane::ALL.map(view),
+            filter: String::new(),
+            open: Open::Nothing,
+            paused: None,
+            told: None,
+            page: 1,
+        }
+    }
+}
+
+impl State {
+    /// How the pane is looked at.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.views[self.pane.index()]
+    }
+
+    fn view_mut(&mut self) -> &mut View {
+        &mut self.views[self.pane.index()]
+    }
+
+    /// The rows of the pane; the chosen one is found again where it went.
+    pub fn rows(&mut self, model: &Model) -> Vec<Row> {
+        let view = self.view();
+        let rows = rows::rows(model, self.pane, &self.filter, view.column, view.descending);
+        let view = self.view_mut();
+        let found = view.id.as_ref().and_then(|id| rows.iter().position(|row| row.id == *id));
+        view.index = found.unwrap_or(view.index).min(rows.len().saturating_sub(1));
+        rows
+    }
+
+    /// Chooses another row, so many rows away.
+    pub fn go(&mut self, rows: &[Row], by: isize) {
+        let view = self.view_mut();
+        let last = rows.len().saturating_sub(1);
+        view.index = view.index.saturating_add_signed(by).min(last);
+        view.id = rows.get(view.index).map(|row| row.id.clone());
+        // At the top the eye wants the first row, whichever that is.
+        if view.index == 0 {
+            view.id = None;
+        }
+    }
+
+    /// Keeps to the chosen row, also where it is the first.
+    pub fn hold(&mut self, rows: &[Row]) {
+        let view = self.view_mut();
+        view.id = rows.get(view.index).map(|row| row.id.clone());
+    }
+
+    /// Moves what is seen so that the chosen row is in it.
+    pub fn scroll(&mut self, count: usize, page: usize) {
+        self.page = page.max(1);
+        let page = self.page;
+        let view = self.view_mut();
+        view.offset = view.offset.min(count.saturating_sub(page)).min(view.index);
+        view.offset = view.offset.max((view.index + 1).saturating_sub(page));
+    }
+
+    /// Sorts by the next column, or by the one before.
+    pub fn sort(&mut self, forward: bool) {
+        let columns = self.pane.columns();
+        let count = columns.len();
+        let step = if forward { 1 } else { count - 1 };
+        let view = self.view_mut();
+        view.column = (view.column + step) % count;
+        while columns[view.column].head.is_empty() {
+            view.column = (view.column + step) % count;
+        }
+        // Of numbers the greatest is looked for; of text the first.
+        view.descending = columns[view.column].number && columns[view.column].head != "LAST";
+    }
+
+    /// Turns the order round.
+    pub fn turn(&mut self) {
+        let view = self.view_mut();
+        view.descending = !view.descending;
+    }
+
+    /// Goes to the pane that is so many tabs further.
+    pub fn tab(&mut self, by: usize) {
+        self.pane = Pane::ALL[(self.pane.index() + by) % Pane::ALL.len()];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::reading::fixed;
+
+    #[test]
+    fn the_chosen_row_is_followed_and_the_first_place_is_not() {
+        let (mut model, mut state) = (Model::default(), State::default());
+        model.take(fixed(10));
+        let rows = state.rows(&model);
+        state.go(&rows, 1);
+        let chosen = rows[1].id.clone();
+        state.turn();
+        let rows = state.rows(&model);
+        assert_eq!(rows[state.view().index].id, chosen);
+        state.go(&rows, -5);
+        state.turn();
+        state.rows(&model);
+        assert_eq!(state.view().index, 0);
+    }
+
+    #[test]
+    fn a_row_that_goes_leaves_its_place_to_another() {
+        let (mut model, mut state) = (Model::default(), State::default());
+        model.take(fixed(10));
+        let rows = state.rows(&model);
+        state.go(&rows, 100);
+        assert_eq!(state.view().index, rows.len() - 1);
+        state.filter = "control".to_owned();
+        assert_eq!((state.rows(&model).len(), state.view().index), (1, 0));
+    }
+
+    #[test]
+    fn what_is_seen_holds_the_chosen_row() {
+        let mut state = State::default();
+        state.view_mut().index = 30;
+        state.scroll(50, 10);
+        assert_eq!(state.view().offset, 21);
+        state.view_mut().index = 5;
+        state.scroll(50, 10);
+        assert_eq!(state.view().offset, 5);
+        state.view_mut().index = 3;
+        state.scroll(4, 10);
+        assert_eq!(state.view().offset, 0);
+    }
+
+    #[test]
+    fn columns_without_a_head_are_no_order() {
+        let mut state = State::default();
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            state.sort(true);
+            seen.push(state.view().column);
+        }
+        assert_eq!(seen, [5, 6, 1, 2, 3, 4]);
+        assert!(state.view().descending);
+        state.sort(false);
+        state.sort(false);
+        assert_eq!((state.view().column, state.view().descending), (2, false));
+    }
+}

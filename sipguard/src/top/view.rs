@@ -1,0 +1,350 @@
+//! Model and state to a screen. Pure but for the place of the first row that is seen.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::boxes;
+use super::look::{Look, rate};
+use super::model::{Key, Model};
+use super::pane::{Column, Pane};
+use super::rows::{Cell, Content, Row, Tone};
+use super::state::{Open, State};
+
+/// Lines above the rows, with the head of the table, and below them.
+const ABOVE: u16 = 6;
+const BELOW: u16 = 2;
+/// What the smallest screen has.
+const LEAST: (u16, u16) = (60, 12);
+
+/// Draws all of it.
+pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut State, look: Look) {
+    let area = buffer.area;
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        put(buffer, 0, 0, "too small: 80x24 is enough", look.strong());
+        return;
+    }
+    let shown = state.paused.take();
+    let seen = shown.as_deref().unwrap_or(model);
+    let rows = state.rows(seen);
+    let page = area.height - ABOVE - BELOW;
+    state.scroll(rows.len(), usize::from(page));
+    head(buffer, seen, shown.is_some(), look);
+    tabs(buffer, state, look);
+    table(buffer, &rows, state, look);
+    if rows.is_empty() {
+        put(buffer, 2, ABOVE + 1, &nothing(seen, state), Style::new());
+    }
+    last_lines(buffer, model, state, &rows, look);
+    state.paused = shown;
+    match &state.open {
+        Open::Help => boxes::help(buffer, look),
+        Open::Ask(ask) => boxes::ask(buffer, ask, look),
+        Open::Nothing | Open::Filter(_) => {}
+    }
+}
+
+/// Writes text from a column on, as far as there is room; gives the column behind it.
+pub fn put(buffer: &mut Buffer, x: u16, y: u16, text: &str, style: Style) -> u16 {
+    let area = buffer.area;
+    if x >= area.right() || y >= area.bottom() {
+        return x;
+    }
+    buffer.set_stringn(x, y, text, usize::from(area.right() - x), style).0
+}
+
+/// The text, cut to a width, with a `~` where something is missing.
+fn shortened(text: &str, width: usize) -> String {
+    if text.width() <= width || width == 0 { cut(text, width) } else { cut(text, width - 1) + "~" }
+}
+
+/// The text, cut to a width. What has no width, or is a control character, is left out.
+fn cut(text: &str, width: usize) -> String {
+    let mut left = width;
+    let mut fits = |letter: &char| {
+        let needed = letter.width().unwrap_or(0);
+        let fits = needed > 0 && needed <= left;
+        left = if fits { left - needed } else { left };
+        fits
+    };
+    text.chars().filter(|letter| letter.width().is_some()).take_while(|letter| fits(letter)).collect()
+}
+
+fn right(buffer: &mut Buffer, y: u16, text: &str, style: Style) -> u16 {
+    let width = u16::try_from(text.width()).unwrap_or(u16::MAX);
+    let x = buffer.area.right().saturating_sub(width + 1);
+    put(buffer, x, y, text, style);
+    x
+}
+
+fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
+    let Some(reading) = &model.reading else {
+        put(buffer, 1, 0, "sipguard", look.strong());
+        return;
+    };
+    let clock = reading.time.strftime("%H:%M:%S UTC").to_string();
+    let state = match (&model.trouble, paused) {
+        (_, true) => format!("PAUSED  {clock}"),
+        (Some(_), false) => format!("NOT LIVE  {clock}"),
+        (None, false) => clock,
+    };
+    let end = right(buffer, 0, &state, look.strong());
+    let after = put(buffer, 1, 0, "sipguard ", look.strong());
+    let style = if reading.mode == "enforce" { look.strong() } else { look.would().patch(look.strong()) };
+    let after = put(buffer, after, 0, reading.mode, style) + 2;
+    let names: Vec<String> = reading
+        .interfaces
+        .iter()
+        .map(|one| {
+            format!("{} {}{}{}", one.name, one.mode, if one.driver.is_empty() { "" } else { "/" }, one.driver)
+        })
+        .collect();
+    put(buffer, after, 0, &cut(&names.join(", "), usize::from(end.saturating_sub(after + 2))), Style::new());
+
+    let [received, dropped, would] =
+        [Key::Received, Key::Dropped, Key::WouldDrop].map(|key| model.value(&key));
+    let lost = reading.events_lost;
+    let total = format!("{received:>12} packets");
+    measure(buffer, 1, "packets", model, &Key::Received, (&total, Style::new()), Style::new());
+    let style = if dropped > 0 { look.stopped() } else { Style::new() };
+    let total = format!("{dropped:>12} dropped");
+    measure(buffer, 2, "drops", model, &Key::Dropped, (&total, style), style);
+    let mut notes = Vec::new();
+    if would > 0 || reading.mode == "monitor" {
+        notes.push(format!("would have dropped {would}, {}/s", rate(model.per_sec(&Key::WouldDrop))));
+    }
+    notes.push(format!("blocks {}, bans {}", model.rules.blocks, model.rules.bans));
+    notes.push(format!("events lost {lost}"));
+    put(buffer, 1, 3, &notes.join("   "), if would > 0 { look.would() } else { Style::new() });
+    for line in [1, 2] {
+        let bars = bars_of(model, line, look, buffer.area.width);
+        let style = if line == 2 { look.stopped() } else { Style::new() };
+        put(buffer, BARS, line, &bars, style);
+    }
+}
+
+/// Where the bars of the head begin, and what is right of them.
+const BARS: u16 = 20;
+const TOTAL: u16 = 23;
+
+fn bars_of(model: &Model, line: u16, look: Look, width: u16) -> String {
+    let key = if line == 1 { Key::Received } else { Key::Dropped };
+    let room = usize::from(width - BARS - TOTAL).min(super::model::PAST);
+    look.sparkline(&model.past(&key), room)
+}
+
+fn measure(
+    buffer: &mut Buffer,
+    y: u16,
+    name: &str,
+    model: &Model,
+    key: &Key,
+    total: (&str, Style),
+    style: Style,
+) {
+    put(buffer, 1, y, name, Style::new());
+    put(buffer, 9, y, &format!("{:>7}/s", rate(model.per_sec(key))), style);
+    right(buffer, y, total.0, total.1);
+}
+
+fn tabs(buffer: &mut Buffer, state: &State, look: Look) {
+    let mut x = 1;
+    for pane in Pane::ALL {
+        let style = if pane == state.pane { look.reversed().patch(look.strong()) } else { Style::new() };
+        x = put(buffer, x, ABOVE - 2, &format!(" {} {} ", pane.index() + 1, pane.word()), style);
+    }
+}
+
+fn table(buffer: &mut Buffer, rows: &[Row], state: &State, look: Look) {
+    let view = state.view();
+    let columns = state.pane.columns();
+    let widths = widths(columns, rows, buffer.area.width);
+    let y = ABOVE - 1;
+    buffer.set_style(Rect { y, height: 1, ..buffer.area }, look.underlined());
+    let mut x = 1;
+    for (index, (column, width)) in columns.iter().zip(&widths).enumerate() {
+        let mut head = column.head.to_owned();
+        if index == view.column {
+            head.push(look.arrow(view.descending));
+        }
+        let room = usize::from(*width);
+        let head = if column.number { format!("{head:>room$}") } else { cut(&head, room) };
+        put(buffer, x, y, &head, look.underlined());
+        x += *width + 1;
+    }
+    let page = usize::from(buffer.area.height - ABOVE - BELOW);
+    for (line, (index, row)) in rows.iter().enumerate().skip(view.offset).take(page).enumerate() {
+        let y = ABOVE + u16::try_from(line).unwrap_or(u16::MAX);
+        let chosen = index == view.index;
+        if chosen {
+            buffer.set_style(Rect { y, height: 1, ..buffer.area }, look.reversed());
+        }
+        let mut x = 1;
+        for ((cell, column), width) in row.cells.iter().zip(columns).zip(&widths) {
+            // Red on reversed ground is hard to read.
+            let style = if chosen { look.reversed() } else { tone(cell, look) };
+            put(buffer, x, y, &content(cell, *width, column.number, look), style);
+            x += *width + 1;
+        }
+    }
+}
+
+fn content(cell: &Cell, width: u16, number: bool, look: Look) -> String {
+    match &cell.content {
+        Content::Text(text) => aligned(text, width, number),
+        Content::Past(past) => look.sparkline(past, usize::from(width).min(super::model::PAST)),
+    }
+}
+
+fn tone(cell: &Cell, look: Look) -> Style {
+    match cell.tone {
+        Tone::Plain => Style::new(),
+        Tone::Stopped => look.stopped(),
+        Tone::Would => look.would(),
+    }
+}
+
+fn aligned(text: &str, width: u16, number: bool) -> String {
+    let width = usize::from(width);
+    // What is cut off a number would make another number of it.
+    if number && text.width() > width {
+        return "#".repeat(width);
+    }
+    let text = shortened(text, width);
+    if number { format!("{text:>width$}") } else { text }
+}
+
+/// The width of each column: those of addresses are as wide as they must be, as far as all columns are seen.
+fn widths(columns: &[Column], rows: &[Row], screen: u16) -> Vec<u16> {
+    let mut widths: Vec<u16> = columns.iter().map(|column| column.width).collect();
+    let address = columns.iter().position(|column| ["SOURCE", "TARGET"].contains(&column.head));
+    if let Some(index) = address {
+        let longest = rows.iter().map(|row| row.cells[index].shown().width()).max().unwrap_or(0);
+        let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+        let others: u16 = widths.iter().map(|width| width + 1).sum::<u16>() - widths[index];
+        widths[index] =
+            longest.clamp(columns[index].width, screen.saturating_sub(others + 1).max(columns[index].width));
+    }
+    let taken: u16 = widths.iter().map(|width| width + 1).sum();
+    if let Some(last) = widths.last_mut() {
+        *last = screen.saturating_sub(taken + 1);
+    }
+    widths
+}
+
+/// What stands where rows would be.
+fn nothing(model: &Model, state: &State) -> String {
+    if model.reading.is_none() {
+        return "reading ...".to_owned();
+    }
+    if !state.filter.is_empty() {
+        return format!("no row has the text {:?}: Esc shows all", state.filter);
+    }
+    let text = match state.pane {
+        Pane::Sources => "nobody has sent anything malformed",
+        Pane::Reasons => "no packet has come",
+        Pane::Trunks => "there are no trunks: `sipguard trunk add` makes one",
+        Pane::Events => "nothing has been stopped",
+        Pane::Blocks => "nobody is blocked, allowed or banned",
+    };
+    text.to_owned()
+}
+
+fn last_lines(buffer: &mut Buffer, model: &Model, state: &State, rows: &[Row], look: Look) {
+    let count = rows.len();
+    let detail = rows.get(state.view().index).map(|row| row.detail.clone()).unwrap_or_default();
+    let area = buffer.area;
+    let y = area.height - BELOW;
+    let place = if count == 0 { "0".to_owned() } else { format!("{}/{count}", state.view().index + 1) };
+    let end = right(buffer, y, &place, Style::new());
+    let room = usize::from(end.saturating_sub(2));
+    let (text, style) = match (&state.open, &model.trouble, &state.told) {
+        (Open::Filter(_), _, _) => (format!("filter: {}_", state.filter), look.strong()),
+        (_, Some(trouble), _) => (trouble.clone(), look.stopped().patch(look.strong())),
+        (_, None, Some((told, true))) => (told.clone(), look.stopped()),
+        (_, None, Some((told, false))) => (told.clone(), look.strong()),
+        (_, None, None) if !state.filter.is_empty() => {
+            (format!("filter: {}   {detail}", state.filter), Style::new())
+        }
+        (_, None, None) => (detail, Style::new()),
+    };
+    put(buffer, 1, y, &shortened(&text, room), style);
+    let mut x = 0;
+    for (key, word) in [
+        ("F1", "Help"),
+        ("/", "Filter"),
+        ("F6", "Sort"),
+        ("b", "Block"),
+        ("a", "Allow"),
+        ("u", "Unblock"),
+        ("c", "Capture"),
+        ("p", "Pause"),
+        ("q", "Quit"),
+    ] {
+        x = put(buffer, x, y + 1, &format!(" {key} "), look.strong());
+        x = put(buffer, x, y + 1, word, look.reversed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+    use super::*;
+    use crate::top::input;
+    use crate::top::reading::fixed;
+
+    fn screen(width: u16, height: u16, keys: &str) -> String {
+        let (mut model, mut state) = (Model::default(), State::default());
+        (0..40).for_each(|second| model.take(fixed(second * 7 % 40 + second)));
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let mut draw = |state: &mut State| {
+            terminal.draw(|frame| draw(frame.buffer_mut(), &model, state, Look::new(true, true))).unwrap();
+        };
+        draw(&mut state);
+        for letter in keys.chars() {
+            let code = if letter == '\n' { KeyCode::Enter } else { KeyCode::Char(letter) };
+            input::key(&mut state, &model, KeyEvent::new(code, KeyModifiers::NONE));
+            draw(&mut state);
+        }
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn small() {
+        insta::assert_snapshot!(["", "2", "3", "4", "5"].map(|keys| screen(80, 24, keys)).join("\n"));
+    }
+
+    #[test]
+    fn wide() {
+        insta::assert_snapshot!(["", "2"].map(|keys| screen(120, 40, keys)).join("\n"));
+    }
+
+    #[test]
+    fn above_the_panes() {
+        insta::assert_snapshot!(
+            ["h", "b", "b\n\n\n", "c", "5u", "/lf", "p"].map(|keys| screen(80, 24, keys)).join("\n")
+        );
+    }
+
+    #[test]
+    fn any_size_is_drawn() {
+        for width in [1, 20, 59, 60, 79, 80, 200] {
+            for height in [1, 2, 11, 12, 13, 24, 60] {
+                for keys in ["h", "b\n", "4"] {
+                    screen(width, height, keys);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_is_never_cut() {
+        assert_eq!(aligned("1234567", 6, true), "######");
+        assert_eq!(aligned("1234567", 7, true), "1234567");
+        assert_eq!(aligned("hé\u{7}llo", 3, false), "hé~");
+    }
+}
