@@ -56,7 +56,6 @@ pub struct Report {
 pub fn read(pins: &Pins) -> Result<Report> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
-    let flows: Flows = maps::open(pins, names::FLOWS)?;
     Ok(Report {
         interfaces: interfaces(pins, &clock)?,
         mode: mode(&settings),

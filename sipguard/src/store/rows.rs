@@ -205,6 +205,8 @@ impl<'c> Rows<'c> {
     pub fn newest_blocks(&self, now_ms: i64, most: usize) -> Result<Vec<Row>> {
         let rest = "WHERE verb = 'block' AND (expires IS NULL OR expires > ?1) ORDER BY created DESC, target LIMIT ?2";
         self.select(rest, params![now_ms, i64::try_from(most)?])
+    }
+
     /// The rules that were set or changed last, the latest first.
     ///
     /// # Errors

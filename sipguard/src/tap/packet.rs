@@ -58,15 +58,8 @@ impl Names {
     ///
     /// # Errors
     /// When a map or the store can't be read.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method of one lifetime does not stand for any"
-    )]
     pub fn read(pins: &Pins, path: &Path) -> Result<Names> {
-        let interfaces = own_slots(pins)?.iter().map(|(slot, iface)| (*slot, iface_name(iface))).collect();
-        let trunks = store::all_trunks(path)?;
-        let trunks = store::read(path, |rows| rows.trunks())?.unwrap_or_default();
-        Names::of(pins, &trunks)
+        Names::of(pins, &store::all_trunks(path)?)
     }
 
     /// The same with trunks that were read already.
