@@ -122,16 +122,19 @@ fn capture(pins: &Pins, path: &Path, target: &str, file: &Path) -> Result<String
     let child = command.spawn();
     signals.thread_block().context("blocking signals")?;
     let output = child.and_then(std::process::Child::wait_with_output).context("starting a capture")?;
-    let text = |bytes: &[u8]| {
+    let text = |bytes: &[u8], last: bool| {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
-        line.strip_prefix("sipguard: ").map(str::to_owned).unwrap_or(line)
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let line = if last { lines.next_back() } else { lines.next() }.unwrap_or_default();
+        line.strip_prefix("sipguard: ").unwrap_or(line).to_owned()
     };
     if !output.status.success() {
-        let said = text(&output.stderr);
+        // What went wrong comes first, hints after it.
+        let said = text(&output.stderr, false);
         return Err(Failure::with(Status::Failed, format!("capturing {target} failed: {said}")));
     }
-    let said = [text(&output.stdout), text(&output.stderr)].into_iter().find(|said| !said.is_empty());
+    let said =
+        [text(&output.stdout, true), text(&output.stderr, true)].into_iter().find(|said| !said.is_empty());
     let said = said.unwrap_or_else(|| "done".to_owned());
     Ok(format!("captured {target} to {}: {said}", file.display()))
 }
