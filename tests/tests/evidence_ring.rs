@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use nix::{
-    mount::{MsFlags, mount, umount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     sys::wait::waitpid,
     unistd::{ForkResult, fork},
@@ -76,7 +76,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if let Err(error) = umount(&self.0) {
+        // Also while a process that another test forked has a file of it open.
+        if let Err(error) = umount2(&self.0, MntFlags::MNT_DETACH) {
             eprintln!("lab: {} stays behind: {error}", self.0.display());
         }
     }
