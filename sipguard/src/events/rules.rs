@@ -105,6 +105,10 @@ impl Rules {
     }
 
     /// Compares with the rules there are: to look up whatever a message says would keep its texts for ever.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method of one lifetime does not stand for any"
+    )]
     fn claim(&self, [from, contact, agent]: &[Option<String>; 3]) -> Result<Option<String>> {
         let rows = store::read(&self.store, |rows| rows.claims())?.unwrap_or_default();
         let uris = [from, contact].map(|text| text.as_deref().map(uri_of));
@@ -128,6 +132,10 @@ impl Rules {
         }
     }
 
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method of one lifetime does not stand for any"
+    )]
     fn denial(&self, trunk: Option<&str>, tcp: bool, method: Option<&str>) -> Result<Option<String>> {
         let whom = if trunk.is_some() { Whom::Trunks } else { Whom::Devices };
         let denials = store::read(&self.store, |rows| rows.denials())?.unwrap_or_default();
