@@ -53,6 +53,6 @@ fn work(message: &[u8], fatal: &str) -> Option<String> {
     if message.windows(fatal.len()).any(|part| part == fatal.as_bytes()) {
         std::process::abort();
     }
-    let begins = message.iter().any(|byte| byte.is_ascii_alphabetic());
+    let begins = message.iter().any(u8::is_ascii_alphabetic);
     begins.then(|| answer(message)).flatten()
 }
