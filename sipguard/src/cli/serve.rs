@@ -27,6 +27,7 @@ pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
     let options = Options {
         listen: args.listen.clone().or(config.listen).unwrap_or_default(),
         history: args.history.clone().or(config.history).unwrap_or_default(),
+        ..Options::default()
     };
     serve::run(pins, store, &options, Sinks::default())
 }

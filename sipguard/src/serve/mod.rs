@@ -30,7 +30,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 pub use history::DEFAULT_FILE as DEFAULT_HISTORY;
-pub use options::{DEFAULT_LISTEN, Keep, Listen, Options};
+pub use options::{DEFAULT_EVIDENCE, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen, Options};
 pub use sink::{Sink, Sinks};
 
 use self::events::Events;

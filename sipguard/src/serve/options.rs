@@ -3,8 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::hep::Homer;
+use crate::{cores, crash, evidence};
+
 /// Where it listens unless told otherwise. Only this host gets there.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9506";
+
+/// Where evidence is kept unless told otherwise.
+pub const DEFAULT_EVIDENCE: &str = "/var/lib/sipguard/evidence";
+/// Bytes of a log of events; the one before it may have as many.
+pub const DEFAULT_LOG_BYTES: u64 = 64 << 20;
 
 /// What an operator chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +21,39 @@ pub struct Options {
     pub listen: Listen,
     /// Where the history is kept.
     pub history: Keep,
+    /// Whether events go to the journal of systemd, where there is one.
+    pub journal: bool,
+    /// File of events, a line of JSON each.
+    pub log: Option<PathBuf>,
+    /// Bytes of that file.
+    pub log_bytes: u64,
+    /// Directory of the packets that were stopped, as pcapng.
+    pub evidence: Option<PathBuf>,
+    /// How much of them is kept.
+    pub evidence_limits: evidence::Limits,
+    /// Where messages that were stopped are sent as HEP3.
+    pub homer: Option<Homer>,
+    /// Which process is the PBX, and what is done when it crashes. Nothing unless one is named.
+    pub crash: crash::Settings,
+    /// What is done with core dumps. Nothing unless a directory is named.
+    pub cores: cores::Settings,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: Listen::default(),
+            history: Keep::default(),
+            journal: true,
+            log: None,
+            log_bytes: DEFAULT_LOG_BYTES,
+            evidence: Some(DEFAULT_EVIDENCE.into()),
+            evidence_limits: evidence::Limits::default(),
+            homer: None,
+            crash: crash::Settings::default(),
+            cores: cores::Settings::default(),
+        }
+    }
 }
 
 /// `ADDR:PORT`, or `NAME:PORT` of this host.
