@@ -66,13 +66,14 @@ pub fn passed(ctx: &XdpContext, scratch: *mut Scratch, reason: Reason) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_passed(ctx: *mut xdp_md, reason: u32) -> u32 {
-    let (Some(taps), Ok(scratch)) = (TAPS.get(0), scratch::get()) else { return 0 };
+    let (Some(taps), Ok(scratch)) = (TAPS.get_ptr_mut(0), scratch::get()) else { return 0 };
     if wants(taps, scratch, CAPTURE_PASSED) {
         capture(ctx, reason);
     }
     // SAFETY: this CPU's map value.
     let packet = unsafe { &(*scratch).packet };
-    if taps.records != 0 && packet.data_len != 0 {
+    // SAFETY: a live map value.
+    if unsafe { (*taps).records } != 0 && packet.data_len != 0 {
         record(ctx, scratch, reason);
     }
     0
@@ -105,7 +106,7 @@ pub fn stopped(
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_stopped(ctx: *mut xdp_md, said: u32) -> u32 {
-    if let (Some(taps), Ok(scratch)) = (TAPS.get(0), scratch::get())
+    if let (Some(taps), Ok(scratch)) = (TAPS.get_ptr_mut(0), scratch::get())
         && wants(taps, scratch, CAPTURE_DROPPED)
     {
         capture(ctx, said);
@@ -200,8 +201,18 @@ extern "C" fn tap_event(ctx: *mut xdp_md, said: u64) -> u32 {
 
 /// Whether a capture asked for this packet.
 #[inline(always)]
-fn wants(taps: &Taps, scratch: *mut Scratch, verdict: u8) -> bool {
-    if taps.capture_until_ns == 0 || taps.verdicts & verdict == 0 {
+fn wants(taps: *mut Taps, scratch: *mut Scratch, verdict: u8) -> bool {
+    // SAFETY: a live map value.
+    let taps = unsafe { &mut *taps };
+    if taps.capture_until_ns == 0 {
+        return false;
+    }
+    if settings::now_ns() >= taps.capture_until_ns {
+        // Whoever asked is gone: packets cost no more than before.
+        taps.capture_until_ns = 0;
+        return false;
+    }
+    if taps.verdicts & verdict == 0 {
         return false;
     }
     let (remote, port) = source(scratch);
@@ -214,7 +225,7 @@ fn wants(taps: &Taps, scratch: *mut Scratch, verdict: u8) -> bool {
         | (remote[1] & mask[1] ^ source[1])
         | (remote[2] & mask[2] ^ source[2])
         | (remote[3] & mask[3] ^ source[3]);
-    differs == 0 && settings::now_ns() < taps.capture_until_ns
+    differs == 0
 }
 
 /// An address in words as they lie in memory.

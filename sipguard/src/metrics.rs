@@ -194,6 +194,10 @@ pub struct Own {
     pub missed: u64,
     /// What takes the events or keeps the history, and whether it fails.
     pub parts: Vec<(&'static str, bool)>,
+    /// Crashes of the PBX.
+    pub crashes: u64,
+    /// What was done to core dumps.
+    pub core_actions: u64,
 }
 
 impl Own {
@@ -207,6 +211,14 @@ impl Own {
             failing.get_or_create(&vec![("part", (*part).to_owned())]).set(i64::from(*fails));
         }
         registry.register("serve_failing", "Whether a part of sipguard serve fails", failing);
+        for (name, help, count) in [
+            ("pbx_crashes", "Crashes of the PBX that sipguard serve saw", self.crashes),
+            ("core_actions", "Core dumps that sipguard serve moved, deleted or cut off", self.core_actions),
+        ] {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(count);
+            registry.register(name, help, counter);
+        }
     }
 }
 

@@ -223,6 +223,14 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
             records.iter().map(|record| frames.iter().position(|frame| frame == bytes(record))).collect();
         let expected: Vec<_> = expected.iter().copied().map(Some).collect();
         assert_eq!(found, expected, "{taps:?}");
+        if taps.capture_until_ns == 1 {
+            let map: Array<_, Plain<Taps>> = maps::open(program.loaded(), names::TAPS)?;
+            assert_eq!(
+                map.get(&0, 0)?.0.capture_until_ns,
+                0,
+                "a capture that has ended is asked for no more"
+            );
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::config::ConfigArgs;
 use crate::pins::Pins;
-use crate::serve::{self, Keep, Listen, Options, Sinks};
+use crate::serve::{self, Keep, Listen, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,5 +29,5 @@ pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
         history: args.history.clone().or(config.history).unwrap_or_default(),
         ..Options::default()
     };
-    serve::run(pins, store, &options, Sinks::default())
+    serve::run(pins, store, &options)
 }

@@ -137,6 +137,24 @@ impl Report {
         }
     }
 
+    /// The report in one line: who it was, how sure that is, and what was done.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Some(first) = self.suspects.first() else {
+            return "no device sent anything before".to_owned();
+        };
+        let agent = first.user_agent.as_deref().map(|agent| format!(" ({agent})")).unwrap_or_default();
+        let sure =
+            if self.clear { "it was most likely" } else { "no device stands out; first among them is" };
+        let blocked = self
+            .quarantine
+            .target
+            .as_deref()
+            .map(|target| format!("; {target} is blocked"))
+            .unwrap_or_default();
+        format!("{sure} {}{agent}{blocked}", first.source)
+    }
+
     /// Whom it suspects, for the next report: the first, and whoever is close to it.
     #[must_use]
     pub fn earlier(&self) -> Earlier {

@@ -10,7 +10,7 @@ use super::{line, payload, printable, protocol, verdict};
 use crate::tap::Packet;
 
 /// Where the journal listens.
-const SOCKET: &str = "/run/systemd/journal/socket";
+pub const JOURNAL: &str = "/run/systemd/journal/socket";
 /// syslog's `notice`: normal, and worth to be seen.
 const PRIORITY: &str = "5";
 
@@ -28,7 +28,7 @@ impl Journal {
     /// # Errors
     /// When the kernel gives no socket.
     pub fn open() -> Result<Journal> {
-        Journal::at(Path::new(SOCKET))
+        Journal::at(Path::new(JOURNAL))
     }
 
     /// A journal that listens elsewhere.

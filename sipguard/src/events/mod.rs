@@ -13,7 +13,7 @@ mod sip;
 
 pub use eve::{event, stats, time};
 pub use filter::{Filter, Source, reason};
-pub use journal::Journal;
+pub use journal::{JOURNAL, Journal};
 pub use line::line;
 pub use log::Log;
 pub use rules::Rules;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::guard::Guard;
 use super::rows;
 use super::shared::Shared;
+use super::sink::Kind;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
 
 /// An answer, with its status.
@@ -82,7 +83,14 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 fn exposition(shared: &Shared) -> Result<String> {
     let mut own = {
         let state = shared.state();
-        Own { attached: Some(false), missed: state.missed, parts: state.parts.clone() }
+        let noted = |kind: Kind| state.notes.get(kind.word()).copied().unwrap_or(0);
+        Own {
+            attached: Some(false),
+            missed: state.missed,
+            parts: state.parts.clone(),
+            crashes: noted(Kind::Crash),
+            core_actions: noted(Kind::Core),
+        }
     };
     // Pins of another version are no guard that anything could be said of.
     let Ok(Some(guard)) = Guard::attached(&shared.pins) else { return metrics::text(None, &own) };

@@ -2,7 +2,7 @@
 //!
 //! Two threads: the loop here reads events and hands them to sinks (`sink.rs`), and keeps the history (`history/`); the other one
 //! answers HTTP (`http.rs`, `api.rs`, `rows.rs`). Neither takes the lock of the pins: no block ever waits for a reader.
-//! A new sink is added where the command line is read (`cli/serve.rs`).
+//! A new sink is a file in `sinks/` and a line in its `mod.rs`.
 
 mod api;
 mod dashboard;
@@ -15,6 +15,7 @@ mod recent;
 mod rows;
 mod shared;
 mod sink;
+mod sinks;
 mod supervisor;
 mod trouble;
 
@@ -29,9 +30,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use self::sink::Sinks;
 pub use history::DEFAULT_FILE as DEFAULT_HISTORY;
 pub use options::{DEFAULT_EVIDENCE, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen, Options};
-pub use sink::{Sink, Sinks};
 
 use self::events::Events;
 use self::guard::Guard;
@@ -55,7 +56,7 @@ const POSITION_NS: u64 = 2_000_000_000;
 ///
 /// # Errors
 /// When the address can't be had, or the pins are of another version at the start.
-pub fn run(pins: &Pins, store: &Path, options: &Options, mut sinks: Sinks) -> Result<()> {
+pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
     // Before there is a second thread, which would be killed by them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("blocking signals")?;
@@ -70,6 +71,8 @@ pub fn run(pins: &Pins, store: &Path, options: &Options, mut sinks: Sinks) -> Re
         );
     }
     let shared = Arc::new(Shared::new(pins, store, options.history.0.as_deref()));
+    let mut sinks = Sinks::default();
+    sinks::add(&mut sinks, options, pins, store);
     sinks.add(Box::new(Recent(shared.clone())));
     let router = dashboard::add(api::router(shared.clone()));
     let mut work = Work::new(shared, sinks)?;

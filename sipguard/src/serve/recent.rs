@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::shared::Shared;
-use super::sink::Sink;
+use super::sink::{Known, Note, Sink};
+use crate::events;
 use crate::offenders::printable;
 use crate::tap::Packet;
 
@@ -23,23 +24,38 @@ impl Sink for Recent {
         "recent events"
     }
 
-    fn take(&mut self, packet: &Packet) -> Result<()> {
-        let mut state = self.0.state();
-        if state.recent.len() == KEPT {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(json_of(packet));
+    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+        self.keep(json_of(packet, known));
+        Ok(())
+    }
+
+    fn note(&mut self, note: &Note) -> Result<()> {
+        *self.0.state().notes.entry(note.kind.word()).or_default() += 1;
+        self.keep(json!({
+            "time": note.time.to_string(), "count": 1, "reason": note.kind.word(), "text": note.text, "action": "", "source": "",
+            "sample": note.text,
+        }));
         Ok(())
     }
 }
 
-fn json_of(packet: &Packet) -> Value {
-    let payload = packet.payload();
+impl Recent {
+    fn keep(&self, event: Value) {
+        let mut state = self.0.state();
+        if state.recent.len() == KEPT {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(event);
+    }
+}
+
+fn json_of(packet: &Packet, known: &Known) -> Value {
+    let payload = events::payload(packet);
     let sample = &payload[..payload.len().min(SAMPLE_BYTES)];
     let (source, destination) = (packet.source(), packet.destination());
     json!({
         "number": packet.number, "time": packet.time.to_string(), "count": packet.count,
-        "interface": packet.interface, "trunk": packet.trunk,
+        "interface": packet.interface, "trunk": packet.trunk, "rule": known.rule, "evidence": known.evidence,
         "reason": packet.reason.word(), "text": packet.reason.text(), "action": packet.action.word(),
         "source": source.map(|end| end.ip().to_string()), "source_port": source.map(|end| end.port()),
         "destination": destination.map(|end| end.ip().to_string()), "destination_port": destination.map(|end| end.port()),

@@ -1,6 +1,6 @@
 //! What the loop of events and the answers over HTTP both know.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub struct State {
     pub recent: VecDeque<Value>,
     /// Events that were written over before they were read.
     pub missed: u64,
+    /// How many notes there were of each kind.
+    pub notes: BTreeMap<&'static str, u64>,
     /// Parts of `serve` by name, and whether they fail.
     pub parts: Vec<(&'static str, bool)>,
 }

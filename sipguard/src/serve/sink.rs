@@ -1,6 +1,8 @@
 //! Where events go.
 
 use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::Value;
 
 use super::trouble::Trouble;
 use crate::clock::Clock;
@@ -14,18 +16,73 @@ pub trait Sink: Send {
     /// Its name in what is told of it: one word, or a few.
     fn name(&self) -> &'static str;
 
-    /// Takes an event.
+    /// Takes an event, and what the sinks before it found out of it.
     ///
     /// # Errors
     /// When it can't; an operator is told so once, and the next event is handed over all the same.
-    fn take(&mut self, packet: &Packet) -> Result<()>;
+    fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
+        Ok(())
+    }
 
-    /// Is called some five times a second, behind the events, and also while no guard is attached.
+    /// Takes what another sink has to say.
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn tick(&mut self, _now: &Clock) -> Result<()> {
+    fn note(&mut self, _note: &Note) -> Result<()> {
         Ok(())
+    }
+
+    /// Is called some five times a second, behind the events, and also while no guard is attached. What it has to say itself.
+    ///
+    /// # Errors
+    /// As for [`Sink::take`].
+    fn tick(&mut self, _now: &Clock) -> Result<Vec<Note>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What sinks found out of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The rule that decided, in words.
+    pub rule: Option<String>,
+    /// Name of the file that has its packet.
+    pub evidence: Option<String>,
+}
+
+/// Something that happened on this host: a crash of the PBX, a core that was moved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// When.
+    pub time: Timestamp,
+    /// What it is about.
+    pub kind: Kind,
+    /// What happened, a line.
+    pub text: String,
+    /// The same for programs.
+    pub data: Value,
+}
+
+/// What a note is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The PBX crashed.
+    Crash,
+    /// The PBX began to run, or ended in order.
+    Pbx,
+    /// Something was done to a core dump.
+    Core,
+}
+
+impl Kind {
+    /// The word of logs and JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Crash => "crash",
+            Kind::Pbx => "pbx",
+            Kind::Core => "core",
+        }
     }
 }
 
@@ -46,14 +103,24 @@ impl Sinks {
         self.0.push(Placed { sink, takes: Trouble::new(name), ticks: Trouble::new(name) });
     }
 
-    /// Hands over events, and then the time. What an operator is to be told.
+    /// Hands over events, then the time, and then what the sinks have to say. What an operator is to be told.
     pub fn round(&mut self, packets: &[Packet], now: &Clock) -> Vec<String> {
-        let mut told = Vec::new();
-        for Placed { sink, takes, ticks } in &mut self.0 {
-            for packet in packets {
-                told.extend(takes.note(now.boot_ns, &sink.take(packet)));
+        let (mut told, mut notes) = (Vec::new(), Vec::new());
+        for packet in packets {
+            let mut known = Known::default();
+            for Placed { sink, takes, .. } in &mut self.0 {
+                told.extend(takes.note(now.boot_ns, &sink.take(packet, &mut known)));
             }
-            told.extend(ticks.note(now.boot_ns, &sink.tick(now)));
+        }
+        for Placed { sink, ticks, .. } in &mut self.0 {
+            let outcome = sink.tick(now).map(|said| notes.extend(said));
+            told.extend(ticks.note(now.boot_ns, &outcome));
+        }
+        for note in notes {
+            for Placed { sink, takes, .. } in &mut self.0 {
+                told.extend(takes.note(now.boot_ns, &sink.note(&note)));
+            }
+            told.push(note.text);
         }
         told
     }
@@ -70,7 +137,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use anyhow::bail;
-    use jiff::Timestamp;
     use sipguard_common::Reason;
 
     use super::*;
@@ -83,7 +149,7 @@ mod tests {
             "counting"
         }
 
-        fn take(&mut self, _packet: &Packet) -> Result<()> {
+        fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
@@ -96,9 +162,35 @@ mod tests {
             "broken"
         }
 
-        fn take(&mut self, _packet: &Packet) -> Result<()> {
+        fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
             bail!("no room")
         }
+    }
+
+    struct Saying(Vec<String>);
+
+    impl Sink for Saying {
+        fn name(&self) -> &'static str {
+            "saying"
+        }
+
+        fn tick(&mut self, now: &Clock) -> Result<Vec<Note>> {
+            let time = Timestamp::from_millisecond(now.wall_ms())?;
+            Ok(vec![Note { time, kind: Kind::Core, text: "core moved".to_owned(), data: Value::Null }])
+        }
+
+        fn note(&mut self, note: &Note) -> Result<()> {
+            self.0.push(note.text.clone());
+            assert_eq!(self.0, ["core moved"]);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_one_says_all_hear() {
+        let mut sinks = Sinks::default();
+        sinks.add(Box::new(Saying(Vec::new())));
+        assert_eq!(sinks.round(&[], &Clock::now().unwrap()), ["core moved"]);
     }
 
     #[test]

@@ -1,0 +1,45 @@
+//! Writes events into a file, a line of JSON each.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
+use super::late::Late;
+use crate::disk::Floor;
+use crate::events::{self, Log};
+use crate::serve::sink::{self, Known, Note};
+use crate::tap::Packet;
+
+pub struct Sink(Late<Log>);
+
+impl Sink {
+    pub fn new(file: &Path, most_bytes: u64, floor: Floor) -> Sink {
+        let file = file.to_owned();
+        Sink(Late::new(move || Log::open(&file, most_bytes, floor)))
+    }
+
+    fn write(&mut self, event: &Value) -> Result<()> {
+        if !self.0.get()?.write(event)? {
+            bail!("the disk has no room");
+        }
+        Ok(())
+    }
+}
+
+impl sink::Sink for Sink {
+    fn name(&self) -> &'static str {
+        "log of events"
+    }
+
+    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+        self.write(&events::event(packet, known.rule.as_deref(), known.evidence.as_deref()))
+    }
+
+    fn note(&mut self, note: &Note) -> Result<()> {
+        self.write(&json!({
+            "timestamp": events::time(note.time), "event_type": "sipguard",
+            "sipguard": { "note": note.kind.word(), "text": note.text, "data": note.data },
+        }))
+    }
+}

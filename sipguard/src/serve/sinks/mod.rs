@@ -1,0 +1,39 @@
+//! Where events go, in the order in which they get there: what one finds out of an event the ones behind it know.
+
+mod cores;
+mod crash;
+mod evidence;
+mod homer;
+mod journal;
+mod late;
+mod log;
+mod rule;
+
+use std::path::Path;
+
+use super::options::Options;
+use super::sink::Sinks;
+use crate::pins::Pins;
+
+/// Adds what the options ask for.
+pub fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {
+    sinks.add(Box::new(rule::Sink::new(pins, store)));
+    if let Some(directory) = &options.evidence {
+        sinks.add(Box::new(evidence::Sink::new(directory, options.evidence_limits)));
+    }
+    if let Some(file) = &options.log {
+        sinks.add(Box::new(log::Sink::new(file, options.log_bytes, options.evidence_limits.floor)));
+    }
+    if options.journal && journal::is_there() {
+        sinks.add(Box::new(journal::Sink::new()));
+    }
+    if let Some(homer) = &options.homer {
+        sinks.add(Box::new(homer::Sink::new(homer)));
+    }
+    if options.crash.watched.is_any() {
+        sinks.add(Box::new(crash::Sink::new(&options.crash, pins, store)));
+    }
+    if options.cores.directory.is_some() {
+        sinks.add(Box::new(cores::Sink::new(&options.cores)));
+    }
+}
