@@ -1,5 +1,7 @@
 //! Which of two hundred devices crashed the PBX, and what a crash loop leaves behind.
 
+mod served;
+
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -63,18 +65,7 @@ impl Incident {
 
     /// Starts a PBX that a text kills.
     fn start(&mut self, fatal: &str) -> Result<()> {
-        let program = neighbour("FRAGILE_PBX", "fragile-pbx")?;
-        let mut command = self.site.pbx.command(&program);
-        let address = sip(Site::PBX[0]).to_string();
-        command.args(["--seeded", &address, "--fatal", fatal, "--memory", &self.memory_mib.to_string()]);
-        command.current_dir(self.disk.path());
-        // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe and allocates nothing.
-        unsafe {
-            command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY)?));
-        }
-        let pbx = Running::start("fragile-pbx", &mut command)?;
-        self.reports.write("pid", &pbx.pid().to_string())?;
-        self.pbx = Some(pbx);
+        self.pbx = Some(start(&self.site, &self.disk, &self.reports, fatal, self.memory_mib)?);
         Ok(())
     }
 
@@ -103,6 +94,22 @@ impl Incident {
         self.pbx = None;
         Ok(true)
     }
+}
+
+/// Starts a PBX that a text kills, whose cores are on `disk`, and writes down its process.
+fn start(site: &Site, disk: &Tmpfs, notes: &Scratch, fatal: &str, memory_mib: u32) -> Result<Running> {
+    let program = neighbour("FRAGILE_PBX", "fragile-pbx")?;
+    let mut command = site.pbx.command(&program);
+    let address = sip(Site::PBX[0]).to_string();
+    command.args(["--seeded", &address, "--fatal", fatal, "--memory", &memory_mib.to_string()]);
+    command.current_dir(disk.path());
+    // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_CORE, RLIM_INFINITY, RLIM_INFINITY)?));
+    }
+    let pbx = Running::start("fragile-pbx", &mut command)?;
+    notes.write("pid", &pbx.pid().to_string())?;
+    Ok(pbx)
 }
 
 fn settings(reports: &Scratch, disk: &Tmpfs) -> Settings {
