@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::unistd::gethostname;
 
 use super::config::ConfigArgs;
 use crate::pins::Pins;
 use crate::serve::{self, Keep, Listen, Options};
+use crate::serve::{self, Keep, Listen, Sinks};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,4 +32,8 @@ pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
         ..Options::default()
     };
     serve::run(pins, store, &options)
+    let node = gethostname().context("asking for the name of this host")?;
+    let node = node.to_string_lossy().into_owned();
+    let options = config.options(args.listen.clone(), args.history.clone(), node);
+    serve::run(pins, store, &options, Sinks::default())
 }

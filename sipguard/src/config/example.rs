@@ -7,10 +7,12 @@ use serde_json::Value;
 use sipguard_common::framer::LIMITS;
 
 use super::order::order;
-use super::tables::{Bans, Block, Deny, Guard, Rates, Serve, Tables, Trunk};
+use super::tables::{Bans, Block, Cores, Crash, Deny, Guard, Rates, Serve, Tables, Trunk};
 
 /// Name of the trunk of the example.
 const CARRIER: &str = "carrier";
+/// Tables that are commented out: they name what is not everywhere, and do nothing without it.
+const OFF: [&str; 2] = ["crash", "cores"];
 /// Longest line of a comment.
 const WIDTH: usize = 120;
 
@@ -56,8 +58,9 @@ pub fn example() -> String {
     let mut text = comment(schema["description"].as_str().unwrap_or_default());
     for (table, keys) in tables() {
         let of_table = &schema["properties"][table];
-        text += &format!("\n{}[{table}]\n", comment(of_table["description"].as_str().unwrap_or_default()));
-        text += &entries(&of_table["properties"], &keys);
+        let lines = format!("[{table}]\n{}", entries(&of_table["properties"], &keys));
+        text += &format!("\n{}", comment(of_table["description"].as_str().unwrap_or_default()));
+        text += &if OFF.contains(&table) { out(&lines) } else { lines };
     }
     text + &trunk(&schema["properties"]["trunks"])
 }
@@ -76,12 +79,17 @@ fn trunk(trunks: &Value) -> String {
         comment(about),
         entries(&limits["properties"], &order::<Rates>())
     );
-    let out = |line: &str| match line {
+    format!("\n{}{}", comment(text), out(&lines))
+}
+
+/// Commented out.
+fn out(lines: &str) -> String {
+    let one = |line: &str| match line {
         "" => "\n".to_owned(),
         line if line.starts_with('#') => format!("{line}\n"),
         line => format!("#{line}\n"),
     };
-    format!("\n{}{}", comment(text), lines.lines().map(out).collect::<String>())
+    lines.lines().map(one).collect()
 }
 
 /// The schema of a trunk, whatever its name.
@@ -109,6 +117,8 @@ pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
         "block" => order::<Block>(),
         "deny" => order::<Deny>(),
         "serve" => order::<Serve>(),
+        "crash" => order::<Crash>(),
+        "cores" => order::<Cores>(),
         _ => Vec::new(),
     };
     order::<Tables>().into_iter().filter(|table| *table != "trunks").map(|table| (table, of(table))).collect()
@@ -182,7 +192,9 @@ mod tests {
     use super::*;
     use crate::ban_rule::BanRule;
     use crate::config::{Source, Sources, parse, tree};
+    use crate::serve::Options;
     use crate::settings::Chosen;
+    use crate::{cores, crash};
 
     const OFF: BanRule = BanRule {
         after: 0,
@@ -216,7 +228,18 @@ mod tests {
             assert_eq!(config.grace, Some(crate::attach::DEFAULT_GRACE));
             assert_eq!(config.bans.of(&OFF), crate::ban_rule::DEFAULT);
             assert_eq!(config.xdp, Some(crate::settings::XdpChoice::default()));
-            assert_eq!(config.trunks.len(), usize::from(text.contains("\n[trunks.carrier]")));
+            let is_whole = text.contains("\n[trunks.carrier]");
+            assert_eq!(config.trunks.len(), usize::from(is_whole));
+            let options = config.serve.options(None, None, String::new());
+            assert_eq!(
+                (options.crash.watched.is_any(), options.cores.directory.is_some()),
+                (is_whole, is_whole)
+            );
+            let named = Options::default();
+            let crash = crash::Settings { watched: options.crash.watched.clone(), ..named.crash };
+            let cores::Settings { directory, move_to, .. } = options.cores.clone();
+            let cores = cores::Settings { directory, move_to, ..named.cores };
+            assert_eq!(options, Options { crash, cores, ..named });
         }
     }
 

@@ -1,8 +1,8 @@
 //! The configuration file: what changes by the year. Blocks and allowances of addresses change by the minute and are matters of commands.
 //!
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
-//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs` and `words.rs` read;
-//! 3. `valid.rs` and `carriers.rs` find what contradicts itself, and give a [`Config`];
+//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `words.rs` and `service_words.rs` read;
+//! 3. `valid.rs`, `carriers.rs` and `service.rs` find what contradicts itself, and give a [`Config`];
 //! 4. `difference.rs` (with `bans.rs`, and `steps.rs` for the trunks) compares that with what the store and the maps have;
 //! 5. `bring.rs` makes it so, within one change of the store.
 //!
@@ -17,6 +17,8 @@ mod difference;
 mod example;
 mod files;
 mod order;
+mod service;
+mod service_words;
 mod show;
 mod source;
 mod steps;
@@ -33,13 +35,13 @@ pub use bring::{bring, compare};
 pub use difference::{Effect, Line};
 pub use example::{example, markdown, schema};
 pub use files::DEFAULT_FILE;
+pub use service::ServeWish;
 pub use show::Shown;
 pub use source::{Place, Problem, Source, Sources};
 
 use crate::ban_rule::BanWish;
 use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
-use crate::serve::{Keep, Listen};
 use crate::settings::{SettingsWish, XdpChoice};
 use crate::store::TrunkRow;
 
@@ -72,15 +74,6 @@ pub struct Config {
     pub trunks: Vec<TrunkRow>,
     /// For `sipguard serve`, which reads it by itself.
     pub serve: ServeWish,
-}
-
-/// What the files say to `sipguard serve`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServeWish {
-    /// Where it listens.
-    pub listen: Option<Listen>,
-    /// Where the history is kept.
-    pub history: Option<Keep>,
 }
 
 /// A limit that the files name.

@@ -12,6 +12,9 @@ use super::tables::{Rates, Trunk};
 use super::tree::{Places, path};
 use crate::settings::Profile;
 
+/// Instead of a secret.
+const HIDDEN: &str = "(hidden)";
+
 /// A setting that is in effect when nothing but the files speaks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shown {
@@ -19,7 +22,7 @@ pub struct Shown {
     pub table: String,
     /// Its key there.
     pub key: String,
-    /// Its value.
+    /// Its value; of a secret, that there is one.
     pub value: Value,
     /// Where it is said; `None` for a default.
     pub place: Option<Place>,
@@ -43,7 +46,9 @@ pub fn show(sources: &Sources, values: &Value, places: &Places) -> Vec<Shown> {
     let profile = if values["guard"]["profile"] == "strict" { Profile::Strict } else { Profile::Default };
     let mut push = |table: &str, key: &str, value: Option<&Value>, default: Option<Value>| {
         let place = value.map(|_| sources.place(places.position(&path(table, key))));
-        if let Some(value) = value.cloned().or(default) {
+        let is_secret = schema["properties"][table]["properties"][key]["writeOnly"] == true;
+        let value = value.map(|value| if is_secret && *value != "" { HIDDEN.into() } else { value.clone() });
+        if let Some(value) = value.or(default) {
             all.push(Shown { table: table.to_owned(), key: key.to_owned(), value, place });
         }
     };

@@ -7,16 +7,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
+use super::service_words::{
+    Executable, Free, HomerAt, KeptIn, Password, Pattern, Quarantine, Size, Unit, Whole,
+};
 use super::value::{Checks, Number, Open, Text};
 use super::words::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanWish, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
-use crate::serve::{DEFAULT_HISTORY, DEFAULT_LISTEN, Keep, Listen};
+use crate::serve::{DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
 use crate::store::DEFAULT_LIMITS;
-use crate::{rate, trunk};
+use crate::{cores, crash, evidence, hep, rate, trunk};
 
 /// A guarded port.
 pub type Port = Number<1, 65_535>;
@@ -49,6 +52,11 @@ pub struct Tables {
     pub trunks: BTreeMap<Text<TrunkName>, Trunk>,
     /// The service beside the guard, `sipguard serve`. It reads this when it starts, so a change takes a restart of it.
     pub serve: Serve,
+    /// Which process is the PBX, for `sipguard serve`: at each crash of it, it says which device was the likely cause. Nothing is watched
+    /// unless `unit`, `pid-file`, `exe` or `cores` names it; of the first three, the first that is there counts.
+    pub crash: Crash,
+    /// Where core dumps appear, for `sipguard serve`: it keeps them from filling the disk. Nothing is done unless `directory` names it.
+    pub cores: Cores,
 }
 
 /// The guard as a whole.
@@ -204,6 +212,86 @@ pub struct Serve {
     /// File of the history for plots, or "none". It stays below 64 MB, and may be deleted at any time.
     #[schemars(extend("default" = DEFAULT_HISTORY))]
     pub history: Option<Text<Keep>>,
+    /// Whether events go to the journal of systemd, where there is one.
+    #[schemars(extend("default" = true))]
+    pub journal: Option<bool>,
+    /// File of events, a line of JSON each with the names of Suricata's EVE, or "none".
+    #[schemars(extend("default" = "none"))]
+    pub log: Option<Text<Keep>>,
+    /// Size of that file: full, it becomes FILE.1, in place of the one before.
+    #[schemars(extend("default" = sized(DEFAULT_LOG_BYTES)))]
+    pub log_size: Option<Text<Size>>,
+    /// Directory of the packets that were stopped, as pcapng, or "none".
+    #[schemars(extend("default" = DEFAULT_EVIDENCE))]
+    pub evidence: Option<Text<KeptIn>>,
+    /// How much of them is kept, all files together; the oldest go.
+    #[schemars(extend("default" = sized(evidence::Limits::default().bytes)))]
+    pub evidence_size: Option<Text<Size>>,
+    /// How much evidence and log leave free on their disks; auto is 1 GiB or a twentieth of the disk, whichever is less.
+    #[schemars(extend("default" = "auto"))]
+    pub free: Option<Text<Free>>,
+    /// Where Homer listens for HEP3 over UDP, which gets the messages that were stopped, or "none". They are sent in the clear.
+    #[schemars(extend("default" = "none"))]
+    pub homer: Option<Text<HomerAt>>,
+    /// Number of this host at Homer, its capture agent.
+    #[schemars(extend("default" = hep::DEFAULT_ID))]
+    pub homer_id: Option<Number<1, { u32::MAX }>>,
+    /// Homer's password, 64 bytes at the most, or "" for none; sent in the clear as well. Whoever may read this file can read it.
+    #[schemars(extend("default" = "", "writeOnly" = true))]
+    pub homer_password: Option<Text<Password>>,
+}
+
+fn sized(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 30) { format!("{}G", bytes >> 30) } else { format!("{}M", bytes >> 20) }
+}
+
+/// Which process is the PBX.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Crash {
+    /// Its service of systemd.
+    #[schemars(extend("examples" = ["asterisk.service"]))]
+    pub unit: Option<Text<Unit>>,
+    /// File with the number of its process.
+    #[schemars(extend("examples" = ["/run/asterisk/asterisk.pid"]))]
+    pub pid_file: Option<Text<Whole>>,
+    /// Name or whole path of its executable.
+    #[schemars(extend("examples" = ["/usr/sbin/asterisk"]))]
+    pub exe: Option<Text<Executable>>,
+    /// Directory where its cores appear (core, core.* or *.core), which tells the moment of a crash best. Alone, each new core is a crash.
+    #[schemars(extend("examples" = ["/var/cores"]))]
+    pub cores: Option<Text<Whole>>,
+    /// Directory of the reports; of another one, `sipguard crash --directory` (SIPGUARD_CRASHES) reads them.
+    #[schemars(extend("default" = crash::DEFAULT_DIRECTORY))]
+    pub directory: Option<Text<Whole>>,
+    /// For how long the likely cause is blocked where it is clear which device it was, 30d at the most, or "none". Never a trunk or an
+    /// allowed address.
+    #[schemars(extend("default" = "none"))]
+    pub quarantine: Option<Text<Quarantine>>,
+}
+
+/// What is done with cores.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub struct Cores {
+    /// Where they appear. Only files are touched that begin as a core does, never links, and nothing in directories below.
+    #[schemars(extend("examples" = ["/var/cores"]))]
+    pub directory: Option<Text<Whole>>,
+    /// How they are called; * stands for anything.
+    #[schemars(extend("default" = cores::DEFAULT_PATTERNS), length(min = 1))]
+    pub patterns: Option<Vec<Text<Pattern>>>,
+    /// How many of the newest are kept at the most, beside the first.
+    #[schemars(extend("default" = cores::Settings::default().keep))]
+    pub keep: Option<Number<0, 10_000>>,
+    /// How much they may occupy together, where they appear and where they are moved to.
+    #[schemars(extend("default" = sized(cores::Settings::default().limit)))]
+    pub limit: Option<Text<Size>>,
+    /// How much stays free on the disk: better more than a core has, since one that is written has some hundred megabytes before it is seen.
+    #[schemars(extend("default" = sized(cores::Settings::default().free)))]
+    pub free: Option<Text<Size>>,
+    /// Where finished cores are moved to; else they stay.
+    #[schemars(extend("examples" = ["/srv/cores"]))]
+    pub move_to: Option<Text<Whole>>,
 }
 
 /// A trunk.

@@ -7,7 +7,7 @@ use super::source::{Problem, Sources};
 use super::tables::{Block, Deny, Guard, Port, Tables};
 use super::tree::{Places, Read};
 use super::value::{Open, Text};
-use super::{Config, Limited, ServeWish};
+use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule, BanWish};
 use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
@@ -41,6 +41,10 @@ impl Judge<'_> {
     pub fn says(&self, key: &str) -> bool {
         self.places.says(key)
     }
+
+    pub fn is_refused(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key == key)
+    }
 }
 
 /// What the files mean, and what is doubtful about it.
@@ -68,7 +72,7 @@ fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
 
 impl Judge<'_> {
     fn config(&mut self, tables: Tables) -> Config {
-        let Tables { guard, checks, limits, bans, block, deny, trunks, serve } = tables;
+        let Tables { guard, checks, limits, bans, block, deny, trunks, serve, crash, cores } = tables;
         let bans = bans.wish();
         self.ports(&guard);
         self.bans(&bans);
@@ -107,10 +111,7 @@ impl Judge<'_> {
             agents,
             denials,
             trunks: carriers.rows,
-            serve: ServeWish {
-                listen: serve.listen.map(|Text(listen)| listen),
-                history: serve.history.map(|Text(keep)| keep),
-            },
+            serve: self.service(serve, crash, cores),
         }
     }
 

@@ -9,16 +9,13 @@ mod guard;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 pub use guard::Guard;
 
 /// Names of cores; `*` stands for anything.
 pub const DEFAULT_PATTERNS: [&str; 3] = ["core", "core.*", "*.core"];
 
 /// What is done with cores.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where cores appear. Nothing is done without it.
     pub directory: Option<PathBuf>,

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 
 use super::dumps::{Dump, Dumps};
 use super::process::{End, Process, children, of_executable};
@@ -21,8 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const INCIDENT: Duration = Duration::from_secs(2);
 
 /// Which process is the PBX. Where several are said the first one that there is counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
     /// Unit of systemd, such as `asterisk.service`.
     pub unit: Option<String>,

@@ -29,7 +29,7 @@ pub struct Options {
     pub log_bytes: u64,
     /// Directory of the packets that were stopped, as pcapng.
     pub evidence: Option<PathBuf>,
-    /// How much of them is kept.
+    /// How much of them is kept, and what they and the log leave free on their disks.
     pub evidence_limits: evidence::Limits,
     /// Where messages that were stopped are sent as HEP3.
     pub homer: Option<Homer>,

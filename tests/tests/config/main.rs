@@ -110,7 +110,10 @@ fn mistakes_of_files() -> Result<()> {
     }
     fs::write(&main, many)?;
     say("more trunks than there is room for")?;
-    fs::write(&main, "[trunks.carrier]\npeers = [\"192.0.2.1\"]\nmethods = [\"INVITE\"]\n")?;
+    fs::write(
+        &main,
+        "[trunks.carrier]\npeers = [\"192.0.2.1\"]\nmethods = [\"INVITE\"]\n[serve]\nhomer-id = 7\n[crash]\nquarantine = \"10m\"\n",
+    )?;
     say("doubtful")?;
     fs::remove_file(&main)?;
     say("missing")?;
@@ -141,7 +144,10 @@ fn the_example_is_the_documentation_and_valid() -> Result<()> {
 fn what_is_in_effect_is_shown_with_its_place() -> Result<()> {
     let scratch = Scratch::new("config")?;
     fs::create_dir(scratch.join("conf.d"))?;
-    let main = scratch.write("main.toml", "[guard]\nprofile = \"strict\"\n")?;
+    let main = scratch.write(
+        "main.toml",
+        "[guard]\nprofile = \"strict\"\n[serve]\nhomer = \"192.0.2.9:9060\"\nhomer-password = \"secret\"\n",
+    )?;
     scratch.write("conf.d/carrier.toml", "[trunks.carrier]\npeers = [\"192.0.2.1\"]\n")?;
     let shown = said(&["config", "show", "--config", shown(&main)])?.expect(0)?.stdout;
     let directory = format!("{}/", scratch.path().display());
