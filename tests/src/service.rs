@@ -47,8 +47,10 @@ impl<'s> Service<'s> {
         let said = scratch.join("serve.log");
         let history = scratch.join("history.db");
         let log = File::options().create(true).append(true).open(&said).context("making a log")?;
+        // Nothing outside the directory of the test, unless the test says so.
+        let config = scratch.write("serve.toml", "[serve]\njournal = false\nevidence = \"none\"\n")?;
         let mut command = site.guard.command(&["serve", "--history"]);
-        command.arg(history).stderr(log).envs(environment.iter().copied());
+        command.arg(history).stderr(log).env("SIPGUARD_CONFIG", config).envs(environment.iter().copied());
         let mut service = Self { site, running: Running::start("sipguard serve", &mut command)?, said };
         wait_until("sipguard serve answers", || {
             service.running.expect_alive()?;

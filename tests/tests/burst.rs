@@ -53,7 +53,7 @@ fn a_million_malformed_packets() -> Result<()> {
     )?;
     let service = Service::start(&site, &scratch, &[("SIPGUARD_CONFIG", &config.to_string_lossy())])?;
     // Somebody else has filled the disk but for a little.
-    std::fs::write(disk.path().join("others"), vec![1; (DISK_KB - FREE_KB - 3072) as usize * 1024])?;
+    std::fs::write(disk.path().join("others"), vec![1; (DISK_KB - FREE_KB - 512) as usize * 1024])?;
     let wire = Wire::open(&site.phone, Site::INTERFACE)?;
     let frames: Vec<Vec<u8>> = (0..SOURCES)
         .map(|source| {

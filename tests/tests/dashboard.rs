@@ -4,7 +4,6 @@
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,8 +12,8 @@ use sipguard_tests::application::{PATIENCE, sip};
 use sipguard_tests::browser::{Browser, View};
 use sipguard_tests::guard::Site;
 use sipguard_tests::message::{OPTIONS, register};
-use sipguard_tests::process::Running;
 use sipguard_tests::scratch::Scratch;
+use sipguard_tests::service::Service;
 
 const URL: &str = "http://127.0.0.1:9506/";
 /// A first line that would be markup, if anybody let it, with a control byte in it.
@@ -68,19 +67,10 @@ fn its_numbers_are_the_counters() -> Result<()> {
     for _ in 0..5 {
         server.recv(&mut [0; 2048]).context("an OPTIONS did not arrive")?;
     }
-    let history = scratch.join("history.db");
-    let mut command =
-        guard.command(&["serve", "--listen", "127.0.0.1:9506", "--history", &history.to_string_lossy()]);
-    let mut serve = Running::start("sipguard serve", command.stdin(Stdio::null()))?;
-
+    let mut service = Service::start(&site, &scratch, &[])?;
     let mut browser = Browser::new(&site.pbx)?;
     browser.view(VIEWS[0].1)?;
-    let until = Instant::now() + PATIENCE;
-    while let Err(error) = browser.open(URL) {
-        serve.expect_alive()?;
-        ensure!(Instant::now() < until, "{error:#}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    browser.open(URL)?;
     wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
     ensure!(browser.value("document.querySelector('#trouble').hidden")? == true, "there is trouble");
 
@@ -156,7 +146,7 @@ fn its_numbers_are_the_counters() -> Result<()> {
     }
 
     // The page says so when nobody answers, and that the guard does not need it.
-    serve.stop()?;
+    service.running.stop()?;
     wait(
         &mut browser,
         PATIENCE * 2,
@@ -168,15 +158,10 @@ fn its_numbers_are_the_counters() -> Result<()> {
 #[test]
 fn it_runs_no_code_but_its_own() -> Result<()> {
     let site = Site::guarded(true, &[])?;
-    let mut command = site.guard.command(&["serve", "--listen", "127.0.0.1:9506", "--history", "none"]);
-    let mut serve = Running::start("sipguard serve", command.stdin(Stdio::null()))?;
+    let scratch = Scratch::new("dashboard")?;
+    let _service = Service::start(&site, &scratch, &[])?;
     let mut browser = Browser::new(&site.pbx)?;
-    let until = Instant::now() + PATIENCE;
-    while let Err(error) = browser.open(URL) {
-        serve.expect_alive()?;
-        ensure!(Instant::now() < until, "{error:#}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    browser.open(URL)?;
     wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
     let script = "try { new Function('return 1')() } catch (error) { 'refused' }";
     assert_eq!(browser.value(script)?, Value::from("refused"), "code in text is refused");

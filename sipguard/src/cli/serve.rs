@@ -7,8 +7,7 @@ use nix::unistd::gethostname;
 
 use super::config::ConfigArgs;
 use crate::pins::Pins;
-use crate::serve::{self, Keep, Listen, Options};
-use crate::serve::{self, Keep, Listen, Sinks};
+use crate::serve::{self, Keep, Listen};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,14 +25,8 @@ pub struct Args {
 
 pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
     let config = args.config.read("nothing is served")?.serve;
-    let options = Options {
-        listen: args.listen.clone().or(config.listen).unwrap_or_default(),
-        history: args.history.clone().or(config.history).unwrap_or_default(),
-        ..Options::default()
-    };
-    serve::run(pins, store, &options)
     let node = gethostname().context("asking for the name of this host")?;
     let node = node.to_string_lossy().into_owned();
     let options = config.options(args.listen.clone(), args.history.clone(), node);
-    serve::run(pins, store, &options, Sinks::default())
+    serve::run(pins, store, &options)
 }
