@@ -103,7 +103,7 @@ impl Model {
         self.tracks.get(key).map_or(0.0, |track| track.per_sec)
     }
 
-    /// The same at each of the last [`PAST`] readings, the oldest first.
+    /// The same at each of the last 60 readings, the oldest first.
     #[must_use]
     pub fn past(&self, key: &Key) -> Vec<f64> {
         self.tracks.get(key).map_or_else(Vec::new, |track| track.past.iter().copied().collect())
