@@ -108,17 +108,19 @@ impl Sinks {
         let (mut told, mut notes) = (Vec::new(), Vec::new());
         for packet in packets {
             let mut known = Known::default();
-            for Placed { sink, takes, .. } in &mut self.0 {
-                told.extend(takes.note(now.boot_ns, &sink.take(packet, &mut known)));
+            for Placed { sink, takes, ticks } in &mut self.0 {
+                let outcome = sink.take(packet, &mut known);
+                told.extend(once(takes, ticks, now, &outcome));
             }
         }
-        for Placed { sink, ticks, .. } in &mut self.0 {
+        for Placed { sink, takes, ticks } in &mut self.0 {
             let outcome = sink.tick(now).map(|said| notes.extend(said));
-            told.extend(ticks.note(now.boot_ns, &outcome));
+            told.extend(once(ticks, takes, now, &outcome));
         }
         for note in notes {
-            for Placed { sink, takes, .. } in &mut self.0 {
-                told.extend(takes.note(now.boot_ns, &sink.note(&note)));
+            for Placed { sink, takes, ticks } in &mut self.0 {
+                let outcome = sink.note(&note);
+                told.extend(once(takes, ticks, now, &outcome));
             }
             told.push(note.text);
         }
@@ -129,6 +131,11 @@ impl Sinks {
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, bool)> {
         self.0.iter().map(|one| (one.sink.name(), one.takes.fails() || one.ticks.fails()))
     }
+}
+
+/// Takes an outcome of one half of a sink; while the other half fails nothing is told, for it was told already.
+fn once(half: &mut Trouble, other: &Trouble, now: &Clock, outcome: &Result<()>) -> Option<String> {
+    half.note(now.boot_ns, outcome).filter(|_| !other.fails())
 }
 
 #[cfg(test)]

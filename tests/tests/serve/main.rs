@@ -21,6 +21,7 @@ use sipguard_tests::{
 
 mod killed;
 mod prometheus;
+mod sinks;
 
 /// Sends datagrams from the phone to the PBX.
 fn send(site: &Site, bytes: &[u8], count: usize) -> Result<()> {

@@ -10,6 +10,7 @@ use sipguard_tests::{
     application::{End, PATIENCE, Server, sip, wait_until},
     guard::{Guard, Site, number, text},
     message::{OPTIONS, register},
+    scratch::Scratch,
 };
 
 mod picture;
@@ -232,6 +233,33 @@ fn whom_the_operator_points_at_is_blocked_and_unblocked() -> Result<()> {
     let rows = guard.rows(&["list", "block"])?;
     ensure!(rows.len() == 1 && rows[0]["source"] == "10.77.0.2", "{rows:#?}");
     pty.press("\u{3}")?;
+    pty.expect_end()
+}
+
+#[test]
+fn whom_the_operator_points_at_is_captured() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("top")?);
+    let guard = &site.guard;
+    let sender = traffic(&site, 1)?[0].to_string();
+    let mut pty = Pty::start(guard, &["top", "-d", "0.2"], SIZE)?;
+    pty.wait_for(&sender)?;
+    // The address, since its next stream comes by another port; the file that is proposed gives way to ours.
+    let file = scratch.join("capture.pcapng");
+    pty.press(&format!("ca\u{15}{}\ry", file.display()))?;
+    pty.wait_for("capturing")?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    traffic(&site, 2)?;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(45);
+    while !pty.screen().contents().contains("captured 10.77.0.2 to") {
+        ensure!(std::time::Instant::now() < until, "{}", pty.screen().contents());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    keep(&pty.screen(), "top-captured")?;
+    let mut tshark = std::process::Command::new("tshark");
+    tshark.args(["-T", "fields", "-e", "frame.comment", "-r"]).arg(&file);
+    let comments = sipguard_tests::process::output(&mut tshark)?;
+    ensure!(comments.lines().filter(|line| line.contains("control-byte")).count() == 2, "{comments}");
+    pty.press("q")?;
     pty.expect_end()
 }
 
