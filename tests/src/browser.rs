@@ -98,7 +98,12 @@ impl Browser {
 
     /// A picture of the whole page, as PNG.
     pub fn picture(&mut self, path: &Path) -> Result<()> {
-        let asked = json!({ "format": "png", "captureBeyondViewport": true });
+        let size = |browser: &mut Browser, side: &str| {
+            browser.value(&format!("document.documentElement.scroll{side}"))
+        };
+        let (width, height) = (size(self, "Width")?, size(self, "Height")?);
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let asked = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let answer = self.ask("Page.captureScreenshot", asked)?;
         let text = self.scratch.join("picture");
         std::fs::write(&text, answer["data"].as_str().context("a picture")?)?;

@@ -189,7 +189,9 @@ fn the_screen_says_what_the_counters_say() -> Result<()> {
     pty.press("x")?;
     pty.resize(120, 40)?;
     pty.press("1")?;
-    let wide = pty.wait("the first bytes have room", |shown| shown.contains("Via: a\\x00b"))?;
+    // Of each, and once more below, of the row that is pointed at.
+    let whole = |shown: &str| shown.matches("Via: a\\x00b").count() == senders.len() + 1;
+    let wide = pty.wait("the first bytes have room", whole)?;
     keep(&wide, "top-wide")?;
     pty.press("/nobody\r")?;
     pty.wait_for("no row has the text")?;
