@@ -270,11 +270,16 @@ fn the_unit_is_valid_and_hardened() -> Result<()> {
     let scratch = Scratch::new("unit")?;
     let unit = include_str!("../../../deploy/systemd/sipguard-serve.service");
     // The program is not installed where the tests run.
-    let unit =
-        scratch.write("sipguard-serve.service", &unit.replace("/usr/local/sbin/sipguard", "/bin/true"))?;
+    let alone = unit.replace("/usr/local/sbin/sipguard", "/bin/true");
+    let more = format!("{alone}{}", include_str!("../../../deploy/systemd/sipguard-serve-crash.conf"));
+    for text in [&more, &alone] {
+        let unit = scratch.write("sipguard-serve.service", text)?;
+        let unit = unit.to_str().context("a path")?;
+        let verified = Command::new("systemd-analyze").args(["verify", "--man=no", unit]).output()?;
+        ensure!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    }
+    let unit = scratch.join("sipguard-serve.service");
     let unit = unit.to_str().context("a path")?;
-    let verified = Command::new("systemd-analyze").args(["verify", "--man=no", unit]).output()?;
-    ensure!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
     let security = ["security", "--offline=true", "--threshold=30", unit];
     println!(
         "{}",
