@@ -39,6 +39,8 @@ pub struct Header {
     pub fragment: Option<u32>,
     /// Where the payload of TCP or UDP is in the frame; empty where there is none.
     pub payload: Range<usize>,
+    /// Whether it is a whole UDP datagram in an IPv4 packet as nearly all are: without options, and no shorter or longer than it says.
+    pub plain: bool,
 }
 
 impl Header {
@@ -87,6 +89,11 @@ impl Header {
             self.fragment = Some(u32::from(u16::from_be_bytes([head[4], head[5]])));
         }
         let total = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        self.plain = head[0] == 0x45
+            && head[9] == UDP
+            && self.fragment.is_none()
+            && total >= 28
+            && at + total <= frame.len();
         let l4 = at + usize::from(head[0] & 15) * 4;
         Some((place & 0x1fff == 0).then_some((head[9], l4, at + total)))
     }

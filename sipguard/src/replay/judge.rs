@@ -1,5 +1,7 @@
 //! One thread's packets through the program.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use sipguard_common::abi::Told;
@@ -7,12 +9,15 @@ use sipguard_common::{Class, Reason};
 
 use super::lacking::{Broken, Gaps, Waiting};
 use super::tally::Tally;
-use crate::header::Header;
+use crate::header::{Ends, Header};
 
 /// Bytes before a frame: when it came, for the program's clock.
 pub const TIME_BYTES: usize = 8;
 /// What a packet of IP with two VLAN tags has at the most. Of longer ones the kernel may take none.
 const MOST_BYTES: usize = TIME_BYTES + 22 + 65_535;
+
+/// Flows of datagrams to ports that are not guarded, of which that is remembered.
+const FLOWS: usize = 1 << 16;
 
 /// A packet that comes in to the PBX.
 pub struct Incoming<'a> {
@@ -32,13 +37,22 @@ pub struct Judge<'p> {
     broken: Broken,
     gaps: Gaps,
     tally: Tally,
+    /// What the program said of flows of voice, which are most of a capture. Nothing that changes while a capture is judged decides about
+    /// a plain datagram to a port that is not guarded, so one answer is good for the flow.
+    unguarded: HashMap<Ends, Told>,
 }
 
 impl<'p> Judge<'p> {
     /// Nothing found yet.
     #[must_use]
     pub fn new(program: &'p Xdp) -> Judge<'p> {
-        Judge { program, broken: Broken::new(), gaps: Gaps::default(), tally: Tally::default() }
+        Judge {
+            program,
+            broken: Broken::new(),
+            gaps: Gaps::default(),
+            tally: Tally::default(),
+            unguarded: HashMap::new(),
+        }
     }
 
     /// Judges a packet.
@@ -76,10 +90,23 @@ impl<'p> Judge<'p> {
 
     /// Whether it passed.
     fn outcome(&mut self, packet: &Incoming<'_>) -> Result<bool> {
+        let plain = packet.header.filter(|header| header.plain);
+        if let Some(told) = plain.and_then(|header| self.unguarded.get(&header.ends)) {
+            self.tally.count(*told, packet.number, packet.header, &packet.bytes[TIME_BYTES..]);
+            return Ok(true);
+        }
         let Some(told) = self.run(packet.bytes)? else {
             self.tally.no_frame += 1;
             return Ok(false);
         };
+        if let Some(header) = plain
+            && told.reason() == Reason::NotGuarded.number()
+        {
+            if self.unguarded.len() == FLOWS {
+                self.unguarded.clear();
+            }
+            self.unguarded.insert(header.ends, told);
+        }
         if told.reason() == Reason::SequenceGap.number()
             && let Some(header) = packet.header
         {
