@@ -30,6 +30,8 @@ pub struct Guard {
     cut: Vec<Cut>,
     carry: Option<Carry>,
     paused: Option<Instant>,
+    /// What could not be done, and when that was told.
+    told: HashMap<PathBuf, Instant>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Guard {
             cut: Vec::new(),
             carry: None,
             paused: None,
+            told: HashMap::new(),
         })
     }
 
@@ -84,6 +87,20 @@ impl Guard {
     /// # Errors
     /// When the directory can't be read.
     pub fn poll(&mut self) -> Result<Vec<Action>> {
+        let mut actions = self.act()?;
+        // What fails is tried each time, and told once a minute.
+        self.told.retain(|_, since| since.elapsed() < PAUSE);
+        actions.retain(|action| {
+            let is_new = !self.told.contains_key(&action.path);
+            if action.what == What::Failed && is_new {
+                self.told.insert(action.path.clone(), Instant::now());
+            }
+            action.what != What::Failed || is_new
+        });
+        Ok(actions)
+    }
+
+    fn act(&mut self) -> Result<Vec<Action>> {
         let mut actions = Vec::new();
         for cut in &mut self.cut {
             if cut.file.metadata().is_ok_and(|metadata| metadata.len() > 0) && cut.file.set_len(0).is_ok() {

@@ -8,7 +8,7 @@ use crate::tap::Packet;
 /// Tokens that are remembered.
 const TOKENS: usize = 1 << 17;
 /// Packets that wait to be learned.
-const WAITING: usize = 1 << 14;
+const WAITING: usize = 1 << 12;
 /// In a slot with more observations than this whose tokens are nearly all new, no token is worth remembering.
 const RANDOM_AFTER: u32 = 64;
 

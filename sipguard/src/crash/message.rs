@@ -8,6 +8,8 @@ const LINES: usize = 160;
 const MESSAGES: usize = 16;
 /// Bytes of a value that stand for it.
 const VALUE_BYTES: usize = 96;
+/// Tokens of a piece at the most; a phone's message has some hundred.
+const MOST_FEATURES: usize = 256;
 /// Characters of a value that everybody uses.
 const USUAL: &[u8] = b" ;:=<>@.,/\"-_+()*[]";
 /// Values that differ from message to message, so that their text says nothing.
@@ -93,6 +95,9 @@ impl Feature {
 
 impl Reading {
     fn add(&mut self, slot: &str, token: &str) {
+        if self.features.len() == MOST_FEATURES {
+            return;
+        }
         self.features.push(Feature { slot: slot.to_owned(), token: token.to_owned() });
     }
 
@@ -241,9 +246,10 @@ fn parts(value: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// `sip:user@host` out of a From.
+/// `sip:user@host` out of a From; a display name in quotes may say anything.
 fn identity(value: &[u8]) -> Option<String> {
     let value = str::from_utf8(value).ok()?;
+    let value = value.rsplit_once('"').map_or(value, |(_, behind)| behind);
     let at = value.find("sip:").or_else(|| value.find("sips:"))?;
     let (_, rest) = value[at..].split_once(':')?;
     let end = rest.find(['>', ';', '?', ' ', '"', ',']).unwrap_or(rest.len());
@@ -289,6 +295,14 @@ fn bucket(size: usize) -> String {
     format!("{low} to {high}")
 }
 
+/// The ranges of sizes beside one of [`bucket`].
+#[must_use]
+pub fn beside(range: &str) -> Vec<String> {
+    let Some((low, high)) = range.split_once(" to ") else { return Vec::new() };
+    let (Ok(low), Ok(high)) = (low.parse::<usize>(), high.parse::<usize>()) else { return Vec::new() };
+    low.checked_sub(1).into_iter().chain([high + 1]).map(bucket).collect()
+}
+
 /// Bytes as text that can be shown, cut.
 #[must_use]
 pub fn text(bytes: &[u8]) -> String {
@@ -310,6 +324,24 @@ pub fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_display_name_is_nobody() {
+        assert_eq!(identity(b"\"sip:victim@pbx\" <sip:me@pbx>;tag=1").as_deref(), Some("sip:me@pbx"));
+    }
+
+    #[test]
+    fn many_parameters_are_not_read_for_ever() {
+        let message = format!("OPTIONS sip:a SIP/2.0\r\nX: {}\r\n\r\n", "a;".repeat(600));
+        assert!(read(message.as_bytes()).features.len() <= MOST_FEATURES);
+    }
+
+    #[test]
+    fn sizes_have_two_beside_them() {
+        assert_eq!(beside("9 to 12"), ["0 to 8", "13 to 16"]);
+        assert_eq!(beside("0 to 8"), ["9 to 12"]);
+        assert!(beside("REGISTER").is_empty() && beside("a to b").is_empty());
+    }
 
     #[test]
     fn a_message_is_read() {

@@ -7,13 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::baseline::{Baseline, key};
-use super::message::{self, Feature, Reading};
+use super::message::{self, Feature, Reading, beside};
 use crate::tap::Packet;
 
 /// The most that one token counts.
 const MOST_BITS: f64 = 12.0;
 /// The most that a token counts which others send as well.
 const KNOWN_BITS: f64 = 2.0;
+/// What a size counts beside one that others have.
+const BESIDE: f64 = 0.25;
 /// How often a device speaks, in seconds, when nothing is known of it.
 const USUAL_PAUSE: f64 = 30.0;
 /// Bits for each earlier crash that a device was there before, and how many of them count.
@@ -92,8 +94,8 @@ pub fn rank(packets: &[Packet], death_ns: u64, baseline: &Baseline, earlier: &[E
                 port: packet.source().map_or(0, |source| source.port()),
                 tcp: packet.header.as_ref().is_some_and(|header| header.tcp),
                 trunk: packet.trunk.clone(),
-                identity: None,
-                user_agent: None,
+                identity: piece.reading.identity.clone(),
+                user_agent: piece.reading.user_agent.clone(),
                 score,
                 oddness,
                 recency,
@@ -106,6 +108,7 @@ pub fn rank(packets: &[Packet], death_ns: u64, baseline: &Baseline, earlier: &[E
     }
     for piece in &pieces {
         if let Some(suspect) = &mut best[piece.device] {
+            // That of the odd message comes before that of another.
             suspect.identity = suspect.identity.take().or_else(|| piece.reading.identity.clone());
             suspect.user_agent = suspect.user_agent.take().or_else(|| piece.reading.user_agent.clone());
         }
@@ -118,6 +121,12 @@ pub fn rank(packets: &[Packet], death_ns: u64, baseline: &Baseline, earlier: &[E
     let mut suspects: Vec<Suspect> = best.into_iter().flatten().collect();
     suspects.sort_by(|a, b| b.score.total_cmp(&a.score));
     suspects
+}
+
+/// Every device that sent anything until a moment.
+#[must_use]
+pub fn devices(packets: &[Packet], until_ns: u64) -> Vec<Device> {
+    gather(packets, until_ns).0.into_iter().map(|(device, _)| device).collect()
 }
 
 /// Devices with the positions of their packets, and the pieces.
@@ -253,7 +262,13 @@ fn surprise(feature: &Feature, around: &Around, baseline: &Baseline, others: usi
         // A slot that nobody else has is as rare as its header or parameter is, which counts by itself.
         let total = f64::from(pairs.saturating_sub(1) + learned);
         let rate = (f64::from(single.saturating_sub(1) + novel) + 0.5) / (total + 1.0);
-        let bits = (-rate.log2()).clamp(0.0, MOST_BITS);
+        let mut bits = (-rate.log2()).clamp(0.0, MOST_BITS);
+        // A number that grew by a digit is no oddity: a size beside one that others have says little.
+        let sent = |token: u64| around.tokens.contains_key(&token) || baseline.seen(token) > 0;
+        let near = |range: String| sent(key(&Feature { slot: feature.slot.clone(), token: range }).1);
+        if beside(&feature.token).into_iter().any(near) {
+            bits *= BESIDE;
+        }
         let since = if baseline.is_empty() { "" } else { ", and none sent earlier" };
         return (bits, format!("{} that no other of {others} devices sends{since}", feature.words()));
     }

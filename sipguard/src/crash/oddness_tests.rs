@@ -141,3 +141,23 @@ fn a_message_in_segments_is_one_and_a_device_by_many_ports_too() {
     assert_eq!((suspects[0].device.name.as_str(), suspects[0].port), ("sip:33@pbx.example", 5002));
     assert!(suspects[0].why[0].contains("no other of 99 devices"), "{:?}", suspects[0].why);
 }
+
+#[test]
+fn a_number_with_one_digit_more_is_no_oddity() {
+    let mut packets = phones(100);
+    let baseline = learned(&packets);
+    // One phone's branch is a little longer than any was before, and another says what nobody says.
+    let longer = String::from_utf8(register(3, 5, ""))
+        .unwrap()
+        .replace("192.0.2.7;branch", "192.0.2.7;rport=51;branch");
+    packets.push(packet("192.0.2.3:4003", false, 119 * SECOND, 0, longer.as_bytes()));
+    packets.push(packet(
+        "192.0.2.4:4004",
+        false,
+        118_990_000_000,
+        0,
+        &register(4, 5, "Supported: bjjhlozw\r\n"),
+    ));
+    let suspects = rank(&packets, 119_010_000_000, &baseline, &[]);
+    assert_eq!(suspects[0].device.name, "sip:4@pbx.example", "{:#?}", &suspects[..2]);
+}

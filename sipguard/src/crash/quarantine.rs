@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::oddness::Suspect;
+use super::oddness::{Device as Seen, Suspect};
 use super::report::Quarantined;
 use crate::claim::Identity;
 use crate::pins::Pins;
@@ -37,10 +37,10 @@ pub fn is_clear(suspects: &[Suspect]) -> bool {
     first.score >= LEAST && suspects.get(1).is_none_or(|second| first.score - second.score >= CLEARLY)
 }
 
-/// Chooses what to block: the address when nobody else was seen behind it, else the SIP identity, which holds by whatever port the device
+/// Chooses what to block; `around` are all devices of the recorder, those before an earlier crash too: the address when nobody else was seen behind it, else the SIP identity, which holds by whatever port the device
 /// comes, else over UDP its port.
 #[must_use]
-pub fn choose(suspects: &[Suspect], protected: &[Protected]) -> Choice {
+pub fn choose(suspects: &[Suspect], around: &[Seen], protected: &[Protected]) -> Choice {
     let nobody = |why: &str| Choice::Nobody(why.to_owned());
     let Some(first) = suspects.first() else { return nobody("for nobody sent anything") };
     if !is_clear(suspects) {
@@ -55,13 +55,14 @@ pub fn choose(suspects: &[Suspect], protected: &[Protected]) -> Choice {
     {
         return Choice::Nobody(format!("for {} is {}", entry.address, entry.role));
     }
-    if !has_neighbours(suspects, address) {
+    if !has_neighbours(suspects, around, address) {
         return Choice::Block(address.into(), "for no other device was seen behind its address".to_owned());
     }
     let elsewhere = |identity: &str| {
         suspects
             .iter()
             .any(|other| other.device.address != address && other.identity.as_deref() == Some(identity))
+            || around.iter().any(|other| other.address != address && other.name == identity)
     };
     if let Some(identity) = first.identity.as_deref().filter(|identity| !elsewhere(identity))
         && let Ok(identity) = Identity::parse(identity)
@@ -81,8 +82,13 @@ pub fn choose(suspects: &[Suspect], protected: &[Protected]) -> Choice {
     nobody("for there are others behind its address, and a new connection of it can't be told from theirs")
 }
 
-fn has_neighbours(suspects: &[Suspect], address: IpAddr) -> bool {
+/// Whether others were seen behind an address; of those before an earlier crash, whoever has an identity of its own.
+fn has_neighbours(suspects: &[Suspect], around: &[Seen], address: IpAddr) -> bool {
+    let own = &suspects[0].device.name;
     suspects[1..].iter().any(|other| other.device.address == address)
+        || around
+            .iter()
+            .any(|other| other.address == address && other.name.contains(':') && other.name != *own)
 }
 
 /// Blocks what was chosen, unless it is allowed or a trunk.
@@ -153,7 +159,8 @@ mod tests {
     }
 
     fn chosen(suspects: &[Suspect]) -> String {
-        match choose(suspects, &[Protected { address: "192.0.2.9".parse().unwrap(), role: "a gateway" }]) {
+        match choose(suspects, &[], &[Protected { address: "192.0.2.9".parse().unwrap(), role: "a gateway" }])
+        {
             Choice::Block(target, _) => target.to_string(),
             Choice::Nobody(why) => why,
         }
@@ -166,6 +173,9 @@ mod tests {
         let first = suspect("192.0.2.1", Some("sip:a@x"), 0, 20.0);
         assert_eq!(chosen(&[first.clone(), other.clone()]), "192.0.2.1");
         assert_eq!(chosen(&[first.clone(), neighbour.clone()]), "sip:a@x");
+        let around = [Seen { address: "192.0.2.1".parse().unwrap(), name: "sip:d@x".to_owned() }];
+        let alone = choose(&[first.clone(), other.clone()], &around, &[]);
+        assert!(matches!(&alone, Choice::Block(target, _) if target.to_string() == "sip:a@x"), "{alone:?}");
         let shared = suspect("192.0.2.1", Some("sip:b@x"), 4, 20.0);
         assert_eq!(chosen(&[shared, neighbour.clone(), other.clone()]), "192.0.2.1:4");
         let nameless = suspect("192.0.2.1", None, 0, 20.0);

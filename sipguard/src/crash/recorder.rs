@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::baseline::Baseline;
 use super::keep::Reports;
-use super::oddness::{Suspect, rank};
+use super::oddness::{Device, Suspect, devices, rank};
 use super::quarantine::{apply, choose, is_clear};
 use super::report::{Quarantined, Report};
 use super::watch::{Crash, Event, Watch};
@@ -69,13 +69,19 @@ impl Recorder {
         let mut told = Vec::new();
         for event in self.watch.poll()? {
             told.push(match event {
-                Event::Crashed(crash) => self.report(&crash)?,
+                Event::Crashed(crash) => self.report(&crash).unwrap_or_else(|error| {
+                    eprintln!("sipguard: a crash of the PBX has no report: {error:#}");
+                    Told::Seen(Event::Crashed(crash))
+                }),
                 Event::Runs { .. } | Event::Ended { .. } => Told::Seen(event),
             });
         }
         if self.learned.is_none_or(|learned| learned.elapsed() >= self.settings.learn) {
             self.learned = Some(Instant::now());
-            self.learn()?;
+            let learned = self.learn();
+            if told.is_empty() {
+                learned?;
+            }
         }
         Ok(told)
     }
@@ -86,6 +92,8 @@ impl Recorder {
     /// When the guard's maps can't be read.
     pub fn report(&mut self, crash: &Crash) -> Result<Told> {
         let (mut packets, clock) = self.packets()?;
+        // Who shares an address does so all the time, also before an earlier crash.
+        let around = devices(&packets, crash.at_ns);
         packets.retain(|packet| packet.time_ns > self.last_ns);
         self.last_ns = crash.at_ns;
         let reports = Reports::of(&self.settings.directory, self.settings.reports, self.settings.limit);
@@ -93,7 +101,7 @@ impl Recorder {
         let suspects = rank(&packets, crash.at_ns, &self.baseline, &earlier);
         self.baseline.discard(crash.at_ns);
         let mut report = Report::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
-        report.quarantine = self.quarantine(&suspects, &report.name);
+        report.quarantine = self.quarantine(&suspects, &around, &report.name);
         let capture = capture(&packets, crash.at_ns, &suspects);
         let written = capture.and_then(|capture| reports.write(&report, &capture));
         Ok(match written {
@@ -108,11 +116,11 @@ impl Recorder {
         })
     }
 
-    fn quarantine(&self, suspects: &[Suspect], name: &str) -> Quarantined {
+    fn quarantine(&self, suspects: &[Suspect], around: &[Device], name: &str) -> Quarantined {
         let Some(span) = self.settings.quarantine else {
             return Quarantined { target: None, why: "for it is switched off".to_owned() };
         };
-        let choice = choose(suspects, &protected());
+        let choice = choose(suspects, around, &protected());
         let address = suspects.first().map(|first| first.device.address);
         apply(&choice, address, name, span, &self.pins, &self.store).unwrap_or_else(|error| Quarantined {
             target: None,

@@ -60,6 +60,9 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
     // Before there is a second thread, which would be killed by them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("blocking signals")?;
+    // Comes when somebody writes a core that is looked at.
+    let leases: SigSet = [Signal::SIGIO].into_iter().collect();
+    leases.thread_block().context("blocking signals")?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
     let signals = signals.context("waiting for signals")?;
     Guard::attached(pins)?;
