@@ -15,7 +15,7 @@ const MOST_BITS: f64 = 12.0;
 /// The most that a token counts which others send as well.
 const KNOWN_BITS: f64 = 2.0;
 /// What a size counts beside one that others have.
-const BESIDE: f64 = 0.25;
+const BESIDE: f64 = 0.5;
 /// How often a device speaks, in seconds, when nothing is known of it.
 const USUAL_PAUSE: f64 = 30.0;
 /// Bits for each earlier crash that a device was there before, and how many of them count.

@@ -143,21 +143,23 @@ fn a_message_in_segments_is_one_and_a_device_by_many_ports_too() {
 }
 
 #[test]
-fn a_number_with_one_digit_more_is_no_oddity() {
-    let mut packets = phones(100);
-    let baseline = learned(&packets);
-    // One phone's branch is a little longer than any was before, and another says what nobody says.
-    let longer = String::from_utf8(register(3, 5, ""))
-        .unwrap()
-        .replace("192.0.2.7;branch", "192.0.2.7;rport=51;branch");
-    packets.push(packet("192.0.2.3:4003", false, 119 * SECOND, 0, longer.as_bytes()));
-    packets.push(packet(
-        "192.0.2.4:4004",
-        false,
-        118_990_000_000,
-        0,
-        &register(4, 5, "Supported: bjjhlozw\r\n"),
-    ));
-    let suspects = rank(&packets, 119_010_000_000, &baseline, &[]);
-    assert_eq!(suspects[0].device.name, "sip:4@pbx.example", "{:#?}", &suspects[..2]);
+fn a_number_with_one_digit_more_says_less_than_a_long_one() {
+    let baseline = learned(&phones(100));
+    let around = Around::of(&[]);
+    let usual = message::read(&register(3, 1, ""))
+        .features
+        .into_iter()
+        .find(|one| one.slot == "length:cseq")
+        .unwrap();
+    let bits = |token: &str| {
+        let feature = Feature { slot: usual.slot.clone(), token: token.to_owned() };
+        surprise(&feature, &around, &baseline, 99).0
+    };
+    let near = bits(&beside(&usual.token)[1]);
+    let far = bits("1025 to 1536");
+    assert!(
+        far > 5.0 && (near - far * BESIDE).abs() < 1e-9,
+        "{near} beside {}, {far} far from it",
+        usual.token
+    );
 }
