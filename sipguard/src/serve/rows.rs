@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::counters::{self, Action, Row};
 use crate::maps;
 use crate::offenders::{self, printable};
+use crate::redact;
 use crate::status;
 use crate::store::{self, TrunkRow, ban_row};
 
@@ -93,11 +94,14 @@ pub fn offenders(shared: &Shared, _guard: &Guard) -> Result<Value> {
     all.sort_by_key(|row| std::cmp::Reverse(row.packets));
     all.truncate(OFFENDERS);
     let row = |row: &offenders::Row| {
+        // What goes out over HTTP shows no credentials; a segment may begin within one.
+        let mut sample = row.sample.clone();
+        redact::overwrite(&mut sample, true);
         json!({
             "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
             "last_seen": row.last_seen.map(|seen| seen.to_string()),
-            "sample": printable(&row.sample),
+            "sample": printable(&sample),
         })
     };
     Ok(json!({
