@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
 use crate::scratch::{self, Packet, Who};
-use crate::{policy, port, rate, settings, socket};
+use crate::{atomic, port, rate, settings, socket};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];
@@ -58,8 +58,8 @@ fn holds(key: &Key, now_ns: u64) -> bool {
         if !(*ban).holds(now_ns) {
             return false;
         }
-        policy::atomic_add(&raw mut (*ban).packets, 1);
-        policy::atomic_add(&raw mut (*ban).bytes, scratch::frame_len());
+        atomic::add(&raw mut (*ban).packets, 1);
+        atomic::add(&raw mut (*ban).bytes, scratch::frame_len());
     }
     true
 }

@@ -5,7 +5,6 @@
 //! the first one passed unjudged, for most belong to other services; then the first one is dropped, and the datagram never completes.
 //! Nobody can make the guard forget: [`DATAGRAMS`] evicts nothing, and [`EARLY`] only ever errs towards having seen a fragment.
 
-use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, xdp_md};
@@ -18,7 +17,7 @@ use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Dat
 use sipguard_common::framer::{finish, harmless};
 
 use crate::scratch::{self, Key, Scratch};
-use crate::{bytes, flow, policy, settings, sip, udp};
+use crate::{atomic, bytes, flow, policy, settings, sip, udp};
 
 /// [`scratch::Packet::fragment`]: no fragment.
 pub const WHOLE: u32 = 0;
@@ -174,13 +173,15 @@ fn later(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
     };
     // SAFETY: a live map value.
     let busy = unsafe { &raw mut (*datagram).busy };
-    if exchange(busy, 1) != 0 {
+    // SAFETY: a live map value.
+    if unsafe { atomic::exchange(busy, 1) } != 0 {
         // Another CPU has one of its fragments at this moment, so there is no order.
         return Err(Reason::FragmentOrder);
     }
     // SAFETY: a live map value, which the exchange above made this CPU's.
     let judged = follow(ctx, pointer, unsafe { &mut *datagram }, now_ns);
-    exchange(busy, 0);
+    // SAFETY: as above.
+    unsafe { atomic::exchange(busy, 0) };
     judged
 }
 
@@ -366,14 +367,6 @@ fn time(now_ns: u64) -> u32 {
 /// What was written before is seen by other CPUs before anything is read after it.
 #[inline(always)]
 fn fence(scratch: &mut Scratch) {
-    exchange(&raw mut scratch.fence, 0);
-}
-
-/// Exchanges a word of a map value, in order with all reads and writes around it. BPF's own; core offers none for this target.
-#[inline(always)]
-fn exchange(word: *mut u64, value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: the pointer is one into a live map value.
-    unsafe { asm!("{v} = xchg_64({p} + 0, {v})", p = in(reg) word, v = inout(reg) value, options(nostack)) };
-    value
+    // SAFETY: this CPU's map value.
+    unsafe { atomic::exchange(&raw mut scratch.fence, 0) };
 }

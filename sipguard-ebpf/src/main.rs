@@ -17,6 +17,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod adopt;
 #[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
 mod ban;
 #[cfg(target_arch = "bpf")]
 mod bytes;

@@ -16,7 +16,7 @@ use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use}
 
 use crate::scratch::{Packet, Who};
 use crate::socket::{CLOSE, ESTABLISHED, SYN_RECV, field};
-use crate::{ip, policy, port, rate, settings};
+use crate::{atomic, ip, policy, port, settings};
 
 /// Byte offsets in the running kernel's structs, as in [`crate::socket`]. The programs are not loaded where one is unknown.
 #[unsafe(no_mangle)]
@@ -146,7 +146,7 @@ fn take(opener: Opener) -> Option<u32> {
                 let old = unsafe { word.read_volatile() };
                 let Some(new) = opener.one_more(old, free) else { break };
                 // SAFETY: the same.
-                if unsafe { rate::exchanged(word, old, new) } {
+                if unsafe { atomic::replace(word, old, new) } {
                     return Some(place);
                 }
             }
@@ -160,7 +160,7 @@ fn take(opener: Opener) -> Option<u32> {
 fn give_back(place: u32) {
     if let Some(word) = OPEN.get_ptr_mut(place) {
         // SAFETY: a live map value, which counts at least what is given back.
-        unsafe { policy::atomic_add(word, u64::MAX) };
+        unsafe { atomic::add(word, u64::MAX) };
     }
 }
 

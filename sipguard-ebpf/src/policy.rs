@@ -1,8 +1,6 @@
 //! Who is it: the rule of the host, then those of its prefixes, the longest first. A block stops every protocol of its source, so
 //! this room comes before the ports.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -18,7 +16,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::{ACK, SYN};
-use crate::{ban, count, fragment, open, rate, scratch, screen, settings, tap};
+use crate::{atomic, ban, count, fragment, open, rate, scratch, screen, settings, tap};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -189,20 +187,12 @@ pub fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, R
     }
     // SAFETY: the pointer is a live map value. Two CPUs may count at once, hence the atomic additions.
     unsafe {
-        atomic_add(&raw mut (*rule).packets, 1);
-        atomic_add(&raw mut (*rule).bytes, scratch::frame_len());
+        atomic::add(&raw mut (*rule).packets, 1);
+        atomic::add(&raw mut (*rule).bytes, scratch::frame_len());
     }
     if flags & rule_flags::MONITOR == 0 {
         return Err(reason);
     }
     count::packet(scratch::get()?, reason, true);
     Ok(true)
-}
-
-/// # Safety
-/// `counter` points to a live map value.
-#[inline(always)]
-pub unsafe fn atomic_add(counter: *mut u64, more: u64) {
-    // SAFETY: the caller's. BPF's own atomic addition; core offers none for this target.
-    unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) counter, v = in(reg) more, options(nostack)) };
 }

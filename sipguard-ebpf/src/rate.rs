@@ -1,8 +1,6 @@
 //! How much: the budget of a source, or of the trunk that it belongs to. One word a limit, changed by compare and swap, so that
 //! nobody waits for a lock.
 
-use core::arch::asm;
-
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -14,7 +12,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::Stream;
 
 use crate::scratch::{Packet, Who};
-use crate::{policy, scratch, settings};
+use crate::{atomic, policy, scratch, settings};
 
 #[map]
 static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_ENTRIES, 0);
@@ -199,25 +197,10 @@ fn admitted(who: &Who, kind: usize, count: u32, now_ns: u64) -> bool {
         for _ in 0..ATTEMPTS {
             let old = word.read_volatile();
             let Some(new) = rate.admit(old, now_ns, count) else { return false };
-            if exchanged(word, old, new) {
+            if atomic::replace(word, old, new) {
                 return true;
             }
         }
     }
     true
-}
-
-/// Puts `new` where `old` still stands.
-///
-/// # Safety
-/// `word` points into a live map value.
-#[inline(always)]
-pub unsafe fn exchanged(word: *mut u64, old: u64, new: u64) -> bool {
-    let found: u64;
-    // SAFETY: the caller's. BPF's own compare and exchange; core offers none for this target.
-    unsafe {
-        asm!("r0 = cmpxchg_64({p} + 0, r0, {n})", p = in(reg) word, n = in(reg) new, inout("r0") old => found,
-             options(nostack));
-    }
-    found == old
 }

@@ -1,8 +1,6 @@
 //! What userspace gets to see of packets: events of what was stopped, what a capture asked for, and the last packets of each device.
 //! A flood costs a counter: a source and reason has one event in ten seconds, and a CPU a budget of events.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
@@ -16,7 +14,7 @@ use sipguard_common::abi::{
 use sipguard_common::{Class, Reason};
 
 use crate::scratch::Scratch;
-use crate::{bytes, policy, rate, scratch, settings};
+use crate::{atomic, bytes, rate, scratch, settings};
 
 #[map]
 static EVENTS: Array<Record> = Array::with_max_entries(EVENT_ENTRIES, BPF_F_MMAPABLE);
@@ -150,7 +148,7 @@ fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: R
     // SAFETY: as above.
     if mine && now_ns < unsafe { (*gate).next_ns } {
         // SAFETY: as above.
-        unsafe { policy::atomic_add(&raw mut (*gate).count, 1) };
+        unsafe { atomic::add(&raw mut (*gate).count, 1) };
         return;
     }
     let count = through(gate, tag, now_ns);
@@ -168,7 +166,7 @@ fn through(gate: *mut Gate, tag: u64, now_ns: u64) -> u64 {
         let mine = (*gate).tag == tag;
         if (*budget).tat_ns > now_ns + EVENT_BUDGET_NS * (EVENT_BURST - 1) {
             if mine {
-                policy::atomic_add(&raw mut (*gate).count, 1);
+                atomic::add(&raw mut (*gate).count, 1);
             } else {
                 (*budget).lost += 1;
             }
@@ -176,7 +174,7 @@ fn through(gate: *mut Gate, tag: u64, now_ns: u64) -> u64 {
         }
         let begin_ns = if (*budget).tat_ns > now_ns { (*budget).tat_ns } else { now_ns };
         (*budget).tat_ns = begin_ns + EVENT_BUDGET_NS;
-        let before = exchange(&raw mut (*gate).count, 0);
+        let before = atomic::exchange(&raw mut (*gate).count, 0);
         (*gate).next_ns = now_ns + EVENT_INTERVAL_NS;
         if mine {
             return before + 1;
@@ -259,24 +257,8 @@ fn record(ctx: *mut xdp_md, scratch: *mut Scratch, said: u32) {
 #[inline(always)]
 fn next(cursor: u32) -> Option<u64> {
     let cursor = CURSORS.get_ptr_mut(cursor)?;
-    let mut number = 1u64;
-    // SAFETY: a live map value. BPF's own atomic addition, which gives what was there before.
-    unsafe {
-        asm!("{n} = atomic_fetch_add((u64 *)({p} + 0), {n})", p = in(reg) cursor, n = inout(reg) number, options(nostack));
-    }
-    Some(number)
-}
-
-/// Puts `value` in the place of a word, and gives what was there: also the order of memory.
-///
-/// # Safety
-/// `word` points into a live map value.
-#[inline(always)]
-unsafe fn exchange(word: *mut u64, value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: the caller's.
-    unsafe { asm!("{v} = xchg_64({p} + 0, {v})", p = in(reg) word, v = inout(reg) value, options(nostack)) };
-    value
+    // SAFETY: a live map value.
+    Some(unsafe { atomic::fetch_add(cursor, 1) })
 }
 
 /// Writes the packet at hand into a record. `said` is [`said`] below the count.
@@ -285,7 +267,7 @@ fn store_record(ctx: *mut xdp_md, record: *mut Record, number: u64, said: u64) {
     let (Ok(scratch), Ok(settings)) = (scratch::get(), settings::get()) else { return };
     // SAFETY: a live map value, whose readers see by its number that it changes.
     unsafe {
-        exchange(&raw mut (*record).number, 0);
+        atomic::exchange(&raw mut (*record).number, 0);
         let frame_len = bytes::frame_len(&XdpContext::new(ctx)) as u32;
         (*record).time_ns = settings::now_ns();
         (*record).count = said >> 16;
@@ -296,7 +278,7 @@ fn store_record(ctx: *mut xdp_md, record: *mut Record, number: u64, said: u64) {
         (*record).action = settings.action as u8;
         (*record).trunk = (*scratch).who.trunk as u8;
         (*record).captured = copy(ctx, (&raw mut (*record).bytes).cast(), frame_len);
-        exchange(&raw mut (*record).number, number + 1);
+        atomic::exchange(&raw mut (*record).number, number + 1);
     }
 }
 

@@ -10,7 +10,7 @@ use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, GATE_ENTRIES, Gate, MODE_MONITOR, PERMANENT,
     RECORD_BYTES, Record, Taps, names,
 };
-use sipguard_tests::message::{OPTIONS, register};
+use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::program::{Program, device};
 
@@ -296,5 +296,35 @@ fn a_replay_leaves_no_trace() -> Result<()> {
     options.data_in = Some(&cut);
     loaded.program()?.test_run(options)?;
     assert!(read(&mut Ring::open(&loaded, Which::Events, Start::Oldest)?)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn whoever_watches_changes_no_verdict() -> Result<()> {
+    let watched = Taps {
+        capture_until_ns: u64::MAX,
+        verdicts: CAPTURE_DROPPED | CAPTURE_PASSED,
+        records: 1,
+        ..Taps::zeroed()
+    };
+    let legal = [OPTIONS.to_vec(), register(1), good_call(), invite(), large(), b"\r\n\r\n".to_vec()];
+    let messages: Vec<Vec<u8>> =
+        legal.into_iter().chain(faults().into_iter().map(|fault| fault.bytes)).collect();
+    // Those that a datagram takes.
+    for message in messages.iter().filter(|message| message.len() < 60_000) {
+        let mut outcomes = Vec::new();
+        for taps in [Taps::zeroed(), watched] {
+            let mut program = Program::new()?;
+            program.tap(taps)?;
+            let peer = device();
+            program.connect(&peer, 1000)?;
+            let (first, second) = message.split_at(message.len() / 2);
+            let next = 1000 + first.len() as u32;
+            let frames =
+                [peer.tcp(ACK | PSH, 1000, first), peer.tcp(ACK | PSH, next, second), peer.udp(message)];
+            outcomes.push(frames.iter().map(|frame| program.run(frame)).collect::<Result<Vec<_>>>()?);
+        }
+        assert_eq!(outcomes[0], outcomes[1], "{}", message.escape_ascii());
+    }
     Ok(())
 }

@@ -1,0 +1,54 @@
+//! BPF's own atomic operations on words of map values; core offers none for this target.
+
+use core::arch::asm;
+
+/// Adds to a word.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, more: u64) {
+    // SAFETY: the caller's.
+    unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) word, v = in(reg) more, options(nostack)) };
+}
+
+/// Adds to a word, and gives what was there.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
+    let mut value = more;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("{v} = atomic_fetch_add((u64 *)({p} + 0), {v})", p = in(reg) word, v = inout(reg) value, options(nostack));
+    }
+    value
+}
+
+/// Puts `value` in the place of a word, and gives what was there; in order with all reads and writes around it.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn exchange(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: the caller's.
+    unsafe { asm!("{v} = xchg_64({p} + 0, {v})", p = in(reg) word, v = inout(reg) value, options(nostack)) };
+    value
+}
+
+/// Puts `new` where `old` still stands, and says whether it did.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    let found: u64;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("r0 = cmpxchg_64({p} + 0, r0, {n})", p = in(reg) word, n = in(reg) new, inout("r0") old => found,
+             options(nostack));
+    }
+    found == old
+}
