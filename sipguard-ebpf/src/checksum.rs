@@ -40,11 +40,10 @@ extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
         let packet = &(*scratch).packet;
         let len = packet.data_at - packet.l4_at + packet.data_len;
         let Ok(said) = bytes::half(&XdpContext::new(ctx), (packet.l4_at + 16) as usize) else { return 0 };
-        let pseudo = reset::pseudo_header(packet, len as u16);
-        if said == !reset::fold(pseudo) {
-            // Not finished yet: a frame of this host, whose sender left the sum to the hardware (CHECKSUM_PARTIAL).
+        if reset::is_unfinished(packet, said) {
             return 0;
         }
+        let pseudo = reset::pseudo_header(packet, len as u16);
         let walk = &raw mut (*scratch).walk;
         (*walk).begin(packet.l4_at, len);
         let mut hands = Hands { ctx, scratch };
