@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 use crate::counting;
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
-use crate::load::Loaded;
+use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
 use crate::settings::{Chosen, SettingsWish, XdpChoice};
@@ -86,6 +86,15 @@ pub struct Outcome {
     pub uncounted: Option<String>,
 }
 
+impl Outcome {
+    /// Where there is no limit of open connections, nobody misses their count.
+    fn forget_uncounted(&mut self, pins: &Pins) -> Result<()> {
+        let limited = self.uncounted.is_some() && maps::settings(pins)?.rules & rules_in_use::OPEN != 0;
+        self.uncounted = self.uncounted.take().filter(|_| limited);
+        Ok(())
+    }
+}
+
 /// Attaches to every interface of `names`, or to none.
 ///
 /// # Errors
@@ -98,91 +107,112 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
             interfaces.push(interface);
         }
     }
-    pins.create_parent()?;
-    let _lock = pins.lock(true)?;
-    let first = pins.slots().is_empty();
-    if first {
-        // Nothing is in force without a link; what a killed `attach` may have left goes.
-        pins.remove_all()?;
-    } else {
-        pins.check()?;
+    pins.mount()?;
+    loop {
+        if let Some(_lock) = pins.lock()? {
+            if !pins.slots().is_empty() {
+                return attach_more(pins, &interfaces, wish);
+            }
+            // Nothing is in force without a link; what a killed `attach` may have left goes.
+            pins.remove_all()?;
+        }
+        if let Some(outcome) = attach_first(pins, &interfaces, &wish.at_first())? {
+            return Ok(outcome);
+        }
     }
-    let wish = &if first { wish.at_first() } else { wish.clone() };
+}
+
+/// Attaches where nothing is attached. `None` when somebody else did so meanwhile.
+fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Option<Outcome>> {
+    for interface in interfaces {
+        refuse_another_program(interface)?;
+    }
+    let (new, _lock) = pins.begin()?;
+    let loaded = begin(&new, wish);
+    let loaded = match loaded.and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
+        Ok(Some(loaded)) => loaded,
+        outcome => {
+            new.remove_all().context("cleaning up after an attach")?;
+            return outcome.map(|_| None);
+        }
+    };
+    let mut outcome = Outcome::default();
+    let attached = restore(pins, wish).and_then(|()| {
+        let mut loaded = loaded.load()?;
+        let uncounted = counting::begin(&mut loaded, pins).err();
+        // The filter needs it for nothing else.
+        outcome.uncounted = uncounted.map(|error| format!("{error:#}"));
+        let mut first = Some(loaded);
+        for (slot, interface) in (0..).zip(interfaces) {
+            let mut loaded = match first.take() {
+                Some(loaded) => loaded,
+                None => Loaded::new(Some(pins), free_slot(&[], slot)?, flows(pins, wish)?)?,
+            };
+            outcome.interfaces.push(attach_one(pins, &mut loaded, slot, interface, wish)?);
+        }
+        Ok(())
+    });
+    if let Err(error) = attached {
+        pins.remove_all().context("cleaning up after a failed attach")?;
+        return Err(error);
+    }
+    outcome.forget_uncounted(pins)?;
+    Ok(Some(outcome))
+}
+
+/// Attaches beside what is attached. The caller holds the lock.
+fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Outcome> {
+    pins.check()?;
     let own = own_slots(pins)?;
-    for interface in &interfaces {
+    for interface in interfaces {
         if slot_of(&own, interface).is_none() {
             refuse_another_program(interface)?;
         } else {
             refuse_another_mode(interface, wish)?;
         }
     }
-    let (mut done, mut uncounted) = (Vec::new(), None);
-    let outcome = attach_all(pins, &interfaces, &own, wish, first, &mut done, &mut uncounted);
-    let settings_changed = match outcome {
-        Ok(changed) => changed,
-        Err(error) => {
-            if first {
-                pins.remove_all().context("cleaning up after a failed attach")?;
-            }
-            for (slot, attached) in done.iter().filter(|_| !first) {
-                if attached.new {
-                    free(pins, *slot)?;
-                }
-            }
-            return Err(error);
-        }
-    };
-    let limited = uncounted.is_some() && maps::settings(pins)?.rules & rules_in_use::OPEN != 0;
-    let interfaces = done.into_iter().map(|(_, attached)| attached).collect();
-    Ok(Outcome { interfaces, settings_changed, uncounted: uncounted.filter(|_| limited) })
-}
-
-/// Says whether settings that were in force changed.
-fn attach_all(
-    pins: &Pins,
-    interfaces: &[Interface],
-    own: &[(u32, Iface)],
-    wish: &Wish,
-    first: bool,
-    done: &mut Vec<(u32, Attached)>,
-    uncounted: &mut Option<String>,
-) -> Result<bool> {
-    pins.create()?;
-    let flows = flows(pins, wish, first)?;
+    let flows = flows(pins, wish)?;
+    let is_new = interfaces.iter().any(|interface| slot_of(&own, interface).is_none());
+    store::refresh(&wish.store, pins)?;
+    let before = Chosen::read(pins)?;
+    let mut outcome = Outcome { settings_changed: prepare(pins, wish, is_new)?, ..Outcome::default() };
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
-    let mut changed = None;
+    let mut new = Vec::new();
     for interface in interfaces {
-        if let Some((slot, iface)) = slot_of(own, interface) {
+        if let Some((_, iface)) = slot_of(&own, interface) {
             let native = interface.xdp.is_some_and(|xdp| xdp.native);
             let name = interface.name.clone();
-            done.push((slot, Attached { name, native, native_errno: iface.native_errno, new: false }));
+            outcome.interfaces.push(Attached { name, native, native_errno: iface.native_errno, new: false });
             continue;
         }
-        let slot = (0..IFACE_SLOTS).find(|slot| !taken.contains(slot));
-        let Some(slot) = slot else { bail!("all {IFACE_SLOTS} slots are taken: detach an interface first") };
-        taken.push(slot);
-        let mut loaded = Loaded::new(Some(pins), slot, flows)?;
-        if changed.is_none() {
-            changed = Some(prepare(pins, wish, first, true)?);
-            if first && let Err(error) = counting::begin(&mut loaded, pins) {
-                // The filter needs it for nothing else.
-                *uncounted = Some(format!("{error:#}"));
+        let attached = free_slot(&taken, 0).and_then(|slot| {
+            taken.push(slot);
+            let mut loaded = Loaded::new(Some(pins), slot, flows)?;
+            let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
+            new.push(slot);
+            Ok(attached)
+        });
+        match attached {
+            Ok(attached) => outcome.interfaces.push(attached),
+            Err(error) => {
+                new.iter().try_for_each(|slot| free(pins, *slot))?;
+                let _edit = pins.edit()?;
+                before.write(pins)?;
+                return Err(error);
             }
         }
-        let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
-        done.push((slot, attached));
     }
-    match changed {
-        Some(changed) => Ok(changed && !first),
-        None => prepare(pins, wish, false, false),
-    }
+    Ok(outcome)
+}
+
+/// The first slot from one on that is not taken.
+fn free_slot(taken: &[u32], from: u32) -> Result<u32> {
+    let slot = (from..IFACE_SLOTS).find(|slot| !taken.contains(slot));
+    slot.with_context(|| format!("all {IFACE_SLOTS} slots are taken: detach an interface first"))
 }
 
 /// How many connections are followed. Their map can't change while it is in use.
-fn flows(pins: &Pins, wish: &Wish, first: bool) -> Result<u32> {
-    if first {
-        return Ok(wish.flows.unwrap_or(DEFAULT_FLOWS));
-    }
+fn flows(pins: &Pins, wish: &Wish) -> Result<u32> {
     let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     let in_force = map.max_entries();
     match wish.flows {
@@ -193,35 +223,46 @@ fn flows(pins: &Pins, wish: &Wish, first: bool) -> Result<u32> {
     }
 }
 
-/// Fills the maps that all interfaces share, before the first packet is judged by them. Says whether mode, action, ports or limits changed.
+/// Makes the maps below new pins, and fills those that all interfaces share and that say how to judge.
+fn begin(new: &Pins, wish: &Wish) -> Result<Begun> {
+    let begun = Begun::new(new, 0, wish.flows.unwrap_or(DEFAULT_FLOWS))?;
+    let wanted = wish.settings.of(&Chosen::default());
+    let mut settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
+    settings.grace_until_ns = grace_until(wish)?;
+    wanted.put(&mut settings);
+    maps::set_settings(new, settings)?;
+    maps::set_ports(new, &wanted.ports)?;
+    let mut abi: Array<_, u32> = maps::open(new, names::ABI)?;
+    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
+    Ok(begun)
+}
+
+/// Brings what the store and the configuration say, before the first packet is judged.
+fn restore(pins: &Pins, wish: &Wish) -> Result<()> {
+    store::restore(&wish.store, pins, &mut |change| config::bring(change, &wish.config, None).map(|_| ()))
+}
+
+/// Changes the settings of a guard that is attached. Says whether mode, action, ports or limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
-fn prepare(pins: &Pins, wish: &Wish, first: bool, new: bool) -> Result<bool> {
-    let (mut settings, before) = if first {
-        (Settings { hash_keys: secret()?, ..Settings::zeroed() }, Chosen::default())
-    } else {
-        (maps::settings(pins)?, Chosen::read(pins)?)
-    };
+fn prepare(pins: &Pins, wish: &Wish, is_new: bool) -> Result<bool> {
+    let _edit = pins.edit()?;
+    let before = Chosen::read(pins)?;
     let wanted = wish.settings.of(&before);
-    if new {
-        let grace = wish.grace.or(wish.config.grace).unwrap_or(DEFAULT_GRACE);
-        settings.grace_until_ns = Clock::now()?.after(Some(grace));
+    let mut settings = maps::settings(pins)?;
+    if is_new {
+        settings.grace_until_ns = grace_until(wish)?;
     }
     wanted.put(&mut settings);
     maps::set_settings(pins, settings)?;
-    let changed = first || wanted != before;
-    if changed {
+    if wanted.ports != before.ports {
         maps::set_ports(pins, &wanted.ports)?;
     }
-    store::restore(&wish.store, pins, &mut |change| {
-        if first {
-            config::bring(change, &wish.config, None)?;
-        }
-        Ok(())
-    })?;
-    // The mark comes last: pins with it are whole.
-    let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
-    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
-    Ok(changed)
+    Ok(wanted != before)
+}
+
+/// When connections that are older than the guard must be at the beginning of a message (`CLOCK_BOOTTIME`, nanoseconds).
+fn grace_until(wish: &Wish) -> Result<u64> {
+    Ok(Clock::now()?.after(Some(wish.grace.or(wish.config.grace).unwrap_or(DEFAULT_GRACE))))
 }
 
 /// Keys that nobody knows.
@@ -376,10 +417,9 @@ fn slot_of(own: &[(u32, Iface)], interface: &Interface) -> Option<(u32, Iface)> 
 /// # Errors
 /// [`Status::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
 pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
-    if !pins.dir().exists() {
+    let Some(_lock) = pins.lock()? else {
         return Err(Failure::with(Status::NotAttached, "sipguard is not attached"));
-    }
-    let _lock = pins.lock(true)?;
+    };
     let Some(names) = names else {
         // Without a look at the ABI: this is the remedy for pins of another version.
         let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();

@@ -42,7 +42,7 @@ pub struct Capture<'p> {
 }
 
 impl<'p> Capture<'p> {
-    /// Begins. The caller holds the lock of the pins.
+    /// Begins.
     ///
     /// # Errors
     /// When another process captures already, whose pid is named, or the map can't be written.
@@ -52,18 +52,12 @@ impl<'p> Capture<'p> {
         Ok(Capture { pins, wish, renewed: Instant::now(), _only: only })
     }
 
-    /// Puts the end off, when it is time to. While another verb changes the pins this waits for it, as long as it may.
+    /// Puts the end off, when it is time to.
     ///
     /// # Errors
     /// When the map can't be written, as after `detach`.
     pub fn renew(&mut self) -> Result<()> {
-        let age = self.renewed.elapsed();
-        if age < RENEWED {
-            return Ok(());
-        }
-        let lock = self.pins.try_lock()?;
-        // Who holds the lock so long is at the rules. What else changes this entry does it within microseconds.
-        if lock.is_some() || age + RENEWED > AHEAD {
+        if self.renewed.elapsed() >= RENEWED {
             ask(self.pins, &self.wish, AHEAD)?;
             self.renewed = Instant::now();
         }
@@ -73,7 +67,6 @@ impl<'p> Capture<'p> {
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        let _lock = self.pins.try_lock();
         // What can't be cleared ends by itself.
         let _ended = change(self.pins, |taps| {
             *taps = Taps { records: taps.records, ..bytemuck::Zeroable::zeroed() };
@@ -105,6 +98,7 @@ fn ask(pins: &Pins, wish: &Wish, ahead: Duration) -> Result<()> {
 }
 
 fn change(pins: &Pins, how: impl FnOnce(&mut Taps) -> Result<()>) -> Result<()> {
+    let _edit = pins.edit()?;
     let mut map: Array<_, Plain<Taps>> = maps::open(pins, names::TAPS)?;
     let mut taps = map.get(&0, 0).context("reading what is captured")?.0;
     how(&mut taps)?;
@@ -113,8 +107,8 @@ fn change(pins: &Pins, how: impl FnOnce(&mut Taps) -> Result<()>) -> Result<()> 
 
 /// The right to capture.
 fn only(pins: &Pins) -> Result<Flock<File>> {
-    // The directory itself; its parent is what the verbs lock.
-    let dir = pins.dir();
+    // A directory that nothing else locks.
+    let dir = &pins.dir().join("programs");
     let file = File::open(dir).with_context(|| format!("opening {}", dir.display()))?;
     let inode = file.metadata().with_context(|| format!("looking at {}", dir.display()))?.ino();
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {

@@ -17,31 +17,26 @@ use crate::pins::Pins;
 /// The XDP object, compiled from `sipguard-ebpf` when this crate was built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipguard.bpf.o"));
 
+/// Maps whose program is not loaded yet: the kernel takes its time to look at it.
+pub struct Begun {
+    ebpf: Ebpf,
+}
+
 /// A loaded program with its maps.
 pub struct Loaded {
     ebpf: Ebpf,
 }
 
-impl Loaded {
-    /// Loads the program for a slot. With `pins` its maps are those pinned there, made and pinned where they are missing;
-    /// without, it has maps of its own, which end with it. `flows` is how many connections can be followed.
+impl Begun {
+    /// Makes the maps for a slot, pinned below `pins` or taken from there. `flows` is how many connections can be followed.
     ///
     /// # Errors
-    /// [`Status::Kernel`] when the kernel refuses a map or the program.
-    pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
-        Loaded::with(pins, slot, flows, false)
+    /// [`Status::Kernel`] when the kernel refuses a map.
+    pub fn new(pins: &Pins, slot: u32, flows: u32) -> Result<Begun> {
+        Begun::with(Some(pins), slot, flows, false)
     }
 
-    /// Loads the program for a replay of captures, with maps of its own: it asks no socket of this machine, and returns
-    /// [`sipguard_common::abi::Told`]. Handshakes are remembered for as many connections as can be followed.
-    ///
-    /// # Errors
-    /// As [`Loaded::new`].
-    pub fn for_replay(flows: u32) -> Result<Loaded> {
-        Loaded::with(None, 0, flows, true)
-    }
-
-    fn with(pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Loaded> {
+    fn with(pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Begun> {
         let offsets = Offsets::of_running_kernel();
         // Where it is not known, connections are not told from those of other namespaces, and none is counted.
         let netns = counting::netns().unwrap_or(0);
@@ -69,9 +64,37 @@ impl Loaded {
             }
         }
         let ebpf = loader.load(OBJECT).map_err(|error| refused("making the maps", &error))?;
-        let mut loaded = Loaded { ebpf };
+        Ok(Begun { ebpf })
+    }
+
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// [`Status::Kernel`] when the kernel refuses it.
+    pub fn load(self) -> Result<Loaded> {
+        let mut loaded = Loaded { ebpf: self.ebpf };
         loaded.program()?.load().map_err(|error| refused("loading the XDP program", &verifier(error)))?;
         Ok(loaded)
+    }
+}
+
+impl Loaded {
+    /// Loads the program for a slot. With `pins` its maps are those pinned there, made and pinned where they are missing;
+    /// without, it has maps of its own, which end with it. `flows` is how many connections can be followed.
+    ///
+    /// # Errors
+    /// [`Status::Kernel`] when the kernel refuses a map or the program.
+    pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
+        Begun::with(pins, slot, flows, false)?.load()
+    }
+
+    /// Loads the program for a replay of captures, with maps of its own: it asks no socket of this machine, and returns
+    /// [`sipguard_common::abi::Told`]. Handshakes are remembered for as many connections as can be followed.
+    ///
+    /// # Errors
+    /// As [`Loaded::new`].
+    pub fn for_replay(flows: u32) -> Result<Loaded> {
+        Begun::with(None, 0, flows, true)?.load()
     }
 
     /// The program.

@@ -10,7 +10,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::bans::Bans;
-use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::counters::{self, Action, Row};
 use crate::pins::Pins;
@@ -38,9 +37,8 @@ impl Sizes {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn read(pins: &Pins) -> Result<Sizes> {
-        let blocks = Blocks::open(pins)?.count(&Clock::now()?)?;
-        Ok(Sizes { blocks, connections: status::connections(pins)? })
+    pub fn read(pins: &Pins, store: &Path) -> Result<Sizes> {
+        Ok(Sizes { blocks: status::blocks(pins, store)?, connections: status::connections(pins)? })
     }
 }
 

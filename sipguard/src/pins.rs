@@ -8,16 +8,20 @@
 //! DIR/links/NAME     its link
 //! ```
 //!
-//! Pins are named by slot because bpffs takes no dots in names, and `eth0.100` has one.
+//! Pins are named by slot because bpffs takes no dots in names, and `eth0.100` has one. A first `attach` builds all maps in `DIR-new-PID` and
+//! renames that to `DIR`, so whoever finds maps finds all of them.
+//!
+//! Two locks, and none for readers: `attach` and `detach` lock `DIR`, for as long as they take; who reads, changes and writes back one of the small
+//! entries that several verbs share (settings, captures) locks `DIR/maps`, for microseconds. Rules have locks of their own (`store/lock.rs`).
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapInfo};
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -27,8 +31,10 @@ use crate::error::{Failure, Status};
 
 /// Default place of the pins.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/sipguard";
-/// How long a verb waits for another one's lock.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long `attach` or `detach` waits for another one: on a slow machine the kernel looks at a program for some seconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a lock.
+const LOCK_POLL: Duration = Duration::from_millis(2);
 
 /// The directory of the pins.
 #[derive(Clone, Debug)]
@@ -36,9 +42,9 @@ pub struct Pins {
     dir: PathBuf,
 }
 
-/// Held while the pins are read (shared) or changed (exclusive).
+/// A lock of a directory, until it is dropped.
 pub struct Lock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 impl Pins {
@@ -78,10 +84,27 @@ impl Pins {
         ["programs", "links"].map(|kind| self.dir.join(kind).join(name))
     }
 
-    /// Whether there are pins.
+    /// Whether there are maps: of a guard that is attached, or of one that is just being attached.
     #[must_use]
     pub fn exist(&self) -> bool {
         self.map(names::ABI).exists()
+    }
+
+    /// Whether the guard is attached: a link is what makes it so.
+    #[must_use]
+    pub fn are_attached(&self) -> bool {
+        self.exist() && !self.slots().is_empty()
+    }
+
+    /// Which maps they are: every first `attach` makes new ones, and no two of a boot have one number.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn identity(&self) -> Result<String> {
+        let id = MapInfo::from_pin(self.map(names::ABI)).context("reading the number of a map")?.id();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .context("reading the kernel's boot id")?;
+        Ok(format!("{} {id}", boot.trim()))
     }
 
     /// Slots that have a link.
@@ -112,15 +135,11 @@ impl Pins {
         self.dir.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Makes sure that the directory above the pins is a bpffs, where locks are taken.
+    /// Makes sure that the directory above the pins is a bpffs.
     ///
     /// # Errors
     /// When it is none and none can be mounted.
-    pub fn create_parent(&self) -> Result<()> {
-        self.mount()
-    }
-
-    fn mount(&self) -> Result<()> {
+    pub fn mount(&self) -> Result<()> {
         let parent = self.parent();
         let found = statfs(parent).with_context(|| format!("{} can't hold pins", parent.display()))?;
         if found.filesystem_type() == BPF_FS_MAGIC {
@@ -133,64 +152,117 @@ impl Pins {
             .context("mounting a bpffs on /sys/fs/bpf")
     }
 
-    /// Waits for the right to read the pins, or with `change` to change them.
+    /// Waits for the right to attach or detach. `None` when there are no pins, whose directory it is that is locked.
     ///
     /// # Errors
-    /// When another process holds it for more than ten seconds.
-    pub fn lock(&self, change: bool) -> Result<Lock> {
-        let parent = self.parent();
-        let arg = if change { FlockArg::LockExclusiveNonblock } else { FlockArg::LockSharedNonblock };
-        let mut file = File::open(parent).with_context(|| format!("opening {}", parent.display()))?;
+    /// When another process holds it for more than a minute.
+    pub fn lock(&self) -> Result<Option<Lock>> {
         let start = Instant::now();
         loop {
-            match Flock::lock(file, arg) {
-                Ok(held) => return Ok(Lock { _file: held }),
-                Err((back, nix::errno::Errno::EWOULDBLOCK)) if start.elapsed() < LOCK_PATIENCE => file = back,
+            let Some(held) = self.wait(&self.dir, start + LOCK_PATIENCE)? else { return Ok(None) };
+            // Whoever held it may have removed the directory, and somebody else may have made a new one.
+            if held.is_of(&self.dir) {
+                return Ok(Some(held));
+            }
+        }
+    }
+
+    /// Waits for the right to change an entry that several verbs share. It is held for microseconds.
+    ///
+    /// # Errors
+    /// [`Status::NotAttached`] without pins, and when another process holds it for more than a minute.
+    pub fn edit(&self) -> Result<Lock> {
+        self.wait(&self.dir.join("maps"), Instant::now() + LOCK_PATIENCE)?.ok_or_else(not_attached)
+    }
+
+    /// Locks a directory; `None` when it is not there.
+    fn wait(&self, path: &Path, end: Instant) -> Result<Option<Lock>> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(|| format!("opening {}", path.display()))?,
+        };
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => return Ok(Some(Lock { file })),
+                Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < end => file = back,
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
                     "another process has held the lock on {} for {} s: `fuser {}` names it",
-                    parent.display(),
+                    path.display(),
                     LOCK_PATIENCE.as_secs(),
-                    parent.display()
+                    path.display()
                 ),
                 Err((_, error)) => {
-                    return Err(error).with_context(|| format!("locking {}", parent.display()));
+                    return Err(error).with_context(|| format!("locking {}", path.display()));
                 }
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(LOCK_POLL);
         }
     }
 
-    /// The right to change the pins, when nobody else has one now.
+    /// An empty directory beside that of the pins, locked, where a first `attach` builds them. What others left that were killed there goes.
     ///
     /// # Errors
-    /// When the lock can't be asked for.
-    pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let parent = self.parent();
-        let file = File::open(parent).with_context(|| format!("opening {}", parent.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Some(Lock { _file: held })),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error).with_context(|| format!("locking {}", parent.display())),
+    /// When it can't be made.
+    pub fn begin(&self) -> Result<(Pins, Lock)> {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        let beginning = format!("{name}-new-");
+        for entry in std::fs::read_dir(self.parent()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&beginning) {
+                let left = Pins::new(entry.path());
+                if let Ok(Some(_dead)) = left.wait(left.dir(), Instant::now()) {
+                    left.remove_all()?;
+                }
+            }
         }
+        let new = Pins::new(self.parent().join(format!("{beginning}{}", std::process::id())));
+        new.create()?;
+        let lock = new.lock()?.context("the directory for new pins is gone")?;
+        Ok((new, lock))
     }
 
-    /// Says so when there are no pins, without waiting for a lock.
+    /// Gives what [`Pins::begin`] began its place. `false` when somebody else was first.
     ///
     /// # Errors
-    /// [`Status::NotAttached`]
-    pub fn exist_or_fail(&self) -> Result<()> {
-        if self.exist() {
-            return Ok(());
+    /// When it can't be renamed.
+    pub fn finish(&self, new: &Pins) -> Result<bool> {
+        match std::fs::rename(&new.dir, &self.dir) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                Ok(false)
+            }
+            Err(error) => Err(error).with_context(|| format!("renaming {}", new.dir.display())),
         }
-        Err(Failure::with(Status::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it"))
     }
 
-    /// Checks that the pins exist and were made by this ABI version. Every verb does this first, under the lock.
+    /// Says so when the guard is not attached, or when that can't be seen.
+    ///
+    /// # Errors
+    /// [`Status::NotAttached`], [`Status::Privilege`]
+    pub fn attached_or_fail(&self) -> Result<()> {
+        match std::fs::read_dir(self.dir.join("links")) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Failure::with(
+                Status::Privilege,
+                format!("the pins in {} can't be read: permission denied. Run as root", self.dir.display()),
+            )),
+            Ok(_) if self.are_attached() => Ok(()),
+            _ => Err(not_attached()),
+        }
+    }
+
+    /// Checks that the guard is attached, by this ABI version. Every verb does this first.
     ///
     /// # Errors
     /// [`Status::NotAttached`] without pins; a failure with the remedy for another version.
     pub fn check(&self) -> Result<()> {
-        self.exist_or_fail()?;
+        self.attached_or_fail()?;
+        self.check_abi()
+    }
+
+    /// The same for maps that are there, attached or not.
+    ///
+    /// # Errors
+    /// As [`Pins::check`].
+    pub fn check_abi(&self) -> Result<()> {
         let path = self.map(names::ABI);
         let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
         let map: Array<_, u32> =
@@ -227,6 +299,10 @@ impl Pins {
     pub fn remove_all(&self) -> Result<()> {
         for name in ["links", "programs", "maps"] {
             let dir = self.dir.join(name);
+            if name == "maps" {
+                // Who looks at the maps looks at this one first.
+                remove_file(&self.map(names::ABI))?;
+            }
             let Ok(entries) = std::fs::read_dir(&dir) else { continue };
             for entry in entries {
                 remove_file(&entry?.path())?;
@@ -240,6 +316,19 @@ impl Pins {
             _ => Ok(()),
         }
     }
+}
+
+impl Lock {
+    /// Whether the locked directory is the one that a path names now.
+    fn is_of(&self, path: &Path) -> bool {
+        let inode = |found: std::io::Result<std::fs::Metadata>| found.map(|found| found.ino()).ok();
+        let held = inode(self.file.metadata());
+        held.is_some() && held == inode(std::fs::metadata(path))
+    }
+}
+
+fn not_attached() -> anyhow::Error {
+    Failure::with(Status::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it")
 }
 
 fn remove_file(path: &Path) -> Result<()> {

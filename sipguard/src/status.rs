@@ -1,5 +1,7 @@
 //! What is attached, how, and why so.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -12,6 +14,7 @@ use crate::clock::Clock;
 use crate::link;
 use crate::maps::{self, Flows, Plain, Ports};
 use crate::pins::Pins;
+use crate::store;
 
 /// One attached interface.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ pub struct Report {
 ///
 /// # Errors
 /// When a map or rtnetlink can't be read.
-pub fn read(pins: &Pins) -> Result<Report> {
+pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
     Ok(Report {
@@ -62,7 +65,7 @@ pub fn read(pins: &Pins) -> Result<Report> {
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
-        blocks: Blocks::open(pins)?.list(&clock)?.len(),
+        blocks: blocks(pins, store)?,
         connections: connections(pins)?,
     })
 }
@@ -73,6 +76,19 @@ pub fn read(pins: &Pins) -> Result<Report> {
 /// When a map or rtnetlink can't be read.
 pub fn interfaces(pins: &Pins, clock: &Clock) -> Result<Vec<InterfaceStatus>> {
     own_slots(pins)?.iter().map(|(_, iface)| interface(iface, clock)).collect()
+}
+
+/// How many blocks hold. The store keeps count of the maps that it changes; of others each entry is looked at, which takes half a second for a
+/// million.
+///
+/// # Errors
+/// When a map can't be read.
+pub fn blocks(pins: &Pins, store: &Path) -> Result<usize> {
+    let clock = Clock::now()?;
+    match store::blocks_in_force(store, pins, clock.wall_ms()) {
+        Ok(Some(blocks)) => Ok(blocks),
+        Ok(None) | Err(_) => Blocks::open(pins)?.count(&clock),
+    }
 }
 
 /// How many connections are followed.

@@ -157,24 +157,6 @@ impl Peer {
     }
 }
 
-/// A frame as a kernel takes it: up to where its IP header says that the packet ends. What is behind it is padding.
-///
-/// # Panics
-/// When it is no frame of IP, or shorter than its header says.
-#[must_use]
-pub fn trimmed(frame: &[u8]) -> &[u8] {
-    let mut at = IP;
-    while matches!(frame[at - 2..at], [0x81, 0x00] | [0x88, 0xa8]) {
-        at += 4;
-    }
-    let half = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-    match frame[at] >> 4 {
-        4 => &frame[..at + half(at + 2)],
-        6 => &frame[..at + 40 + half(at + 4)],
-        version => panic!("IP version {version}"),
-    }
-}
-
 /// The ones' complement sum of a TCP segment and its pseudo-header (RFC 9293 section 3.1). 0xffff for one whose checksum is right.
 #[must_use]
 pub fn tcp_sum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {

@@ -1,5 +1,6 @@
 //! `sipguard allow` and `sipguard unallow`
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,9 +8,10 @@ use anyhow::Result;
 use super::block::{report, sentence, until};
 use super::targets::read_sources;
 use super::{Span, parse_duration, plural};
+use crate::clock::Clock;
 use crate::output::Format;
 use crate::pins::Pins;
-use crate::store::{Changed, Counts, OPERATOR, Saying, Verb, change};
+use crate::store::{Changed, Counts, Gone, OPERATOR, Saying, Verb, bulk};
 use crate::store::{parse_origin, parse_reason};
 use crate::target::Target;
 
@@ -63,15 +65,21 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
 /// Makes the allowances.
 pub fn make(pins: &Pins, path: &Path, args: &AllowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "allow")?;
-    change(path, pins, &|| {}, |change| {
-        let saying = Saying {
-            reason: args.reason.clone(),
-            expires_ms: change.clock.wall_ms_after(args.span.0),
-            ..Saying::new(&args.origin, Verb::Allow)
-        };
-        targets.iter().try_for_each(|target| change.say(target, &saying))?;
+    let saying = Saying {
+        reason: args.reason.clone(),
+        expires_ms: Clock::now()?.wall_ms_after(args.span.0),
+        ..Saying::new(&args.origin, Verb::Allow)
+    };
+    let mut left = targets.iter();
+    bulk(path, pins, targets.len(), |change| {
+        for target in left.by_ref() {
+            change.say(target, &saying)?;
+            if change.is_due() {
+                return Ok(None);
+            }
+        }
         change.record("allow", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
-        Ok(change.counts)
+        Ok(Some(change.counts))
     })
 }
 
@@ -103,15 +111,21 @@ pub fn unallow(pins: &Pins, path: &Path, format: Format, args: &UnallowArgs) -> 
 pub fn end(pins: &Pins, path: &Path, args: &UnallowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "unallow")?;
     let origin = args.origin.as_deref();
-    change(path, pins, &|| {}, |change| {
-        let ended = if args.all {
-            change.unsay_all(Verb::Allow, origin)?
-        } else {
-            change.unsay(&targets, Verb::Allow, origin)?;
-            targets.clone()
-        };
-        change.record("unallow", origin.unwrap_or(OPERATOR), &ended, "")?;
-        Ok(change.counts)
+    let mut left = targets.iter();
+    let mut gone = Gone::default();
+    bulk(path, pins, if args.all { usize::MAX } else { targets.len() }, |change| {
+        if args.all && !change.unsay_all(&mut gone, Verb::Allow, origin, &HashSet::new())? {
+            return Ok(None);
+        }
+        for target in left.by_ref() {
+            gone.add(*target);
+            change.unsay(target, Verb::Allow, origin)?;
+            if change.is_due() {
+                return Ok(None);
+            }
+        }
+        change.record_all("unallow", origin.unwrap_or(OPERATOR), gone.what(), "")?;
+        Ok(Some(change.counts))
     })
 }
 

@@ -76,7 +76,7 @@ fn rule(
     verb: &str,
     wanted: impl Fn(&BanRule) -> Result<BanRule>,
 ) -> Result<()> {
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         let old = change.rows.ban_rule()?.unwrap_or(DEFAULT);
         let rule = wanted(&old)?;
         change.set_ban_rule(&rule)?;
@@ -102,7 +102,7 @@ fn show(path: &Path, format: Format) -> Result<()> {
 }
 
 fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {
-    let done = change(path, pins, &|| {}, |change| Ok(change.rows.bans(&change.clock)?.len()))?;
+    let done = change(path, pins, |change| Ok(change.rows.bans(&change.clock)?.len()))?;
     object(format, "sipguard.saved/1", json!({ "bans": done.value }), || match done.value {
         0 => "no bans\n".to_owned(),
         count => format!("saved {}\n", super::plural(count, "ban")),

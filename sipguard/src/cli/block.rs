@@ -1,5 +1,6 @@
 //! `sipguard block` and `sipguard unblock`
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,11 +9,12 @@ use serde_json::json;
 use super::targets::read_targets;
 use super::{Span, parse_duration, plural};
 use crate::claim::UserAgent;
+use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
-use crate::store::{self, Counts, GUARD, Mode, OPERATOR, Saying, Verb, change};
+use crate::store::{self, Counts, GUARD, Gone, Mode, OPERATOR, Saying, Verb, bulk};
 use crate::store::{parse_origin, parse_reason};
 use crate::target::Target;
 
@@ -88,14 +90,12 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
         refuse_protected(&targets)?;
     }
     let mode = if args.monitor { Mode::Monitor } else { Mode::Enforce };
-    change(path, pins, &|| {}, |change| {
-        let saying = Saying {
-            mode,
-            reason: args.reason.clone(),
-            expires_ms: change.clock.wall_ms_after(args.span.0),
-            ..Saying::new(&args.origin, Verb::Block)
-        };
-        for target in &targets {
+    let expires_ms = Clock::now()?.wall_ms_after(args.span.0);
+    let saying =
+        Saying { mode, reason: args.reason.clone(), expires_ms, ..Saying::new(&args.origin, Verb::Block) };
+    let mut left = targets.iter();
+    bulk(path, pins, targets.len(), |change| {
+        for target in left.by_ref() {
             if let Some(trunk) = change.trunk_in_the_way(target, &saying)?.filter(|_| !args.force) {
                 return Err(Failure::with(
                     Status::Failed,
@@ -105,9 +105,12 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
                 ));
             }
             change.say(target, &saying)?;
+            if change.is_due() {
+                return Ok(None);
+            }
         }
         change.record("block", &args.origin, &targets, args.reason.as_deref().unwrap_or_default())?;
-        Ok(change.counts)
+        Ok(Some(change.counts))
     })
 }
 
@@ -139,22 +142,32 @@ pub fn unblock(pins: &Pins, path: &Path, format: Format, args: &UnblockArgs) -> 
 pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Changed<Counts>> {
     let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     let origin = args.origin.as_deref();
-    change(path, pins, &|| {}, |change| {
-        let bans = if origin.is_none_or(|origin| origin == GUARD) {
-            change.lift((!args.all).then_some(&targets))?
-        } else {
-            Vec::new()
+    let mut left = targets.iter();
+    let (mut gone, mut bans) = (Gone::default(), None);
+    bulk(path, pins, if args.all { usize::MAX } else { targets.len() }, |change| {
+        let bans = match &mut bans {
+            Some(bans) => bans,
+            None if origin.is_none_or(|origin| origin == GUARD) => {
+                bans.insert(change.lift((!args.all).then_some(&targets))?)
+            }
+            None => bans.insert(Vec::new()),
         };
-        let mut lifted = if args.all {
-            change.unsay_all(Verb::Block, origin)?
-        } else {
-            change.unsay(&targets, Verb::Block, origin)?;
-            targets.clone()
-        };
-        lifted.extend(bans.iter().filter(|ban| !targets.contains(ban)));
+        if args.all && !change.unsay_all(&mut gone, Verb::Block, origin, &HashSet::new())? {
+            return Ok(None);
+        }
+        for target in left.by_ref() {
+            change.unsay(target, Verb::Block, origin)?;
+            if change.is_due() {
+                return Ok(None);
+            }
+        }
+        targets
+            .iter()
+            .chain(bans.iter().filter(|ban| !targets.contains(ban)))
+            .for_each(|target| gone.add(*target));
         change.counts.lift(bans.len());
-        change.record("unblock", origin.unwrap_or(OPERATOR), &lifted, "")?;
-        Ok(change.counts)
+        change.record_all("unblock", origin.unwrap_or(OPERATOR), gone.what(), "")?;
+        Ok(Some(change.counts))
     })
 }
 

@@ -83,8 +83,6 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     if to_stdout && std::io::stdout().is_terminal() {
         return Err(usage("a terminal can't show packets: name a file with `-w FILE`, or `| tshark -r -`"));
     }
-    pins.exist_or_fail()?;
-    let lock = pins.lock(true)?;
     pins.check()?;
     let interrupt = Interrupt::new()?;
     let wish = Wish {
@@ -94,7 +92,6 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     };
     let ring = Ring::open(pins, Which::Captured, Start::Now)?;
     let mut capture = Capture::begin(pins, wish)?;
-    drop(lock);
     let output = Output::open(args.write.as_deref().filter(|_| !to_stdout))?;
     let writer = match PcapWriter::new(output) {
         Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(()),

@@ -52,8 +52,6 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> {
-    pins.exist_or_fail()?;
-    let lock = pins.lock(false)?;
     pins.check()?;
     let format = match args.format {
         Some(CounterFormat::Prometheus) => return prometheus(pins, path),
@@ -74,10 +72,7 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
     }
     let mut counted = counters::read(pins, false)?;
     if args.rate {
-        // Others may change rules meanwhile.
-        drop(lock);
         std::thread::sleep(Duration::from_secs(1));
-        let _lock = pins.lock(false)?;
         pins.check()?;
         counted = counters::since(&counted, &counters::read(pins, false)?);
     }
@@ -119,7 +114,7 @@ fn prometheus(pins: &Pins, path: &Path) -> Result<()> {
         // What the kernel counts is told also when the store can't be read.
         eprintln!("sipguard: the counters of trunks and the number of blocks are left out: {error:#}");
     });
-    let kernel = metrics::Kernel::read(pins, &metrics::Sizes::read(pins)?, stored.ok().as_ref())?;
+    let kernel = metrics::Kernel::read(pins, &metrics::Sizes::read(pins, path)?, stored.ok().as_ref())?;
     print(&metrics::text(Some(&kernel), &Own::default())?)
 }
 

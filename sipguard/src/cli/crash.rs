@@ -72,7 +72,7 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
             })
         }
         Verb::Report { ago, quarantine } => {
-            pins.exist_or_fail()?;
+            pins.attached_or_fail()?;
             let quarantine = quarantine.and_then(|span| span.0);
             let mut recorder = Recorder::new(Settings { quarantine, ..settings }, pins, store)?;
             let ago = ago.and_then(|span| span.0).unwrap_or(Duration::ZERO);

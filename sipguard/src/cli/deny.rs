@@ -10,7 +10,7 @@ use super::usage;
 use crate::denial::{What, Whom};
 use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Changed, Counts, Denial, Done, OPERATOR, change, is_attached, parse_reason};
+use crate::store::{self, Changed, Counts, Denial, Done, OPERATOR, change, parse_reason};
 
 #[derive(Debug, clap::Args)]
 pub struct DenyArgs {
@@ -43,7 +43,7 @@ pub fn deny(pins: &Pins, path: &Path, format: Format, args: &DenyArgs) -> Result
     let Some(whom) = args.from else { return show(pins, path, format) };
     let what = parse(&args.what)?;
     let reason = args.reason.as_deref();
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         let done = change.deny(whom, &what, reason)?;
         change.record("deny", OPERATOR, &trail(&done, whom), reason.unwrap_or_default())?;
         Ok((done, change.counts))
@@ -53,7 +53,7 @@ pub fn deny(pins: &Pins, path: &Path, format: Format, args: &DenyArgs) -> Result
 
 pub fn permit(pins: &Pins, path: &Path, format: Format, args: &PermitArgs) -> Result<()> {
     let what = parse(&args.what)?;
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         let done = change.permit(args.from, &what)?;
         change.record("permit", OPERATOR, &trail(&done, args.from), "")?;
         Ok((done, change.counts))
@@ -68,7 +68,7 @@ pub fn show(pins: &Pins, path: &Path, format: Format) -> Result<()> {
         reason = "the method of one lifetime does not stand for any"
     )]
     let denials = store::read(path, |rows| rows.denials())?.unwrap_or_default();
-    let in_force = is_attached(pins);
+    let in_force = pins.are_attached();
     if format == Format::Table && !in_force {
         eprintln!("sipguard: not attached: this takes effect with the next `sipguard attach`");
     }

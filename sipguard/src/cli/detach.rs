@@ -22,9 +22,9 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
-    if store::is_attached(pins) && pins.check().is_ok() {
+    if pins.are_attached() && pins.check().is_ok() {
         // The bans go with the maps. Whatever is wrong with the store, it must not keep the guard attached.
-        if let Err(error) = store::change(path, pins, &|| {}, |_| Ok(())) {
+        if let Err(error) = store::change(path, pins, |_| Ok(())) {
             eprintln!("sipguard: the bans in force are not kept: {error:#}");
         }
     }

@@ -60,11 +60,8 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
-    pins.exist_or_fail()?;
-    let lock = pins.lock(false)?;
     pins.check()?;
     let mut reader = Reader::open(pins, store, args)?;
-    drop(lock);
     let most = args.last.or((args.follow && args.since.is_none()).then_some(BEFORE));
     let before = reader.read(most)?;
     if !args.follow {
@@ -192,7 +189,6 @@ impl<'p> Reader<'p> {
         if map.is_none() || map == self.map {
             return Ok(());
         }
-        let _lock = self.pins.lock(false)?;
         if !self.pins.exist() {
             // Detached again.
             return Ok(());

@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::parse_origin;
-use crate::store::{Change, Saying, Verb, change, is_attached, key};
+use crate::store::{Change, Gone, Saying, Verb, bulk, key};
 use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
@@ -60,26 +60,30 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         origins.insert(&own);
     }
     let origins: Vec<&str> = origins.into_iter().collect();
-    // An entry is a step in the store, and while attached one in the kernel.
-    let steps = if is_attached(pins) { 2 } else { 1 };
-    let bar = progress(entries.len() as u64 * steps);
-    let done = change(path, pins, &|| bar.inc(1), |change| {
-        if entries.iter().all(|entry| entry.verb == Verb::Block) {
+    let bar = progress(entries.len() as u64);
+    let only_blocks = entries.iter().all(|entry| entry.verb == Verb::Block);
+    let mut left = entries.iter();
+    let mut lifting = if args.replace { lifts(&origins, &entries) } else { Vec::new() };
+    let done = bulk(path, pins, if args.replace { usize::MAX } else { entries.len() }, |change| {
+        if only_blocks {
             change.only_blocks();
         }
-        for entry in &entries {
-            let before = change.counts;
+        for entry in left.by_ref() {
             say(change, entry, args.span, &bar)?;
-            let is_new = (before.added, before.moved) != (change.counts.added, change.counts.moved);
-            // Of what is as wanted already the kernel does not hear.
-            bar.inc(if is_new { 1 } else { steps });
+            bar.inc(1);
+            if change.is_due() {
+                return Ok(None);
+            }
         }
         change.flush()?;
-        if args.replace {
-            replace(change, &origins, &entries)?;
+        while let Some((origin, verb, kept, gone)) = lifting.last_mut() {
+            if !change.unsay_all(gone, *verb, Some(origin), kept)? {
+                return Ok(None);
+            }
+            lifting.pop();
         }
         change.record("import", &origins.join(" "), &[&args.file], "")?;
-        Ok(change.counts)
+        Ok(Some(change.counts))
     });
     bar.finish_and_clear();
     report(format, &done?, |counts| {
@@ -119,18 +123,17 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
     change.say(&entry.target, &saying)
 }
 
-fn replace(change: &mut Change<'_>, origins: &[&str], entries: &[Entry]) -> Result<()> {
+/// What a list replaces: all that its sources set before and is not in it.
+fn lifts<'o>(origins: &[&'o str], entries: &[Entry]) -> Vec<(&'o str, Verb, HashSet<Target>, Gone)> {
+    let mut lifts = Vec::new();
     for origin in origins {
         let of = entries.iter().filter(|entry| entry.origin.as_deref() == Some(origin));
         let kept: HashSet<Target> = of.map(|entry| entry.target).collect();
         for verb in [Verb::Block, Verb::Allow] {
-            let mut rows = change.rows.said(verb, Some(origin))?;
-            rows.retain(|row| !kept.contains(&row.target));
-            change.remove(&rows)?;
-            change.counts.removed += rows.len();
+            lifts.push((*origin, verb, kept.clone(), Gone::default()));
         }
     }
-    Ok(())
+    lifts
 }
 
 /// The entries of the list, each target and source once, without what an operator does not want to block by mistake.

@@ -14,7 +14,7 @@ use crate::error::{Failure, Status};
 use crate::output::Format;
 use crate::pins::Pins;
 use crate::rate::{self, MOST_OPEN};
-use crate::store::{Change, OPERATOR, change, is_attached};
+use crate::store::{Change, OPERATOR, change};
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +106,7 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
     };
     let (per_second, burst) = rate::parse(&words.join(" ")).map_err(usage)?;
     let named = named(trunk.as_deref(), RATE_KINDS[kind]);
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         known(change, trunk.as_deref())?;
         change.set_limit(trunk.as_deref(), kind, per_second, burst)?;
         change.record("limit set", OPERATOR, &[format!("{named} {per_second}/s burst {burst}")], "")?;
@@ -118,9 +118,9 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
 fn set_open(pins: &Pins, path: &Path, format: Format, trunk: Option<&str>, words: &[String]) -> Result<()> {
     let most = count(words)?;
     let named = named(trunk, Kind::Open.word());
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         known(change, trunk)?;
-        if is_attached(pins) {
+        if pins.are_attached() {
             counting::is_on_or_fail(pins)?;
         }
         change.set_open_limit(trunk, most)?;
@@ -133,7 +133,7 @@ fn set_open(pins: &Pins, path: &Path, format: Format, trunk: Option<&str>, words
 fn clear(pins: &Pins, path: &Path, format: Format, whose: &Whose, name: Option<&str>) -> Result<()> {
     let trunk = trunk_of(whose, name)?;
     let named = named(trunk.as_deref(), whose.of.map_or("all", Kind::word));
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         known(change, trunk.as_deref())?;
         if whose.of != Some(Kind::Open) {
             let kind = whose.of.and_then(|kind| if let Kind::Rate(kind) = kind { Some(kind) } else { None });

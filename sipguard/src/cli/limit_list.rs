@@ -12,7 +12,7 @@ use crate::address::Source;
 use crate::counting;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Limit, OpenLimit, Rows, is_attached};
+use crate::store::{self, Limit, OpenLimit, Rows};
 
 pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     let open = open_now(pins)?;
@@ -28,10 +28,9 @@ pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 
 /// Who has how many open, the most first; `None` without an attached interface.
 fn open_now(pins: &Pins) -> Result<Option<Vec<(Opened, usize)>>> {
-    if !is_attached(pins) {
+    if !pins.are_attached() {
         return Ok(None);
     }
-    let _lock = pins.lock(false)?;
     pins.check()?;
     counting::senders(pins).map(Some)
 }

@@ -18,7 +18,7 @@ use crate::lookup::{Listed, found};
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
 use crate::store::parse_origin;
-use crate::store::{self, Allowed, Mode, Row, decides, is_attached};
+use crate::store::{self, Allowed, Mode, Row, decides};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,7 +54,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             && args.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
             && args.expiring.is_none_or(|span| span.0.is_none_or(ends))
     });
-    if format == Format::Table && !is_attached(pins) {
+    if format == Format::Table && !pins.are_attached() {
         eprintln!("sipguard: not attached: these rules take effect with the next `sipguard attach`");
     }
     let values = listed.iter().map(json_of).collect();
@@ -67,10 +67,8 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 /// Every rule of the store that holds, and those of the kernel that the store does not know.
 pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
     let mut entries = BTreeMap::new();
-    let mut _lock = None;
     let mut bans = None;
-    if is_attached(pins) {
-        _lock = Some(pins.lock(false)?);
+    if pins.are_attached() {
         pins.check()?;
         entries.extend(Blocks::open(pins)?.everything()?);
         bans = Some(Bans::open(pins)?.list(clock.boot_ns)?);

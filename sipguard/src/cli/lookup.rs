@@ -28,8 +28,6 @@ pub struct Args {
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     let asked = parse(args)?;
-    pins.exist_or_fail()?;
-    let _lock = pins.lock(false)?;
     pins.check()?;
     let clock = Clock::now()?;
     let Found { decider, others, trunk } = find(pins, path, &asked, &clock)?;

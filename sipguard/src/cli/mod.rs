@@ -171,7 +171,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Attach(args) => attach::run(&pins, store, format, &args),
         Verb::Detach(args) => detach::run(&pins, store, format, &args),
-        Verb::Status(args) => status::run(&pins, format, &args),
+        Verb::Status(args) => status::run(&pins, store, format, &args),
         Verb::Block(args) => block::block(&pins, store, format, &args),
         Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
         Verb::Allow(args) => allow::allow(&pins, store, format, &args),

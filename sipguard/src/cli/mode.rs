@@ -32,9 +32,8 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         };
         return super::trunk::set_mode(pins, path, format, name, mode);
     }
-    pins.exist_or_fail()?;
-    let lock = pins.lock(args.mode.is_some())?;
     pins.check()?;
+    let edit = args.mode.is_some().then(|| pins.edit()).transpose()?;
     let mut settings = maps::settings(pins)?;
     let before = settings.mode;
     settings.mode = args.mode.map_or(before, Mode::number);
@@ -42,7 +41,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     if changed {
         maps::set_settings(pins, settings)?;
     }
-    drop(lock);
+    drop(edit);
     let word = status::mode(&settings);
     if changed && let Err(error) = record(pins, path, word) {
         // In an incident the mode counts, not the log.
@@ -59,7 +58,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 
 /// Writes the row of the trail.
 fn record(pins: &Pins, path: &Path, word: &str) -> Result<()> {
-    change(path, pins, &|| {}, |change| {
+    change(path, pins, |change| {
         change.counts.moved = 1;
         change.record("mode", OPERATOR, &[word], "")
     })?;

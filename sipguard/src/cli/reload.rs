@@ -13,7 +13,7 @@ use crate::config::{self, Config, DEFAULT_FILE, Effect, Line};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::settings::{Chosen, XdpChoice, list};
-use crate::store::{self, change, is_attached};
+use crate::store::{self, change};
 use crate::{counters, counting, link};
 
 #[derive(Debug, clap::Args)]
@@ -29,9 +29,8 @@ pub struct Args {
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     let config = args.config.read("nothing was changed: what is in force stays")?;
     let mut lines = if args.dry_run { look(pins, path, &config)? } else { apply(pins, path, &config)? };
-    let in_force = is_attached(pins);
+    let in_force = pins.are_attached();
     if in_force {
-        let _lock = pins.lock(false)?;
         lines.extend(new_attach(pins, &config)?);
     }
     report(format, &config, &lines, in_force, args.dry_run)
@@ -40,8 +39,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 /// What would change.
 fn look(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
     let mut settings = None;
-    let _lock = is_attached(pins).then(|| pins.lock(false)).transpose()?;
-    if is_attached(pins) {
+    if pins.are_attached() {
         pins.check()?;
         settings = Some(Chosen::read(pins)?);
     }
@@ -58,8 +56,8 @@ fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
     if !config.files {
         return Ok(Vec::new());
     }
-    let done = change(path, pins, &|| {}, |change| {
-        let settings = is_attached(pins).then(|| Chosen::read(pins)).transpose()?;
+    let done = change(path, pins, |change| {
+        let settings = pins.are_attached().then(|| Chosen::read(pins)).transpose()?;
         let before = change.rows.trunks()?;
         let found = config::bring(change, config, settings)?;
         let mut trunks = change.rows.trunks()?;

@@ -1,6 +1,7 @@
 //! `sipguard status [IFACE]`
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
@@ -18,11 +19,9 @@ pub struct Args {
     interface: Option<String>,
 }
 
-pub fn run(pins: &Pins, format: Format, args: &Args) -> Result<()> {
-    pins.exist_or_fail()?;
-    let _lock = pins.lock(false)?;
+pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     pins.check()?;
-    let mut report = status::read(pins)?;
+    let mut report = status::read(pins, path)?;
     if let Some(name) = &args.interface {
         report.interfaces.retain(|interface| interface.name == *name);
         if report.interfaces.is_empty() {

@@ -49,7 +49,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         ));
     }
     // Later it waits for a guard that was taken away; at first that would be a mistake of the name.
-    pins.exist_or_fail()?;
+    pins.attached_or_fail()?;
     let app = App {
         pins: pins.clone(),
         store: path.to_owned(),

@@ -14,7 +14,7 @@ use crate::counters;
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Changed, Counts, OPERATOR, TrunkRow, change, is_attached, parse_reason};
+use crate::store::{self, Changed, Counts, OPERATOR, TrunkRow, change, parse_reason};
 use crate::trunk::{self, Mode, Policy, Profile};
 
 #[derive(Debug, clap::Args)]
@@ -126,7 +126,7 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
         created_ms: 0,
     };
     merge(&mut row, &args.policy);
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         let old = change.rows.trunks()?.into_iter().find(|old| old.name == row.name);
         let differs = |old: &TrunkRow| (&old.peers, old.policy) != (&row.peers, row.policy);
         if old.as_ref().is_some_and(differs) {
@@ -164,7 +164,7 @@ pub fn set_mode(pins: &Pins, path: &Path, format: Format, name: &str, mode: Mode
 }
 
 fn set_with(pins: &Pins, path: &Path, name: &str, edit: impl Fn(&mut TrunkRow)) -> Result<Changed<Counts>> {
-    change(path, pins, &|| {}, |change| {
+    change(path, pins, |change| {
         let mut row = find(change.rows.trunks()?, name)?;
         edit(&mut row);
         change.set_trunk(&row)?;
@@ -174,7 +174,7 @@ fn set_with(pins: &Pins, path: &Path, name: &str, edit: impl Fn(&mut TrunkRow)) 
 }
 
 fn remove(pins: &Pins, path: &Path, format: Format, name: &str) -> Result<()> {
-    let done = change(path, pins, &|| {}, |change| {
+    let done = change(path, pins, |change| {
         change.remove_trunk(name)?;
         change.record("trunk remove", OPERATOR, &[name], "")?;
         Ok(change.counts)
@@ -184,7 +184,7 @@ fn remove(pins: &Pins, path: &Path, format: Format, name: &str) -> Result<()> {
 
 fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     let trunks = stored(path)?;
-    if format == Format::Table && !is_attached(pins) {
+    if format == Format::Table && !pins.are_attached() {
         eprintln!("sipguard: not attached: trunks take effect with the next `sipguard attach`");
     }
     rows(format, "sipguard.trunks/1", trunks.iter().map(json_of).collect(), || {
@@ -196,8 +196,7 @@ fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 fn show(pins: &Pins, path: &Path, format: Format, name: &str) -> Result<()> {
     let row = find(stored(path)?, name)?;
     let mut counted = Vec::new();
-    if is_attached(pins) {
-        let _lock = pins.lock(false)?;
+    if pins.are_attached() {
         pins.check()?;
         counted = counters::of_trunk(pins, &row)?;
     }

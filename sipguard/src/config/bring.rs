@@ -67,7 +67,7 @@ fn perform(change: &mut Change<'_>, act: &Act) -> Result<()> {
             change.say(&Target::UserAgent(*agent), &saying)
         }
         Act::Unblock(agent) => {
-            change.unsay(&[Target::UserAgent(*agent)], Verb::Block, Some(CONFIGURATION))
+            change.unsay(&Target::UserAgent(*agent), Verb::Block, Some(CONFIGURATION))
         }
         Act::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
         Act::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),

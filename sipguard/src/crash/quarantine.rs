@@ -108,7 +108,7 @@ pub fn apply(
         Choice::Block(target, why) => (target, why),
     };
     let reason = format!("likely cause of {report}: `sipguard crash show {report}`");
-    let blocked = change(store, pins, &|| {}, |change| {
+    let blocked = change(store, pins, |change| {
         // An identity lies in no allowance, but whoever has it may.
         if address.is_some_and(|address| change.holds_back(&address.into())) {
             return Ok(false);

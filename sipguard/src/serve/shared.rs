@@ -84,7 +84,7 @@ impl Shared {
             return Ok(slow.clone());
         }
         let start = Instant::now();
-        let sizes = Sizes::read(&self.pins)?;
+        let sizes = Sizes::read(&self.pins, &self.store)?;
         // What the kernel counts is told also when the store can't be read; `status` and `list` say why it can't.
         let stored = Stored::read(&self.store).ok().map(Arc::new);
         let slow = Slow { guard: guard.clone(), read: Instant::now(), took: start.elapsed(), sizes, stored };

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
+use super::policy;
 use super::rows::Rows;
 use super::want::{Allowed, wanted_of};
-use super::{policy, want};
 use crate::bans::Bans;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
@@ -46,17 +46,32 @@ pub struct Maps {
     pub rules: Blocks,
     pub policy: PolicyMaps,
     pub bans: Bans,
-    pins: Pins,
+    pub pins: Pins,
 }
 
 impl Maps {
-    pub fn open(pins: &Pins) -> Result<Maps> {
-        Ok(Maps {
-            rules: Blocks::open(pins)?,
-            policy: PolicyMaps::open(pins)?,
-            bans: Bans::open(pins)?,
-            pins: pins.clone(),
-        })
+    /// Those of the guard that is attached or being attached, if any.
+    ///
+    /// # Errors
+    /// When they are of another version, or can't be opened.
+    pub fn open(pins: &Pins) -> Result<Option<Maps>> {
+        if !pins.exist() {
+            return Ok(None);
+        }
+        let open = || {
+            pins.check_abi()?;
+            Ok(Maps {
+                rules: Blocks::open(pins)?,
+                policy: PolicyMaps::open(pins)?,
+                bans: Bans::open(pins)?,
+                pins: pins.clone(),
+            })
+        };
+        match open() {
+            // It was detached in between.
+            Err(_) if !pins.exist() => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 }
 
@@ -72,34 +87,39 @@ pub struct Apply<'b> {
     done: Vec<(Target, Option<Box<Rule>>)>,
     /// Bans that were there before, or were not.
     pub(super) bans: Vec<(Target, Option<Ban>)>,
+    /// How many more entries block than before.
+    pub(super) more_blocks: i64,
 }
 
 impl<'b> Apply<'b> {
     pub fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
-        Apply { maps, clock, policy: None, settings: None, done: Vec::new(), bans: Vec::new() }
-    }
-
-    /// Applies the difference. `step` hears of each target.
-    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>, step: &(dyn Fn() + Sync)) -> Result<()> {
-        self.policy(rows)?;
-        let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
-        match touched {
-            Touched::All => self.all(rows, &allowed, step),
-            Touched::Some(touches) => {
-                for Touch { target, known } in touches {
-                    step();
-                    let wanted = match known {
-                        Some(known) => *known,
-                        None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
-                    };
-                    self.put(target, wanted)?;
-                }
-                Ok(())
-            }
+        Apply {
+            maps,
+            clock,
+            policy: None,
+            settings: None,
+            done: Vec::new(),
+            bans: Vec::new(),
+            more_blocks: 0,
         }
     }
 
-    fn policy(&mut self, rows: &Rows<'_>) -> Result<()> {
+    /// Applies the difference.
+    pub fn bring(&mut self, touches: &[Touch], rows: &Rows<'_>) -> Result<()> {
+        let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
+        for Touch { target, known } in touches {
+            let wanted = match known {
+                Some(known) => *known,
+                None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
+            };
+            self.put(target, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the policy, which is small, as a whole.
+    pub fn policy(&mut self, rows: &Rows<'_>) -> Result<()> {
+        let _edit = self.maps.pins.edit()?;
         let (old, wanted) = (self.maps.policy.read()?, policy::wanted(rows)?);
         if old != wanted {
             self.policy = Some(old);
@@ -110,6 +130,7 @@ impl<'b> Apply<'b> {
 
     /// Puts the guard's settings in force.
     pub fn settings(&mut self, wanted: &Chosen) -> Result<()> {
+        let _edit = self.maps.pins.edit()?;
         let old = Chosen::read(&self.maps.pins)?;
         if old != *wanted {
             self.settings = Some(old);
@@ -118,27 +139,23 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    fn all(&mut self, rows: &Rows<'_>, allowed: &Allowed, step: &(dyn Fn() + Sync)) -> Result<()> {
-        let mut want = want::all(&rows.all()?, allowed, &self.clock);
-        // What goes makes room for what comes.
-        for (source, rule) in self.maps.rules.everything()? {
-            match want.get(&source) {
-                Some(wanted) if wanted.is(&rule) => drop(want.remove(&source)),
-                Some(_) => {}
-                None => self.put(&source, None)?,
-            }
-        }
-        for (source, wanted) in want {
-            step();
-            self.put(&source, Some(wanted))?;
-        }
+    fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
+        let old = self.maps.rules.put(target, wanted, &self.clock)?;
+        let blocks =
+            |flags: Option<u16>| i64::from(flags.is_some_and(|flags| flags & rule_flags::BLOCK != 0));
+        self.more_blocks += blocks(wanted.map(|wanted| wanted.flags)) - blocks(old.map(|old| old.flags));
+        self.done.push((*target, old.map(Box::new)));
         Ok(())
     }
 
-    pub(super) fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
-        let old = self.maps.rules.put(target, wanted, &self.clock)?;
-        self.done.push((*target, old.map(Box::new)));
-        Ok(())
+    /// The same, of an entry that most often is as wanted already.
+    pub fn put_where_it_differs(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
+        let same = match (self.maps.rules.get(target)?, wanted) {
+            (Some(rule), Some(wanted)) => wanted.is(&rule),
+            (None, None) => true,
+            _ => false,
+        };
+        if same { Ok(()) } else { self.put(target, wanted) }
     }
 
     /// Takes back what was done, the last first. Whether all of it could be.
@@ -150,13 +167,17 @@ impl<'b> Apply<'b> {
         while let Some((target, old)) = self.bans.pop() {
             all &= self.maps.bans.set(&target, old).is_ok();
         }
+        if self.policy.is_none() && self.settings.is_none() {
+            return all;
+        }
+        let edit = self.maps.pins.edit();
         if let Some(policy) = self.policy.take() {
             all &= self.maps.policy.write(&policy).is_ok();
         }
         if let Some(settings) = self.settings.take() {
             all &= settings.write(&self.maps.pins).is_ok();
         }
-        all
+        all && edit.is_ok()
     }
 }
 

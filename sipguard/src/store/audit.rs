@@ -9,7 +9,7 @@ use super::say::Counts;
 /// Rows that are kept; the oldest go.
 const KEPT: i64 = 100_000;
 /// Targets that are named; of more only the number.
-const NAMED: usize = 4;
+pub const NAMED: usize = 4;
 
 /// One row of the trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +32,14 @@ pub struct Record {
 
 /// `203.0.113.7 203.0.113.9 and 998 more`
 pub fn what<T: ToString>(targets: &[T]) -> String {
-    let mut text = targets.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    if targets.len() > NAMED {
-        text += &format!(" and {} more", targets.len() - NAMED);
+    named(targets, targets.len())
+}
+
+/// The same of `count` targets of which the first are given.
+pub fn named<T: ToString>(first: &[T], count: usize) -> String {
+    let mut text = first.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    if count > NAMED {
+        text += &format!(" and {} more", count - NAMED);
     }
     text
 }

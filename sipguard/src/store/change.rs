@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior, params};
 use sipguard_common::abi::rule_flags;
 
 use super::apply::{Apply, Maps, Touched, in_force};
+use super::bulk::{self, Carry};
+use super::compare::Compare;
+use super::lock::{Held, Locks};
 use super::policy;
 use super::rows::{Mode, Row, Rows, Verb};
 use super::say::Change;
@@ -22,8 +25,11 @@ const PREFIXES: i64 = 1 << 18;
 const DEVICES: i64 = 1 << 16;
 const IDENTITIES: i64 = 1 << 16;
 const USER_AGENTS: i64 = 1 << 12;
+/// Up to so many rows store and maps are compared within the change that asks for it; more take several changes.
+const FEW_ROWS: i64 = 4096;
 
 /// What a change gives back.
+#[derive(Debug)]
 pub struct Changed<T> {
     /// What its work gave.
     pub value: T,
@@ -31,48 +37,45 @@ pub struct Changed<T> {
     pub in_force: bool,
 }
 
-/// Whether the guard is attached; a link is what makes it so.
-#[must_use]
-pub fn is_attached(pins: &Pins) -> bool {
-    pins.exist() && !pins.slots().is_empty()
-}
-
-/// Changes rules, in the store and in force, or in neither. `step` hears of each target that is brought to the kernel.
+/// Changes rules, in the store and in force, or in neither.
 ///
 /// # Errors
 /// When the pins are of another version, the store can't be written, the kernel refuses, or `work` fails. Then nothing has changed.
 pub fn change<T>(
     path: &Path,
     pins: &Pins,
-    step: &(dyn Fn() + Sync),
     mut work: impl FnMut(&mut Change<'_>) -> Result<T>,
 ) -> Result<Changed<T>> {
-    // Without pins and without a place for them there is nobody to keep out, except other writers of the file.
-    let _lock = pins.dir().parent().is_some_and(Path::exists).then(|| pins.lock(true)).transpose()?;
-    let in_force = is_attached(pins);
-    let mut maps = None;
-    if in_force {
-        pins.check()?;
-        maps = Some(Maps::open(pins)?);
-    }
-    let value = with_store(path, maps.as_mut(), Touched::Some(Vec::new()), step, &mut work);
-    let value = value.map_err(|error| explain(error, path))?;
-    Ok(Changed { value, in_force })
+    let mut changed = || {
+        let store = Store::open(path, pins)?;
+        store.change(&mut work)
+    };
+    let value = changed().map_err(|error| explain(error, path))?;
+    Ok(Changed { value, in_force: pins.are_attached() })
 }
 
-/// Brings the maps to what the store wants once `work` is done, for `attach`, which holds the lock. A store that can't be written is read
-/// all the same, without `work`.
+/// Brings the maps to what the store wants once `work` is done, for a first `attach`. A store that can't be written is read all the same,
+/// without `work`.
 ///
 /// # Errors
 /// When the store can't be read or the kernel refuses.
 pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<()> {
-    let mut maps = Maps::open(pins)?;
-    match with_store(path, Some(&mut maps), Touched::All, &|| {}, work) {
+    let mut restored = || {
+        let store = Store::open(path, pins)?;
+        store.change(work)?;
+        let _settle = store.locks.settle()?;
+        store.compare()
+    };
+    match restored() {
         Err(error) if is_unwritable(&error) => {
             eprintln!("sipguard: {:#}", explain(error, path));
             let clock = Clock::now()?;
-            let read =
-                open::read(path, |rows| Apply::new(&mut maps, clock).bring(&Touched::All, rows, &|| {}));
+            let read = open::read(path, |rows| {
+                let mut maps = Maps::open(pins)?.context("the maps are gone")?;
+                let mut apply = Apply::new(&mut maps, clock);
+                apply.policy(rows)?;
+                Compare::new().go(&mut apply, rows, &|| false)
+            });
             read.map(|_| ()).or_else(|error| if path.exists() { Err(error) } else { Ok(()) })
         }
         outcome => outcome.map_err(|error| explain(error, path)),
@@ -80,108 +83,315 @@ pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -
     .context("restoring the rules")
 }
 
-fn with_store<T>(
-    path: &Path,
-    mut maps: Option<&mut Maps>,
-    touched: Touched,
-    step: &(dyn Fn() + Sync),
-    work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
-) -> Result<T> {
-    let mut attempt = || {
-        let mut db = open::for_change(path)?;
-        transact(&mut db, maps.as_deref_mut(), touched.clone(), step, work)
+/// Makes good what processes that died have left. A store that can't be written is left as it is, and said.
+///
+/// # Errors
+/// When the store can't be read or the kernel refuses.
+pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
+    let done = || {
+        let store = Store::open(path, pins)?;
+        store.change(&mut |_| Ok(()))
     };
-    let mut outcome = attempt();
-    if let Err(error) = &outcome
-        && is_damage(error)
-    {
-        let aside = open::set_aside(path)?;
+    match done().map_err(|error| (is_unwritable(&error), explain(error, path))) {
+        Err((true, error)) => {
+            eprintln!("sipguard: {error:#}");
+            Ok(())
+        }
+        outcome => outcome.map_err(|(_, error)| error),
+    }
+}
+
+/// How many blocks hold in the maps of a guard at a wall time in milliseconds, without a look at each. `None` when these maps are not the ones
+/// that the store keeps count of.
+///
+/// # Errors
+/// When the store can't be read.
+pub fn blocks_in_force(path: &Path, pins: &Pins, now_ms: i64) -> Result<Option<usize>> {
+    let guard = pins.identity()?;
+    let counted = open::read(path, |rows| match rows.blocks_of(&guard)? {
+        // Whoever died in the middle had no time to count.
+        Some((_, false)) if !Locks::are_held(path) => Ok(None),
+        Some((blocks, _)) => Ok(Some(blocks - rows.ended_blocks(now_ms)?)),
+        None => Ok(None),
+    })?;
+    Ok(counted.flatten().and_then(|blocks| usize::try_from(blocks).ok()))
+}
+
+/// A store that is to be changed, with the maps that follow it.
+pub(super) struct Store<'p> {
+    pub path: &'p Path,
+    pins: &'p Pins,
+    pub locks: Locks,
+}
+
+impl<'p> Store<'p> {
+    /// Of a file, which is made where there is none.
+    pub fn open(path: &'p Path, pins: &'p Pins) -> Result<Store<'p>> {
+        if pins.exist() {
+            pins.check_abi()?;
+        }
+        open::make(path)?;
+        Ok(Store { path, pins, locks: Locks::of(path)? })
+    }
+
+    /// One change, in its turn. `work` is done again where the file proves to be damaged.
+    fn change<T>(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>) -> Result<T> {
+        match self.change_once(work) {
+            Err(error) if is_damage(&error) => self.change_once(work),
+            outcome => outcome,
+        }
+    }
+
+    /// One change, in its turn. A file that proves to be damaged meanwhile is set aside, and said.
+    pub fn change_once<T>(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>) -> Result<T> {
+        let (turn, mut db) = self.turn()?;
+        let value = self.transact(&mut db, None, work).inspect_err(|error| {
+            if is_damage(error)
+                && let Err(error) = self.set_aside(error)
+            {
+                eprintln!("sipguard: setting the damaged store aside: {error:#}");
+            }
+        })?;
+        drop((turn, db));
+        self.settle()?;
+        Ok(value)
+    }
+
+    /// The turn and the file, once what a process has left that died is undone.
+    pub fn turn(&self) -> Result<(Held, Connection)> {
+        let turn = self.locks.change()?;
+        let db = self.connect()?;
+        match self.locks.try_bulk()? {
+            Some(bulk) if bulk::is_left(&db)? => {
+                drop((turn, db));
+                bulk::undo(self, &bulk)?;
+                let turn = self.locks.change()?;
+                Ok((turn, self.connect()?))
+            }
+            _ => Ok((turn, db)),
+        }
+    }
+
+    /// The file, opened; a damaged one is set aside, and said.
+    pub fn connect(&self) -> Result<Connection> {
+        match open::for_change(self.path) {
+            Err(error) if is_damage(&error) => {
+                self.set_aside(&error)?;
+                open::for_change(self.path)
+            }
+            opened => opened,
+        }
+    }
+
+    fn set_aside(&self, error: &anyhow::Error) -> Result<()> {
+        let aside = open::set_aside(self.path)?;
         eprintln!(
             "sipguard: the store {} is damaged ({error:#}) and was set aside as {}; a new one begins, with the rules that the kernel has",
-            path.display(),
+            self.path.display(),
             aside.display()
         );
-        outcome = attempt();
+        Ok(())
     }
-    outcome
-}
 
-fn transact<T>(
-    db: &mut Connection,
-    maps: Option<&mut Maps>,
-    mut touched: Touched,
-    step: &(dyn Fn() + Sync),
-    work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
-) -> Result<T> {
-    let clock = Clock::now()?;
-    let (mut version, applied) = state(db)?;
-    let fresh = maps.as_ref().map(|maps| maps.policy.is_new()).transpose()?.unwrap_or(false);
-    if let Some(maps) = &maps {
-        if version == 0 {
-            take_over(db, maps, &clock)?;
-            version = 1;
-        } else if version != applied {
-            touched = Touched::All;
+    /// Rows, and what follows of them in the maps, in one transaction. The caller has the turn. With `carry` it is a part of a long list.
+    pub fn transact<T>(
+        &self,
+        db: &mut Connection,
+        mut carry: Option<&mut Carry>,
+        work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let clock = Clock::now()?;
+        let mut maps = Maps::open(self.pins)?;
+        let mut state = State::read(db)?;
+        if let Some(maps) = &maps {
+            if state.version == 0 {
+                take_over(db, maps, &clock)?;
+                (state.version, state.applied) = (1, 1);
+            }
+            if state.version != state.applied {
+                state.note_death();
+            }
+            if carry.is_none() {
+                // The mark of a change under way: it must be on the disk before the first entry of a map changes. A long list has one of its own.
+                db.execute(
+                    "UPDATE state SET version = ?1, applied = ?2, dirty = ?3",
+                    [state.version + 1, state.version, state.dirty],
+                )?;
+            }
         }
-        // The mark of a change under way: it must be on the disk before the first entry of a map changes.
-        db.execute("UPDATE state SET version = ?1", [version + 1])?;
-    }
-    version += 1;
-    let clean = touched != Touched::All;
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut apply = maps.map(|maps| Apply::new(maps, clock));
-    let mut inner = || {
-        let mut change = Change::new(Rows::new(&tx), clock, version, touched.clone())?;
-        let ended = change.rows.ended(clock.wall_ms())?;
-        change.remove(&ended)?;
-        match &apply {
-            Some(apply) if !fresh => change.keep_bans(&apply.maps.bans.list(clock.boot_ns)?)?,
-            _ => {}
-        }
-        let value = match &mut apply {
-            Some(apply) => apply.beside(&mut change, step, work)?,
-            None => work(&mut change)?,
+        let version = state.version + 1;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut apply = maps.as_mut().map(|maps| Apply::new(maps, clock));
+        let mut inner = || {
+            let mut change = Change::new(Rows::new(&tx), clock, version, carry.as_deref())?;
+            let ended = change.rows.ended(clock.wall_ms())?;
+            change.remove(&ended)?;
+            let fresh = apply.as_ref().map(|apply| apply.maps.policy.is_new()).transpose()?.unwrap_or(false);
+            if let Some(apply) =
+                apply.as_ref().filter(|_| !fresh && carry.as_ref().is_none_or(|carry| carry.is_first()))
+            {
+                change.keep_bans(&apply.maps.bans.list(clock.boot_ns)?)?;
+            }
+            let value = work(&mut change)?;
+            change.flush()?;
+            if let Some(apply) = &mut apply {
+                state.bring(&mut change, apply, fresh)?;
+            } else {
+                fits(&change)?;
+                state.dirty = 0;
+            }
+            tx.execute(
+                "UPDATE state SET version = ?1, applied = ?1, dirty = ?2, guard = ?3, blocks = ?4",
+                params![version, state.dirty, state.guard, state.blocks],
+            )?;
+            let end = carry.is_some().then(|| change.carry());
+            Ok((value, end))
         };
-        match &mut apply {
-            Some(apply) => {
-                apply.lift(&change.lifted)?;
-                if fresh {
-                    apply.ban(&change.rows)?;
+        let outcome = inner().and_then(|value| {
+            tx.execute_batch("COMMIT")?;
+            Ok(value)
+        });
+        match outcome {
+            Ok((value, end)) => {
+                if let (Some(carry), Some(end)) = (carry.as_deref_mut(), end) {
+                    *carry = end;
                 }
-                apply.bring(&change.touched, &change.rows, step)?;
-                if let Some(wanted) = &change.settings {
-                    apply.settings(wanted)?;
+                Ok(value)
+            }
+            Err(error) => {
+                let undone = apply.is_none_or(|mut apply| apply.undo());
+                drop(tx);
+                if undone && carry.is_none() {
+                    // Not needed, but it spares the next change the comparison of everything.
+                    let _spared = db.execute("UPDATE state SET applied = version", []);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Compares all of the store with all of the maps, where somebody asked for it or died, and nobody else is at it.
+    pub fn settle(&self) -> Result<()> {
+        if !self.is_dirty()? {
+            return Ok(());
+        }
+        match self.locks.try_settle()? {
+            Some(_settle) => self.compare(),
+            None => Ok(()),
+        }
+    }
+
+    fn is_dirty(&self) -> Result<bool> {
+        let _turn = self.locks.change()?;
+        Ok(State::read(&self.connect()?)?.dirty != 0)
+    }
+
+    /// Compares all of the store with all of the maps. The caller has the right to.
+    fn compare(&self) -> Result<()> {
+        loop {
+            let mut dirty = None;
+            let mut compare = Compare::new();
+            loop {
+                let (_turn, mut db) = self.turn()?;
+                let Some(mut maps) = Maps::open(self.pins)? else { return Ok(()) };
+                let clock = Clock::now()?;
+                let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let mut state = State::read(&tx)?;
+                if state.version != state.applied {
+                    state.note_death();
+                    state.applied = state.version;
+                }
+                let first = *dirty.get_or_insert(state.dirty);
+                state.count(&maps)?;
+                let mut apply = Apply::new(&mut maps, clock);
+                let start = std::time::Instant::now();
+                let done = compare.go(&mut apply, &Rows::new(&tx), &|| start.elapsed() > bulk::SLICE)?;
+                if done && state.dirty == first {
+                    state.dirty = 0;
+                }
+                tx.execute(
+                    "UPDATE state SET applied = ?1, dirty = ?2, guard = ?3, blocks = ?4",
+                    params![state.applied, state.dirty, state.guard, state.blocks + apply.more_blocks],
+                )?;
+                tx.commit()?;
+                match (done, state.dirty) {
+                    (true, 0) => return Ok(()),
+                    // Another one died meanwhile.
+                    (true, _) => break,
+                    (false, _) => {}
                 }
             }
-            None => fits(&change)?,
-        }
-        tx.execute("UPDATE state SET version = ?1, applied = ?1", [version])?;
-        Ok(value)
-    };
-    let outcome = inner().and_then(|value| {
-        tx.execute_batch("COMMIT")?;
-        Ok(value)
-    });
-    if outcome.is_err() {
-        let undone = apply.is_none_or(|mut apply| apply.undo());
-        drop(tx);
-        if undone && clean {
-            // Not needed, but it spares the next change the comparison of everything.
-            let _spared = db.execute("UPDATE state SET applied = version", []);
         }
     }
-    outcome
 }
 
-fn state(db: &Connection) -> Result<(i64, i64)> {
-    Ok(db.query_row("SELECT version, applied FROM state", [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+/// The row of `state`.
+struct State {
+    version: i64,
+    /// `version`, or less while a change is under way.
+    applied: i64,
+    dirty: i64,
+    guard: String,
+    blocks: i64,
+}
+
+impl State {
+    fn read(db: &Connection) -> Result<State> {
+        Ok(db.query_row("SELECT version, applied, dirty, guard, blocks FROM state", [], |row| {
+            Ok(State {
+                version: row.get(0)?,
+                applied: row.get(1)?,
+                dirty: row.get(2)?,
+                guard: row.get(3)?,
+                blocks: row.get(4)?,
+            })
+        })?)
+    }
+
+    /// Whoever had the turn before died between the maps and the commit: neither what they say nor how many entries block is known.
+    fn note_death(&mut self) {
+        self.dirty += 1;
+        self.guard.clear();
+    }
+
+    /// Makes sure that `blocks` is of these maps.
+    fn count(&mut self, maps: &Maps) -> Result<()> {
+        let guard = maps.pins.identity()?;
+        if self.guard != guard {
+            self.blocks = i64::try_from(maps.rules.entries_that_block()?)?;
+            self.guard = guard;
+        }
+        Ok(())
+    }
+
+    /// Brings the maps to what a change wants.
+    fn bring(&mut self, change: &mut Change<'_>, apply: &mut Apply<'_>, fresh: bool) -> Result<()> {
+        self.count(apply.maps)?;
+        apply.lift(&change.lifted)?;
+        if fresh {
+            apply.ban(&change.rows)?;
+        }
+        apply.policy(&change.rows)?;
+        match &change.touched {
+            Touched::Some(touches) => apply.bring(touches, &change.rows)?,
+            Touched::All if change.rows.are_more_than(FEW_ROWS)? => self.dirty += 1,
+            Touched::All => {
+                Compare::new().go(apply, &change.rows, &|| false)?;
+            }
+        }
+        if let Some(wanted) = &change.settings {
+            apply.settings(wanted)?;
+        }
+        self.blocks += apply.more_blocks;
+        Ok(())
+    }
 }
 
 /// Fills a new store with what the kernel has: rules that are older than it, or than the damage of its predecessor.
 fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
     let found = in_force(&maps.rules, clock)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut change = Change::new(Rows::new(&tx), *clock, 1, Touched::All)?;
+    let mut change = Change::new(Rows::new(&tx), *clock, 1, None)?;
     for (target, rule) in &found {
         let allows = rule.flags & rule_flags::ALLOW != 0;
         let monitor = rule.flags & rule_flags::MONITOR != 0;
@@ -204,6 +414,7 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
     let mut targets: Vec<String> = found.iter().map(|(target, _)| target.to_string()).collect();
     targets.extend(change.rows.denials()?.iter().map(|denial| format!("deny {}", denial.what)));
     change.record("recover", RECOVERED, &targets, "found in the kernel")?;
+    change.flush()?;
     tx.execute("UPDATE state SET version = 1, applied = 1", [])?;
     Ok(tx.commit()?)
 }

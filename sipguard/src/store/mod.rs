@@ -2,22 +2,25 @@
 //!
 //! A verb that changes rules goes this way (`change.rs`):
 //!
-//! 1. the lock of the pins, exclusive;
+//! 1. its turn (`lock.rs`);
 //! 2. while attached: `version` is raised and committed. From here on `version` and `applied` differ;
 //! 3. one transaction: what has ended is swept, rows change, and the maps are brought from what they have to what is wanted;
 //! 4. `applied` becomes `version` with the commit of that transaction.
 //!
 //! A rule that the kernel refuses undoes the maps and the transaction, so the store never claims what is not in force. A process
-//! that dies leaves `version` and `applied` apart, and the next one brings all of the maps to what the store says.
+//! that dies leaves `version` and `applied` apart; the next one sees it and compares all of the store with all of the maps (`compare.rs`). A long list
+//! takes many such changes (`bulk.rs`). Who only reads takes no lock, and reads page by page: a long look would keep writers from their commit.
 
-mod ahead;
 mod apply;
 mod audit;
 mod bans;
+mod bulk;
 mod change;
+mod compare;
 mod configured;
 mod denials;
 mod limits;
+mod lock;
 mod open;
 mod open_limits;
 mod policy;
@@ -32,7 +35,8 @@ mod words;
 
 pub use audit::Record;
 pub use bans::row as ban_row;
-pub use change::{Changed, change, is_attached, restore};
+pub use bulk::bulk;
+pub use change::{Changed, blocks_in_force, change, refresh, restore};
 pub use configured::Named;
 pub use denials::{Denial, Done};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
@@ -40,7 +44,7 @@ pub use open::{all_rows, all_trunks, read};
 pub use open_limits::OpenLimit;
 pub use rehearse::{Rehearsed, rehearse};
 pub use rows::{Key, Mode, Row, Rows, Verb, key};
-pub use say::{Change, Counts, Saying};
+pub use say::{Change, Counts, Gone, Saying};
 pub use trunks::{Peers, TrunkRow};
 pub use want::{Allowed, decides};
 pub use words::{origin as parse_origin, reason as parse_reason};

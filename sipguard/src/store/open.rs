@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A file up to this size is looked at as a whole whenever it is opened; that takes some 20 ms. A larger one when a process died.
 const SMALL_BYTES: u64 = 4 << 20;
 
-/// Opens the store for a change, and makes it where there is none.
+/// Opens the store for a change, and makes it where there is none. The caller has the turn.
 pub fn for_change(path: &Path) -> Result<Connection> {
     make(path)?;
     let mut db = connect(path)?;
     // A rollback journal: one file at rest, readable on a read-only file system, and nothing to map where the disk is full.
     let _: String = db.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
-    let version = checked(&db, path)?;
+    let version = checked(&db, path, true)?;
     schema::migrate(&mut db, version)?;
     Ok(db)
 }
@@ -41,9 +41,7 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result
         return Ok(None);
     }
     let opened = connect(path).and_then(|db| {
-        // A reader looks at each page once, and may be bound to little memory.
-        db.execute_batch("PRAGMA cache_size = -16384;")?;
-        let version = checked(&db, path)?;
+        let version = checked(&db, path, false)?;
         if version == 0 { Ok(None) } else { work(&Rows::new(&db)).map(Some) }
     });
     match opened {
@@ -61,7 +59,7 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result
 /// Opens a store that is there, to be left as it is. An older one is too old: only a change brings it to today's tables.
 pub fn as_it_is(path: &Path) -> Result<Connection> {
     let db = connect(path)?;
-    let version = checked(&db, path)?;
+    let version = checked(&db, path, false)?;
     if version != schema::newest() {
         let text = format!(
             "the store {} has schema {version}, and this sipguard's is {}: its next change of a rule brings it there",
@@ -97,7 +95,8 @@ pub fn all_trunks(path: &Path) -> Result<Vec<TrunkRow>> {
     Ok(read(path, |rows| rows.trunks())?.unwrap_or_default())
 }
 
-fn make(path: &Path) -> Result<()> {
+/// Makes the file, and the directory that it lies in.
+pub fn make(path: &Path) -> Result<()> {
     let outcome = || -> std::io::Result<()> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -116,12 +115,12 @@ fn connect(path: &Path) -> Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     db.busy_timeout(PATIENCE)?;
-    db.execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -131072;")?;
+    db.execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -8192;")?;
     Ok(db)
 }
 
-/// The schema version of a file that is ours and whole.
-fn checked(db: &Connection, path: &Path) -> Result<i64> {
+/// The schema version of a file that is ours and whole. Whoever has the turn to change it sees that a process died; others may see a change under way.
+fn checked(db: &Connection, path: &Path, has_turn: bool) -> Result<i64> {
     let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let version = pragma("user_version")?;
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -148,7 +147,7 @@ fn checked(db: &Connection, path: &Path) -> Result<i64> {
         return Err(Damaged(format!("it has {length} bytes and says that it has {told}")).into());
     }
     let died = || db.query_row("SELECT version <> applied FROM state", [], |row| row.get::<_, bool>(0));
-    if length <= SMALL_BYTES || died()? {
+    if length <= SMALL_BYTES || has_turn && died()? {
         let word: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if word != "ok" {
             return Err(Damaged(word.lines().collect::<Vec<_>>().join(" ")).into());

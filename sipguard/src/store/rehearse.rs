@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rusqlite::Connection;
 
-use super::apply::Touched;
 use super::rows::Rows;
 use super::say::Change;
 use super::trouble::explain;
@@ -50,8 +49,9 @@ pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Resul
 fn on(db: &mut Connection, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<Rehearsed> {
     let clock = Clock::now()?;
     let tx = db.transaction()?;
-    let mut change = Change::new(Rows::new(&tx), clock, 0, Touched::All)?;
+    let mut change = Change::new(Rows::new(&tx), clock, 0, None)?;
     work(&mut change)?;
+    change.flush()?;
     let rows = &change.rows;
     let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
     let entries = want::all(&rows.all()?, &allowed, &clock).into_iter().collect();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::words::is_operators;
 use crate::address::{Source, mapped};
@@ -220,21 +220,114 @@ impl<'c> Rows<'c> {
         Ok(self.db.query_row("SELECT NOT EXISTS (SELECT 1 FROM rules)", [], |row| row.get(0))?)
     }
 
-    /// The rows of verb `verb`, of one source or of all.
+    /// Rows of a verb, of one source or of all, in the order of the table behind a kind, target and source.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn said(&self, verb: Verb, origin: Option<&str>) -> Result<Vec<Row>> {
-        self.select("WHERE verb = ?1 AND (?2 IS NULL OR origin = ?2)", params![verb.word(), origin])
+    pub fn said(
+        &self,
+        verb: Verb,
+        origin: Option<&str>,
+        after: Option<&(String, String, String)>,
+        most: usize,
+    ) -> Result<Vec<Row>> {
+        let (kind, target, source) = after
+            .map_or(("", "", ""), |(kind, target, source)| (kind.as_str(), target.as_str(), source.as_str()));
+        self.select(
+            "WHERE (kind, target, origin) > (?1, ?2, ?3) AND verb = ?4 AND (?5 IS NULL OR origin = ?5)
+             ORDER BY kind, target, origin LIMIT ?6",
+            params![kind, target, source, verb.word(), origin, i64::try_from(most)?],
+        )
     }
 
-    /// The rows that have ended.
+    /// Rows in the order of the table, behind those of a target.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn page(&self, after: Option<&(String, String)>, most: usize) -> Result<Vec<Row>> {
+        let (kind, target) = after.map_or(("", ""), |(kind, target)| (kind.as_str(), target.as_str()));
+        self.select(
+            "WHERE (kind, target) > (?1, ?2) ORDER BY kind, target, origin LIMIT ?3",
+            params![kind, target, i64::try_from(most)?],
+        )
+    }
+
+    /// Whether there are more rows than that.
+    pub(super) fn are_more_than(&self, count: i64) -> Result<bool> {
+        let sql = "SELECT count(*) > ?1 FROM (SELECT 1 FROM rules LIMIT ?1 + 1)";
+        Ok(self.db.query_row(sql, [count], |row| row.get(0))?)
+    }
+
+    /// How many blocks have ended and are not swept yet, whose targets nothing else blocks.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn ended_blocks(&self, now_ms: i64) -> Result<i64> {
+        let sql = "SELECT count(DISTINCT kind || target) FROM rules AS gone WHERE expires <= ?1 AND verb = 'block' AND NOT EXISTS (
+             SELECT 1 FROM rules WHERE kind = gone.kind AND target = gone.target AND verb = 'block' AND (expires IS NULL OR expires > ?1))";
+        Ok(self.db.query_row(sql, [now_ms], |row| row.get(0))?)
+    }
+
+    /// How many entries of maps block, by the last change, when the maps are those that it changed; and whether no change has begun since.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn blocks_of(&self, guard: &str) -> Result<Option<(i64, bool)>> {
+        if !self.has("bulk")? {
+            return Ok(None);
+        }
+        let sql = "SELECT blocks, version = applied AND dirty = 0 AND NOT EXISTS (SELECT 1 FROM bulk) FROM state WHERE guard = ?1";
+        Ok(self.db.query_row(sql, [guard], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    }
+
+    /// Marks the rows of a word as those of a long list that is under way.
+    pub(super) fn note_bulk(&self, word: i64) -> Result<()> {
+        self.db.execute("INSERT INTO bulk VALUES (?1)", [word])?;
+        Ok(())
+    }
+
+    /// Whether a row is of a long list that is under way.
+    pub(super) fn is_of_bulk(&self, row: &Row) -> Result<bool> {
+        let mut statement = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM bulk WHERE word = ?1)")?;
+        Ok(row.word != 0 && statement.query_row([row.word], |row| row.get(0))?)
+    }
+
+    /// Keeps a row as it is, if none of its target and source is kept already.
+    pub(super) fn keep(&self, row: &Row) -> Result<()> {
+        let (kind, text) = key(&row.target);
+        let mut statement = self.db.prepare_cached(
+            "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3
+             AND word NOT IN (SELECT word FROM bulk)",
+        )?;
+        statement.execute(params![kind, text, row.origin])?;
+        Ok(())
+    }
+
+    /// Some of the rows that are kept.
+    pub(super) fn undo_page(&self, most: usize) -> Result<Vec<Row>> {
+        self.select_from("undo", "LIMIT ?1", [i64::try_from(most)?])
+    }
+
+    /// Keeps a row no more.
+    pub(super) fn forget(&self, row: &Row) -> Result<()> {
+        let (kind, text) = key(&row.target);
+        let mut statement =
+            self.db.prepare_cached("DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
+        statement.execute(params![kind, text, row.origin])?;
+        Ok(())
+    }
+
+    /// Rows that have ended. More than these are swept with the next changes; the kernel ends all of them by itself.
     pub(super) fn ended(&self, now_ms: i64) -> Result<Vec<Row>> {
-        self.select("WHERE expires <= ?1", [now_ms])
+        self.select("WHERE expires <= ?1 LIMIT 1000", [now_ms])
     }
 
     fn select(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Row>> {
-        let mut statement = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM rules {rest}"))?;
+        self.select_from("rules", rest, params)
+    }
+
+    fn select_from(&self, table: &str, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Row>> {
+        let mut statement = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM {table} {rest}"))?;
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
@@ -299,12 +392,6 @@ impl<'c> Rows<'c> {
         let mut statement =
             self.db.prepare_cached("DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
         statement.execute(params![kind, text, row.origin])?;
-        Ok(())
-    }
-
-    pub(super) fn remove_said(&self, verb: Verb, origin: Option<&str>) -> Result<()> {
-        let sql = "DELETE FROM rules WHERE verb = ?1 AND (?2 IS NULL OR origin = ?2)";
-        self.db.execute(sql, params![verb.word(), origin])?;
         Ok(())
     }
 

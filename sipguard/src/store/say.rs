@@ -1,12 +1,14 @@
 //! What a verb can do to the rows, inside the transaction of a change.
 
+use std::collections::HashSet;
 use std::mem::take;
+use std::time::Instant;
 
 use anyhow::Result;
 
-use super::ahead::Ahead;
 use super::apply::Touched;
 use super::audit::{self, Record};
+use super::bulk::{Carry, SLICE};
 use super::rows::{BATCH, Key, Mode, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted_of};
 use super::words::is_operators;
@@ -14,6 +16,9 @@ use crate::blocks::Wanted;
 use crate::clock::Clock;
 use crate::settings::Chosen;
 use crate::target::Target;
+
+/// Rows that are removed together.
+const PAGE: usize = 256;
 
 /// What a change did, in targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,34 +94,61 @@ pub struct Change<'c> {
     pub(super) allowed: Allowed,
     /// Rows that are not written yet: those of a long list, of which nobody asks.
     pending: Vec<Row>,
-    /// Takes entries to the maps while the work goes on.
-    pub(super) ahead: Ahead,
+    /// Whether nothing but blocks are said, none of which another one changes.
+    only_blocks: bool,
     /// Whose bans are lifted.
     pub(super) lifted: Vec<Target>,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
     empty: bool,
     highest: Option<Key>,
+    /// When this part of a long list has worked for long enough. What it replaces or removes is kept until the list is through.
+    due: Option<Instant>,
 }
 
 impl<'c> Change<'c> {
-    pub(super) fn new(rows: Rows<'c>, clock: Clock, version: i64, touched: Touched) -> Result<Change<'c>> {
+    pub(super) fn new(
+        rows: Rows<'c>,
+        clock: Clock,
+        version: i64,
+        carry: Option<&Carry>,
+    ) -> Result<Change<'c>> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
-        let (counts, author, empty) = (Counts::default(), author(), rows.is_empty()?);
-        Ok(Change {
+        let mut change = Change {
+            empty: rows.is_empty()?,
             rows,
             clock,
-            counts,
+            counts: Counts::default(),
             settings: None,
-            touched,
+            touched: Touched::Some(Vec::new()),
             pending: Vec::new(),
-            ahead: Ahead::default(),
+            only_blocks: false,
             version,
-            author,
+            author: author(),
             allowed,
             lifted: Vec::new(),
-            empty,
             highest: None,
-        })
+            due: carry.map(|_| Instant::now() + SLICE),
+        };
+        if let Some(carry) = carry {
+            change.rows.note_bulk(version)?;
+            change.counts = carry.counts;
+            // Whatever came in between may be about any target.
+            if carry.word + 1 == version {
+                (change.empty, change.highest) = (carry.empty, carry.highest.clone());
+            }
+        }
+        Ok(change)
+    }
+
+    /// What the next part of a long list goes on with.
+    pub(super) fn carry(&self) -> Carry {
+        Carry { counts: self.counts, word: self.version, empty: self.empty, highest: self.highest.clone() }
+    }
+
+    /// Whether this part of a long list has worked for long enough. A change that is none has all the time it takes.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.due.is_some_and(|due| Instant::now() >= due)
     }
 
     /// Whether nothing automatic touches a target: it lies in an allowance or is a trunk's.
@@ -165,8 +197,9 @@ impl<'c> Change<'c> {
         } else {
             self.counts.added += 1;
         }
-        let waits = rows.is_empty() && self.ahead.is_open();
+        let waits = rows.is_empty() && self.only_blocks;
         if !waits {
+            self.keep(rows.iter().find(|row| row.origin == saying.origin))?;
             self.rows.write(&row)?;
         }
         rows.retain(|other| other.origin != row.origin);
@@ -209,46 +242,87 @@ impl<'c> Change<'c> {
     /// When the store refuses.
     pub fn remove(&mut self, rows: &[Row]) -> Result<()> {
         for row in rows {
+            self.keep(Some(row))?;
             self.rows.remove(row)?;
             self.touch(row.target, row.verb == Verb::Allow, None);
         }
         Ok(())
     }
 
-    /// Takes away what was said with a verb about targets, by one source or by all, and counts the targets.
+    /// Takes away what was said with a verb about a target, by one source or by all, and counts the target.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay(&mut self, targets: &[Target], verb: Verb, origin: Option<&str>) -> Result<()> {
-        for target in targets {
-            let mut rows = self.rows.of(target)?;
-            rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
-            self.remove(&rows)?;
-            if rows.is_empty() {
-                self.counts.same += 1;
-            } else {
-                self.counts.removed += 1;
-            }
+    pub fn unsay(&mut self, target: &Target, verb: Verb, origin: Option<&str>) -> Result<()> {
+        let mut rows = self.rows.of(target)?;
+        rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
+        self.remove(&rows)?;
+        if rows.is_empty() {
+            self.counts.same += 1;
+        } else {
+            self.counts.removed += 1;
         }
         Ok(())
     }
 
-    /// Takes away all that was said with a verb, by one source or by all, and gives its targets.
+    /// Takes away all that was said with a verb, by one source or by all, except about some targets, in as many parts as it takes. Whether it is
+    /// through.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay_all(&mut self, verb: Verb, origin: Option<&str>) -> Result<Vec<Target>> {
-        let rows = self.rows.said(verb, origin)?;
-        self.rows.remove_said(verb, origin)?;
-        let known = (self.rows.is_empty()? && self.allowed.is_without_peers()).then_some(None);
-        for row in &rows {
-            self.touch(row.target, verb == Verb::Allow, known);
+    pub fn unsay_all(
+        &mut self,
+        gone: &mut Gone,
+        verb: Verb,
+        origin: Option<&str>,
+        kept: &HashSet<Target>,
+    ) -> Result<bool> {
+        loop {
+            let page = self.rows.said(verb, origin, gone.after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(true) };
+            gone.after = Some((last.target.kind().to_owned(), last.target.to_string(), last.origin.clone()));
+            for row in &page {
+                if !kept.contains(&row.target) {
+                    let before = gone.count;
+                    gone.add(row.target);
+                    self.counts.removed += gone.count - before;
+                    self.remove(std::slice::from_ref(row))?;
+                }
+            }
+            if self.is_due() {
+                return Ok(false);
+            }
         }
-        let mut targets: Vec<Target> = rows.into_iter().map(|row| row.target).collect();
-        targets.sort_unstable();
-        targets.dedup();
-        self.counts.removed += targets.len();
-        Ok(targets)
+    }
+
+    /// Keeps a row that is replaced or removed, for when the long list of which this is a part is taken back.
+    fn keep(&self, row: Option<&Row>) -> Result<()> {
+        match row {
+            Some(row) if self.due.is_some() => self.rows.keep(row),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a row away that a long list had brought.
+    pub(super) fn take_away(&mut self, row: &Row) -> Result<()> {
+        self.rows.remove(row)?;
+        self.touch(row.target, row.verb == Verb::Allow, None);
+        Ok(())
+    }
+
+    /// Gives a row back that a long list had taken, unless somebody has said something else since.
+    pub(super) fn give_back(&mut self, row: &Row) -> Result<()> {
+        if !self.rows.of(&row.target)?.iter().any(|other| other.origin == row.origin) {
+            self.rows.write(row)?;
+        }
+        self.rows.forget(row)?;
+        self.touch(row.target, row.verb == Verb::Allow, None);
+        Ok(())
+    }
+
+    /// Lets all of the maps be compared with the store.
+    pub(super) fn compare_all(&mut self) {
+        self.touched = Touched::All;
     }
 
     /// Writes the row of the trail, when anything was done.
@@ -256,6 +330,14 @@ impl<'c> Change<'c> {
     /// # Errors
     /// When the store refuses.
     pub fn record<T: ToString>(&self, verb: &str, origin: &str, targets: &[T], reason: &str) -> Result<()> {
+        self.record_all(verb, origin, audit::what(targets), reason)
+    }
+
+    /// The same, with the targets as the trail tells them.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn record_all(&self, verb: &str, origin: &str, what: String, reason: &str) -> Result<()> {
         if self.counts.added + self.counts.moved + self.counts.removed == 0 {
             return Ok(());
         }
@@ -266,7 +348,7 @@ impl<'c> Change<'c> {
                 author: self.author.clone(),
                 origin: origin.to_owned(),
                 verb: verb.to_owned(),
-                what: audit::what(targets),
+                what,
                 reason: reason.to_owned(),
                 counts: self.counts,
             },
@@ -278,16 +360,44 @@ impl<'c> Change<'c> {
         if allows && target.kind() == "prefix" {
             self.touched = Touched::All;
         }
-        match self.ahead.take(&self.touched, target, known) {
-            true => {}
-            false => self.touched.add(target, known),
+        self.touched.add(target, known);
+    }
+
+    /// Says that nothing but blocks will be said, none of which another one changes: then rows are written many at a time.
+    pub fn only_blocks(&mut self) {
+        self.only_blocks = true;
+    }
+}
+
+/// How far taking away all rules of one kind is.
+#[derive(Clone, Debug, Default)]
+pub struct Gone {
+    /// The last row that was looked at: kind, target and source.
+    after: Option<(String, String, String)>,
+    /// The first targets.
+    first: Vec<Target>,
+    last: Option<Target>,
+    /// How many targets.
+    count: usize,
+}
+
+impl Gone {
+    /// One more target; of one that comes again at once nothing is noted.
+    pub fn add(&mut self, target: Target) {
+        if self.last == Some(target) {
+            return;
+        }
+        self.last = Some(target);
+        self.count += 1;
+        if self.first.len() < audit::NAMED {
+            self.first.push(target);
         }
     }
 
-    /// Says that nothing but blocks will be said, none of which another one changes: then each goes to the kernel at once, beside the rest
-    /// of the work.
-    pub fn only_blocks(&mut self) {
-        self.ahead.open();
+    /// The first targets, for the trail.
+    #[must_use]
+    pub fn what(&self) -> String {
+        audit::named(&self.first, self.count)
     }
 }
 

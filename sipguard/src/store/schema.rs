@@ -141,6 +141,25 @@ const STEPS: &[&str] = &[
      ALTER TABLE wider RENAME TO rules;
      CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
      CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
+    // `dirty`: how many times all of the maps must be compared with the store. `guard`: the maps in which `blocks` entries block.
+    // `bulk`: the words of the rows of a long list that is under way, and 0 since its begin; `undo`: the rows that it replaced or removed.
+    "ALTER TABLE state ADD COLUMN dirty INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE state ADD COLUMN guard TEXT NOT NULL DEFAULT '';
+     ALTER TABLE state ADD COLUMN blocks INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE bulk (word INTEGER PRIMARY KEY) STRICT;
+     CREATE TABLE undo (
+         kind TEXT NOT NULL,
+         target TEXT NOT NULL,
+         origin TEXT NOT NULL,
+         verb TEXT NOT NULL,
+         mode TEXT NOT NULL,
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         expires INTEGER,
+         word INTEGER NOT NULL,
+         PRIMARY KEY (kind, target, origin)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The schema version of today.

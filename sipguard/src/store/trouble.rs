@@ -54,6 +54,11 @@ pub fn is_unwritable(error: &anyhow::Error) -> bool {
         || code(error).is_some_and(|code| CODES.contains(&code))
 }
 
+/// Whether the disk is full.
+pub fn is_full(error: &anyhow::Error) -> bool {
+    code(error) == Some(ErrorCode::DiskFull)
+}
+
 /// The sentence for an operator.
 pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     let path = path.display();

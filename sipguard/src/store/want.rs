@@ -34,8 +34,12 @@ impl Allowed {
         allowed
     }
 
-    pub(super) fn is_without_peers(&self) -> bool {
-        self.peers.is_empty()
+    pub(super) fn peers(&self) -> impl Iterator<Item = Source> {
+        self.peers.keys().copied()
+    }
+
+    pub(super) fn is_peer(&self, source: &Source) -> bool {
+        self.peers.contains_key(source)
     }
 
     pub(super) fn set_peers(&mut self, peers: Peers) {

@@ -12,13 +12,13 @@ use crate::pins::Pins;
 /// # Errors
 /// When the guard is not attached, or its map can't be changed.
 pub fn set_records(pins: &Pins, records: bool) -> Result<()> {
-    pins.exist_or_fail()?;
+    pins.attached_or_fail()?;
     let wanted = u8::from(records);
     if taps(pins)?.1.records == wanted {
         return Ok(());
     }
-    let _lock = pins.lock(true)?;
     pins.check()?;
+    let _edit = pins.edit()?;
     let (mut map, old) = taps(pins)?;
     map.set(0, Plain(Taps { records: wanted, ..old }), 0).context("writing what is recorded")
 }

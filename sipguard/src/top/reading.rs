@@ -150,8 +150,6 @@ impl Reader {
     /// # Errors
     /// [`crate::error::Status::NotAttached`] without a guard; when a map can't be read.
     pub fn read(&mut self, force: bool) -> Result<Reading> {
-        self.pins.exist_or_fail()?;
-        let _lock = self.pins.lock(false)?;
         self.pins.check()?;
         let clock = Clock::now()?;
         let rules = match self.stored {

@@ -1,0 +1,190 @@
+//! A long list is brought in many short changes, so that others get their turn in between: `mode monitor` or one `block` does not wait for a million
+//! rules. It is whole or not at all nevertheless: `bulk` has the words of its changes, by which its rows are known, and `undo` the rows that it replaced
+//! or removed, until it is through. When its process dies, the next one that changes anything takes it back, in short changes as well.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::statvfs::statvfs;
+use rusqlite::Connection;
+
+use super::change::{Changed, Store};
+use super::lock::Held;
+use super::rows::{Key, key};
+use super::say::{Change, Counts};
+use super::trouble::{Unwritable, explain, is_full};
+use crate::pins::Pins;
+
+/// How long one of the changes works before it commits.
+pub const SLICE: Duration = Duration::from_millis(15);
+/// Up to so many targets are no long list.
+const FEW: usize = 512;
+/// Rows that are taken back together.
+const PAGE: usize = 512;
+/// What a row takes of the disk, with what is needed to write it.
+const ROW_BYTES: u64 = 250;
+
+/// What one of the changes hands on to the next one.
+#[derive(Clone, Debug, Default)]
+pub struct Carry {
+    /// What was done so far.
+    pub counts: Counts,
+    /// The word of the last change; 0 before the first.
+    pub word: i64,
+    /// Whether the store had no rows at first: then what comes in the order of the store is new without a look.
+    pub empty: bool,
+    /// The last row that came so.
+    pub highest: Option<Key>,
+}
+
+impl Carry {
+    /// Whether nothing was done yet.
+    pub fn is_first(&self) -> bool {
+        self.word == 0
+    }
+}
+
+/// Changes the rules of `count` targets. `work` is called again and again until it gives something: it does what it can until
+/// [`Change::is_due`].
+///
+/// # Errors
+/// As [`super::change`]. Then nothing has changed.
+pub fn bulk<T>(
+    path: &Path,
+    pins: &Pins,
+    count: usize,
+    mut work: impl FnMut(&mut Change<'_>) -> Result<Option<T>>,
+) -> Result<Changed<T>> {
+    let mut brought = || {
+        let store = Store::open(path, pins)?;
+        if count <= FEW {
+            return store.change_once(&mut |change| work(change)?.context("a short list goes in one change"));
+        }
+        let bulk = store.locks.bulk()?;
+        if count != usize::MAX {
+            room_for(path, count)?;
+        }
+        bring(&store, &mut work).inspect_err(|_| {
+            if let Err(error) = undo(&store, &bulk) {
+                eprintln!("sipguard: what was done of it could not be taken back yet, the next change will: {error:#}");
+            }
+        })
+    };
+    let value = brought().map_err(|error| explain(error, path))?;
+    Ok(Changed { value, in_force: pins.are_attached() })
+}
+
+/// Fails when the disk has no room for so many rows, before the first is written.
+fn room_for(path: &Path, count: usize) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = statvfs(directory).with_context(|| format!("asking {} for its room", directory.display()))?;
+    let (free, needed) = (disk.blocks_available() * disk.fragment_size(), count as u64 * ROW_BYTES);
+    if free >= needed {
+        return Ok(());
+    }
+    let text = format!(
+        "a list of {count} targets needs some {} KiB of it, and there are {} KiB",
+        needed >> 10,
+        free >> 10
+    );
+    Err(Unwritable(std::io::Error::new(ErrorKind::StorageFull, text)).into())
+}
+
+fn bring<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Result<Option<T>>) -> Result<T> {
+    take_back(store)?;
+    let mut db = {
+        let _turn = store.locks.change()?;
+        let db = store.connect()?;
+        db.execute("INSERT INTO bulk VALUES (0)", [])?;
+        db
+    };
+    let mut carry = Carry::default();
+    loop {
+        let _turn = store.locks.change()?;
+        let value = store.transact(&mut db, Some(&mut carry), &mut |change| {
+            let value = work(change)?;
+            if value.is_some() {
+                change.rows.db().execute_batch("DELETE FROM undo; DELETE FROM bulk;")?;
+            }
+            Ok(value)
+        })?;
+        if let Some(value) = value {
+            drop(_turn);
+            store.settle()?;
+            return Ok(value);
+        }
+    }
+}
+
+/// Whether a long list is under way, or was when its process died.
+pub fn is_left(db: &Connection) -> Result<bool> {
+    Ok(db.query_row("SELECT EXISTS (SELECT 1 FROM bulk)", [], |row| row.get(0))?)
+}
+
+/// Takes a long list back whose process died or that failed. Whoever does has the right to bring one.
+pub fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
+    take_back(store)?;
+    store.settle()
+}
+
+fn take_back(store: &Store<'_>) -> Result<()> {
+    let mut after: Option<(String, String)> = None;
+    let mut through = false;
+    // On a full disk there may be room for a small change, which makes more.
+    let mut most = usize::MAX;
+    loop {
+        let _turn = store.locks.change()?;
+        let mut db = store.connect()?;
+        if !is_left(&db)? {
+            return Ok(());
+        }
+        if after.is_none() && !through {
+            // What it did to the maps in the change in which it died is not known.
+            db.execute("UPDATE state SET guard = ''", [])?;
+        }
+        let mut carry = Carry { word: 1, ..Carry::default() };
+        let (mut next, mut is_through) = (after.clone(), through);
+        let done = store.transact(&mut db, Some(&mut carry), &mut |change| {
+            let (start, mut count) = (Instant::now(), 0);
+            while !is_through && count < most && start.elapsed() < SLICE {
+                let page = change.rows.page(next.as_ref(), PAGE.min(most))?;
+                is_through = page.is_empty();
+                for row in page {
+                    // Of one target all rows come in one page, or the rest of them comes again.
+                    next = Some(owned(key(&row.target)));
+                    for row in change.rows.of(&row.target)? {
+                        if change.rows.is_of_bulk(&row)? {
+                            change.take_away(&row)?;
+                            count += 1;
+                        }
+                    }
+                }
+            }
+            while is_through && count < most && start.elapsed() < SLICE {
+                let page = change.rows.undo_page(PAGE.min(most))?;
+                if page.is_empty() {
+                    change.rows.db().execute_batch("DELETE FROM bulk;")?;
+                    change.compare_all();
+                    return Ok(true);
+                }
+                for row in page {
+                    change.give_back(&row)?;
+                    count += 1;
+                }
+            }
+            Ok(false)
+        });
+        match done {
+            Ok(true) => return Ok(()),
+            Ok(false) => (after, through) = (next, is_through),
+            Err(error) if is_full(&error) && most > 1 => most = most.min(PAGE) / 8,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn owned((kind, target): Key) -> (String, String) {
+    (kind.to_owned(), target)
+}
