@@ -70,6 +70,12 @@ impl Source {
         if self.0.addr().is_ipv4() { bits + 96 } else { bits }
     }
 
+    /// Whether another one lies in it.
+    #[must_use]
+    pub fn holds(&self, other: &Source) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// Whether an address lies in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapInfo};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, ProgramInfo, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
-use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names, rules_in_use};
+use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
 use sipguard_common::framer::HashKeys;
 
 use crate::clock::Clock;
@@ -82,17 +82,8 @@ pub struct Outcome {
     pub interfaces: Vec<Attached>,
     /// Whether mode, action, ports or limits are others than before. They are the same for all interfaces.
     pub settings_changed: bool,
-    /// Why open connections are not counted, where there is a limit of them.
+    /// Why open connections are not counted.
     pub uncounted: Option<String>,
-}
-
-impl Outcome {
-    /// Where there is no limit of open connections, nobody misses their count.
-    fn forget_uncounted(&mut self, pins: &Pins) -> Result<()> {
-        let limited = self.uncounted.is_some() && maps::settings(pins)?.rules & rules_in_use::OPEN != 0;
-        self.uncounted = self.uncounted.take().filter(|_| limited);
-        Ok(())
-    }
 }
 
 /// Attaches to every interface of `names`, or to none.
@@ -103,6 +94,7 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
     let mut interfaces: Vec<Interface> = Vec::new();
     for name in names {
         let interface = link::interface(name)?;
+        refuse_a_tunnel(&interface)?;
         if !interfaces.contains(&interface) {
             interfaces.push(interface);
         }
@@ -156,13 +148,13 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
         pins.remove_all().context("cleaning up after a failed attach")?;
         return Err(error);
     }
-    outcome.forget_uncounted(pins)?;
     Ok(Some(outcome))
 }
 
 /// Attaches beside what is attached. The caller holds the lock.
 fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Outcome> {
     pins.check()?;
+    free_dead(pins)?;
     let own = own_slots(pins)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
@@ -203,6 +195,16 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
         }
     }
     Ok(outcome)
+}
+
+/// Lets go of interfaces that are no more, or were made anew: their links hold nothing.
+fn free_dead(pins: &Pins) -> Result<()> {
+    for (slot, iface) in own_slots(pins)? {
+        if presence(pins, slot, &iface)? == Presence::Gone {
+            free(pins, slot)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first slot from one on that is not taken.
@@ -305,6 +307,7 @@ fn attach_one(
         native_errno,
         attached_ns: Clock::now()?.boot_ns,
         generic_wanted: u32::from(wish.native() == Some(false)),
+        netns: counting::netns().unwrap_or(0),
         ..Iface::zeroed()
     };
     row.name[..interface.name.len()].copy_from_slice(interface.name.as_bytes());
@@ -320,6 +323,21 @@ fn attach_one(
     })?;
     link.pin(pins.link(slot)).context("pinning the link")?;
     Ok(Attached { name: interface.name.clone(), native, native_errno, new: true })
+}
+
+/// The programs read Ethernet; of a frame without its header they would take addresses for something else.
+fn refuse_a_tunnel(interface: &Interface) -> Result<()> {
+    if interface.ethernet {
+        return Ok(());
+    }
+    Err(Failure::with(
+        Status::Kernel,
+        format!(
+            "{} ({}) carries packets without an Ethernet header, as tun, WireGuard and PPP do: sipguard can't judge them there, and nothing was \
+             attached. Attach where the SIP of that tunnel comes in or goes on unencrypted",
+            interface.name, interface.driver
+        ),
+    ))
 }
 
 /// Another program's place is never taken.
@@ -404,6 +422,31 @@ pub fn own_slots(pins: &Pins) -> Result<Vec<(u32, Iface)>> {
 #[must_use]
 pub fn iface_name(iface: &Iface) -> String {
     String::from_utf8_lossy(&iface.name).trim_end_matches('\0').to_owned()
+}
+
+/// Whether our program is on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    On,
+    /// The interface is no more, or something else is on it.
+    Gone,
+    /// The interface is of another network namespace, and only there it can be seen.
+    Elsewhere,
+}
+
+/// Whether our program is on the interface of a slot now.
+///
+/// # Errors
+/// When rtnetlink or the pin can't be asked.
+pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
+    if iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns) {
+        return Ok(Presence::Elsewhere);
+    }
+    let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
+    let path = pins.program(slot);
+    let ours = ProgramInfo::from_pin(&path).with_context(|| format!("opening {}", path.display()))?.id();
+    Ok(if found.is_some_and(|xdp| xdp.program_id == ours) { Presence::On } else { Presence::Gone })
 }
 
 /// The slot of an interface: the same index and name, and a program on it. A link of an interface that is gone does not count.

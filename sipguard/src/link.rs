@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use crate::error::{Failure, Status};
@@ -28,6 +28,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Its driver, or the kind of a virtual one.
     pub driver: String,
+    /// Whether its frames begin with an Ethernet header, as they do not in tunnels of IP (tun, WireGuard, PPP).
+    pub ethernet: bool,
     /// The XDP program on it.
     pub xdp: Option<Xdp>,
 }
@@ -84,8 +86,14 @@ fn ask(request: LinkMessage) -> Result<Option<Interface>> {
 }
 
 fn read(link: LinkMessage) -> Interface {
-    let mut interface =
-        Interface { name: String::new(), index: link.header.index, mtu: 0, driver: String::new(), xdp: None };
+    let mut interface = Interface {
+        name: String::new(),
+        index: link.header.index,
+        mtu: 0,
+        driver: String::new(),
+        ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+        xdp: None,
+    };
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name = name,

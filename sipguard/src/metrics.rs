@@ -13,7 +13,7 @@ use crate::bans::Bans;
 use crate::clock::Clock;
 use crate::counters::{self, Action, Row};
 use crate::pins::Pins;
-use crate::status::{self, InterfaceStatus};
+use crate::status::{self, InterfaceStatus, Weakness};
 use crate::store::{self, GUARD, TrunkRow};
 use crate::tap;
 
@@ -73,6 +73,8 @@ pub struct Kernel {
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that no event tells of.
     pub lost: u64,
+    /// What the guard can't do on this kernel.
+    pub weaknesses: Vec<Weakness>,
     sizes: Sizes,
     stored: Option<OfStored>,
 }
@@ -102,6 +104,7 @@ impl Kernel {
             rows: counters::read(pins, true)?,
             interfaces: status::interfaces(pins, &clock)?,
             lost: tap::lost(pins)?,
+            weaknesses: status::weaknesses(pins),
             sizes: *sizes,
             stored: stored.map(of_stored).transpose()?,
         })
@@ -128,6 +131,7 @@ impl Kernel {
         entries.get_or_create(&vec![("map", "blocks".to_owned())]).set(self.sizes.blocks as i64);
         entries.get_or_create(&vec![("map", "flows".to_owned())]).set(self.sizes.connections as i64);
         let interfaces = Family::<Labels, Gauge>::default();
+        let guarded = Family::<Labels, Gauge>::default();
         for one in &self.interfaces {
             let labels = vec![
                 ("interface", one.name.clone()),
@@ -135,7 +139,18 @@ impl Kernel {
                 ("mode", one.mode.to_owned()),
             ];
             interfaces.get_or_create(&labels).set(1);
+            guarded.get_or_create(&vec![("interface", one.name.clone())]).set(i64::from(!one.is_gone()));
         }
+        let weak = Family::<Labels, Gauge>::default();
+        for one in &self.weaknesses {
+            weak.get_or_create(&vec![("what", one.what.to_owned())]).set(1);
+        }
+        registry.register(
+            "interface_guarded",
+            "Whether packets are filtered on an interface that was attached",
+            guarded,
+        );
+        registry.register("weakness", "What the guard can't do on this kernel", weak);
         let bytes = Unit::Bytes;
         registry.register("received_packets", "Packets that the guard looked at", received);
         registry.register_with_unit(
@@ -186,7 +201,7 @@ impl OfStored {
 /// What `sipguard serve` tells of itself; the default is no `serve`.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// Whether a guard is attached; `None` where that is no question.
+    /// Whether a guard filters on all interfaces that it was attached to; `None` where that is no question.
     pub attached: Option<bool>,
     /// Events that were written over before they were read.
     pub missed: u64,
@@ -203,7 +218,11 @@ impl Own {
         let Some(attached) = self.attached else { return };
         let gauge = Gauge::<i64>::default();
         gauge.set(i64::from(attached));
-        registry.register("attached", "Whether a guard is attached", gauge);
+        registry.register(
+            "attached",
+            "Whether a guard filters on all interfaces that it was attached to",
+            gauge,
+        );
         let failing = Family::<Labels, Gauge>::default();
         for (part, fails) in &self.parts {
             failing.get_or_create(&vec![("part", (*part).to_owned())]).set(i64::from(*fails));

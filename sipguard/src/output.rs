@@ -54,6 +54,80 @@ pub fn rows(format: Format, schema: &str, rows: Vec<Value>, table: impl FnOnce()
     }
 }
 
+/// Rows that are printed while they come, chunk by chunk.
+pub struct Rows<'h> {
+    format: Format,
+    schema: &'static str,
+    head: &'h [&'h str],
+    printed: usize,
+}
+
+impl<'h> Rows<'h> {
+    /// None printed yet.
+    #[must_use]
+    pub fn new(format: Format, schema: &'static str, head: &'h [&'h str]) -> Rows<'h> {
+        Rows { format, schema, head, printed: 0 }
+    }
+
+    /// Prints a chunk: each row as JSON and as cells. The columns of a table fit its chunk.
+    ///
+    /// # Errors
+    /// When standard output can't be written.
+    pub fn print(&mut self, rows: impl Iterator<Item = (Value, Vec<String>)>) -> Result<()> {
+        let mut text = String::new();
+        let mut cells = Vec::new();
+        let first = self.printed == 0;
+        for (mut value, line) in rows {
+            match self.format {
+                Format::Table => cells.push(line),
+                Format::Json => {
+                    let comma = if self.printed == 0 { "" } else { "," };
+                    text += &format!("{comma}\n    {}", format!("{value:#}").replace('\n', "\n    "));
+                }
+                Format::Ndjson => {
+                    value["schema"] = Value::from(self.schema);
+                    text += &format!("{value}\n");
+                }
+            }
+            self.printed += 1;
+        }
+        match self.format {
+            Format::Table if first => text = table(self.head, cells),
+            Format::Table if !cells.is_empty() => {
+                let whole = table(self.head, cells);
+                whole.split_once('\n').map_or("", |(_, rows)| rows).clone_into(&mut text);
+            }
+            Format::Json if first => text.insert_str(0, "{\n  \"rows\": ["),
+            Format::Table | Format::Json | Format::Ndjson => {}
+        }
+        print(&text)
+    }
+
+    /// Ends it: with more fields in JSON, and a line for people.
+    ///
+    /// # Errors
+    /// When standard output can't be written.
+    pub fn end(self, fields: &[(&str, Value)], line: Option<&str>) -> Result<()> {
+        match (self.format, line) {
+            (Format::Table, line) => print(line.unwrap_or_default()),
+            (Format::Json, _) => {
+                let close = if self.printed == 0 { "]" } else { "\n  ]" };
+                let fields: String = fields
+                    .iter()
+                    .map(|(name, value)| format!("  {}: {value},\n", Value::from(*name)))
+                    .collect();
+                print(&format!("{close},\n{fields}  \"schema\": {}\n}}\n", Value::from(self.schema)))
+            }
+            (Format::Ndjson, Some(line)) => {
+                // Each line of it is a row.
+                eprint!("sipguard: {line}");
+                Ok(())
+            }
+            (Format::Ndjson, None) => Ok(()),
+        }
+    }
+}
+
 /// Prints one object.
 ///
 /// # Errors

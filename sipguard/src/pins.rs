@@ -143,10 +143,14 @@ impl Pins {
         let parent = self.parent();
         let found = statfs(parent).with_context(|| format!("{} can't hold pins", parent.display()))?;
         if found.filesystem_type() == BPF_FS_MAGIC {
-            return Ok(());
+            return if is_seen_by_init(parent) { Ok(()) } else { Err(short_lived(parent)) };
         }
         if parent != Path::new("/sys/fs/bpf") {
             bail!("{} is not on a bpffs: choose a directory below /sys/fs/bpf", self.dir.display());
+        }
+        let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        if mounts("1").is_some_and(|init| mounts("self") != Some(init)) {
+            return Err(short_lived(parent));
         }
         mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .context("mounting a bpffs on /sys/fs/bpf")
@@ -325,6 +329,28 @@ impl Lock {
         let held = inode(self.file.metadata());
         held.is_some() && held == inode(std::fs::metadata(path))
     }
+}
+
+/// Whether a directory is the same file system for the machine's first process. Where that can't be seen it is taken to be.
+fn is_seen_by_init(dir: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev());
+    let theirs = device(&Path::new("/proc/1/root").join(dir.strip_prefix("/").unwrap_or(dir)));
+    match (device(dir), theirs) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        (_, Err(error)) => error.kind() != ErrorKind::NotFound,
+        (Err(_), Ok(_)) => true,
+    }
+}
+
+fn short_lived(parent: &Path) -> anyhow::Error {
+    Failure::with(
+        Status::Failed,
+        format!(
+            "the bpffs on {} would end with this command, and the filter with it: `ip netns exec` and `unshare` give a command mounts of its \
+             own. Enter the network namespace alone: `nsenter --net=/run/netns/NAME sipguard attach IFACE`",
+            parent.display()
+        ),
+    )
 }
 
 fn not_attached() -> anyhow::Error {

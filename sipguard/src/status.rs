@@ -8,9 +8,11 @@ use nix::errno::Errno;
 use sipguard_common::abi::{ACTION_DROP, Flow, FlowKey, Iface, MODE_MONITOR, Settings, names};
 use sipguard_common::framer::{Limits, checks};
 
-use crate::attach::{iface_name, own_slots};
+use crate::attach::{Presence, iface_name, own_slots, presence};
 use crate::blocks::Blocks;
 use crate::clock::Clock;
+use crate::counting;
+use crate::kernel::Offsets;
 use crate::link;
 use crate::maps::{self, Flows, Plain, Ports};
 use crate::pins::Pins;
@@ -23,7 +25,7 @@ pub struct InterfaceStatus {
     pub name: String,
     /// Its driver, or the kind of a virtual one; empty when it is gone.
     pub driver: String,
-    /// `native`, `generic` or `gone`.
+    /// `native`, `generic`, `gone`, or `elsewhere` in another network namespace, where only its own `ip netns` sees it.
     pub mode: &'static str,
     /// Why that mode.
     pub why: String,
@@ -31,6 +33,45 @@ pub struct InterfaceStatus {
     pub program_id: Option<u32>,
     /// Since when.
     pub since: Option<Timestamp>,
+}
+
+impl InterfaceStatus {
+    /// Whether nothing is filtered there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.mode == GONE
+    }
+}
+
+const GONE: &str = "gone";
+
+/// What the guard could do on another kernel, and can't here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weakness {
+    /// Its word.
+    pub what: &'static str,
+    /// What follows of it.
+    pub text: &'static str,
+}
+
+/// What the guard can't do on this kernel.
+#[must_use]
+pub fn weaknesses(pins: &Pins) -> Vec<Weakness> {
+    let offsets = Offsets::of_running_kernel();
+    let mut all = Vec::new();
+    if offsets.tcp_rcv_nxt == 0 || offsets.tcp_received == 0 || offsets.request_rcv_nxt == 0 {
+        all.push(Weakness {
+            what: "sockets",
+            text: "the kernel's BTF does not tell what a socket expects (/sys/kernel/btf/vmlinux), so connections are judged by what was seen of them alone",
+        });
+    }
+    if !counting::is_on(pins) {
+        all.push(Weakness {
+            what: "open-connections",
+            text: "the kernel does not count open connections, so a limit of them holds nobody back",
+        });
+    }
+    all
 }
 
 /// The whole guard.
@@ -50,6 +91,8 @@ pub struct Report {
     pub blocks: usize,
     /// Connections that are followed.
     pub connections: usize,
+    /// What it can't do on this kernel.
+    pub weaknesses: Vec<Weakness>,
 }
 
 /// Reads the state of the guard.
@@ -67,6 +110,7 @@ pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
         limits: settings.limits,
         blocks: blocks(pins, store)?,
         connections: connections(pins)?,
+        weaknesses: weaknesses(pins),
     })
 }
 
@@ -75,7 +119,7 @@ pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
 /// # Errors
 /// When a map or rtnetlink can't be read.
 pub fn interfaces(pins: &Pins, clock: &Clock) -> Result<Vec<InterfaceStatus>> {
-    own_slots(pins)?.iter().map(|(_, iface)| interface(iface, clock)).collect()
+    own_slots(pins)?.iter().map(|(slot, iface)| interface(pins, *slot, iface, clock)).collect()
 }
 
 /// How many blocks hold. The store keeps count of the maps that it changes; of others each entry is looked at, which takes half a second for a
@@ -125,16 +169,22 @@ fn count(flows: &aya::maps::HashMap<aya::maps::MapData, Plain<FlowKey>, Plain<Fl
     Ok(count)
 }
 
-fn interface(iface: &Iface, clock: &Clock) -> Result<InterfaceStatus> {
-    let found = link::by_index(iface.ifindex)?;
+fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<InterfaceStatus> {
+    let presence = presence(pins, slot, iface)?;
+    let found = if presence == Presence::Elsewhere { None } else { link::by_index(iface.ifindex)? };
     let xdp = found.as_ref().and_then(|found| found.xdp);
-    let (mode, why) = match (&found, xdp) {
-        (None, _) => ("gone", "the interface is not there any more".to_owned()),
-        (Some(_), None) => ("gone", "the program was taken off from outside".to_owned()),
-        (Some(_), Some(xdp)) if xdp.native => ("native", "the driver runs XDP".to_owned()),
-        (Some(_), Some(_)) if iface.generic_wanted != 0 => ("generic", "asked for".to_owned()),
-        (Some(found), Some(_)) => {
-            ("generic", format!("driver {} can't: {}", found.driver, errno(iface.native_errno)))
+    let (mode, why) = match (presence, &found, xdp) {
+        (Presence::Elsewhere, ..) => ("elsewhere", "in another network namespace".to_owned()),
+        (Presence::Gone, None, _) => (GONE, "the interface is no more, or was made anew".to_owned()),
+        (Presence::Gone, Some(_), Some(xdp)) => {
+            (GONE, format!("another program is on it (id {})", xdp.program_id))
+        }
+        (_, _, None) => (GONE, "the program was taken off from outside".to_owned()),
+        (_, _, Some(xdp)) if xdp.native => ("native", "the driver runs XDP".to_owned()),
+        _ if iface.generic_wanted != 0 => ("generic", "asked for".to_owned()),
+        (_, found, Some(_)) => {
+            let driver = found.as_ref().map_or("unknown", |found| found.driver.as_str());
+            ("generic", format!("driver {driver} can't: {}", errno(iface.native_errno)))
         }
     };
     Ok(InterfaceStatus {

@@ -124,5 +124,7 @@ pub struct Iface {
     /// 1 when generic mode was asked for by the operator.
     pub generic_wanted: u32,
     /// Zero.
-    pub pad: [u32; 3],
+    pub pad: u32,
+    /// Cookie of its network namespace; 0 where that is not known.
+    pub netns: u64,
 }

@@ -19,6 +19,7 @@ use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
 use crate::settings::{self, Malformed, Profile, SettingsWish, XdpChoice};
+use crate::status;
 
 /// A port, or `none`.
 #[derive(Clone, Copy, Debug)]
@@ -128,10 +129,10 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         store: store.to_owned(),
     };
     let outcome = attach::attach(pins, names, &wish)?;
-    if let Some(why) = &outcome.uncounted {
-        eprintln!(
-            "sipguard: the limit of open connections holds nobody back, this kernel does not count them: {why}"
-        );
+    for weakness in status::weaknesses(pins) {
+        let why = outcome.uncounted.as_ref().filter(|_| weakness.what == "open-connections");
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        eprintln!("sipguard: weaker than it could be: {}{why}", weakness.text);
     }
     let attached = outcome.interfaces;
     let changed = outcome.settings_changed;

@@ -1,6 +1,6 @@
 //! `sipguard list`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use anyhow::Result;
 use bytemuck::Zeroable as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sipguard_common::abi::Rule;
+use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::{Span, deny, parse_duration, usage};
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::lookup::{Listed, found};
-use crate::output::{Format, rows, table};
+use crate::output::{Format, Rows};
 use crate::pins::Pins;
 use crate::store::parse_origin;
-use crate::store::{self, Allowed, Mode, Row, decides};
+use crate::store::{self, Allowed, Mode, Row, Verb, decides};
+use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,7 +34,25 @@ pub struct Args {
     /// Only what ends within this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expiring: Option<Span>,
+
+    /// So many rules at the most, or `all`; of more only their number is told
+    #[arg(long, value_name = "COUNT|all", default_value = "1000", value_parser = parse_most)]
+    limit: Most,
 }
+
+/// How many rules are listed; `None` is all.
+#[derive(Clone, Copy, Debug)]
+struct Most(Option<usize>);
+
+fn parse_most(text: &str) -> Result<Most, String> {
+    match text {
+        "all" => Ok(Most(None)),
+        _ => text.parse().map(|most| Most(Some(most))).map_err(|_| "write a number, or `all`".to_owned()),
+    }
+}
+
+/// Rules that are shown together: of a long list no more are held at once.
+const CHUNK: usize = 1000;
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     if args.what.as_deref() == Some("deny") {
@@ -45,65 +64,151 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         return deny::show(pins, path, format);
     }
     let clock = Clock::now()?;
-    let mut listed = all(pins, path, &clock)?;
-    listed.retain(|one| {
-        let ends = |span: Duration| {
-            one.row.expires_ms.is_some_and(|end| end <= clock.wall_ms() + span.as_millis() as i64)
-        };
-        args.what.as_deref().is_none_or(|what| one.word() == what)
-            && args.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
-            && args.expiring.is_none_or(|span| span.0.is_none_or(ends))
-    });
-    if format == Format::Table && !pins.are_attached() {
-        eprintln!("sipguard: not attached: these rules take effect with the next `sipguard attach`");
-    }
-    let values = listed.iter().map(json_of).collect();
-    rows(format, "sipguard.blocks/1", values, || {
-        let head = ["TARGET", "RULE", "ENDS", "PACKETS", "BYTES", "SOURCE", "BY", "SINCE", "REASON"];
-        table(&head, listed.iter().map(|one| line(one, &clock)))
-    })
+    let kernel = if pins.are_attached() {
+        pins.check()?;
+        Some(Kernel { blocks: Blocks::open(pins)?, bans: Bans::open(pins)?.list(clock.boot_ns)? })
+    } else {
+        if format == Format::Table {
+            eprintln!("sipguard: not attached: these rules take effect with the next `sipguard attach`");
+        }
+        None
+    };
+    let filter = args.filter(&clock);
+    let head = ["TARGET", "RULE", "ENDS", "PACKETS", "BYTES", "SOURCE", "BY", "SINCE", "REASON"];
+    let mut out = Rows::new(format, "sipguard.blocks/1", &head);
+    let mut chunk = Vec::new();
+    let mut shown = 0;
+    let mut show = |chunk: &mut Vec<Listed>| {
+        chunk.sort_by_key(|one| one.row.target);
+        out.print(chunk.drain(..).map(|one| (json_of(&one), line(&one, &clock))))
+    };
+    let more = each(pins, path, &clock, kernel.as_ref(), &filter, args.limit.0, &mut |one| {
+        chunk.push(one);
+        shown += 1;
+        if chunk.len() == CHUNK && args.limit.0 != Some(CHUNK) { show(&mut chunk) } else { Ok(()) }
+    })?;
+    show(&mut chunk)?;
+    let more_text =
+        format!("{more} more: `--limit all` lists them, `--source` and `list block` narrow it down\n");
+    out.end(&[("more", more.into())], (more > 0).then_some(more_text.as_str()))
 }
 
-/// Every rule of the store that holds, and those of the kernel that the store does not know.
-pub fn all(pins: &Pins, path: &Path, clock: &Clock) -> Result<Vec<Listed>> {
-    let mut entries = BTreeMap::new();
-    let mut bans = None;
-    if pins.are_attached() {
-        pins.check()?;
-        entries.extend(Blocks::open(pins)?.everything()?);
-        bans = Some(Bans::open(pins)?.list(clock.boot_ns)?);
-        entries.retain(|_, rule| rule.flags != 0 && rule.holds(clock.boot_ns));
+impl Args {
+    fn filter(&self, clock: &Clock) -> Filter {
+        let until =
+            self.expiring.and_then(|span| span.0).map(|span| clock.wall_ms() + span.as_millis() as i64);
+        Filter { what: self.what.clone(), origin: self.origin.clone(), ends_by_ms: until }
     }
-    let now_ms = clock.wall_ms();
-    let stored = store::read(path, |rows| Ok((rows.all()?, rows.peers()?, rows.bans(clock)?)))?;
-    let (mut rows, peers, mut kept) = stored.unwrap_or_default();
-    kept.retain(|(_, ban)| ban.holds(clock.boot_ns));
-    rows.retain(|row| row.holds(now_ms));
-    let allowed = Allowed::of(&rows, peers, now_ms);
-    let mut listed = Vec::new();
-    let mut known = BTreeSet::new();
-    for group in rows.chunk_by(|one, other| one.target == other.target) {
-        known.insert(group[0].target);
-        let decider = decides(group, &allowed, now_ms);
-        listed.extend(group.iter().map(|row| {
-            let decides = decider == Some(row);
-            let entry = entries.get(&row.target).copied().filter(|_| decides);
-            Listed { row: row.clone(), decides, entry, is_ban: false }
-        }));
+}
+
+/// What is asked for.
+struct Filter {
+    what: Option<String>,
+    origin: Option<String>,
+    ends_by_ms: Option<i64>,
+}
+
+impl Filter {
+    fn takes(&self, one: &Listed) -> bool {
+        self.what.as_deref().is_none_or(|what| one.word() == what)
+            && self.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
+            && self.ends_by_ms.is_none_or(|by| one.row.expires_ms.is_some_and(|end| end <= by))
     }
-    let strange = entries.into_iter().filter(|(target, _)| !known.contains(target));
-    listed.extend(strange.map(|(target, rule)| Listed {
-        row: found(target, &rule, clock),
-        decides: true,
-        entry: Some(rule),
-        is_ban: false,
-    }));
-    let in_force = bans.is_some();
-    listed.extend(
-        bans.unwrap_or(kept).iter().map(|(target, ban)| Listed::of_ban(*target, ban, clock, in_force)),
-    );
-    listed.sort_by_key(|one| one.row.target);
-    Ok(listed)
+
+    /// The same for the rows of the store; `None` when none can be meant.
+    fn of_rows(&self, clock: &Clock) -> Option<store::Wanted<'_>> {
+        let verb = match self.what.as_deref() {
+            Some("ban") => return None,
+            what => what.and_then(Verb::of),
+        };
+        Some(store::Wanted {
+            verb,
+            origin: self.origin.as_deref(),
+            now_ms: clock.wall_ms(),
+            ends_by_ms: self.ends_by_ms,
+        })
+    }
+}
+
+/// What the kernel has.
+struct Kernel {
+    blocks: Blocks,
+    bans: Vec<(Target, Ban)>,
+}
+
+/// Hands on what is asked for: bans, the rules of the store that hold, and those of the kernel that the store does not know. How many more than `most`
+/// there are.
+fn each(
+    pins: &Pins,
+    path: &Path,
+    clock: &Clock,
+    kernel: Option<&Kernel>,
+    filter: &Filter,
+    most: Option<usize>,
+    take: &mut dyn FnMut(Listed) -> Result<()>,
+) -> Result<usize> {
+    let (left, more) = (Cell::new(most.unwrap_or(usize::MAX)), Cell::new(0));
+    let mut hand_on = |one: Listed| match left.get().checked_sub(1) {
+        None => {
+            more.set(more.get() + 1);
+            Ok(())
+        }
+        Some(fewer) => {
+            left.set(fewer);
+            take(one)
+        }
+    };
+    let bans = match kernel {
+        Some(kernel) => kernel.bans.clone(),
+        None => store::read(path, |rows| rows.bans(clock))?.unwrap_or_default(),
+    };
+    for (target, ban) in bans.iter().filter(|(_, ban)| ban.holds(clock.boot_ns)) {
+        let one = Listed::of_ban(*target, ban, clock, kernel.is_some());
+        if filter.takes(&one) {
+            hand_on(one)?;
+        }
+    }
+    let entry = |target: &Target| match kernel {
+        Some(kernel) => {
+            Ok(kernel.blocks.get(target)?.filter(|rule| rule.flags != 0 && rule.holds(clock.boot_ns)))
+        }
+        None => anyhow::Ok(None),
+    };
+    let rest = store::read(path, |rows| {
+        let Some(wanted) = filter.of_rows(clock) else { return Ok(0) };
+        let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
+        rows.each(&wanted, left.get(), &mut |row| {
+            let group = rows.of(&row.target)?;
+            let decides = decides(&group, &allowed, clock.wall_ms()) == Some(&row);
+            let entry = entry(&row.target)?.filter(|_| decides);
+            hand_on(Listed { row, decides, entry, is_ban: false })
+        })
+    })?;
+    // Only what the store keeps no count of can be unknown to it.
+    if let Some(kernel) = kernel
+        && (rest.is_none() || store::blocks_in_force(path, pins, clock.wall_ms())?.is_none())
+    {
+        let known = |target: &Target| store::read(path, |rows| Ok(!rows.of(target)?.is_empty()));
+        let mut strange = Vec::new();
+        kernel.blocks.each_target(&mut |target| strange.push(target))?;
+        for target in strange {
+            if let Some(rule) =
+                entry(&target)?.filter(|rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0)
+                && known(&target)? != Some(true)
+            {
+                let one = Listed {
+                    row: found(target, &rule, clock),
+                    decides: true,
+                    entry: Some(rule),
+                    is_ban: false,
+                };
+                if filter.takes(&one) {
+                    hand_on(one)?;
+                }
+            }
+        }
+    }
+    Ok(more.get() + rest.unwrap_or(0))
 }
 
 fn line(one: &Listed, clock: &Clock) -> Vec<String> {

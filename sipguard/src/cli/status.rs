@@ -28,7 +28,17 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             return Err(Failure::with(Status::NotAttached, format!("sipguard is not attached to `{name}`")));
         }
     }
-    object(format, "sipguard.status/1", json_of(&report), || text(&report))
+    object(format, "sipguard.status/1", json_of(&report), || text(&report))?;
+    let gone: Vec<&str> =
+        report.interfaces.iter().filter(|one| one.is_gone()).map(|one| one.name.as_str()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let names = gone.join(" ");
+    let text = format!(
+        "nothing is filtered on {names}: `sipguard attach {names}` guards it, `sipguard detach {names}` forgets it"
+    );
+    Err(Failure::with(Status::NotAttached, text))
 }
 
 fn json_of(report: &Report) -> serde_json::Value {
@@ -44,6 +54,7 @@ fn json_of(report: &Report) -> serde_json::Value {
         "tls_ports": report.ports.tls, "profile": status::profile(&report.limits),
         "refuse_lf": report.limits.has(checks::REFUSE_LF), "limits": limits(&report.limits),
         "blocks": report.blocks, "connections": report.connections,
+        "weaknesses": report.weaknesses.iter().map(|one| json!({ "what": one.what, "text": one.text })).collect::<Vec<_>>(),
     })
 }
 
@@ -88,5 +99,7 @@ fn text(report: &Report) -> String {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
         vec![one.name.clone(), one.driver.clone(), one.mode.to_owned(), one.why.clone(), since]
     });
-    head + &table(&["INTERFACE", "DRIVER", "XDP", "WHY", "SINCE"], rows)
+    let weaknesses: String = report.weaknesses.iter().map(|one| format!("weaker: {}\n", one.text)).collect();
+    let gap = if weaknesses.is_empty() { "" } else { "\n" };
+    head + &weaknesses + gap + &table(&["INTERFACE", "DRIVER", "XDP", "WHY", "SINCE"], rows)
 }

@@ -15,7 +15,10 @@ use super::guard::Guard;
 use super::rows;
 use super::shared::Shared;
 use super::sink::Kind;
+use crate::clock::Clock;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
+use crate::pins::Pins;
+use crate::status::{self, InterfaceStatus};
 
 /// An answer, with its status.
 type Told = Result<(StatusCode, Value)>;
@@ -98,7 +101,7 @@ fn exposition(shared: &Shared) -> Result<String> {
         shared.slow(&guard).and_then(|slow| Kernel::read(&shared.pins, &slow.sizes, slow.stored.as_deref()));
     match read {
         Ok(kernel) => {
-            own.attached = Some(true);
+            own.attached = Some(!kernel.interfaces.iter().any(InterfaceStatus::is_gone));
             metrics::text(Some(&kernel), &own)
         }
         // It was detached in between.
@@ -112,11 +115,23 @@ fn health(shared: &Shared, _query: &str) -> Told {
     let failing: Vec<&str> =
         shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
     let (status, word) = match Guard::attached(&shared.pins) {
-        Ok(Some(_)) => (StatusCode::OK, "attached".to_owned()),
+        Ok(Some(_)) => match gone(&shared.pins) {
+            Ok(names) if names.is_empty() => (StatusCode::OK, "attached".to_owned()),
+            Ok(names) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("nothing is filtered on {}", names.join(" ")))
+            }
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
+        },
         Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "not attached".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
     };
     Ok((status, json!({ "schema": "sipguard.health/1", "guard": word, "failing": failing })))
+}
+
+/// The interfaces on which nothing is filtered any more.
+fn gone(pins: &Pins) -> Result<Vec<String>> {
+    let interfaces = status::interfaces(pins, &Clock::now()?)?;
+    Ok(interfaces.into_iter().filter(InterfaceStatus::is_gone).map(|one| one.name).collect())
 }
 
 /// An answer about an attached guard; without one it says so.

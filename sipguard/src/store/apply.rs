@@ -6,6 +6,7 @@ use sipguard_common::abi::{Ban, Rule, rule_flags};
 use super::policy;
 use super::rows::Rows;
 use super::want::{Allowed, wanted_of};
+use crate::address::Source;
 use crate::bans::Bans;
 use crate::blocks::{Blocks, Wanted};
 use crate::clock::Clock;
@@ -15,12 +16,14 @@ use crate::settings::Chosen;
 use crate::target::Target;
 
 /// Whose entries may have to change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Touched {
-    /// These.
-    Some(Vec<Touch>),
-    /// All: the store and the maps are compared as a whole.
-    All,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Of these.
+    pub some: Vec<Touch>,
+    /// Of all that lies within these: what was allowed or a trunk's there, or is now.
+    pub within: Vec<Source>,
+    /// Of everybody.
+    pub all: bool,
 }
 
 /// One entry that may have to change.
@@ -30,15 +33,6 @@ pub struct Touch {
     pub target: Target,
     /// What it should say, where that is known without a look at the store: a long list saves a question for each target.
     pub known: Option<Option<Wanted>>,
-}
-
-impl Touched {
-    /// One more.
-    pub fn add(&mut self, target: Target, known: Option<Option<Wanted>>) {
-        if let Touched::Some(touches) = self {
-            touches.push(Touch { target, known });
-        }
-    }
 }
 
 /// The maps that are derived from the store.
@@ -105,14 +99,20 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the difference.
-    pub fn bring(&mut self, touches: &[Touch], rows: &Rows<'_>) -> Result<()> {
+    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>) -> Result<()> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
-        for Touch { target, known } in touches {
+        for Touch { target, known } in &touched.some {
             let wanted = match known {
                 Some(known) => *known,
                 None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
             };
             self.put(target, wanted)?;
+        }
+        for net in &touched.within {
+            rows.each_within(net, &mut |target| {
+                let wanted = wanted_of(&target, &rows.of(&target)?, &allowed, &self.clock);
+                self.put_where_it_differs(&target, wanted)
+            })?;
         }
         Ok(())
     }

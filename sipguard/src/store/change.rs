@@ -15,6 +15,7 @@ use super::rows::{Mode, Row, Rows, Verb};
 use super::say::Change;
 use super::trouble::{explain, is_damage, is_unwritable};
 use super::{RECOVERED, open};
+use crate::address::Source;
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::pins::Pins;
@@ -372,12 +373,23 @@ impl State {
             apply.ban(&change.rows)?;
         }
         apply.policy(&change.rows)?;
-        match &change.touched {
-            Touched::Some(touches) => apply.bring(touches, &change.rows)?,
-            Touched::All if change.rows.are_more_than(FEW_ROWS)? => self.dirty += 1,
-            Touched::All => {
-                Compare::new().go(apply, &change.rows, &|| false)?;
-            }
+        let rows = &change.rows;
+        let many = |net: &Source| rows.are_more_within(net, FEW_ROWS);
+        if change.touched.all && !rows.are_more_than(FEW_ROWS)? {
+            Compare::new().go(apply, rows, &|| false)?;
+        } else if change.touched.all
+            || change
+                .touched
+                .within
+                .iter()
+                .map(many)
+                .try_fold(false, |any, many| many.map(|many| any | many))?
+        {
+            // Too many for one change: the comparison takes as many as it needs.
+            apply.bring(&Touched { within: Vec::new(), ..change.touched.clone() }, rows)?;
+            self.dirty += 1;
+        } else {
+            apply.bring(&change.touched, rows)?;
         }
         if let Some(wanted) = &change.settings {
             apply.settings(wanted)?;

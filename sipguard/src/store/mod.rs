@@ -43,7 +43,7 @@ pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_rows, all_trunks, read};
 pub use open_limits::OpenLimit;
 pub use rehearse::{Rehearsed, rehearse};
-pub use rows::{Key, Mode, Row, Rows, Verb, key};
+pub use rows::{Key, Mode, Row, Rows, Verb, Wanted, key};
 pub use say::{Change, Counts, Gone, Saying};
 pub use trunks::{Peers, TrunkRow};
 pub use want::{Allowed, decides};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::apply::Touched;
+use super::apply::{Touch, Touched};
 use super::audit::{self, Record};
 use super::bulk::{Carry, SLICE};
 use super::rows::{BATCH, Key, Mode, Row, Rows, Verb, key};
@@ -119,7 +119,7 @@ impl<'c> Change<'c> {
             clock,
             counts: Counts::default(),
             settings: None,
-            touched: Touched::Some(Vec::new()),
+            touched: Touched::default(),
             pending: Vec::new(),
             only_blocks: false,
             version,
@@ -322,7 +322,7 @@ impl<'c> Change<'c> {
 
     /// Lets all of the maps be compared with the store.
     pub(super) fn compare_all(&mut self) {
-        self.touched = Touched::All;
+        self.touched.all = true;
     }
 
     /// Writes the row of the trail, when anything was done.
@@ -355,12 +355,14 @@ impl<'c> Change<'c> {
         )
     }
 
-    /// An allowance of a prefix says something about all within it, so its change is looked at as a whole.
+    /// An allowance of a prefix says something about all within it.
     fn touch(&mut self, target: Target, allows: bool, known: Option<Option<Wanted>>) {
-        if allows && target.kind() == "prefix" {
-            self.touched = Touched::All;
+        if let (true, Target::Source(net)) = (allows, target)
+            && !net.is_host()
+        {
+            self.touched.within.push(net);
         }
-        self.touched.add(target, known);
+        self.touched.some.push(Touch { target, known });
     }
 
     /// Says that nothing but blocks will be said, none of which another one changes: then rows are written many at a time.

@@ -7,7 +7,7 @@ use rusqlite::params;
 use sipguard_common::abi::TRUNK_ENTRIES;
 
 use super::Saying;
-use super::apply::Touched;
+use super::apply::Touch;
 use super::rows::{Rows, Verb};
 use super::say::Change;
 use super::words::is_operators;
@@ -106,6 +106,7 @@ impl Change<'_> {
     /// # Errors
     /// When a peer belongs to another trunk, all indices are taken, or the store refuses.
     pub fn set_trunk(&mut self, wanted: &TrunkRow) -> Result<bool> {
+        let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
         let trunks = self.rows.trunks()?;
         let old = trunks.iter().find(|trunk| trunk.name == wanted.name);
         for peer in &wanted.peers {
@@ -150,9 +151,7 @@ impl Change<'_> {
         }
         let count = if old.is_some() { &mut self.counts.moved } else { &mut self.counts.added };
         *count += 1;
-        if old.is_none_or(|old| old.peers != wanted.peers) {
-            self.repeer()?;
-        }
+        self.repeer(&before)?;
         Ok(true)
     }
 
@@ -161,6 +160,7 @@ impl Change<'_> {
     /// # Errors
     /// When the store refuses.
     pub fn remove_trunk(&mut self, name: &str) -> Result<bool> {
+        let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
         let sql = "DELETE FROM peers WHERE number = (SELECT number FROM trunks WHERE name = ?1)";
         self.rows.db().execute(sql, [name])?;
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
@@ -168,14 +168,20 @@ impl Change<'_> {
         let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
         self.counts.removed += removed;
         self.counts.same += 1 - removed.min(1);
-        self.repeer()?;
+        self.repeer(&before)?;
         Ok(removed > 0)
     }
 
-    /// What is automatic holds back within peers, so all rules are looked at.
-    fn repeer(&mut self) -> Result<()> {
-        self.allowed.set_peers(self.rows.peers()?);
-        self.touched = Touched::All;
+    /// What is automatic holds back within peers, so all is looked at that lies in those that came or went.
+    fn repeer(&mut self, before: &[Source]) -> Result<()> {
+        let peers = self.rows.peers()?;
+        for net in before.iter().chain(peers.keys()) {
+            if before.contains(net) != peers.contains_key(net) {
+                self.touched.some.push(Touch { target: (*net).into(), known: None });
+                self.touched.within.push(*net);
+            }
+        }
+        self.allowed.set_peers(peers);
         Ok(())
     }
 
