@@ -24,7 +24,8 @@ pub fn unmapped(bytes: Mapped) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
-/// A host or a prefix.
+/// A host or a prefix, in the one form that the kernel's maps tell apart: what is within `::ffff:0:0/96` is IPv4. A shorter IPv6
+/// prefix around it is of IPv6 alone, for the kernel side asks no prefix of fewer than 96 bits about an IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpNet);
 
@@ -76,10 +77,10 @@ impl Source {
         self.0.contains(&other.0)
     }
 
-    /// Whether an address lies in it.
+    /// Whether an address lies in it, as the kernel side finds it: an IPv4 address lies in no IPv6 prefix.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address)
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -92,22 +93,23 @@ impl From<IpAddr> for Source {
 impl FromStr for Source {
     type Err = String;
 
-    /// `ADDR` or `ADDR/LEN`. A prefix with host bits is refused rather than widened: it may be a typing error.
+    /// `ADDR` or `ADDR/LEN`. A prefix with host bits is refused rather than widened: it may be a typing error. `::ffff:192.0.2.0/120`
+    /// is 192.0.2.0/24.
     fn from_str(text: &str) -> Result<Source, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Source::from(address));
         }
-        let net: IpNet = text.parse().map_err(|_| {
-            format!("`{text}` is neither an address nor a prefix (such as 203.0.113.7 or 2001:db8::/32)")
-        })?;
-        if net.addr() != net.network() {
+        let unknown =
+            || format!("`{text}` is neither an address nor a prefix (such as 203.0.113.7 or 2001:db8::/32)");
+        let typed = Source(text.parse().map_err(|_| unknown())?);
+        let source = Source::from_map(typed.bytes(), typed.bits()).ok_or_else(unknown)?;
+        if typed.0.addr() != typed.0.network() {
+            let address = Source::from(typed.0.addr());
             return Err(format!(
-                "`{text}` has bits set behind its prefix length: write {} or {}",
-                net.trunc(),
-                net.addr()
+                "`{text}` has bits set behind its prefix length: write {source} or {address}"
             ));
         }
-        Ok(Source(net))
+        Ok(source)
     }
 }
 
@@ -118,8 +120,55 @@ impl fmt::Display for Source {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Addresses, a third of each: IPv4, IPv4 mapped or one bit beside it, and any IPv6.
+    pub(crate) fn addresses() -> impl Strategy<Value = IpAddr> {
+        let v6 = |bits: u128| IpAddr::from(bits.to_be_bytes());
+        let near = (any::<u32>(), prop_oneof![Just(0u128), (28u32..64).prop_map(|at| 1 << at)]);
+        let near = near.prop_map(move |(low, flipped)| v6((0xffff_0000_0000 | u128::from(low)) ^ flipped));
+        prop_oneof![
+            any::<u32>().prop_map(|bits| IpAddr::from(bits.to_be_bytes())),
+            near,
+            any::<u128>().prop_map(v6)
+        ]
+    }
+
+    /// Hosts and prefixes as they are typed: with every length, also in the mapped form.
+    pub(crate) fn typed() -> impl Strategy<Value = String> {
+        (addresses(), 0u8..=128).prop_map(|(address, bits)| {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            IpNet::new(address, bits % (most + 1)).map(|net| net.trunc().to_string()).unwrap_or_default()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_one_form_of_each(typed in typed()) {
+            let source: Source = typed.parse().unwrap();
+            prop_assert_eq!(source.to_string().parse(), Ok(source));
+            prop_assert_eq!(Source::from_map(source.bytes(), source.bits()), Some(source));
+            prop_assert_eq!(Source::network(source.bytes(), source.bits()), Some(source));
+        }
+
+        #[test]
+        fn it_contains_what_the_kernel_matches(typed in typed(), mut address in addresses(), inside: bool) {
+            let source: Source = typed.parse().unwrap();
+            let bits = source.bits();
+            let rest = u128::MAX.checked_shr(bits).unwrap_or(0);
+            let net = u128::from_be_bytes(source.bytes());
+            if inside {
+                address = Ipv6Addr::from(net | u128::from_be_bytes(mapped(address)) & rest).into();
+            }
+            // The trie's match, and the condition of `policy.rs` of the kernel side.
+            let key = mapped(address);
+            let matches = u128::from_be_bytes(key) & !rest == net && (bits >= 96 || unmapped(key).is_ipv6());
+            prop_assert_eq!(source.contains(address), matches);
+        }
+    }
 
     fn source(text: &str) -> Source {
         text.parse().unwrap()
@@ -135,6 +184,12 @@ mod tests {
             ("2001:db8::1", "2001:db8::1", 128),
             ("2001:db8::/32", "2001:db8::/32", 32),
             ("::ffff:192.0.2.1", "192.0.2.1", 128),
+            ("::ffff:192.0.2.1/128", "192.0.2.1", 128),
+            ("::ffff:c000:200/120", "192.0.2.0/24", 120),
+            ("::ffff:0:0/97", "0.0.0.0/1", 97),
+            ("::FFFF:0:0/96", "0.0.0.0/0", 96),
+            ("::fffe:0:0/95", "::fffe:0:0/95", 95),
+            ("::ffff:0:0:0/96", "::ffff:0:0:0/96", 96),
             ("::/0", "::/0", 0),
         ] {
             let source = source(typed);
@@ -151,6 +206,8 @@ mod tests {
             error,
             "`203.0.113.7/24` has bits set behind its prefix length: write 203.0.113.0/24 or 203.0.113.7"
         );
+        let error = Source::from_str("::ffff:203.0.113.7/120").unwrap_err();
+        assert!(error.ends_with("write 203.0.113.0/24 or 203.0.113.7"), "{error}");
         for text in ["", "phone", "203.0.113.7:5060", "203.0.113.7/33", "1.2.3"] {
             assert!(
                 Source::from_str(text).unwrap_err().contains("neither an address nor a prefix"),

@@ -83,5 +83,9 @@ mod tests {
         assert!(hit(&"192.0.2.9".parse().unwrap(), &protected).is_some());
         assert!(hit(&"192.0.3.0/24".parse().unwrap(), &protected).is_none());
         assert!(hit(&"::/0".parse().unwrap(), &protected).is_none());
+        for mapped in ["::ffff:0:0/96", "::ffff:128.0.0.0/97", "::ffff:192.0.2.0/120", "::ffff:192.0.2.9/128"]
+        {
+            assert!(hit(&mapped.parse().unwrap(), &protected).is_some(), "{mapped}");
+        }
     }
 }

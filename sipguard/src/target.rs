@@ -149,7 +149,39 @@ impl fmt::Display for Target {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::address::tests::{addresses, typed};
+
+    /// Targets of every kind, as they are typed.
+    fn all() -> impl Strategy<Value = String> {
+        prop_oneof![
+            typed(),
+            (addresses(), 1u16..).prop_map(|(address, port)| SocketAddr::new(address, port).to_string()),
+            "[sS]ips?:[a-zA-Z0-9._+-]{1,20}@[a-zA-Z0-9.-]{1,20}",
+            "user-agent:[!-~][ -~]{1,30}[!-~]",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_one_form_of_each(typed in all()) {
+            // An identity may be none: what is refused has no form.
+            let Ok(target) = typed.parse::<Target>() else {
+                prop_assert!(typed.to_ascii_lowercase().starts_with("sip"), "{} is refused", typed);
+                return Ok(());
+            };
+            prop_assert_eq!(target.to_string().parse(), Ok(target));
+            let of_map = match target {
+                Target::Source(source) => Source::from_map(source.bytes(), source.bits()).map(Target::from),
+                Target::Device(device) => Some(Device::from_key(&device.key()).into()),
+                Target::Identity(identity) => Some(Target::Identity(Identity::from_key(&identity.key()))),
+                Target::UserAgent(agent) => Some(Target::UserAgent(UserAgent::from_key(&agent.key()))),
+            };
+            prop_assert_eq!(of_map, Some(target));
+        }
+    }
 
     #[test]
     fn forms() {

@@ -104,6 +104,30 @@ fn every_form_is_read_and_known_by_its_name_or_its_beginning() -> Result<()> {
 }
 
 #[test]
+fn own_addresses_that_a_list_writes_as_ipv6_are_skipped() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let scratch = Scratch::new("mapped")?;
+    for (end, content) in [
+        ("txt", "203.0.113.7\n::ffff:10.77.0.0/120\n"),
+        ("csv", "network,comment\n203.0.113.7,\n::ffff:a4d:0/120,\"martians\"\n"),
+        ("json", r#"[ "203.0.113.7", { "cidr": "::ffff:10.77.0.1/128" } ]"#),
+        ("ipset", "add bad 203.0.113.7\nadd bad ::ffff:10.77.0.0/120\n"),
+    ] {
+        let file = scratch.write(&format!("bad.{end}"), content)?;
+        let said = site.guard.run(&["import", &file.to_string_lossy()])?.expect(0)?;
+        let skipped = said.stderr.contains("10.77.0.") && said.stderr.contains("own address");
+        ensure!(skipped && said.stdout == "added 1 rule\n", "{end}: it said {said:?}");
+        ensure!(
+            listed(&site.guard)? == ["block 203.0.113.7 enforce import:bad"],
+            "{end}: listed is {:?}",
+            listed(&site.guard)?
+        );
+        site.guard.run(&["unblock", "--all"])?.expect(0)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_exported_is_imported_as_it_was() -> Result<()> {
     let site = Site::new(true)?;
     let guard = &site.guard;

@@ -225,6 +225,11 @@ fn an_own_address_needs_force() -> Result<()> {
         ("fd77::/64", "own address"),
         ("10.77.0.2", "gateway"),
         ("0.0.0.0/0", "nothing was blocked"),
+        ("::ffff:0:0/96", "nothing was blocked"),
+        ("::ffff:0:0/97", "nothing was blocked"),
+        ("::ffff:10.77.0.0/120", "nothing was blocked"),
+        ("::ffff:10.77.0.1/128", "own address"),
+        ("::ffff:10.77.0.2/127", "gateway"),
     ] {
         let Output { stdout, stderr, .. } = guard.run(&["block", "192.0.2.7", source])?.expect(1)?;
         ensure!(
@@ -235,6 +240,35 @@ fn an_own_address_needs_force() -> Result<()> {
     }
     guard.run(&["block", "--force", "10.77.0.1"])?.expect(0)?;
     ensure!(guard.rows(&["list"])?.len() == 1, "--force did not block it");
+    Ok(())
+}
+
+#[test]
+fn ipv4_that_is_written_as_ipv6_is_ipv4() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["block", "::ffff:10.77.0.2/127"])?.expect(0)?;
+    ensure!(!answers_ping(&site, Site::PBX[0])?, "the block does not hold");
+    ensure!(answers_ping(&site, Site::PBX[1])?, "the block is of IPv6 as well");
+    for address in ["10.77.0.2", "::ffff:10.77.0.2", "[::ffff:10.77.0.2]:5060"] {
+        let found = guard.json(&["lookup", address])?;
+        ensure!(found["address"] == "10.77.0.2", "{address}: it said {found}");
+        ensure!(found["rule"]["source"] == "10.77.0.2/31", "{address}: it said {found}");
+    }
+    guard.run(&["allow", "::ffff:a4d:2/128"])?.expect(0)?;
+    ensure!(answers_ping(&site, Site::PBX[0])?, "the allowance does not hold");
+    ensure!(guard.json(&["unallow", "10.77.0.2"])?["removed"] == 1, "the allowance has another form");
+    ensure!(guard.json(&["unblock", "10.77.0.2/31"])?["removed"] == 1, "the block has another form");
+    guard.run(&["trunk", "add", "carrier", "--peer", "::ffff:10.77.0.0/120"])?.expect(0)?;
+    let shown = guard.json(&["trunk", "show", "carrier"])?;
+    ensure!(shown["peers"][0] == "10.77.0.0/24", "it said {shown}");
+    ensure!(guard.json(&["lookup", "10.77.0.2"])?["trunk"] == "carrier", "it is no trunk's");
+    guard.run(&["trunk", "remove", "carrier"])?.expect(0)?;
+    // All of IPv6, and nothing of IPv4.
+    guard.run(&["block", "--force", "::/0"])?.expect(0)?;
+    ensure!(answers_ping(&site, Site::PBX[0])?, "::/0 stops IPv4");
+    ensure!(guard.json(&["lookup", "10.77.0.2"])?["verdict"] == "pass", "`lookup` says that ::/0 stops IPv4");
+    ensure!(guard.json(&["lookup", "2001:db8::1"])?["verdict"] == "block", "::/0 does not stop IPv6");
     Ok(())
 }
 

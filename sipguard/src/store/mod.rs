@@ -21,6 +21,7 @@ mod configured;
 mod denials;
 mod limits;
 mod lock;
+mod mapped;
 mod open;
 mod open_limits;
 mod policy;

@@ -422,7 +422,10 @@ impl<'c> Rows<'c> {
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {
-            rows.push(parse(row)?);
+            // A store that can't be written may have some still.
+            if !is_mapped(row.get_ref(0)?.as_str()?) {
+                rows.push(parse(row)?);
+            }
         }
         Ok(rows)
     }
@@ -486,6 +489,21 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
+    /// The rows that older versions have written as IPv6 and that are of IPv4, each with the text that is stored.
+    pub(super) fn mapped(&self) -> Result<Vec<(String, Row)>> {
+        let sql = format!("SELECT {COLUMNS} FROM rules WHERE target LIKE '{MAPPED}%'");
+        let mut statement = self.db.prepare(&sql)?;
+        let mut found = statement.query([])?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next()? {
+            let text: String = row.get(0)?;
+            if is_mapped(&text) {
+                rows.push((text, parse(row)?));
+            }
+        }
+        Ok(rows)
+    }
+
     /// Whether there is a rule of a kind.
     pub(super) fn has_kind(&self, kind: &str) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM rules WHERE kind = ?1)";
@@ -527,6 +545,14 @@ fn beginning(net: &Source) -> String {
         .take_while(|group| *group != 0)
         .map(|group| format!("{group:x}:"))
         .collect()
+}
+
+const MAPPED: &str = "::ffff:";
+
+/// Whether a stored target is IPv4, and written as IPv6: a form that only older versions wrote.
+pub(super) fn is_mapped(text: &str) -> bool {
+    // Without this look at its beginning a long list would be written out once more.
+    text.starts_with(MAPPED) && text.parse::<Source>().is_ok_and(|source| source.is_ipv4())
 }
 
 fn parse(row: &rusqlite::Row<'_>) -> Result<Row> {

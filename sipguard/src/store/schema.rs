@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::limits;
+use super::{limits, mapped};
 
 /// Marks the file as ours: `sipg`.
 pub const APPLICATION_ID: i32 = 0x7369_7067;
@@ -141,6 +141,8 @@ const STEPS: &[&str] = &[
      ALTER TABLE wider RENAME TO rules;
      CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
      CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
+    // IPv4 that is written as IPv6 is in the store no more: `mapped.rs`.
+    "",
     // `dirty`: how many times all of the maps must be compared with the store. `guard`: the maps in which `blocks` entries block.
     // `bulk`: the words of the rows of a long list that is under way, and 0 since its begin; `undo`: the rows that it replaced or removed.
     "ALTER TABLE state ADD COLUMN dirty INTEGER NOT NULL DEFAULT 0;
@@ -162,6 +164,9 @@ const STEPS: &[&str] = &[
      ) STRICT, WITHOUT ROWID;",
 ];
 
+/// The first version without IPv4 that is written as IPv6.
+const UNMAPPED: i64 = 10;
+
 /// The schema version of today.
 pub fn newest() -> i64 {
     STEPS.len() as i64
@@ -178,6 +183,8 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
     }
     if from == 0 {
         limits::begin(&tx)?;
+    } else if from < UNMAPPED {
+        mapped::migrate(&tx)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", newest())?;
