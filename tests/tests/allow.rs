@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_tests::{
     application::wait_until,
-    guard::{Guard, Site, number},
+    guard::{Guard, Site, neighbour, number},
 };
 
 /// Whether the PBX answers one echo request of the phone.
@@ -88,6 +88,61 @@ fn the_operators_last_word_holds() -> Result<()> {
         guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?;
         ensure!(verdict(guard, "192.0.2.7")? == then, "after {words} it is not {then}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let run = |words: &str| -> Result<String> {
+        Ok(guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?.stdout)
+    };
+    let says = |words: &str, expected: &str| -> Result<()> {
+        let said = run(words)?;
+        ensure!(said.trim_end() == expected, "{words}: it said {said}");
+        Ok(())
+    };
+    says("block 192.0.2.7 192.0.2.8 --for 1h --reason scans", "blocked 2 sources for 1h")?;
+    says(
+        "allow 192.0.2.7 --for 30m",
+        "allowed 1 source for 30m, overruled 1 block until `sipguard unallow`",
+    )?;
+    ensure!(verdict(guard, "192.0.2.7")? == "pass", "the allowance does not hold");
+    let found = guard.json(&["lookup", "192.0.2.7"])?;
+    let over = &found["overruled"][0];
+    ensure!(over["rule"] == "block" && over["why"] == "the operator's last word is allow", "it said {found}");
+    says(
+        "allow 192.0.2.7 --for 30m --reason sorry",
+        "changed 1 rule, overruled 1 block until `sipguard unallow`",
+    )?;
+    // A list keeps both, and which of them decides.
+    let exported = run("export --format json")?;
+    let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
+    other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
+    ensure!(other.rows(&["list"])?.len() == 3, "{:?}", other.rows(&["list"])?);
+    says("unallow 192.0.2.7", "ended the allowance of 1 source, 1 block holds again")?;
+    ensure!(other.json(&["unallow", "--all"])?["again"] == 1, "the imported block does not hold again");
+    let rule = &guard.json(&["lookup", "192.0.2.7"])?["rule"];
+    ensure!(rule["rule"] == "block" && rule["reason"] == "scans" && !rule["ends"].is_null(), "it is {rule}");
+    // And the other way round.
+    says("allow 198.51.100.7 --reason office", "allowed 1 source permanently")?;
+    says(
+        "block 198.51.100.7",
+        "blocked 1 source permanently, overruled 1 allowance until `sipguard unblock`",
+    )?;
+    ensure!(verdict(guard, "198.51.100.7")? == "block", "the block does not hold");
+    let exported = run("export --format csv")?;
+    let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
+    other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
+    let rows = other.rows(&["list"])?;
+    let decides = |row: &&Value| row["source"] == "198.51.100.7" && row["decides"] == true;
+    ensure!(rows.iter().find(decides).is_some_and(|row| row["rule"] == "block"), "listed is {rows:?}");
+    says("unblock 198.51.100.7", "unblocked 1 source, 1 allowance holds again")?;
+    ensure!(guard.json(&["lookup", "198.51.100.7"])?["rule"]["reason"] == "office", "the allowance is gone");
+    says("unallow --all", "ended the allowance of 1 source")?;
+    says("unblock --all", "unblocked 2 sources")?;
+    ensure!(guard.rows(&["list"])?.is_empty(), "something is left");
     Ok(())
 }
 

@@ -31,6 +31,20 @@ fn trunk_of(guard: &Guard, address: &str) -> Result<String> {
 }
 
 #[test]
+fn an_added_trunk_that_is_added_again_keeps_its_reason() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason main")?;
+    let said = run(guard, "trunk add carrier --peer 198.51.100.0/28")?;
+    ensure!(said == "nothing changed, it is so already\n", "it said {said}");
+    ensure!(guard.json(&["trunk", "show", "carrier"])?["reason"] == "main", "the reason is gone");
+    let said = run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason other")?;
+    ensure!(said.starts_with("changed the trunk carrier"), "it said {said}");
+    ensure!(guard.json(&["trunk", "show", "carrier"])?["reason"] == "other", "the reason is not the new one");
+    Ok(())
+}
+
+#[test]
 fn a_trunk_uses_what_it_may_and_devices_go_on() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;

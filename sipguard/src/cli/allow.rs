@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::block::{report, sentence, until};
+use super::block::{again, report, sentence, until};
 use super::targets::read_sources;
 use super::{Span, parse_duration, plural};
 use crate::clock::Clock;
@@ -92,6 +92,9 @@ pub fn made(counts: &Counts, span: Span) -> String {
     if counts.moved > 0 {
         did.push(format!("changed {}", plural(counts.moved, "rule")));
     }
+    if counts.overruled > 0 {
+        did.push(format!("overruled {} until `sipguard unallow`", plural(counts.overruled, "block")));
+    }
     sentence(did, counts, "allowed so already")
 }
 
@@ -131,9 +134,10 @@ pub fn end(pins: &Pins, path: &Path, args: &UnallowArgs) -> Result<Changed<Count
 
 /// What that was, for people.
 pub fn ended(counts: &Counts) -> String {
-    let did = match counts.removed {
-        0 => Vec::new(),
-        count => vec![format!("ended the allowance of {}", plural(count, "source"))],
-    };
+    let mut did = Vec::new();
+    if counts.removed > 0 {
+        did.push(format!("ended the allowance of {}", plural(counts.removed, "source")));
+    }
+    did.extend(again(counts, "block"));
     sentence(did, counts, "not allowed")
 }

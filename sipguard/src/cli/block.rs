@@ -123,6 +123,9 @@ pub fn made(counts: &Counts, span: Span) -> String {
     if counts.moved > 0 {
         did.push(format!("changed {}", plural(counts.moved, "block")));
     }
+    if counts.overruled > 0 {
+        did.push(format!("overruled {} until `sipguard unblock`", plural(counts.overruled, "allowance")));
+    }
     sentence(did, counts, "blocked so already")
 }
 
@@ -161,10 +164,9 @@ pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Chang
                 return Ok(None);
             }
         }
-        targets
-            .iter()
-            .chain(bans.iter().filter(|ban| !targets.contains(ban)))
-            .for_each(|target| gone.add(*target));
+        for target in targets.iter().chain(bans.iter().filter(|ban| !targets.contains(ban))) {
+            gone.add(*target);
+        }
         change.counts.lift(bans.len());
         change.record_all("unblock", origin.unwrap_or(OPERATOR), gone.what(), "")?;
         Ok(Some(change.counts))
@@ -173,11 +175,18 @@ pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Chang
 
 /// What that was, for people.
 pub fn lifted(counts: &Counts) -> String {
-    let did = match counts.removed {
-        0 => Vec::new(),
-        count => vec![format!("unblocked {}", plural(count, "source"))],
-    };
+    let mut did = Vec::new();
+    if counts.removed > 0 {
+        did.push(format!("unblocked {}", plural(counts.removed, "source")));
+    }
+    did.extend(again(counts, "allowance"));
     sentence(did, counts, "not blocked")
+}
+
+/// Which rules of the other verb hold again.
+pub fn again(counts: &Counts, thing: &str) -> Option<String> {
+    let verb = if counts.again == 1 { "holds" } else { "hold" };
+    (counts.again > 0).then(|| format!("{} {verb} again", plural(counts.again, thing)))
 }
 
 /// The targets with user agents, each once.
@@ -223,9 +232,10 @@ pub fn report(
     done: &store::Changed<Counts>,
     sentence: impl FnOnce(&Counts) -> String,
 ) -> Result<()> {
-    let Counts { added, moved, removed, same, skipped } = done.value;
+    let Counts { added, moved, removed, same, skipped, overruled, again } = done.value;
     let value = json!({
         "added": added, "moved": moved, "removed": removed, "unchanged": same, "skipped": skipped,
+        "overruled": overruled, "again": again,
         "in_force": done.in_force,
     });
     let later = added + moved > 0 && !done.in_force;

@@ -127,10 +127,11 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
 fn lifts<'o>(origins: &[&'o str], entries: &[Entry]) -> Vec<(&'o str, Verb, HashSet<Target>, Gone)> {
     let mut lifts = Vec::new();
     for origin in origins {
-        let of = entries.iter().filter(|entry| entry.origin.as_deref() == Some(origin));
-        let kept: HashSet<Target> = of.map(|entry| entry.target).collect();
         for verb in [Verb::Block, Verb::Allow] {
-            lifts.push((*origin, verb, kept.clone(), Gone::default()));
+            let of =
+                entries.iter().filter(|entry| entry.verb == verb && entry.origin.as_deref() == Some(origin));
+            let kept: HashSet<Target> = of.map(|entry| entry.target).collect();
+            lifts.push((*origin, verb, kept, Gone::default()));
         }
     }
     lifts
@@ -165,7 +166,11 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
     entries.reverse();
     let several = entries.windows(2).any(|two| two[0].origin != two[1].origin);
     entries.sort_by_cached_key(|entry| (order(&entry.target), several.then(|| entry.origin.clone())));
-    entries.dedup_by(|one, other| (one.target, &one.origin) == (other.target, &other.origin));
+    entries.dedup_by(|one, other| {
+        // Of two verbs the later one decides, where the list has the times, as an exported one does.
+        let is_told = one.verb != other.verb && one.created_ms.is_some() && other.created_ms.is_some();
+        (one.target, &one.origin) == (other.target, &other.origin) && !is_told
+    });
     if let Some(entry) = entries.iter().find(|entry| entry.verb == Verb::Allow && !entry.target.is_source()) {
         let (target, kind) = (entry.target, entry.target.kind());
         let article = if kind == "identity" { "an" } else { "a" };

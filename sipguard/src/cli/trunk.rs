@@ -133,6 +133,9 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
             let text = format!("there is a trunk {} already: `sipguard trunk set` changes it", row.name);
             return Err(Failure::with(Status::Failed, text));
         }
+        // What is not named stays, as with `set`.
+        let reason = old.filter(|_| args.policy.reason.is_none()).map(|old| old.reason);
+        let row = TrunkRow { reason: reason.unwrap_or_else(|| row.reason.clone()), ..row.clone() };
         change.set_trunk(&row)?;
         change.record("trunk add", OPERATOR, &[&row.name], &row.reason)?;
         Ok(change.counts)
@@ -141,7 +144,10 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
         counters::clear_trunk(pins, number(path, &row.name)?)?;
     }
     hint(&row.policy);
-    let what = format!("added the trunk {} with {}", row.name, super::plural(row.peers.len(), "peer"));
+    let what = match done.value.added {
+        0 => format!("changed the trunk {}", row.name),
+        _ => format!("added the trunk {} with {}", row.name, super::plural(row.peers.len(), "peer")),
+    };
     report(format, &done, &what, "it is so already")
 }
 

@@ -45,7 +45,7 @@ pub fn named<T: ToString>(first: &[T], count: usize) -> String {
 }
 
 pub fn write(db: &Connection, record: &Record) -> Result<()> {
-    let Counts { added, moved, removed, same, skipped } = record.counts;
+    let Counts { added, moved, removed, same, skipped, overruled: _, again: _ } = record.counts;
     let unchanged = (same + skipped) as i64;
     db.execute(
         "INSERT INTO audit VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -90,7 +90,7 @@ impl Rows<'_> {
                     moved: number(row, 7)?,
                     removed: number(row, 8)?,
                     same: number(row, 9)?,
-                    skipped: 0,
+                    ..Counts::default()
                 },
             })
         })?;

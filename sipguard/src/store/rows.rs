@@ -10,7 +10,7 @@ use crate::address::{Source, mapped};
 use crate::target::Target;
 
 /// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// Stops what comes from there.
     Block,
@@ -61,7 +61,7 @@ impl Mode {
     }
 }
 
-/// What one source said about one target.
+/// What one source said about one target, with either verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Whom it is about.
@@ -274,15 +274,29 @@ impl<'c> Rows<'c> {
         const HOLDS: &str = "(?1 IS NULL OR verb = ?1) AND (?2 IS NULL OR origin = ?2) AND (expires IS NULL OR expires > ?3) AND (?4 IS NULL OR expires <= ?4)";
         let Wanted { verb, origin, now_ms, ends_by_ms } = *wanted;
         let verb = verb.map(Verb::word);
-        let mut after = (String::new(), String::new(), String::new());
+        let mut after = (String::new(), String::new(), String::new(), "");
         let mut left = most;
         while left > 0 {
             let page = self.select(
-                &format!("WHERE {HOLDS} AND (kind, target, origin) > (?5, ?6, ?7) ORDER BY kind, target, origin LIMIT ?8"),
-                params![verb, origin, now_ms, ends_by_ms, after.0, after.1, after.2, left.min(PAGE) as i64],
+                &format!(
+                    "WHERE {HOLDS} AND (kind, target, origin, verb) > (?5, ?6, ?7, ?8)
+                     ORDER BY kind, target, origin, verb LIMIT ?9"
+                ),
+                params![
+                    verb,
+                    origin,
+                    now_ms,
+                    ends_by_ms,
+                    after.0,
+                    after.1,
+                    after.2,
+                    after.3,
+                    left.min(PAGE) as i64
+                ],
             )?;
             let Some(last) = page.last() else { return Ok(0) };
-            after = (last.target.kind().to_owned(), last.target.to_string(), last.origin.clone());
+            let (kind, text) = key(&last.target);
+            after = (kind.to_owned(), text, last.origin.clone(), last.verb.word());
             left -= page.len();
             page.into_iter().try_for_each(&mut *take)?;
         }
@@ -388,9 +402,9 @@ impl<'c> Rows<'c> {
         let (kind, text) = key(&row.target);
         let mut statement = self.db.prepare_cached(
             "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3
-             AND word NOT IN (SELECT word FROM bulk)",
+             AND verb = ?4 AND word NOT IN (SELECT word FROM bulk)",
         )?;
-        statement.execute(params![kind, text, row.origin])?;
+        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
         Ok(())
     }
 
@@ -402,9 +416,10 @@ impl<'c> Rows<'c> {
     /// Keeps a row no more.
     pub(super) fn forget(&self, row: &Row) -> Result<()> {
         let (kind, text) = key(&row.target);
-        let mut statement =
-            self.db.prepare_cached("DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
-        statement.execute(params![kind, text, row.origin])?;
+        let mut statement = self.db.prepare_cached(
+            "DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
+        )?;
+        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
         Ok(())
     }
 
@@ -483,9 +498,10 @@ impl<'c> Rows<'c> {
 
     pub(super) fn remove(&self, row: &Row) -> Result<()> {
         let (kind, text) = key(&row.target);
-        let mut statement =
-            self.db.prepare_cached("DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3")?;
-        statement.execute(params![kind, text, row.origin])?;
+        let mut statement = self.db.prepare_cached(
+            "DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
+        )?;
+        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
         Ok(())
     }
 

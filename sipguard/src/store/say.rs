@@ -33,6 +33,10 @@ pub struct Counts {
     pub removed: usize,
     /// Lie in an allowance or are a trunk's, which nothing automatic touches.
     pub skipped: usize,
+    /// Have an operator's rule of the other verb, which holds no more as long as this one does.
+    pub overruled: usize,
+    /// Lost their rule, so that an operator's rule of the other verb holds again.
+    pub again: usize,
 }
 
 impl Counts {
@@ -169,7 +173,8 @@ impl<'c> Change<'c> {
             return Ok(());
         }
         let mut rows = self.before(target)?;
-        let old = rows.iter().find(|row| row.origin == saying.origin && row.holds(now_ms)).cloned();
+        let is_same = |row: &Row| row.origin == saying.origin && row.verb == saying.verb;
+        let old = rows.iter().find(|row| is_same(row) && row.holds(now_ms)).cloned();
         let mut row = Row {
             target: *target,
             origin: saying.origin.clone(),
@@ -182,16 +187,18 @@ impl<'c> Change<'c> {
             word: self.version,
         };
         if let Some(old) = &old {
-            if old.verb == row.verb {
-                row.created_ms = old.created_ms;
-                if saying.reason.is_none() {
-                    row.reason.clone_from(&old.reason);
-                }
+            if saying.reason.is_none() {
+                row.reason.clone_from(&old.reason);
             }
-            let said = (old.verb, old.mode, old.expires_ms, &old.reason);
-            if said == (row.verb, row.mode, row.expires_ms, &row.reason) && !is_overruled(old, &rows) {
+            let said = (old.mode, old.expires_ms, &old.reason);
+            let is_news = is_overruled(old, &rows);
+            if said == (row.mode, row.expires_ms, &row.reason) && !is_news {
                 self.counts.same += 1;
                 return Ok(());
+            }
+            // What was overruled is decided anew: of an exported list the later one decides.
+            if !is_news {
+                row.created_ms = old.created_ms;
             }
             self.counts.moved += 1;
         } else {
@@ -199,10 +206,12 @@ impl<'c> Change<'c> {
         }
         let waits = rows.is_empty() && self.only_blocks;
         if !waits {
-            self.keep(rows.iter().find(|row| row.origin == saying.origin))?;
+            self.keep(rows.iter().find(|row| is_same(row)))?;
             self.rows.write(&row)?;
         }
-        rows.retain(|other| other.origin != row.origin);
+        rows.retain(|row| !is_same(row));
+        self.counts.overruled +=
+            usize::from(row.is_operators() && rows.iter().any(|other| opposes(other, row.verb, now_ms)));
         rows.push(row);
         // An allowance may be another one when the change is done, so what it decides is asked then.
         let allows = |row: &Row| row.verb == Verb::Allow;
@@ -255,12 +264,14 @@ impl<'c> Change<'c> {
     /// When the store refuses.
     pub fn unsay(&mut self, target: &Target, verb: Verb, origin: Option<&str>) -> Result<()> {
         let mut rows = self.rows.of(target)?;
+        let is_opposed = rows.iter().any(|row| opposes(row, verb, self.clock.wall_ms()));
         rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
         self.remove(&rows)?;
         if rows.is_empty() {
             self.counts.same += 1;
         } else {
             self.counts.removed += 1;
+            self.counts.again += usize::from(is_opposed);
         }
         Ok(())
     }
@@ -282,12 +293,18 @@ impl<'c> Change<'c> {
             let Some(last) = page.last() else { return Ok(true) };
             gone.after = Some((last.target.kind().to_owned(), last.target.to_string(), last.origin.clone()));
             for row in &page {
-                if !kept.contains(&row.target) {
-                    let before = gone.count;
-                    gone.add(row.target);
-                    self.counts.removed += gone.count - before;
-                    self.remove(std::slice::from_ref(row))?;
+                if kept.contains(&row.target) {
+                    continue;
                 }
+                if gone.add(row.target) {
+                    self.counts.removed += 1;
+                    // Of blocks there may be a million, allowances are few.
+                    let may_oppose = verb == Verb::Allow || self.allowed.has(&row.target);
+                    let others = if may_oppose { self.rows.of(&row.target)? } else { Vec::new() };
+                    let opposes = |other: &Row| opposes(other, verb, self.clock.wall_ms());
+                    self.counts.again += usize::from(others.iter().any(opposes));
+                }
+                self.remove(std::slice::from_ref(row))?;
             }
             if self.is_due() {
                 return Ok(false);
@@ -312,7 +329,12 @@ impl<'c> Change<'c> {
 
     /// Gives a row back that a long list had taken, unless somebody has said something else since.
     pub(super) fn give_back(&mut self, row: &Row) -> Result<()> {
-        if !self.rows.of(&row.target)?.iter().any(|other| other.origin == row.origin) {
+        if !self
+            .rows
+            .of(&row.target)?
+            .iter()
+            .any(|other| (&other.origin, other.verb) == (&row.origin, row.verb))
+        {
             self.rows.write(row)?;
         }
         self.rows.forget(row)?;
@@ -384,16 +406,17 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// One more target; of one that comes again at once nothing is noted.
-    pub fn add(&mut self, target: Target) {
+    /// One more target; `false` when it was the last one too.
+    pub fn add(&mut self, target: Target) -> bool {
         if self.last == Some(target) {
-            return;
+            return false;
         }
         self.last = Some(target);
         self.count += 1;
         if self.first.len() < audit::NAMED {
             self.first.push(target);
         }
+        true
     }
 
     /// The first targets, for the trail.
@@ -401,6 +424,11 @@ impl Gone {
     pub fn what(&self) -> String {
         audit::named(&self.first, self.count)
     }
+}
+
+/// Whether a row is an operator's rule of the other verb, and holds.
+fn opposes(row: &Row, verb: Verb, now_ms: i64) -> bool {
+    row.verb != verb && row.is_operators() && row.holds(now_ms)
 }
 
 /// Whether another word came later, so that saying the same again is news.

@@ -143,6 +143,25 @@ const STEPS: &[&str] = &[
      CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
     // IPv4 that is written as IPv6 is in the store no more: `mapped.rs`.
     "",
+    // A source may say both verbs of a target: the later one decides, and the earlier one holds again when it goes.
+    "CREATE TABLE wider (
+         kind TEXT NOT NULL CHECK (kind IN ('device', 'host', 'identity', 'prefix', 'user-agent')),
+         target TEXT NOT NULL,
+         origin TEXT NOT NULL,
+         verb TEXT NOT NULL CHECK (verb IN ('block', 'allow')),
+         mode TEXT NOT NULL CHECK (mode IN ('enforce', 'monitor')),
+         reason TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         expires INTEGER,
+         word INTEGER NOT NULL,
+         PRIMARY KEY (kind, target, origin, verb)
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO wider SELECT * FROM rules ORDER BY kind, target, origin;
+     DROP TABLE rules;
+     ALTER TABLE wider RENAME TO rules;
+     CREATE INDEX rules_expires ON rules (expires) WHERE expires IS NOT NULL;
+     CREATE INDEX rules_allowed ON rules (verb) WHERE verb = 'allow';",
     // `dirty`: how many times all of the maps must be compared with the store. `guard`: the maps in which `blocks` entries block.
     // `bulk`: the words of the rows of a long list that is under way, and 0 since its begin; `undo`: the rows that it replaced or removed.
     "ALTER TABLE state ADD COLUMN dirty INTEGER NOT NULL DEFAULT 0;
@@ -160,7 +179,7 @@ const STEPS: &[&str] = &[
          created INTEGER NOT NULL,
          expires INTEGER,
          word INTEGER NOT NULL,
-         PRIMARY KEY (kind, target, origin)
+         PRIMARY KEY (kind, target, origin, verb)
      ) STRICT, WITHOUT ROWID;",
 ];
 

@@ -38,6 +38,11 @@ impl Allowed {
         self.peers.keys().copied()
     }
 
+    /// Whether exactly this host or prefix is allowed.
+    pub(super) fn has(&self, target: &Target) -> bool {
+        matches!(target, Target::Source(source) if self.nets.contains(source))
+    }
+
     pub(super) fn is_peer(&self, source: &Source) -> bool {
         self.peers.contains_key(source)
     }
