@@ -42,6 +42,7 @@ pub mod redact;
 pub mod replay;
 pub mod serve;
 pub mod settings;
+pub mod ssh;
 pub mod status;
 pub mod store;
 pub mod tap;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::Source;
+use crate::ssh;
 
 /// An address that needs `--force`, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,14 +14,16 @@ pub struct Protected {
     pub role: &'static str,
 }
 
-/// The peer of this SSH session, the gateways and the machine's own addresses.
+/// The peers of SSH sessions, this one's first, the gateways and the machine's own addresses.
 #[must_use]
 pub fn protected() -> Vec<Protected> {
     let mut all = Vec::new();
     let mut push = |address: Option<IpAddr>, role| {
         all.extend(address.map(|address| Protected { address: address.to_canonical(), role }));
     };
-    push(ssh_peer(std::env::var("SSH_CONNECTION").ok().as_deref()), "this SSH session's peer");
+    let ssh = ssh::find();
+    ssh.own_peers.iter().for_each(|peer| push(Some(*peer), "this SSH session's peer"));
+    ssh.peers.iter().for_each(|peer| push(Some(*peer), "the peer of an SSH session"));
     for line in read_lines("/proc/net/route") {
         push(gateway_v4(&line).map(IpAddr::V4), "a gateway");
     }
@@ -40,10 +43,6 @@ pub fn protected() -> Vec<Protected> {
 #[must_use]
 pub fn hit<'a>(source: &Source, protected: &'a [Protected]) -> Option<&'a Protected> {
     protected.iter().find(|entry| source.contains(entry.address))
-}
-
-fn ssh_peer(connection: Option<&str>) -> Option<IpAddr> {
-    connection?.split_whitespace().next()?.parse().ok()
 }
 
 fn read_lines(path: &str) -> Vec<String> {
@@ -68,8 +67,6 @@ mod tests {
 
     #[test]
     fn reads_what_the_system_says() {
-        assert_eq!(ssh_peer(Some("192.0.2.9 51234 10.0.0.1 22")), Some("192.0.2.9".parse().unwrap()));
-        assert_eq!(ssh_peer(Some("")), None);
         assert_eq!(gateway_v4("eth0\t00000000\t0102A8C0\t0003\t0"), Some(Ipv4Addr::new(192, 168, 2, 1)));
         assert_eq!(gateway_v4("Iface\tDestination\tGateway"), None);
         let line = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400";

@@ -45,7 +45,7 @@ pub struct BlockArgs {
     #[arg(long)]
     monitor: bool,
 
-    /// Block also the SSH peer, a gateway, an own address, a trunk or a family of phones or PBXs
+    /// Block also the peer of an SSH session, a gateway, an own address, a trunk or a family of phones or PBXs
     #[arg(long)]
     force: bool,
 }
