@@ -21,7 +21,8 @@ use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
 use crate::settings::{Chosen, SettingsWish, XdpChoice};
-use crate::store;
+use crate::store::{self, ConfiguredRows};
+use crate::undo::Undo;
 
 /// What an operator wants of `attach`.
 #[derive(Clone, Debug)]
@@ -84,6 +85,15 @@ pub struct Outcome {
     pub settings_changed: bool,
     /// Why open connections are not counted.
     pub uncounted: Option<String>,
+    /// What it takes to take it back.
+    pub undo: Undo,
+}
+
+impl Outcome {
+    /// Notes for [`Undo`] which interfaces are new.
+    fn note_new(&mut self) {
+        self.undo.new = self.interfaces.iter().filter(|one| one.new).map(|one| one.name.clone()).collect();
+    }
 }
 
 /// Attaches to every interface of `names`, or to none.
@@ -129,7 +139,7 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
         }
     };
     let mut outcome = Outcome::default();
-    let attached = restore(pins, wish).and_then(|()| {
+    let attached = restore(pins, wish, &mut outcome.undo).and_then(|()| {
         let mut loaded = loaded.load()?;
         let uncounted = counting::begin(&mut loaded, pins).err();
         // The filter needs it for nothing else.
@@ -148,6 +158,7 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
         pins.remove_all().context("cleaning up after a failed attach")?;
         return Err(error);
     }
+    outcome.note_new();
     Ok(Some(outcome))
 }
 
@@ -166,8 +177,8 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
     let flows = flows(pins, wish)?;
     let is_new = interfaces.iter().any(|interface| slot_of(&own, interface).is_none());
     store::refresh(&wish.store, pins)?;
-    let before = Chosen::read(pins)?;
-    let mut outcome = Outcome { settings_changed: prepare(pins, wish, is_new)?, ..Outcome::default() };
+    let mut outcome = Outcome::default();
+    outcome.settings_changed = prepare(pins, wish, is_new, &mut outcome.undo)?;
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
     let mut new = Vec::new();
     for interface in interfaces {
@@ -188,12 +199,12 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
             Ok(attached) => outcome.interfaces.push(attached),
             Err(error) => {
                 new.iter().try_for_each(|slot| free(pins, *slot))?;
-                let _edit = pins.edit()?;
-                before.write(pins)?;
+                outcome.undo.settings(pins).context("taking the settings back")?;
                 return Err(error);
             }
         }
     }
+    outcome.note_new();
     Ok(outcome)
 }
 
@@ -240,21 +251,28 @@ fn begin(new: &Pins, wish: &Wish) -> Result<Begun> {
 }
 
 /// Brings what the store and the configuration say, before the first packet is judged.
-fn restore(pins: &Pins, wish: &Wish) -> Result<()> {
-    store::restore(&wish.store, pins, &mut |change| config::bring(change, &wish.config, None).map(|_| ()))
+fn restore(pins: &Pins, wish: &Wish, undo: &mut Undo) -> Result<()> {
+    store::restore(&wish.store, pins, &mut |change| {
+        let before = change.rows.configured_rows()?;
+        config::bring(change, &wish.config, None)?;
+        undo.rows = ConfiguredRows::between(before, change.rows.configured_rows()?);
+        Ok(())
+    })
 }
 
 /// Changes the settings of a guard that is attached. Says whether mode, action, ports or limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
-fn prepare(pins: &Pins, wish: &Wish, is_new: bool) -> Result<bool> {
+fn prepare(pins: &Pins, wish: &Wish, is_new: bool, undo: &mut Undo) -> Result<bool> {
     let _edit = pins.edit()?;
     let before = Chosen::read(pins)?;
     let wanted = wish.settings.of(&before);
     let mut settings = maps::settings(pins)?;
+    let grace_before = settings.grace_until_ns;
     if is_new {
         settings.grace_until_ns = grace_until(wish)?;
     }
     wanted.put(&mut settings);
+    undo.settings = Some(((before.clone(), grace_before), (wanted.clone(), settings.grace_until_ns)));
     maps::set_settings(pins, settings)?;
     if wanted.ports != before.ports {
         maps::set_ports(pins, &wanted.ports)?;

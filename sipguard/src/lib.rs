@@ -49,5 +49,6 @@ pub mod tap;
 pub mod target;
 pub mod top;
 pub mod trunk;
+pub mod undo;
 
 pub mod cli;

@@ -1,6 +1,6 @@
 //! `sipguard attach IFACE...`
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use sipguard_common::framer::LIMITS;
 
 use super::config::ConfigArgs;
 use super::{Span, parse_duration, usage};
-use crate::attach::{self, Attached, DEFAULT_GRACE, Wish};
+use crate::attach::{self, Attached, DEFAULT_GRACE, Outcome, Wish};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Span>,
 
-    /// Detach again unless confirmed with Enter within this time (as `netplan try`)
+    /// Take it all back unless confirmed with Enter within this time (as `netplan try`)
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     confirm: Option<Span>,
 
@@ -128,11 +128,28 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         config: config.clone(),
         store: store.to_owned(),
     };
+    // From here on no signal keeps what nobody has confirmed.
+    let confirm = args.confirm.and_then(|Span(patience)| patience);
+    let signals = confirm.map(|_| ends()).transpose()?;
     let outcome = attach::attach(pins, names, &wish)?;
+    let undo = outcome.undo.clone();
+    let told = tell(pins, format, outcome);
+    let (Some(patience), Some(signals)) = (confirm, signals) else { return told };
+    if told.is_ok() && confirmed(patience, &signals).unwrap_or(false) {
+        return Ok(());
+    }
+    let did =
+        undo.take_back(pins, store).context("not confirmed, and it could not be taken back as a whole")?;
+    told?;
+    Err(Failure::with(Status::Failed, format!("not confirmed: {did}")))
+}
+
+/// Says what was done.
+fn tell(pins: &Pins, format: Format, outcome: Outcome) -> Result<()> {
     for weakness in status::weaknesses(pins) {
         let why = outcome.uncounted.as_ref().filter(|_| weakness.what == "open-connections");
         let why = why.map_or(String::new(), |why| format!(" ({why})"));
-        eprintln!("sipguard: weaker than it could be: {}{why}", weakness.text);
+        let _gone = writeln!(std::io::stderr(), "sipguard: weaker than it could be: {}{why}", weakness.text);
     }
     let attached = outcome.interfaces;
     let changed = outcome.settings_changed;
@@ -146,20 +163,7 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
             text += "the settings changed for all interfaces; `sipguard status` shows them\n";
         }
         text
-    })?;
-    if let Some(Span(Some(patience))) = args.confirm
-        && !confirmed(patience)?
-    {
-        let new: Vec<String> = attached.into_iter().filter(|one| one.new).map(|one| one.name).collect();
-        if !new.is_empty() {
-            attach::detach(pins, Some(&new))?;
-        }
-        return Err(Failure::with(
-            Status::Failed,
-            format!("not confirmed: detached again from {}", new.join(", ")),
-        ));
-    }
-    Ok(())
+    })
 }
 
 fn mode(one: &Attached) -> &'static str {
@@ -180,15 +184,20 @@ fn sentence(one: &Attached, settings_changed: bool) -> String {
     format!("{name}: attached in {} mode{why}\n", mode(one))
 }
 
-/// Waits for Enter. End of input and SIGHUP are no confirmation, they are what a cut connection looks like; nor is Ctrl-C.
-fn confirmed(patience: Duration) -> Result<bool> {
+/// Holds the signals back that would end the process, to be read.
+fn ends() -> Result<SignalFd> {
     let mut ends = SigSet::empty();
-    ends.extend([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+    ends.extend([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT]);
     ends.thread_block().context("blocking signals")?;
-    let signals = SignalFd::new(&ends).context("waiting for signals")?;
+    SignalFd::new(&ends).context("waiting for signals")
+}
+
+/// Waits for Enter. End of input and SIGHUP are no confirmation, they are what a cut connection looks like; nor is Ctrl-C.
+fn confirmed(patience: Duration, signals: &SignalFd) -> Result<bool> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        eprintln!("Press Enter within {} s to keep it.", patience.as_secs());
+        // A terminal that is gone is found by the poll: `eprintln` would panic.
+        let _gone = writeln!(std::io::stderr(), "Press Enter within {} s to keep it.", patience.as_secs());
     }
     let end = Instant::now() + patience;
     loop {

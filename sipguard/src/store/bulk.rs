@@ -170,7 +170,7 @@ fn take_back(store: &Store<'_>) -> Result<()> {
                     return Ok(true);
                 }
                 for row in page {
-                    change.give_back(&row)?;
+                    change.put_back(&row)?;
                     count += 1;
                 }
             }

@@ -38,7 +38,7 @@ pub use audit::Record;
 pub use bans::row as ban_row;
 pub use bulk::bulk;
 pub use change::{Changed, blocks_in_force, change, refresh, restore};
-pub use configured::Named;
+pub use configured::{ConfiguredRows, Named};
 pub use denials::{Denial, Done};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_rows, all_trunks, read};

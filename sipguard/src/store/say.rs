@@ -327,8 +327,8 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
-    /// Gives a row back that a long list had taken, unless somebody has said something else since.
-    pub(super) fn give_back(&mut self, row: &Row) -> Result<()> {
+    /// Puts a row back that a long list had taken, unless somebody has said something else since.
+    pub(super) fn put_back(&mut self, row: &Row) -> Result<()> {
         if !self
             .rows
             .of(&row.target)?
