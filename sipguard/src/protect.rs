@@ -1,5 +1,6 @@
 //! What an operator does not want to block by mistake: the way to the machine itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::Source;
@@ -45,6 +46,45 @@ pub fn hit<'a>(source: &Source, protected: &'a [Protected]) -> Option<&'a Protec
     protected.iter().find(|entry| source.contains(entry.address))
 }
 
+/// Ports that another protocol is known by (IANA), or that a PBX itself has for something else. Guarded, its connections are reset.
+pub const OTHER_PROTOCOLS: [(u16, &str); 17] = [
+    (22, "SSH"),
+    (25, "SMTP"),
+    (53, "DNS"),
+    (80, "HTTP"),
+    (110, "POP3"),
+    (143, "IMAP"),
+    (443, "HTTPS"),
+    (587, "SMTP"),
+    (993, "IMAP over TLS"),
+    (995, "POP3 over TLS"),
+    (3306, "MySQL"),
+    (3389, "RDP"),
+    (5038, "Asterisk's manager"),
+    (5432, "PostgreSQL"),
+    (8080, "HTTP"),
+    (8088, "Asterisk's HTTP and WebSocket"),
+    (8089, "Asterisk's HTTPS and WebSocket"),
+];
+
+/// The protocol that a port is known by, where that is not SIP.
+#[must_use]
+pub fn other_protocol(port: u16) -> Option<&'static str> {
+    OTHER_PROTOCOLS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
+}
+
+/// Why one of the ports should hardly be guarded: an SSH server has it, or another protocol is known by it.
+#[must_use]
+pub fn occupied(ports: &BTreeSet<u16>) -> Option<String> {
+    let ssh = if ports.is_empty() { BTreeSet::new() } else { ssh::find().ports };
+    let by_ssh = ports.iter().find(|port| ssh.contains(port));
+    let why = by_ssh.map(|port| format!("port {port} is one of SSH here, whose sessions would be cut"));
+    why.or_else(|| {
+        let (port, name) = ports.iter().find_map(|port| Some((port, other_protocol(*port)?)))?;
+        Some(format!("port {port} is known as that of {name}, whose connections would be reset"))
+    })
+}
+
 fn read_lines(path: &str) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
@@ -71,6 +111,16 @@ mod tests {
         assert_eq!(gateway_v4("Iface\tDestination\tGateway"), None);
         let line = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400";
         assert_eq!(gateway_v6(line), Some("fe80::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ports_of_other_protocols_are_documented() {
+        let example = crate::config::example();
+        let list = example.split_once("known by: ").and_then(|(_, rest)| rest.split_once('.')).unwrap().0;
+        let told: Vec<u16> =
+            list.replace(['#', '\n'], " ").split(',').map(|word| word.trim().parse().unwrap()).collect();
+        assert_eq!(told, OTHER_PROTOCOLS.map(|(port, _)| port));
+        assert!(other_protocol(5060).is_none() && other_protocol(5061).is_none());
     }
 
     #[test]

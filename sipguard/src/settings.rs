@@ -1,5 +1,6 @@
 //! What an operator chooses for the guard as a whole: mode, ports, limits and checks. Pure, but for reading and writing the maps.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use anyhow::Result;
@@ -233,6 +234,15 @@ impl SettingsWish {
             limits: self.limits(in_force.limits),
             ports,
         }
+    }
+
+    /// The ports that come to those in force; `None` is that nothing is guarded yet.
+    #[must_use]
+    pub fn new_ports(&self, in_force: Option<&Chosen>) -> BTreeSet<u16> {
+        let all = |ports: &Ports| -> BTreeSet<u16> { &ports.sip | &ports.tls };
+        let old = in_force.map(|chosen| all(&chosen.ports)).unwrap_or_default();
+        let wanted = in_force.map_or_else(|| self.of(&Chosen::default()), |chosen| self.of(chosen));
+        &all(&wanted.ports) - &old
     }
 
     fn limits(&self, in_force: Limits) -> Limits {

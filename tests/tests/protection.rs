@@ -118,3 +118,53 @@ fn the_session_above_is_found_without_its_variable() -> Result<()> {
     ensure!(site.guard.rows(&["list"])?.len() == 1, "not one block");
     Ok(())
 }
+
+#[test]
+fn a_port_of_another_protocol_is_guarded_by_force_alone() -> Result<()> {
+    let site = Site::new(true)?;
+    let (guard, scratch) = (&site.guard, Scratch::new("ports")?);
+    let ports = || -> Result<Vec<u64>> {
+        let status = guard.json(&["status"])?;
+        Ok(status["ports"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64).collect())
+    };
+    let refuses = |words: &[&str], why: &str| -> Result<()> {
+        let said = guard.run(words)?.expect(1)?;
+        ensure!(said.stderr.contains(why) && said.stderr.contains("force"), "{words:?}: it said {said:?}");
+        Ok(())
+    };
+    for (port, name) in [("5060,22", "SSH"), ("443", "HTTPS"), ("8080", "HTTP"), ("5038", "Asterisk")] {
+        refuses(&["attach", "eth0", "--port", port], name)?;
+        ensure!(!guard.pins().exists(), "{port}: it is attached");
+    }
+    refuses(&["attach", "eth0", "--tls-port", "443"], "HTTPS")?;
+    // Whatever the port, an SSH server has it.
+    let _server = ssh_server(&site, &scratch, "sshd", 5061)?;
+    refuses(&["attach", "eth0"], "port 5061 is one of SSH here")?;
+    guard.attach(&["eth0", "--tls-port", "none"])?;
+    refuses(&["attach", "eth0", "--port", "5060,5061"], "port 5061 is one of SSH here")?;
+    refuses(&["attach", "eth0", "--port", "443"], "HTTPS")?;
+    let file = scratch.write("ssh.toml", "[guard]\nports = [5060, 5061]\ntls-ports = []\n")?;
+    for more in [&[][..], &["--dry-run"]] {
+        refuses(&[&["reload", "--config", &*file.to_string_lossy()], more].concat(), "force-ports = true")?;
+    }
+    ensure!(ports()? == [5060], "guarded are {:?}", ports()?);
+    let forced = "[guard]\nports = [443, 5060, 5061]\ntls-ports = []\nforce-ports = true\n";
+    let file = scratch.write("forced.toml", forced)?;
+    guard.run(&["reload", "--config", &file.to_string_lossy()])?.expect(0)?;
+    ensure!(ports()? == [443, 5060, 5061], "guarded are {:?}", ports()?);
+    // What is guarded already needs no more force.
+    guard.attach(&["eth0", "--port", "443,5060"])?;
+    guard.attach(&["eth0", "--port", "22,5060", "--force"])?;
+    ensure!(ports()? == [22, 5060], "guarded are {:?}", ports()?);
+    Ok(())
+}
+
+#[test]
+fn the_port_of_the_session_above_is_not_guarded() -> Result<()> {
+    let site = Site::new(true)?;
+    let mut command = site.guard.command(&["attach", "eth0", "--port", "2200"]);
+    let output = command.env("SSH_CONNECTION", "198.51.100.9 40000 10.77.0.1 2200").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("port 2200 is one of SSH here") && !site.guard.pins().exists(), "it said {said}");
+    Ok(())
+}

@@ -18,7 +18,8 @@ use crate::attach::{self, Attached, DEFAULT_GRACE, Outcome, Wish};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
-use crate::settings::{self, Malformed, Profile, SettingsWish, XdpChoice};
+use crate::protect::occupied;
+use crate::settings::{self, Chosen, Malformed, Profile, SettingsWish, XdpChoice};
 use crate::status;
 
 /// A port, or `none`.
@@ -99,6 +100,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     confirm: Option<Span>,
 
+    /// Guard also ports of SSH here, and those that another protocol is known by
+    #[arg(long)]
+    force: bool,
+
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -128,6 +133,9 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         config: config.clone(),
         store: store.to_owned(),
     };
+    if !args.force && !config.force_ports {
+        refuse_ports(pins, &wish)?;
+    }
     // From here on no signal keeps what nobody has confirmed.
     let confirm = args.confirm.and_then(|Span(patience)| patience);
     let signals = confirm.map(|_| ends()).transpose()?;
@@ -142,6 +150,23 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         undo.take_back(pins, store).context("not confirmed, and it could not be taken back as a whole")?;
     told?;
     Err(Failure::with(Status::Failed, format!("not confirmed: {did}")))
+}
+
+/// A port whose connections the guard would reset is no slip of the pen that an operator can mend over SSH.
+fn refuse_ports(pins: &Pins, wish: &Wish) -> Result<()> {
+    let in_force =
+        if pins.are_attached() { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
+    let settings =
+        if in_force.is_some() { wish.settings.clone() } else { wish.settings.or(&wish.config.settings) };
+    match occupied(&settings.new_ports(in_force.as_ref())) {
+        None => Ok(()),
+        Some(why) => Err(Failure::with(
+            Status::Failed,
+            format!(
+                "{why}: nothing was attached; `--force` guards it all the same, or `force-ports = true` in [guard] of the configuration file"
+            ),
+        )),
+    }
 }
 
 /// Says what was done.

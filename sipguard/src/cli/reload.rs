@@ -10,8 +10,10 @@ use sipguard_common::abi::names;
 use super::config::ConfigArgs;
 use crate::attach::{iface_name, own_slots};
 use crate::config::{self, Config, DEFAULT_FILE, Effect, Line};
+use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
+use crate::protect::occupied;
 use crate::settings::{Chosen, XdpChoice, list};
 use crate::store::{self, change};
 use crate::{counters, counting, link};
@@ -28,12 +30,28 @@ pub struct Args {
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     let config = args.config.read("nothing was changed: what is in force stays")?;
+    if !config.force_ports {
+        refuse_ports(pins, &config)?;
+    }
     let mut lines = if args.dry_run { look(pins, path, &config)? } else { apply(pins, path, &config)? };
     let in_force = pins.are_attached();
     if in_force {
         lines.extend(new_attach(pins, &config)?);
     }
     report(format, &config, &lines, in_force, args.dry_run)
+}
+
+/// What `check` can't know: which ports SSH has here.
+fn refuse_ports(pins: &Pins, config: &Config) -> Result<()> {
+    let in_force =
+        if is_attached(pins) { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
+    match occupied(&config.settings.new_ports(in_force.as_ref())) {
+        None => Ok(()),
+        Some(why) => Err(Failure::with(
+            Status::Failed,
+            format!("{why}: nothing was changed; `force-ports = true` in [guard] guards it all the same"),
+        )),
+    }
 }
 
 /// What would change.

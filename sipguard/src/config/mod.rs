@@ -60,6 +60,8 @@ pub struct Config {
     pub grace: Option<Duration>,
     /// Mode, ports, limits and checks.
     pub settings: SettingsWish,
+    /// Whether ports are guarded as well that something else has.
+    pub force_ports: bool,
     /// Limits, of sources and of trunks.
     pub rates: Vec<Limited>,
     /// Limits of open connections: of a trunk, or with `None` of each source; how many, or `None` for no limit.

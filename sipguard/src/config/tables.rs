@@ -78,6 +78,10 @@ pub struct Guard {
     /// Ports of SIP over TLS, whose records are checked and not decrypted; [] for none.
     #[schemars(extend("default" = [DEFAULT_TLS_PORT]))]
     pub tls_ports: Option<Vec<Port>>,
+    /// Whether ports are guarded as well that SSH has here, or that another protocol is known by: 22, 25, 53, 80, 110, 143, 443, 587, 993, 995,
+    /// 3306, 3389, 5038, 5432, 8080, 8088, 8089. Its connections would be reset.
+    #[schemars(extend("default" = false))]
+    pub force_ports: Option<bool>,
     /// Which checks are made and how large the limits are.
     #[schemars(extend("default" = "default"))]
     pub profile: Option<Profile>,

@@ -11,6 +11,7 @@ use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule, BanWish};
 use crate::claim::UserAgent;
 use crate::denial::{What, Whom};
+use crate::protect::other_protocol;
 use crate::settings::SettingsWish;
 
 /// Collects what is wrong and what is doubtful.
@@ -105,6 +106,7 @@ impl Judge<'_> {
                 refuse_lf: guard.refuse_lf,
                 single: checks.0,
             },
+            force_ports: guard.force_ports.unwrap_or_default(),
             rates,
             open,
             bans,
@@ -121,6 +123,18 @@ impl Judge<'_> {
                 "guard.ports",
                 "no port, so nothing would be guarded: name at least one, such as [5060]",
             );
+        }
+        for (key, ports) in [("ports", &guard.ports), ("tls-ports", &guard.tls_ports)] {
+            for (at, port) in ports.iter().flatten().enumerate() {
+                let known = other_protocol(port.0 as u16).filter(|_| guard.force_ports != Some(true));
+                if let Some(name) = known {
+                    let text = format!(
+                        "{} is known as the port of {name}, whose connections would be reset: take it out, or write `force-ports = true` where it is SIP",
+                        port.0
+                    );
+                    self.refuse(&format!("guard.{key}[{at}]"), text);
+                }
+            }
         }
         for (at, port) in guard.tls_ports.iter().flatten().enumerate() {
             if let Some(other) = guard.ports.iter().flatten().position(|other| other == port) {
