@@ -58,6 +58,18 @@ impl Source {
         self.0.addr().is_ipv4()
     }
 
+    /// The prefix length, as it is written, that a block or a trunk should have at least: shorter ones hold much of the internet.
+    #[must_use]
+    pub fn least_bits(&self) -> u8 {
+        if self.is_ipv4() { 8 } else { 16 }
+    }
+
+    /// Whether it is shorter than that.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.0.prefix_len() < self.least_bits()
+    }
+
     /// The map's form of its (network) address.
     #[must_use]
     pub fn bytes(&self) -> Mapped {
@@ -196,6 +208,24 @@ pub(crate) mod tests {
             assert_eq!(source.to_string(), shown);
             assert_eq!(source.bits(), bits, "{typed}");
             assert_eq!(Source::from_map(source.bytes(), source.bits()), Some(source), "{typed}");
+        }
+    }
+
+    #[test]
+    fn short_prefixes_are_wide() {
+        for (typed, is_wide) in [
+            ("0.0.0.0/0", true),
+            ("224.0.0.0/4", true),
+            ("10.0.0.0/7", true),
+            ("10.0.0.0/8", false),
+            ("10.0.0.1", false),
+            ("::ffff:0:0/96", true),
+            ("::ffff:10.0.0.0/104", false),
+            ("::/0", true),
+            ("2000::/15", true),
+            ("2001::/16", false),
+        ] {
+            assert_eq!(source(typed).is_wide(), is_wide, "{typed}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whom a rule is about: an address, a prefix, one device of an address, or what a request says of itself.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use sipguard_common::abi::DeviceKey;
@@ -80,6 +80,16 @@ impl Target {
     pub fn is_source(&self) -> bool {
         matches!(self, Target::Source(_))
     }
+}
+
+/// The device that an address is written for by mistake: `2001:db8::5:5060` is an IPv6 address, and whoever writes it means `[2001:db8::5]:5060`
+/// where its last group is one of `ports`, and the rest is an address as well.
+#[must_use]
+pub fn device_without_brackets(text: &str, ports: &[u16]) -> Option<Device> {
+    let (address, port) = text.rsplit_once(':')?;
+    let port = ports.iter().find(|known| known.to_string() == port)?;
+    text.parse::<Ipv6Addr>().ok()?;
+    Some(SocketAddr::new(address.parse::<Ipv6Addr>().ok()?.into(), *port).into())
 }
 
 impl From<Source> for Target {
@@ -180,6 +190,26 @@ mod tests {
                 Target::UserAgent(agent) => Some(Target::UserAgent(UserAgent::from_key(&agent.key()))),
             };
             prop_assert_eq!(of_map, Some(target));
+        }
+    }
+
+    #[test]
+    fn a_device_without_brackets_is_seen_where_both_can_be_meant() {
+        for (typed, device) in [
+            ("2001:db8::5:5060", Some("[2001:db8::5]:5060")),
+            ("fd77::5061", None),
+            ("fd77:0::5061", None),
+            ("fd77::1:5061", Some("[fd77::1]:5061")),
+            ("::5:5060", Some("[::5]:5060")),
+            ("2001:db8::5:5062", None),
+            ("2001:db8::5:05060", None),
+            ("2001:db8:1:2:3:4:5:5060", None),
+            ("[2001:db8::5]:5060", None),
+            ("203.0.113.7:5060", None),
+            ("sip:1234@pbx:5060", None),
+        ] {
+            let found = device_without_brackets(typed, &[5060, 5061]).map(|device| device.to_string());
+            assert_eq!(found.as_deref(), device, "{typed}");
         }
     }
 

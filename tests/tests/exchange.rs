@@ -128,6 +128,35 @@ fn own_addresses_that_a_list_writes_as_ipv6_are_skipped() -> Result<()> {
 }
 
 #[test]
+fn short_prefixes_of_a_list_are_taken_by_force_and_own_addresses_never() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let (guard, scratch) = (&site.guard, Scratch::new("wide")?);
+    for (end, content) in [
+        ("txt", "203.0.113.7\n240.0.0.0/4\n0.0.0.0/0\n"),
+        ("csv", "network\n203.0.113.7\n240.0.0.0/4\n::ffff:0:0/96\n"),
+        ("json", "[\"203.0.113.7\",\n\"240.0.0.0/4\",\n\"0.0.0.0/0\"]"),
+        ("ipset", "add bad 203.0.113.7\nadd bad 240.0.0.0/4\nadd bad 0.0.0.0/0\n"),
+    ] {
+        let file = scratch.write(&format!("bad.{end}"), content)?;
+        let file = file.to_string_lossy();
+        let line = if end == "csv" { ":3:" } else { ":2:" };
+        let said = guard.run(&["import", &file])?.expect(2)?;
+        ensure!(
+            said.stderr.contains(line) && said.stderr.contains("240.0.0.0/4 is shorter"),
+            "it said {said:?}"
+        );
+        ensure!(guard.rows(&["list"])?.is_empty(), "{end}: something was imported");
+        let said = guard.run(&["import", &file, "--force"])?.expect(0)?;
+        ensure!(said.stdout == "added 2 rules\n" && said.stderr.contains("0.0.0.0/0 is"), "it said {said:?}");
+        guard.run(&["unblock", "--all"])?.expect(0)?;
+    }
+    // An allowance stops nobody.
+    let file = scratch.write("good.csv", "network,rule\n224.0.0.0/4,allow\n")?;
+    guard.run(&["import", &file.to_string_lossy()])?.expect(0)?;
+    Ok(())
+}
+
+#[test]
 fn what_is_exported_is_imported_as_it_was() -> Result<()> {
     let site = Site::new(true)?;
     let guard = &site.guard;

@@ -205,7 +205,9 @@ fn ten_thousand_addresses_from_standard_input() -> Result<()> {
 #[test]
 fn a_mistake_in_standard_input_blocks_nothing_and_names_its_line() -> Result<()> {
     let site = Site::guarded(true, &[])?;
-    for mistake in ["192.0.2.300", "192.0.2.0/33", "192.0.2.1/24", "pbx.example.net", "::1::"] {
+    for mistake in
+        ["2001:db8::5:5060", "192.0.2.300", "192.0.2.0/33", "192.0.2.1/24", "pbx.example.net", "::1::"]
+    {
         let input = format!("192.0.2.1\n192.0.2.2 # good\n{mistake}\n192.0.2.4\n");
         let output = site.guard.run_with_input(&["block", "-"], &input)?.expect(2)?;
         let named = output.stderr.contains("line 3") && output.stderr.contains(mistake);
@@ -240,6 +242,33 @@ fn an_own_address_needs_force() -> Result<()> {
     }
     guard.run(&["block", "--force", "10.77.0.1"])?.expect(0)?;
     ensure!(guard.rows(&["list"])?.len() == 1, "--force did not block it");
+    Ok(())
+}
+
+#[test]
+fn what_is_hardly_meant_needs_force() -> Result<()> {
+    let site = Site::guarded(true, &["--port", "5060,5070"])?;
+    let guard = &site.guard;
+    for (source, status, hint) in [
+        ("2001:db8::5:5060", 2, "[2001:db8::5]:5060"),
+        ("2001:db8::5:5070", 2, "[2001:db8::5]:5070"),
+        ("198.0.0.0/7", 1, "shorter than /8"),
+        ("2000::/15", 1, "shorter than /16"),
+    ] {
+        let said = guard.run(&["block", "192.0.2.7", source])?.expect(status)?;
+        ensure!(said.stderr.contains(hint) && said.stderr.contains("--force"), "{source}: it said {said:?}");
+        ensure!(guard.rows(&["list"])?.is_empty(), "something was blocked in spite of {source}");
+        guard.run(&["block", "--force", source])?.expect(0)?;
+        ensure!(guard.rows(&["list"])?[0]["source"] == source, "--force did not block {source}");
+        guard.run(&["unblock", source])?.expect(0)?;
+    }
+    // A program writes what it has seen.
+    for words in [&["2001:db8::5:5060", "--source", "fail2ban"][..], &["2001:db8::5:5060/128"]] {
+        guard.run(&[&["block"], words].concat())?.expect(0)?;
+        guard.run(&["unblock", "2001:db8::5:5060"])?.expect(0)?;
+    }
+    guard.run(&["block", "2001:db8::5:5071", "[2001:db8::5]:5060", "198.0.0.0/8"])?.expect(0)?;
+    ensure!(guard.rows(&["list"])?.len() == 3, "{:?}", guard.rows(&["list"])?);
     Ok(())
 }
 

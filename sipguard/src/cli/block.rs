@@ -6,17 +6,19 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::targets::read_targets;
+use super::targets::{read_checked, read_targets};
 use super::{Span, parse_duration, plural};
 use crate::claim::UserAgent;
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
+use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
+use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT};
 use crate::store::{self, Counts, GUARD, Gone, Mode, OPERATOR, Saying, Verb, bulk};
 use crate::store::{parse_origin, parse_reason};
-use crate::target::Target;
+use crate::target::{Target, device_without_brackets};
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
@@ -45,7 +47,7 @@ pub struct BlockArgs {
     #[arg(long)]
     monitor: bool,
 
-    /// Block also the peer of an SSH session, a gateway, an own address, a trunk or a family of phones or PBXs
+    /// Block also the peer of an SSH session, a gateway, an own address, a trunk, a prefix shorter than /8 (IPv6: /16) or a family of phones or PBXs
     #[arg(long)]
     force: bool,
 }
@@ -73,7 +75,12 @@ impl BlockArgs {
     /// What the operator asks for without typing a command.
     pub fn of(target: Target, span: Span, reason: &str) -> BlockArgs {
         let reason = (!reason.is_empty()).then(|| reason.to_owned());
-        let (targets, origin) = (vec![target.to_string()], OPERATOR.to_owned());
+        let text = match target {
+            // Nobody has typed it, so it is no device without brackets.
+            Target::Source(source) if source.is_host() && !source.is_ipv4() => format!("{source}/128"),
+            _ => target.to_string(),
+        };
+        let (targets, origin) = (vec![text], OPERATOR.to_owned());
         BlockArgs { targets, agents: Vec::new(), span, reason, origin, monitor: false, force: false }
     }
 }
@@ -85,7 +92,16 @@ pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Resu
 
 /// Makes the blocks.
 pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed<Counts>> {
-    let targets = with_agents(read_targets(&args.targets)?, &args.agents);
+    // What a program blocks is what it has seen.
+    let is_typed = args.origin == OPERATOR && !args.force;
+    let ports = if is_typed { sip_ports(pins) } else { Vec::new() };
+    let read = read_checked(&args.targets, &|word| match device_without_brackets(word, &ports) {
+        None => Ok(()),
+        Some(device) => Err(format!(
+            "`{word}` is one IPv6 address, and looks like the device {device}: write that, or `{word}/128` (or `--force`) for the address"
+        )),
+    });
+    let targets = with_agents(read?, &args.agents);
     if !args.force {
         refuse_protected(&targets)?;
     }
@@ -197,11 +213,21 @@ fn with_agents(mut targets: Vec<Target>, agents: &[UserAgent]) -> Vec<Target> {
     targets
 }
 
+/// Ports that a device is known by: those that are guarded, and those that SIP has nearly everywhere.
+fn sip_ports(pins: &Pins) -> Vec<u16> {
+    let guarded = pins.are_attached().then(|| maps::ports(pins).ok()).flatten().unwrap_or_default();
+    let known = [DEFAULT_PORT, DEFAULT_TLS_PORT, 5080];
+    known.into_iter().chain(guarded.sip).chain(guarded.tls).collect()
+}
+
 /// A device or identity is blocked on guarded ports alone, so that no way to the machine is cut with it.
 fn refuse_protected(targets: &[Target]) -> Result<()> {
     let protected = protected();
     let what = targets.iter().find_map(|target| {
         match target {
+            Target::Source(source) if source.is_wide() => {
+                Some(format!("is shorter than /{}", source.least_bits()))
+            }
             Target::Source(source) => {
                 hit(source, &protected).map(|entry| format!("is {} ({})", entry.role, entry.address))
             }

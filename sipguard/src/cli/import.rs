@@ -40,6 +40,11 @@ pub struct Args {
     /// Also lift what this source set before and is not in the list any more; an empty list is refused
     #[arg(long)]
     replace: bool,
+
+    /// Take blocks of prefixes shorter than /8 (IPv6: /16) as well; what holds an own address, a gateway or the peer of an SSH session is
+    /// skipped all the same
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
@@ -154,7 +159,7 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
         usage(format!("{shown}:{line}:{column}: this is no text (UTF-8): nothing was imported"))
     })?;
     let form = args.format.unwrap_or_else(|| exchange::guess(&args.file, &text));
-    let mut entries = exchange::read(form, &text)
+    let mut entries = exchange::read(form, &text, args.force)
         .map_err(|mistake| usage(format!("{shown}:{mistake}: nothing was imported")))?;
     let own = args.origin.clone().unwrap_or_else(|| named(&args.file));
     for entry in &mut entries {

@@ -44,7 +44,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 /// What `check` can't know: which ports SSH has here.
 fn refuse_ports(pins: &Pins, config: &Config) -> Result<()> {
     let in_force =
-        if is_attached(pins) { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
+        if pins.are_attached() { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
     match occupied(&config.settings.new_ports(in_force.as_ref())) {
         None => Ok(()),
         Some(why) => Err(Failure::with(

@@ -9,10 +9,16 @@ use crate::target::Target;
 
 /// Every target once, or none: a mistake anywhere leaves all as it was.
 pub fn read_targets(words: &[String]) -> Result<Vec<Target>> {
+    read_checked(words, &|_| Ok(()))
+}
+
+/// The same, after a look at each as it is written.
+pub fn read_checked(words: &[String], check: &dyn Fn(&str) -> Result<(), String>) -> Result<Vec<Target>> {
+    let read = |word: &str| check(word).and_then(|()| word.parse::<Target>());
     let mut targets = Vec::new();
     for word in words {
         if word != "-" {
-            targets.push(word.parse::<Target>().map_err(usage)?);
+            targets.push(read(word).map_err(usage)?);
             continue;
         }
         let mut text = String::new();
@@ -20,9 +26,9 @@ pub fn read_targets(words: &[String]) -> Result<Vec<Target>> {
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default();
             for word in line.split_whitespace() {
-                let target = word.parse::<Target>();
                 targets.push(
-                    target.map_err(|error| usage(format!("standard input, line {}: {error}", number + 1)))?,
+                    read(word)
+                        .map_err(|error| usage(format!("standard input, line {}: {error}", number + 1)))?,
                 );
             }
         }

@@ -94,6 +94,10 @@ struct PolicyArgs {
     /// What it is, for `trunk list`
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
+
+    /// Take peers shorter than /8 (IPv6: /16) as well
+    #[arg(long)]
+    force: bool,
 }
 
 /// clap takes an array for several values.
@@ -115,7 +119,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 }
 
 fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
-    let peers = peers(&args.peers)?;
+    let peers = peers(&args.peers, args.policy.force)?;
     let mut row = TrunkRow {
         name: args.name.clone(),
         number: 0,
@@ -152,7 +156,7 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
 }
 
 fn set(pins: &Pins, path: &Path, format: Format, args: &SetArgs) -> Result<()> {
-    let wanted = peers(&args.peers)?;
+    let wanted = peers(&args.peers, args.policy.force)?;
     let done = set_with(pins, path, &args.name, |row| {
         if !wanted.is_empty() {
             row.peers.clone_from(&wanted);
@@ -250,10 +254,17 @@ fn number(path: &Path, name: &str) -> Result<u16> {
     Ok(find(stored(path)?, name)?.number)
 }
 
-fn peers(words: &[String]) -> Result<Vec<Source>> {
+fn peers(words: &[String], force: bool) -> Result<Vec<Source>> {
     let mut peers = Vec::new();
     for word in words.iter().flat_map(|word| word.split(',')) {
         peers.push(word.parse::<Source>().map_err(usage)?);
+    }
+    if let Some(wide) = peers.iter().find(|peer| peer.is_wide() && !force) {
+        let bits = wide.least_bits();
+        let text = format!(
+            "{wide} is shorter than /{bits}: nothing was changed; `--force` makes it a peer all the same"
+        );
+        return Err(Failure::with(Status::Failed, text));
     }
     peers.sort_unstable();
     peers.dedup();

@@ -38,6 +38,13 @@ impl Carriers {
         let mut peers = Vec::new();
         for (at, Text(net)) in trunk.peers.iter().flatten().enumerate() {
             peers.push(*net);
+            if net.is_wide() {
+                let text = format!(
+                    "{net} is shorter than /{}: name longer prefixes, or make the trunk by `sipguard trunk add {name} --peer {net} --force`",
+                    net.least_bits()
+                );
+                judge.refuse(&format!("{key}.peers[{at}]"), text);
+            }
             self.peers.push(Peer { net: *net, trunk: name.clone(), key: format!("{key}.peers[{at}]") });
         }
         // One whose peers were refused already has none here.

@@ -302,7 +302,7 @@ pub struct Cores {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
 pub struct Trunk {
-    /// Its addresses and prefixes, at least one; of prefixes within each other, up to six deep, the longest says whose an address is.
+    /// Its addresses and prefixes (/8 or longer, of IPv6 /16), at least one; of prefixes within each other, up to six deep, the longest says whose an address is.
     #[schemars(extend("examples" = [["198.51.100.0/28", "2001:db8:7::/48"]]), length(min = 1))]
     pub peers: Option<Vec<Text<Source>>>,
     /// What it may use; the rest is denied.

@@ -36,7 +36,7 @@ fn column(name: &str) -> Column {
     }
 }
 
-pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
+pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     let mut columns: Option<Vec<Column>> = None;
     let mut lines = text.lines().enumerate();
@@ -60,7 +60,7 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
             lines = text.lines().enumerate();
             continue;
         };
-        entries.push(entry(columns, &fields).map_err(|(column, text)| Mistake {
+        entries.push(entry(columns, &fields, wide).map_err(|(column, text)| Mistake {
             line: number + 1,
             column,
             text,
@@ -69,7 +69,7 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
     Ok(entries)
 }
 
-fn entry(columns: &[Column], fields: &[(usize, String)]) -> Result<Entry, (usize, String)> {
+fn entry(columns: &[Column], fields: &[(usize, String)], wide: bool) -> Result<Entry, (usize, String)> {
     let target = columns.iter().position(|column| *column == Column::Target).and_then(|at| fields.get(at));
     let Some((at, target)) = target else {
         return Err((1, "this line has no address: it has fewer columns than the head".to_owned()));
@@ -98,7 +98,7 @@ fn entry(columns: &[Column], fields: &[(usize, String)]) -> Result<Entry, (usize
             Column::Ends => entry.end = End::At(parse_time(field).map_err(wrong)?),
         }
     }
-    Ok(entry)
+    entry.narrow(wide).map_err(|text| (*at, text))
 }
 
 /// The fields of a line with their columns; the column of a quotation mark that is not closed.

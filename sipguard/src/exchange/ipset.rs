@@ -10,7 +10,7 @@ use crate::target::Target;
 /// The longest timeout that ipset takes, in seconds.
 const LONGEST: i64 = 2_147_483;
 
-pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
+pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let wrong = |(column, text): (usize, String)| Mistake { line: number + 1, column, text };
@@ -19,7 +19,10 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
             None => {}
             Some((_, "create" | "flush")) => {}
             Some((_, word)) if word.starts_with('#') => {}
-            Some((column, "add" | "-A")) => entries.push(entry(column, words, line).map_err(wrong)?),
+            Some((column, "add" | "-A")) => {
+                let (at, entry) = entry(column, words, line).map_err(wrong)?;
+                entries.push(entry.narrow(wide).map_err(|text| wrong((at, text)))?);
+            }
             Some((column, word)) => {
                 return Err(wrong((
                     column,
@@ -35,19 +38,19 @@ fn entry<'l>(
     start: usize,
     mut words: impl Iterator<Item = (usize, &'l str)>,
     line: &str,
-) -> Result<Entry, (usize, String)> {
+) -> Result<(usize, Entry), (usize, String)> {
     let _set = words.next();
-    let (at, target) =
+    let (place, target) =
         words.next().ok_or((start, "the address is missing: write `add NAME ADDR|CIDR`".to_owned()))?;
     if target.contains([',', '-']) {
         return Err((
-            at,
+            place,
             format!(
                 "`{target}` is no address or prefix alone: only sets of the types hash:ip and hash:net are taken"
             ),
         ));
     }
-    let mut entry = Entry::block(target.parse::<Source>().map_err(|text| (at, text))?.into());
+    let mut entry = Entry::block(target.parse::<Source>().map_err(|text| (place, text))?.into());
     while let Some((at, word)) = words.next() {
         match word {
             "nomatch" => entry.verb = Verb::Allow,
@@ -62,13 +65,13 @@ fn entry<'l>(
                 let (first, last) =
                     quoted.ok_or((at, "comment wants \"text\" in quotation marks".to_owned()))?;
                 entry.reason = Some(parse_reason(&line[first + 1..last]).map_err(|text| (at, text))?);
-                return Ok(entry);
+                return Ok((place, entry));
             }
             "packets" | "bytes" | "skbmark" | "skbprio" | "skbqueue" => drop(words.next()),
             _ => return Err((at, format!("`{word}` is not understood: timeout, comment and nomatch are"))),
         }
     }
-    Ok(entry)
+    Ok((place, entry))
 }
 
 /// Blocks that stop, and allowances as `nomatch`: one set a family.

@@ -14,11 +14,12 @@ const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with 
 `author`, `created`, `ends`, or such a list as `rows` of an object";
 
 #[derive(Deserialize)]
-struct File {
-    rows: Vec<Item>,
+struct File<const WIDE: bool> {
+    rows: Vec<Item<WIDE>>,
 }
 
-struct Item(Entry);
+/// An entry; with `WIDE` also one of a prefix that holds much of the internet.
+struct Item<const WIDE: bool>(Entry);
 
 #[derive(Deserialize)]
 struct Fields {
@@ -34,28 +35,29 @@ struct Fields {
     ends: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Item, D::Error> {
-        deserializer.deserialize_any(OfItem)
+impl<'de, const WIDE: bool> Deserialize<'de> for Item<WIDE> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OfItem::<WIDE>)
     }
 }
 
-struct OfItem;
+struct OfItem<const WIDE: bool>;
 
-impl<'de> Visitor<'de> for OfItem {
-    type Value = Item;
+impl<'de, const WIDE: bool> Visitor<'de> for OfItem<WIDE> {
+    type Value = Item<WIDE>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an address or an object with `source`")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
-        text.parse().map(|target| Item(Entry::block(target))).map_err(E::custom)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Item<WIDE>, E> {
+        let entry = text.parse().and_then(|target| Entry::block(target).narrow(WIDE));
+        entry.map(Item).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item<WIDE>, A::Error> {
         let fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
-        entry(fields).map(Item).map_err(A::Error::custom)
+        entry(fields).and_then(|entry| entry.narrow(WIDE)).map(Item).map_err(A::Error::custom)
     }
 }
 
@@ -79,11 +81,11 @@ fn entry(fields: Fields) -> Result<Entry, String> {
     Ok(entry)
 }
 
-pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
+pub fn read<const WIDE: bool>(text: &str) -> Result<Vec<Entry>, Mistake> {
     let items = if text.trim_start().starts_with('{') {
-        serde_json::from_str::<File>(text).map(|file| file.rows)
+        serde_json::from_str::<File<WIDE>>(text).map(|file| file.rows)
     } else {
-        serde_json::from_str::<Vec<Item>>(text)
+        serde_json::from_str::<Vec<Item<WIDE>>>(text)
     };
     let items = items.map_err(|error| {
         let (line, column) = (error.line(), error.column());

@@ -92,6 +92,17 @@ impl Entry {
             end: End::Unsaid,
         }
     }
+
+    /// Itself, unless it is a block of a prefix that nobody means.
+    fn narrow(self, wide: bool) -> Result<Entry, String> {
+        match self.target {
+            Target::Source(source) if self.verb == Verb::Block && source.is_wide() && !wide => Err(format!(
+                "{source} is shorter than /{}: leave it out, or take it by `--force`",
+                source.least_bits()
+            )),
+            _ => Ok(self),
+        }
+    }
 }
 
 /// The form of a list, by its name, or else by how it begins.
@@ -113,17 +124,18 @@ pub fn guess(name: &str, text: &str) -> Form {
     }
 }
 
-/// Reads a list, all of it or the first mistake.
+/// Reads a list, all of it or the first mistake. A block of a prefix that holds much of the internet is one, unless `wide` takes it.
 ///
 /// # Errors
 /// The first mistake.
-pub fn read(form: Form, text: &str) -> Result<Vec<Entry>, Mistake> {
+pub fn read(form: Form, text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match form {
-        Form::Txt => txt::read(text),
-        Form::Csv => csv::read(text),
-        Form::Json => json::read(text),
-        Form::Ipset => ipset::read(text),
+        Form::Txt => txt::read(text, wide),
+        Form::Csv => csv::read(text, wide),
+        Form::Json if wide => json::read::<true>(text),
+        Form::Json => json::read::<false>(text),
+        Form::Ipset => ipset::read(text, wide),
     }
 }
 

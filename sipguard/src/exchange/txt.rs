@@ -7,7 +7,7 @@ use crate::claim::USER_AGENT;
 use crate::store::{Row, Verb};
 use crate::target::Target;
 
-pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
+pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split(['#', ';']).next().unwrap_or_default();
@@ -22,8 +22,8 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Mistake> {
             continue;
         }
         for (column, word) in words(line) {
-            let target = word.parse().map_err(|text| Mistake { line: number + 1, column, text })?;
-            entries.push(Entry::block(target));
+            let entry = word.parse().and_then(|target| Entry::block(target).narrow(wide));
+            entries.push(entry.map_err(|text| Mistake { line: number + 1, column, text })?);
         }
     }
     Ok(entries)
