@@ -127,6 +127,7 @@ fn mistakes() -> Result<()> {
         "attach nosuchif0",
         "attach a-name-that-is-much-too-long",
         "attach lo --port 0",
+        "attach lo --confirm permanent",
         "attach lo --mode offload",
         "mode drop",
         "counters --by weather",

@@ -109,6 +109,9 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
+    if let Some(Span(None)) = args.confirm {
+        return Err(usage("`--confirm` wants a time that ends, such as 60s: nothing was attached"));
+    }
     let config = args.config.read("nothing was attached")?;
     let names = if args.interfaces.is_empty() { &config.interfaces } else { &args.interfaces };
     if names.is_empty() {
