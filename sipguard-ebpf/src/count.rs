@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    COUNTER_ENTRIES, Counter, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
+    COUNTER_ENTRIES, Counter, Outcome, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 
 use crate::scratch::Scratch;
@@ -18,16 +18,16 @@ static TRUNK_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(TRUN
 
 /// Counts the packet for its interface, and for the trunk that it came from.
 #[inline(always)]
-pub fn packet(scratch: *mut Scratch, reason: Reason, let_pass: bool) {
+pub fn packet(scratch: *mut Scratch, reason: Reason, outcome: Outcome) {
     // SAFETY: this CPU's map value.
     let (trunk, bytes) = unsafe { ((*scratch).who.trunk, (*scratch).frame_len) };
     if settings::is_replay() {
         // SAFETY: as above.
-        unsafe { (*scratch).told = Told::new(reason.number(), trunk, let_pass).0 };
+        unsafe { (*scratch).told = Told::new(reason.number(), trunk, outcome).0 };
     }
-    add(COUNTERS.get_ptr_mut(counter_index(settings::slot(), let_pass, reason.number())), bytes);
+    add(COUNTERS.get_ptr_mut(counter_index(settings::slot(), outcome, reason.number())), bytes);
     if trunk != 0 {
-        add(TRUNK_COUNTERS.get_ptr_mut(trunk_counter_index(trunk, let_pass, reason.number())), bytes);
+        add(TRUNK_COUNTERS.get_ptr_mut(trunk_counter_index(trunk, outcome, reason.number())), bytes);
     }
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    CLASS_DEVICES, CLASS_TRUNKS, Denied, MODE_MONITOR, PERMANENT, Rule, TCP, TLS, TRUNK_ENFORCES,
+    CLASS_DEVICES, CLASS_TRUNKS, Denied, MODE_MONITOR, Outcome, PERMANENT, Rule, TCP, TLS, TRUNK_ENFORCES,
     TRUNK_ENTRIES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, UDP, is_transport, rule_flags, rules_in_use,
 };
 
@@ -16,7 +16,7 @@ use sipguard_common::framer::Limits;
 use crate::ip::{Address, Ip};
 use crate::scratch::{Packet, Who};
 use crate::tcp::{ACK, SYN};
-use crate::{atomic, ban, count, fragment, open, rate, scratch, screen, settings, tap};
+use crate::{atomic, ban, count, fragment, open, rate, scratch, screen, settings, tap, verdict};
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -131,7 +131,7 @@ pub fn over(reason: Reason) -> Result<(), Reason> {
     if !is_monitored() {
         return Err(reason);
     }
-    count::packet(scratch::get()?, reason, true);
+    count::packet(scratch::get()?, reason, Outcome::WouldDrop);
     Ok(())
 }
 
@@ -193,6 +193,8 @@ pub fn decides(rule: *mut Rule, who: &mut Who, reason: Reason) -> Result<bool, R
     if flags & rule_flags::MONITOR == 0 {
         return Err(reason);
     }
-    count::packet(scratch::get()?, reason, true);
+    let scratch = scratch::get()?;
+    let resets = verdict::resets(scratch, settings::get()?, reason);
+    count::packet(scratch, reason, Outcome::new(resets, true));
     Ok(true)
 }

@@ -8,7 +8,7 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,
     CURSOR_RECORDED, EVENT_BUDGET_NS, EVENT_BURST, EVENT_ENTRIES, EVENT_INTERVAL_NS, EventBudget,
-    GATE_ENTRIES, Gate, PLACE_PACKETS, RECORDED_ENTRIES, RECORDED_PLACES, Record, Settings, Taps,
+    GATE_ENTRIES, Gate, Outcome, PLACE_PACKETS, RECORDED_ENTRIES, RECORDED_PLACES, Record, Settings, Taps,
     budget_places,
 };
 use sipguard_common::{Class, Reason};
@@ -77,14 +77,14 @@ extern "C" fn tap_passed(ctx: *mut xdp_md, reason: u32) -> u32 {
     0
 }
 
-/// Of a packet that is stopped, or would be if the guard did more than monitor. Nearly all that a flood brings ends at its gate.
+/// Of a packet that is stopped, or would be if the guard did more than monitor, as `outcome` says. Nearly all that a flood brings ends at its gate.
 #[inline(always)]
 pub fn stopped(
     ctx: &XdpContext,
     scratch: *mut Scratch,
     settings: &Settings,
     reason: Reason,
-    monitored: bool,
+    outcome: Outcome,
 ) {
     if settings::is_replay() {
         return;
@@ -92,11 +92,11 @@ pub fn stopped(
     if let Some(taps) = TAPS.get(0)
         && taps.capture_until_ns != 0
     {
-        tap_stopped(ctx.ctx, said(reason, monitored));
+        tap_stopped(ctx.ctx, said(reason, outcome));
     }
     // A gap is how TCP is; whoever has one has done nothing.
     if reason != Reason::SequenceGap {
-        event(ctx.ctx, scratch, settings, reason, monitored);
+        event(ctx.ctx, scratch, settings, reason, outcome);
     }
 }
 
@@ -112,10 +112,10 @@ extern "C" fn tap_stopped(ctx: *mut xdp_md, said: u32) -> u32 {
     0
 }
 
-/// Reason and mode in one word, as [`store_record`] takes it.
+/// Reason and outcome in one word, as [`store_record`] takes it.
 #[inline(always)]
-fn said(reason: Reason, monitored: bool) -> u32 {
-    u32::from(reason.number()) | u32::from(monitored) << 8
+fn said(reason: Reason, outcome: Outcome) -> u32 {
+    u32::from(reason.number()) | (outcome as u32) << 8
 }
 
 /// Source in words, and its port as it stands in the header, or 0 where it is not known.
@@ -130,7 +130,7 @@ fn source(scratch: *mut Scratch) -> ([u32; 4], u32) {
 
 /// Makes an event, unless its source and reason had one just now or the budget is spent.
 #[inline(always)]
-fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: Reason, monitored: bool) {
+fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: Reason, outcome: Outcome) {
     let ([mut r0, r1, r2, r3], mut port) = source(scratch);
     if reason == Reason::BadIpHeader {
         // Whose it is was not read.
@@ -153,7 +153,7 @@ fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: R
     }
     let count = through(gate, tag, now_ns);
     if count != 0 {
-        tap_event(ctx, count << 16 | u64::from(said(reason, monitored)));
+        tap_event(ctx, count << 16 | u64::from(said(reason, outcome)));
     }
 }
 
@@ -264,7 +264,7 @@ fn next(cursor: u32) -> Option<u64> {
 /// Writes the packet at hand into a record. `said` is [`said`] below the count.
 #[inline(never)]
 fn store_record(ctx: *mut xdp_md, record: *mut Record, number: u64, said: u64) {
-    let (Ok(scratch), Ok(settings)) = (scratch::get(), settings::get()) else { return };
+    let Ok(scratch) = scratch::get() else { return };
     // SAFETY: a live map value, whose readers see by its number that it changes.
     unsafe {
         atomic::exchange(&raw mut (*record).number, 0);
@@ -274,8 +274,7 @@ fn store_record(ctx: *mut xdp_md, record: *mut Record, number: u64, said: u64) {
         (*record).frame_len = frame_len;
         (*record).slot = settings::slot();
         (*record).reason = said as u8;
-        (*record).let_pass = (said >> 8) as u8;
-        (*record).action = settings.action as u8;
+        (*record).outcome = (said >> 8) as u8;
         (*record).trunk = (*scratch).who.trunk as u8;
         (*record).captured = copy(ctx, (&raw mut (*record).bytes).cast(), frame_len);
         atomic::exchange(&raw mut (*record).number, number + 1);

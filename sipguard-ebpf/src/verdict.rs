@@ -2,9 +2,10 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::abi::ACTION_DROP;
+use sipguard_common::abi::{ACTION_DROP, Outcome, Settings};
 use sipguard_common::{Class, Reason};
 
+use crate::scratch::Scratch;
 use crate::{ban, count, offender, policy, reset, scratch, settings, tap};
 
 /// Counts the packet and says what becomes of it.
@@ -19,7 +20,7 @@ fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
     if reason.class() == Class::Pass {
         if let Ok(scratch) = scratch::get() {
             tap::passed(ctx, scratch, reason);
-            count::packet(scratch, reason, false);
+            count::packet(scratch, reason, Outcome::Plain);
         }
         return xdp_action::XDP_PASS;
     }
@@ -38,18 +39,22 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let class = reason.class();
     let (Ok(settings), Ok(scratch)) = (settings::get(), scratch::get()) else { return xdp_action::XDP_PASS };
     let monitor = policy::is_monitored();
-    count::packet(scratch, reason, monitor);
+    let resets = resets(scratch, settings, reason);
     if class == Class::Malformed {
         offender::note(ctx, reason);
         ban::note(ctx, settings, reason);
     }
-    tap::stopped(ctx, scratch, settings, reason, monitor);
-    if monitor {
-        return xdp_action::XDP_PASS;
-    }
-    let ends = class == Class::Malformed || class == Class::Reset;
-    if ends && settings.action != ACTION_DROP && reset::rewrite(ctx).is_ok() {
-        return xdp_action::XDP_PASS;
-    }
-    xdp_action::XDP_DROP
+    // Before the frame is changed.
+    tap::stopped(ctx, scratch, settings, reason, Outcome::new(resets, monitor));
+    let reset = resets && (monitor || reset::rewrite(ctx).is_ok());
+    count::packet(scratch, reason, Outcome::new(reset, monitor));
+    if reset || monitor { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
+}
+
+/// Whether such a packet is stopped by a reset of its connection, which a datagram has none of.
+#[inline(always)]
+pub fn resets(scratch: *mut Scratch, settings: &Settings, reason: Reason) -> bool {
+    let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
+    // SAFETY: this CPU's map value. What ends for such a reason is a packet that is known.
+    ends && settings.action != ACTION_DROP && unsafe { (*scratch).packet.transport } != scratch::UDP
 }

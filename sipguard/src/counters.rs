@@ -1,11 +1,12 @@
 //! Counters by interface and reason, summed over the CPUs.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::PerCpuValues;
 use aya::util::nr_cpus;
-use sipguard_common::abi::{ACTION_DROP, Counter, counter_index, names, trunk_counter_index};
+use sipguard_common::abi::{Counter, Outcome, counter_index, names, trunk_counter_index};
 use sipguard_common::{Class, Reason};
 
 use crate::attach::{iface_name, own_slots};
@@ -20,7 +21,7 @@ pub enum Action {
     Pass,
     /// Dropped.
     Drop,
-    /// The connection was reset; a malformed datagram, which has none, was dropped.
+    /// Turned into a reset of its connection.
     Reset,
     /// `monitor` mode let pass what would have been dropped.
     WouldDrop,
@@ -41,17 +42,39 @@ impl Action {
         }
     }
 
-    /// What becomes of a packet; `drops_malformed` where malformed streams are dropped and not reset.
+    /// Whether the packet was stopped. In monitor mode none is.
     #[must_use]
-    pub fn of(reason: Reason, let_pass: bool, drops_malformed: bool) -> Action {
-        let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
-        let resets = ends && !reason.is_of_datagrams() && !drops_malformed;
-        match (reason.class(), let_pass) {
+    pub fn stops(self) -> bool {
+        matches!(self, Action::Drop | Action::Reset)
+    }
+
+    /// Whether the packet passed only because the guard, or its trunk, or the rule, monitors.
+    #[must_use]
+    pub fn would_stop(self) -> bool {
+        matches!(self, Action::WouldDrop | Action::WouldReset)
+    }
+
+    /// What became of a packet, by the word of the kernel side.
+    #[must_use]
+    pub fn of(reason: Reason, outcome: Outcome) -> Action {
+        match (reason.class(), outcome) {
             (Class::Pass, _) => Action::Pass,
-            (_, false) if resets => Action::Reset,
-            (_, true) if resets => Action::WouldReset,
-            (_, false) => Action::Drop,
-            (_, true) => Action::WouldDrop,
+            (Class::Drop | Class::Reset | Class::Malformed, Outcome::Plain) => Action::Drop,
+            (Class::Drop | Class::Reset | Class::Malformed, Outcome::Reset) => Action::Reset,
+            (Class::Drop | Class::Reset | Class::Malformed, Outcome::WouldDrop) => Action::WouldDrop,
+            (Class::Drop | Class::Reset | Class::Malformed, Outcome::WouldReset) => Action::WouldReset,
+        }
+    }
+
+    /// Whether that can become of a packet: what only passes is never stopped, and a datagram has no connection to reset.
+    #[must_use]
+    fn is_possible(reason: Reason, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Plain => true,
+            Outcome::WouldDrop => reason.class() != Class::Pass,
+            Outcome::Reset | Outcome::WouldReset => {
+                matches!(reason.class(), Class::Malformed | Class::Reset) && !reason.is_of_datagrams()
+            }
         }
     }
 }
@@ -77,19 +100,14 @@ pub struct Row {
 /// When a map can't be read.
 pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
     let map: Counters = maps::open(pins, names::COUNTERS)?;
-    let drops_malformed = maps::settings(pins)?.action == ACTION_DROP;
     let mut rows = Vec::new();
     for (slot, iface) in own_slots(pins)? {
         let interface = iface_name(&iface);
-        for let_pass in [false, true] {
-            for reason in Reason::ALL.iter().copied() {
-                let sum = sum(&map, counter_index(slot, let_pass, reason.number()))?;
-                let possible = !let_pass || reason.class() != Class::Pass;
-                if sum.packets > 0 || (zeros && possible) {
-                    let action = Action::of(reason, let_pass, drops_malformed);
-                    let interface = interface.clone();
-                    rows.push(Row { interface, reason, action, packets: sum.packets, bytes: sum.bytes });
-                }
+        for (reason, outcome) in kinds() {
+            let Counter { packets, bytes } = sum(&map, counter_index(slot, outcome, reason.number()))?;
+            if packets > 0 || zeros {
+                let (interface, action) = (interface.clone(), Action::of(reason, outcome));
+                rows.push(Row { interface, reason, action, packets, bytes });
             }
         }
     }
@@ -102,16 +120,13 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
 /// When a map can't be read.
 pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<Row>> {
     let map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
-    let drops_malformed = maps::settings(pins)?.action == ACTION_DROP;
     let mut rows = Vec::new();
-    for let_pass in [false, true] {
-        for reason in Reason::ALL.iter().copied() {
-            let index = trunk_counter_index(u32::from(trunk.number), let_pass, reason.number());
-            let Counter { packets, bytes } = sum(&map, index)?;
-            if packets > 0 {
-                let action = Action::of(reason, let_pass, drops_malformed);
-                rows.push(Row { interface: trunk.name.clone(), reason, action, packets, bytes });
-            }
+    for (reason, outcome) in kinds() {
+        let index = trunk_counter_index(u32::from(trunk.number), outcome, reason.number());
+        let Counter { packets, bytes } = sum(&map, index)?;
+        if packets > 0 {
+            let action = Action::of(reason, outcome);
+            rows.push(Row { interface: trunk.name.clone(), reason, action, packets, bytes });
         }
     }
     Ok(rows)
@@ -123,12 +138,19 @@ pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<Row>> {
 /// When the map can't be written.
 pub fn clear_trunk(pins: &Pins, number: u16) -> Result<()> {
     let mut map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
-    let first = trunk_counter_index(u32::from(number), false, 0);
-    for index in first..trunk_counter_index(u32::from(number) + 1, false, 0) {
+    let first = trunk_counter_index(u32::from(number), Outcome::Plain, 0);
+    for index in first..trunk_counter_index(u32::from(number) + 1, Outcome::Plain, 0) {
         let zeros = vec![Plain(Counter::default()); nr_cpus().map_err(|(_, error)| error)?];
         map.set(index, PerCpuValues::try_from(zeros)?, 0).context("clearing the counters of a trunk")?;
     }
     Ok(())
+}
+
+/// What is counted apart.
+fn kinds() -> impl Iterator<Item = (Reason, Outcome)> {
+    let reasons = |outcome| Reason::ALL.iter().map(move |reason| (*reason, outcome));
+    let possible = |(reason, outcome): &(Reason, Outcome)| Action::is_possible(*reason, *outcome);
+    Outcome::ALL.into_iter().flat_map(reasons).filter(possible)
 }
 
 fn sum(map: &Counters, index: u32) -> Result<Counter> {
@@ -139,17 +161,50 @@ fn sum(map: &Counters, index: u32) -> Result<Counter> {
     }))
 }
 
-/// What was counted between two readings.
+/// The counters of the attached interfaces at one moment.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// When: in the middle of the time that it took to read them.
+    pub at: Instant,
+    /// Rows that are not zero.
+    pub rows: Vec<Row>,
+}
+
+impl Reading {
+    /// As it is now.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn now(pins: &Pins) -> Result<Reading> {
+        let begin = Instant::now();
+        let rows = read(pins, false)?;
+        Ok(Reading { at: begin + begin.elapsed() / 2, rows })
+    }
+
+    /// What was counted since an earlier reading, and the time that really passed in between.
+    #[must_use]
+    pub fn since(&self, before: &Reading) -> (Duration, Vec<Row>) {
+        (self.at.saturating_duration_since(before.at), since(&before.rows, &self.rows))
+    }
+}
+
+/// So many a second, when they were counted within `span`; 0 where no time passed.
 #[must_use]
-pub fn since(before: &[Row], after: &[Row]) -> Vec<Row> {
+pub fn per_sec(count: u64, span: Duration) -> f64 {
+    if span.is_zero() { 0.0 } else { count as f64 / span.as_secs_f64() }
+}
+
+/// What was counted between two readings.
+fn since(before: &[Row], after: &[Row]) -> Vec<Row> {
     let key = |row: &Row| (row.interface.clone(), row.reason.number(), row.action);
     let old: BTreeMap<_, _> = before.iter().map(|row| (key(row), (row.packets, row.bytes))).collect();
     let mut rows = Vec::new();
     for row in after {
         let (packets, bytes) = old.get(&key(row)).copied().unwrap_or_default();
+        // A counter that went back began anew: all that it has came since.
         let row = Row {
-            packets: row.packets.saturating_sub(packets),
-            bytes: row.bytes.saturating_sub(bytes),
+            packets: row.packets.checked_sub(packets).unwrap_or(row.packets),
+            bytes: row.bytes.checked_sub(bytes).unwrap_or(row.bytes),
             ..row.clone()
         };
         if row.packets > 0 {
@@ -157,4 +212,41 @@ pub fn since(before: &[Row], after: &[Row]) -> Vec<Row> {
         }
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(reason: Reason, action: Action, packets: u64) -> Row {
+        Row { interface: "eth0".to_owned(), reason, action, packets, bytes: packets * 500 }
+    }
+
+    #[test]
+    fn a_rate_is_over_the_time_that_passed() {
+        let at = Instant::now();
+        let before = Reading { at, rows: vec![row(Reason::BareLf, Action::Drop, 100)] };
+        let rows = vec![
+            row(Reason::Valid, Action::Pass, 0),
+            row(Reason::BareLf, Action::Drop, 400),
+            row(Reason::BareLf, Action::Reset, 8),
+        ];
+        // A machine under load, or a lock that others held: four seconds, not the one that was asked for.
+        let (span, rows) = Reading { at: at + Duration::from_secs(4), rows }.since(&before);
+        let rates: Vec<(Action, f64)> =
+            rows.iter().map(|row| (row.action, per_sec(row.packets, span))).collect();
+        assert_eq!(rates, [(Action::Drop, 75.0), (Action::Reset, 2.0)]);
+        assert_eq!(per_sec(7, Duration::ZERO), 0.0);
+    }
+
+    #[test]
+    fn datagrams_are_never_reset() {
+        for reason in [Reason::NoEndOfHeaders, Reason::TruncatedBody, Reason::BadStun] {
+            let kinds: Vec<Outcome> =
+                kinds().filter(|(one, _)| *one == reason).map(|(_, outcome)| outcome).collect();
+            assert_eq!(kinds, [Outcome::Plain, Outcome::WouldDrop], "{}", reason.word());
+        }
+        let ways = |reason: Reason| kinds().filter(|(one, _)| *one == reason).count();
+        assert_eq!([Reason::Valid, Reason::BlockedHost, Reason::BareLf].map(ways), [1, 2, 4]);
+    }
 }

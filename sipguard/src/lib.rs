@@ -12,6 +12,7 @@ pub mod capture;
 pub mod claim;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod cores;
 pub mod counters;
 pub mod counting;

@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::bans::Bans;
 use crate::clock::Clock;
+use crate::connections::Connections;
 use crate::counters::{self, Action, Row};
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus, Weakness};
@@ -29,7 +30,7 @@ pub struct Sizes {
     /// Blocks that hold.
     pub blocks: usize,
     /// Connections that are followed.
-    pub connections: usize,
+    pub connections: Connections,
 }
 
 impl Sizes {
@@ -38,7 +39,7 @@ impl Sizes {
     /// # Errors
     /// When a map can't be read.
     pub fn read(pins: &Pins, store: &Path) -> Result<Sizes> {
-        Ok(Sizes { blocks: status::blocks(pins, store)?, connections: status::connections(pins)? })
+        Ok(Sizes { blocks: status::blocks(pins, store)?, connections: Connections::read(pins)? })
     }
 }
 
@@ -129,7 +130,11 @@ impl Kernel {
         }
         let entries = Family::<Labels, Gauge>::default();
         entries.get_or_create(&vec![("map", "blocks".to_owned())]).set(self.sizes.blocks as i64);
-        entries.get_or_create(&vec![("map", "flows".to_owned())]).set(self.sizes.connections as i64);
+        entries.get_or_create(&vec![("map", "flows".to_owned())]).set(self.sizes.connections.flows as i64);
+        let capacity = Family::<Labels, Gauge>::default();
+        capacity
+            .get_or_create(&vec![("map", "flows".to_owned())])
+            .set(i64::from(self.sizes.connections.flows_max));
         let interfaces = Family::<Labels, Gauge>::default();
         let guarded = Family::<Labels, Gauge>::default();
         for one in &self.interfaces {
@@ -165,6 +170,13 @@ impl Kernel {
         registry.register("would_drop_packets", "Packets that monitor mode let pass", would);
         registry.register_with_unit("would_drop", "Bytes that monitor mode let pass", bytes, would_bytes);
         registry.register("map_entries", "Entries of a map", entries);
+        registry.register("map_capacity", "Entries that a map has room for", capacity);
+        // Where their sockets are elsewhere nobody knows how many there are.
+        if let Some(live) = self.sizes.connections.live {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(live as i64);
+            registry.register("connections", "Established connections of this host that are followed", gauge);
+        }
         registry.register("interface_info", "Attached interfaces", interfaces);
         if let Some(stored) = &self.stored {
             stored.register(registry);

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use nix::errno::Errno;
-use sipguard_common::abi::{ACTION_DROP, Flow, FlowKey, Iface, MODE_MONITOR, Settings, names};
+use sipguard_common::abi::{ACTION_DROP, Iface, MODE_MONITOR, Settings};
 use sipguard_common::framer::{Limits, checks};
 
 use crate::attach::{Presence, iface_name, own_slots, presence};
 use crate::blocks::Blocks;
 use crate::clock::Clock;
+use crate::connections::Connections;
 use crate::counting;
 use crate::kernel::Offsets;
 use crate::link;
-use crate::maps::{self, Flows, Plain, Ports};
+use crate::maps::{self, Ports};
 use crate::pins::Pins;
 use crate::store;
 
@@ -90,7 +91,7 @@ pub struct Report {
     /// Blocks that hold.
     pub blocks: usize,
     /// Connections that are followed.
-    pub connections: usize,
+    pub connections: Connections,
     /// What it can't do on this kernel.
     pub weaknesses: Vec<Weakness>,
 }
@@ -109,7 +110,7 @@ pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
         ports: maps::ports(pins)?,
         limits: settings.limits,
         blocks: blocks(pins, store)?,
-        connections: connections(pins)?,
+        connections: Connections::read(pins)?,
         weaknesses: weaknesses(pins),
     })
 }
@@ -135,15 +136,6 @@ pub fn blocks(pins: &Pins, store: &Path) -> Result<usize> {
     }
 }
 
-/// How many connections are followed.
-///
-/// # Errors
-/// When the map can't be read.
-pub fn connections(pins: &Pins) -> Result<usize> {
-    let flows: Flows = maps::open(pins, names::FLOWS)?;
-    count(&flows)
-}
-
 /// Word of the checks: `default` or `strict` when they are those of a profile, else `own`.
 #[must_use]
 pub fn profile(limits: &Limits) -> &'static str {
@@ -158,15 +150,6 @@ pub fn profile(limits: &Limits) -> &'static str {
 #[must_use]
 pub fn mode(settings: &Settings) -> &'static str {
     if settings.mode == MODE_MONITOR { "monitor" } else { "enforce" }
-}
-
-fn count(flows: &aya::maps::HashMap<aya::maps::MapData, Plain<FlowKey>, Plain<Flow>>) -> Result<usize> {
-    let mut count = 0;
-    for key in flows.keys() {
-        key.context("counting the connections")?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<InterfaceStatus> {

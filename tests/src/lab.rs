@@ -17,7 +17,7 @@ use sipguard::{
 };
 use sipguard_common::{
     Reason,
-    abi::{REASON_SLOTS, counter_index, names},
+    abi::{Outcome, REASON_SLOTS, counter_index, names},
 };
 
 use crate::{
@@ -145,8 +145,11 @@ impl Lab {
         let map: Counters = open(&Pins::new(self.site.guard.pins()), names::COUNTERS)?;
         let mut counts = Counts::new();
         for number in 0..REASON_SLOTS as u8 {
-            let values = map.get(&counter_index(0, false, number), 0).context("reading a counter")?;
-            let packets: u64 = values.iter().map(|value| value.0.packets).sum();
+            let mut packets = 0;
+            for outcome in [Outcome::Plain, Outcome::Reset] {
+                let values = map.get(&counter_index(0, outcome, number), 0).context("reading a counter")?;
+                packets += values.iter().map(|value| value.0.packets).sum::<u64>();
+            }
             if packets > 0 {
                 counts.insert(number, packets);
             }

@@ -15,8 +15,8 @@ use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
-    PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, budget_places, counter_index, names, port_bit,
-    rule_flags, rules_in_use, trunk_counter_index,
+    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, budget_places, counter_index, names,
+    port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
@@ -42,6 +42,8 @@ pub struct Run {
     pub reason: Reason,
     /// Whether it was counted as let pass by `monitor` mode.
     pub let_pass: bool,
+    /// As what it was counted.
+    pub outcome: Outcome,
     /// The frame afterwards.
     pub frame: Vec<u8>,
 }
@@ -193,9 +195,9 @@ impl Program {
     }
 
     /// How many packets of a trunk were counted for a reason.
-    pub fn count_of_trunk(&mut self, trunk: u32, let_pass: bool, reason: Reason) -> Result<u64> {
+    pub fn count_of_trunk(&mut self, trunk: u32, outcome: Outcome, reason: Reason) -> Result<u64> {
         let map: PerCpuArray<_, Plain<Counter>> = self.map(names::TRUNK_COUNTERS)?;
-        let values = map.get(&trunk_counter_index(trunk, let_pass, reason.number()), 0)?;
+        let values = map.get(&trunk_counter_index(trunk, outcome, reason.number()), 0)?;
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
@@ -214,9 +216,10 @@ impl Program {
             }
         }
         let [index] = counted[..] else { bail!("a packet is counted once, not {} times", counted.len()) };
-        let let_pass = index >= Reason::COUNT;
+        let outcome = Outcome::ALL[index / Reason::COUNT];
+        let let_pass = matches!(outcome, Outcome::WouldDrop | Outcome::WouldReset);
         let reason = Reason::from_number((index % Reason::COUNT) as u8).context("a reason")?;
-        Ok(Run { action, reason, let_pass, frame: out })
+        Ok(Run { action, reason, let_pass, outcome, frame: out })
     }
 
     /// Runs a frame: XDP's action and the frame afterwards.
@@ -233,17 +236,22 @@ impl Program {
 
     /// Packets counted for a reason, those that `monitor` mode let pass not among them.
     pub fn count(&mut self, reason: Reason) -> Result<u64> {
-        self.counted(reason, false)
+        self.counted(reason, [Outcome::Plain, Outcome::Reset])
     }
 
     /// How many packets would have been stopped for a reason and were not.
     pub fn count_let_pass(&mut self, reason: Reason) -> Result<u64> {
-        self.counted(reason, true)
+        self.counted(reason, [Outcome::WouldDrop, Outcome::WouldReset])
     }
 
-    fn counted(&mut self, reason: Reason, let_pass: bool) -> Result<u64> {
+    fn counted(&mut self, reason: Reason, outcomes: [Outcome; 2]) -> Result<u64> {
+        outcomes.into_iter().map(|outcome| self.count_of(outcome, reason)).sum()
+    }
+
+    /// Packets counted for a reason and an outcome.
+    pub fn count_of(&mut self, outcome: Outcome, reason: Reason) -> Result<u64> {
         let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
-        let values = map.get(&counter_index(0, let_pass, reason.number()), 0)?;
+        let values = map.get(&counter_index(0, outcome, reason.number()), 0)?;
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
@@ -307,13 +315,13 @@ impl Program {
         map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(value))| (key, value))?)).collect()
     }
 
-    /// Counters of every reason, then those of what `monitor` mode let pass.
+    /// Counters of every reason, for one outcome after the other.
     pub fn counters(&mut self) -> Result<Vec<Counter>> {
         let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
         let mut counters = Vec::new();
-        for let_pass in [false, true] {
+        for outcome in Outcome::ALL {
             for reason in Reason::ALL {
-                let values = map.get(&counter_index(0, let_pass, reason.number()), 0)?;
+                let values = map.get(&counter_index(0, outcome, reason.number()), 0)?;
                 counters.push(values.iter().fold(Counter::default(), |sum, value| Counter {
                     packets: sum.packets + value.0.packets,
                     bytes: sum.bytes + value.0.bytes,

@@ -51,7 +51,7 @@ const CHAINS: &[&[&str]] = &[
     &["sipguard", "tap_passed", "store_record"],
 ];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
-const MAP_BYTES: u64 = 64 << 20;
+const MAP_BYTES: u64 = 65 << 20;
 /// The same with room for 200,000 connections.
 const LARGE_MAP_BYTES: u64 = 116 << 20;
 

@@ -167,3 +167,37 @@ fn it_runs_no_code_but_its_own() -> Result<()> {
     assert_eq!(browser.value(script)?, Value::from("refused"), "code in text is refused");
     Ok(())
 }
+
+#[test]
+fn what_monitor_mode_lets_pass_is_not_stopped_and_each_reason_keeps_its_colour() -> Result<()> {
+    let scratch = Scratch::new("dashboard")?;
+    let site = Site::guarded(true, &["--monitor"])?;
+    let _service = Service::start(&site, &scratch, &[])?;
+    let mut browser = Browser::new(&site.pbx)?;
+    browser.open(URL)?;
+    wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
+    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    let send = |message: &[u8], times: usize| -> Result<()> {
+        for _ in 0..times {
+            site.phone.enter(|| phone.send_to(message, sip(Site::PBX[0])))??;
+        }
+        Ok(())
+    };
+    // The reasons of a plot in their order, with the colour of each.
+    let legend = "JSON.stringify([...document.querySelectorAll('#monitored figcaption span')].map(one => \
+                  [one.innerText, one.querySelector('i').style.background]).filter(one => one[0] !== 'not watched'))";
+    let slot = Duration::from_secs(40);
+    send(HOSTILE, 3)?;
+    wait(&mut browser, slot, &format!("{legend}.includes('control-byte')"))?;
+    let before = browser.value(legend)?;
+    send(b"NONSENSE\r\n\r\n", 50)?;
+    wait(&mut browser, slot, &format!("JSON.parse({legend}).length === 2"))?;
+    let after: Vec<Value> = serde_json::from_str(browser.value(legend)?.as_str().context("a legend")?)?;
+    let before: Vec<Value> = serde_json::from_str(before.as_str().context("a legend")?)?;
+    assert_eq!((after[1].clone(), after.len()), (before[0].clone(), 2), "another reason is the first now");
+    assert_ne!(after[0][1], after[1][1], "two reasons, two colours");
+
+    assert_eq!(browser.value("document.querySelectorAll('#stopped polygon').length")?, 0);
+    assert_eq!(browser.value("document.querySelector('#dropped').dataset.value")?, "0");
+    wait(&mut browser, PATIENCE, "document.querySelector('#would_drop').dataset.value === '53'")
+}

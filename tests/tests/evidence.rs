@@ -160,7 +160,7 @@ fn tshark_tells_reason_verdict_interface_and_time() -> Result<()> {
     let mut other = packet(frame.clone(), Reason::Valid, Action::Pass);
     other.interface = "eth1.100".to_owned();
     let reset = packet(peer.tcp(PSH | ACK, 1, OPTIONS), Reason::BareLf, Action::Reset);
-    let datagram = packet(frame.clone(), Reason::BareLf, Action::Reset);
+    let datagram = packet(frame.clone(), Reason::BareLf, Action::Drop);
     write(&file, &[long, other, reset, datagram])?;
     let told =
         fields(&file, &["frame.verdict.ebpf_xdp", "frame.interface_name", "frame.len", "frame.cap_len"])?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Rule, Trunk, rule_flags};
+use sipguard_common::abi::{Outcome, Rule, Trunk, rule_flags};
 use sipguard_tests::message::bent;
 use sipguard_tests::packet::{ACK, PSH, Peer, RST};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
@@ -200,6 +200,11 @@ fn a_rule_that_has_ended_or_only_counts_stops_nothing() -> Result<()> {
     assert_eq!(program.count(Reason::BlockedUserAgent)?, 1);
     assert_eq!(program.count(Reason::Valid)?, 3);
     assert_eq!(program.rule_of_identity("counted@h")?.packets, 1);
+    program.connect(&peer, 1000)?;
+    program.run_uncounted(&peer.tcp(ACK, 1000, &with_from("From: <sip:counted@h>")))?;
+    let counted = [Outcome::WouldDrop, Outcome::WouldReset]
+        .map(|outcome| program.count_of(outcome, Reason::BlockedIdentity).unwrap());
+    assert_eq!(counted, [1, 1], "a datagram would have been dropped, a connection reset");
     Ok(())
 }
 

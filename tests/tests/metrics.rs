@@ -1,14 +1,19 @@
 //! The counters as OpenMetrics text.
 
-use std::{collections::BTreeMap, net::UdpSocket};
+use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{bans::Bans, clock::Clock, pins::Pins};
-use sipguard_common::abi::Ban;
+use aya::maps::Array;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use sipguard::{bans::Bans, clock::Clock, maps, pins::Pins};
+use sipguard_common::abi::{Ban, names};
 use sipguard_tests::{
-    application::{PATIENCE, sip},
-    guard::{Guard, Site},
-    message::{OPTIONS, register},
+    application::{PATIENCE, Server, sip, wait_until},
+    guard::{Guard, Site, number, text},
+    message::{OPTIONS, bent, register},
+    process::Running,
+    scratch::Scratch,
 };
 
 /// Every sample by its name and labels.
@@ -73,5 +78,149 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
         "{said:?}"
     );
     ensure!(said.stderr.contains("are left out"), "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn what_became_of_datagrams_and_of_connections_is_told_apart() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["trunk", "add", "carrier", "--peer", "10.77.0.2"])?.expect(0)?;
+    let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
+    let datagrams = site.pbx.enter(|| UdpSocket::bind(sip(Site::PBX[0])))??;
+    datagrams.set_read_timeout(Some(PATIENCE))?;
+    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    let bad = bent(OPTIONS, "Via: ", b"X-A: \x01\r\nVia: ");
+    for _ in 0..3 {
+        site.phone.enter(|| phone.send_to(&bad, sip(Site::PBX[0])))??;
+    }
+    let (device, _application) = server.connect(&site.phone)?;
+    device.write(&bad)?;
+    let expected = |one: u64, other: u64| [("drop".to_owned(), one), ("reset".to_owned(), other)].into();
+    let counted = |words: &[&str], key: &str| -> Result<BTreeMap<String, u64>> {
+        let value = guard.json(words)?;
+        let rows = value[key].as_array().context("rows")?.clone();
+        let bad = rows.iter().filter(|row| row["reason"] == "control-byte");
+        bad.map(|row| Ok((text(row, "action")?, number(row, "packets")?))).collect()
+    };
+    for (words, key) in [
+        (&["counters"][..], "rows"),
+        (&["counters", "--by", "trunk"], "rows"),
+        (&["top", "--once", "--delay", "0.1"], "reasons"),
+    ] {
+        wait_until(&format!("three datagrams are dropped and a connection reset: {words:?}"), || {
+            Ok(counted(words, key)? == expected(3, 1))
+        })
+        .with_context(|| format!("{:?}", counted(words, key)))?;
+    }
+    let events = guard.rows(&["events"])?;
+    let verdicts: Vec<_> = events.iter().map(|one| (&one["proto"], &one["sipguard"]["verdict"])).collect();
+    ensure!(
+        verdicts == [(&Value::from("UDP"), &"drop".into()), (&"TCP".into(), &"reset".into())],
+        "{events:?}"
+    );
+    let dropped = "sipguard_dropped_packets_total{interface=\"eth0\",reason=\"control-byte\"}";
+    ensure!(metrics(guard)?.get(dropped) == Some(&4.0), "both are stopped");
+
+    // What only would have been is told apart as well.
+    guard.run(&["mode", "monitor"])?.expect(0)?;
+    site.phone.enter(|| phone.send_to(&bad, sip(Site::PBX[0])))??;
+    datagrams.recv(&mut [0; 2048]).context("the datagram did not arrive")?;
+    let mut both: BTreeMap<String, u64> = expected(3, 1);
+    both.insert("would-drop".to_owned(), 1);
+    assert_eq!(counted(&["counters"], "rows")?, both);
+    Ok(())
+}
+
+#[test]
+fn a_phone_that_connects_again_and_again_is_one_connection() -> Result<()> {
+    const TIMES: usize = 260;
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
+    let mut last = None;
+    for _ in 0..TIMES {
+        let (phone, application) = server.connect(&site.phone)?;
+        phone.write(OPTIONS)?;
+        application.wait_for(OPTIONS.len())?;
+        last = Some((phone, application));
+    }
+    let told = || -> Result<[u64; 3]> {
+        let status = guard.json(&["status"])?;
+        Ok([number(&status, "connections")?, number(&status, "flows")?, number(&status, "flows_max")?])
+    };
+    wait_until("one connection is left", || Ok(told()?[0] == 1)).with_context(|| format!("{:?}", told()))?;
+    let [_, flows, most] = told()?;
+    ensure!(flows == TIMES as u64 && most == 65_536, "{flows} of {most} flows");
+    let samples = metrics(guard)?;
+    for (name, value) in [
+        ("sipguard_connections", 1.0),
+        ("sipguard_map_entries{map=\"flows\"}", TIMES as f64),
+        ("sipguard_map_capacity{map=\"flows\"}", 65_536.0),
+    ] {
+        ensure!(samples.get(name) == Some(&value), "{name} is not {value}: {samples:#?}");
+    }
+    let text = guard.run(&["status"])?.expect(0)?.stdout;
+    ensure!(text.contains("connections: 1, flow table: 260 of 65536"), "{text}");
+    drop(last);
+    wait_until("none is left", || Ok(told()?[0] == 0)).with_context(|| format!("{:?}", told()))?;
+
+    // Once connections of others were seen, such as a container's, nobody knows how many there are.
+    let mut foreign: Array<_, u32> = maps::open(&Pins::new(guard.pins()), names::FOREIGN)?;
+    foreign.set(0, 1, 0)?;
+    ensure!(guard.json(&["status"])?["connections"].is_null(), "{}", guard.json(&["status"])?);
+    let text = guard.run(&["status"])?.expect(0)?.stdout;
+    ensure!(text.contains("connections: unknown"), "{text}");
+    ensure!(!metrics(guard)?.contains_key("sipguard_connections"), "it is a number");
+    Ok(())
+}
+
+/// How long the second reading is held back, where the test is about time itself.
+const HELD: std::time::Duration = std::time::Duration::from_secs(3);
+/// The number of the call that a process sleeps in, as `/proc` tells it.
+const CLOCK_NANOSLEEP: &str = if cfg!(target_arch = "x86_64") { "230 " } else { "115 " };
+
+#[test]
+fn a_rate_is_of_the_time_that_passed() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let server = site.pbx.enter(|| UdpSocket::bind(sip(Site::PBX[0])))??;
+    server.set_read_timeout(Some(PATIENCE))?;
+    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    let scratch = Scratch::new("rate")?;
+    let report = scratch.join("report");
+    let mut command = site.guard.command(&["counters", "--rate", "-j"]);
+    command.stdin(Stdio::null()).stdout(std::fs::File::create(&report)?);
+    let mut running = Running::start("sipguard counters --rate", &mut command)?;
+    let id = running.pid();
+    // While it waits for the lock, which tests share, it wakes up every ten milliseconds.
+    let (mut asleep, mut since) = (0, String::new());
+    wait_until("it sleeps between its readings", || {
+        let wakeups = std::fs::read_to_string(format!("/proc/{id}/status"))?
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned))
+            .context("how often it woke up")?;
+        let sleeps = std::fs::read_to_string(format!("/proc/{id}/syscall"))?.starts_with(CLOCK_NANOSLEEP);
+        asleep = if sleeps && wakeups == since { asleep + 1 } else { 0 };
+        since = wakeups;
+        Ok(asleep == 10)
+    })?;
+    // A machine under load: the second reading comes later than it was to come.
+    running.signal(Signal::SIGSTOP)?;
+    for _ in 0..20 {
+        site.phone.enter(|| phone.send_to(OPTIONS, sip(Site::PBX[0])))??;
+        server.recv(&mut [0; 2048]).context("an OPTIONS did not arrive")?;
+    }
+    std::thread::sleep(HELD);
+    running.signal(Signal::SIGCONT)?;
+    wait_until("it has ended", || Ok(running.try_wait()?.is_some()))?;
+    let told: Value = serde_json::from_str(&std::fs::read_to_string(&report)?)?;
+    let rates = told["rows"].as_array().context("rows")?;
+    let valid = rates.iter().find(|row| row["reason"] == "valid").context("nothing came meanwhile")?;
+    let of = |key: &str| valid[key].as_f64().with_context(|| format!("{key} in {valid}"));
+    ensure!(of("seconds")? >= HELD.as_secs_f64() && of("packets")? == 20.0, "{valid}");
+    for (count, rate) in [("packets", "packets_per_second"), ("bytes", "bytes_per_second")] {
+        let truth = of(count)? / of("seconds")?;
+        ensure!((of(rate)? / truth - 1.0).abs() < 0.001, "{rate} is not {truth}: {valid}");
+    }
     Ok(())
 }

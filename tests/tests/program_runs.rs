@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, MODE_MONITOR, PERMANENT, rules_in_use};
+use sipguard_common::abi::{
+    ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Outcome, PERMANENT, rules_in_use,
+};
 use sipguard_tests::message::OPTIONS as GOOD;
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
 use sipguard_tests::program::{Program, XDP_DROP, XDP_PASS, device, last, stream};
@@ -298,6 +300,30 @@ fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
     program.block("192.0.2.7", PERMANENT)?;
     let run = program.run(&frame)?;
     assert_eq!((run.reason, run.action, run.let_pass), (Reason::BlockedHost, XDP_PASS, true));
+    Ok(())
+}
+
+#[test]
+fn what_became_of_a_packet_is_what_is_counted() -> Result<()> {
+    let peer = device();
+    for (mode, on_malformed, tcp, udp) in [
+        (MODE_ENFORCE, ACTION_RESET, Outcome::Reset, Outcome::Plain),
+        (MODE_ENFORCE, ACTION_DROP, Outcome::Plain, Outcome::Plain),
+        (MODE_MONITOR, ACTION_RESET, Outcome::WouldReset, Outcome::WouldDrop),
+        (MODE_MONITOR, ACTION_DROP, Outcome::WouldDrop, Outcome::WouldDrop),
+    ] {
+        let mut program = Program::new()?;
+        program.change(|settings| (settings.mode, settings.action) = (mode, on_malformed))?;
+        program.connect(&peer, 1000)?;
+        for (frame, outcome) in
+            [(peer.tcp(ACK, 1000, b"nonsense\r\n"), tcp), (peer.udp(b"nonsense\r\n"), udp)]
+        {
+            let run = program.run(&frame)?;
+            let drops = outcome == Outcome::Plain;
+            assert_eq!((run.reason, run.outcome), (Reason::BadStartLine, outcome), "{mode} {on_malformed}");
+            assert_eq!(run.action, if drops { XDP_DROP } else { XDP_PASS }, "{mode} {on_malformed}");
+        }
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, PACKETS, REGISTERS, Rate, Rule, Trunk, rule_flags,
+    CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, Outcome, PACKETS, REGISTERS, Rate, Rule, Trunk, rule_flags,
     rules_in_use,
 };
 use sipguard_tests::bench::kernel::test_run;
@@ -129,7 +129,7 @@ fn a_trunk_has_one_budget_for_all_its_peers_and_not_that_of_sources() -> Result<
     assert_eq!(passed(&mut program, "192.0.2.9:5060", OPTIONS)?, 7);
     assert_eq!(passed(&mut program, "192.0.2.10:5060", OPTIONS)?, 0);
     assert_eq!(passed(&mut program, "192.0.2.99:5060", OPTIONS)?, 5);
-    assert_eq!(program.count_of_trunk(3, false, Reason::RateMessages)?, 13);
+    assert_eq!(program.count_of_trunk(3, Outcome::Plain, Reason::RateMessages)?, 13);
     Ok(())
 }
 

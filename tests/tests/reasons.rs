@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use sipguard_common::abi::{
-    CLASS_DEVICES, CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, PACKETS, PERMANENT, REGISTERS, Rate, Rule,
-    UDP, rule_flags, rules_in_use,
+    CLASS_DEVICES, CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, Outcome, PACKETS, PERMANENT, REGISTERS,
+    Rate, Rule, UDP, rule_flags, rules_in_use,
 };
 use sipguard_common::framer::{checks, methods};
 use sipguard_common::{Class, Reason};
@@ -171,7 +171,9 @@ fn every_reason_has_a_way() -> Result<()> {
         let datagram = matches!(expected, Reason::NoEndOfHeaders | Reason::TruncatedBody | Reason::BadStun);
         let action = if expected.class() == Class::Drop || datagram { XDP_DROP } else { XDP_PASS };
         assert_eq!(run.action, action, "{}", expected.word());
-        assert!(!run.let_pass);
+        let reset = expected.class() != Class::Pass && action == XDP_PASS;
+        let outcome = if reset { Outcome::Reset } else { Outcome::Plain };
+        assert_eq!(run.outcome, outcome, "{}", expected.word());
         seen.insert(expected.number());
     }
     let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();

@@ -4,8 +4,8 @@ use anyhow::Result;
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    CLASS_DEVICES, CLASS_TRUNKS, MODE_MONITOR, Rule, TCP, TRUNK_ENFORCES, TRUNK_MONITORS, Trunk, UDP,
-    rule_flags,
+    CLASS_DEVICES, CLASS_TRUNKS, MODE_MONITOR, Outcome, Rule, TCP, TRUNK_ENFORCES, TRUNK_MONITORS, Trunk,
+    UDP, rule_flags,
 };
 use sipguard_common::framer::{Limits, methods};
 use sipguard_tests::message::{OPTIONS, register};
@@ -198,9 +198,9 @@ fn a_trunk_has_counters_of_its_own() -> Result<()> {
     }
     program.run(&Peer::new(TRUNK, PBX).udp(&register(1)))?;
     assert_eq!(program.count(Reason::Valid)?, 6);
-    assert_eq!(program.count_of_trunk(3, false, Reason::Valid)?, 3);
-    assert_eq!(program.count_of_trunk(3, false, Reason::MethodDenied)?, 1);
-    assert_eq!(program.count_of_trunk(0, false, Reason::Valid)?, 0);
+    assert_eq!(program.count_of_trunk(3, Outcome::Plain, Reason::Valid)?, 3);
+    assert_eq!(program.count_of_trunk(3, Outcome::Plain, Reason::MethodDenied)?, 1);
+    assert_eq!(program.count_of_trunk(0, Outcome::Plain, Reason::Valid)?, 0);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use sipguard::maps::{self, Plain};
 use sipguard::tap::{Ring, Start, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, GATE_ENTRIES, Gate, MODE_MONITOR, PERMANENT,
-    RECORD_BYTES, Record, Taps, names,
+    CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, GATE_ENTRIES, Gate, MODE_MONITOR, Outcome,
+    PERMANENT, RECORD_BYTES, Record, Taps, names,
 };
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
@@ -53,7 +53,10 @@ fn an_event_holds_the_packet_as_it_came() -> Result<()> {
     let [event] = &events[..] else { panic!("{} events", events.len()) };
     assert_eq!(bytes(event), frame);
     assert_eq!(Reason::from_number(event.reason), Some(run.reason));
-    assert_eq!((event.number, event.count, event.frame_len, event.let_pass), (1, 1, frame.len() as u32, 0));
+    assert_eq!(
+        (event.number, event.count, event.frame_len, Outcome::from_number(event.outcome)),
+        (1, 1, frame.len() as u32, Outcome::Reset)
+    );
     Ok(())
 }
 
@@ -165,7 +168,7 @@ fn monitor_mode_tells_what_it_let_pass() -> Result<()> {
     program.change(|settings| settings.mode = MODE_MONITOR)?;
     program.run(&device().udp(BAD))?;
     let events = all(&program, Which::Events)?;
-    assert_eq!((events.len(), events[0].let_pass), (1, 1));
+    assert_eq!((events.len(), Outcome::from_number(events[0].outcome)), (1, Outcome::WouldDrop));
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub use rate::{
     Rate, Rates, budget_places,
 };
 pub use report::{
-    COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, REASON_SLOTS, SAMPLE_BYTES,
+    COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome, REASON_SLOTS, SAMPLE_BYTES,
     TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 pub use settings::{
@@ -43,7 +43,7 @@ pub use trunk::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {

@@ -9,25 +9,61 @@ pub const REASON_SLOTS: u32 = 64;
 /// Bytes kept of an offender's segment.
 pub const SAMPLE_BYTES: usize = 64;
 
-/// Entries of `COUNTERS`.
-pub const COUNTER_ENTRIES: u32 = IFACE_SLOTS * REASON_SLOTS * 2;
+/// What became of a packet, where the class of its reason does not say it alone. A reason is counted apart for each.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed where its reason is of [`crate::Class::Pass`], and was dropped where it is not.
+    Plain = 0,
+    /// It was turned into a reset of its connection.
+    Reset = 1,
+    /// `monitor` mode let it pass; else it would have been dropped.
+    WouldDrop = 2,
+    /// `monitor` mode let it pass; else it would have been turned into a reset.
+    WouldReset = 3,
+}
 
-/// Index in `COUNTERS` of an interface's slot and a reason's number. What `monitor` mode let pass although its reason would have
-/// stopped it is counted apart.
+impl Outcome {
+    /// In the order of their numbers.
+    pub const ALL: [Outcome; 4] = [Outcome::Plain, Outcome::Reset, Outcome::WouldDrop, Outcome::WouldReset];
+
+    /// Of a packet that is stopped by a reset or by a drop, or would be if `monitored` were false.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(resets: bool, monitored: bool) -> Outcome {
+        match (resets, monitored) {
+            (false, false) => Outcome::Plain,
+            (true, false) => Outcome::Reset,
+            (false, true) => Outcome::WouldDrop,
+            (true, true) => Outcome::WouldReset,
+        }
+    }
+
+    /// The one of a number, of which only the lowest two bits count.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Outcome {
+        Self::ALL[(number & 3) as usize]
+    }
+}
+
+/// Entries of `COUNTERS`.
+pub const COUNTER_ENTRIES: u32 = IFACE_SLOTS * REASON_SLOTS * Outcome::ALL.len() as u32;
+
+/// Index in `COUNTERS` of an interface's slot, an outcome and a reason's number.
 #[must_use]
 #[inline(always)]
-pub const fn counter_index(slot: u32, let_pass: bool, reason: u8) -> u32 {
-    (slot * 2 + let_pass as u32) * REASON_SLOTS + reason as u32
+pub const fn counter_index(slot: u32, outcome: Outcome, reason: u8) -> u32 {
+    (slot * Outcome::ALL.len() as u32 + outcome as u32) * REASON_SLOTS + reason as u32
 }
 
 /// Entries of `TRUNK_COUNTERS`.
-pub const TRUNK_COUNTER_ENTRIES: u32 = super::TRUNK_ENTRIES * REASON_SLOTS * 2;
+pub const TRUNK_COUNTER_ENTRIES: u32 = super::TRUNK_ENTRIES * REASON_SLOTS * Outcome::ALL.len() as u32;
 
-/// Index in `TRUNK_COUNTERS` of a trunk and a reason's number; see [`counter_index`].
+/// Index in `TRUNK_COUNTERS` of a trunk, an outcome and a reason's number.
 #[must_use]
 #[inline(always)]
-pub const fn trunk_counter_index(trunk: u32, let_pass: bool, reason: u8) -> u32 {
-    (trunk * 2 + let_pass as u32) * REASON_SLOTS + reason as u32
+pub const fn trunk_counter_index(trunk: u32, outcome: Outcome, reason: u8) -> u32 {
+    counter_index(trunk, outcome, reason)
 }
 
 /// One counter of one CPU.
@@ -45,11 +81,11 @@ pub struct Counter {
 pub struct Told(pub u32);
 
 impl Told {
-    /// A reason's number, the index of a trunk (0 for none), and whether `monitor` mode let pass what would have been stopped.
+    /// A reason's number, the index of a trunk (0 for none), and what became of the packet.
     #[must_use]
     #[inline(always)]
-    pub const fn new(reason: u8, trunk: u32, let_pass: bool) -> Told {
-        Told((reason as u32) << 8 | (trunk & 0xff) << 16 | (let_pass as u32) << 24)
+    pub const fn new(reason: u8, trunk: u32, outcome: Outcome) -> Told {
+        Told((reason as u32) << 8 | (trunk & 0xff) << 16 | (outcome as u32) << 24)
     }
 
     /// XDP's action.
@@ -70,10 +106,10 @@ impl Told {
         (self.0 >> 16) as u8
     }
 
-    /// Whether `monitor` mode let it pass.
+    /// What became of the packet.
     #[must_use]
-    pub const fn let_pass(self) -> bool {
-        self.0 >> 24 != 0
+    pub const fn outcome(self) -> Outcome {
+        Outcome::from_number((self.0 >> 24) as u8)
     }
 }
 

@@ -53,14 +53,12 @@ pub struct Record {
     pub slot: u32,
     /// [`crate::Reason::number`].
     pub reason: u8,
-    /// 1 when `monitor` mode let pass what would have been stopped.
-    pub let_pass: u8,
-    /// What becomes of malformed streams: [`super::ACTION_RESET`] or [`super::ACTION_DROP`].
-    pub action: u8,
+    /// Number of the [`super::Outcome`].
+    pub outcome: u8,
     /// Index of the trunk, or 0.
     pub trunk: u8,
     /// Zero.
-    pub pad: [u32; 6],
+    pub pad: [u8; 25],
     /// The frame from its Ethernet header on, as it came.
     pub bytes: [u8; RECORD_BYTES],
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::counters::{self, Row};
+use crate::counters::{self, Reading, Row, per_sec};
 use crate::metrics::{self, Own};
 use crate::offenders::{self, printable};
 use crate::output::{Format, print, rows, table};
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     by: By,
 
-    /// What was counted in one second, instead of since the attach
+    /// What comes in a second, measured over about one, instead of all since the attach
     #[arg(long, conflicts_with = "by")]
     rate: bool,
 
@@ -70,18 +70,39 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
         let values = counted.iter().map(json_of_trunk).collect();
         return rows(format, "sipguard.trunk-counters/1", values, || trunk_table(&counted));
     }
-    let mut counted = counters::read(pins, false)?;
+    let counted = Reading::now(pins)?;
     if args.rate {
-        std::thread::sleep(Duration::from_secs(1));
-        pins.check()?;
-        counted = counters::since(&counted, &counters::read(pins, false)?);
+        return rates(pins, format, &counted);
     }
-    let head = if args.rate { ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"] } else { HEAD };
-    let schema = if args.rate { "sipguard.rates/1" } else { "sipguard.counters/1" };
-    rows(format, schema, counted.iter().map(json_of).collect(), || table(&head, counted.iter().map(line)))
+    let counted = counted.rows;
+    let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
+    let values = counted.iter().map(json_of).collect();
+    rows(format, "sipguard.counters/1", values, || table(&head, counted.iter().map(line)))
 }
 
-const HEAD: [&str; 5] = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
+/// What is counted in about a second, divided by the time that it really was.
+fn rates(pins: &Pins, format: Format, before: &Reading) -> Result<()> {
+    std::thread::sleep(Duration::from_secs(1));
+    pins.check()?;
+    let (span, counted) = Reading::now(pins)?.since(before);
+    let value = |row: &Row| {
+        let mut value = json_of(row);
+        value["seconds"] = thousandths(span.as_secs_f64());
+        value["packets_per_second"] = thousandths(per_sec(row.packets, span));
+        value["bytes_per_second"] = thousandths(per_sec(row.bytes, span));
+        value
+    };
+    rows(format, "sipguard.rates/1", counted.iter().map(value).collect(), || {
+        let head = ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"];
+        let rates = |row: &Row| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, span)));
+        let line = |row: &Row| line(row).into_iter().take(3).chain(rates(row)).collect();
+        table(&head, counted.iter().map(line))
+    })
+}
+
+fn thousandths(number: f64) -> Value {
+    ((number * 1000.0).round() / 1000.0).into()
+}
 
 fn json_of(row: &Row) -> Value {
     json!({

@@ -53,7 +53,8 @@ fn json_of(report: &Report) -> serde_json::Value {
         "mode": report.mode, "on_malformed": report.action, "ports": report.ports.sip,
         "tls_ports": report.ports.tls, "profile": status::profile(&report.limits),
         "refuse_lf": report.limits.has(checks::REFUSE_LF), "limits": limits(&report.limits),
-        "blocks": report.blocks, "connections": report.connections,
+        "blocks": report.blocks, "connections": report.connections.live,
+        "flows": report.connections.flows, "flows_max": report.connections.flows_max,
         "weaknesses": report.weaknesses.iter().map(|one| json!({ "what": one.what, "text": one.text })).collect::<Vec<_>>(),
     })
 }
@@ -83,15 +84,20 @@ fn own_limits(report: &Report) -> String {
 }
 
 fn text(report: &Report) -> String {
+    let connections = &report.connections;
+    let live = connections
+        .live
+        .map_or_else(|| "unknown, they are not this host's".to_owned(), |live| live.to_string());
     let head = format!(
-        "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections followed: {}\n\
+        "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections: {live}, flow table: {} of {}\n\
          checks: {}{}\n\n",
         report.mode,
         report.action,
         list(&report.ports.sip),
         list(&report.ports.tls),
         report.blocks,
-        report.connections,
+        connections.flows,
+        connections.flows_max,
         status::profile(&report.limits),
         own_limits(report),
     );

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{PAYLOAD_BYTES, Sip, payload, printable, protocol, verdict};
+use super::{PAYLOAD_BYTES, Sip, payload, printable, protocol};
 use crate::tap::Packet;
 
 /// An event. `rule` is the rule that decided, in words; `evidence` the name of the file that has the packet.
@@ -22,7 +22,7 @@ pub fn event(packet: &Packet, rule: Option<&str>, evidence: Option<&str>) -> Val
         "payload": STANDARD.encode(shown),
         "payload_printable": printable(shown),
         "sipguard": {
-            "verdict": verdict(packet).word(),
+            "verdict": packet.action.word(),
             "reason": packet.reason.word(),
             "rule": rule,
             "trunk": packet.trunk,

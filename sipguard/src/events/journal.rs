@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{line, payload, printable, protocol, verdict};
+use super::{line, payload, printable, protocol};
 use crate::tap::Packet;
 
 /// Where the journal listens.
@@ -84,7 +84,7 @@ fn fields(packet: &Packet, rule: Option<&str>) -> Vec<u8> {
     put("PRIORITY", PRIORITY);
     put("SYSLOG_IDENTIFIER", "sipguard");
     put("SIPGUARD_REASON", packet.reason.word());
-    put("SIPGUARD_VERDICT", verdict(packet).word());
+    put("SIPGUARD_VERDICT", packet.action.word());
     put("SIPGUARD_COUNT", &packet.count.to_string());
     put("SIPGUARD_IFACE", &packet.interface);
     put("SIPGUARD_PROTO", protocol(packet));

@@ -1,6 +1,6 @@
 //! An event as one line for people.
 
-use super::{payload, printable, protocol, verdict};
+use super::{payload, printable, protocol};
 use crate::tap::Packet;
 
 /// Longest part of a message that is shown, in bytes.
@@ -21,7 +21,7 @@ pub fn line(packet: &Packet, rule: Option<&str>) -> String {
         end(packet.source()),
         end(packet.destination()),
         protocol(packet).to_lowercase() + if protocol(packet).is_empty() { "" } else { " " },
-        verdict(packet).word(),
+        packet.action.word(),
         packet.reason.word(),
     );
     if let Some(trunk) = &packet.trunk {

@@ -19,7 +19,6 @@ pub use log::Log;
 pub use rules::Rules;
 pub use sip::Sip;
 
-use crate::counters::Action;
 use crate::redact;
 use crate::tap::Packet;
 
@@ -32,17 +31,6 @@ pub fn payload(packet: &Packet) -> Vec<u8> {
     let Some(header) = &packet.header else { return Vec::new() };
     let frame = redact::frame(&packet.frame, Some(header));
     frame.get(header.payload.clone()).unwrap_or_default().to_vec()
-}
-
-/// What became of a packet: of a datagram, which has no connection to reset, that it was dropped.
-#[must_use]
-pub fn verdict(packet: &Packet) -> Action {
-    let tcp = packet.header.as_ref().is_some_and(|header| header.tcp);
-    match packet.action {
-        Action::Reset if !tcp => Action::Drop,
-        Action::WouldReset if !tcp => Action::WouldDrop,
-        action => action,
-    }
 }
 
 /// The protocol's word, as Suricata has it; empty where it is not known.

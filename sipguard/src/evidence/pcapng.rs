@@ -17,7 +17,6 @@ use pcap_file::{DataLink, Endianness};
 use sipguard_common::abi::RECORD_BYTES;
 
 use crate::counters::Action;
-use crate::events::verdict;
 use crate::redact;
 use crate::tap::Packet;
 
@@ -74,7 +73,7 @@ impl<W: Write> PcapWriter<W> {
         } else {
             Cow::Borrowed(packet.frame.as_slice())
         };
-        let verdict = [&[XDP][..], &returned(verdict(packet)).to_ne_bytes()].concat();
+        let verdict = [&[XDP][..], &returned(packet.action).to_ne_bytes()].concat();
         let options = vec![
             EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(cut(comment)))),
             EnhancedPacketOption::Common(CommonOption::Unknown(UnknownOption::new(VERDICT, &verdict))),
@@ -135,7 +134,7 @@ fn returned(action: Action) -> u64 {
 /// The comment of a packet: why, by which rule, of which trunk, and how many there were like it.
 #[must_use]
 pub fn comment(packet: &Packet, rule: Option<&str>) -> String {
-    let verdict = verdict(packet);
+    let verdict = packet.action;
     let mut text = format!("reason: {}; verdict: {}", packet.reason.word(), verdict.word());
     if verdict == Action::Reset {
         text += " (shown as it came; a reset of its connection, made of it, went up in its place)";

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use sipguard_common::Reason;
 
 use super::guard::Guard;
 use super::history;
@@ -68,7 +69,8 @@ pub fn status(shared: &Shared, guard: &Guard) -> Result<Value> {
         "mode": status::mode(&settings), "profile": status::profile(&settings.limits),
         "ports": ports.sip, "tls_ports": ports.tls, "since": since.map(|since| since.to_string()),
         "interfaces": interfaces.iter().map(interface).collect::<Vec<_>>(),
-        "blocks": sizes.blocks, "connections": sizes.connections,
+        "blocks": sizes.blocks, "connections": sizes.connections.live, "flows": sizes.connections.flows,
+        "flows_max": sizes.connections.flows_max,
     });
     Totals::of(&counted).write(&mut value);
     Ok(value)
@@ -114,13 +116,15 @@ pub fn trunks(shared: &Shared, guard: &Guard) -> Result<Value> {
     let stored = shared.slow(guard)?.stored.context("the store can't be read, so trunks have no names")?;
     let row = |trunk: &TrunkRow| {
         let counted = counters::of_trunk(&shared.pins, trunk)?;
-        let stopped = counted.iter().filter(|row| row.action != Action::Pass);
         let reason = |row: &Row| json!({ "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets });
+        let reasons = |wanted: fn(Action) -> bool| -> Vec<Value> {
+            counted.iter().filter(|row| wanted(row.action)).map(reason).collect()
+        };
         let mut value = json!({
             "trunk": trunk.name, "peers": trunk.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "transports": trunk.policy.transports_text(), "methods": trunk.policy.methods_text(),
             "profile": trunk.policy.profile.word(), "mode": trunk.policy.mode.word(), "reason": trunk.reason,
-            "stopped": stopped.map(reason).collect::<Vec<_>>(),
+            "stopped": reasons(Action::stops), "would_stop": reasons(Action::would_stop),
         });
         Totals::of(&counted).write(&mut value);
         anyhow::Ok(value)
@@ -172,5 +176,7 @@ pub fn history(shared: &Shared, hours: i64) -> Result<Value> {
     let now = Clock::now()?.wall_ms().div_euclid(1000);
     let mut value = history::plot(path, now, hours)?.json();
     value["schema"] = "sipguard.serve-history/1".into();
+    // In the order of their numbers, by which a page gives each its colour.
+    value["reasons"] = Reason::ALL.iter().map(|reason| reason.word()).collect();
     Ok(value)
 }

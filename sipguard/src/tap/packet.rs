@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::Timestamp;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, Record};
+use sipguard_common::abi::{Outcome, Record};
 
 use crate::address::unmapped;
 use crate::attach::{iface_name, own_slots};
@@ -81,9 +81,6 @@ impl Packet {
         let reason = Reason::from_number(record.reason)?;
         let frame = record.bytes.get(..record.captured as usize)?.to_vec();
         let header = Header::read(&frame);
-        // A datagram has no connection to reset.
-        let drops =
-            u32::from(record.action) == ACTION_DROP || header.as_ref().is_none_or(|header| !header.tcp);
         Some(Packet {
             number: record.number.saturating_sub(1),
             time_ns: record.time_ns,
@@ -92,7 +89,7 @@ impl Packet {
             interface: names.interfaces.get(&record.slot).cloned().unwrap_or_default(),
             trunk: names.trunks.get(&record.trunk).cloned(),
             reason,
-            action: Action::of(reason, record.let_pass != 0, drops),
+            action: Action::of(reason, Outcome::from_number(record.outcome)),
             header,
             frame,
             frame_len: record.frame_len,

@@ -129,12 +129,6 @@ impl Model {
     }
 }
 
-/// Whether a packet was stopped; in monitor mode none is.
-#[must_use]
-pub fn is_dropped(action: Action) -> bool {
-    matches!(action, Action::Drop | Action::Reset)
-}
-
 /// Every number of a reading.
 fn counted(reading: &Reading) -> HashMap<Key, u64> {
     // What is always shown has a past from the first reading on, also while nothing comes.
@@ -148,10 +142,10 @@ fn counted(reading: &Reading) -> HashMap<Key, u64> {
     for row in &reading.counters {
         add(Key::Received, row.packets);
         add(Key::Interface(row.interface.clone(), false), row.packets);
-        if is_dropped(row.action) {
+        if row.action.stops() {
             add(Key::Dropped, row.packets);
             add(Key::Interface(row.interface.clone(), true), row.packets);
-        } else if row.action != Action::Pass {
+        } else if row.action.would_stop() {
             add(Key::WouldDrop, row.packets);
         }
         add(Key::Counter(row.interface.clone(), row.reason, row.action), row.packets);

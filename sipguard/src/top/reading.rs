@@ -157,12 +157,15 @@ impl Reader {
             _ => self.stored(&clock),
         };
         let (pins, trunks) = (&self.pins, &self.trunks);
+        // What comes before may have taken long, and rates go by the time of the counters.
+        let at_ns = Clock::now()?.boot_ns;
+        let counters = counters::read(pins, false)?;
         Ok(Reading {
-            at_ns: clock.boot_ns,
+            at_ns,
             time: Timestamp::now(),
             interfaces: status::interfaces(pins, &clock)?,
             mode: status::mode(&maps::settings(pins)?),
-            counters: counters::read(pins, false)?,
+            counters,
             sources: offenders::read(pins)?,
             trunks: trunks.iter().map(|trunk| trunk_reading(pins, trunk)).collect::<Result<_>>()?,
             events: events(&mut self.ring, pins, trunks, &clock)?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::look::{rate, span};
-use super::model::{Key, Model, is_dropped};
+use super::model::{Key, Model};
 use super::pane::Pane;
 use super::reading::{Event, RuleReading};
 use crate::counters::Action;
@@ -138,8 +138,8 @@ fn all(model: &Model, pane: Pane) -> Vec<Row> {
 fn tone(action: Action) -> Tone {
     match action {
         Action::Pass => Tone::Plain,
-        _ if is_dropped(action) => Tone::Stopped,
-        _ => Tone::Would,
+        Action::Drop | Action::Reset => Tone::Stopped,
+        Action::WouldDrop | Action::WouldReset => Tone::Would,
     }
 }
 
@@ -147,6 +147,9 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> Row {
     let sender = SocketAddr::new(row.address, row.port);
     let shown = if row.port == 0 { row.address.to_string() } else { sender.to_string() };
     let per_sec = model.per_sec(&Key::Source(row.address, row.port, row.reason));
+    // In monitor mode nothing is stopped, whoever sends it.
+    let monitors = model.reading.as_ref().is_some_and(|reading| reading.mode == "monitor");
+    let stops = if monitors { Tone::Would } else { Tone::Stopped };
     let ago = row.last_seen.map(|seen| Duration::from_secs(now.duration_since(seen).as_secs().max(0) as u64));
     let last = ago
         .map_or_else(Cell::default, |ago| Cell { number: Some(ago.as_secs_f64()), ..Cell::text(span(ago)) });
@@ -157,7 +160,7 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> Row {
             Cell::text(shown),
             Cell::text(row.reason.word()),
             Cell::count(row.packets),
-            Cell::rate(per_sec).toned(if per_sec > 0.0 { Tone::Stopped } else { Tone::Plain }),
+            Cell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
             last,
             Cell::text(printable(&row.sample)),
         ],
@@ -256,7 +259,11 @@ fn rule(rule: &RuleReading, now: Timestamp) -> Row {
         id: format!("{} {} {}", rule.target, rule.word, rule.origin),
         cells: vec![
             Cell::text(rule.target.to_string()),
-            Cell::text(word).toned(if rule.word == "allow" { Tone::Plain } else { Tone::Stopped }),
+            Cell::text(word).toned(match (rule.word, rule.only_counts) {
+                ("allow", _) => Tone::Plain,
+                (_, true) => Tone::Would,
+                (_, false) => Tone::Stopped,
+            }),
             ends,
             Cell::count(rule.packets),
             Cell::text(rule.origin.clone()),
@@ -298,6 +305,40 @@ mod tests {
             assert!(rows.len() >= 2, "{pane:?}");
             assert!(rows.iter().all(|row| row.cells.len() == pane.columns().len()), "{pane:?}");
         }
+    }
+
+    #[test]
+    fn what_monitor_mode_lets_pass_is_not_shown_as_stopped() {
+        let mut model = model();
+        model
+            .rules
+            .rows
+            .iter_mut()
+            .filter(|rule| rule.word == "block")
+            .for_each(|rule| rule.only_counts = true);
+        let tones = |model: &Model, pane: Pane, column: usize| -> Vec<Tone> {
+            rows(model, pane, "", 1, true).iter().map(|row| row.cells[column].tone).collect()
+        };
+        assert_eq!(tones(&model, Pane::Blocks, 1), [Tone::Would, Tone::Stopped, Tone::Plain]);
+        assert!(tones(&model, Pane::Sources, 4).contains(&Tone::Stopped));
+        model.reading.as_mut().unwrap().mode = "monitor";
+        let sources = tones(&model, Pane::Sources, 4);
+        assert!(sources.contains(&Tone::Would) && !sources.contains(&Tone::Stopped), "{sources:?}");
+    }
+
+    #[test]
+    fn the_colour_of_a_reason_does_not_hang_on_its_place() {
+        let model = model();
+        let tones = |column: usize, descending: bool| {
+            let mut rows: Vec<(String, Tone, Tone)> = rows(&model, Pane::Reasons, "", column, descending)
+                .into_iter()
+                .map(|row| (row.id, row.cells[1].tone, row.cells[4].tone))
+                .collect();
+            rows.sort_by(|one, other| one.0.cmp(&other.0));
+            rows
+        };
+        assert_eq!(tones(2, true), tones(2, false));
+        assert!(tones(0, true).iter().all(|(_, word, bar)| word == bar));
     }
 
     #[test]

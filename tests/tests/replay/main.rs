@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde_json::Value;
+use sipguard::counters::Action;
 use sipguard_common::{Class, Reason};
 use sipguard_tests::capture::{Captured, Form, on_link, whole};
 use sipguard_tests::chance::Chance;
@@ -54,11 +55,19 @@ fn replay(scratch: &Scratch, file: &[u8], options: &[&str]) -> Result<(Value, i3
 }
 
 fn reasons(report: &Value) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for ((reason, _), packets) in actions(report) {
+        *sums.entry(reason).or_default() += packets;
+    }
+    sums
+}
+
+/// Packets by reason and what would become of them.
+fn actions(report: &Value) -> BTreeMap<(String, String), u64> {
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     let rows = report["reasons"].as_array().into_iter().flatten();
-    rows.map(|row| {
-        (row["reason"].as_str().unwrap_or_default().to_owned(), row["packets"].as_u64().unwrap_or(0))
-    })
-    .collect()
+    rows.map(|row| ((text(row, "reason"), text(row, "action")), row["packets"].as_u64().unwrap_or(0)))
+        .collect()
 }
 
 /// What was stopped: address and port, reason, packets, number of the first.
@@ -154,10 +163,12 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
     let frames = traffic();
     let mut program = Program::new()?;
     let (mut counted, mut of_sources) =
-        (BTreeMap::<String, u64>::new(), BTreeMap::<(String, String), (u64, u64)>::new());
+        (BTreeMap::<(String, String), u64>::new(), BTreeMap::<(String, String), (u64, u64)>::new());
     for (number, frame) in (1u64..).zip(&frames) {
-        let reason = program.run(frame)?.reason;
-        *counted.entry(reason.word().to_owned()).or_default() += 1;
+        let run = program.run(frame)?;
+        let reason = run.reason;
+        let action = Action::of(reason, run.outcome).word().to_owned();
+        *counted.entry((reason.word().to_owned(), action)).or_default() += 1;
         if reason.class() != Class::Pass {
             let port = u16::from_be_bytes([frame[34], frame[35]]);
             let key = (format!("192.0.2.7 {port}"), reason.word().to_owned());
@@ -167,7 +178,7 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
     let expected: Vec<_> =
         of_sources.into_iter().map(|((a, b), (packets, first))| (a, b, packets, first)).collect();
     let (report, status) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&frames)), &[])?;
-    assert_eq!((reasons(&report), stopped(&report), status), (counted, expected.clone(), 1));
+    assert_eq!((actions(&report), stopped(&report), status), (counted, expected.clone(), 1));
     ensure!(expected.len() > 40, "only {} faults", expected.len());
     println!(
         "{} packets, {} sources and reasons that are stopped: as in runs of the program",

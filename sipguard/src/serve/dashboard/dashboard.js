@@ -1,8 +1,7 @@
 // The page reads the API every five seconds and shows it. Whatever came over the network is put in as text, never as markup.
 const REFRESH_MS = 5000;
 const SLICES = 7;
-const STOPPED = ["#d1495b", "#edae49", "#3d7ea6", "#66a182", "#8d5a97", "#d77a61", "#4f6d7a", "#a0a4ab"];
-const PASSED = ["#3d7ea6", "#66a182", "#8d5a97", "#4f6d7a", "#edae49", "#d77a61", "#d1495b", "#a0a4ab"];
+const OTHERS = "#a0a4ab";
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 let hours = 1;
@@ -71,7 +70,11 @@ function showStatus(status) {
   const attached = status.attached;
   mode.textContent = attached ? status.mode : "not attached";
   mode.className = `badge ${attached ? (status.mode === "enforce" ? "good" : "warn") : "bad"}`;
-  for (const id of ["received", "dropped", "would_drop", "connections"]) number($(id), status[id] ?? 0);
+  for (const id of ["received", "dropped", "would_drop"]) number($(id), status[id] ?? 0);
+  // Null where the connections are not this host's own: their sockets are elsewhere.
+  if (attached && status.connections === null) $("connections").textContent = "unknown";
+  else number($("connections"), status.connections ?? 0);
+  $("connections").title = attached ? `flow table: ${whole.format(status.flows)} of ${whole.format(status.flows_max)}` : "";
   $("dropped").classList.toggle("bad", (status.dropped ?? 0) > 0);
   $("version").textContent = status.version ? `sipguard ${status.version}` : "";
   table("interfaces", [
@@ -107,7 +110,8 @@ function showTrunks(trunks) {
     ["may use", "", (row) => row.transports],
     ["received", "number", (row) => row.received],
     ["dropped", "number", (row, cell) => marked(row.dropped, cell)],
-    ["why", "", (row) => row.stopped.map((one) => `${one.reason} ${whole.format(one.packets)}`).join(", ")],
+    ["would drop", "number", (row) => row.would_drop],
+    ["why", "", (row) => [...row.stopped, ...row.would_stop].map((one) => `${one.reason} ${whole.format(one.packets)} (${one.action})`).join(", ")],
   ], trunks.rows ?? [], "There are no trunks.");
 }
 
@@ -161,8 +165,16 @@ function round(value) {
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
 }
 
+// A colour belongs to a name, so that it stays when the order changes: the place of a reason among all of them, or a sum over the letters.
+function colour(name, reasons) {
+  const place = reasons.indexOf(name);
+  const number = place >= 0 ? place : [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 997, 0);
+  // Steps of the golden angle keep neighbours apart.
+  return `hsl(${Math.round(number * 137.508) % 360} 55% ${[44, 58, 34][number % 3]}%)`;
+}
+
 // Areas one upon the other. What was not watched is hatched out, not drawn as zero.
-function plot(id, history, lines, colours) {
+function plot(id, history, lines, reasons) {
   const [width, height] = [600, 180];
   const points = history.watched_ms.length;
   const watched = history.watched_ms.map((ms) => ms > 0);
@@ -171,6 +183,7 @@ function plot(id, history, lines, colours) {
     const rest = lines.slice(SLICES);
     shown.push({ name: "others", rates: watched.map((_, at) => rest.reduce((sum, line) => sum + (line.rates[at] ?? 0), 0)) });
   }
+  const fills = shown.map((line, index) => (index < SLICES ? colour(line.name, reasons) : OTHERS));
   const base = new Array(points).fill(0);
   const highest = Math.max(...base.map((_, at) => shown.reduce((sum, line) => sum + (line.rates[at] ?? 0), 0)), 0);
   const top = highest > 0 ? round(highest) : 1;
@@ -190,7 +203,7 @@ function plot(id, history, lines, colours) {
       const path = [];
       for (let at = from; at < to; at++) path.push(`${x(at)},${y(upper[at])}`, `${x(at + 1)},${y(upper[at])}`);
       for (let at = to - 1; at >= from; at--) path.push(`${x(at + 1)},${y(base[at])}`, `${x(at)},${y(base[at])}`);
-      svg.append(shape("polygon", { points: path.join(" "), fill: colours[index], "fill-opacity": 0.85 }));
+      svg.append(shape("polygon", { points: path.join(" "), fill: fills[index], "fill-opacity": 0.85 }));
     }
     upper.forEach((rate, at) => { base[at] = rate; });
   });
@@ -202,7 +215,7 @@ function plot(id, history, lines, colours) {
   const times = element("div", { class: "times" }, ...[0, points / 2, points].map((at) => element("span", {}, label(at))));
   shown.forEach((line, index) => {
     const swatch = element("i", { class: "swatch" });
-    swatch.style.background = colours[index];
+    swatch.style.background = fills[index];
     caption.append(element("span", {}, swatch, line.name));
   });
   if (watched.includes(false)) {
@@ -248,8 +261,12 @@ async function refresh() {
   };
   for (const [path, show] of PARTS) await attempt(path, show);
   await attempt(`api/history?hours=${hours}`, (history) => {
-    plot("traffic", history, sums(history, "interface", (one) => one.what === "received"), PASSED);
-    plot("stopped", history, sums(history, "interface", (one) => one.what !== "received"), STOPPED);
+    const of = (what) => sums(history, "interface", (one) => one.what === what);
+    plot("traffic", history, of("received"), []);
+    plot("stopped", history, of("dropped"), history.reasons);
+    const monitored = of("would-drop");
+    $("monitored-plot").hidden = monitored.length === 0;
+    plot("monitored", history, monitored, history.reasons);
   });
   $("trouble").hidden = troubles.length === 0;
   $("trouble").textContent = [...new Set(troubles)].join(" ");
