@@ -143,7 +143,6 @@ fn each_filter_leaves_what_it_asks_for() -> Result<()> {
         ("--trunk carrier", |event| event["sipguard"]["trunk"] == "carrier"),
         ("--trunk other", |_| false),
         ("--iface eth0", |_| true),
-        ("--iface eth9", |_| false),
         ("--since 10m", |_| true),
         ("--since 0.001", |_| false),
     ] {
@@ -232,5 +231,24 @@ fn without_a_guard_there_is_nothing_to_tell() -> Result<()> {
         let output = site.guard.run(words)?.expect(3)?;
         ensure!(output.stderr.contains("sipguard is not attached"), "{}", output.stderr);
     }
+    Ok(())
+}
+
+#[test]
+fn a_filter_that_names_nothing_known_is_an_error() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    guard.run(&["trunk", "add", "carrier", "--peer", "10.77.0.64/28"])?.expect(0)?;
+    for (words, known) in [
+        (["--trunk", "nope"], "no trunk `nope`; known are carrier"),
+        (["--iface", "eth9"], "not attached to an interface `eth9`; known are eth0"),
+        (["--reason", "bare-fl"], "`bare-fl` is no reason; known are not-ip,"),
+    ] {
+        for follow in [&[][..], &["-f"]] {
+            let output = guard.run(&[&["events"], &words[..], follow].concat())?.expect(2)?;
+            ensure!(output.stderr.contains(known) && output.stdout.is_empty(), "{words:?}: {output:?}");
+        }
+    }
+    guard.run(&["events", "--trunk", "carrier", "--iface", Site::INTERFACE])?.expect(0)?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Record, names};
 
-use super::{Span, parse_duration};
+use super::{Span, parse_duration, usage};
 use crate::clock::Clock;
 use crate::events::{self, Filter, Rules, Source};
 use crate::interrupt::Interrupt;
@@ -104,6 +104,8 @@ impl<'p> Reader<'p> {
             interface: args.interface.clone(),
             since: since.map(|span| Timestamp::now().checked_sub(span).unwrap_or(Timestamp::MIN)),
         };
+        let names = Names::read(pins, store)?;
+        filter.names_what_is_there(&names).map_err(usage)?;
         Ok(Reader {
             pins,
             store,
@@ -111,7 +113,7 @@ impl<'p> Reader<'p> {
             ring: Ring::open(pins, Which::Events, Start::Oldest)?,
             missed: 0,
             map: map(pins),
-            names: Names::read(pins, store)?,
+            names,
             named: Instant::now(),
             rules: Rules::new(pins, store),
         })

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sipguard_common::Reason;
 
 use crate::address;
-use crate::tap::Packet;
+use crate::tap::{Names, Packet};
 use crate::target::Target;
 
 /// Whom packets are from: an address, a prefix, or an address and port.
@@ -51,7 +51,10 @@ impl Source {
 /// What is wrong, for people.
 pub fn reason(word: &str) -> Result<Reason, String> {
     let found = Reason::ALL.iter().find(|reason| reason.word() == word);
-    found.copied().ok_or_else(|| format!("`{word}` is no reason: docs/checks.md lists them, such as bare-lf"))
+    found.copied().ok_or_else(|| {
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        format!("`{word}` is no reason; known are {}", known.join(", "))
+    })
 }
 
 /// What is asked for; nothing asks for all.
@@ -70,6 +73,33 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether the trunk and the interface that it names are there: a filter of others would find nothing for ever, without a word.
+    ///
+    /// # Errors
+    /// What is not there, and what is, for people.
+    pub fn names_what_is_there(&self, names: &Names) -> Result<(), String> {
+        let list = |known: Vec<&String>| {
+            let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+            if known.is_empty() {
+                "there are none".to_owned()
+            } else {
+                format!("known are {}", known.join(", "))
+            }
+        };
+        if let Some(name) = &self.trunk
+            && !names.trunks.values().any(|known| known == name)
+        {
+            return Err(format!("there is no trunk `{name}`; {}", list(names.trunks.values().collect())));
+        }
+        if let Some(name) = &self.interface
+            && !names.interfaces.values().any(|known| known == name)
+        {
+            let known = list(names.interfaces.values().collect());
+            return Err(format!("sipguard is not attached to an interface `{name}`; {known}"));
+        }
+        Ok(())
+    }
+
     /// Whether a packet is asked for.
     #[must_use]
     pub fn wants(&self, packet: &Packet) -> bool {
@@ -85,6 +115,34 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named_beside_what_is() {
+        let names = Names {
+            interfaces: [(0, "eth0".to_owned())].into(),
+            trunks: [(1, "carrier".to_owned()), (2, "other".to_owned())].into(),
+        };
+        let filter = |trunk: Option<&str>, interface: Option<&str>| Filter {
+            trunk: trunk.map(str::to_owned),
+            interface: interface.map(str::to_owned),
+            ..Filter::default()
+        };
+        assert_eq!(filter(None, None).names_what_is_there(&names), Ok(()));
+        assert_eq!(filter(Some("other"), Some("eth0")).names_what_is_there(&names), Ok(()));
+        let error = |filter: Filter, names: &Names| filter.names_what_is_there(names).unwrap_err();
+        assert_eq!(
+            error(filter(Some("nope"), None), &names),
+            "there is no trunk `nope`; known are carrier, other"
+        );
+        assert_eq!(
+            error(filter(None, Some("eth9")), &names),
+            "sipguard is not attached to an interface `eth9`; known are eth0"
+        );
+        assert!(error(filter(Some("nope"), None), &Names::default()).ends_with("there are none"));
+        assert_eq!(reason("bare-lf"), Ok(Reason::BareLf));
+        let wrong = reason("bare-fl").unwrap_err();
+        assert!(wrong.contains("`bare-fl`") && wrong.contains(" bare-lf,"), "{wrong}");
+    }
 
     #[test]
     fn sources() {
