@@ -20,7 +20,7 @@ use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
-use crate::settings::{Chosen, SettingsWish, XdpChoice};
+use crate::settings::{self, Chosen, SettingsWish, XdpChoice};
 use crate::store::{self, ConfiguredRows};
 use crate::undo::Undo;
 
@@ -83,6 +83,8 @@ pub struct Outcome {
     pub interfaces: Vec<Attached>,
     /// Whether mode, action, ports or limits are others than before. They are the same for all interfaces.
     pub settings_changed: bool,
+    /// Each that changed, with what it was and is; at the first attach those that hold. See [`settings::changes`].
+    pub settings: Vec<String>,
     /// Why open connections are not counted.
     pub uncounted: Option<String>,
     /// What it takes to take it back.
@@ -138,7 +140,7 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
             return outcome.map(|_| None);
         }
     };
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { settings: settings::changes(None, &wish.settings.of(&Chosen::default())), ..Outcome::default() };
     let attached = restore(pins, wish, &mut outcome.undo).and_then(|()| {
         let mut loaded = loaded.load()?;
         let uncounted = counting::begin(&mut loaded, pins).err();
@@ -178,7 +180,8 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
     let is_new = interfaces.iter().any(|interface| slot_of(&own, interface).is_none());
     store::refresh(&wish.store, pins)?;
     let mut outcome = Outcome::default();
-    outcome.settings_changed = prepare(pins, wish, is_new, &mut outcome.undo)?;
+    outcome.settings = prepare(pins, wish, is_new, &mut outcome.undo)?;
+    outcome.settings_changed = !outcome.settings.is_empty();
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
     let mut new = Vec::new();
     for interface in interfaces {
@@ -260,24 +263,24 @@ fn restore(pins: &Pins, wish: &Wish, undo: &mut Undo) -> Result<()> {
     })
 }
 
-/// Changes the settings of a guard that is attached. Says whether mode, action, ports or limits changed.
+/// Changes the settings of a guard that is attached. Says which of mode, action, ports and limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
-fn prepare(pins: &Pins, wish: &Wish, is_new: bool, undo: &mut Undo) -> Result<bool> {
+fn prepare(pins: &Pins, wish: &Wish, is_new: bool, undo: &mut Undo) -> Result<Vec<String>> {
     let _edit = pins.edit()?;
     let before = Chosen::read(pins)?;
     let wanted = wish.settings.of(&before);
-    let mut settings = maps::settings(pins)?;
-    let grace_before = settings.grace_until_ns;
+    let mut now = maps::settings(pins)?;
+    let grace_before = now.grace_until_ns;
     if is_new {
-        settings.grace_until_ns = grace_until(wish)?;
+        now.grace_until_ns = grace_until(wish)?;
     }
-    wanted.put(&mut settings);
-    undo.settings = Some(((before.clone(), grace_before), (wanted.clone(), settings.grace_until_ns)));
-    maps::set_settings(pins, settings)?;
+    wanted.put(&mut now);
+    undo.settings = Some(((before.clone(), grace_before), (wanted.clone(), now.grace_until_ns)));
+    maps::set_settings(pins, now)?;
     if wanted.ports != before.ports {
         maps::set_ports(pins, &wanted.ports)?;
     }
-    Ok(wanted != before)
+    Ok(settings::changes(Some(&before), &wanted))
 }
 
 /// When connections that are older than the guard must be at the beginning of a message (`CLOCK_BOOTTIME`, nanoseconds).

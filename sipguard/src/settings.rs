@@ -126,6 +126,9 @@ pub struct SettingsWish {
     pub single: Vec<(usize, u32)>,
 }
 
+/// A setting: table and key of the configuration file, and its value for people.
+type Setting = (&'static str, &'static str, String);
+
 /// What is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
@@ -179,7 +182,7 @@ impl Chosen {
 
     /// Each setting by table and key, as the configuration file has them, with its value for people.
     #[must_use]
-    pub fn by_key(&self) -> Vec<(&'static str, &'static str, String)> {
+    pub fn by_key(&self) -> Vec<Setting> {
         let refuse_lf = self.limits.has(checks::REFUSE_LF);
         let mut all = vec![
             ("guard", "mode", if self.mode == MODE_MONITOR { "monitor" } else { "enforce" }.to_owned()),
@@ -192,6 +195,19 @@ impl Chosen {
         all.extend(LIMITS.iter().map(|limit| ("checks", limit.name, limit.get(&self.limits).to_string())));
         all
     }
+}
+
+/// What changes: each setting with what it was and is. Of a guard that was not attached it was `none`, and only the checks are
+/// told that are not the default.
+#[must_use]
+pub fn changes(before: Option<&Chosen>, after: &Chosen) -> Vec<String> {
+    let defaults = Chosen::default().by_key();
+    let old = before.map_or_else(|| defaults.clone(), Chosen::by_key);
+    let differs = |(old, new): &(&Setting, &Setting)| old != new || before.is_none() && new.0 == "guard";
+    let told = |((_, _, old), (table, key, new)): (&Setting, &Setting)| {
+        format!("{table}.{key}: {} -> {new}", before.map_or("none", |_| old.as_str()))
+    };
+    old.iter().zip(&after.by_key()).filter(differs).map(told).collect()
 }
 
 /// Things with commas between, or `none`.
@@ -253,5 +269,36 @@ impl SettingsWish {
             LIMITS[*index].set(&mut limits, *value);
         }
         limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_say_what_was_and_what_is() {
+        let (before, mut after) = (Chosen::default(), Chosen::default());
+        assert_eq!(changes(Some(&before), &after), Vec::<String>::new());
+        let first = changes(None, &after);
+        assert_eq!(first[..2], ["guard.mode: none -> enforce", "guard.ports: none -> 5060"]);
+        assert_eq!(first.len(), 6, "no check that is the default: {first:?}");
+        after.mode = MODE_MONITOR;
+        after.ports.sip.insert(5080);
+        LIMITS[0].set(&mut after.limits, LIMITS[0].range.0);
+        let name = LIMITS[0].name;
+        let (old, new) = (LIMITS[0].get(&before.limits), LIMITS[0].get(&after.limits));
+        assert_eq!(
+            changes(Some(&before), &after)
+                .into_iter()
+                .filter(|one| !one.contains("profile"))
+                .collect::<Vec<_>>(),
+            [
+                "guard.mode: enforce -> monitor".to_owned(),
+                "guard.ports: 5060 -> 5060, 5080".to_owned(),
+                format!("checks.{name}: {old} -> {new}"),
+            ]
+        );
+        assert_eq!(changes(None, &after).last(), Some(&format!("checks.{name}: none -> {new}")));
     }
 }

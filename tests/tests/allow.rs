@@ -233,7 +233,8 @@ fn the_log_has_one_row_a_command_that_changed_something() -> Result<()> {
     guard.run(&["unblock", "192.0.2.7"])?.expect(0)?;
     guard.run(&["allow", "192.0.2.7"])?.expect(0)?;
     let rows = guard.rows(&["log"])?;
-    let told: Vec<String> = rows
+    ensure!(rows[0]["verb"] == "attach", "{rows:?}");
+    let told: Vec<String> = rows[1..]
         .iter()
         .map(|row| {
             format!("{} {} +{} -{} {}", row["verb"], row["what"], row["added"], row["removed"], row["reason"])

@@ -390,3 +390,61 @@ fn two_processes_at_once_lose_no_block() -> Result<()> {
     ensure!(listed.len() == 400, "{} of 400 are listed", listed.len());
     Ok(())
 }
+
+/// Verb, what and why of each row of the trail.
+fn trail(site: &Site) -> Result<Vec<[String; 3]>> {
+    let told = |row: &Value| Ok([text(row, "verb")?, text(row, "what")?, text(row, "reason")?]);
+    site.guard.rows(&["log"])?.iter().map(told).collect()
+}
+
+#[test]
+fn the_log_tells_what_was_done_to_the_guard() -> Result<()> {
+    let site = Site::new(true)?;
+    let run =
+        |words: &str, status: i32| site.guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(status);
+    // End of input is no confirmation.
+    run("attach eth0 --confirm 60s", 1)?;
+    run("attach eth0 --mode native", 0)?;
+    run("attach eth0", 0)?;
+    run("attach eth0 --monitor --port 5060,5080", 0)?;
+    run("mode enforce", 0)?;
+    run("mode enforce", 0)?;
+    run("crash record on", 0)?;
+    run("crash record on", 0)?;
+    run("trunk add carrier --peer 192.0.2.200", 0)?;
+    run("mode monitor --trunk carrier", 0)?;
+    run("detach eth0", 0)?;
+    let rows = trail(&site)?;
+    let told: Vec<String> = rows.iter().map(|[verb, what, why]| format!("{verb}|{what}|{why}")).collect();
+    let first = "guard.mode: none -> enforce; guard.ports: none -> 5060; guard.tls-ports: none -> 5061; guard.profile: none -> default; \
+                 guard.refuse-lf: none -> false; guard.on-malformed: none -> reset|";
+    let expected = [
+        &format!("attach|eth0 native; {first}")[..],
+        "detach|eth0|not confirmed",
+        &format!("attach|eth0 native; {first}"),
+        "attach|guard.mode: enforce -> monitor; guard.ports: 5060 -> 5060, 5080|",
+        "mode|guard.mode: monitor -> enforce|",
+        "crash record|off -> on|",
+        "trunk add|carrier|",
+        "trunk set|carrier mode: inherit -> monitor|",
+        "detach|eth0|",
+    ];
+    ensure!(told == expected, "{told:#?}");
+    let rows = site.guard.rows(&["log"])?;
+    ensure!(rows.iter().all(|row| row["author"].is_string() && row["time"].is_string()), "{rows:?}");
+    Ok(())
+}
+
+#[test]
+fn what_the_log_can_t_tell_of_happens_all_the_same_and_is_said() -> Result<()> {
+    let site = Site::new(true)?;
+    // A file in the place of its directory.
+    let run =
+        |words: &[&str]| site.guard.run(&[words, &["--store", "/dev/null/rules.db"]].concat())?.expect(0);
+    for (words, attached) in [(&["attach", "eth0"][..], true), (&["detach", "eth0"], false)] {
+        let output = run(words)?;
+        ensure!(output.stderr.contains("the log does not tell of it"), "{words:?}: {output:?}");
+        ensure!(site.guard.pins().exists() == attached, "{words:?}: {output:?}");
+    }
+    Ok(())
+}

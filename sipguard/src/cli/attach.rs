@@ -13,7 +13,7 @@ use serde_json::json;
 use sipguard_common::framer::LIMITS;
 
 use super::config::ConfigArgs;
-use super::{Span, parse_duration, usage};
+use super::{Span, parse_duration, trail, usage};
 use crate::attach::{self, Attached, DEFAULT_GRACE, Outcome, Wish};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
@@ -21,6 +21,7 @@ use crate::pins::Pins;
 use crate::protect::occupied;
 use crate::settings::{self, Chosen, Malformed, Profile, SettingsWish, XdpChoice};
 use crate::status;
+use crate::store::Counts;
 
 /// A port, or `none`.
 #[derive(Clone, Copy, Debug)]
@@ -144,13 +145,15 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     let signals = confirm.map(|_| ends()).transpose()?;
     let outcome = attach::attach(pins, names, &wish)?;
     let undo = outcome.undo.clone();
-    let told = tell(pins, format, outcome);
+    let told = tell(pins, store, format, outcome);
     let (Some(patience), Some(signals)) = (confirm, signals) else { return told };
     if told.is_ok() && confirmed(patience, &signals).unwrap_or(false) {
         return Ok(());
     }
     let did =
         undo.take_back(pins, store).context("not confirmed, and it could not be taken back as a whole")?;
+    let counts = Counts { removed: undo.new.len(), moved: 1, ..Counts::default() };
+    trail::tell(store, &did, "attach", std::slice::from_ref(&did), "not confirmed", counts);
     told?;
     Err(Failure::with(Status::Failed, format!("not confirmed: {did}")))
 }
@@ -173,12 +176,13 @@ fn refuse_ports(pins: &Pins, wish: &Wish) -> Result<()> {
 }
 
 /// Says what was done.
-fn tell(pins: &Pins, format: Format, outcome: Outcome) -> Result<()> {
+fn tell(pins: &Pins, store: &Path, format: Format, outcome: Outcome) -> Result<()> {
     for weakness in status::weaknesses(pins) {
         let why = outcome.uncounted.as_ref().filter(|_| weakness.what == "open-connections");
         let why = why.map_or(String::new(), |why| format!(" ({why})"));
         let _gone = writeln!(std::io::stderr(), "sipguard: weaker than it could be: {}{why}", weakness.text);
     }
+    record(store, &outcome);
     let attached = outcome.interfaces;
     let changed = outcome.settings_changed;
     let values = attached
@@ -192,6 +196,17 @@ fn tell(pins: &Pins, format: Format, outcome: Outcome) -> Result<()> {
         }
         text
     })
+}
+
+/// Who attached to what, and which settings came with it.
+fn record(store: &Path, outcome: &Outcome) {
+    let new: Vec<&Attached> = outcome.interfaces.iter().filter(|one| one.new).collect();
+    let mut what: Vec<String> = new.iter().map(|one| format!("{} {}", one.name, mode(one))).collect();
+    what.extend(outcome.settings.iter().cloned());
+    if !what.is_empty() {
+        let counts = Counts { added: new.len(), moved: outcome.settings.len(), ..Counts::default() };
+        trail::tell(store, "attached as asked", "attach", &what, "", counts);
+    }
 }
 
 fn mode(one: &Attached) -> &'static str {

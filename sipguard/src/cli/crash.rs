@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Span, parse_duration};
+use super::{Span, parse_duration, trail};
 use crate::clock::Clock;
 use crate::crash::{Crash, DEFAULT_DIRECTORY, Recorder, Report, Reports, SCHEMA, Settings, Told};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, print, rows, table};
 use crate::pins::Pins;
+use crate::store::Counts;
 use crate::tap::set_records;
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,11 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
             show(format, &reports.read(&name)?, &reports)
         }
         Verb::Record { switch } => {
-            set_records(pins, switch == "on")?;
+            if set_records(pins, switch == "on")? {
+                let counts = Counts { moved: 1, ..Counts::default() };
+                let what = if switch == "on" { "off -> on" } else { "on -> off" }.to_owned();
+                trail::tell(store, &format!("recording is {switch}"), "crash record", &[what], "", counts);
+            }
             let kept = if switch == "on" { "are" } else { "are not" };
             object(format, "sipguard.crash-record/1", json!({ "records": switch == "on" }), || {
                 format!("the last packets of each device {kept} kept\n")

@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
+use super::trail;
 use crate::attach;
 use crate::output::{Format, rows};
 use crate::pins::Pins;
-use crate::store;
+use crate::store::{self, Counts};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,6 +31,8 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     }
     let names = (!args.all).then_some(args.interfaces.as_slice());
     let gone = attach::detach(pins, names)?;
+    let counts = Counts { removed: gone.len(), ..Counts::default() };
+    trail::tell(path, &format!("detached from {}", gone.join(", ")), "detach", &gone, "", counts);
     let values = gone.iter().map(|name| json!({ "interface": name, "changed": true })).collect();
     rows(format, "sipguard.detach/1", values, || {
         gone.iter().map(|name| format!("{name}: detached\n")).collect()

@@ -27,6 +27,7 @@ mod serve;
 mod status;
 mod targets;
 mod top;
+mod trail;
 mod trunk;
 mod version;
 

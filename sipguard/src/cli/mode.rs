@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
+use super::trail;
 use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::settings::Mode;
+use crate::settings::{Chosen, Mode, changes};
 use crate::status;
-use crate::store::{OPERATOR, change};
+use crate::store::Counts;
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -35,17 +36,25 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     pins.check()?;
     let edit = args.mode.is_some().then(|| pins.edit()).transpose()?;
     let mut settings = maps::settings(pins)?;
-    let before = settings.mode;
-    settings.mode = args.mode.map_or(before, Mode::number);
-    let changed = settings.mode != before;
+    let before = Chosen::read(pins)?;
+    let after = Chosen { mode: args.mode.map_or(before.mode, Mode::number), ..before.clone() };
+    let changed = after != before;
     if changed {
+        after.put(&mut settings);
         maps::set_settings(pins, settings)?;
     }
     drop(edit);
     let word = status::mode(&settings);
-    if changed && let Err(error) = record(pins, path, word) {
-        // In an incident the mode counts, not the log.
-        eprintln!("sipguard: the mode is {word}, but the log does not tell of it: {error:#}");
+    if changed {
+        let counts = Counts { moved: 1, ..Counts::default() };
+        trail::tell(
+            path,
+            &format!("the mode is {word}"),
+            "mode",
+            &changes(Some(&before), &after),
+            "",
+            counts,
+        );
     }
     object(format, "sipguard.mode/1", json!({ "mode": word, "changed": changed }), || {
         if args.mode.is_some() && !changed {
@@ -54,13 +63,4 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             format!("{word}\n")
         }
     })
-}
-
-/// Writes the row of the trail.
-fn record(pins: &Pins, path: &Path, word: &str) -> Result<()> {
-    change(path, pins, |change| {
-        change.counts.moved = 1;
-        change.record("mode", OPERATOR, &[word], "")
-    })?;
-    Ok(())
 }

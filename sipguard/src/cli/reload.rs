@@ -151,7 +151,7 @@ fn report(format: Format, config: &Config, lines: &[Line], in_force: bool, dry_r
                 Effect::Reload => "",
                 Effect::NewAttach => " (takes a new attach: `sipguard detach`, then `sipguard attach`)",
             };
-            text += &format!("{}: {} -> {}{note}\n", line.key, line.old, line.new);
+            text += &format!("{line}{note}\n");
         }
         text + &match (count, dry_run) {
             (0, _) => "nothing changes, all is as the configuration says\n".to_owned(),

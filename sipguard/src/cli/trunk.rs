@@ -176,9 +176,12 @@ pub fn set_mode(pins: &Pins, path: &Path, format: Format, name: &str, mode: Mode
 fn set_with(pins: &Pins, path: &Path, name: &str, edit: impl Fn(&mut TrunkRow)) -> Result<Changed<Counts>> {
     change(path, pins, |change| {
         let mut row = find(change.rows.trunks()?, name)?;
+        let mode = row.policy.mode;
         edit(&mut row);
         change.set_trunk(&row)?;
-        change.record("trunk set", OPERATOR, &[name], &row.reason)?;
+        let (old, new) = (mode.word(), row.policy.mode.word());
+        let what = if old == new { name.to_owned() } else { format!("{name} mode: {old} -> {new}") };
+        change.record("trunk set", OPERATOR, &[what], &row.reason)?;
         Ok(change.counts)
     })
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::Config;
 use super::difference::{Act, Difference, Has, difference, named};
 use crate::settings::Chosen;
-use crate::store::{CONFIGURATION, Change, Rows, Saying, Verb};
+use crate::store::{CONFIGURATION, Change, Rows, Saying, Verb, lines};
 use crate::target::Target;
 
 /// Why a user agent is blocked.
@@ -42,8 +42,8 @@ pub fn bring(change: &mut Change<'_>, config: &Config, settings: Option<Chosen>)
         change.set_configured(&named(config))?;
         change.settings.clone_from(&found.settings);
         change.counts.moved += found.chosen;
-        let keys: Vec<&String> = found.lines.iter().map(|line| &line.key).collect();
-        change.record("reload", CONFIGURATION, &keys, "")?;
+        let told: Vec<String> = found.lines.iter().map(ToString::to_string).collect();
+        change.record("reload", CONFIGURATION, &[lines(&told)], "")?;
     }
     Ok(found)
 }

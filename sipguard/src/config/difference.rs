@@ -1,5 +1,7 @@
 //! What has to change so that the configuration holds. Pure.
 
+use std::fmt;
+
 use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
@@ -41,6 +43,12 @@ pub struct Line {
     pub new: String,
     /// When.
     pub effect: Effect,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.old, self.new)
+    }
 }
 
 /// What store and maps have.

@@ -1,15 +1,23 @@
 //! The trail: who did what, when, and to how many. One row a command.
 
+use std::path::Path;
+
 use anyhow::Result;
 use rusqlite::{Connection, params};
 
+use super::lock::Locks;
 use super::rows::Rows;
-use super::say::Counts;
+use super::say::{Counts, author};
+use super::trouble::explain;
+use super::{OPERATOR, open};
+use crate::clock::Clock;
 
 /// Rows that are kept; the oldest go.
 const KEPT: i64 = 100_000;
 /// Targets that are named; of more only the number.
 pub const NAMED: usize = 4;
+/// Settings that are told with what they were and are; of more only the number.
+const LINES: usize = 40;
 
 /// One row of the trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +48,37 @@ pub fn named<T: ToString>(first: &[T], count: usize) -> String {
     let mut text = first.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(" ");
     if count > NAMED {
         text += &format!(" and {} more", count - NAMED);
+    }
+    text
+}
+
+/// Writes down what was done to the guard itself: attached, detached, its settings changed. Rules and maps stay as they are.
+///
+/// # Errors
+/// When the store can't be written.
+pub fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Counts) -> Result<()> {
+    let record = Record {
+        at_ms: Clock::now()?.wall_ms(),
+        author: author(),
+        origin: OPERATOR.to_owned(),
+        verb: verb.to_owned(),
+        what: lines(what),
+        reason: reason.to_owned(),
+        counts,
+    };
+    let write = || {
+        open::make(path)?;
+        let _turn = Locks::of(path)?.change()?;
+        write(&open::for_change(path)?, &record)
+    };
+    write().map_err(|error| explain(error, path))
+}
+
+/// `guard.mode: enforce -> monitor; checks.line-bytes: 4096 -> 99`
+pub fn lines(all: &[String]) -> String {
+    let mut text = all.iter().take(LINES).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if all.len() > LINES {
+        text += &format!("; and {} more", all.len() - LINES);
     }
     text
 }

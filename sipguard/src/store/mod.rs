@@ -34,7 +34,7 @@ mod trunks;
 mod want;
 mod words;
 
-pub use audit::Record;
+pub use audit::{Record, lines, note};
 pub use bans::row as ban_row;
 pub use bulk::bulk;
 pub use change::{Changed, blocks_in_force, change, refresh, restore};

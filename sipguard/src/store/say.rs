@@ -438,7 +438,7 @@ fn is_overruled(row: &Row, rows: &[Row]) -> bool {
 }
 
 /// Who is at the keyboard.
-fn author() -> String {
+pub fn author() -> String {
     let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     named("SUDO_USER").or_else(|| named("USER")).unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
 }

@@ -7,20 +7,22 @@ use sipguard_common::abi::{Taps, names};
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
 
-/// Says whether the last packets of each device are kept. The rest of the entry is a capture's.
+/// Says whether the last packets of each device are kept, and gives whether that is another answer than before. The rest of the entry
+/// is a capture's.
 ///
 /// # Errors
 /// When the guard is not attached, or its map can't be changed.
-pub fn set_records(pins: &Pins, records: bool) -> Result<()> {
+pub fn set_records(pins: &Pins, records: bool) -> Result<bool> {
     pins.attached_or_fail()?;
     let wanted = u8::from(records);
     if taps(pins)?.1.records == wanted {
-        return Ok(());
+        return Ok(false);
     }
     pins.check()?;
     let _edit = pins.edit()?;
     let (mut map, old) = taps(pins)?;
-    map.set(0, Plain(Taps { records: wanted, ..old }), 0).context("writing what is recorded")
+    map.set(0, Plain(Taps { records: wanted, ..old }), 0).context("writing what is recorded")?;
+    Ok(true)
 }
 
 type Entry = Array<aya::maps::MapData, Plain<Taps>>;

@@ -147,7 +147,11 @@ fn the_log_tells_of_settings_too() -> Result<()> {
         anyhow::Ok(words.join(" "))
     };
     let log = guard.rows(&["log"])?.iter().map(told).collect::<Result<Vec<_>>>()?;
-    ensure!(log == ["config reload guard.mode checks.line-bytes 2", "cli mode enforce 1"], "{log:?}");
+    let expected = [
+        "config reload guard.mode: enforce -> monitor; checks.line-bytes: 4096 -> 99 2",
+        "cli mode guard.mode: monitor -> enforce 1",
+    ];
+    ensure!(log[1..] == expected, "{log:?}");
     // The mode changes without a store as well: a file in the place of its directory.
     let told =
         guard.run(&["mode", "monitor", "--store", &format!("{}/rules.db", shown(&path))])?.expect(0)?;
