@@ -22,9 +22,28 @@ use sipguard_tests::{
 
 const DEVICE: &str = "192.0.2.7:5060";
 const PBX: &str = "192.0.2.1:5060";
-/// Parts of credentials; nothing else in the messages has them.
-const SECRETS: [&str; 6] =
-    ["K7hQ2mZw", "9f86d081", "5ebe2294", "0pAqU3sT", "R3aLm-of-0ur5", "dGhlLXBhc3N3b3Jk"];
+/// Parts of credentials, tokens and keys; nothing else in the messages has them.
+const SECRETS: [&str; 17] = [
+    "K7hQ2mZw",
+    "9f86d081",
+    "5ebe2294",
+    "0pAqU3sT",
+    "R3aLm-of-0ur5",
+    "dGhlLXBhc3N3b3Jk",
+    "s3sS10nC00k13",
+    "t0K3nVaLu3",
+    "4p1K3yzQ",
+    "eyJhbGciOiJFUzI1NiJ9",
+    "5igN4tUr3_of-C4LL",
+    "b34r3Rt0K",
+    "WVNfX19zZW1jdGwg",
+    "aFgpDd777uzj",
+    "8hHyUfrG",
+    "AQAFgM0XflAB",
+    "cl34rK3y",
+];
+/// A digit that is dialled within a call; nothing else in the messages has the sign.
+const DIGIT: u8 = b'#';
 
 fn packet(frame: Vec<u8>, reason: Reason, action: Action) -> Packet {
     Packet {
@@ -64,6 +83,56 @@ fn messages() -> Vec<Vec<u8>> {
     all.push(with_credentials("Authorization", "\n", "\n"));
     all.push(bent(&good_call(), "Max-Forwards: 70", "Authorization: Basic dGhlLXBhc3N3b3Jk"));
     all
+}
+
+/// Messages with tokens, keys of media and digits, in names and forms as they come.
+fn messages_with_more() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for (names, fold) in [
+        (["Cookie", "X-Auth-Token", "X-API-Key", "Identity", "Authorization", "Content-Type"], " "),
+        (["COOKIE ", "x-access-TOKEN", "api-key", "y", "AUTHORIZATION", "c"], "\r\n "),
+        (
+            ["set-cookie", "Session-Token\t", "X-ApiKey", "IDENTITY", "Proxy-Authorization", "CONTENT-TYPE"],
+            "\r\n\t",
+        ),
+    ] {
+        let [cookie, token, api_key, identity, authorization, kind] = names;
+        let headers = format!(
+            "{cookie}:{fold}sid=s3sS10nC00k13;{fold}path=s3sS10nC00k13\r\n{token}:{fold}t0K3nVaLu3\r\n{api_key}: 4p1K3yzQ\r\n\
+             {identity}:{fold}eyJhbGciOiJFUzI1NiJ9..5igN4tUr3_of-C4LL;{fold}info=<https://cert.example/a>;alg=ES256\r\n\
+             {authorization}:{fold}Bearer{fold}b34r3Rt0K\r\n"
+        );
+        let start = "OPTIONS sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.7;branch=z9hG4bK1\r\n";
+        let sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.7\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nk=clear:cl34rK3y\r\n\
+                   a=key-mgmt:mikey AQAFgM0XflAB\r\na=ice-ufrag:8hHyUfrG\r\na=ice-pwd:aFgpDd777uzj\r\nm=audio 4000 RTP/SAVP 0\r\n\
+                   a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwg|2^20|1:4\r\n\
+                   A=CRYPTO:2 AES_CM_128_HMAC_SHA1_32 INLINE:WVNfX19zZW1jdGwg\r\na=ptime:20\r\n";
+        let bodies = [
+            ("application/sdp", sdp),
+            ("application/dtmf-relay", "Signal=#\r\nDuration=160\r\n"),
+            ("APPLICATION/dtmf", "##"),
+            ("application/dtmf", "#\r\n"),
+            (
+                "application/kpml-response+xml",
+                "<kpml-response code=\"200\" digits=\"##\" forced_flush=\"false\"/>",
+            ),
+        ];
+        for (index, (form, body)) in bodies.into_iter().enumerate() {
+            // Which headers come before a body makes no difference, and each cut takes time.
+            let headers = if index == 0 { &headers } else { "" };
+            let length = body.len();
+            let whole =
+                format!("{start}{headers}{kind}:{fold}{form}\r\nContent-Length: {length}\r\n\r\n{body}");
+            all.push(whole.replace("\r\n", "\n").into_bytes());
+            all.push(whole.into_bytes());
+        }
+    }
+    all
+}
+
+fn expect_no_digit(what: &str, bytes: &[u8]) -> Result<()> {
+    ensure!(!bytes.contains(&DIGIT), "{what}: a digit is left: {:?}", String::from_utf8_lossy(bytes));
+    Ok(())
 }
 
 fn expect_clean(what: &str, bytes: &[u8]) -> Result<()> {
@@ -113,6 +182,32 @@ fn no_credential_is_left_however_a_message_is_cut() -> Result<()> {
 }
 
 #[test]
+fn no_token_key_or_digit_is_left_however_a_message_is_cut() -> Result<()> {
+    let peer = Peer::new(DEVICE, PBX);
+    let segment = |part: &[u8]| peer.tcp(PSH | ACK, 1, part);
+    for message in messages_with_more() {
+        let expect = |what: String, frames: &[Vec<u8>]| {
+            let left = left(frames);
+            expect_clean(&what, &left)?;
+            expect_no_digit(&what, &left)
+        };
+        expect("a datagram".to_owned(), &[peer.udp(&message)])?;
+        for cut in 1..message.len() {
+            let (one, other) = message.split_at(cut);
+            expect(format!("cut at {cut}"), &[segment(one), segment(other)])?;
+        }
+        for size in [1, 2, 3, 5, 7, 11, 40] {
+            let segments: Vec<_> = message.chunks(size).map(segment).collect();
+            expect(format!("segments of {size}"), &segments)?;
+        }
+        for size in (8..message.len()).step_by(8) {
+            expect(format!("fragments of {size}"), &peer.udp_fragments(&message, size))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_no_credential_stays() -> Result<()> {
     let peer = Peer::new(DEVICE, PBX);
     for message in [OPTIONS.to_vec(), good_call(), bent(&good_call(), "Max-Forwards: 70", "X: a\0b")] {
@@ -120,6 +215,9 @@ fn what_is_no_credential_stays() -> Result<()> {
             ensure!(redact::frame(&frame, Header::read(&frame).as_ref()) == frame, "{message:?}");
         }
     }
+    let named = "P-Asserted-Identity: <sip:100@192.0.2.7>\r\nIdentity-Info: <https://cert.example/a>\r\nToken-Bucket: 3\r\n";
+    let frame = peer.udp(&bent(OPTIONS, "Call-ID", format!("{named}Call-ID")));
+    ensure!(redact::frame(&frame, Header::read(&frame).as_ref()) == frame, "no name of a secret");
     let message = with_credentials("Authorization", "\r\n ", "\r\n");
     let frame = peer.udp(&message);
     let left = left(std::slice::from_ref(&frame));

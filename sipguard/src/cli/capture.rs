@@ -63,7 +63,8 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     limit: u64,
 
-    /// Leave credentials as they are; else values of Authorization headers, and what may be a part of one, are overwritten by `x`
+    /// Leave secrets as they are; else credentials, tokens, cookies, keys of media and dialled digits, and what may be a part of one, are
+    /// overwritten by `x`
     #[arg(long)]
     no_redact: bool,
 }

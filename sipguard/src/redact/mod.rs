@@ -1,22 +1,20 @@
-//! Credentials in what is shown and kept of packets: overwritten by `x`, in their place, so that lengths and line ends stay as they were.
+//! Secrets in what is shown and kept of packets: overwritten by `x`, in their place, so that lengths and line ends stay as they were.
+//! They are credentials and tokens (RFC 3261 22, RFC 8224, RFC 8898), keys of media (RFC 4568, RFC 4567, RFC 8839), and digits that are
+//! dialled within a call (RFC 6086, RFC 4730).
 //!
 //! A packet is looked at alone: which segment came before it nobody knows. So what may be the rest of a credential counts as one. Too
 //! much is overwritten rather than too little; control bytes and bytes above 0x7e never are, for they are what is looked for.
+
+mod marks;
 
 use std::ops::Range;
 
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
+use self::marks::{begins, digits, end_of_value, found};
 use crate::header::Header;
 
-/// What a header with credentials is called, or ends in. `Proxy-Authorization` ends in it too.
-const NAME: &[u8] = b"authorization";
-/// Schemes, where the name of their header is damaged.
-const SCHEMES: [&[u8]; 3] = [b"digest", b"basic", b"bearer"];
-/// Parameters of credentials, wherever they stand. `nonce` is the end of `cnonce` and `nextnonce`, `response` has none before it.
-const PARAMETERS: [&[u8]; 7] =
-    [b"response", b"nonce", b"opaque", b"rspauth", b"auts", b"password", b"username"];
-/// Beginnings of header lines that no rest of a credential looks like.
+/// Beginnings of header lines that no rest of a secret looks like.
 const HEADERS: [&[u8]; 10] = [
     b"via:",
     b"from:",
@@ -31,7 +29,7 @@ const HEADERS: [&[u8]; 10] = [
 ];
 const IP_HEADER: usize = 14;
 
-/// A frame without its credentials. `header` is what its headers say.
+/// A frame without its secrets. `header` is what its headers say.
 #[must_use]
 pub fn frame(frame: &[u8], header: Option<&Header>) -> Vec<u8> {
     let mut frame = frame.to_vec();
@@ -63,7 +61,7 @@ fn behind_ip(frame: &[u8]) -> usize {
     }
 }
 
-/// Overwrites credentials in a payload. `may_go_on`: it may begin in the middle of a message.
+/// Overwrites secrets in a payload. `may_go_on`: it may begin in the middle of a message.
 pub fn overwrite(payload: &mut [u8], may_go_on: bool) {
     let mut secret: Vec<Range<usize>> = Vec::new();
     if may_go_on && let Some(end) = rest(payload) {
@@ -71,6 +69,7 @@ pub fn overwrite(payload: &mut [u8], may_go_on: bool) {
     }
     for at in 0..payload.len() {
         secret.extend(found(payload, at));
+        secret.extend(digits(payload, at));
     }
     for range in secret {
         for byte in &mut payload[range] {
@@ -81,7 +80,7 @@ pub fn overwrite(payload: &mut [u8], may_go_on: bool) {
     }
 }
 
-/// Until where a payload may be the rest of a credential that began before it.
+/// Until where a payload may be the rest of a secret that began before it.
 fn rest(payload: &[u8]) -> Option<usize> {
     let begin = payload.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(payload.len());
     let line = &payload[begin..];
@@ -95,7 +94,7 @@ fn rest(payload: &[u8]) -> Option<usize> {
     (ends < 2).then_some(end)
 }
 
-/// Whether something begins here that is no credential.
+/// Whether something begins here that is no secret.
 fn is_start(line: &[u8]) -> bool {
     let mut head = [0u8; 24];
     let len = line.len().min(24);
@@ -106,114 +105,6 @@ fn is_start(line: &[u8]) -> bool {
     let first = &line[..line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len())];
     let ends_so = |version: &[u8]| first.windows(version.len()).any(|part| begins(part, version));
     plausible_start(words) || plausible_record(words) || ends_so(b" sip/") || ends_so(b" http/")
-}
-
-/// A secret whose mark begins at `at`.
-fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = &payload[at..];
-    if begins(rest, NAME) {
-        let mut begin = at + NAME.len();
-        begin += payload[begin..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b':')).count();
-        // The scheme may stay, and dissectors stumble where there is none.
-        if let Some(scheme) = SCHEMES.iter().find(|scheme| is_word(payload, begin, scheme)) {
-            begin += scheme.len() + 1;
-        }
-        return Some(begin..end_of_value(payload, begin));
-    }
-    if let Some(scheme) = SCHEMES.iter().find(|scheme| is_word(payload, at, scheme)) {
-        let before = payload[..at].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t'));
-        let begin = at + scheme.len() + 1;
-        return (before == Some(&b':')).then(|| begin..end_of_value(payload, begin));
-    }
-    if let Some(name) = PARAMETERS.iter().find(|name| begins(rest, name)) {
-        return parameter(payload, at + name.len());
-    }
-    if begins(rest, b"sip:") || begins(rest, b"sips:") {
-        return password(payload, at + rest.iter().position(|byte| *byte == b':')? + 1);
-    }
-    None
-}
-
-/// Value of a parameter behind its name.
-fn parameter(payload: &[u8], at: usize) -> Option<Range<usize>> {
-    let blank = |at: usize| {
-        payload[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count()
-    };
-    let sign = at + blank(at);
-    if payload.get(sign) != Some(&b'=') {
-        return None;
-    }
-    let begin = sign + 1 + blank(sign + 1);
-    if payload.get(begin) == Some(&b'"') {
-        return Some(begin + 1..end_of_quotes(payload, begin + 1));
-    }
-    let ends = |byte: &u8| matches!(byte, b',' | b';' | b' ' | b'\t' | b'\r' | b'\n' | b'>');
-    let end = payload[begin..].iter().position(ends).map_or(payload.len(), |len| begin + len);
-    Some(begin..end)
-}
-
-/// Where quotes end; where they do not, the value that they stand in does.
-fn end_of_quotes(payload: &[u8], begin: usize) -> usize {
-    let mut at = begin;
-    while let Some(byte) = payload.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            b'\n' if matches!(payload.get(at + 1), Some(b'\r' | b'\n')) => break,
-            _ => at += 1,
-        }
-    }
-    end_of_value(payload, begin)
-}
-
-/// Password of a SIP URI, behind its scheme.
-fn password(payload: &[u8], begin: usize) -> Option<Range<usize>> {
-    let user = payload.get(begin..)?;
-    let end =
-        begin + user.iter().position(|byte| matches!(byte, b'@' | b'>' | b'"' | b' ' | b'\r' | b'\n'))?;
-    if payload[end] != b'@' {
-        return None;
-    }
-    let colon = begin + payload[begin..end].iter().position(|byte| *byte == b':')?;
-    Some(colon + 1..end)
-}
-
-/// Where the value of a header ends that goes on at `at`: before a line that is another header or empty, not before one that is folded
-/// or makes no sense.
-fn end_of_value(payload: &[u8], at: usize) -> usize {
-    let mut at = at;
-    while let Some(len) =
-        payload[at.min(payload.len())..].iter().position(|byte| matches!(byte, b'\r' | b'\n'))
-    {
-        let end = at + len;
-        let next = end + if payload[end..].starts_with(b"\r\n") { 2 } else { 1 };
-        let line = &payload[next..];
-        if line.first().is_none_or(|byte| matches!(byte, b'\r' | b'\n')) || is_header(line) || is_start(line)
-        {
-            return end;
-        }
-        at = next;
-    }
-    payload.len()
-}
-
-/// Whether a line has a name and a colon, or is one of SDP.
-fn is_header(line: &[u8]) -> bool {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(byte);
-    let name = line.iter().take_while(|byte| token(byte)).count();
-    let colon = line[name..].iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-    (name > 0 && colon == Some(&b':')) || (name == 1 && line.get(1) == Some(&b'='))
-}
-
-/// Whether a word, in any case, and white space stand at `at`.
-fn is_word(payload: &[u8], at: usize, word: &[u8]) -> bool {
-    let end = payload.get(at + word.len());
-    begins(&payload[at..], word) && matches!(end, Some(b' ' | b'\t' | b'\r' | b'\n'))
-}
-
-/// Whether `bytes` begin with a word of small letters, in any case.
-fn begins(bytes: &[u8], word: &[u8]) -> bool {
-    bytes.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -237,7 +128,7 @@ mod tests {
                 "A: 1\r\nPROXY-authorization : Basic\r\n\tYQ==\r\nB: 2",
                 "A: 1\r\nPROXY-authorization : Basic\r\n\txxxx\r\nB: 2",
             ),
-            ("Authorization: a\r\rb\r\n\r\nb", "Authorization: x\r\rb\r\n\r\nb"),
+            ("Authorization: a\r\rb\r\n\r\nz", "Authorization: x\r\rb\r\n\r\nz"),
             ("Authorization: a\rb\nc\r\nB:", "Authorization: x\rx\nx\r\nB:"),
             ("X: a, CNonce = \"b\\\"c\", d", "X: a, CNonce = \"xxxx\", d"),
             ("X: response=abc;nonce=", "X: response=xxx;nonce="),
@@ -245,6 +136,46 @@ mod tests {
             ("INVITE sip:bob:pw@h SIP/2.0", "INVITE sip:bob:xx@h SIP/2.0"),
             ("INVITE sip:bob@h:5060 SIP/2.0", "INVITE sip:bob@h:5060 SIP/2.0"),
             ("Subject: a digest of the response", "Subject: a digest of the response"),
+        ] {
+            assert_eq!(redacted(text, false), left);
+        }
+    }
+
+    #[test]
+    fn tokens_keys_and_digits_go() {
+        for (text, left) in [
+            ("A: 1\r\ncookie: sid=ab;\r\n\tp=q\r\nB: 2", "A: 1\r\ncookie: xxxxxxx\r\n\txxx\r\nB: 2"),
+            ("X-Auth-TOKEN:abc\nB: 2", "X-Auth-TOKEN:xxx\nB: 2"),
+            ("X-API-Key : abc\r\nB: 2", "X-API-Key : xxx\r\nB: 2"),
+            ("Apikey: abc", "Apikey: xxx"),
+            ("A: 1\r\nIdentity: ab.c;info=<a>\r\nB: 2", "A: 1\r\nIdentity: xxxxxxxxxxxxx\r\nB: 2"),
+            ("A: 1\r\ny: ab.c\r\n d\r\nB: 2", "A: 1\r\ny: xxxx\r\nxx\r\nB: 2"),
+            ("P-Asserted-Identity: <sip:a@b>", "P-Asserted-Identity: <sip:a@b>"),
+            (
+                "P-Preferred-Identity: <sip:a@b>\r\nIdentity-Info: b",
+                "P-Preferred-Identity: <sip:a@b>\r\nIdentity-Info: b",
+            ),
+            ("Authorization: Bearer ab.c", "Authorization: Bearer xxxx"),
+            ("Damaged eyJhbGciOi.J9_-x;alg", "Damaged xxxxxxxxxxxxxxxx;alg"),
+            ("X: <a?access_token=abc>", "X: <a?access_token=xxx>"),
+            (
+                "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:ab+/|2^20|1:4 FEC\r\nm=a",
+                "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:xxxxxxxxxxxxxxxxx\r\nm=a",
+            ),
+            ("a=crypto:1 AES abc\r\n", "a=crypto:xxxxxxxxx\r\n"),
+            ("a=key-mgmt:mikey AQ+/=\r\nm=a", "a=key-mgmt:mikeyxxxxxx\r\nm=a"),
+            (
+                "a=ICE-pwd:ab\na=ice-ufrag:c\na=ice-options:d\n",
+                "a=ICE-pwd:xx\na=ice-ufrag:x\na=ice-options:d\n",
+            ),
+            ("k=base64:ab\r\nk=prompt\r\nm=a", "k=base64:xx\r\nk=prompt\r\nm=a"),
+            ("\r\n\r\nSignal= 5\r\nDuration=160", "\r\n\r\nSignal=xx\r\nDuration=160"),
+            ("signal=#\nDuration=160", "signal=x\nDuration=160"),
+            ("<response digits=\"12#\"/>", "<response digits=\"xxx\"/>"),
+            ("A: 1\r\n\r\n12#\r\n", "A: 1\r\n\r\nxxx\r\n"),
+            ("\n\n5", "\n\nx"),
+            ("A: 1\r\n123\r\n", "A: 1\r\n123\r\n"),
+            ("\r\n\r\nv=0\r\no=- 1 1 IN IP4 h\r\n", "\r\n\r\nv=0\r\no=- 1 1 IN IP4 h\r\n"),
         ] {
             assert_eq!(redacted(text, false), left);
         }
@@ -261,6 +192,9 @@ mod tests {
             ("GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n"),
             ("From: <sip:a>\r\n", "From: <sip:a>\r\n"),
             ("\r\n\r\nv=0\r\n", "\r\n\r\nv=0\r\n"),
+            ("\r\n\r\n5", "\r\n\r\nx"),
+            ("=5\r\nDuration=160\r\n", "xx\r\nxxxxxxxxxxxx\r\n"),
+            ("pto:1 AES inline:ab\r\na=x\r\n", "xxxxxxxxxxxxxxxxxxx\r\na=x\r\n"),
             ("\u{16}\u{3}\u{1}\u{2}\u{0}abc", "\u{16}\u{3}\u{1}\u{2}\u{0}abc"),
         ] {
             assert_eq!(redacted(text, true), left);
