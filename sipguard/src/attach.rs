@@ -140,7 +140,10 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
             return outcome.map(|_| None);
         }
     };
-    let mut outcome = Outcome { settings: settings::changes(None, &wish.settings.of(&Chosen::default())), ..Outcome::default() };
+    let mut outcome = Outcome {
+        settings: settings::changes(None, &wish.settings.of(&Chosen::default())),
+        ..Outcome::default()
+    };
     let attached = restore(pins, wish, &mut outcome.undo).and_then(|()| {
         let mut loaded = loaded.load()?;
         let uncounted = counting::begin(&mut loaded, pins).err();
