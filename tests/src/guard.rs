@@ -147,6 +147,11 @@ impl Guard {
         }
     }
 
+    /// Every rule, however many there are.
+    pub fn rules(&self) -> Result<Vec<Value>> {
+        self.rows(&["list", "--limit", "all"])
+    }
+
     /// `sipguard counters`, row by row.
     pub fn counter_rows(&self) -> Result<Vec<Counter>> {
         self.rows(&["counters"])?.iter().map(counter).collect()

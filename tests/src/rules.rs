@@ -17,13 +17,13 @@ pub fn reboot(guard: &Guard) -> Result<()> {
 
 /// Target and source of each listed rule.
 pub fn listed(guard: &Guard) -> Result<Vec<String>> {
-    let rows = guard.rows(&["list"])?;
+    let rows = guard.rules()?;
     rows.iter().map(|row| Ok(format!("{} {}", text(row, "source")?, text(row, "origin")?))).collect()
 }
 
 /// Fails unless store and maps say the same, and gives how many rules there are.
 pub fn consistent(guard: &Guard) -> Result<usize> {
-    let rows = guard.rows(&["list"])?;
+    let rows = guard.rules()?;
     let strange = rows.iter().find(|row| row["in_force"] != true || row["origin"] == "recovered");
     ensure!(strange.is_none(), "not in both: {strange:?}");
     let in_force = number(&guard.json(&["status"])?, "blocks")?;

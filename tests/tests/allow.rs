@@ -120,7 +120,7 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     let exported = run("export --format json")?;
     let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
     other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
-    ensure!(other.rows(&["list"])?.len() == 3, "{:?}", other.rows(&["list"])?);
+    ensure!(other.rules()?.len() == 3, "{:?}", other.rows(&["list"])?);
     says("unallow 192.0.2.7", "ended the allowance of 1 source, 1 block holds again")?;
     ensure!(other.json(&["unallow", "--all"])?["again"] == 1, "the imported block does not hold again");
     let rule = &guard.json(&["lookup", "192.0.2.7"])?["rule"];
@@ -135,14 +135,14 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     let exported = run("export --format csv")?;
     let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
     other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
-    let rows = other.rows(&["list"])?;
+    let rows = other.rules()?;
     let decides = |row: &&Value| row["source"] == "198.51.100.7" && row["decides"] == true;
     ensure!(rows.iter().find(decides).is_some_and(|row| row["rule"] == "block"), "listed is {rows:?}");
     says("unblock 198.51.100.7", "unblocked 1 source, 1 allowance holds again")?;
     ensure!(guard.json(&["lookup", "198.51.100.7"])?["rule"]["reason"] == "office", "the allowance is gone");
     says("unallow --all", "ended the allowance of 1 source")?;
     says("unblock --all", "unblocked 2 sources")?;
-    ensure!(guard.rows(&["list"])?.is_empty(), "something is left");
+    ensure!(guard.rules()?.is_empty(), "something is left");
     Ok(())
 }
 

@@ -146,7 +146,7 @@ fn what_would_stop_too_many_is_refused() -> Result<()> {
     ] {
         let run = guard.run(words)?.expect(status)?;
         ensure!(run.stderr.contains(says), "{words:?}: it said {run:?}");
-        ensure!(guard.rows(&["list"])?.is_empty(), "{words:?}: a rule was set");
+        ensure!(guard.rules()?.is_empty(), "{words:?}: a rule was set");
     }
     run(guard, &["block", "--user-agent", "Asterisk PBX 1.8"])?;
     run(guard, &["block", "--user-agent", "asterisk", "--force"])?;
@@ -165,7 +165,7 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     let guard = &site.guard;
     run(guard, &["block", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "--source", "watch", "--for", "1h"])?;
     run(guard, &["block", "--user-agent", "Evil, \"scanner\" x", "192.0.2.7"])?;
-    let before = guard.rows(&["list"])?;
+    let before = guard.rules()?;
     let told: Vec<_> = before.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
     let expected =
         ["192.0.2.7", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "user-agent:evil, \"scanner\" x"];
@@ -174,14 +174,14 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     let both = rules_in_use::IDENTITIES | rules_in_use::USER_AGENTS;
     run(guard, &["detach", "--all"])?;
     guard.attach(&[Site::INTERFACE])?;
-    ensure!(guard.rows(&["list"])? == before && in_use(guard)? == both, "it did not come back");
+    ensure!(guard.rules()? == before && in_use(guard)? == both, "it did not come back");
     for form in ["json", "csv", "txt"] {
         let list = run(guard, &["export", "--format", form])?;
         run(guard, &["unblock", "--all"])?;
-        ensure!(guard.rows(&["list"])?.is_empty() && in_use(guard)? == 0, "something was left");
+        ensure!(guard.rules()?.is_empty() && in_use(guard)? == 0, "something was left");
         let said = guard.run_with_input(&["import", "-", "--format", form], &list)?.expect(0)?;
         ensure!(said.stdout == "added 4 rules\n", "{form}: it said {said:?}");
-        let rows = guard.rows(&["list"])?;
+        let rows = guard.rules()?;
         let again: Vec<_> = rows.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
         ensure!(again == expected && in_use(guard)? == both, "{form}: taken back is {again:?}");
     }
@@ -192,7 +192,7 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     // Found in the kernel when the store is gone.
     std::fs::remove_file(guard.store())?;
     run(guard, &["unblock", "192.0.2.7"])?;
-    let rows = guard.rows(&["list"])?;
+    let rows = guard.rules()?;
     let again: Vec<_> = rows.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
     ensure!(again == expected[1..], "recovered is {again:?}");
     Ok(())

@@ -120,7 +120,7 @@ fn what_others_did_meanwhile_stays() -> Result<()> {
     let status = guard.json(&["status"])?;
     ensure!(status["ports"][0] == 5060 && status["on_malformed"] == "reset", "not taken back: {status}");
     ensure!(status["mode"] == "monitor", "the mode of another command was taken back");
-    ensure!(guard.rows(&["list"])?.len() == 1, "the block of another command was taken back");
+    ensure!(guard.rules()?.len() == 1, "the block of another command was taken back");
     Ok(())
 }
 

@@ -111,25 +111,25 @@ fn devices_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     let guard = &site.guard;
     run(guard, "block 192.0.2.7:4001 [2001:db8::7]:4001 --reason errant --source watch --for 1h")?;
     run(guard, "block 192.0.2.8:4001")?;
-    let before = guard.rows(&["list"])?;
+    let before = guard.rules()?;
     let told: Vec<_> = before.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
     ensure!(told == ["192.0.2.7:4001", "192.0.2.8:4001", "[2001:db8::7]:4001"], "listed is {told:?}");
     ensure!(before.iter().all(|row| row["in_force"] == true), "{before:?}");
     run(guard, "detach --all")?;
     guard.attach(&[Site::INTERFACE])?;
-    ensure!(guard.rows(&["list"])? == before && switched_on(guard)?, "it did not come back");
+    ensure!(guard.rules()? == before && switched_on(guard)?, "it did not come back");
     for form in ["json", "csv", "txt"] {
         let list = run(guard, &format!("export --format {form}"))?;
         run(guard, "unblock --all")?;
-        ensure!(guard.rows(&["list"])?.is_empty() && !switched_on(guard)?, "something was left");
+        ensure!(guard.rules()?.is_empty() && !switched_on(guard)?, "something was left");
         let said = guard.run_with_input(&["import", "-", "--format", form], &list)?.expect(0)?;
         ensure!(said.stdout == "added 3 rules\n", "{form}: it said {said:?}");
-        ensure!(guard.rows(&["list"])?.len() == 3 && switched_on(guard)?, "{form}: not taken back");
+        ensure!(guard.rules()?.len() == 3 && switched_on(guard)?, "{form}: not taken back");
     }
     ensure!(!run(guard, "export --format ipset")?.contains("4001"), "ipset has no place for it");
     // Found in the kernel when the store is gone.
     std::fs::remove_file(guard.store())?;
     run(guard, "unblock 192.0.2.8:4001")?;
-    ensure!(guard.rows(&["list"])?.len() == 2, "{:?}", guard.rows(&["list"])?);
+    ensure!(guard.rules()?.len() == 2, "{:?}", guard.rows(&["list"])?);
     Ok(())
 }

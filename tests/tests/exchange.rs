@@ -33,7 +33,7 @@ fn listed(guard: &Guard) -> Result<Vec<String>> {
         let parts = [text(row, "rule")?, text(row, "source")?, text(row, "mode")?, text(row, "origin")?];
         Ok(format!("{} {}{ends}", parts.join(" "), text(row, "reason")?).trim_end().to_owned())
     };
-    guard.rows(&["list"])?.iter().map(line).collect()
+    guard.rules()?.iter().map(line).collect()
 }
 
 fn import(guard: &Guard, file: &Path, words: &[&str]) -> Result<Value> {
@@ -145,7 +145,7 @@ fn short_prefixes_of_a_list_are_taken_by_force_and_own_addresses_never() -> Resu
             said.stderr.contains(line) && said.stderr.contains("240.0.0.0/4 is shorter"),
             "it said {said:?}"
         );
-        ensure!(guard.rows(&["list"])?.is_empty(), "{end}: something was imported");
+        ensure!(guard.rules()?.is_empty(), "{end}: something was imported");
         let said = guard.run(&["import", &file, "--force"])?.expect(0)?;
         ensure!(said.stdout == "added 2 rules\n" && said.stderr.contains("0.0.0.0/0 is"), "it said {said:?}");
         guard.run(&["unblock", "--all"])?.expect(0)?;
@@ -163,13 +163,13 @@ fn what_is_exported_is_imported_as_it_was() -> Result<()> {
     guard.run(&["block", "203.0.113.7", "--reason", "he said \"no\", twice", "--for", "1h"])?.expect(0)?;
     guard.run(&["block", "203.0.113.7", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
     guard.run(&["allow", "198.51.100.0/24"])?.expect(0)?;
-    let before = guard.rows(&["list"])?;
+    let before = guard.rules()?;
     ensure!(before.len() == 4, "listed is {before:?}");
     for form in ["json", "csv"] {
         let exported = guard.run(&["export", "--format", form])?.expect(0)?.stdout;
         let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
         other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
-        ensure!(other.rows(&["list"])? == before, "{form}: {:#?}", other.rows(&["list"])?);
+        ensure!(other.rules()? == before, "{form}: {:#?}", other.rows(&["list"])?);
     }
     let exported = guard.run(&["export", "--format", "txt"])?.expect(0)?.stdout;
     ensure!(exported.lines().count() == 2, "exported is {exported}");
@@ -329,7 +329,7 @@ fn an_import_that_is_killed_at_any_moment_is_whole_or_not_at_all() -> Result<()>
         process.signal(Signal::SIGKILL)?;
         wait_until("the process is gone", || Ok(process.try_wait()?.is_some()))?;
         guard.run(&["block", "192.0.2.8"])?.expect(0)?;
-        let rows = guard.rows(&["list"])?;
+        let rows = guard.rules()?;
         let in_force = number(&guard.json(&["status"])?, "blocks")?;
         ensure!(in_force == rows.len() as u64, "{in_force} in force, {} stored", rows.len());
         ensure!(rows.iter().all(|row| row["in_force"] == true), "not in both after {delay_ms} ms");

@@ -173,7 +173,7 @@ fn the_filter_outlives_every_process_that_is_killed() -> Result<()> {
     }
     ensure!(filters(&site, "10.77.0.1")?, "it does not filter any more");
     // Both need the lock, and the second one alone.
-    ensure!(site.guard.rows(&["list"])?.is_empty(), "a killed `block` blocked something");
+    ensure!(site.guard.rules()?.is_empty(), "a killed `block` blocked something");
     site.guard.run(&["block", "192.0.2.7"])?.expect(0)?;
     Ok(())
 }
@@ -255,7 +255,7 @@ fn detach_of_one_interface_keeps_the_other() -> Result<()> {
     site.guard.run(&["detach", "eth1"])?.expect(0)?;
     ensure!(filters(&site, "10.77.0.1")?, "eth0 is not filtered any more");
     ensure!(!has_program(&site, "eth1")? && !filters(&site, SECOND)?, "eth1 is filtered still");
-    ensure!(site.guard.rows(&["list"])?.len() == 1, "the block is gone");
+    ensure!(site.guard.rules()?.len() == 1, "the block is gone");
     let status = site.guard.json(&["status"])?;
     ensure!(status["interfaces"].as_array().map(Vec::len) == Some(1), "it said {status}");
     site.guard.run(&["detach", "eth1"])?.expect(3)?;
@@ -386,7 +386,7 @@ fn two_processes_at_once_lose_no_block() -> Result<()> {
             .try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     let listed: BTreeSet<String> =
-        site.guard.rows(&["list"])?.iter().map(|row| text(row, "source")).collect::<Result<_>>()?;
+        site.guard.rules()?.iter().map(|row| text(row, "source")).collect::<Result<_>>()?;
     ensure!(listed.len() == 400, "{} of 400 are listed", listed.len());
     Ok(())
 }
@@ -420,7 +420,7 @@ fn the_log_tells_what_was_done_to_the_guard() -> Result<()> {
                  guard.refuse-lf: none -> false; guard.on-malformed: none -> reset|";
     let expected = [
         &format!("attach|eth0 native; {first}")[..],
-        "detach|eth0|not confirmed",
+        "attach|detached again from eth0|not confirmed",
         &format!("attach|eth0 native; {first}"),
         "attach|guard.mode: enforce -> monitor; guard.ports: 5060 -> 5060, 5080|",
         "mode|guard.mode: monitor -> enforce|",

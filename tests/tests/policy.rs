@@ -117,7 +117,7 @@ fn a_block_for_two_seconds_ends_by_itself() -> Result<()> {
             site.guard.counted(Reason::BlockedHost)? > before,
             "nothing was stopped while the block held"
         );
-        ensure!(site.guard.rows(&["list"])?.is_empty(), "a block that has ended is listed");
+        ensure!(site.guard.rules()?.is_empty(), "a block that has ended is listed");
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ fn a_short_block_that_has_ended_leaves_the_wider_one() -> Result<()> {
         let before = number(&guard.json(&["lookup", from])?["rule"], "packets")?;
         ensure!(!ping()?, "the end of {narrow} opened a hole in {wide}");
         ensure!(number(&guard.json(&["lookup", from])?["rule"], "packets")? > before, "{wide} did not count");
-        ensure!(guard.rows(&["list"])?.iter().all(|row| row["source"] != narrow), "{narrow} is listed");
+        ensure!(guard.rules()?.iter().all(|row| row["source"] != narrow), "{narrow} is listed");
         guard.run(&["unblock", wide])?.expect(0)?;
         wait_until("the other address is answered again", ping)?;
     }
@@ -161,7 +161,7 @@ fn a_block_of_what_is_blocked_changes_nothing_and_says_so() -> Result<()> {
     let guard = &site.guard;
     guard.run(&["block", "192.0.2.7", "2001:db8::/32"])?.expect(0)?;
     let list = || -> Result<Vec<Value>> {
-        let mut rows = guard.rows(&["list"])?;
+        let mut rows = guard.rules()?;
         // As exact as the translation between two clocks.
         rows.iter_mut().for_each(|row| drop(row["created"].take()));
         Ok(rows)
@@ -194,11 +194,11 @@ fn ten_thousand_addresses_from_standard_input() -> Result<()> {
     }
     let change = guard.run_with_input(&["block", "-"], &input)?.expect(0)?;
     ensure!(change.stdout.contains("blocked 10000 sources"), "it said {}", change.stdout);
-    ensure!(guard.rows(&["list"])?.len() == 10_000, "not all of them are listed");
+    ensure!(guard.rules()?.len() == 10_000, "not all of them are listed");
     ensure!(guard.json(&["lookup", "198.18.39.248"])?["verdict"] == "block", "the last IPv4 one is missing");
     ensure!(guard.json(&["lookup", "2001:db8::270f"])?["verdict"] == "block", "the last IPv6 one is missing");
     guard.run(&["unblock", "--all"])?.expect(0)?;
-    ensure!(guard.rows(&["list"])?.is_empty(), "`unblock --all` left some");
+    ensure!(guard.rules()?.is_empty(), "`unblock --all` left some");
     Ok(())
 }
 
@@ -212,7 +212,7 @@ fn a_mistake_in_standard_input_blocks_nothing_and_names_its_line() -> Result<()>
         let output = site.guard.run_with_input(&["block", "-"], &input)?.expect(2)?;
         let named = output.stderr.contains("line 3") && output.stderr.contains(mistake);
         ensure!(named && output.stdout.is_empty(), "it said {output:?}");
-        ensure!(site.guard.rows(&["list"])?.is_empty(), "something was blocked in spite of {mistake}");
+        ensure!(site.guard.rules()?.is_empty(), "something was blocked in spite of {mistake}");
     }
     Ok(())
 }
@@ -238,10 +238,10 @@ fn an_own_address_needs_force() -> Result<()> {
             stdout.is_empty() && stderr.contains(why) && stderr.contains("--force"),
             "{source}: {stderr}"
         );
-        ensure!(guard.rows(&["list"])?.is_empty(), "something was blocked in spite of {source}");
+        ensure!(guard.rules()?.is_empty(), "something was blocked in spite of {source}");
     }
     guard.run(&["block", "--force", "10.77.0.1"])?.expect(0)?;
-    ensure!(guard.rows(&["list"])?.len() == 1, "--force did not block it");
+    ensure!(guard.rules()?.len() == 1, "--force did not block it");
     Ok(())
 }
 
@@ -257,9 +257,9 @@ fn what_is_hardly_meant_needs_force() -> Result<()> {
     ] {
         let said = guard.run(&["block", "192.0.2.7", source])?.expect(status)?;
         ensure!(said.stderr.contains(hint) && said.stderr.contains("--force"), "{source}: it said {said:?}");
-        ensure!(guard.rows(&["list"])?.is_empty(), "something was blocked in spite of {source}");
+        ensure!(guard.rules()?.is_empty(), "something was blocked in spite of {source}");
         guard.run(&["block", "--force", source])?.expect(0)?;
-        ensure!(guard.rows(&["list"])?[0]["source"] == source, "--force did not block {source}");
+        ensure!(guard.rules()?[0]["source"] == source, "--force did not block {source}");
         guard.run(&["unblock", source])?.expect(0)?;
     }
     // A program writes what it has seen.
@@ -268,7 +268,7 @@ fn what_is_hardly_meant_needs_force() -> Result<()> {
         guard.run(&["unblock", "2001:db8::5:5060"])?.expect(0)?;
     }
     guard.run(&["block", "2001:db8::5:5071", "[2001:db8::5]:5060", "198.0.0.0/8"])?.expect(0)?;
-    ensure!(guard.rows(&["list"])?.len() == 3, "{:?}", guard.rows(&["list"])?);
+    ensure!(guard.rules()?.len() == 3, "{:?}", guard.rows(&["list"])?);
     Ok(())
 }
 

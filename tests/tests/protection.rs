@@ -53,7 +53,7 @@ fn dial(site: &Site, to: &str) -> Result<TcpStream> {
 fn refused(guard: &Guard, target: &str, role: &str) -> Result<()> {
     let said = guard.run(&["block", target])?.expect(1)?;
     ensure!(said.stderr.contains(role) && said.stderr.contains("--force"), "{target}: it said {said:?}");
-    ensure!(guard.rows(&["list"])?.is_empty(), "{target} was blocked");
+    ensure!(guard.rules()?.is_empty(), "{target} was blocked");
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn the_session_above_is_found_without_its_variable() -> Result<()> {
     ensure!(said.contains("this SSH session's peer (198.51.100.9)"), "it said {said}");
     let said = below("198.51.100.10")?;
     ensure!(said.is_empty(), "it said {said}");
-    ensure!(site.guard.rows(&["list"])?.len() == 1, "not one block");
+    ensure!(site.guard.rules()?.len() == 1, "not one block");
     Ok(())
 }
 

@@ -37,13 +37,13 @@ fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
     guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
     guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
     guard.run(&["block", "192.0.2.8", "--for", "3s"])?.expect(0)?;
-    let before = guard.rows(&["list"])?;
+    let before = guard.rules()?;
     let end_before = kernels_end(guard, "192.0.2.7")?;
     reboot(guard)?;
-    let stored = guard.rows(&["list"])?;
+    let stored = guard.rules()?;
     ensure!(stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false), "stored is {stored:?}");
     attach(guard)?;
-    let after = guard.rows(&["list"])?;
+    let after = guard.rules()?;
     ensure!(after == before, "before {before:?}, after {after:?}");
     let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
     ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
@@ -83,7 +83,7 @@ fn one_source_lifts_its_own_block_only() -> Result<()> {
     let guard = &site.guard;
     guard.run(&["block", "192.0.2.7", "--source", "fail2ban", "--for", "1h"])?.expect(0)?;
     guard.run(&["block", "192.0.2.7", "--source", "feed"])?.expect(0)?;
-    let rows = guard.rows(&["list"])?;
+    let rows = guard.rules()?;
     let decides: Vec<_> = rows.iter().map(|row| (&row["origin"], row["decides"] == true)).collect();
     ensure!(decides == [(&"fail2ban".into(), false), (&"feed".into(), true)], "listed is {rows:?}");
     let ends = || anyhow::Ok(guard.json(&["lookup", "192.0.2.7"])?["rule"]["ends"].clone());
@@ -108,7 +108,7 @@ fn what_has_ended_is_swept_from_store_and_maps() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1s"])?.expect(0)?;
-    wait_until("the blocks end", || Ok(guard.rows(&["list"])?.is_empty()))?;
+    wait_until("the blocks end", || Ok(guard.rules()?.is_empty()))?;
     guard.run(&["block", "192.0.2.9"])?.expect(0)?;
     for (map, count) in [("HOSTS", 1), ("PREFIXES", 0)] {
         let mut dump = Command::new("bpftool");
@@ -196,7 +196,7 @@ fn two_writers_at_once_lose_nothing() -> Result<()> {
         both.into_iter()
             .try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    let rows = site.guard.rows(&["list"])?;
+    let rows = site.guard.rules()?;
     for source in ["one", "two"] {
         let count = rows.iter().filter(|row| row["origin"] == source).count();
         ensure!(count == 1000, "{count} of 1000 are listed for {source}");
@@ -211,7 +211,7 @@ fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     guard.run(&["block", "192.0.2.7", "--reason", "old"])?.expect(0)?;
-    let before = guard.rows(&["list"])?;
+    let before = guard.rules()?;
     let mut freeze = Command::new("bpftool");
     output(freeze.args(["map", "freeze", "pinned"]).arg(guard.pins().join("maps").join("PREFIXES")))?;
     // The hosts are taken, the prefix is not, and the hosts are given back.
@@ -219,11 +219,11 @@ fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
     let said = guard.run(&words)?.expect(1)?;
     let clear = said.stderr.contains("198.51.100.0/24") && said.stderr.contains("nothing was changed");
     ensure!(clear, "it said {said:?}");
-    ensure!(guard.rows(&["list"])? == before, "listed is {:?}", guard.rows(&["list"])?);
+    ensure!(guard.rules()? == before, "listed is {:?}", guard.rows(&["list"])?);
     ensure!(consistent(guard)? == 1, "something stayed");
     // A list goes to the kernel while it is written to the store, and comes back all the same.
     let list = addresses(20_000) + "198.51.100.0/24\n";
     guard.run_with_input(&["import", "-", "--format", "txt"], &list)?.expect(1)?;
-    ensure!(guard.rows(&["list"])? == before && consistent(guard)? == 1, "something of the list stayed");
+    ensure!(guard.rules()? == before && consistent(guard)? == 1, "something of the list stayed");
     Ok(())
 }

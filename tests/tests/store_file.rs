@@ -34,10 +34,10 @@ fn a_damaged_store_is_kept_aside_and_the_kernels_rules_stay() -> Result<()> {
         let bytes = std::fs::read(guard.store())?;
         std::fs::write(guard.store(), harm(bytes))?;
         // A reading verb changes nothing, and shows what the kernel has.
-        ensure!(guard.rows(&["list"])?.len() == 2, "{name}: the kernel's rules are not shown");
+        ensure!(guard.rules()?.len() == 2, "{name}: the kernel's rules are not shown");
         let said = guard.run(&["block", "192.0.2.9"])?.expect(0).context(name)?;
         ensure!(name == "empty" || said.stderr.contains("set aside"), "{name}: it said {said:?}");
-        let rows = guard.rows(&["list"])?;
+        let rows = guard.rules()?;
         ensure!(rows.len() == 3 && rows.iter().all(|row| row["in_force"] == true), "{name}: {rows:?}");
         let ends =
             rows.iter().filter(|row| row["ends"].is_string() && row["reason"] == "found in the kernel");

@@ -112,13 +112,13 @@ fn a_trunk_has_a_mode_and_a_profile_of_its_own() -> Result<()> {
         Ok::<_, anyhow::Error>(rows.iter().any(|row| row.action == action && row.reason.starts_with(reason)))
     };
     send(&site, trunk, loose.as_bytes())?;
-    wait_until("it is counted", || counted("would-reset", ""))?;
-    ensure!(!counted("pass", "valid")? && !counted("reset", "")?, "{:?}", guard.counter_rows()?);
+    wait_until("it is counted", || counted("would-drop", ""))?;
+    ensure!(!counted("pass", "valid")? && !counted("drop", "")?, "{:?}", guard.counter_rows()?);
     send(&site, device, loose.as_bytes())?;
     wait_until("it passes", || counted("pass", "valid"))?;
     run(guard, "mode enforce --trunk carrier")?;
     send(&site, trunk, loose.as_bytes())?;
-    wait_until("it is stopped", || counted("reset", ""))
+    wait_until("it is stopped", || counted("drop", ""))
 }
 
 #[test]

@@ -191,8 +191,8 @@ impl<'p> Reader<'p> {
         if map.is_none() || map == self.map {
             return Ok(());
         }
-        if !self.pins.exist() {
-            // Detached again.
+        if !self.pins.are_attached() {
+            // Detached again, or about to be attached.
             return Ok(());
         }
         self.pins.check()?;

@@ -172,12 +172,13 @@ impl Change<'_> {
         Ok(removed > 0)
     }
 
-    /// What is automatic holds back within peers, so all is looked at that lies in those that came or went.
+    /// What is automatic holds back within peers and around them, so all is looked at that lies in those that came or went, or has them in it.
     fn repeer(&mut self, before: &[Source]) -> Result<()> {
         let peers = self.rows.peers()?;
         for net in before.iter().chain(peers.keys()) {
             if before.contains(net) != peers.contains_key(net) {
-                self.touched.some.push(Touch { target: (*net).into(), known: None });
+                let around = (0..=net.bits()).filter_map(|bits| Source::network(net.bytes(), bits));
+                self.touched.some.extend(around.map(|net| Touch { target: net.into(), known: None }));
                 self.touched.within.push(*net);
             }
         }

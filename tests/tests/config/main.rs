@@ -181,7 +181,7 @@ fn a_broken_file_leaves_what_is_in_force() -> Result<()> {
     run(guard, "limit set --of register 20/s")?;
     run(guard, "deny options --from devices")?;
     run(guard, "block 192.0.2.7")?;
-    let before = (state(guard)?, guard.rows(&["list"])?);
+    let before = (state(guard)?, guard.rules()?);
     for path in broken()? {
         let said = guard.run(&["reload", "--config", shown(&path)])?.expect(6)?;
         ensure!(
@@ -189,7 +189,7 @@ fn a_broken_file_leaves_what_is_in_force() -> Result<()> {
             "{}: it said {said:?}",
             path.display()
         );
-        ensure!((state(guard)?, guard.rows(&["list"])?) == before, "{}: something changed", path.display());
+        ensure!((state(guard)?, guard.rules()?) == before, "{}: something changed", path.display());
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
     ensure!(bans(guard)? == (3, 60, 7200), "{:?}", state(guard)?.2.bans);
     ensure!(open(guard)?.is_empty(), "{:?}", open(guard)?);
-    ensure!(guard.rows(&["list"])?.is_empty(), "{:?}", guard.rows(&["list"])?);
+    ensure!(guard.rules()?.is_empty(), "{:?}", guard.rows(&["list"])?);
     let kinds =
         guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
     ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
@@ -222,7 +222,7 @@ fn what_the_kernel_refuses_is_undone_as_a_whole() -> Result<()> {
             anyhow::Ok((
                 guard.rows(&["trunk", "list"])?,
                 guard.rows(&["deny"])?,
-                guard.rows(&["list"])?,
+                guard.rules()?,
                 guard.json(&["bans"])?,
                 guard.rows(&["limit", "list"])?,
             ))

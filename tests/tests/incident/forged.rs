@@ -66,7 +66,7 @@ fn call(stage: &Stage, patience: Duration) -> Result<Outcome> {
 
 /// Fails when the guard has made a rule of the flood.
 fn expect_no_rule(stage: &Stage) -> Result<()> {
-    let (bans, rules) = (banned(&stage.guard)?, stage.guard.rows(&["list"])?);
+    let (bans, rules) = (banned(&stage.guard)?, stage.guard.rules()?);
     ensure!(bans.is_empty() && rules.is_empty(), "the flood made rules: {bans:?} {rules:?}");
     let trunk = stage.guard.json(&["lookup", &IpAddr::from(TRUNK).to_string()])?;
     ensure!(trunk["verdict"] == "pass", "{trunk}");
