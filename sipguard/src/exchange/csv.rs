@@ -137,8 +137,12 @@ fn shown(target: &Target) -> String {
     if target.source().is_some() { text } else { quoted(&text) }
 }
 
-pub fn write(rows: &[Row]) -> String {
-    let mut text = format!("{HEAD}\n");
+pub fn head() -> String {
+    format!("{HEAD}\n")
+}
+
+pub fn lines(rows: &[Row]) -> String {
+    let mut text = String::new();
     for row in rows {
         let _infallible = writeln!(
             text,

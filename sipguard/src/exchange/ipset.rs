@@ -74,15 +74,21 @@ fn entry<'l>(
     Ok((place, entry))
 }
 
-/// Blocks that stop, and allowances as `nomatch`: one set a family.
-pub fn write(rows: &[Row], now_ms: i64) -> String {
-    let name = |target: &Source| if target.is_ipv4() { "sipguard4" } else { "sipguard6" };
-    let room = (rows.len() * 2).next_power_of_two().max(65_536);
+/// One set a family, with room for `count` rules and as many more.
+pub fn head(count: usize) -> String {
+    let room = (count * 2).next_power_of_two().max(65_536);
     let mut text = String::new();
     for (set, family) in [("sipguard4", "inet"), ("sipguard6", "inet6")] {
         let _infallible =
             writeln!(text, "create {set} hash:net family {family} maxelem {room} timeout 0 comment");
     }
+    text
+}
+
+/// Blocks that stop, and allowances as `nomatch`.
+pub fn lines(rows: &[Row], now_ms: i64) -> String {
+    let name = |target: &Source| if target.is_ipv4() { "sipguard4" } else { "sipguard6" };
+    let mut text = String::new();
     let mut last: Option<Source> = None;
     for row in rows.iter().filter(|row| row.verb == Verb::Allow || row.mode == Mode::Enforce) {
         // A set of networks has no place for a port.

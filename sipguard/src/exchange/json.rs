@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{End, Entry, Mistake, parse_time, show_time};
 use crate::store::{Mode, Row, Verb, parse_origin, parse_reason};
@@ -96,16 +96,15 @@ pub fn read<const WIDE: bool>(text: &str) -> Result<Vec<Entry>, Mistake> {
     Ok(items.into_iter().map(|Item(entry)| entry).collect())
 }
 
-pub fn write(rows: &[Row]) -> String {
-    let row = |row: &Row| {
-        json!({
-            "source": row.target.to_string(), "rule": row.verb.word(), "mode": row.mode.word(), "origin": row.origin,
-            "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),
-            "ends": row.expires_ms.map(show_time),
-        })
-    };
-    format!(
-        "{:#}\n",
-        json!({ "schema": "sipguard.rules/1", "rows": rows.iter().map(row).collect::<Vec<_>>() })
-    )
+/// Schema of the document.
+pub const SCHEMA: &str = "sipguard.rules/1";
+
+/// The JSON form of a rule.
+#[must_use]
+pub fn json_of(row: &Row) -> Value {
+    json!({
+        "source": row.target.to_string(), "rule": row.verb.word(), "mode": row.mode.word(), "origin": row.origin,
+        "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),
+        "ends": row.expires_ms.map(show_time),
+    })
 }

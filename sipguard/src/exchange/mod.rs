@@ -8,6 +8,7 @@ mod txt;
 use std::fmt;
 
 use clap::ValueEnum;
+pub use json::{SCHEMA, json_of};
 
 use crate::store::{Mode, Row, Verb};
 use crate::target::Target;
@@ -139,14 +140,24 @@ pub fn read(form: Form, text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     }
 }
 
-/// Writes rules. Forms that can't say who allows or by whom leave it out.
+/// How a list of `count` rules begins, in a form of lines.
 #[must_use]
-pub fn write(form: Form, rows: &[Row], now_ms: i64) -> String {
+pub fn head(form: Form, count: usize) -> String {
     match form {
-        Form::Txt => txt::write(rows),
-        Form::Csv => csv::write(rows),
-        Form::Json => json::write(rows),
-        Form::Ipset => ipset::write(rows, now_ms),
+        Form::Txt | Form::Json => String::new(),
+        Form::Csv => csv::head(),
+        Form::Ipset => ipset::head(count),
+    }
+}
+
+/// Rules in a form of lines; those of one target come together. Forms that can't say who allows or by whom leave it out.
+#[must_use]
+pub fn lines(form: Form, rows: &[Row], now_ms: i64) -> String {
+    match form {
+        Form::Txt => txt::lines(rows),
+        Form::Csv => csv::lines(rows),
+        Form::Json => String::new(),
+        Form::Ipset => ipset::lines(rows, now_ms),
     }
 }
 

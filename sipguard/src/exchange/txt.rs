@@ -30,7 +30,7 @@ pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
 }
 
 /// Blocks only: a list of addresses can't say that it allows. What would begin a comment is left out.
-pub fn write(rows: &[Row]) -> String {
+pub fn lines(rows: &[Row]) -> String {
     let mut text = String::new();
     let mut last: Option<Target> = None;
     for row in rows.iter().filter(|row| row.verb == Verb::Block) {

@@ -41,7 +41,7 @@ pub use change::{Changed, blocks_in_force, change, refresh, restore};
 pub use configured::{ConfiguredRows, Named};
 pub use denials::{Denial, Done};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
-pub use open::{all_rows, all_trunks, read};
+pub use open::{all_trunks, read};
 pub use open_limits::OpenLimit;
 pub use rehearse::{Rehearsed, rehearse};
 pub use rows::{Key, Mode, Row, Rows, Verb, Wanted, key};

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::TrunkRow;
-use super::rows::{Row, Rows};
+use super::rows::Rows;
 use super::schema::{self, APPLICATION_ID};
 use super::trouble::{Damaged, Unwritable, explain, is_damage};
 use crate::error::{Failure, Status};
@@ -69,18 +69,6 @@ pub fn as_it_is(path: &Path) -> Result<Connection> {
         return Err(Failure::with(Status::Failed, text));
     }
     Ok(db)
-}
-
-/// Every row, or none without a file.
-///
-/// # Errors
-/// When it can't be read.
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "the method of one lifetime does not stand for any"
-)]
-pub fn all_rows(path: &Path) -> Result<Vec<Row>> {
-    Ok(read(path, |rows| rows.all())?.unwrap_or_default())
 }
 
 /// Every trunk, or none without a file.
