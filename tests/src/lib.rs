@@ -11,6 +11,7 @@ pub mod dial;
 pub mod envelope;
 pub mod fragile;
 pub mod guard;
+pub mod guest;
 pub mod interrupt;
 pub mod judge;
 pub mod kamailio;

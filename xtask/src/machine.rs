@@ -44,6 +44,14 @@ const NAMESPACES: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-lin
 /// What the benchmark measures against.
 const YARDSTICK: (&str, &str) = ("xdp-filter", "xdp-tools");
 
+/// What virtual machines are made of and run with.
+const VIRTUAL: [(&str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
+    ("mke2fs", "e2fsprogs"),
+    ("ethtool", "ethtool"),
+];
+
 /// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs; the fuzz targets
 /// have no XDP program in them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +61,7 @@ pub enum Purpose {
     Bench,
     Lint,
     Fuzz,
+    Vm,
     Everything,
 }
 
@@ -68,11 +77,15 @@ impl Purpose {
         if self.includes(Purpose::Test) {
             programs.extend(PEERS);
         }
-        if self.includes(Purpose::Test) || self.includes(Purpose::Bench) {
+        if self.includes(Purpose::Test) || self.includes(Purpose::Bench) || self.includes(Purpose::Vm) {
             programs.extend(NAMESPACES);
         }
         if self.includes(Purpose::Bench) {
             programs.push(YARDSTICK);
+        }
+        if self.includes(Purpose::Vm) {
+            programs
+                .extend(VIRTUAL.iter().filter(|one| !programs.contains(one)).copied().collect::<Vec<_>>());
         }
         programs
     }
@@ -205,9 +218,15 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_where_all_is_there() {
-        for purpose in
-            [Purpose::Build, Purpose::Test, Purpose::Bench, Purpose::Lint, Purpose::Fuzz, Purpose::Everything]
-        {
+        for purpose in [
+            Purpose::Build,
+            Purpose::Test,
+            Purpose::Bench,
+            Purpose::Lint,
+            Purpose::Fuzz,
+            Purpose::Vm,
+            Purpose::Everything,
+        ] {
             for toolchain in [Toolchain::Debian, Toolchain::Nightly] {
                 assert!(Missing::of(purpose, Some(&toolchain), |_| true).is_empty());
             }
@@ -221,7 +240,15 @@ mod tests {
         packages.extend(TOOLCHAIN);
         packages.extend(LLVM);
         packages.extend(PEERS.iter().map(|(_, package)| package));
-        packages.extend(["iproute2", "util-linux", "xdp-tools", "rust-web-clippy"]);
+        packages.extend([
+            "iproute2",
+            "util-linux",
+            "xdp-tools",
+            "qemu-system-x86",
+            "xz-utils",
+            "e2fsprogs",
+            "rust-web-clippy",
+        ]);
         assert_eq!(missing.packages, packages);
         assert!(missing.linker);
         assert_eq!(missing.components, [Component::Clippy, Component::Rustfmt]);
@@ -240,6 +267,9 @@ mod tests {
         let bench = Missing::of(Purpose::Bench, None, |_| false);
         assert_eq!(bench.packages[build.packages.len()..], ["iproute2", "util-linux", "xdp-tools"]);
         assert!(bench.components.is_empty());
+        let vm = Missing::of(Purpose::Vm, None, |_| false);
+        let machines = ["iproute2", "util-linux", "qemu-system-x86", "xz-utils", "e2fsprogs", "ethtool"];
+        assert_eq!(vm.packages[build.packages.len()..], machines);
         let fuzz = Missing::of(Purpose::Fuzz, None, |_| false);
         assert_eq!(fuzz, Missing { packages: vec!["build-essential"], ..Missing::default() });
     }

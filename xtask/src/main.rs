@@ -17,10 +17,11 @@ mod lint;
 mod machine;
 mod setup;
 mod test;
+mod vm;
 
 const USAGE: &str = "usage: cargo xtask VERB
 
-  setup [--for build|test|bench|lint|fuzz]
+  setup [--for build|test|bench|lint|fuzz|vm]
                                        install what is missing on this machine (Debian 12; root or sudo)
   build [--release]                    sipguard and the programs of its tests
   demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
@@ -31,6 +32,9 @@ const USAGE: &str = "usage: cargo xtask VERB
                                        the framer against its oracle: all targets, or framer, segments or datagrams,
                                        a minute each; ARGUMENTS are libFuzzer's, a file is replayed
   fuzz [TARGET] --merge                folds what was found into fuzz/corpus, and leaves out what adds nothing
+  vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--short] [--sipguard FILE]
+                                       the filter on kernels of Debian and on every kind of interface, in virtual
+                                       machines; FILE is another build of sipguard
   lint                                 formatting, clippy on both targets, documentation
 
 Each verb installs first what it needs.";
@@ -59,6 +63,7 @@ fn run(verb: &str, args: &[String]) -> Result<()> {
         "bench" => bench::run(args),
         "fuzz" => fuzz::run(args),
         "lint" => lint::run(args),
+        "vm" => vm::run(args),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -1,0 +1,77 @@
+//! The first process: a machine with file systems, modules and `lo`, and its power off.
+
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    errno::Errno,
+    kmod::init_module,
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+};
+
+use crate::process::output;
+
+/// Directory of the modules, beside a file with their names in the order in which they can be loaded.
+const MODULES: &str = "/modules";
+
+/// Makes the bare kernel a machine.
+///
+/// # Errors
+/// When something of it can't be had.
+pub fn start() -> Result<()> {
+    for (kind, place) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")]
+    {
+        mount_new(kind, place)?;
+    }
+    mount_new("bpf", "/sys/fs/bpf")?;
+    if !Path::new("/dev/fd").exists() {
+        symlink("/proc/self/fd", "/dev/fd").context("linking /dev/fd")?;
+    }
+    load_modules()?;
+    output(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
+}
+
+/// Mounts a new file system of this kind.
+///
+/// # Errors
+/// Those of mount(2), with the place.
+pub fn mount_new(kind: &str, place: &str) -> Result<()> {
+    fs::create_dir_all(place).with_context(|| format!("making {place}"))?;
+    mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mounting {place}"))
+}
+
+/// Loads every module that the initramfs brings.
+///
+/// # Errors
+/// When the kernel refuses one that it does not have.
+pub fn load_modules() -> Result<()> {
+    let order = fs::read_to_string(format!("{MODULES}/order")).context("reading the order of modules")?;
+    for name in order.lines() {
+        let module = fs::read(format!("{MODULES}/{name}")).with_context(|| format!("reading {name}"))?;
+        match init_module(&module, c"") {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error).with_context(|| format!("loading the module {name}")),
+        }
+    }
+    Ok(())
+}
+
+/// What follows `key=` on the kernel's command line, at its commas.
+///
+/// # Errors
+/// When the command line can't be read.
+pub fn words(key: &str) -> Result<Vec<String>> {
+    let line = fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?;
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    Ok(value.map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default())
+}
+
+/// Ends the machine; returns only when that failed.
+pub fn power_off() {
+    nix::unistd::sync();
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    eprintln!("guest: the machine does not power off: {error}");
+}
