@@ -79,6 +79,8 @@ pub struct Attached {
 /// What `attach` did.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
+    /// Whether nothing was in force before, so that the configuration was applied.
+    pub first: bool,
     /// Each interface once, in the order in which they were named.
     pub interfaces: Vec<Attached>,
     /// Whether mode, action, ports or limits are others than before. They are the same for all interfaces.
@@ -141,6 +143,7 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
         }
     };
     let mut outcome = Outcome {
+        first: true,
         settings: settings::changes(None, &wish.settings.of(&Chosen::default())),
         ..Outcome::default()
     };

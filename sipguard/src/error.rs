@@ -18,6 +18,8 @@ pub enum Status {
     Kernel = 5,
     /// The configuration is invalid.
     Configuration = 6,
+    /// It is done, with the last good configuration instead of an invalid one.
+    LastGood = 7,
 }
 
 /// A failure that says what is wrong, where, and what would mend it.

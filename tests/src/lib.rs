@@ -33,6 +33,7 @@ pub mod service;
 pub mod sipp;
 pub mod supervisor;
 pub mod tmpfs;
+pub mod unit;
 pub mod user_agent;
 pub mod wire;
 pub mod witness;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use sipguard_common::abi::IFACE_SLOTS;
 use sipguard_tests::{
     application::{End, Server, expect_same, sip, wait_until},
     guard::{Guard, Site, neighbour, text},
@@ -261,6 +262,23 @@ fn detach_of_one_interface_keeps_the_other() -> Result<()> {
     site.guard.run(&["detach", "eth1"])?.expect(3)?;
     site.guard.attach(&["eth1"])?;
     ensure!(filters(&site, "10.77.0.1")? && filters(&site, SECOND)?, "it does not filter on both again");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_attached_anew_as_often_as_it_comes() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    for number in 0..=IFACE_SLOTS {
+        add_interface(&site)?;
+        site.guard.attach(&["eth1"]).with_context(|| format!("the interface number {number}"))?;
+        ensure!(has_program(&site, "eth1")?, "the interface number {number} has no program");
+        let rows = site.guard.json(&["status"])?["interfaces"].as_array().map(Vec::len);
+        ensure!(rows == Some(2), "{rows:?} interfaces with number {number}");
+        site.pbx.run(&["ip", "link", "delete", "eth1"])?;
+        // With its end goes the one of the phone.
+        wait_until("it is gone", || Ok(site.phone.run(&["ip", "link", "show", "eth1"]).is_err()))?;
+    }
+    ensure!(filters(&site, "10.77.0.1")?, "the interface that stayed is not filtered any more");
     Ok(())
 }
 

@@ -12,9 +12,10 @@ use nix::sys::signalfd::SignalFd;
 use serde_json::json;
 use sipguard_common::framer::LIMITS;
 
-use super::config::ConfigArgs;
+use super::config::{ConfigArgs, complaint, keep, refused, warn};
 use super::{Span, parse_duration, trail, usage};
 use crate::attach::{self, Attached, DEFAULT_GRACE, Outcome, Wish};
+use crate::config::{Invalid, LastGood, Loaded, last_good};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
@@ -105,15 +106,41 @@ pub struct Args {
     #[arg(long)]
     force: bool,
 
+    /// Where the configuration is invalid, attach with the one that was applied last, and say so with exit status 7: for a start of the
+    /// machine that nobody watches
+    #[arg(long)]
+    or_last_good: bool,
+
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+impl Args {
+    /// The configuration to attach with; with the mistakes of the present one where it is the last good one.
+    fn configuration(&self, store: &Path) -> Result<(Loaded, Option<(Invalid, String)>)> {
+        const NOTHING: &str = "nothing was attached";
+        if !self.or_last_good {
+            return Ok((self.config.read(NOTHING)?, None));
+        }
+        let invalid = match self.config.load() {
+            Ok(loaded) => {
+                warn(&loaded.warnings);
+                return Ok((loaded, None));
+            }
+            Err(invalid) => invalid,
+        };
+        match last_good::load(store) {
+            Ok(LastGood { loaded, applied }) => Ok((loaded, Some((invalid, applied)))),
+            Err(error) => Err(refused(&invalid, &format!("{NOTHING}, for {error:#}"))),
+        }
+    }
 }
 
 pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
     if let Some(Span(None)) = args.confirm {
         return Err(usage("`--confirm` wants a time that ends, such as 60s: nothing was attached"));
     }
-    let config = args.config.read("nothing was attached")?;
+    let (Loaded { config, sources, .. }, mistake) = args.configuration(store)?;
     let names = if args.interfaces.is_empty() { &config.interfaces } else { &args.interfaces };
     if names.is_empty() {
         return Err(usage(
@@ -144,11 +171,22 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     let confirm = args.confirm.and_then(|Span(patience)| patience);
     let signals = confirm.map(|_| ends()).transpose()?;
     let outcome = attach::attach(pins, names, &wish)?;
-    let undo = outcome.undo.clone();
+    let (undo, first) = (outcome.undo.clone(), outcome.first);
+    let stays = || match &mistake {
+        None if first => {
+            keep(store, &sources);
+            Ok(())
+        }
+        None => Ok(()),
+        Some((invalid, applied)) => {
+            let outcome = format!("attached with the last good one, which was applied on {applied}");
+            Err(Failure::with(Status::LastGood, complaint(invalid, &outcome)))
+        }
+    };
     let told = tell(pins, store, format, outcome);
-    let (Some(patience), Some(signals)) = (confirm, signals) else { return told };
+    let (Some(patience), Some(signals)) = (confirm, signals) else { return told.and_then(|()| stays()) };
     if told.is_ok() && confirmed(patience, &signals).unwrap_or(false) {
-        return Ok(());
+        return stays();
     }
     let did =
         undo.take_back(pins, store).context("not confirmed, and it could not be taken back as a whole")?;

@@ -16,8 +16,8 @@ pub struct Args {
 pub fn run(format: Format, args: &Args) -> Result<()> {
     let loaded = args.config.load();
     let value = match &loaded {
-        Ok(Loaded { files, warnings, .. }) => {
-            json!({ "valid": true, "files": files, "warnings": warnings, "problems": [] })
+        Ok(Loaded { sources, warnings, .. }) => {
+            json!({ "valid": true, "files": sources.paths(), "warnings": warnings, "problems": [] })
         }
         Err(Invalid { sentences, problems }) => {
             let mut all: Vec<_> = problems
@@ -37,11 +37,11 @@ pub fn run(format: Format, args: &Args) -> Result<()> {
     };
     if loaded.is_ok() || format != Format::Table {
         object(format, "sipguard.check/1", value, || match &loaded {
-            Ok(Loaded { files, .. }) if files.is_empty() => {
+            Ok(Loaded { sources, .. }) if sources.0.is_empty() => {
                 format!("there is no {DEFAULT_FILE}: the defaults hold\n")
             }
-            Ok(Loaded { files, .. }) => {
-                files.iter().map(|file| format!("{}: valid\n", file.display())).collect()
+            Ok(Loaded { sources, .. }) => {
+                sources.paths().iter().map(|file| format!("{}: valid\n", file.display())).collect()
             }
             Err(_) => String::new(),
         })?;

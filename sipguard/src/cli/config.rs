@@ -1,12 +1,12 @@
 //! `sipguard config`: what the configuration file may say, and what is in effect.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::config::{self, Config, Invalid, Loaded, Place, Shown};
+use crate::config::{self, Invalid, Loaded, Place, Shown, Sources, last_good};
 use crate::error::{Failure, Status};
 use crate::output::{Format, print, rows};
 
@@ -31,10 +31,10 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// [`Status::Configuration`] with everything that is wrong.
-    pub fn read(&self, nothing: &str) -> Result<Config> {
+    pub fn read(&self, nothing: &str) -> Result<Loaded> {
         let loaded = self.load().map_err(|invalid| refused(&invalid, nothing))?;
         warn(&loaded.warnings);
-        Ok(loaded.config)
+        Ok(loaded)
     }
 }
 
@@ -47,11 +47,24 @@ pub fn warn(warnings: &[String]) {
 
 /// The failure of a verb whose configuration is invalid.
 pub fn refused(invalid: &Invalid, nothing: &str) -> anyhow::Error {
+    Failure::with(Status::Configuration, complaint(invalid, nothing))
+}
+
+/// Everything that is wrong, and the remedy. `outcome` is what became of the verb.
+pub fn complaint(invalid: &Invalid, outcome: &str) -> String {
     let list: String = invalid.sentences.iter().map(|sentence| format!("\n  {sentence}")).collect();
-    let text = format!(
-        "the configuration is invalid, {nothing}:{list}\nMend it and run `sipguard check`; `sipguard config example` shows every setting"
-    );
-    Failure::with(Status::Configuration, text)
+    format!(
+        "the configuration is invalid, {outcome}:{list}\nMend it and run `sipguard check`; `sipguard config example` shows every setting"
+    )
+}
+
+/// Keeps files that were applied. A failure is said, and is none of the verb.
+pub fn keep(store: &Path, sources: &Sources) {
+    if let Err(error) = last_good::keep(store, sources) {
+        eprintln!(
+            "sipguard: the configuration is applied, but not kept for a start with a mistake in it: {error:#}"
+        );
+    }
 }
 
 #[derive(Debug, clap::Args)]

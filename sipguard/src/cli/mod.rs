@@ -69,7 +69,7 @@ struct Cli {
 
 const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
 5 kernel or driver can't, \
-6 configuration invalid.";
+6 configuration invalid, 7 done with the last good configuration, for the present one is invalid.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {

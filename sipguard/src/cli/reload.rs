@@ -7,9 +7,9 @@ use aya::maps::MapInfo;
 use serde_json::json;
 use sipguard_common::abi::names;
 
-use super::config::ConfigArgs;
+use super::config::{ConfigArgs, keep};
 use crate::attach::{iface_name, own_slots};
-use crate::config::{self, Config, DEFAULT_FILE, Effect, Line};
+use crate::config::{self, Config, DEFAULT_FILE, Effect, Line, Loaded};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
@@ -29,11 +29,14 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
-    let config = args.config.read("nothing was changed: what is in force stays")?;
+    let Loaded { config, sources, .. } = args.config.read("nothing was changed: what is in force stays")?;
     if !config.force_ports {
         refuse_ports(pins, &config)?;
     }
     let mut lines = if args.dry_run { look(pins, path, &config)? } else { apply(pins, path, &config)? };
+    if !args.dry_run {
+        keep(path, &sources);
+    }
     let in_force = pins.are_attached();
     if in_force {
         lines.extend(new_attach(pins, &config)?);

@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, store: &Path, args: &Args) -> Result<()> {
-    let config = args.config.read("nothing is served")?.serve;
+    let config = args.config.read("nothing is served")?.config.serve;
     let node = gethostname().context("asking for the name of this host")?;
     let node = node.to_string_lossy().into_owned();
     let options = config.options(args.listen.clone(), args.history.clone(), node);

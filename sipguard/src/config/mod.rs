@@ -6,7 +6,7 @@
 //! 4. `difference.rs` (with `bans.rs`, and `steps.rs` for the trunks) compares that with what the store and the maps have;
 //! 5. `bring.rs` makes it so, within one change of the store.
 //!
-//! All but the first and the last are pure. `example.rs` and `show.rs` tell an operator what may be said, and what is.
+//! All but the first and the last are pure. `last_good.rs` keeps the files that were applied, for a start with a mistake in them. `example.rs` and `show.rs` tell an operator what may be said, and what is.
 //! A new table takes: a field in `tables.rs`, its meaning in [`Config`], and its steps in
 //! `difference.rs`. Schema, example, `config show` and docs/configuration.md follow by themselves.
 
@@ -16,6 +16,7 @@ mod carriers;
 mod difference;
 mod example;
 mod files;
+pub mod last_good;
 mod order;
 mod service;
 mod service_words;
@@ -28,13 +29,14 @@ mod valid;
 mod value;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use bring::{bring, compare};
 pub use difference::{Effect, Line};
 pub use example::{example, markdown, schema};
 pub use files::DEFAULT_FILE;
+pub use last_good::LastGood;
 pub use service::ServeWish;
 pub use show::Shown;
 pub use source::{Place, Problem, Source, Sources};
@@ -95,7 +97,7 @@ pub struct Loaded {
     /// What it means.
     pub config: Config,
     /// The files, in the order in which they were read.
-    pub files: Vec<PathBuf>,
+    pub sources: Sources,
     /// What is doubtful, a sentence each.
     pub warnings: Vec<String>,
     /// Every setting that is in effect.
@@ -117,14 +119,18 @@ pub struct Invalid {
 /// Everything that is wrong.
 pub fn load(named: Option<&Path>) -> Result<Loaded, Invalid> {
     let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
-    let files::Found { sources, mut warnings } = files::find(named).map_err(unreadable)?;
+    let files::Found { sources, warnings } = files::find(named).map_err(unreadable)?;
+    judge(sources, warnings)
+}
+
+/// Judges files; `warnings` are of reading them.
+fn judge(sources: Sources, mut warnings: Vec<String>) -> Result<Loaded, Invalid> {
     let (config, doubts, shown) = parse(&sources).map_err(|problems| Invalid {
         sentences: problems.iter().map(ToString::to_string).collect(),
         problems,
     })?;
     warnings.extend(doubts.iter().map(ToString::to_string));
-    let files = sources.paths().into_iter().map(Path::to_owned).collect();
-    Ok(Loaded { config, files, warnings, shown })
+    Ok(Loaded { config, sources, warnings, shown })
 }
 
 /// Judges texts: what they mean, what is doubtful, and every setting that is in effect.
