@@ -45,10 +45,11 @@ const NAMESPACES: [(&str, &str); 2] = [("ip", "iproute2"), ("nsenter", "util-lin
 const YARDSTICK: (&str, &str) = ("xdp-filter", "xdp-tools");
 
 /// What virtual machines are made of and run with.
-const VIRTUAL: [(&str, &str); 4] = [
+const VIRTUAL: [(&str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("xz", "xz-utils"),
     ("mke2fs", "e2fsprogs"),
+    ("systemd-sysusers", "systemd"),
     ("ethtool", "ethtool"),
 ];
 
@@ -84,8 +85,9 @@ impl Purpose {
             programs.push(YARDSTICK);
         }
         if self.includes(Purpose::Vm) {
-            programs
-                .extend(VIRTUAL.iter().filter(|one| !programs.contains(one)).copied().collect::<Vec<_>>());
+            // Some have their package in common with what is there already.
+            let known: Vec<&str> = programs.iter().map(|(_, package)| *package).collect();
+            programs.extend(VIRTUAL.into_iter().filter(|(_, package)| !known.contains(package)));
         }
         programs
     }
@@ -268,7 +270,8 @@ mod tests {
         assert_eq!(bench.packages[build.packages.len()..], ["iproute2", "util-linux", "xdp-tools"]);
         assert!(bench.components.is_empty());
         let vm = Missing::of(Purpose::Vm, None, |_| false);
-        let machines = ["iproute2", "util-linux", "qemu-system-x86", "xz-utils", "e2fsprogs", "ethtool"];
+        let machines =
+            ["iproute2", "util-linux", "qemu-system-x86", "xz-utils", "e2fsprogs", "systemd", "ethtool"];
         assert_eq!(vm.packages[build.packages.len()..], machines);
         let fuzz = Missing::of(Purpose::Fuzz, None, |_| false);
         assert_eq!(fuzz, Missing { packages: vec!["build-essential"], ..Missing::default() });

@@ -32,9 +32,9 @@ const USAGE: &str = "usage: cargo xtask VERB
                                        the framer against its oracle: all targets, or framer, segments or datagrams,
                                        a minute each; ARGUMENTS are libFuzzer's, a file is replayed
   fuzz [TARGET] --merge                folds what was found into fuzz/corpus, and leaves out what adds nothing
-  vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--short] [--sipguard FILE]
-                                       the filter on kernels of Debian and on every kind of interface, in virtual
-                                       machines; FILE is another build of sipguard
+  vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]
+                                       the filter on kernels of Debian and on every kind of interface, and the units
+                                       under systemd, in virtual machines; FILE is another build of sipguard
   lint                                 formatting, clippy on both targets, documentation
 
 Each verb installs first what it needs.";

@@ -1,11 +1,12 @@
-//! The first process of a virtual machine of `cargo xtask vm`; `guest cells` says which cells there are.
+//! What runs inside a virtual machine of `cargo xtask vm`: its first process, or, as `guest system`, a service of its systemd. `guest cells`
+//! and `guest steps` say what there is to be tried in either.
 
 use anyhow::{Result, bail};
-use sipguard_tests::guest::{cells::CELLS, init, run};
+use sipguard_tests::guest::{cells::CELLS, init, run, system};
 
 fn main() -> Result<()> {
     if std::process::id() == 1 {
-        if let Err(error) = init::start().and_then(|()| run(&init::words("cells")?)) {
+        if let Err(error) = first_process() {
             eprintln!("guest: {error:#}");
         }
         init::power_off();
@@ -13,9 +14,29 @@ fn main() -> Result<()> {
     }
     match std::env::args().nth(1).as_deref() {
         Some("cells") => CELLS.iter().for_each(|cell| println!("{}", cell.name)),
+        Some("steps") => system::steps().for_each(|name| println!("{name}")),
+        Some("system") => {
+            let outcome = system::run();
+            if outcome.is_err() {
+                // Nobody is left to report.
+                init::power_off();
+            }
+            return outcome;
+        }
         _ => bail!(
-            "`guest cells` lists the cells; all else it does only as the first process of a virtual machine"
+            "`guest cells` and `guest steps` list what is tried; the rest works in a virtual machine only"
         ),
     }
     Ok(())
+}
+
+fn first_process() -> Result<()> {
+    init::mount_new("proc", "/proc")?;
+    match init::words("cells")? {
+        names if names.is_empty() => init::hand_over(),
+        names => {
+            init::start()?;
+            run(&names)
+        }
+    }
 }

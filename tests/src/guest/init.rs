@@ -1,6 +1,11 @@
 //! The first process: a machine with file systems, modules and `lo`, and its power off.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::{fs::symlink, process::CommandExt as _},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -8,21 +13,43 @@ use nix::{
     kmod::init_module,
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
+    unistd::chroot,
 };
 
-use crate::process::output;
+use crate::{application::wait_until, process::output};
 
 /// Directory of the modules, beside a file with their names in the order in which they can be loaded.
 const MODULES: &str = "/modules";
 
-/// Makes the bare kernel a machine.
+/// The disk of a machine with systemd.
+const DISK: &str = "/dev/vda";
+/// Where it is mounted before it is everything.
+const ROOT: &str = "/root";
+
+/// Hands over to systemd on the disk; returns only when that failed.
+///
+/// # Errors
+/// Why it failed.
+pub fn hand_over() -> Result<()> {
+    mount_new("devtmpfs", "/dev")?;
+    load_modules()?;
+    wait_until("the disk is there", || Ok(Path::new(DISK).exists()))?;
+    fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}"))?;
+    let nothing = None::<&str>;
+    mount(Some(DISK), ROOT, Some("ext4"), MsFlags::empty(), nothing).context("mounting the disk")?;
+    std::env::set_current_dir(ROOT).with_context(|| format!("entering {ROOT}"))?;
+    mount(Some("."), "/", nothing, MsFlags::MS_MOVE, nothing).context("moving the disk to /")?;
+    chroot(".").context("making the disk everything")?;
+    std::env::set_current_dir("/").context("entering the disk")?;
+    Err(Command::new("/lib/systemd/systemd").exec()).context("starting systemd")
+}
+
+/// Makes the bare kernel, which has a /proc, a machine.
 ///
 /// # Errors
 /// When something of it can't be had.
 pub fn start() -> Result<()> {
-    for (kind, place) in
-        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")]
-    {
+    for (kind, place) in [("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp"), ("tmpfs", "/run")] {
         mount_new(kind, place)?;
     }
     mount_new("bpf", "/sys/fs/bpf")?;

@@ -5,12 +5,14 @@
 //! 2. `cells.rs` has the kinds of interfaces, a row of the table each;
 //! 3. `trial.rs` is what happens in a cell;
 //! 4. `kernel_log.rs` finds what the kernel complains about;
-//! 5. `report.rs` is what the verb outside reads, line by line.
+//! 5. `report.rs` is what the verb outside reads, line by line;
+//! 6. `system.rs` tries the units in a machine with systemd, which `init.rs` hands over to.
 
 pub mod cells;
 pub mod init;
 pub mod kernel_log;
 pub mod report;
+pub mod system;
 pub mod trial;
 
 /// Runs cells by name in a machine whose first process this is, and reports each.

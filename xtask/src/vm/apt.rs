@@ -79,6 +79,33 @@ impl Apt {
         Ok(path)
     }
 
+    /// The files of packages of a suite and of all that they depend on.
+    pub fn download_all(&self, suite: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        println!("vm: downloading {} of {suite}", packages.join(", "));
+        let mut command = self.command("apt-get");
+        command.args([
+            "-qq",
+            "--yes",
+            "--no-install-recommends",
+            "--download-only",
+            "--target-release",
+            suite,
+        ]);
+        succeed(command.arg("install").args(packages))?;
+        let archives = self.directory.join("cache/archives");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&archives).with_context(|| format!("listing {}", archives.display()))? {
+            files.push(entry?.path());
+        }
+        files.retain(|path| path.extension().is_some_and(|end| end == "deb"));
+        Ok(files)
+    }
+
+    /// Removes what [`Apt::download_all`] has downloaded.
+    pub fn clean(&self) -> Result<()> {
+        succeed(self.command("apt-get").arg("clean"))
+    }
+
     fn ask(&self, words: &[&str]) -> Result<String> {
         let output = self.command("apt-cache").args(words).stderr(Stdio::null()).output();
         let output = output.context("starting apt-cache")?;

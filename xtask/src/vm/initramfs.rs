@@ -103,7 +103,8 @@ fn entry(
     Ok(())
 }
 
-fn stripped(program: &Path) -> Result<Vec<u8>> {
+/// A program without its debug information.
+pub fn stripped(program: &Path) -> Result<Vec<u8>> {
     let mut copy = env::temp_dir();
     copy.push(format!("xtask-vm-{}", std::process::id()));
     let status =

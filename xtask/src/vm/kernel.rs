@@ -27,7 +27,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The newest kernel whose version begins with `name`, or the newest of all for `newest`.
-    pub fn get(name: &str, apt: &mut Apt, directory: &Path) -> Result<Self> {
+    pub fn get(name: &str, apt: &Apt, directory: &Path) -> Result<Self> {
         let versions = apt.versions(META)?;
         let version = versions.iter().find(|version| is_of(version, name));
         let version =
@@ -65,7 +65,7 @@ fn packages(apt: &Apt, version: &str) -> Result<Vec<(String, String)>> {
     let mut open = vec![(META.to_owned(), version.to_owned())];
     while let Some((package, version)) = open.pop() {
         for (name, wanted) in apt.dependencies(&package, &version)? {
-            let has_kernel = ["linux-image-", "linux-modules-", "linux-binary-"]
+            let has_kernel = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"]
                 .iter()
                 .any(|start| name.starts_with(start));
             // Older packages name no version: a kernel of that name is there once.

@@ -17,49 +17,34 @@ use super::{kernel::Kernel, table::Outcome};
 const BOOT: Duration = Duration::from_secs(240);
 /// How long a cell may take. An emulated processor is slow, and the machine may have other things to do.
 const CELL: Duration = Duration::from_secs(600);
-/// Memory of the machine.
-const MEMORY: &str = "1024M";
+/// An emulated machine with two network cards on one cable, which leads nowhere else.
+const HARDWARE: &str = "-accel tcg,thread=multi -machine q35 -cpu max -smp 2 -m 1024M -display none -monitor none -nodefaults \
+    -netdev hubport,hubid=1,id=a -device virtio-net-pci,netdev=a -netdev hubport,hubid=1,id=b -device virtio-net-pci,netdev=b";
 
 /// What the kernel is told: to say on its console what goes wrong, to end with a panic, to look at each page that is freed or taken,
 /// and to be patient with a slow processor.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic page_poison=1 watchdog_thresh=60 \
     rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0";
 
-/// Starts the kernel for these cells, and returns an outcome of each up to one in which it died.
-pub fn run(kernel: &Kernel, image: &Path, cells: &[String], console: &Path) -> Result<Vec<Outcome>> {
-    let mut command = Command::new("nice");
-    command.args([
-        "-n",
-        "10",
-        "qemu-system-x86_64",
-        "-accel",
-        "tcg,thread=multi",
-        "-machine",
-        "q35",
-        "-cpu",
-        "max",
-    ]);
-    command.args([
-        "-smp",
-        "2",
-        "-m",
-        MEMORY,
-        "-display",
-        "none",
-        "-monitor",
-        "none",
-        "-nodefaults",
-        "-no-reboot",
-    ]);
-    command.args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"]);
-    // Two network cards on one cable, which leads nowhere else.
-    for card in ["a", "b"] {
-        command.args(["-netdev", &format!("hubport,hubid=1,id={card}")]);
-        command.args(["-device", &format!("virtio-net-pci,netdev={card}")]);
-    }
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(image);
-    command.args(["-append", &format!("{COMMAND_LINE} cells={}", cells.join(","))]);
-    let machine = Machine::start(&mut command)?;
+/// What a machine is started with.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    /// Its kernel.
+    pub kernel: &'a Kernel,
+    /// Its initramfs.
+    pub image: &'a Path,
+    /// Its disk, when it is to start from one; such a machine may reboot.
+    pub disk: Option<&'a Path>,
+    /// What it is to try.
+    pub cells: &'a [String],
+    /// Where what the kernel says goes.
+    pub console: &'a Path,
+}
+
+/// Starts a machine, and returns an outcome of each cell up to one in which it died.
+pub fn run(spec: &Spec<'_>) -> Result<Vec<Outcome>> {
+    let Spec { cells, console, .. } = spec;
+    let machine = Machine::start(&mut command(spec))?;
     let mut outcomes = Vec::new();
     let mut running: Option<String> = None;
     let mut until = Instant::now() + BOOT;
@@ -76,12 +61,12 @@ pub fn run(kernel: &Kernel, image: &Path, cells: &[String], console: &Path) -> R
                 return Ok(outcomes);
             }
         };
+        until = Instant::now() + CELL;
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let (name, detail) = rest.split_once(' ').unwrap_or((rest, ""));
         let failure = match verb {
             "begin" => {
                 running = Some(name.to_owned());
-                until = Instant::now() + CELL;
                 continue;
             }
             "ok" => None,
@@ -95,6 +80,25 @@ pub fn run(kernel: &Kernel, image: &Path, cells: &[String], console: &Path) -> R
         println!("vm:   {outcome}");
         outcomes.push(outcome);
     }
+}
+
+fn command(spec: &Spec<'_>) -> Command {
+    let mut command = Command::new("nice");
+    command.args("-n 10 qemu-system-x86_64".split(' ')).args(HARDWARE.split_whitespace());
+    command.args(["-serial", &format!("file:{}", spec.console.display()), "-serial", "stdio"]);
+    command.arg("-kernel").arg(&spec.kernel.image).arg("-initrd").arg(spec.image);
+    let append = match spec.disk {
+        Some(disk) => {
+            command.args(["-drive", &format!("file={},format=raw,if=virtio", disk.display())]);
+            COMMAND_LINE.to_owned()
+        }
+        None => {
+            command.arg("-no-reboot");
+            format!("{COMMAND_LINE} cells={}", spec.cells.join(","))
+        }
+    };
+    command.args(["-append", &append]);
+    command
 }
 
 /// Why a machine said no more.

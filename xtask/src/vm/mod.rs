@@ -1,152 +1,136 @@
-//! `vm`: the filter on the kernels of Debian, on every kind of interface, in virtual machines.
+//! `vm`: the filter on the kernels of Debian, on every kind of interface, in virtual machines; and the units under systemd.
 //!
-//! 1. `apt.rs` is an apt of its own, for the packages of other suites;
-//! 2. `kernel.rs` finds, downloads and unpacks kernels with it, and `modules.rs` which modules a machine takes;
-//! 3. `initramfs.rs` packs sipguard, the programs it is tried with and the modules;
-//! 4. `machine.rs` runs a virtual machine within its time, and reads what the guest reports;
-//! 5. `table.rs` is what comes of it.
+//! 1. `choice.rs` knows what is tried;
+//! 2. `apt.rs` is an apt of its own, for the packages of other suites;
+//! 3. `kernel.rs` finds, downloads and unpacks kernels with it, and `modules.rs` which modules a machine takes;
+//! 4. `initramfs.rs` packs sipguard, the programs it is tried with and the modules;
+//! 5. `system.rs` is a small Debian with systemd, for the units;
+//! 6. `machine.rs` runs a virtual machine within its time, and reads what the guest reports;
+//! 7. `table.rs` is what comes of it.
 //!
-//! What is tried in a cell is written in `tests/src/guest/`.
+//! What is tried in a cell, or in a step with systemd, is written in `tests/src/guest/`.
 
 mod apt;
+mod choice;
 mod initramfs;
 mod kernel;
 mod machine;
 mod modules;
+mod system;
 mod table;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::{
     apt::Apt,
+    choice::Asked,
     initramfs::Initramfs,
     kernel::Kernel,
+    machine::Spec,
     table::{Outcome, Table},
 };
 use crate::{
-    Usage,
     command::{cargo, printed, succeed, target_dir},
     machine::Purpose,
     setup,
 };
 
-/// Kernels that are tried when none is named: of Debian 12, of its backports, and the newest that Debian has.
-const KERNELS: [&str; 3] = ["6.1", "6.12", "newest"];
-/// What `--short` tries: where frames of several pages come, in either mode, and where frames are small.
-const SHORT: [&str; 3] = ["veth", "veth-9000", "generic"];
-const SHORT_KERNEL: &str = "6.12";
 /// Modules of the interfaces.
 const MODULES: [&str; 6] = ["virtio_pci", "virtio_net", "veth", "8021q", "bridge", "bonding"];
+/// The kernel of the machine with systemd, Debian 12's own, and its modules.
+const SYSTEM_KERNEL: &str = "6.1";
+const SYSTEM_MODULES: [&str; 6] =
+    ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "veth"];
 /// Programs that the trial calls, beside sipguard.
 const PROGRAMS: [&str; 4] = ["ip", "nsenter", "ethtool", "timeout"];
 
-/// What is asked for.
-#[derive(Debug, Default, PartialEq)]
-struct Asked {
-    kernels: Vec<String>,
-    cells: Vec<String>,
-    sipguard: Option<PathBuf>,
-    short: bool,
+/// With what it is tried, and where.
+struct Bench {
+    apt: Apt,
+    sipguard: PathBuf,
+    guest: PathBuf,
+    directory: PathBuf,
 }
 
-/// `vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--short] [--sipguard FILE]`.
+/// `vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]`.
 pub fn run(args: &[String]) -> Result<()> {
-    let mut asked = read(args)?;
+    let asked = Asked::read(args)?;
     setup::ready(Purpose::Vm)?;
     let build = ["build", "--locked", "--package", "sipguard", "--package", "sipguard-tests", "--bins"];
     succeed(&mut cargo(&build))?;
     let programs = target_dir().join("debug");
     let guest = programs.join("guest");
-    let all = cells(&guest)?;
-    if asked.kernels.is_empty() {
-        let kernels = if asked.short { &[SHORT_KERNEL][..] } else { &KERNELS };
-        asked.kernels = kernels.iter().map(|&name| name.to_owned()).collect();
-    }
-    if asked.cells.is_empty() {
-        asked.cells = if asked.short { SHORT.map(str::to_owned).to_vec() } else { all.clone() };
-    }
-    if let Some(unknown) = asked.cells.iter().find(|name| !all.contains(name)) {
-        return Err(Usage(format!("there is no mode `{unknown}`; there are {}", all.join(", "))).into());
-    }
+    let choice = asked.choose(&listed(&guest, "cells")?)?;
     let sipguard = asked.sipguard.unwrap_or_else(|| programs.join("sipguard"));
     ensure!(sipguard.is_file(), "there is no {}: name a program that was built", sipguard.display());
-
     let directory = target_dir().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let mut apt = Apt::new(&directory)?;
-    let mut table = Table::new(&asked.cells);
-    for name in &asked.kernels {
-        let kernel = Kernel::get(name, &mut apt, &directory)?;
+    let bench = Bench { apt: Apt::new(&directory)?, sipguard, guest, directory };
+
+    let mut kernels = Table::new("kernel", &choice.cells);
+    for name in &choice.kernels {
+        let kernel = Kernel::get(name, &bench.apt, &bench.directory)?;
         println!("vm: Linux {} ({name})", kernel.version);
-        let mut initramfs = Initramfs::new();
-        initramfs.program(&guest, "init")?;
-        initramfs.program(&sipguard, "usr/sbin/sipguard")?;
-        for program in PROGRAMS {
-            initramfs.program_of_path(program)?;
-        }
-        modules::add(&mut initramfs, &kernel, &MODULES)?;
-        let image = directory.join(format!("initramfs-{}", kernel.version));
-        initramfs.write(&image)?;
-        let row = try_all(&kernel, &image, &asked.cells, &directory)?;
-        fs::remove_file(&image).with_context(|| format!("removing {}", image.display()))?;
-        table.add(&kernel.version, row);
+        kernels.add(&kernel.version, bench.try_cells(&kernel, &choice.cells)?);
     }
-    print!("{table}");
-    let skipped: Vec<&str> =
-        all.iter().filter(|name| !asked.cells.contains(name)).map(String::as_str).collect();
-    if !skipped.is_empty() {
-        println!("not tried: {}", skipped.join(", "));
+    let steps = listed(&bench.guest, "steps")?;
+    let mut systemd = Table::new("systemd on", &steps);
+    if choice.systemd {
+        let kernel = Kernel::get(SYSTEM_KERNEL, &bench.apt, &bench.directory)?;
+        println!("vm: systemd on Linux {}", kernel.version);
+        systemd.add(&kernel.version, bench.try_steps(&kernel, &steps)?);
     }
-    let left: Vec<&str> =
-        KERNELS.into_iter().filter(|name| !asked.kernels.iter().any(|one| one == name)).collect();
-    if !left.is_empty() {
-        println!("kernels not tried: {}", left.join(", "));
+    print!("{kernels}{systemd}");
+    if !choice.left_out.is_empty() {
+        println!("not tried: {}", choice.left_out.join(", "));
     }
-    ensure!(table.is_good(), "the filter fails in a cell; the consoles are in {}", directory.display());
+    let consoles = bench.directory.display();
+    ensure!(kernels.is_good() && systemd.is_good(), "something failed; the consoles are in {consoles}");
     Ok(())
 }
 
-/// Runs machines until each cell has an outcome: a kernel that dies in one cell is started again for the rest.
-fn try_all(
-    kernel: &Kernel,
-    image: &std::path::Path,
-    cells: &[String],
-    directory: &std::path::Path,
-) -> Result<Vec<Outcome>> {
-    let mut row: Vec<Outcome> = Vec::new();
-    while row.len() < cells.len() {
-        let left = &cells[row.len()..];
-        let console = directory.join(format!("console-{}-{}.log", kernel.version, left[0]));
-        let more = machine::run(kernel, image, left, &console)?;
-        if more.is_empty() {
-            bail!("Linux {} does not even begin: see {}", kernel.version, console.display());
+impl Bench {
+    /// Runs machines until each cell has an outcome: a kernel that dies in one cell is started again for the rest.
+    fn try_cells(&self, kernel: &Kernel, cells: &[String]) -> Result<Vec<Outcome>> {
+        let mut initramfs = Initramfs::new();
+        initramfs.program(&self.guest, "init")?;
+        initramfs.program(&self.sipguard, "usr/sbin/sipguard")?;
+        for program in PROGRAMS {
+            initramfs.program_of_path(program)?;
         }
-        row.extend(more);
+        modules::add(&mut initramfs, kernel, &MODULES)?;
+        let image = self.directory.join("initramfs");
+        initramfs.write(&image)?;
+        let mut row: Vec<Outcome> = Vec::new();
+        while let cells @ [first, ..] = &cells[row.len()..] {
+            let console = self.directory.join(format!("console-{}-{first}.log", kernel.version));
+            let spec = Spec { kernel, image: &image, disk: None, cells, console: &console };
+            row.extend(machine::run(&spec)?);
+        }
+        Ok(row)
     }
-    Ok(row)
+
+    /// Runs a machine with systemd, which reboots in the middle.
+    fn try_steps(&self, kernel: &Kernel, steps: &[String]) -> Result<Vec<Outcome>> {
+        let mut initramfs = Initramfs::new();
+        initramfs.program(&self.guest, "init")?;
+        modules::add(&mut initramfs, kernel, &SYSTEM_MODULES)?;
+        let image = self.directory.join("initramfs");
+        initramfs.write(&image)?;
+        let disk = system::disk(&self.apt, &self.directory, &self.sipguard, &self.guest)?;
+        let console = self.directory.join("console-systemd.log");
+        machine::run(&Spec { kernel, image: &image, disk: Some(&disk), cells: steps, console: &console })
+    }
 }
 
-/// The cells that the guest knows.
-fn cells(guest: &std::path::Path) -> Result<Vec<String>> {
-    let listed = printed(&guest.to_string_lossy(), &["cells"]);
-    let listed = listed.with_context(|| format!("{} does not say its cells", guest.display()))?;
+/// What the guest lists.
+fn listed(guest: &Path, what: &str) -> Result<Vec<String>> {
+    let listed = printed(&guest.to_string_lossy(), &[what]);
+    let listed = listed.with_context(|| format!("{} does not list its {what}", guest.display()))?;
     Ok(listed.lines().map(str::to_owned).collect())
-}
-
-fn read(args: &[String]) -> Result<Asked> {
-    let mut asked = Asked::default();
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        let mut value = || words.next().cloned().ok_or_else(|| Usage(format!("`vm {word}` takes a value")));
-        match word.as_str() {
-            "--kernel" => asked.kernels.push(value()?),
-            "--mode" => asked.cells.push(value()?),
-            "--sipguard" => asked.sipguard = Some(value()?.into()),
-            "--short" => asked.short = true,
-            _ => return Err(Usage::arguments("vm", args)),
-        }
-    }
-    Ok(asked)
 }

@@ -1,4 +1,4 @@
-//! What came of it: kernels by cells.
+//! What came of it.
 
 use std::fmt;
 
@@ -17,30 +17,32 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.failure {
             Some(failure) => write!(f, "{}: FAILED: {failure}", self.name),
+            None if self.detail.is_empty() => write!(f, "{}: ok", self.name),
             None => write!(f, "{}: ok, {}", self.name, self.detail),
         }
     }
 }
 
-/// A row a kernel, a column a cell.
+/// A row a kernel, a column a cell or step.
 #[derive(Debug)]
 pub struct Table {
+    what: &'static str,
     cells: Vec<String>,
     rows: Vec<(String, Vec<Outcome>)>,
 }
 
 impl Table {
-    /// A table of these cells, without kernels.
-    pub fn new(cells: &[String]) -> Self {
-        Self { cells: cells.to_vec(), rows: Vec::new() }
+    /// A table of these cells, without rows; `what` the rows are.
+    pub fn new(what: &'static str, cells: &[String]) -> Self {
+        Self { what, cells: cells.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a kernel.
-    pub fn add(&mut self, kernel: &str, outcomes: Vec<Outcome>) {
-        self.rows.push((kernel.to_owned(), outcomes));
+    /// Adds a row.
+    pub fn add(&mut self, name: &str, outcomes: Vec<Outcome>) {
+        self.rows.push((name.to_owned(), outcomes));
     }
 
-    /// Whether every cell of every kernel is good.
+    /// Whether every cell of every row is good.
     pub fn is_good(&self) -> bool {
         self.rows.iter().all(|(_, row)| self.cells.iter().all(|name| is_good(row, name) == Some(true)))
     }
@@ -53,8 +55,11 @@ fn is_good(row: &[Outcome], name: &str) -> Option<bool> {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = self.rows.iter().map(|(kernel, _)| kernel.len()).max().unwrap_or(0).max("kernel".len());
-        write!(f, "{:first$}", "kernel")?;
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let first = self.rows.iter().map(|(kernel, _)| kernel.len()).max().unwrap_or(0).max(self.what.len());
+        write!(f, "{:first$}", self.what)?;
         self.cells.iter().try_for_each(|name| write!(f, "  {name:6}"))?;
         writeln!(f)?;
         for (kernel, row) in &self.rows {
@@ -89,7 +94,7 @@ mod tests {
     #[test]
     fn a_failure_and_a_cell_without_outcome_are_not_good() {
         let cells = ["veth".to_owned(), "bridge-port".to_owned()];
-        let mut table = Table::new(&cells);
+        let mut table = Table::new("kernel", &cells);
         table.add("6.1.192-3", vec![outcome("veth", None), outcome("bridge-port", None)]);
         assert!(table.is_good());
         table.add("6.12", vec![outcome("veth", Some("no load"))]);
