@@ -105,6 +105,25 @@ impl Outcome {
 /// # Errors
 /// See [`Status`]; what was attached before stays as it was.
 pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
+    interfaces(names)?;
+    pins.mount()?;
+    loop {
+        if let Some(_lock) = pins.lock()? {
+            if !pins.slots().is_empty() {
+                // Whoever had the lock before may have attached to them.
+                return attach_more(pins, &interfaces(names)?, wish);
+            }
+            // Nothing is in force without a link; what a killed `attach` may have left goes.
+            pins.remove_all()?;
+        }
+        if let Some(outcome) = attach_first(pins, names, &wish.at_first())? {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// The interfaces of these names, each once, as they are now.
+fn interfaces(names: &[String]) -> Result<Vec<Interface>> {
     let mut interfaces: Vec<Interface> = Vec::new();
     for name in names {
         let interface = link::interface(name)?;
@@ -113,33 +132,29 @@ pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
             interfaces.push(interface);
         }
     }
-    pins.mount()?;
-    loop {
-        if let Some(_lock) = pins.lock()? {
-            if !pins.slots().is_empty() {
-                return attach_more(pins, &interfaces, wish);
-            }
-            // Nothing is in force without a link; what a killed `attach` may have left goes.
-            pins.remove_all()?;
-        }
-        if let Some(outcome) = attach_first(pins, &interfaces, &wish.at_first())? {
-            return Ok(outcome);
-        }
-    }
+    Ok(interfaces)
 }
 
 /// Attaches where nothing is attached. `None` when somebody else did so meanwhile.
-fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Option<Outcome>> {
-    for interface in interfaces {
-        refuse_another_program(interface)?;
-    }
+fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Outcome>> {
     let (new, _lock) = pins.begin()?;
-    let loaded = begin(&new, wish);
-    let loaded = match loaded.and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
+    let loaded = match begin(&new, wish).and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
         Ok(Some(loaded)) => loaded,
         outcome => {
             new.remove_all().context("cleaning up after an attach")?;
             return outcome.map(|_| None);
+        }
+    };
+    // Read only now: somebody else may have attached to them before.
+    let found = interfaces(names).and_then(|found| {
+        found.iter().try_for_each(refuse_another_program)?;
+        Ok(found)
+    });
+    let interfaces = match found {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            pins.remove_all().context("cleaning up after an attach")?;
+            return Err(error);
         }
     };
     let mut outcome = Outcome {
@@ -153,7 +168,7 @@ fn attach_first(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Op
         // The filter needs it for nothing else.
         outcome.uncounted = uncounted.map(|error| format!("{error:#}"));
         let mut first = Some(loaded);
-        for (slot, interface) in (0..).zip(interfaces) {
+        for (slot, interface) in (0..).zip(&interfaces) {
             let mut loaded = match first.take() {
                 Some(loaded) => loaded,
                 None => Loaded::new(Some(pins), free_slot(&[], slot)?, flows(pins, wish)?)?,
@@ -371,6 +386,14 @@ fn refuse_a_tunnel(interface: &Interface) -> Result<()> {
 fn refuse_another_program(interface: &Interface) -> Result<()> {
     let Some(xdp) = interface.xdp else { return Ok(()) };
     let name = program_name(xdp.program_id);
+    if name == names::PROGRAM {
+        let text = format!(
+            "{} is filtered by another sipguard (program {}): one with other `--pins`, or whose pins are on a bpffs of another mount namespace. \
+             Detach it there, and attach again",
+            interface.name, xdp.program_id
+        );
+        return Err(Failure::with(Status::Kernel, text));
+    }
     Err(Failure::with(
         Status::Kernel,
         format!(
@@ -404,7 +427,7 @@ fn refused(interface: &Interface, native: bool, error: &ProgramError) -> anyhow:
     let mode = if native { "native" } else { "generic" };
     let errno =
         errno(error).map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
-    let remedy = if native { ". `--mode generic` works with every driver" } else { "" };
+    let remedy = if native && !is_busy(error) { ". `--mode generic` works with every driver" } else { "" };
     Failure::with(
         Status::Kernel,
         format!(
@@ -462,12 +485,17 @@ pub enum Presence {
     Elsewhere,
 }
 
+/// Whether an interface is of another network namespace.
+fn is_elsewhere(iface: &Iface) -> bool {
+    iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns)
+}
+
 /// Whether our program is on the interface of a slot now.
 ///
 /// # Errors
 /// When rtnetlink or the pin can't be asked.
 pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
-    if iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns) {
+    if is_elsewhere(iface) {
         return Ok(Presence::Elsewhere);
     }
     let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
@@ -478,7 +506,9 @@ pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
 
 /// The slot of an interface: the same index and name, and a program on it. A link of an interface that is gone does not count.
 fn slot_of(own: &[(u32, Iface)], interface: &Interface) -> Option<(u32, Iface)> {
-    let same = |iface: &Iface| iface.ifindex == interface.index && iface_name(iface) == interface.name;
+    let same = |iface: &Iface| {
+        iface.ifindex == interface.index && iface_name(iface) == interface.name && !is_elsewhere(iface)
+    };
     own.iter().copied().find(|(_, iface)| same(iface)).filter(|_| interface.xdp.is_some())
 }
 
@@ -497,7 +527,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         pins.remove_all()?;
         let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
         gone.resize_with(count, || "an interface".to_owned());
-        wait_until_off(own.iter().map(|(_, iface)| iface.ifindex))?;
+        wait_until_off(own.iter().filter(|(_, iface)| !is_elsewhere(iface)).map(|(_, iface)| iface.ifindex))?;
         return Ok(gone);
     };
     pins.check()?;
@@ -512,8 +542,8 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
                 format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
             ));
         };
-        if !slots.contains(&(*slot, iface.ifindex)) {
-            slots.push((*slot, iface.ifindex));
+        if !slots.contains(&(*slot, *iface)) {
+            slots.push((*slot, *iface));
         }
     }
     for (slot, _) in &slots {
@@ -522,7 +552,8 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
     if pins.slots().is_empty() {
         pins.remove_all()?;
     }
-    wait_until_off(slots.iter().map(|(_, index)| *index))?;
+    let here = slots.iter().filter(|(_, iface)| !is_elsewhere(iface));
+    wait_until_off(here.map(|(_, iface)| iface.ifindex))?;
     let gone = own.iter().filter(|(slot, _)| slots.iter().any(|(freed, _)| freed == slot));
     Ok(gone.map(|(_, iface)| iface_name(iface)).collect())
 }

@@ -28,6 +28,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sipguard_common::abi::{ABI_VERSION, names};
 
 use crate::error::{Failure, Status};
+use crate::ssh::ancestors;
 
 /// Default place of the pins.
 pub const DEFAULT_DIR: &str = "/sys/fs/bpf/sipguard";
@@ -143,13 +144,14 @@ impl Pins {
         let parent = self.parent();
         let found = statfs(parent).with_context(|| format!("{} can't hold pins", parent.display()))?;
         if found.filesystem_type() == BPF_FS_MAGIC {
-            return if is_seen_by_init(parent) { Ok(()) } else { Err(short_lived(parent)) };
+            return if is_seen_above(parent) { Ok(()) } else { Err(short_lived(parent)) };
         }
         if parent != Path::new("/sys/fs/bpf") {
             bail!("{} is not on a bpffs: choose a directory below /sys/fs/bpf", self.dir.display());
         }
-        let mounts = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        if mounts("1").is_some_and(|init| mounts("self") != Some(init)) {
+        let mounts = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let own = mounts(std::process::id().cast_signed());
+        if ancestors().any(|pid| mounts(pid).is_some() && mounts(pid) != own) {
             return Err(short_lived(parent));
         }
         mount(Some("bpf"), parent, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
@@ -211,17 +213,28 @@ impl Pins {
         let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
         let beginning = format!("{name}-new-");
         for entry in std::fs::read_dir(self.parent()).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&beginning) {
-                let left = Pins::new(entry.path());
-                if let Ok(Some(_dead)) = left.wait(left.dir(), Instant::now()) {
-                    left.remove_all()?;
-                }
+            let number =
+                |name: &str| name.strip_prefix(&beginning).is_some_and(|pid| pid.parse::<u32>().is_ok());
+            if !entry.file_name().to_str().is_some_and(number) {
+                continue;
+            }
+            let left = Pins::new(entry.path());
+            // A link makes a guard, whatever its name is: what is begun has none.
+            if let Ok(Some(_dead)) = left.wait(left.dir(), Instant::now())
+                && left.slots().is_empty()
+            {
+                left.remove_all()?;
             }
         }
         let new = Pins::new(self.parent().join(format!("{beginning}{}", std::process::id())));
-        new.create()?;
-        let lock = new.lock()?.context("the directory for new pins is gone")?;
-        Ok((new, lock))
+        loop {
+            new.create()?;
+            // Another one may have taken it for a dead one's before it was locked.
+            if let Some(lock) = new.lock()? {
+                new.create()?;
+                return Ok((new, lock));
+            }
+        }
     }
 
     /// Gives what [`Pins::begin`] began its place. `false` when somebody else was first.
@@ -314,7 +327,8 @@ impl Pins {
             std::fs::remove_dir(&dir).with_context(|| format!("removing {}", dir.display()))?;
         }
         match std::fs::remove_dir(&self.dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
+            // Another first `attach` may have taken the place meanwhile.
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
                 Err(error).with_context(|| format!("removing {}", self.dir.display()))
             }
             _ => Ok(()),
@@ -331,15 +345,18 @@ impl Lock {
     }
 }
 
-/// Whether a directory is the same file system for the machine's first process. Where that can't be seen it is taken to be.
-fn is_seen_by_init(dir: &Path) -> bool {
+/// Whether a directory is the same file system for all processes above this one, as far as that can be seen: a shell that goes on, the machine's first.
+fn is_seen_above(dir: &Path) -> bool {
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev());
-    let theirs = device(&Path::new("/proc/1/root").join(dir.strip_prefix("/").unwrap_or(dir)));
-    match (device(dir), theirs) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
-        (_, Err(error)) => error.kind() != ErrorKind::NotFound,
-        (Err(_), Ok(_)) => true,
-    }
+    let Ok(own) = device(dir) else { return true };
+    ancestors().all(|pid| {
+        let theirs =
+            Path::new("/proc").join(pid.to_string()).join("root").join(dir.strip_prefix("/").unwrap_or(dir));
+        match device(&theirs) {
+            Ok(theirs) => theirs == own,
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        }
+    })
 }
 
 fn short_lived(parent: &Path) -> anyhow::Error {

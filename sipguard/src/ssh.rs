@@ -78,20 +78,23 @@ fn connection(value: &str) -> Option<(IpAddr, u16)> {
 fn environments() -> Vec<String> {
     const NAME: &str = "SSH_CONNECTION";
     let mut found: Vec<String> = std::env::var(NAME).into_iter().collect();
-    let mut pid = nix::unistd::getppid().as_raw();
-    for _ in 0..ANCESTORS {
-        if pid <= 0 {
-            break;
-        }
+    for pid in ancestors() {
         let mut bytes = Vec::new();
         let environment = fs::File::open(format!("/proc/{pid}/environ"));
         let _unreadable = environment.and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut bytes));
         let all = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         found.extend(all.filter_map(|one| Some(one.strip_prefix(NAME)?.strip_prefix('=')?.to_owned())));
-        pid =
-            fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| parent(&stat)).unwrap_or(0);
     }
     found
+}
+
+/// The processes above this one, up to init; of a very deep tree the nearest.
+pub fn ancestors() -> impl Iterator<Item = i32> {
+    let above = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        parent(&stat).filter(|pid| *pid > 0)
+    };
+    std::iter::successors(Some(nix::unistd::getppid().as_raw()).filter(|pid| *pid > 0), above).take(ANCESTORS)
 }
 
 /// The parent in a line of `/proc/PID/stat`: the second field behind the name, which may have spaces and brackets.

@@ -98,11 +98,15 @@ fn no_verb_takes_the_memory_that_the_pbx_needs() -> Result<()> {
         println!("{count} rules: import {:?}", measured(&site.guard, &import)?);
         for (verb, line) in VERBS.iter().zip(&mut table) {
             let (seconds, kilobytes) = measured(&site.guard, verb)?;
-            let _infallible = write!(line, " | {:>8.1} | {:>5.1}", seconds * 1000.0, kilobytes as f64 / 1024.0);
+            let _infallible =
+                write!(line, " | {:>8.1} | {:>5.1}", seconds * 1000.0, kilobytes as f64 / 1024.0);
             ensure!(kilobytes < MOST_KB, "{verb} took {kilobytes} kB beside {count} rules");
         }
     }
-    println!("| verb | {} |", counts.iter().map(|count| format!("{count}: ms | MB")).collect::<Vec<_>>().join(" | "));
+    println!(
+        "| verb | {} |",
+        counts.iter().map(|count| format!("{count}: ms | MB")).collect::<Vec<_>>().join(" | ")
+    );
     for (verb, line) in VERBS.iter().zip(table) {
         println!("| {verb:40}{line} |");
     }
@@ -121,12 +125,23 @@ fn the_panic_switch_does_not_wait_for_a_long_list() -> Result<()> {
     // A hundred answers while lists come and go; a list that ends meanwhile is followed by the next.
     'lists: for words in [&["import", &file][..], &["unblock", "--all"]].iter().cycle() {
         rounds += 1;
-        ensure!(rounds < 100, "{answers} answers in a hundred lists: each was through before anything was asked");
+        ensure!(
+            rounds < 100,
+            "{answers} answers in a hundred lists: each was through before anything was asked"
+        );
         let mut command = site.guard.command(words);
         let mut long = Running::start("a long list", command.stdout(Stdio::null()).stderr(Stdio::null()))?;
-        for verbs in ["mode monitor", "mode enforce", "block 192.0.2.1", "lookup 192.0.2.1", "counters", "status", "list"]
-            .iter()
-            .cycle()
+        for verbs in [
+            "mode monitor",
+            "mode enforce",
+            "block 192.0.2.1",
+            "lookup 192.0.2.1",
+            "counters",
+            "status",
+            "list",
+        ]
+        .iter()
+        .cycle()
         {
             let start = Instant::now();
             site.guard.run(&verbs.split(' ').collect::<Vec<_>>())?.expect(0)?;

@@ -222,7 +222,7 @@ fn tell(pins: &Pins, store: &Path, format: Format, outcome: Outcome) -> Result<(
     }
     record(store, &outcome);
     let attached = outcome.interfaces;
-    let changed = outcome.settings_changed;
+    let (changed, settings) = (outcome.settings_changed, outcome.settings);
     let values = attached
         .iter()
         .map(|one| json!({ "interface": one.name, "mode": mode(one), "changed": one.new || changed }))
@@ -230,7 +230,8 @@ fn tell(pins: &Pins, store: &Path, format: Format, outcome: Outcome) -> Result<(
     rows(format, "sipguard.attach/1", values, || {
         let mut text: String = attached.iter().map(|one| sentence(one, changed)).collect();
         if changed {
-            text += "the settings changed for all interfaces; `sipguard status` shows them\n";
+            text += "the settings changed for all interfaces:\n";
+            text.extend(settings.iter().map(|line| format!("  {line}\n")));
         }
         text
     })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
+use sipguard_common::abi::MODE_MONITOR;
 
 use super::targets::{read_checked, read_targets};
 use super::{Span, parse_duration, plural};
@@ -87,7 +88,13 @@ impl BlockArgs {
 
 pub fn block(pins: &Pins, path: &Path, format: Format, args: &BlockArgs) -> Result<()> {
     let done = make(pins, path, args)?;
-    report(format, &done, |counts| made(counts, args.span))
+    let monitors = done.in_force && maps::settings(pins).is_ok_and(|settings| settings.mode == MODE_MONITOR);
+    let hint = if monitors {
+        "; the mode is monitor: it is only counted, `sipguard mode enforce` stops it"
+    } else {
+        ""
+    };
+    report(format, &done, |counts| made(counts, args.span) + hint)
 }
 
 /// Makes the blocks.

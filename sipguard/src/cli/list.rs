@@ -188,20 +188,23 @@ fn each(
     if let Some(kernel) = kernel
         && (rest.is_none() || store::blocks_in_force(path, pins, clock.wall_ms())?.is_none())
     {
-        let known = |target: &Target| store::read(path, |rows| Ok(!rows.of(target)?.is_empty()));
         let mut strange = Vec::new();
         kernel.blocks.each_target(&mut |target| strange.push(target))?;
-        for target in strange {
-            if let Some(rule) =
-                entry(&target)?.filter(|rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0)
-                && known(&target)? != Some(true)
-            {
-                let one = Listed {
-                    row: found(target, &rule, clock),
-                    decides: true,
-                    entry: Some(rule),
-                    is_ban: false,
-                };
+        // Opened once for all of them.
+        let unknown = store::read(path, |rows| {
+            let mut unknown = Vec::new();
+            for target in &strange {
+                if rows.of(target)?.is_empty() {
+                    unknown.push(*target);
+                }
+            }
+            Ok(unknown)
+        })?;
+        for target in unknown.unwrap_or(strange) {
+            let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
+            if let Some(rule) = entry(&target)?.filter(decides) {
+                let row = found(target, &rule, clock);
+                let one = Listed { row, decides: true, entry: Some(rule), is_ban: false };
                 if filter.takes(&one) {
                     hand_on(one)?;
                 }

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use sipguard_common::abi::MODE_MONITOR;
 
 use super::list::{json_of, remaining, time};
 use super::usage;
 use crate::clock::Clock;
 use crate::lookup::{Asked, Found, Listed, Overruled, find};
+use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::store::{Mode, Row, Verb};
@@ -41,9 +43,11 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         "trunk": trunk.as_ref().map(|(name, _)| name),
         "overruled": others.iter().map(json_of_overruled).collect::<Vec<_>>(),
     });
+    let monitors = maps::settings(pins)?.mode == MODE_MONITOR && decider.as_ref().is_some_and(stops);
+    let hint = if monitors { "the mode is monitor: what is blocked passes, and is counted\n" } else { "" };
     object(format, "sipguard.lookup/1", value, || {
         let trunk = trunk.map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
-        text(&asked.shown(), decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default()
+        text(&asked.shown(), decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default() + hint
     })
 }
 

@@ -140,7 +140,7 @@ fn while_attached(shared: &Shared, make: fn(&Shared, &Guard) -> Result<Value>) -
     let Some(guard) = Guard::attached(&shared.pins)? else { return absent() };
     match make(shared, &guard) {
         Ok(mut value) => {
-            value["attached"] = true.into();
+            value["attached"] = gone(&shared.pins)?.is_empty().into();
             ok(value)
         }
         // It was detached in between.

@@ -1,6 +1,6 @@
 //! Brings the maps from what they have to what the store wants, and back when the kernel refuses.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::policy;
@@ -41,6 +41,8 @@ pub struct Maps {
     pub policy: PolicyMaps,
     pub bans: Bans,
     pub pins: Pins,
+    /// Which maps they are.
+    pub identity: String,
 }
 
 impl Maps {
@@ -54,12 +56,17 @@ impl Maps {
         }
         let open = || {
             pins.check_abi()?;
-            Ok(Maps {
+            let identity = pins.identity()?;
+            let maps = Maps {
                 rules: Blocks::open(pins)?,
                 policy: PolicyMaps::open(pins)?,
                 bans: Bans::open(pins)?,
                 pins: pins.clone(),
-            })
+                identity,
+            };
+            // Some of them may be another guard's, which was attached in between.
+            ensure!(pins.identity()? == maps.identity, "the guard was attached anew meanwhile: try again");
+            Ok(maps)
         };
         match open() {
             // It was detached in between.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::statvfs::statvfs;
+use nix::time::{ClockId, clock_gettime};
 use rusqlite::Connection;
 
+use super::GUARD;
 use super::change::{Changed, Store};
 use super::lock::Held;
 use super::rows::{Key, key};
@@ -17,14 +19,40 @@ use super::say::{Change, Counts};
 use super::trouble::{Unwritable, explain, is_full};
 use crate::pins::Pins;
 
-/// How long one of the changes works before it commits.
-pub const SLICE: Duration = Duration::from_millis(15);
+/// How long one of the changes works before it commits, in time of the processor: on a busy machine it would else do little more than begin and end.
+const SLICE: Duration = Duration::from_millis(12);
+/// The same on the clock.
+const SLICE_AT_MOST: Duration = Duration::from_millis(60);
 /// Up to so many targets are no long list.
 const FEW: usize = 512;
 /// Rows that are taken back together.
 const PAGE: usize = 512;
 /// What a row takes of the disk, with what is needed to write it.
 const ROW_BYTES: u64 = 250;
+
+/// The time of one of the changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    began: Instant,
+    worked: Duration,
+}
+
+impl Slice {
+    /// It begins now.
+    pub fn begin() -> Slice {
+        Slice { began: Instant::now(), worked: worked() }
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        worked().saturating_sub(self.worked) >= SLICE || self.began.elapsed() >= SLICE_AT_MOST
+    }
+}
+
+/// How long this thread has worked; nothing where the kernel does not tell.
+fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
 
 /// What one of the changes hands on to the next one.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +158,7 @@ pub fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
 }
 
 fn take_back(store: &Store<'_>) -> Result<()> {
-    let mut after: Option<(String, String)> = None;
+    let mut after: Option<Key> = None;
     let mut through = false;
     // On a full disk there may be room for a small change, which makes more.
     let mut most = usize::MAX;
@@ -147,13 +175,13 @@ fn take_back(store: &Store<'_>) -> Result<()> {
         let mut carry = Carry { word: 1, ..Carry::default() };
         let (mut next, mut is_through) = (after.clone(), through);
         let done = store.transact(&mut db, Some(&mut carry), &mut |change| {
-            let (start, mut count) = (Instant::now(), 0);
-            while !is_through && count < most && start.elapsed() < SLICE {
+            let (slice, mut count) = (Slice::begin(), 0);
+            while !is_through && count < most && !slice.is_over() {
                 let page = change.rows.page(next.as_ref(), PAGE.min(most))?;
                 is_through = page.is_empty();
                 for row in page {
                     // Of one target all rows come in one page, or the rest of them comes again.
-                    next = Some(owned(key(&row.target)));
+                    next = Some(key(&row.target));
                     for row in change.rows.of(&row.target)? {
                         if change.rows.is_of_bulk(&row)? {
                             change.take_away(&row)?;
@@ -162,11 +190,18 @@ fn take_back(store: &Store<'_>) -> Result<()> {
                     }
                 }
             }
-            while is_through && count < most && start.elapsed() < SLICE {
+            while is_through && count < most && !slice.is_over() {
                 let page = change.rows.undo_page(PAGE.min(most))?;
                 if page.is_empty() {
                     change.rows.db().execute_batch("DELETE FROM bulk;")?;
                     change.compare_all();
+                    change.counts.removed = 1;
+                    change.record_all(
+                        "undo",
+                        GUARD,
+                        "a list that was not brought to its end".to_owned(),
+                        "",
+                    )?;
                     return Ok(true);
                 }
                 for row in page {
@@ -183,8 +218,4 @@ fn take_back(store: &Store<'_>) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-}
-
-fn owned((kind, target): Key) -> (String, String) {
-    (kind.to_owned(), target)
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use sipguard_common::abi::rule_flags;
 
 use super::apply::{Apply, Maps, Touched, in_force};
-use super::bulk::{self, Carry};
+use super::bulk::{self, Carry, Slice};
 use super::compare::Compare;
 use super::lock::{Held, Locks};
 use super::policy;
@@ -271,15 +271,14 @@ impl<'p> Store<'p> {
         }
     }
 
-    /// Compares all of the store with all of the maps, where somebody asked for it or died, and nobody else is at it.
+    /// Compares all of the store with all of the maps, where somebody asked for it or died.
     pub fn settle(&self) -> Result<()> {
         if !self.is_dirty()? {
             return Ok(());
         }
-        match self.locks.try_settle()? {
-            Some(_settle) => self.compare(),
-            None => Ok(()),
-        }
+        // Somebody may be at it already, who then does this as well; whoever dies there leaves it to us.
+        let _settle = self.locks.settle().context("it is stored, and not all of it is in force yet")?;
+        if self.is_dirty()? { self.compare() } else { Ok(()) }
     }
 
     fn is_dirty(&self) -> Result<bool> {
@@ -305,8 +304,8 @@ impl<'p> Store<'p> {
                 let first = *dirty.get_or_insert(state.dirty);
                 state.count(&maps)?;
                 let mut apply = Apply::new(&mut maps, clock);
-                let start = std::time::Instant::now();
-                let done = compare.go(&mut apply, &Rows::new(&tx), &|| start.elapsed() > bulk::SLICE)?;
+                let slice = Slice::begin();
+                let done = compare.go(&mut apply, &Rows::new(&tx), &|| slice.is_over())?;
                 if done && state.dirty == first {
                     state.dirty = 0;
                 }
@@ -357,7 +356,7 @@ impl State {
 
     /// Makes sure that `blocks` is of these maps.
     fn count(&mut self, maps: &Maps) -> Result<()> {
-        let guard = maps.pins.identity()?;
+        let guard = maps.identity.clone();
         if self.guard != guard {
             self.blocks = i64::try_from(maps.rules.entries_that_block()?)?;
             self.guard = guard;

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use anyhow::Result;
 
 use super::apply::Apply;
-use super::rows::{Row, Rows};
+use super::rows::{Key, Row, Rows, key};
 use super::want::{Allowed, wanted_of};
 use crate::target::Target;
 
@@ -25,13 +25,13 @@ pub struct Compare {
 
 enum Stage {
     /// Which targets the store knows, from the row behind this one on.
-    Known(Option<(String, String)>),
+    Known(Option<Key>),
     /// Entries of targets that the store did not know a moment ago. They go first, and make room.
     Strangers(Vec<Target>),
     /// The entries of the peers of trunks.
     Peers,
     /// The entries of the rows behind this one.
-    Rows(Option<(String, String)>),
+    Rows(Option<Key>),
 }
 
 impl Compare {
@@ -101,7 +101,7 @@ impl Compare {
 }
 
 /// The next rows behind a target, all of each target's, and the last target when there are more.
-fn page(rows: &Rows<'_>, after: Option<&(String, String)>) -> Result<(Vec<Row>, Option<(String, String)>)> {
+fn page(rows: &Rows<'_>, after: Option<&Key>) -> Result<(Vec<Row>, Option<Key>)> {
     let mut page = rows.page(after, PAGE)?;
     if page.len() < PAGE {
         return Ok((page, None));
@@ -111,6 +111,10 @@ fn page(rows: &Rows<'_>, after: Option<&(String, String)>) -> Result<(Vec<Row>, 
     while page.last().map(|row| row.target) == last {
         page.pop();
     }
-    let key = page.last().map(|row| super::rows::key(&row.target));
-    Ok((page, key.map(|(kind, target)| (kind.to_owned(), target))))
+    if let (true, Some(target)) = (page.is_empty(), last) {
+        // All of them are one target's.
+        page = rows.of(&target)?;
+    }
+    let last = page.last().map(|row| key(&row.target));
+    Ok((page, last))
 }

@@ -52,6 +52,8 @@ impl Locks {
     pub fn of(store: &Path) -> Result<Locks> {
         let path = path_of(store);
         let mut open = OpenOptions::new();
+        // A link there would let whoever owns the directory choose what is opened.
+        open.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         Ok(Locks { file: Arc::new(file.map_err(Unwritable)?), path })
     }
@@ -59,7 +61,9 @@ impl Locks {
     /// Whether somebody changes rows or maps. Where nobody can have, the file is not there.
     #[must_use]
     pub fn are_held(store: &Path) -> bool {
-        let Ok(file) = File::open(path_of(store)) else { return false };
+        let mut open = OpenOptions::new();
+        open.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let Ok(file) = open.open(path_of(store)) else { return false };
         let mut lock = libc::flock { l_len: SETTLE, ..of(CHANGE, libc::F_WRLCK) };
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
     }
@@ -95,14 +99,6 @@ impl Locks {
     /// When another process keeps it for more than a minute.
     pub fn settle(&self) -> Result<Held> {
         self.wait(SETTLE)
-    }
-
-    /// The right to compare all, when nobody has it.
-    ///
-    /// # Errors
-    /// When the lock can't be asked for.
-    pub fn try_settle(&self) -> Result<Option<Held>> {
-        self.attempt(SETTLE)
     }
 
     fn wait(&self, byte: i64) -> Result<Held> {

@@ -124,6 +124,9 @@ pub struct Wanted<'w> {
 /// The rows that are wanted, with the fields of [`Wanted`] as parameters 1 to 4.
 const HOLDS: &str = "(?1 IS NULL OR verb = ?1) AND (?2 IS NULL OR origin = ?2) AND (expires IS NULL OR expires > ?3) AND (?4 IS NULL OR expires <= ?4)";
 
+/// Kind, target and source of a row: where it stands among those of one verb.
+pub type Place = (String, String, String);
+
 /// Rows of one statement.
 pub(super) const BATCH: usize = 32;
 /// Rows that are read with one lock of the file: who reads longer keeps writers from their commit.
@@ -225,7 +228,8 @@ impl<'c> Rows<'c> {
         let mut after = [const { String::new() }; 4];
         loop {
             let mut statement = self.db.prepare_cached(sql)?;
-            let mut found = statement.query(params![now_ms, after[0], after[1], after[2], after[3], MANY as i64])?;
+            let mut found =
+                statement.query(params![now_ms, after[0], after[1], after[2], after[3], MANY as i64])?;
             let mut rows = 0;
             while let Some(row) = found.next()? {
                 let origin = row.get_ref(0)?.as_str()?;
@@ -276,7 +280,7 @@ impl<'c> Rows<'c> {
         &self,
         verb: Verb,
         origin: Option<&str>,
-        after: Option<&(String, String, String)>,
+        after: Option<&Place>,
         most: usize,
     ) -> Result<Vec<Row>> {
         let (kind, target, source) = after
@@ -337,7 +341,9 @@ impl<'c> Rows<'c> {
         let Wanted { verb, origin, now_ms, ends_by_ms } = *wanted;
         let sql = format!("SELECT count(*) FROM rules WHERE {HOLDS}");
         let count: i64 =
-            self.db.query_row(&sql, params![verb.map(Verb::word), origin, now_ms, ends_by_ms], |row| row.get(0))?;
+            self.db.query_row(&sql, params![verb.map(Verb::word), origin, now_ms, ends_by_ms], |row| {
+                row.get(0)
+            })?;
         Ok(usize::try_from(count)?)
     }
 
@@ -384,8 +390,8 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn page(&self, after: Option<&(String, String)>, most: usize) -> Result<Vec<Row>> {
-        let (kind, target) = after.map_or(("", ""), |(kind, target)| (kind.as_str(), target.as_str()));
+    pub fn page(&self, after: Option<&Key>, most: usize) -> Result<Vec<Row>> {
+        let (kind, target) = after.map_or(("", ""), |(kind, target)| (*kind, target.as_str()));
         self.select(
             "WHERE (kind, target) > (?1, ?2) ORDER BY kind, target, origin LIMIT ?3",
             params![kind, target, i64::try_from(most)?],
@@ -443,9 +449,42 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
+    /// Removes what [`Rows::said`] gives between two of its keys, the second one included; with `keep` all of it is kept as by [`Rows::keep`].
+    pub(super) fn remove_between(
+        &self,
+        verb: Verb,
+        origin: Option<&str>,
+        after: Option<&Place>,
+        last: Option<&Place>,
+        keep: bool,
+    ) -> Result<()> {
+        const BETWEEN: &str =
+            "(kind, target, origin) > (?1, ?2, ?3) AND (kind, target, origin) <= (?4, ?5, ?6) AND verb = ?7
+             AND (?8 IS NULL OR origin = ?8)";
+        let begin = (String::new(), String::new(), String::new());
+        let (from, to) = (after.unwrap_or(&begin), last.unwrap_or(&begin));
+        let params = params![from.0, from.1, from.2, to.0, to.1, to.2, verb.word(), origin];
+        if keep {
+            let sql = format!(
+                "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE {BETWEEN} AND word NOT IN (SELECT word FROM bulk)"
+            );
+            self.db.prepare_cached(&sql)?.execute(params)?;
+        }
+        self.db.prepare_cached(&format!("DELETE FROM rules WHERE {BETWEEN}"))?.execute(params)?;
+        Ok(())
+    }
+
     /// Some of the rows that are kept.
     pub(super) fn undo_page(&self, most: usize) -> Result<Vec<Row>> {
         self.select_from("undo", "LIMIT ?1", [i64::try_from(most)?])
+    }
+
+    /// Keeps no row of a target any more.
+    pub(super) fn forget_all(&self, target: &Target) -> Result<()> {
+        let (kind, text) = key(target);
+        let mut statement = self.db.prepare_cached("DELETE FROM undo WHERE kind = ?1 AND target = ?2")?;
+        statement.execute(params![kind, text])?;
+        Ok(())
     }
 
     /// Keeps a row no more.

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::mem::take;
-use std::time::Instant;
 
 use anyhow::Result;
 
 use super::apply::{Touch, Touched};
 use super::audit::{self, Record};
-use super::bulk::{Carry, SLICE};
-use super::rows::{BATCH, Key, Mode, Row, Rows, Verb, key};
+use super::bulk::{Carry, Slice};
+use super::rows::{BATCH, Key, Mode, Place, Row, Rows, Verb, key};
 use super::want::{Allowed, wanted_of};
 use super::words::is_operators;
 use crate::blocks::Wanted;
@@ -105,8 +104,8 @@ pub struct Change<'c> {
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
     empty: bool,
     highest: Option<Key>,
-    /// When this part of a long list has worked for long enough. What it replaces or removes is kept until the list is through.
-    due: Option<Instant>,
+    /// The time of this part of a long list. What it replaces or removes is kept until the list is through.
+    slice: Option<Slice>,
 }
 
 impl<'c> Change<'c> {
@@ -131,7 +130,7 @@ impl<'c> Change<'c> {
             allowed,
             lifted: Vec::new(),
             highest: None,
-            due: carry.map(|_| Instant::now() + SLICE),
+            slice: carry.map(|_| Slice::begin()),
         };
         if let Some(carry) = carry {
             change.rows.note_bulk(version)?;
@@ -152,7 +151,7 @@ impl<'c> Change<'c> {
     /// Whether this part of a long list has worked for long enough. A change that is none has all the time it takes.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.due.is_some_and(|due| Instant::now() >= due)
+        self.slice.is_some_and(|slice| slice.is_over())
     }
 
     /// Whether nothing automatic touches a target: it lies in an allowance or is a trunk's.
@@ -172,6 +171,7 @@ impl<'c> Change<'c> {
             self.counts.skipped += 1;
             return Ok(());
         }
+        self.supersede(target)?;
         let mut rows = self.before(target)?;
         let is_same = |row: &Row| row.origin == saying.origin && row.verb == saying.verb;
         let old = rows.iter().find(|row| is_same(row) && row.holds(now_ms)).cloned();
@@ -263,6 +263,7 @@ impl<'c> Change<'c> {
     /// # Errors
     /// When the store refuses.
     pub fn unsay(&mut self, target: &Target, verb: Verb, origin: Option<&str>) -> Result<()> {
+        self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
         let is_opposed = rows.iter().any(|row| opposes(row, verb, self.clock.wall_ms()));
         rows.retain(|row| row.verb == verb && origin.is_none_or(|origin| row.origin == origin));
@@ -291,11 +292,13 @@ impl<'c> Change<'c> {
         loop {
             let page = self.rows.said(verb, origin, gone.after.as_ref(), PAGE)?;
             let Some(last) = page.last() else { return Ok(true) };
-            gone.after = Some((last.target.kind().to_owned(), last.target.to_string(), last.origin.clone()));
-            for row in &page {
-                if kept.contains(&row.target) {
-                    continue;
-                }
+            let before = gone.after.replace((
+                last.target.kind().to_owned(),
+                last.target.to_string(),
+                last.origin.clone(),
+            ));
+            let going: Vec<&Row> = page.iter().filter(|row| !kept.contains(&row.target)).collect();
+            for row in &going {
                 if gone.add(row.target) {
                     self.counts.removed += 1;
                     // Of blocks there may be a million, allowances are few.
@@ -304,7 +307,19 @@ impl<'c> Change<'c> {
                     let opposes = |other: &Row| opposes(other, verb, self.clock.wall_ms());
                     self.counts.again += usize::from(others.iter().any(opposes));
                 }
-                self.remove(std::slice::from_ref(row))?;
+            }
+            if going.len() == page.len() {
+                // All between the two: two statements instead of two a row.
+                self.rows.remove_between(
+                    verb,
+                    origin,
+                    before.as_ref(),
+                    gone.after.as_ref(),
+                    self.slice.is_some(),
+                )?;
+                page.iter().for_each(|row| self.touch(row.target, row.verb == Verb::Allow, None));
+            } else {
+                going.into_iter().try_for_each(|row| self.remove(std::slice::from_ref(row)))?;
             }
             if self.is_due() {
                 return Ok(false);
@@ -315,9 +330,14 @@ impl<'c> Change<'c> {
     /// Keeps a row that is replaced or removed, for when the long list of which this is a part is taken back.
     fn keep(&self, row: Option<&Row>) -> Result<()> {
         match row {
-            Some(row) if self.due.is_some() => self.rows.keep(row),
+            Some(row) if self.slice.is_some() => self.rows.keep(row),
             _ => Ok(()),
         }
+    }
+
+    /// What is said of a target beside a long list holds, also when that is taken back.
+    fn supersede(&self, target: &Target) -> Result<()> {
+        if self.slice.is_some() { Ok(()) } else { self.rows.forget_all(target) }
     }
 
     /// Takes a row away that a long list had brought.
@@ -397,7 +417,7 @@ impl<'c> Change<'c> {
 #[derive(Clone, Debug, Default)]
 pub struct Gone {
     /// The last row that was looked at: kind, target and source.
-    after: Option<(String, String, String)>,
+    after: Option<Place>,
     /// The first targets.
     first: Vec<Target>,
     last: Option<Target>,

@@ -59,10 +59,21 @@ pub fn is_full(error: &anyhow::Error) -> bool {
     code(error) == Some(ErrorCode::DiskFull)
 }
 
+/// Whether the file is another one than that which was opened (SQLITE_READONLY_DBMOVED).
+fn is_replaced(error: &anyhow::Error) -> bool {
+    let found = error.chain().find_map(|cause| cause.downcast_ref::<rusqlite::Error>());
+    matches!(found, Some(rusqlite::Error::SqliteFailure(failure, _)) if failure.extended_code == 1032)
+}
+
 /// The sentence for an operator.
 pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     let path = path.display();
-    let text = if is_unwritable(&error) {
+    let text = if is_replaced(&error) {
+        format!(
+            "the store {path} was replaced meanwhile by another one, which has what the kernel had then. What of a long list was in force already stays: \
+             `sipguard list --source recovered` shows it, `sipguard unblock --all --source recovered` lifts it"
+        )
+    } else if is_unwritable(&error) {
         format!(
             "the store {path} can't be written: {error:#}. Nothing was changed, the rules in force stay. Give it room and a place that \
              can be written, or name another one: `--store FILE`"
