@@ -1,8 +1,9 @@
 //! An application that records all that it reads, and how its connection ended: the witness behind the guard.
 
 use std::{
+    fmt::Debug,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, RawFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -13,8 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::netns::Netns;
 
-/// How long anything may take that has to happen. Long, because a busy machine is no fault of what is tested.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take that has to happen. Long, because a busy machine is no fault of what is tested; only a failure
+/// takes all of it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How the read side of a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,7 @@ struct Reading {
 impl Server {
     /// Listens in the namespace.
     pub fn listen(namespace: &Netns, address: SocketAddr) -> Result<Self> {
-        let listener = namespace.enter(|| TcpListener::bind(address))?;
+        let listener = namespace.enter(|| when_free(|| TcpListener::bind(address)))?;
         let listener = listener.with_context(|| format!("listening on {address}"))?;
         // Accepting must not wait for ever when the connection never comes about.
         listener.set_nonblocking(true).context("making a listener non-blocking")?;
@@ -97,6 +99,26 @@ impl Server {
 impl AsRawFd for Server {
     fn as_raw_fd(&self) -> RawFd {
         self.listener.as_raw_fd()
+    }
+}
+
+/// A UDP socket in the namespace.
+pub fn udp(namespace: &Netns, address: impl Into<SocketAddr>) -> Result<UdpSocket> {
+    let address = address.into();
+    namespace.enter(|| when_free(|| UdpSocket::bind(address)))?.with_context(|| format!("binding {address}"))
+}
+
+/// Binds, and again while somebody has the address: a program that another thread starts holds what was just closed here, until
+/// it is under way.
+fn when_free<T>(bind: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
     }
 }
 
@@ -217,14 +239,38 @@ fn is_reset(kind: ErrorKind) -> bool {
 
 /// Waits until `holds` does; fails with `what` when it takes too long.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    poll(&mut holds, |holds| *holds)?.map(drop).map_err(|_| not_in_time(what))
+}
+
+/// Looks until what is there `holds`, and gives it; fails with `what`, and with what was there instead, when it takes too long.
+pub fn wait_for<T: Debug>(
+    what: &str,
+    mut look: impl FnMut() -> Result<T>,
+    holds: impl Fn(&T) -> bool,
+) -> Result<T> {
+    poll(&mut look, holds)?.map_err(|last| not_in_time(what).context(format!("there was {last:?}")))
+}
+
+/// What is there once it `holds`, or else what was there last.
+fn poll<T>(
+    look: &mut impl FnMut() -> Result<T>,
+    holds: impl Fn(&T) -> bool,
+) -> Result<std::result::Result<T, T>> {
     let until = Instant::now() + PATIENCE;
-    while !holds()? {
+    loop {
+        let there = look()?;
+        if holds(&there) {
+            return Ok(Ok(there));
+        }
         if Instant::now() > until {
-            bail!("not within {} s: {what}", PATIENCE.as_secs());
+            return Ok(Err(there));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
+}
+
+fn not_in_time(what: &str) -> anyhow::Error {
+    anyhow::anyhow!("not within {} s: {what}", PATIENCE.as_secs())
 }
 
 /// Fails, and says where, unless `read` is exactly `sent`.
@@ -253,6 +299,24 @@ pub fn sip(address: IpAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_waited_for() -> Result<()> {
+        let namespace = Netns::new("busy")?;
+        let address = sip([127, 0, 0, 1].into());
+        let (first, datagrams) = (Server::listen(&namespace, address)?, udp(&namespace, address)?);
+        // As a program has it that is being started.
+        let held = (first.listener.try_clone()?, datagrams.try_clone()?);
+        drop((first, datagrams));
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        Server::listen(&namespace, address)?;
+        udp(&namespace, address)?;
+        assert!(later.join().is_ok());
+        Ok(())
+    }
 
     #[test]
     fn a_difference_is_named() {

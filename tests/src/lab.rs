@@ -21,7 +21,7 @@ use sipguard_common::{
 };
 
 use crate::{
-    application::{End, PATIENCE, Server, expect_same, sip},
+    application::{End, PATIENCE, Server, expect_same, sip, udp},
     envelope::{Envelope, PBX_MAC, SENDER_MAC, datagram},
     guard::Site,
     netns::plain_frames,
@@ -75,8 +75,7 @@ impl Lab {
         }
         let listen = |address| Server::listen(&site.pbx, sip(address));
         let servers = [listen(Site::PBX[0])?, listen(Site::PBX[1])?];
-        let clock =
-            site.pbx.enter(|| UdpSocket::bind((Site::PBX[0], CLOCK_PORT)))?.context("binding a port")?;
+        let clock = udp(&site.pbx, (Site::PBX[0], CLOCK_PORT))?;
         clock.set_read_timeout(Some(PATIENCE)).context("setting a time-out")?;
         let wire = Wire::open(&site.phone, eth)?;
         let lab = Self { wire, servers, clock, ticks: Cell::new(0), ports: Cell::new(20_000), site };
@@ -85,9 +84,10 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Attaches the guard, to the driver itself.
+    /// Attaches the guard, to the driver itself. A message may take as long as the machine does.
     pub fn attach(&self, options: &[&str]) -> Result<()> {
-        self.site.guard.attach(&[&[Site::INTERFACE, "--mode", "native"], options].concat())?;
+        let all = [Site::INTERFACE, "--mode", "native", "--limit", "message-ms=0"];
+        self.site.guard.attach(&[&all, options].concat())?;
         // With a program a veth has GRO, which holds segments back and lets other packets overtake them.
         plain_frames(&self.site.pbx, Site::INTERFACE)
     }
@@ -134,8 +134,7 @@ impl Lab {
 
     /// A UDP socket of the PBX that does not wait.
     pub fn udp(&self, family: usize) -> Result<UdpSocket> {
-        let socket =
-            self.site.pbx.enter(|| UdpSocket::bind(sip(Site::PBX[family])))?.context("binding a port")?;
+        let socket = udp(&self.site.pbx, sip(Site::PBX[family]))?;
         socket.set_nonblocking(true).context("making a socket non-blocking")?;
         Ok(socket)
     }

@@ -2,14 +2,14 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{dial, netns::Netns, sipp::Transport};
+use crate::{application::udp, dial, netns::Netns, sipp::Transport};
 
 /// Who asks what whom. Each time it is asked it is another request.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Question {
     pub fn is_answered(&self, namespace: &Netns, patience: Duration) -> Result<bool> {
         let (request, mut answer) = (self.request(), [0; 2048]);
         let read = if self.transport == Transport::Udp {
-            let socket = namespace.enter(|| UdpSocket::bind(self.from))?.context("binding a port")?;
+            let socket = udp(namespace, self.from)?;
             socket.set_read_timeout(Some(patience)).context("setting a timeout")?;
             socket.send_to(&request, self.to).context("sending a datagram")?;
             socket.recv(&mut answer)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::{netns::Netns, process::Running, scratch::Scratch};
+use crate::{application::PATIENCE, netns::Netns, process::Running, scratch::Scratch};
 
 /// What SIPp plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Outcome {
 impl Sipp {
     /// Waits until it has done its work; ends it when that takes longer than its own timeout allows.
     pub fn wait(mut self) -> Result<Outcome> {
-        self.process.wait_at_most(self.order.timeout + Duration::from_secs(5))?;
+        self.process.wait_at_most(self.order.timeout + Duration::from_secs(20))?;
         self.outcome()
     }
 
@@ -211,7 +211,7 @@ impl Sipp {
 
     fn wait_until_it_listens(&mut self, namespace: &Netns) -> Result<()> {
         let flag = if self.order.transport == Transport::Udp { "-lunH" } else { "-ltnH" };
-        let until = Instant::now() + Duration::from_secs(5);
+        let until = Instant::now() + PATIENCE;
         while !namespace.run(&["ss", flag, "sport", "=", ":5060"])?.contains("5060") {
             if self.process.try_wait()?.is_some() || Instant::now() > until {
                 bail!("sipp does not listen on port 5060: {}", self.complaint());

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip},
+    application::{PATIENCE, Server, expect_same, sip, udp},
     guard::{Guard, Site, number},
     message::{bent, register},
 };
@@ -53,7 +53,7 @@ fn expect_arrival(site: &Site, message: &[u8]) -> Result<()> {
 /// Of two datagrams from one socket the first does not arrive, the second does.
 fn expect_second_datagram(site: &Site, first: &[u8], second: &[u8]) -> Result<()> {
     let [pbx, _] = Site::PBX;
-    let server = site.pbx.enter(|| UdpSocket::bind(sip(pbx)))??;
+    let server = udp(&site.pbx, sip(pbx))?;
     server.set_read_timeout(Some(PATIENCE))?;
     let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
     for message in [first, second] {

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 use sipguard::cores::{DEFAULT_PATTERNS, Guard, Settings, What, matches};
-use sipguard_tests::tmpfs::Tmpfs;
+use sipguard_tests::{application::PATIENCE, tmpfs::Tmpfs};
 
 const MIB: usize = 1 << 20;
 
@@ -119,7 +119,7 @@ fn cores_are_moved_with_their_holes() {
     let bytes = std::fs::read(&path).unwrap();
     let mut guard = guard(&disk, Settings { move_to: Some(other.path().to_owned()), ..settings(3, 40, 4) });
     let mut actions = Vec::new();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     while !disk.names().unwrap().is_empty() && Instant::now() < until {
         actions.extend(guard.poll().unwrap());
     }

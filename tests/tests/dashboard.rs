@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use sipguard_tests::application::{PATIENCE, sip};
+use sipguard_tests::application::{PATIENCE, sip, udp};
 use sipguard_tests::browser::{Browser, View};
 use sipguard_tests::guard::Site;
 use sipguard_tests::message::{OPTIONS, register};
@@ -56,7 +56,7 @@ fn its_numbers_are_the_counters() -> Result<()> {
     run("trunk add quiet --peer 192.0.2.200")?;
     run("block 192.0.2.7 --for 1h --reason scanner")?;
     let pbx = Site::PBX[0];
-    let server = site.pbx.enter(|| UdpSocket::bind(sip(pbx)))??;
+    let server = udp(&site.pbx, sip(pbx))?;
     server.set_read_timeout(Some(PATIENCE))?;
     let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
     for (times, message) in [(3, &register(1)[..]), (5, OPTIONS), (7, HOSTILE)] {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard::pins::Pins;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{Connection, PATIENCE, Server, expect_same, sip, wait_until},
+    application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, register},
 };
@@ -26,7 +26,7 @@ fn connect(site: &Site, address: IpAddr) -> Result<(Connection, Connection)> {
 
 /// Whether a datagram of the phone gets to the PBX.
 fn expect_datagram(site: &Site, address: IpAddr, bytes: &[u8]) -> Result<()> {
-    let socket = site.pbx.enter(|| UdpSocket::bind(sip(address)))?.context("binding")?;
+    let socket = udp(&site.pbx, sip(address))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     site.phone.enter(|| UdpSocket::bind((any, 0))?.send_to(bytes, sip(address)))??;

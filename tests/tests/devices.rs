@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_tests::{
-    application::{Connection, PATIENCE, Server, expect_same, sip, wait_until},
+    application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Site, number},
     message::{OPTIONS, register},
 };
@@ -61,9 +61,9 @@ fn one_errant_phone_is_cut_and_the_others_behind_its_address_go_on() -> Result<(
 fn a_device_is_blocked_over_udp_on_guarded_ports_alone() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let [pbx, _] = Site::PBX;
-    let servers = [5060, 9].map(|port| site.pbx.enter(|| UdpSocket::bind((pbx, port))));
+    let servers = [5060, 9].map(|port| udp(&site.pbx, (pbx, port)));
     let [sip_server, other_server] = servers;
-    let (sip_server, other_server) = (sip_server??, other_server??);
+    let (sip_server, other_server) = (sip_server?, other_server?);
     let bind = || site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"));
     let (errant, other) = (bind()??, bind()??);
     run(&site.guard, &format!("block {}", errant.local_addr()?))?;

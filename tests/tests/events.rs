@@ -2,16 +2,15 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::{IpAddr, UdpSocket},
+    net::IpAddr,
     process::{ChildStdout, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard_tests::{
-    application::{Server, sip, wait_until},
+    application::{PATIENCE, Server, sip, udp, wait_until},
     guard::{Site, number, text},
     message::{OPTIONS, bent, good_call, negative_length},
     process::Running,
@@ -22,7 +21,7 @@ const SECRET: &str = "5ebe2294ecd0e0f08eab7690d2a6ee69";
 /// A datagram of the phone, from an address and port of its own.
 fn send(site: &Site, from: (IpAddr, u16), bytes: &[u8]) -> Result<()> {
     let to = if from.0.is_ipv4() { Site::PBX[0] } else { Site::PBX[1] };
-    let socket = site.phone.enter(|| UdpSocket::bind(from))?.with_context(|| format!("binding {from:?}"))?;
+    let socket = udp(&site.phone, from)?;
     socket.send_to(bytes, (to, 5060)).context("sending")?;
     Ok(())
 }
@@ -207,7 +206,7 @@ fn a_follower_hears_what_comes_also_of_a_guard_that_is_attached_anew() -> Result
     let event: Value = serde_json::from_str(&line(&mut told)?)?;
     ensure!(number(&event, "src_port")? == 4101, "{event}");
     running.signal(Signal::SIGINT)?;
-    let status = running.wait_at_most(Duration::from_secs(10))?.context("SIGINT does not end it")?;
+    let status = running.wait_at_most(PATIENCE)?.context("SIGINT does not end it")?;
     ensure!(status.code() == Some(0), "{status}");
     Ok(())
 }
@@ -219,7 +218,7 @@ fn a_follower_ends_when_nobody_reads_it() -> Result<()> {
     line(&mut told)?;
     drop(told);
     send(&site, (Site::PHONE[0], 4100), &bad_call())?;
-    let status = running.wait_at_most(Duration::from_secs(10))?.context("it goes on without a reader")?;
+    let status = running.wait_at_most(PATIENCE)?.context("it goes on without a reader")?;
     ensure!(status.code() == Some(0), "{status}");
     Ok(())
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Output, Site, number},
     message::register,
 };
@@ -43,7 +43,7 @@ fn block_and_unblock(site: &Site, source: &str, pbx: IpAddr, reason: Reason) -> 
     let servers = [5060, 22].map(|port| Server::listen(&site.pbx, (pbx, port).into()));
     let [sip_server, ssh_server] = servers;
     let connections = [sip_server?.connect(&site.phone)?, ssh_server?.connect(&site.phone)?];
-    let udp = site.pbx.enter(|| UdpSocket::bind(sip(pbx)))?.context("binding a UDP socket")?;
+    let udp = udp(&site.pbx, sip(pbx))?;
     let hello = register(1);
     for (phone, application) in &connections {
         phone.write(&hello)?;

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::libc;
 use sipguard_common::Reason;
 use sipguard_common::abi::MODE_MONITOR;
+use sipguard_tests::application::wait_for;
 use sipguard_tests::netns::Netns;
 use sipguard_tests::packet::{ACK, Peer, RST};
 use sipguard_tests::program::{Program, XDP_PASS};
@@ -56,14 +56,7 @@ impl Line {
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let want = self.rcv_nxt()?.wrapping_add(bytes.len() as u32);
         self.device.write_all(bytes)?;
-        let end = Instant::now() + Duration::from_secs(10);
-        while self.rcv_nxt()? != want {
-            if Instant::now() > end {
-                bail!("the bytes did not come in");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        wait_for("the bytes come in", || self.rcv_nxt(), |next| *next == want).map(drop)
     }
 }
 

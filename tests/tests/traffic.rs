@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::Site,
     kamailio::{Complaints, Kamailio, Trunk},
     message::register,
@@ -120,8 +120,7 @@ fn like_ssh(site: &Site, pbx: IpAddr) -> Result<()> {
 
 fn datagrams(site: &Site, pbx: SocketAddr, phone: SocketAddr) -> Result<()> {
     let bind = |namespace: &Netns, address| -> Result<UdpSocket> {
-        let socket =
-            namespace.enter(|| UdpSocket::bind(address))?.with_context(|| format!("binding {address}"))?;
+        let socket = udp(namespace, address)?;
         socket.set_read_timeout(Some(PATIENCE)).context("setting a timeout")?;
         Ok(socket)
     };

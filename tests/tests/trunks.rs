@@ -5,7 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Output, Site, number},
     message::{OPTIONS, register},
 };
@@ -54,9 +54,9 @@ fn a_trunk_uses_what_it_may_and_devices_go_on() -> Result<()> {
         "trunk add carrier --peer 10.77.0.2 --transport udp --method OPTIONS,INVITE,ACK,BYE,CANCEL",
     )?;
     ensure!(said == "added the trunk carrier with 1 peer\n", "it said {said}");
-    let servers = [trunk, device].map(|pbx| site.pbx.enter(|| UdpSocket::bind(sip(pbx))));
+    let servers = [trunk, device].map(|pbx| udp(&site.pbx, sip(pbx)));
     let [at_trunk, at_device] = servers;
-    let (at_trunk, at_device) = (at_trunk??, at_device??);
+    let (at_trunk, at_device) = (at_trunk?, at_device?);
     let hello = register(1);
     for (to, bytes) in [(trunk, &hello[..]), (trunk, OPTIONS), (device, &hello)] {
         send(&site, to, bytes)?;

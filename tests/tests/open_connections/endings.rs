@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use sipguard_tests::{
-    application::{Server, sip, wait_until},
+    application::{PATIENCE, Server, sip, wait_until},
     guard::{Site, neighbour},
     message::OPTIONS,
     process::Running,
@@ -201,12 +201,12 @@ fn a_killed_server_frees_what_it_had_and_what_it_had_not_accepted() -> Result<()
     let mut ends = Vec::new();
     wait_until("it listens", || {
         running.expect_alive()?;
-        Ok(dial(&site.phone, phone, sip(pbx))?.map(|stream| ends.push(stream)).is_ok())
+        Ok(dial(&site.phone, phone, sip(pbx), PATIENCE)?.map(|stream| ends.push(stream)).is_ok())
     })?;
     // Two more wait to be accepted.
     running.signal(nix::sys::signal::Signal::SIGSTOP)?;
     for _ in 0..2 {
-        ends.push(dial(&site.phone, phone, sip(pbx))??);
+        ends.push(dial(&site.phone, phone, sip(pbx), PATIENCE)??);
     }
     expect_counted(&site.guard, 3)?;
     expect_refused(&site, phone, pbx)?;

@@ -28,24 +28,35 @@ use sipguard_tests::{
 /// Both ends of a connection: the phone's and the PBX's.
 type Ends = (TcpStream, TcpStream);
 
-/// Longer than a SYN takes, shorter than its repetition.
+/// How long nobody answers a SYN that is dropped, as far as a test waits: shorter than its repetition. Whoever expects an answer
+/// has [`PATIENCE`].
 const NO_ANSWER: Duration = Duration::from_millis(600);
 
 fn run(guard: &Guard, words: &str) -> Result<String> {
     Ok(guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0)?.stdout)
 }
 
-/// Connects from an address, or fails with `TimedOut`.
-fn dial(from: &Netns, local: IpAddr, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
-    dial_from(from, SocketAddr::new(local, 0), to)
+/// Connects from an address within `patience`, or fails with `TimedOut`.
+fn dial(
+    from: &Netns,
+    local: IpAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> Result<std::io::Result<TcpStream>> {
+    dial_from(from, SocketAddr::new(local, 0), to, patience)
 }
 
 /// The same from a port.
-fn dial_from(from: &Netns, local: SocketAddr, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+fn dial_from(
+    from: &Netns,
+    local: SocketAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> Result<std::io::Result<TcpStream>> {
     from.enter(|| {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(NO_ANSWER.as_millis() as i64))?;
+        setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(patience.as_millis() as i64))?;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
         let connected = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
         // SAFETY: the descriptor is this socket's own and given up here.
@@ -62,7 +73,8 @@ fn dial_from(from: &Netns, local: SocketAddr, to: SocketAddr) -> Result<std::io:
 fn open(site: &Site, server: &Server, local: IpAddr, to: IpAddr, count: usize) -> Result<Vec<Ends>> {
     (0..count)
         .map(|number| {
-            let phone = dial(&site.phone, local, sip(to))?.with_context(|| format!("connection {number}"))?;
+            let phone = dial(&site.phone, local, sip(to), PATIENCE)?
+                .with_context(|| format!("connection {number}"))?;
             let pbx = server.accept()?;
             pbx.set_nonblocking(false)?;
             Ok((phone, pbx))
@@ -73,7 +85,7 @@ fn open(site: &Site, server: &Server, local: IpAddr, to: IpAddr, count: usize) -
 /// Fails unless a SYN of the address is dropped for the limit.
 fn expect_refused(site: &Site, local: IpAddr, to: IpAddr) -> Result<()> {
     let before = site.guard.counted(Reason::OpenConnections)?;
-    match dial(&site.phone, local, sip(to))? {
+    match dial(&site.phone, local, sip(to), NO_ANSWER)? {
         Err(error) if error.kind() == ErrorKind::TimedOut => {}
         other => anyhow::bail!("not refused but {other:?}; counted are {:?}", senders(&site.guard)?),
     }
@@ -154,7 +166,7 @@ fn so_many_of_a_source_and_no_more() -> Result<()> {
     // The PBX dials as often as it likes, also from a guarded port to one.
     let trunk = Server::listen(&site.phone, sip(phone4))?;
     let guarded = SocketAddr::new(pbx4, 5061);
-    let _dialled = (dial_from(&site.pbx, guarded, sip(phone4))??, trunk.accept()?);
+    let _dialled = (dial_from(&site.pbx, guarded, sip(phone4), PATIENCE)??, trunk.accept()?);
     expect_counted(guard, 22)?;
     // Allowed, or with a larger limit, it may.
     run(guard, "allow 10.77.0.2")?;

@@ -1,16 +1,11 @@
 //! `sipguard serve`: who gets an answer, what it waits for, and what it tells systemd.
 
-use std::{
-    net::{TcpStream, UdpSocket},
-    os::unix::net::UnixDatagram,
-    process::Command,
-    time::Duration,
-};
+use std::{net::TcpStream, os::unix::net::UnixDatagram, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use sipguard_tests::{
-    application::{PATIENCE, sip, wait_until},
+    application::{PATIENCE, sip, udp, wait_until},
     guard::{Site, number, text},
     message::{OPTIONS, bent, negative_length, register, register_with},
     process::output,
@@ -25,7 +20,7 @@ mod sinks;
 
 /// Sends datagrams from the phone to the PBX.
 fn send(site: &Site, bytes: &[u8], count: usize) -> Result<()> {
-    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:5070"))??;
+    let phone = udp(&site.phone, (Site::PHONE[0], 5070))?;
     for _ in 0..count {
         phone.send_to(bytes, sip(Site::PBX[0]))?;
     }

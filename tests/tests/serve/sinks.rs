@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_tests::{
-    application::{PATIENCE, wait_until},
+    application::{PATIENCE, udp, wait_until},
     guard::{Site, text},
     message::negative_length,
     process::output,
@@ -38,7 +38,7 @@ fn an_event_gets_everywhere() -> Result<()> {
     site.guard.run(&["block", "10.77.0.2:5999", "--reason", "errant"])?.expect(0)?;
     let bad = control_byte();
     send(&site, &bad, 3)?;
-    let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:5999"))??;
+    let phone = udp(&site.phone, (Site::PHONE[0], 5999))?;
     site.phone.enter(|| phone.send_to(b"OPTIONS sip:a SIP/2.0\r\n\r\n", "10.77.0.1:5060"))??;
     wait_until("two events are in the log", || Ok(lines(&log)?.len() == 2))?;
 

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{End, PATIENCE, Server, sip, wait_until},
+    application::{End, PATIENCE, Server, sip, udp, wait_until},
     guard::{Guard, Site, number, text},
     message::{OPTIONS, register},
     scratch::Scratch,
@@ -25,7 +25,7 @@ const SIZE: (u16, u16) = (80, 24);
 /// Good messages over UDP, and streams of which each is malformed. Gives who sent those.
 fn traffic(site: &Site, streams: usize) -> Result<Vec<SocketAddr>> {
     let pbx = Site::PBX[0];
-    let server = site.pbx.enter(|| UdpSocket::bind(sip(pbx)))??;
+    let server = udp(&site.pbx, sip(pbx))?;
     server.set_read_timeout(Some(PATIENCE))?;
     let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
     for message in [&register(1)[..], &register(2), OPTIONS] {
