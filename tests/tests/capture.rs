@@ -1,11 +1,10 @@
 //! `sipguard capture`: what was asked for and no more, one at a time, and nothing after its process is gone.
 
 use std::{
-    net::UdpSocket,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +18,7 @@ use sipguard::{
 };
 use sipguard_common::abi::{CURSOR_CAPTURED, Taps, names};
 use sipguard_tests::{
-    application::wait_until,
+    application::{PATIENCE, udp, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, bent},
     process::{Running, output},
@@ -45,13 +44,15 @@ fn start(site: &Site, words: &[&str], report: &Path) -> Result<Running> {
     let before = taps(&site.guard)?.capture_until_ns;
     let mut command = site.guard.command(&[&["capture", "-j"], words].concat());
     command.stdin(Stdio::null()).stdout(std::fs::File::create(report)?);
-    let running = Running::start("sipguard capture", &mut command)?;
-    wait_until("the kernel is asked", || Ok(taps(&site.guard)?.capture_until_ns != before))?;
+    let mut running = Running::start("sipguard capture", &mut command)?;
+    wait_until("the kernel is asked, or it ended", || {
+        Ok(taps(&site.guard)?.capture_until_ns != before || running.try_wait()?.is_some())
+    })?;
     Ok(running)
 }
 
 fn ended(running: &mut Running, report: &Path) -> Result<Value> {
-    let status = running.wait_at_most(Duration::from_secs(20))?.context("it goes on")?;
+    let status = running.wait_at_most(PATIENCE)?.context("it goes on")?;
     ensure!(status.code() == Some(0), "{status}");
     serde_json::from_str(&std::fs::read_to_string(report)?).context("its report is no JSON")
 }
@@ -62,10 +63,10 @@ fn credentials() -> Vec<u8> {
 
 /// Ten messages and a datagram that is none, from each of two ports; all have been judged when it returns.
 fn traffic(site: &Site) -> Result<()> {
-    let pbx = site.pbx.enter(|| UdpSocket::bind((Site::PBX[0], 5060)))??;
-    pbx.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let pbx = udp(&site.pbx, (Site::PBX[0], 5060))?;
+    pbx.set_read_timeout(Some(PATIENCE))?;
     for port in [4001, 4002] {
-        let phone = site.phone.enter(|| UdpSocket::bind((Site::PHONE[0], port)))??;
+        let phone = udp(&site.phone, (Site::PHONE[0], port))?;
         let send = |bytes: &[u8]| phone.send_to(bytes, (Site::PBX[0], 5060)).context("sending");
         send(b"\0garbage that is no message at all")?;
         for _ in 0..10 {
@@ -121,7 +122,8 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
     let name = file.display().to_string();
     let mut running = start(&site, &["-w", &name, "-c", "3"], &report)?;
     traffic(&site)?;
-    ensure!(ended(&mut running, &report)?["packets"] == 3, "not three");
+    let told = ended(&mut running, &report)?;
+    ensure!(told["packets"] == 3, "not three: {told}");
     let mut running = start(&site, &["-w", &name, "--limit", "2K"], &report)?;
     traffic(&site)?;
     let bytes = ended(&mut running, &report)?["bytes"].as_u64().unwrap_or_default();
@@ -135,10 +137,7 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
     let mut running = Running::start("sipguard capture", &mut command)?;
     wait_until("the kernel is asked", || Ok(taps(&site.guard)?.capture_until_ns != 0))?;
     traffic(&site)?;
-    ensure!(
-        running.wait_at_most(Duration::from_secs(20))?.is_some_and(|status| status.success()),
-        "it goes on"
-    );
+    ensure!(running.wait_at_most(PATIENCE)?.is_some_and(|status| status.success()), "it goes on");
     let count = String::from_utf8_lossy(&std::fs::read(&file)?).matches(SECRET).count();
     ensure!(count == 5, "{count} credentials");
     let (read, write) = std::io::pipe()?;
@@ -150,7 +149,7 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
         Ok(taps(&site.guard)?.capture_until_ns != 0 || running.try_wait()?.is_some())
     })?;
     traffic(&site)?;
-    ensure!(running.wait_at_most(Duration::from_secs(20))?.is_some(), "it goes on without a reader");
+    ensure!(running.wait_at_most(PATIENCE)?.is_some(), "it goes on without a reader");
     Ok(())
 }
 
@@ -197,6 +196,34 @@ fn one_that_was_killed_ends_by_itself_and_hinders_nobody() -> Result<()> {
     }
     let mut running = start(&site, &["-w", &name, "-c", "1"], &report)?;
     traffic(&site)?;
-    ensure!(ended(&mut running, &report)?["packets"] == 1, "the next one is hindered");
+    let told = ended(&mut running, &report)?;
+    ensure!(told["packets"] == 1, "the next one is hindered: {told}");
     Ok(())
+}
+
+#[test]
+fn packets_that_come_while_it_ends_are_not_of_the_count() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+    let name = file.display().to_string();
+    let phone = udp(&site.phone, (Site::PHONE[0], 4001))?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                phone.send_to(b"\0garbage that is no message at all", (Site::PBX[0], 5060))?;
+            }
+            Ok(())
+        });
+        let counts = (0..20).map(|_| {
+            let mut running = start(&site, &["-w", &name, "-c", "3"], &report)?;
+            Ok(ended(&mut running, &report)?["packets"].clone())
+        });
+        let counts: Result<Vec<Value>> = counts.collect();
+        over.store(true, Ordering::Relaxed);
+        sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let counts = counts?;
+        ensure!(counts.iter().all(|count| *count == 3), "captured were {counts:?}");
+        Ok(())
+    })
 }

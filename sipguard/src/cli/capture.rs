@@ -73,6 +73,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Asked,
+    Count,
     Limit,
     Disk,
     Reader,
@@ -187,7 +188,7 @@ impl Session<'_> {
             }
             self.written += 1;
             if Some(self.written) == self.args.count {
-                return Ok(Taken::End(End::Asked));
+                return Ok(Taken::End(End::Count));
             }
             if self.writer.get_ref().bytes >= self.args.limit {
                 return Ok(Taken::End(End::Limit));
@@ -199,7 +200,7 @@ impl Session<'_> {
     fn report(&self, format: Format, end: End) -> Result<()> {
         let (output, missed) = (self.writer.get_ref(), self.ring.missed());
         let why = match end {
-            End::Asked | End::Reader => "",
+            End::Asked | End::Count | End::Reader => "",
             End::Limit => "; the file is as large as `--limit` lets it be",
             End::Disk => "; the disk is nearly full",
             End::Detached => "; the guard was detached",
