@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,32 +32,49 @@ fn kernels_end(guard: &Guard, source: &str) -> Result<u64> {
 
 #[test]
 fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
+    // How long a few commands take depends on the machine: the short block gets longer until it outlives them.
+    for short in [3, 10, 30, 100, 300] {
+        if come_back(short).with_context(|| format!("the short block lasts {short} s"))? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("six commands take longer than five minutes")
+}
+
+/// `short` is in seconds. `false` when that block may have ended before it was looked for.
+fn come_back(short: u64) -> Result<bool> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
     guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
-    guard.run(&["block", "192.0.2.8", "--for", "3s"])?.expect(0)?;
+    // Begun before the block, so it does not end later.
+    let began = Instant::now();
+    guard.run(&["block", "192.0.2.8", "--for", &short.to_string()])?.expect(0)?;
     let before = guard.rules()?;
     let end_before = kernels_end(guard, "192.0.2.7")?;
     reboot(guard)?;
     let stored = guard.rules()?;
-    ensure!(stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false), "stored is {stored:?}");
     attach(guard)?;
     let after = guard.rules()?;
+    let pass = || Ok(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "pass");
+    let restored = !pass()?;
+    if began.elapsed() >= Duration::from_secs(short) {
+        return Ok(false);
+    }
+    ensure!(stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false), "stored is {stored:?}");
     ensure!(after == before, "before {before:?}, after {after:?}");
+    ensure!(restored, "the short block was not restored");
     let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
     ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
     // The kernel got what was left of the time, not all of it again.
     let moved = kernels_end(guard, "192.0.2.7")?.abs_diff(end_before);
     ensure!(moved < Duration::from_millis(100).as_nanos() as u64, "the end moved by {moved} ns");
-    let pass = || Ok(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "pass");
-    ensure!(!pass()?, "the short block was not restored");
     wait_until("the short block ends", pass)?;
     ensure!(guard.json(&["lookup", "192.0.2.7"])?["verdict"] == "block", "the long block ended");
     reboot(guard)?;
     attach(guard)?;
     ensure!(consistent(guard)? == 2, "the ended block came back");
-    Ok(())
+    Ok(true)
 }
 
 #[test]
@@ -134,6 +151,27 @@ fn kill(mut process: Running) -> Result<()> {
     wait_until("the process is gone", || Ok(process.try_wait()?.is_some()))
 }
 
+/// Starts to block many addresses, kills that once the kernel has the first, and runs `next`. `false` when it was done before.
+fn kill_between(guard: &Guard, next: &str) -> Result<bool> {
+    const COUNT: u32 = 30_000;
+    let process = start_block(guard, &addresses(COUNT))?;
+    let hosts = guard.pins().join("maps").join("HOSTS");
+    wait_until("the first entry is in the map", || {
+        let mut next = Command::new("bpftool");
+        Ok(next.args(["map", "getnext", "pinned"]).arg(&hosts).output()?.status.success())
+    })?;
+    kill(process)?;
+    ensure!(number(&guard.json(&["status"])?, "blocks")? > 0, "nothing was in the map");
+    guard.run(&next.split(' ').collect::<Vec<_>>())?.expect(0)?;
+    let left = consistent(guard).context(next.to_owned())?;
+    ensure!(
+        left <= 1 || left >= COUNT as usize,
+        "{next} left {left} rules of what a killed `block` had begun"
+    );
+    guard.run(&["unblock", "--all"])?.expect(0)?;
+    Ok(left <= 1)
+}
+
 #[test]
 fn a_block_that_is_killed_at_any_moment_is_whole_or_not_at_all() -> Result<()> {
     const COUNT: u32 = 30_000;
@@ -161,17 +199,8 @@ fn a_block_that_is_killed_between_store_and_maps_is_taken_back() -> Result<()> {
     guard.run(&["block", "192.0.2.7"])?.expect(0)?;
     guard.run(&["unblock", "192.0.2.7"])?.expect(0)?;
     for next in ["block 192.0.2.8", "unblock 192.0.2.99", "attach eth0"] {
-        let process = start_block(guard, &addresses(30_000))?;
-        let hosts = guard.pins().join("maps").join("HOSTS");
-        wait_until("the first entry is in the map", || {
-            let mut next = Command::new("bpftool");
-            Ok(next.args(["map", "getnext", "pinned"]).arg(&hosts).output()?.status.success())
-        })?;
-        kill(process)?;
-        ensure!(number(&guard.json(&["status"])?, "blocks")? > 0, "it was killed too early or too late");
-        guard.run(&next.split(' ').collect::<Vec<_>>())?.expect(0)?;
-        ensure!(consistent(guard).context(next)? <= 1, "{next} left what a killed `block` had begun");
-        guard.run(&["unblock", "--all"])?.expect(0)?;
+        // On a busy machine the kill may come when all is done.
+        wait_until("a block is killed half way", || kill_between(guard, next))?;
     }
     Ok(())
 }
