@@ -1,6 +1,6 @@
 //! HEP3: what is sent to Homer, as sngrep reads it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard::clock::Clock;
 use sipguard::hep::{DEFAULT_ID, Exporter, Homer, message};
 use sipguard::tap::{Names, Packet, Ring, Start, Which};
+use sipguard_tests::application::PATIENCE;
 use sipguard_tests::message::{good_call, register};
+use sipguard_tests::netns::Netns;
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::process::Running;
 use sipguard_tests::program::Program;
@@ -44,17 +46,17 @@ fn packets() -> Result<Vec<Packet>> {
 
 #[test]
 fn sngrep_shows_what_is_sent_to_it() -> Result<()> {
-    let scratch = Scratch::new("hep")?;
-    // A port that is free now.
-    let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
+    // A namespace of its own has every port free.
+    let (scratch, namespace) = (Scratch::new("hep")?, Netns::new("homer")?);
+    let address = SocketAddr::from(([127, 0, 0, 1], 9060));
     let path = scratch.join("shown.pcap");
-    let mut command = Command::new("sngrep");
+    let mut command = namespace.command("sngrep");
     command.args(["-N", "-q", "-L", &format!("udp:{address}"), "-O"]).arg(&path);
     command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut sngrep = Running::start("sngrep", &mut command).context("sngrep, of Debian's package sngrep")?;
-    let exporter = Exporter::new(homer(address))?;
+    let exporter = namespace.enter(|| Exporter::new(homer(address)))??;
     let packets = packets()?;
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     // sngrep writes no IPv6 into its capture: of that message only the rest is there.
     let told = [
         ("192.0.2.7|198.51.100.1|40000|", "|REGISTER"),
