@@ -9,7 +9,7 @@ use sipguard_common::abi::{
 };
 use sipguard_common::framer::{Limits, methods};
 use sipguard_tests::message::{OPTIONS, register};
-use sipguard_tests::packet::{ACK, Peer, SYN};
+use sipguard_tests::packet::{ACK, Peer, RST, SYN};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
 
 const ALLOW: Rule = flagged(rule_flags::ALLOW);
@@ -140,7 +140,8 @@ fn no_register_over_tcp_from_devices() -> Result<()> {
     let register = register(1);
     let run = segment(&mut program, DEVICE, &register)?;
     assert_eq!((run.reason, run.action), (Reason::MethodDenied, XDP_PASS), "the connection is reset");
-    assert!(run.frame.len() < 60, "without the bytes");
+    let flags = run.frame[Peer::new(DEVICE, PBX).tcp_at() + 13];
+    assert_eq!((run.outcome, flags), (Outcome::Reset, RST | ACK), "the PBX gets a reset");
     assert_eq!(segment(&mut program, "192.0.2.100:5060", OPTIONS)?.reason, Reason::Valid);
     // A REGISTER behind another message, and one in pieces.
     let both = [OPTIONS, &register].concat();
