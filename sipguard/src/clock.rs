@@ -26,20 +26,7 @@ impl Clock {
     /// # Errors
     /// When the kernel has no such clock.
     pub fn now() -> Result<Clock> {
-        // On a busy machine this process may wait for its turn between the two clocks, and every end that is translated would be
-        // off by as much: of a few attempts, the one with the least between.
-        let mut best = (u64::MAX, Clock { boot_ns: 0, wall: Timestamp::UNIX_EPOCH });
-        for _ in 0..ATTEMPTS {
-            let (before_ns, wall) = (boot_ns()?, Timestamp::now());
-            let between_ns = boot_ns()?.saturating_sub(before_ns);
-            if between_ns < best.0 {
-                best = (between_ns, Clock { boot_ns: before_ns, wall });
-            }
-            if between_ns < AT_ONCE_NS {
-                break;
-            }
-        }
-        Ok(best.1)
+        at_one_moment(|| Ok((boot_ns()?, Timestamp::now(), boot_ns()?)))
     }
 
     /// The wall time of a boot time, to the second; `None` for [`PERMANENT`].
@@ -100,6 +87,23 @@ impl Clock {
     }
 }
 
+/// Reads the clocks: the boot time before and after the wall time. On a busy machine this process may wait for its turn between them, and
+/// every end that is translated would be off by as much: of a few attempts, the one with the least between.
+fn at_one_moment(mut read: impl FnMut() -> Result<(u64, Timestamp, u64)>) -> Result<Clock> {
+    let mut best = None;
+    for _ in 0..ATTEMPTS {
+        let (boot_ns, wall, after_ns) = read()?;
+        let between_ns = after_ns.saturating_sub(boot_ns);
+        if best.is_none_or(|(least_ns, _)| between_ns < least_ns) {
+            best = Some((between_ns, Clock { boot_ns, wall }));
+        }
+        if between_ns < AT_ONCE_NS {
+            break;
+        }
+    }
+    best.map(|(_, clock)| clock).context("reading two clocks")
+}
+
 fn boot_ns() -> Result<u64> {
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).context("reading CLOCK_BOOTTIME")?;
     Ok(Duration::from(boot).as_nanos() as u64)
@@ -117,6 +121,20 @@ pub fn monotonic_ns() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_clocks_are_read_at_one_moment() {
+        let read = |between: &[u64]| {
+            let mut between = between.iter().zip(0..).map(|(between_ns, number)| {
+                let wall = Timestamp::from_second(number).unwrap();
+                Ok((1_000_000_000, wall, 1_000_000_000 + between_ns))
+            });
+            at_one_moment(|| between.next().unwrap()).unwrap().wall.as_second()
+        };
+        assert_eq!(read(&[100]), 0, "one reading is enough");
+        assert_eq!(read(&[90_000_000, 3_000_000, 100]), 2);
+        assert_eq!(read(&[90_000_000, 3_000_000, 40_000_000, 50_000_000, 60_000_000]), 1, "the least of all");
+    }
 
     #[test]
     fn a_moment_has_one_name_whenever_it_is_asked_for() {
