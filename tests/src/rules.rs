@@ -1,13 +1,29 @@
 //! What store and kernel say of rules, compared.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     application::wait_until,
     guard::{Guard, number, text},
 };
+
+/// Does something with a rule that lasts so many seconds, until all of it was done before the rule may have ended: what a machine
+/// takes for a few commands nobody knows. A failure that came too late is none.
+pub fn while_it_lasts<T>(mut work: impl FnMut(u64) -> Result<T>) -> Result<T> {
+    for seconds in [3, 10, 30, 100, 300] {
+        let began = Instant::now();
+        let done = work(seconds);
+        if began.elapsed() < Duration::from_secs(seconds) {
+            return done.with_context(|| format!("with a rule for {seconds} s"));
+        }
+    }
+    bail!("a few commands take longer than five minutes")
+}
 
 /// Removes the pins without `sipguard`, as a reboot does.
 pub fn reboot(guard: &Guard) -> Result<()> {

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,7 +16,7 @@ use sipguard_tests::{
     application::wait_until,
     guard::{Guard, Site, number},
     process::{Running, output},
-    rules::{addresses, consistent, listed, reboot},
+    rules::{addresses, consistent, listed, reboot, while_it_lasts},
 };
 
 fn attach(guard: &Guard) -> Result<()> {
@@ -32,49 +32,39 @@ fn kernels_end(guard: &Guard, source: &str) -> Result<u64> {
 
 #[test]
 fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
-    // How long a few commands take depends on the machine: the short block gets longer until it outlives them.
-    for short in [3, 10, 30, 100, 300] {
-        if come_back(short).with_context(|| format!("the short block lasts {short} s"))? {
-            return Ok(());
-        }
-    }
-    anyhow::bail!("six commands take longer than five minutes")
-}
-
-/// `short` is in seconds. `false` when that block may have ended before it was looked for.
-fn come_back(short: u64) -> Result<bool> {
-    let site = Site::guarded(true, &[])?;
+    let (site, end_before) = while_it_lasts(|short| {
+        let site = Site::guarded(true, &[])?;
+        let guard = &site.guard;
+        guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
+        guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
+        guard.run(&["block", "192.0.2.8", "--for", &short.to_string()])?.expect(0)?;
+        let before = guard.rules()?;
+        let end_before = kernels_end(guard, "192.0.2.7")?;
+        reboot(guard)?;
+        let stored = guard.rules()?;
+        ensure!(
+            stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false),
+            "stored is {stored:?}"
+        );
+        attach(guard)?;
+        let after = guard.rules()?;
+        ensure!(after == before, "before {before:?}, after {after:?}");
+        let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
+        ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
+        ensure!(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "block", "the short block is not back");
+        Ok((site, end_before))
+    })?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
-    guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
-    // Begun before the block, so it does not end later.
-    let began = Instant::now();
-    guard.run(&["block", "192.0.2.8", "--for", &short.to_string()])?.expect(0)?;
-    let before = guard.rules()?;
-    let end_before = kernels_end(guard, "192.0.2.7")?;
-    reboot(guard)?;
-    let stored = guard.rules()?;
-    attach(guard)?;
-    let after = guard.rules()?;
-    let pass = || Ok(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "pass");
-    let restored = !pass()?;
-    if began.elapsed() >= Duration::from_secs(short) {
-        return Ok(false);
-    }
-    ensure!(stored.len() == 3 && stored.iter().all(|row| row["in_force"] == false), "stored is {stored:?}");
-    ensure!(after == before, "before {before:?}, after {after:?}");
-    ensure!(restored, "the short block was not restored");
-    let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
-    ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
     // The kernel got what was left of the time, not all of it again.
     let moved = kernels_end(guard, "192.0.2.7")?.abs_diff(end_before);
     ensure!(moved < Duration::from_millis(100).as_nanos() as u64, "the end moved by {moved} ns");
+    let pass = || Ok(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "pass");
     wait_until("the short block ends", pass)?;
     ensure!(guard.json(&["lookup", "192.0.2.7"])?["verdict"] == "block", "the long block ended");
     reboot(guard)?;
     attach(guard)?;
     ensure!(consistent(guard)? == 2, "the ended block came back");
-    Ok(true)
+    Ok(())
 }
 
 #[test]
