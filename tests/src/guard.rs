@@ -10,8 +10,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::Array;
 use serde_json::Value;
-use sipguard_common::{Class, Reason};
+use sipguard::{
+    maps::{Plain, open},
+    pins::Pins,
+};
+use sipguard_common::{
+    Class, Reason,
+    abi::{Taps, names},
+};
 
 use crate::netns::{Netns, veth};
 
@@ -177,6 +185,12 @@ impl Guard {
         let ends = |word: &str| Reason::ALL.iter().any(|reason| reason.word() == word && ends(reason));
         let rows = self.counter_rows()?.into_iter().filter(|row| ends(&row.reason));
         Ok(rows.map(|row| ((row.reason, row.action), row.packets)).collect())
+    }
+
+    /// What the kernel is asked to record, by `capture` or another.
+    pub fn taps(&self) -> Result<Taps> {
+        let map: Array<_, Plain<Taps>> = open(&Pins::new(&self.pins), names::TAPS)?;
+        Ok(map.get(&0, 0).context("reading what is captured")?.0)
     }
 
     /// Fails when anything was counted as malformed, or dropped: with good peers on a good wire nothing is.

@@ -16,7 +16,7 @@ use crate::{netns::Netns, process::Running, scratch::Scratch, sipp::Transport};
 const CONFIG: &str = include_str!("../fixtures/kamailio.cfg");
 
 /// How long Kamailio may take until it answers.
-const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_secs(60);
 
 /// A running Kamailio: registrar for `sipguard.test`, answers OPTIONS, sends calls to `9...` to the trunk. Drop
 /// stops it and removes its files.

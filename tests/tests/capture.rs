@@ -11,12 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard::{
-    clock::Clock,
-    maps::{Plain, open},
-    pins::Pins,
-};
-use sipguard_common::abi::{CURSOR_CAPTURED, Taps, names};
+use sipguard::{clock::Clock, maps::open, pins::Pins};
+use sipguard_common::abi::{CURSOR_CAPTURED, names};
 use sipguard_tests::{
     application::{PATIENCE, udp, wait_until},
     guard::{Guard, Site},
@@ -28,11 +24,6 @@ use sipguard_tests::{
 
 const SECRET: &str = "5ebe2294ecd0e0f08eab7690d2a6ee69";
 
-fn taps(guard: &Guard) -> Result<Taps> {
-    let map: Array<_, Plain<Taps>> = open(&Pins::new(guard.pins()), names::TAPS)?;
-    Ok(map.get(&0, 0)?.0)
-}
-
 fn captured(guard: &Guard) -> Result<u64> {
     let map: Array<_, u64> = open(&Pins::new(guard.pins()), names::CURSORS)?;
     Ok(map.get(&CURSOR_CAPTURED, 0)?)
@@ -41,12 +32,12 @@ fn captured(guard: &Guard) -> Result<u64> {
 /// A capture under way, into a file that its report goes to.
 fn start(site: &Site, words: &[&str], report: &Path) -> Result<Running> {
     // One that was killed leaves its time behind.
-    let before = taps(&site.guard)?.capture_until_ns;
+    let before = site.guard.taps()?.capture_until_ns;
     let mut command = site.guard.command(&[&["capture", "-j"], words].concat());
     command.stdin(Stdio::null()).stdout(std::fs::File::create(report)?);
     let mut running = Running::start("sipguard capture", &mut command)?;
     wait_until("the kernel is asked, or it ended", || {
-        Ok(taps(&site.guard)?.capture_until_ns != before || running.try_wait()?.is_some())
+        Ok(site.guard.taps()?.capture_until_ns != before || running.try_wait()?.is_some())
     })?;
     Ok(running)
 }
@@ -99,7 +90,7 @@ fn exactly_what_was_asked_for_is_in_the_file() -> Result<()> {
         running.signal(Signal::SIGINT)?;
         let told = ended(&mut running, &report)?;
         ensure!(told["packets"] == packets && told["missed"] == 0, "{words:?}: {told}");
-        ensure!(taps(&site.guard)?.capture_until_ns == 0, "{words:?}: it is asked for still");
+        ensure!(site.guard.taps()?.capture_until_ns == 0, "{words:?}: it is asked for still");
         let bytes = std::fs::read(&file)?;
         ensure!(told["bytes"] == bytes.len(), "{told} of {} bytes", bytes.len());
         ensure!(
@@ -135,7 +126,7 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
         site.guard.command(&["capture", "-c", "5", "--src", "10.77.0.2", "--no-redact", "--verdict", "pass"]);
     command.stdin(Stdio::null()).stdout(std::fs::File::create(&file)?);
     let mut running = Running::start("sipguard capture", &mut command)?;
-    wait_until("the kernel is asked", || Ok(taps(&site.guard)?.capture_until_ns != 0))?;
+    wait_until("the kernel is asked", || Ok(site.guard.taps()?.capture_until_ns != 0))?;
     traffic(&site)?;
     ensure!(running.wait_at_most(PATIENCE)?.is_some_and(|status| status.success()), "it goes on");
     let count = String::from_utf8_lossy(&std::fs::read(&file)?).matches(SECRET).count();
@@ -146,7 +137,7 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
     let mut running = Running::start("sipguard capture", &mut command)?;
     drop((command, read));
     wait_until("the kernel is asked, or it ended", || {
-        Ok(taps(&site.guard)?.capture_until_ns != 0 || running.try_wait()?.is_some())
+        Ok(site.guard.taps()?.capture_until_ns != 0 || running.try_wait()?.is_some())
     })?;
     traffic(&site)?;
     ensure!(running.wait_at_most(PATIENCE)?.is_some(), "it goes on without a reader");
@@ -183,7 +174,7 @@ fn one_that_was_killed_ends_by_itself_and_hinders_nobody() -> Result<()> {
     wait_until("packets are written", || file_has(4000))?;
     running.signal(Signal::SIGKILL)?;
     wait_until("it is gone", || Ok(running.try_wait()?.is_some()))?;
-    let until_ns = taps(&site.guard)?.capture_until_ns;
+    let until_ns = site.guard.taps()?.capture_until_ns;
     ensure!(until_ns != 0, "it was cleared by somebody");
     wait_until("its time is over", || Ok(Clock::now()?.boot_ns > until_ns))?;
     let before = captured(&site.guard)?;

@@ -37,7 +37,7 @@ use sipguard_tests::{
 };
 
 const POLL: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A PBX with a fault, its office, and who watches it.
 struct Incident {

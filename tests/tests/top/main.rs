@@ -250,13 +250,9 @@ fn whom_the_operator_points_at_is_captured() -> Result<()> {
     let file = scratch.join("capture.pcapng");
     pty.press(&format!("ca\u{15}{}\ry", file.display()))?;
     pty.wait_for("capturing")?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    wait_until("the kernel is asked", || Ok(guard.taps()?.capture_until_ns != 0))?;
     traffic(&site, 2)?;
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(45);
-    while !pty.screen().contents().contains("captured 10.77.0.2 to") {
-        ensure!(std::time::Instant::now() < until, "{}", pty.screen().contents());
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    pty.wait_for("captured 10.77.0.2 to")?;
     keep(&pty.screen(), "top-captured")?;
     let mut tshark = std::process::Command::new("tshark");
     tshark.args(["-T", "fields", "-e", "frame.comment", "-r"]).arg(&file);
