@@ -306,7 +306,8 @@ fn another_xdp_program_is_named_and_stays() -> Result<()> {
         [&["attach", "eth0"][..], &["attach", "eth1", "eth0"], &["attach", "--mode", "generic", "eth0"]]
     {
         let output = stranger.run(words)?.expect(5)?;
-        let named = output.stderr.contains("`sipguard`") && output.stderr.contains(&format!("id {id}"));
+        let named =
+            output.stderr.contains("another sipguard") && output.stderr.contains(&format!("program {id}"));
         ensure!(named && output.stderr.contains("eth0"), "it said {:?}", output.stderr);
         ensure!(!stranger.pins().exists() && !has_program(&site, "eth1")?, "{words:?} left something behind");
     }
