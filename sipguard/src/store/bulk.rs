@@ -162,16 +162,14 @@ fn take_back(store: &Store<'_>) -> Result<()> {
     let mut through = false;
     // On a full disk there may be room for a small change, which makes more.
     let mut most = usize::MAX;
+    let mut turn = store.locks.change()?;
+    let mut db = store.connect()?;
+    if !is_left(&db)? {
+        return Ok(());
+    }
+    // What it did to the maps in the change in which it died is not known.
+    db.execute("UPDATE state SET guard = ''", [])?;
     loop {
-        let _turn = store.locks.change()?;
-        let mut db = store.connect()?;
-        if !is_left(&db)? {
-            return Ok(());
-        }
-        if after.is_none() && !through {
-            // What it did to the maps in the change in which it died is not known.
-            db.execute("UPDATE state SET guard = ''", [])?;
-        }
         let mut carry = Carry { word: 1, ..Carry::default() };
         let (mut next, mut is_through) = (after.clone(), through);
         let done = store.transact(&mut db, Some(&mut carry), &mut |change| {
@@ -217,5 +215,7 @@ fn take_back(store: &Store<'_>) -> Result<()> {
             Err(error) if is_full(&error) && most > 1 => most = most.min(PAGE) / 8,
             Err(error) => return Err(error),
         }
+        drop(turn);
+        turn = store.locks.change()?;
     }
 }

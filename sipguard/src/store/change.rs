@@ -291,8 +291,9 @@ impl<'p> Store<'p> {
         loop {
             let mut dirty = None;
             let mut compare = Compare::new();
+            // Opening it takes as long as a slice.
+            let (mut turn, mut db) = self.turn()?;
             loop {
-                let (_turn, mut db) = self.turn()?;
                 let Some(mut maps) = Maps::open(self.pins)? else { return Ok(()) };
                 let clock = Clock::now()?;
                 let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -305,7 +306,10 @@ impl<'p> Store<'p> {
                 state.count(&maps)?;
                 let mut apply = Apply::new(&mut maps, clock);
                 let slice = Slice::begin();
-                let done = compare.go(&mut apply, &Rows::new(&tx), &|| slice.is_over())?;
+                let done =
+                    compare.go(&mut apply, &Rows::new(&tx), &|| slice.is_over()).inspect_err(|_| {
+                        apply.undo();
+                    })?;
                 if done && state.dirty == first {
                     state.dirty = 0;
                 }
@@ -318,7 +322,10 @@ impl<'p> Store<'p> {
                     (true, 0) => return Ok(()),
                     // Another one died meanwhile.
                     (true, _) => break,
-                    (false, _) => {}
+                    (false, _) => {
+                        drop(turn);
+                        turn = self.locks.change()?;
+                    }
                 }
             }
         }
