@@ -1,12 +1,12 @@
-//! `attach` and `detach`: nothing half done, and never another program's place taken.
+//! `attach`: nothing half done, and never another program's place taken.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapInfo};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, ProgramInfo, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, XdpMode, loaded_programs};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
@@ -15,11 +15,13 @@ use sipguard_common::framer::HashKeys;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::counting;
+use crate::detach::free;
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
+use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
 use crate::settings::{self, Chosen, SettingsWish, XdpChoice};
 use crate::store::{self, ConfiguredRows};
 use crate::undo::Undo;
@@ -452,128 +454,10 @@ fn errno(error: &ProgramError) -> Option<i32> {
     None
 }
 
-/// Rows of the slots that have a link, from the pins.
-///
-/// # Errors
-/// When the map can't be read.
-pub fn own_slots(pins: &Pins) -> Result<Vec<(u32, Iface)>> {
-    let slots = pins.slots();
-    if slots.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ifaces: Ifaces = maps::open(pins, names::IFACES)?;
-    slots
-        .into_iter()
-        .map(|slot| Ok((slot, ifaces.get(&slot, 0).context("reading the interfaces")?.0)))
-        .collect()
-}
-
-/// The name in a row.
-#[must_use]
-pub fn iface_name(iface: &Iface) -> String {
-    String::from_utf8_lossy(&iface.name).trim_end_matches('\0').to_owned()
-}
-
-/// Whether our program is on an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// It is.
-    On,
-    /// The interface is no more, or something else is on it.
-    Gone,
-    /// The interface is of another network namespace, and only there it can be seen.
-    Elsewhere,
-}
-
-/// Whether an interface is of another network namespace.
-fn is_elsewhere(iface: &Iface) -> bool {
-    iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns)
-}
-
-/// Whether our program is on the interface of a slot now.
-///
-/// # Errors
-/// When rtnetlink or the pin can't be asked.
-pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
-    if is_elsewhere(iface) {
-        return Ok(Presence::Elsewhere);
-    }
-    let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
-    let path = pins.program(slot);
-    let ours = ProgramInfo::from_pin(&path).with_context(|| format!("opening {}", path.display()))?.id();
-    Ok(if found.is_some_and(|xdp| xdp.program_id == ours) { Presence::On } else { Presence::Gone })
-}
-
 /// The slot of an interface: the same index and name, and a program on it. A link of an interface that is gone does not count.
 fn slot_of(own: &[(u32, Iface)], interface: &Interface) -> Option<(u32, Iface)> {
     let same = |iface: &Iface| {
         iface.ifindex == interface.index && iface_name(iface) == interface.name && !is_elsewhere(iface)
     };
     own.iter().copied().find(|(_, iface)| same(iface)).filter(|_| interface.xdp.is_some())
-}
-
-/// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
-///
-/// # Errors
-/// [`Status::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
-pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
-    let Some(_lock) = pins.lock()? else {
-        return Err(Failure::with(Status::NotAttached, "sipguard is not attached"));
-    };
-    let Some(names) = names else {
-        // Without a look at the ABI: this is the remedy for pins of another version.
-        let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
-        let count = pins.slots().len();
-        pins.remove_all()?;
-        let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
-        gone.resize_with(count, || "an interface".to_owned());
-        wait_until_off(own.iter().filter(|(_, iface)| !is_elsewhere(iface)).map(|(_, iface)| iface.ifindex))?;
-        return Ok(gone);
-    };
-    pins.check()?;
-    let own = own_slots(pins)?;
-    let mut slots = Vec::new();
-    for name in names {
-        let found = own.iter().find(|(_, iface)| iface_name(iface) == *name);
-        let Some((slot, iface)) = found else {
-            let attached: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
-            return Err(Failure::with(
-                Status::NotAttached,
-                format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
-            ));
-        };
-        if !slots.contains(&(*slot, *iface)) {
-            slots.push((*slot, *iface));
-        }
-    }
-    for (slot, _) in &slots {
-        free(pins, *slot)?;
-    }
-    if pins.slots().is_empty() {
-        pins.remove_all()?;
-    }
-    let here = slots.iter().filter(|(_, iface)| !is_elsewhere(iface));
-    wait_until_off(here.map(|(_, iface)| iface.ifindex))?;
-    let gone = own.iter().filter(|(slot, _)| slots.iter().any(|(freed, _)| freed == slot));
-    Ok(gone.map(|(_, iface)| iface_name(iface)).collect())
-}
-
-fn free(pins: &Pins, slot: u32) -> Result<()> {
-    pins.remove_slot(slot)?;
-    let mut ifaces: Ifaces = maps::open(pins, names::IFACES)?;
-    ifaces.set(slot, Plain(Iface::zeroed()), 0).context("clearing the interface's row")
-}
-
-/// The kernel takes the program off when the last reference to the link is gone, a moment after the pin.
-fn wait_until_off(indexes: impl Iterator<Item = u32>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(2);
-    for index in indexes {
-        while link::by_index(index)?.is_some_and(|interface| interface.xdp.is_some()) {
-            if Instant::now() > end {
-                bail!("interface {index} still has an XDP program after two seconds: `bpftool net` names it");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-    Ok(())
 }

@@ -9,9 +9,9 @@ use aya::util::nr_cpus;
 use sipguard_common::abi::{Counter, Outcome, counter_index, names, trunk_counter_index};
 use sipguard_common::{Class, Reason};
 
-use crate::attach::{iface_name, own_slots};
 use crate::maps::{self, Counters, Plain};
 use crate::pins::Pins;
+use crate::presence::{iface_name, own_slots};
 use crate::store::TrunkRow;
 
 /// What became of the packets of a row.

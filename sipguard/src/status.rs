@@ -8,7 +8,6 @@ use nix::errno::Errno;
 use sipguard_common::abi::{ACTION_DROP, Iface, MODE_MONITOR, Settings};
 use sipguard_common::framer::{Limits, checks};
 
-use crate::attach::{Presence, iface_name, own_slots, presence};
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::connections::Connections;
@@ -17,6 +16,7 @@ use crate::kernel::Offsets;
 use crate::link;
 use crate::maps::{self, Ports};
 use crate::pins::Pins;
+use crate::presence::{Presence, iface_name, own_slots, presence};
 use crate::store;
 
 /// One attached interface.

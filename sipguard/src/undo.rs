@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::attach;
+use crate::detach;
 use crate::maps;
 use crate::pins::Pins;
 use crate::settings::Chosen;
@@ -33,7 +33,7 @@ impl Undo {
         let mut did = Vec::new();
         let mut outcomes = Vec::new();
         if !self.new.is_empty() {
-            outcomes.push(attach::detach(pins, Some(&self.new)).map(drop));
+            outcomes.push(detach::detach(pins, Some(&self.new)).map(drop));
             did.push(format!("detached again from {}", self.new.join(", ")));
         }
         if self.settings.as_ref().is_some_and(|(before, after)| before != after) {

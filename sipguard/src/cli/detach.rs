@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::trail;
-use crate::attach;
+use crate::detach;
 use crate::output::{Format, rows};
 use crate::pins::Pins;
 use crate::store::{self, Counts};
@@ -30,7 +30,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         }
     }
     let names = (!args.all).then_some(args.interfaces.as_slice());
-    let gone = attach::detach(pins, names)?;
+    let gone = detach::detach(pins, names)?;
     let counts = Counts { removed: gone.len(), ..Counts::default() };
     trail::tell(path, &format!("detached from {}", gone.join(", ")), "detach", &gone, "", counts);
     let values = gone.iter().map(|name| json!({ "interface": name, "changed": true })).collect();

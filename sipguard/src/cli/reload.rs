@@ -8,11 +8,11 @@ use serde_json::json;
 use sipguard_common::abi::names;
 
 use super::config::{ConfigArgs, keep};
-use crate::attach::{iface_name, own_slots};
 use crate::config::{self, Config, DEFAULT_FILE, Effect, Line, Loaded};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
+use crate::presence::{iface_name, own_slots};
 use crate::protect::occupied;
 use crate::settings::{Chosen, XdpChoice, list};
 use crate::store::{self, change};

@@ -7,9 +7,9 @@ use sipguard_common::abi::Record;
 
 use super::guard::Guard;
 use super::history::Position;
-use crate::attach::{iface_name, own_slots};
 use crate::clock::Clock;
 use crate::pins::Pins;
+use crate::presence::{iface_name, own_slots};
 use crate::tap::{Names, Packet, Ring, Start, Which};
 
 /// Names of interfaces and trunks are read anew when they are older than this and an event came.

@@ -1,10 +1,9 @@
 //! The rows of `rules`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+use rusqlite::{Connection, ToSql, params};
 
 use super::words::is_operators;
 use crate::address::{Source, mapped};
@@ -130,7 +129,7 @@ pub type Place = (String, String, String);
 /// Rows of one statement.
 pub(super) const BATCH: usize = 32;
 /// Rows that are read with one lock of the file: who reads longer keeps writers from their commit.
-const PAGE: usize = 1000;
+pub(super) const PAGE: usize = 1000;
 
 const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
 
@@ -213,41 +212,6 @@ impl<'c> Rows<'c> {
     /// When the store can't be read.
     pub fn claims(&self) -> Result<Vec<Row>> {
         self.select("WHERE kind IN ('identity', 'user-agent')", [])
-    }
-
-    /// How many blocks of each source hold at a wall time in milliseconds. A million rows take a fifth of a second.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn blocks_by_origin(&self, now_ms: i64) -> Result<Vec<(String, i64)>> {
-        // SQLite would sort all rows to group them.
-        let sql = "SELECT origin, kind, target, verb, verb = 'block' AND (expires IS NULL OR expires > ?1) FROM rules
-             WHERE (kind, target, origin, verb) > (?2, ?3, ?4, ?5) ORDER BY kind, target, origin, verb LIMIT ?6";
-        const MANY: usize = 20_000;
-        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-        let mut after = [const { String::new() }; 4];
-        loop {
-            let mut statement = self.db.prepare_cached(sql)?;
-            let mut found =
-                statement.query(params![now_ms, after[0], after[1], after[2], after[3], MANY as i64])?;
-            let mut rows = 0;
-            while let Some(row) = found.next()? {
-                let origin = row.get_ref(0)?.as_str()?;
-                if row.get::<_, bool>(4)? {
-                    match counts.get_mut(origin) {
-                        Some(count) => *count += 1,
-                        None => drop(counts.insert(origin.to_owned(), 1)),
-                    }
-                }
-                rows += 1;
-                if rows == MANY {
-                    after = [row.get(1)?, row.get(2)?, origin.to_owned(), row.get(3)?];
-                }
-            }
-            if rows < MANY {
-                return Ok(counts.into_iter().collect());
-            }
-        }
     }
 
     /// The blocks that hold at a wall time in milliseconds, the newest first.
@@ -347,45 +311,6 @@ impl<'c> Rows<'c> {
         Ok(usize::try_from(count)?)
     }
 
-    /// Hands on the targets that lie in a prefix, itself and devices included.
-    pub(super) fn each_within(&self, net: &Source, take: &mut dyn FnMut(Target) -> Result<()>) -> Result<()> {
-        for (kind, from, to) in ranges(net) {
-            let mut after = from;
-            loop {
-                let sql = "SELECT DISTINCT target FROM rules WHERE kind = ?1 AND target >= ?2 AND target < ?3 ORDER BY target LIMIT ?4";
-                let mut statement = self.db.prepare_cached(sql)?;
-                let found = statement
-                    .query_map(params![kind, after, to, PAGE as i64], |row| row.get::<_, String>(0))?;
-                let page = found.collect::<Result<Vec<_>, _>>()?;
-                let Some(last) = page.last() else { break };
-                // The next text in the order of bytes.
-                after = format!("{last}\0");
-                for text in &page {
-                    let target = text
-                        .parse::<Target>()
-                        .map_err(|error| anyhow!("the store has a rule about: {error}"))?;
-                    if target.source().is_some_and(|source| net.holds(&source)) {
-                        take(target)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether there are more rows than that which may lie in a prefix.
-    pub(super) fn are_more_within(&self, net: &Source, count: i64) -> Result<bool> {
-        let mut left = count;
-        for (kind, from, to) in ranges(net) {
-            let sql = "SELECT count(*) FROM (SELECT 1 FROM rules WHERE kind = ?1 AND target >= ?2 AND target < ?3 LIMIT ?4)";
-            left -= self.db.query_row(sql, params![kind, from, to, left + 1], |row| row.get::<_, i64>(0))?;
-            if left < 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Rows in the order of the table, behind those of a target.
     ///
     /// # Errors
@@ -404,99 +329,6 @@ impl<'c> Rows<'c> {
         Ok(self.db.query_row(sql, [count], |row| row.get(0))?)
     }
 
-    /// How many blocks have ended and are not swept yet, whose targets nothing else blocks.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn ended_blocks(&self, now_ms: i64) -> Result<i64> {
-        let sql = "SELECT count(DISTINCT kind || target) FROM rules AS gone WHERE expires <= ?1 AND verb = 'block' AND NOT EXISTS (
-             SELECT 1 FROM rules WHERE kind = gone.kind AND target = gone.target AND verb = 'block' AND (expires IS NULL OR expires > ?1))";
-        Ok(self.db.query_row(sql, [now_ms], |row| row.get(0))?)
-    }
-
-    /// How many entries of maps block, by the last change, when the maps are those that it changed; and whether no change has begun since.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn blocks_of(&self, guard: &str) -> Result<Option<(i64, bool)>> {
-        if !self.has("bulk")? {
-            return Ok(None);
-        }
-        let sql = "SELECT blocks, version = applied AND dirty = 0 AND NOT EXISTS (SELECT 1 FROM bulk) FROM state WHERE guard = ?1";
-        Ok(self.db.query_row(sql, [guard], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
-    }
-
-    /// Marks the rows of a word as those of a long list that is under way.
-    pub(super) fn note_bulk(&self, word: i64) -> Result<()> {
-        self.db.execute("INSERT INTO bulk VALUES (?1)", [word])?;
-        Ok(())
-    }
-
-    /// Whether a row is of a long list that is under way.
-    pub(super) fn is_of_bulk(&self, row: &Row) -> Result<bool> {
-        let mut statement = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM bulk WHERE word = ?1)")?;
-        Ok(row.word != 0 && statement.query_row([row.word], |row| row.get(0))?)
-    }
-
-    /// Keeps a row as it is, if none of its target and source is kept already.
-    pub(super) fn keep(&self, row: &Row) -> Result<()> {
-        let (kind, text) = key(&row.target);
-        let mut statement = self.db.prepare_cached(
-            "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3
-             AND verb = ?4 AND word NOT IN (SELECT word FROM bulk)",
-        )?;
-        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
-        Ok(())
-    }
-
-    /// Removes what [`Rows::said`] gives between two of its keys, the second one included; with `keep` all of it is kept as by [`Rows::keep`].
-    pub(super) fn remove_between(
-        &self,
-        verb: Verb,
-        origin: Option<&str>,
-        after: Option<&Place>,
-        last: Option<&Place>,
-        keep: bool,
-    ) -> Result<()> {
-        const BETWEEN: &str =
-            "(kind, target, origin) > (?1, ?2, ?3) AND (kind, target, origin) <= (?4, ?5, ?6) AND verb = ?7
-             AND (?8 IS NULL OR origin = ?8)";
-        let begin = (String::new(), String::new(), String::new());
-        let (from, to) = (after.unwrap_or(&begin), last.unwrap_or(&begin));
-        let params = params![from.0, from.1, from.2, to.0, to.1, to.2, verb.word(), origin];
-        if keep {
-            let sql = format!(
-                "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE {BETWEEN} AND word NOT IN (SELECT word FROM bulk)"
-            );
-            self.db.prepare_cached(&sql)?.execute(params)?;
-        }
-        self.db.prepare_cached(&format!("DELETE FROM rules WHERE {BETWEEN}"))?.execute(params)?;
-        Ok(())
-    }
-
-    /// Some of the rows that are kept.
-    pub(super) fn undo_page(&self, most: usize) -> Result<Vec<Row>> {
-        self.select_from("undo", "LIMIT ?1", [i64::try_from(most)?])
-    }
-
-    /// Keeps no row of a target any more.
-    pub(super) fn forget_all(&self, target: &Target) -> Result<()> {
-        let (kind, text) = key(target);
-        let mut statement = self.db.prepare_cached("DELETE FROM undo WHERE kind = ?1 AND target = ?2")?;
-        statement.execute(params![kind, text])?;
-        Ok(())
-    }
-
-    /// Keeps a row no more.
-    pub(super) fn forget(&self, row: &Row) -> Result<()> {
-        let (kind, text) = key(&row.target);
-        let mut statement = self.db.prepare_cached(
-            "DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
-        )?;
-        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
-        Ok(())
-    }
-
     /// Rows that have ended. More than these are swept with the next changes; the kernel ends all of them by itself.
     pub(super) fn ended(&self, now_ms: i64) -> Result<Vec<Row>> {
         self.select("WHERE expires <= ?1 LIMIT 1000", [now_ms])
@@ -506,7 +338,12 @@ impl<'c> Rows<'c> {
         self.select_from("rules", rest, params)
     }
 
-    fn select_from(&self, table: &str, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Row>> {
+    pub(super) fn select_from(
+        &self,
+        table: &str,
+        rest: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<Row>> {
         let mut statement = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM {table} {rest}"))?;
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
@@ -607,36 +444,6 @@ impl<'c> Rows<'c> {
     }
 }
 
-/// Kinds and texts between which the targets stand that lie in a prefix, besides others: the table is in the order of texts, in which addresses of one
-/// network begin alike.
-fn ranges(net: &Source) -> [(&'static str, String, String); 3] {
-    let begin = beginning(net);
-    let range = |kind, begin: String| {
-        // Behind all texts that begin so: no text of a target has a byte above `~`.
-        let end = format!("{begin}~");
-        (kind, begin, end)
-    };
-    let device = if net.is_ipv4() { begin.clone() } else { format!("[{begin}") };
-    [range("device", device), range("host", begin.clone()), range("prefix", begin)]
-}
-
-/// How the text of every address in a prefix begins: with its whole octets, or its whole groups up to the first that is zero, since `::` may begin
-/// there (RFC 5952).
-fn beginning(net: &Source) -> String {
-    let bytes = net.bytes();
-    let bits = net.bits() as usize;
-    if net.is_ipv4() {
-        return bytes[12..].iter().take((bits - 96) / 8).take(3).map(|octet| format!("{octet}.")).collect();
-    }
-    let groups = bytes.chunks(2).map(|group| u16::from_be_bytes([group[0], group[1]]));
-    groups
-        .take(bits / 16)
-        .take(7)
-        .take_while(|group| *group != 0)
-        .map(|group| format!("{group:x}:"))
-        .collect()
-}
-
 const MAPPED: &str = "::ffff:";
 
 /// Whether a stored target is IPv4, and written as IPv6: a form that only older versions wrote.
@@ -662,37 +469,4 @@ fn parse(row: &rusqlite::Row<'_>) -> Result<Row> {
         expires_ms: row.get(7)?,
         word: row.get(8)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn all_that_lies_in_a_prefix_stands_in_its_ranges(
-            v4 in any::<bool>(), words in any::<[u16; 8]>(), mask in any::<u8>(), bits in 0u32..=128, longer in 0u32..=128, port in 1u16..
-        ) {
-            // Zero groups are what makes texts short.
-            let words: Vec<u16> = (0..8).map(|at| if mask >> at & 1 == 0 { 0 } else { words[at] }).collect();
-            let words: [u16; 8] = words.try_into().unwrap();
-            let address = if v4 { [0, 0, 0, 0, 0, 0xffff, words[6], words[7]] } else { words };
-            let bytes = Ipv6Addr::from(address).octets();
-            let least = if Source::from_map(bytes, 128).is_some_and(|host| host.is_ipv4()) { 96 } else { 0 };
-            let net = Source::network(bytes, bits.max(least)).unwrap();
-            let inner = Source::network(bytes, longer.max(net.bits())).unwrap();
-            let host = Source::network(bytes, 128).unwrap();
-            let device = if host.is_ipv4() { format!("{host}:{port}") } else { format!("[{host}]:{port}") };
-            for target in [inner.into(), host.into(), device.parse::<Target>().unwrap()] {
-                let (kind, text) = key(&target);
-                let stands = ranges(&net).iter().any(|(of, from, to)| *of == kind && *from <= text && text < *to);
-                prop_assert!(stands, "{target} in {net}: {:?}", ranges(&net));
-                prop_assert!(target.source().is_some_and(|source| net.holds(&source)));
-            }
-        }
-    }
 }

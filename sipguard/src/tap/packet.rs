@@ -10,11 +10,11 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{Outcome, Record};
 
 use crate::address::unmapped;
-use crate::attach::{iface_name, own_slots};
 use crate::clock::Clock;
 use crate::counters::Action;
 use crate::header::Header;
 use crate::pins::Pins;
+use crate::presence::{iface_name, own_slots};
 use crate::store::{self, TrunkRow};
 
 /// A packet that the kernel side recorded.

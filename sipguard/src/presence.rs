@@ -1,0 +1,62 @@
+//! The interfaces that were attached, and whether our program is on them now.
+
+use anyhow::{Context, Result};
+use aya::programs::ProgramInfo;
+use sipguard_common::abi::{Iface, names};
+
+use crate::counting;
+use crate::link;
+use crate::maps::{self, Ifaces};
+use crate::pins::Pins;
+
+/// Rows of the slots that have a link, from the pins.
+///
+/// # Errors
+/// When the map can't be read.
+pub fn own_slots(pins: &Pins) -> Result<Vec<(u32, Iface)>> {
+    let slots = pins.slots();
+    if slots.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ifaces: Ifaces = maps::open(pins, names::IFACES)?;
+    slots
+        .into_iter()
+        .map(|slot| Ok((slot, ifaces.get(&slot, 0).context("reading the interfaces")?.0)))
+        .collect()
+}
+
+/// The name in a row.
+#[must_use]
+pub fn iface_name(iface: &Iface) -> String {
+    String::from_utf8_lossy(&iface.name).trim_end_matches('\0').to_owned()
+}
+
+/// Whether our program is on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    On,
+    /// The interface is no more, or something else is on it.
+    Gone,
+    /// The interface is of another network namespace, and only there it can be seen.
+    Elsewhere,
+}
+
+/// Whether an interface is of another network namespace.
+pub fn is_elsewhere(iface: &Iface) -> bool {
+    iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns)
+}
+
+/// Whether our program is on the interface of a slot now.
+///
+/// # Errors
+/// When rtnetlink or the pin can't be asked.
+pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
+    if is_elsewhere(iface) {
+        return Ok(Presence::Elsewhere);
+    }
+    let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
+    let path = pins.program(slot);
+    let ours = ProgramInfo::from_pin(&path).with_context(|| format!("opening {}", path.display()))?.id();
+    Ok(if found.is_some_and(|xdp| xdp.program_id == ours) { Presence::On } else { Presence::Gone })
+}
