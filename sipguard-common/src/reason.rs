@@ -279,6 +279,15 @@ reasons! {
     BlockedUserAgent = 62, "blocked-user-agent", Reset, Default,
         "A request whose User-Agent begins with what is blocked. A connection is reset, a datagram dropped.",
         "RFC 3261 20.41", "";
+    NotAcceptable = 63, "not-acceptable", Drop, Always,
+        "TCP payload that its receiver would not take: it acknowledges what the PBX never sent, or its clock runs backwards.",
+        "RFC 5961 5.2, RFC 7323 5.3", "";
+    FlowBusy = 64, "flow-busy", Drop, Always,
+        "TCP payload that came while another CPU was judging the same connection for too long; TCP sends it again.",
+        "", "";
+    EarlyAnswer = 65, "early-answer", Drop, Always,
+        "No SIP from a guarded port that the PBX dialled, before the PBX has sent anything; TCP sends it again.",
+        "", "";
 }
 
 impl Reason {

@@ -12,6 +12,16 @@ pub unsafe fn add(word: *mut u64, more: u64) {
     unsafe { asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) word, v = in(reg) more, options(nostack)) };
 }
 
+/// Sets bits of a word.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn or(word: *mut u64, bits: u64) {
+    // SAFETY: the caller's.
+    unsafe { asm!("lock *(u64 *)({p} + 0) |= {v}", p = in(reg) word, v = in(reg) bits, options(nostack)) };
+}
+
 /// Adds to a word, and gives what was there.
 ///
 /// # Safety

@@ -1,5 +1,6 @@
 //! Offenders: a device that keeps sending malformed streams is banned for a time that doubles, and an address from which nothing
-//! else comes. Only what the kernel's own connections brought counts: the sender of a datagram, or of a stray segment, may be forged.
+//! else comes. Only what the kernel's own connections brought counts: the sender of a datagram, or of a stray segment, may be forged. A ban
+//! holds for TCP, for it is TCP that proved it: the phone that sends datagrams from the same port is another one.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
@@ -8,7 +9,8 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
 use crate::scratch::{self, Packet, Who};
-use crate::{atomic, port, rate, settings, socket};
+use crate::stream::socket::{self, Socket};
+use crate::{atomic, port, rate, settings};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];
@@ -77,7 +79,8 @@ pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
     if !port::is_guarded(u16::from_be((packet.key[8] >> 16) as u16)) {
         return;
     }
-    let socket = socket::ask(ctx, packet);
+    let mut socket = Socket::NONE;
+    socket::ask(ctx.ctx, packet, &mut socket);
     if !socket.connected || !socket.known {
         return;
     }

@@ -17,7 +17,8 @@ use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Dat
 use sipguard_common::framer::{finish, harmless};
 
 use crate::scratch::{self, Key, Scratch};
-use crate::{atomic, bytes, flow, policy, settings, sip, udp};
+use crate::stream::copy_framer;
+use crate::{atomic, bytes, policy, settings, sip, udp};
 
 /// [`scratch::Packet::fragment`]: no fragment.
 pub const WHOLE: u32 = 0;
@@ -127,7 +128,7 @@ fn note(scratch: &mut Scratch, length: u32) -> Option<Reason> {
     }
     let now_ns = settings::now_ns();
     let datagram = &mut scratch.datagram;
-    flow::copy(&scratch.stream, &mut datagram.stream);
+    copy_framer(&scratch.stream, &mut datagram.stream);
     datagram.until_ns = now_ns + life_ns(ip.v6);
     datagram.busy = 0;
     datagram.next = next;
@@ -245,13 +246,13 @@ fn go_on(
     let beyond = until_end - here;
     packet.new_at = packet.data_at;
     packet.new_len = here;
-    flow::copy(&datagram.stream, &mut scratch.stream);
+    copy_framer(&datagram.stream, &mut scratch.stream);
     sip::validate(ctx)?;
     let ended = scratch.stream.is_at_end() || beyond == 0;
     if ended {
         datagram.state = DATAGRAM_JUDGED;
     } else {
-        flow::copy(&scratch.stream, &mut datagram.stream);
+        copy_framer(&scratch.stream, &mut datagram.stream);
     }
     finish(&scratch.stream, scratch.walk.left_behind() + beyond, ended, policy::limits()?)
 }

@@ -15,8 +15,6 @@
 fn main() {}
 
 #[cfg(target_arch = "bpf")]
-mod adopt;
-#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod ban;
@@ -29,11 +27,7 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod eth;
 #[cfg(target_arch = "bpf")]
-mod flow;
-#[cfg(target_arch = "bpf")]
 mod fragment;
-#[cfg(target_arch = "bpf")]
-mod handshake;
 #[cfg(target_arch = "bpf")]
 mod ip;
 #[cfg(target_arch = "bpf")]
@@ -49,8 +43,6 @@ mod rate;
 #[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
-mod retransmission;
-#[cfg(target_arch = "bpf")]
 mod scratch;
 #[cfg(target_arch = "bpf")]
 mod screen;
@@ -59,7 +51,7 @@ mod settings;
 #[cfg(target_arch = "bpf")]
 mod sip;
 #[cfg(target_arch = "bpf")]
-mod socket;
+mod stream;
 #[cfg(target_arch = "bpf")]
 mod tap;
 #[cfg(target_arch = "bpf")]
@@ -74,12 +66,12 @@ mod window;
 #[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::xdp_md;
-    use aya_ebpf::macros::{btf_tracepoint, xdp};
-    use aya_ebpf::programs::{BtfTracePointContext, XdpContext};
+    use aya_ebpf::macros::{btf_tracepoint, classifier, xdp};
+    use aya_ebpf::programs::{BtfTracePointContext, TcContext, XdpContext};
     use sipguard_common::Reason;
 
     use crate::port::Transport;
-    use crate::{bytes, eth, flow, ip, open, policy, port, scratch, settings, sip, tcp, udp, verdict};
+    use crate::{bytes, eth, ip, open, policy, port, scratch, settings, sip, stream, tcp, udp, verdict};
 
     #[xdp(frags)]
     pub fn sipguard(ctx: XdpContext) -> u32 {
@@ -96,7 +88,12 @@ mod program {
             GUARDED => {}
             number => return Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
         }
-        if scratch::packet()?.transport == scratch::UDP { sip::datagram(ctx) } else { flow::judge(ctx) }
+        let packet = scratch::packet()?;
+        if packet.transport != scratch::UDP {
+            return stream::judge(ctx);
+        }
+        policy::permit(packet)?;
+        sip::datagram(ctx)
     }
 
     /// What [`headers`] returns for a packet of a guarded port, which then is [`scratch::packet`].
@@ -125,12 +122,20 @@ mod program {
         let l3 = eth::parse(ctx)?;
         let ip = scratch::note_ip(scratch, ip::parse(ctx, l3)?);
         policy::admit(ip, who)?;
-        let l4 = match port::guarded(ctx, ip)? {
-            Transport::Udp => udp::parse(ctx, ip)?,
+        let (transport, side) = port::guarded(ctx, ip, who.trunk)?;
+        let l4 = match transport {
+            Transport::Udp => udp::parse(ctx, ip, side)?,
             Transport::Fragment => udp::fragment(ip),
-            transport => tcp::parse(ctx, ip, transport)?,
+            transport => tcp::parse(ctx, ip, transport, side)?,
         };
-        policy::permit(scratch::note(scratch, ip, &l4), who)
+        scratch::note(scratch, ip, &l4);
+        Ok(())
+    }
+
+    /// Looks at what the PBX sends.
+    #[classifier]
+    pub fn sipguard_out(ctx: TcContext) -> i32 {
+        stream::out::note(&ctx)
     }
 
     /// Counts open connections. The kernel calls a program no second time on a CPU where it is at work (a connection that ends in an

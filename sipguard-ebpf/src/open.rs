@@ -1,6 +1,8 @@
 //! How many at once: the TCP connections that a source, or a trunk, has open, by the kernel's own word. What stands on the wire says
 //! nothing about that, for FIN and RST can be forged; so programs on the kernel's tracepoint of socket states count.
 //!
+//! The same programs tell the flow of a connection of this host that it has ended.
+//!
 //! A connection is counted when its handshake has ended, and remembered by its socket. What was not counted, because it is older
 //! than the guard or there was no room, is not discounted.
 
@@ -14,9 +16,10 @@ use aya_ebpf::programs::BtfTracePointContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use};
 
-use crate::scratch::{Packet, Who};
-use crate::socket::{CLOSE, ESTABLISHED, SYN_RECV, field};
-use crate::{atomic, ip, policy, port, settings};
+use crate::scratch::{Key, Packet, Who};
+use crate::stream::out;
+use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV, field};
+use crate::{atomic, ip, policy, port, settings, stream};
 
 /// Byte offsets in the running kernel's structs, as in [`crate::socket`]. The programs are not loaded where one is unknown.
 #[unsafe(no_mangle)]
@@ -25,6 +28,8 @@ static SOCK_FAMILY: Global<u32> = Global::new(0);
 static SOCK_NET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCK_V6_DADDR: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NET_COOKIE: Global<u32> = Global::new(0);
 /// Cookie of the network namespace of the interface, or 0 where it is unknown. What other namespaces have open is not counted.
@@ -78,7 +83,10 @@ pub fn note(ctx: &BtfTracePointContext) -> i32 {
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     match new {
         ESTABLISHED if old == SYN_RECV => opened(socket),
-        CLOSE => closed(socket),
+        CLOSE => {
+            closed(socket);
+            end_flow(socket);
+        }
         _ => {}
     }
     0
@@ -121,6 +129,35 @@ fn closed(socket: *const u8) {
     if SOCKETS.remove(&key).is_ok() {
         give_back(place);
     }
+}
+
+/// Tells the flow of a socket's connection that it has ended: its ports may come again.
+#[inline(always)]
+fn end_flow(socket: *const u8) {
+    // SAFETY: as in `opened`.
+    let (ports, netns) = unsafe {
+        (field(socket, SOCK_FAMILY.load() - 4), long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()))
+    };
+    let (remote, local) = (u16::from_be(ports as u16), (ports >> 16) as u16);
+    let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);
+    if netns != NETNS.load() || !guarded {
+        return;
+    }
+    // SAFETY: as in `opened`.
+    let word = |from: u32, index: u32| unsafe { field(socket, from + 4 * index) };
+    let (far, near) = (SOCK_V6_DADDR.load(), SOCK_V6_RCV_SADDR.load());
+    let key: Key = [
+        word(far, 0),
+        word(far, 1),
+        word(far, 2),
+        word(far, 3),
+        word(near, 0),
+        word(near, 1),
+        word(near, 2),
+        word(near, 3),
+        ports & 0xffff | u32::from(local.to_be()) << 16,
+    ];
+    stream::ended(&key);
 }
 
 /// For whom a connection is counted: the address that says it, and the hash.

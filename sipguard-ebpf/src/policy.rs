@@ -91,7 +91,31 @@ pub fn trunk_of(address: &Address, v6: bool) -> u32 {
 
 /// Whether who it is may send this at all. For packets of a guarded port.
 #[inline(always)]
-pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
+pub fn permit(packet: &Packet) -> Result<(), Reason> {
+    let _the_same = packet;
+    match policy_permit() {
+        PERMITTED => Ok(()),
+        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
+    }
+}
+
+const PERMITTED: u32 = u32::MAX;
+
+/// A global function: the verifier looks at it once, for any packet. Returns a reason's number or [`PERMITTED`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn policy_permit() -> u32 {
+    let Ok(scratch) = scratch::get() else { return u32::from(Reason::Internal.number()) };
+    // SAFETY: this CPU's map value, of which these are two parts.
+    let (packet, who) = unsafe { (&(*scratch).packet, &mut (*scratch).who) };
+    match permitted(packet, who) {
+        Ok(()) => PERMITTED,
+        Err(reason) => u32::from(reason.number()),
+    }
+}
+
+#[inline(always)]
+fn permitted(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
     who.taps = tap::asked();
     let settings = settings::get()?;
     if settings.rules & rules_in_use::DEVICES != 0 {
@@ -113,16 +137,20 @@ pub fn permit(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
         return Ok(());
     }
     rate::find(packet, who, settings);
-    ban::check(packet, who)?;
+    if packet.transport != scratch::UDP {
+        ban::check(packet, who)?;
+    }
     if is_transport(denied) {
         return Err(Reason::TransportDenied);
     }
+    if packet.transport == scratch::UDP {
+        return rate::packet(who, settings);
+    }
     // The answer to a connection that the PBX opens begins nothing.
-    let begins = packet.transport != scratch::UDP && packet.has(SYN) && !packet.has(ACK);
-    if begins {
+    if packet.has(SYN) && !packet.has(ACK) {
         open::admit(packet, who, settings)?;
     }
-    rate::packet(who, settings, begins)
+    Ok(())
 }
 
 /// What becomes of a packet that is over a limit: `Err` when that is enforced, else it is counted and goes on.

@@ -1,5 +1,5 @@
-//! Is it ours: TCP or UDP with a guarded port on either side, SIP or SIP over TLS. With a TCP trunk that the PBX dials, the peer's segments come
-//! *from* port 5060.
+//! May it be ours: UDP to a guarded port, or from one of a trunk; TCP of which a port is guarded, or of a connection that the PBX dialled and speaks
+//! SIP on. The peer's port alone makes no TCP connection SIP: [`crate::stream`] knows more of it.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -9,6 +9,8 @@ use sipguard_common::abi::{PORT_ENTRIES, PORT_WORDS, port_bit};
 
 use crate::bytes;
 use crate::ip::{self, Ip};
+use crate::stream::out;
+use crate::tcp::{ACK, SYN};
 
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_ENTRIES, 0);
@@ -35,7 +37,18 @@ pub struct L4 {
     pub flags: u8,
     /// One of the constants of [`crate::fragment`].
     pub fragment: u32,
+    /// [`OWN`], [`PEER`] or [`NEITHER`].
+    pub side: u32,
+    /// What a TCP segment acknowledges; 0 for UDP.
+    pub acknowledged: u32,
 }
+
+/// Neither port is guarded.
+pub const NEITHER: u32 = 0;
+/// The peer's port is guarded, and the PBX's is not.
+pub const PEER: u32 = 1;
+/// The PBX's port is guarded.
+pub const OWN: u32 = 2;
 
 /// First entries of the two bitmaps.
 const SIP: u32 = 0;
@@ -43,10 +56,11 @@ const TLS: u32 = PORT_WORDS;
 /// Bytes of the transport header and payload in a first fragment of UDP, at the least. Every link carries more.
 const TINY: u32 = 256;
 
+/// What a packet may be, and whose port says so. `trunk` is the index of its sender's.
 #[inline(always)]
-pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
+pub fn guarded(ctx: &XdpContext, ip: &Ip, trunk: u32) -> Result<(Transport, u32), Reason> {
     if ip.fragment_offset != 0 {
-        return later(ip);
+        return Ok((later(ip)?, OWN));
     }
     let tcp = match ip.protocol {
         ip::TCP => true,
@@ -62,22 +76,47 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip) -> Result<Transport, Reason> {
     let ports = bytes::word(ctx, ip.l4_at)?;
     let remote = u16::from_be(ports as u16);
     let local = u16::from_be((ports >> 16) as u16);
-    let transport = if is_among(SIP, local) || is_among(SIP, remote) {
-        if tcp { Transport::Tcp } else { Transport::Udp }
-    } else if tcp && (is_among(TLS, local) || is_among(TLS, remote)) {
-        Transport::Tls
-    } else if ip.more_fragments && !tcp {
-        return Ok(Transport::Fragment);
-    } else {
-        return Err(Reason::NotGuarded);
+    let found = if tcp { of_tcp(ctx, ip, remote, local) } else { of_udp(remote, local, trunk) };
+    let Some((transport, side)) = found else {
+        let other = ip.more_fragments && !tcp;
+        return if other { Ok((Transport::Fragment, OWN)) } else { Err(Reason::NotGuarded) };
     };
     if ip.more_fragments && tcp {
-        return Err(Reason::TcpFragment);
+        return Err(if side == OWN { Reason::TcpFragment } else { Reason::NotGuarded });
     }
     if ip.more_fragments && ip.l4_len < TINY {
         return Err(Reason::TinyFragment);
     }
-    Ok(transport)
+    Ok((transport, side))
+}
+
+#[inline(always)]
+fn of_udp(remote: u16, local: u16, trunk: u32) -> Option<(Transport, u32)> {
+    if is_among(SIP, local) {
+        return Some((Transport::Udp, OWN));
+    }
+    // A trunk answers from its port to whichever the PBX called from.
+    if trunk != 0 && is_among(SIP, remote) { Some((Transport::Udp, PEER)) } else { None }
+}
+
+#[inline(always)]
+fn of_tcp(ctx: &XdpContext, ip: &Ip, remote: u16, local: u16) -> Option<(Transport, u32)> {
+    if is_among(SIP, local) {
+        return Some((Transport::Tcp, OWN));
+    }
+    if is_among(TLS, local) {
+        return Some((Transport::Tls, OWN));
+    }
+    if is_among(SIP, remote) {
+        return Some((Transport::Tcp, PEER));
+    }
+    if is_among(TLS, remote) {
+        return Some((Transport::Tls, PEER));
+    }
+    // The answer to a connection that the PBX dials, wherever to, or what comes on one that it speaks SIP on.
+    let flags = bytes::byte(ctx, ip.l4_at + 13).unwrap_or(0);
+    let answers = flags & (SYN | ACK) == SYN | ACK;
+    if answers || out::is_spoken(local) { Some((Transport::Tcp, NEITHER)) } else { None }
 }
 
 /// A later fragment has no ports. Of TCP it can't complete without the first, and one that would overwrite the TCP header is an
@@ -88,6 +127,12 @@ fn later(ip: &Ip) -> Result<Transport, Reason> {
         return Err(Reason::TcpFragment);
     }
     if ip.v6 || ip.protocol == ip::UDP { Ok(Transport::Fragment) } else { Err(Reason::NotGuarded) }
+}
+
+/// Whether a port is one of SIP over TLS.
+#[inline(always)]
+pub fn is_tls(port: u16) -> bool {
+    !is_among(SIP, port) && is_among(TLS, port)
 }
 
 /// Whether a port of this machine is guarded.

@@ -1,4 +1,4 @@
-//! How much: the budget of a source, or of the trunk that it belongs to. One word a limit, changed by compare and swap, so that
+//! How much: the budgets of a source, or of the trunk that it belongs to: one for TCP, whose sender was verified, and one for UDP, which may be forged. One word a limit, changed by compare and swap, so that
 //! nobody waits for a lock.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
@@ -7,7 +7,7 @@ use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     BUDGET_ENTRIES, BUDGET_TIME, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, Settings,
-    TRUNK_ENTRIES, budget_places, rules_in_use,
+    TRUNK_BUDGET_ENTRIES, budget_places, rules_in_use, trunk_budget,
 };
 use sipguard_common::framer::Stream;
 
@@ -18,7 +18,7 @@ use crate::{atomic, policy, scratch, settings};
 static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_ENTRIES, 0);
 
 #[map]
-static TRUNK_BUDGETS: Array<Budget> = Array::with_max_entries(TRUNK_ENTRIES, 0);
+static TRUNK_BUDGETS: Array<Budget> = Array::with_max_entries(TRUNK_BUDGET_ENTRIES, 0);
 
 /// Attempts to change a word that other CPUs change as well. What failed so often passes.
 const ATTEMPTS: usize = 4;
@@ -33,6 +33,7 @@ pub fn find(packet: &Packet, who: &mut Who, settings: &Settings) {
     if settings.rules & rules_in_use::RATES == 0 || who.allowed != 0 {
         return;
     }
+    who.class = u32::from(packet.transport != scratch::UDP);
     if who.trunk != 0 {
         who.budget = NONE + 1;
     } else {
@@ -40,19 +41,22 @@ pub fn find(packet: &Packet, who: &mut Who, settings: &Settings) {
     }
 }
 
-/// Charges a packet of a guarded port; `begins` for the first segment of a connection.
+/// Charges a packet: a datagram for a guarded port, or a segment of a connection that was verified.
 #[inline(always)]
-pub fn packet(who: &Who, settings: &Settings, begins: bool) -> Result<(), Reason> {
-    let connections = begins && is_limited(who, settings, CONNECTIONS);
-    let packets = is_limited(who, settings, PACKETS);
-    if who.budget == NONE || !connections && !packets {
+pub fn packet(who: &Who, settings: &Settings) -> Result<(), Reason> {
+    if who.budget == NONE || !is_limited(who, settings, PACKETS) {
         return Ok(());
     }
-    let now_ns = coarse_ns();
-    if connections {
-        charge(who, CONNECTIONS, 1, now_ns, Reason::RateConnections)?;
+    charge(who, PACKETS, 1, coarse_ns(), Reason::RatePackets)
+}
+
+/// Charges a connection whose handshake was verified: a SYN can be forged, and would use up what its true sender may.
+#[inline(always)]
+pub fn connection(who: &Who, settings: &Settings) -> Result<(), Reason> {
+    if who.budget == NONE || !is_limited(who, settings, CONNECTIONS) {
+        return Ok(());
     }
-    if packets { charge(who, PACKETS, 1, now_ns, Reason::RatePackets) } else { Ok(()) }
+    charge(who, CONNECTIONS, 1, coarse_ns(), Reason::RateConnections)
 }
 
 /// Whether there may be a limit of a kind for a sender; without one nothing is called.
@@ -133,7 +137,7 @@ fn place(packet: &Packet, settings: &Settings, who: &mut Who) {
     if packet.v6 != 0 {
         (r2, r3) = (0, 0);
     }
-    let (tag, places) = budget_places([r0, r1, r2, r3], &settings.hash_keys);
+    let (tag, places) = budget_places([r0, r1, r2, r3], who.class, &settings.hash_keys);
     who.home = places[0] + 1;
     for place in places {
         let Some(budget) = BUDGETS.get_ptr_mut(place) else { return };
@@ -178,7 +182,7 @@ fn charge(who: &Who, kind: usize, count: u32, now_ns: u64, reason: Reason) -> Re
 fn admitted(who: &Who, kind: usize, count: u32, now_ns: u64) -> bool {
     let Ok(settings) = settings::get() else { return true };
     let (budget, mut rate) = match policy::trunk(who) {
-        Some(trunk) => (TRUNK_BUDGETS.get_ptr_mut(who.trunk), trunk.rates[kind]),
+        Some(trunk) => (TRUNK_BUDGETS.get_ptr_mut(trunk_budget(who.trunk, who.class)), trunk.rates[kind]),
         None => (BUDGETS.get_ptr_mut(who.budget - 1), settings.rates[kind]),
     };
     let Some(budget) = budget else { return true };

@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
@@ -43,8 +44,16 @@ pub struct Packet {
     pub new_len: u32,
     /// 1 when it made its stream malformed.
     pub strikes: u32,
+    /// [`crate::port::OWN`], [`crate::port::PEER`] or [`crate::port::NEITHER`].
+    pub side: u32,
+    /// What a TCP segment acknowledges.
+    pub acknowledged: u32,
+    /// Its sender's clock, where `timed` is 1 (RFC 7323).
+    pub timestamp: u32,
+    pub timed: u32,
 }
 
+pub const TCP: u32 = Transport::Tcp as u32;
 pub const TLS: u32 = Transport::Tls as u32;
 pub const UDP: u32 = Transport::Udp as u32;
 
@@ -124,6 +133,8 @@ pub struct Who {
     pub denied: u32,
     /// Place of its budget plus one, or 0 for a sender without limits.
     pub budget: u32,
+    /// Which of its budgets: [`sipguard_common::abi::UNVERIFIED`] or [`sipguard_common::abi::VERIFIED`].
+    pub class: u32,
     /// 1 when it is allowed by a rule.
     pub allowed: u32,
     /// The first place of its budget plus one, whoever has it; 0 for a sender that is never banned.
@@ -182,6 +193,13 @@ pub fn get() -> Result<*mut Scratch, Reason> {
 pub fn packet() -> Result<&'static mut Packet, Reason> {
     // SAFETY: this CPU's map value; a program is not preempted by another packet's run on its CPU.
     get().map(|scratch| unsafe { &mut (*scratch).packet })
+}
+
+/// What no other CPU has at the moment: its number and one.
+#[inline(always)]
+pub fn token() -> u64 {
+    // SAFETY: a helper without arguments.
+    1 + u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// Who sent this CPU's packet.
@@ -274,6 +292,10 @@ pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
         new_at: l4.data_at,
         new_len: l4.data_len,
         strikes: 0,
+        side: l4.side,
+        acknowledged: l4.acknowledged,
+        timestamp: 0,
+        timed: 0,
     };
     packet
 }

@@ -140,7 +140,7 @@ fn event(ctx: *mut xdp_md, scratch: *mut Scratch, settings: &Settings, reason: R
         port = 0;
     }
     r0 ^= port | u32::from(reason.number()) << 16;
-    let (tag, _) = budget_places([r0, r1, r2, r3], &settings.hash_keys);
+    let (tag, _) = budget_places([r0, r1, r2, r3], 0, &settings.hash_keys);
     let Some(gate) = EVENT_GATES.get_ptr_mut((tag >> 16) as u32 & (GATE_ENTRIES - 1)) else { return };
     let now_ns = rate::coarse_ns();
     // SAFETY: a live map value.
@@ -245,7 +245,7 @@ fn capture(ctx: *mut xdp_md, said: u32) {
 fn record(ctx: *mut xdp_md, scratch: *mut Scratch, said: u32) {
     let Ok(settings) = settings::get() else { return };
     let ([r0, r1, r2, r3], port) = source(scratch);
-    let (tag, _) = budget_places([r0 ^ port, r1, r2, r3], &settings.hash_keys);
+    let (tag, _) = budget_places([r0 ^ port, r1, r2, r3], 0, &settings.hash_keys);
     let place = (tag >> 16) as u32 & (RECORDED_PLACES - 1);
     let Some(number) = next(CURSOR_RECORDED + place) else { return };
     let at = place * PLACE_PACKETS + (number as u32 & (PLACE_PACKETS - 1));

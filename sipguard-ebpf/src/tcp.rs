@@ -19,7 +19,7 @@ const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 
 #[inline(always)]
-pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport) -> Result<L4, Reason> {
+pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Result<L4, Reason> {
     if (ip.l4_len as usize) < HEADER {
         return Err(Reason::BadTcpHeader);
     }
@@ -35,6 +35,8 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport) -> Result<L4, Reas
         seq: u32::from_be(bytes::word(ctx, ip.l4_at + 4)?),
         flags: bytes::byte(ctx, ip.l4_at + 13)?,
         fragment: fragment::WHOLE,
+        side,
+        acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + 8)?),
     };
     check_flags(segment.flags, segment.data_len)?;
     if header > HEADER && !are_usual(ctx, ip.l4_at + HEADER, header - HEADER)? {

@@ -4,13 +4,13 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
 use crate::ip::Ip;
-use crate::port::{L4, Transport};
+use crate::port::{L4, OWN, Transport};
 use crate::{bytes, fragment};
 
 pub const HEADER: u32 = 8;
 
 #[inline(always)]
-pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<L4, Reason> {
+pub fn parse(ctx: &XdpContext, ip: &Ip, side: u32) -> Result<L4, Reason> {
     if ip.l4_len < HEADER {
         return Err(Reason::BadUdpHeader);
     }
@@ -28,6 +28,8 @@ pub fn parse(ctx: &XdpContext, ip: &Ip) -> Result<L4, Reason> {
         seq: 0,
         flags: 0,
         fragment: if ip.more_fragments { fragment::FIRST } else { fragment::WHOLE },
+        side,
+        acknowledged: 0,
     })
 }
 
@@ -42,5 +44,7 @@ pub fn fragment(ip: &Ip) -> L4 {
         seq: 0,
         flags: 0,
         fragment: if ip.fragment_offset == 0 { fragment::FOREIGN } else { fragment::LATER },
+        side: OWN,
+        acknowledged: 0,
     }
 }

@@ -21,6 +21,7 @@ use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
+use crate::second_eye;
 use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
 use crate::settings::{self, Chosen, SettingsWish, XdpChoice};
 use crate::store::{self, ConfiguredRows};
@@ -76,6 +77,8 @@ pub struct Attached {
     pub native_errno: u32,
     /// `false` when it was attached before.
     pub new: bool,
+    /// Why what the PBX sends by it is not seen.
+    pub blind: Option<String>,
 }
 
 /// What `attach` did.
@@ -211,7 +214,13 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
         if let Some((_, iface)) = slot_of(&own, interface) {
             let native = interface.xdp.is_some_and(|xdp| xdp.native);
             let name = interface.name.clone();
-            outcome.interfaces.push(Attached { name, native, native_errno: iface.native_errno, new: false });
+            outcome.interfaces.push(Attached {
+                name,
+                native,
+                native_errno: iface.native_errno,
+                new: false,
+                blind: None,
+            });
             continue;
         }
         let attached = free_slot(&taken, 0).and_then(|slot| {
@@ -365,8 +374,17 @@ fn attach_one(
             "this kernel has no BPF links for XDP: sipguard needs Linux 6.1 or newer",
         )
     })?;
+    // Before the first packet is judged.
+    let blind = match second_eye::attach(loaded, pins, slot, interface) {
+        Ok(clsact) => {
+            row.clsact = clsact;
+            ifaces.set(slot, Plain(row), 0).context("writing the interface's row")?;
+            None
+        }
+        Err(error) => Some(format!("{error:#}")),
+    };
     link.pin(pins.link(slot)).context("pinning the link")?;
-    Ok(Attached { name: interface.name.clone(), native, native_errno, new: true })
+    Ok(Attached { name: interface.name.clone(), native, native_errno, new: true, blind })
 }
 
 /// The programs read Ethernet; of a frame without its header they would take addresses for something else.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, MapError};
-use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, budget_places, names};
+use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, VERIFIED, budget_places, names};
 use sipguard_common::framer::HashKeys;
 
 use crate::address::{Source, mapped};
@@ -90,7 +90,7 @@ impl Bans {
         };
         self.bans.insert(key, Plain(ban), 0).with_context(|| format!("banning {target}"))?;
         // The kernel looks for bans only where this mark says so.
-        let (_, [home, _]) = budget_places(words, &self.keys);
+        let (_, [home, _]) = budget_places(words, VERIFIED, &self.keys);
         let Plain(mut budget) = self.budgets.get(&home, 0).context("reading the budgets")?;
         budget.banned = budget.banned.max((ban.until_ns >> BUDGET_TIME) as u32 + 1);
         self.budgets.set(home, Plain(budget), 0).context("writing the budgets")

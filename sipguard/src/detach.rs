@@ -11,6 +11,7 @@ use crate::link;
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
 use crate::presence::{iface_name, is_elsewhere, own_slots};
+use crate::second_eye;
 
 /// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
 ///
@@ -24,6 +25,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         // Without a look at the ABI: this is the remedy for pins of another version.
         let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
         let count = pins.slots().len();
+        own.iter().try_for_each(|(_, iface)| second_eye::detach_filter(iface))?;
         pins.remove_all()?;
         let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
         gone.resize_with(count, || "an interface".to_owned());
@@ -63,8 +65,10 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
 /// # Errors
 /// When a pin or the row can't be changed.
 pub fn free(pins: &Pins, slot: u32) -> Result<()> {
-    pins.remove_slot(slot)?;
     let mut ifaces: Ifaces = maps::open(pins, names::IFACES)?;
+    let Plain(row) = ifaces.get(&slot, 0).context("reading the interface's row")?;
+    pins.remove_slot(slot)?;
+    second_eye::detach_filter(&row)?;
     ifaces.set(slot, Plain(Iface::zeroed()), 0).context("clearing the interface's row")
 }
 

@@ -23,6 +23,8 @@ pub struct Offsets {
     pub sock_net: u32,
     /// `sock_common.skc_v6_daddr`
     pub sock_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub sock_v6_rcv_saddr: u32,
     /// `net.net_cookie`
     pub net_cookie: u32,
 }
@@ -77,6 +79,7 @@ impl Offsets {
             (b"sock_common", b"skc_family") => Some(&mut self.sock_family),
             (b"sock_common", b"skc_net") => Some(&mut self.sock_net),
             (b"sock_common", b"skc_v6_daddr") => Some(&mut self.sock_v6_daddr),
+            (b"sock_common", b"skc_v6_rcv_saddr") => Some(&mut self.sock_v6_rcv_saddr),
             (b"net", b"net_cookie") => Some(&mut self.net_cookie),
             _ => None,
         }
@@ -85,7 +88,8 @@ impl Offsets {
     /// Whether the programs can work that count open connections.
     #[must_use]
     pub fn tell_of_connections(&self) -> bool {
-        let needed = [self.sock_family, self.sock_net, self.sock_v6_daddr, self.net_cookie];
+        let needed =
+            [self.sock_family, self.sock_net, self.sock_v6_daddr, self.sock_v6_rcv_saddr, self.net_cookie];
         needed.iter().all(|offset| *offset != 0)
     }
 }

@@ -43,6 +43,7 @@ pub mod protect;
 pub mod rate;
 pub mod redact;
 pub mod replay;
+pub mod second_eye;
 pub mod serve;
 pub mod settings;
 pub mod ssh;

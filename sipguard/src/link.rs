@@ -1,10 +1,14 @@
 //! Network interfaces, asked over rtnetlink in the namespace at hand.
 
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
 
 use crate::error::{Failure, Status};
 
@@ -62,26 +66,83 @@ fn no_such(name: &str) -> anyhow::Error {
 }
 
 fn ask(request: LinkMessage) -> Result<Option<Interface>> {
+    let mut found = None;
+    let request = RouteNetlinkMessage::GetLink(request);
+    let outcome = exchange(request, 0, &mut |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            found = Some(read(link));
+        }
+    })?;
+    match outcome {
+        None => Ok(found),
+        Some(Errno::ENODEV) => Ok(None),
+        Some(error) => bail!("rtnetlink: {error}"),
+    }
+}
+
+/// Takes a `clsact` qdisc off an interface, unless somebody has a filter there.
+///
+/// # Errors
+/// When rtnetlink does not answer, or refuses.
+pub fn remove_empty_clsact(index: u32) -> Result<()> {
+    let clsact = TcHandle { major: 0xffff, minor: 0xfff1 };
+    let mut message = TcMessage::default();
+    message.header.index = index as i32;
+    let mut filters = 0;
+    for minor in [0xfff2, 0xfff3] {
+        message.header.parent = TcHandle { major: 0xffff, minor };
+        let request = RouteNetlinkMessage::GetTrafficFilter(message.clone());
+        exchange(request, NLM_F_DUMP, &mut |answer| {
+            filters += usize::from(matches!(answer, RouteNetlinkMessage::NewTrafficFilter(_)));
+        })?;
+    }
+    if filters != 0 {
+        return Ok(());
+    }
+    message.header.parent = clsact;
+    message.header.handle = TcHandle { major: 0xffff, minor: 0 };
+    match exchange(RouteNetlinkMessage::DelQueueDiscipline(message), NLM_F_ACK, &mut drop)? {
+        None | Some(Errno::ENOENT | Errno::EINVAL) => Ok(()),
+        Some(error) => bail!("removing the clsact qdisc: rtnetlink: {error}"),
+    }
+}
+
+/// Asks the kernel, and hands over each message of its answer. The error that it gives, if any.
+fn exchange(
+    request: RouteNetlinkMessage,
+    flags: u16,
+    take: &mut dyn FnMut(RouteNetlinkMessage),
+) -> Result<Option<Errno>> {
     let mut socket = Socket::new(NETLINK_ROUTE).context("opening rtnetlink")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(request));
-    let mut packet = NetlinkMessage::new(NetlinkHeader::default(), payload);
-    packet.header.flags = NLM_F_REQUEST;
+    let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
+    packet.header.flags = NLM_F_REQUEST | flags;
     packet.header.sequence_number = 1;
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer: NetlinkMessage<RouteNetlinkMessage> = NetlinkMessage::deserialize(&answer)?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Some(read(link))),
-        NetlinkPayload::Error(error) => match error.to_io().raw_os_error() {
-            Some(libc_enodev) if libc_enodev == nix::errno::Errno::ENODEV as i32 => Ok(None),
-            _ => bail!("rtnetlink: {}", error.to_io()),
-        },
-        _ => bail!("rtnetlink gave an unexpected answer"),
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = &answer[..];
+        while !rest.is_empty() {
+            let answer: NetlinkMessage<RouteNetlinkMessage> = NetlinkMessage::deserialize(rest)?;
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
+            rest = &rest[length.max(1)..];
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => take(message),
+                NetlinkPayload::Done(_) => return Ok(None),
+                NetlinkPayload::Error(error) => {
+                    let code = error.to_io().raw_os_error().filter(|code| *code != 0);
+                    return Ok(code.map(Errno::from_raw));
+                }
+                _ => bail!("rtnetlink gave an unexpected answer"),
+            }
+        }
+        if flags & NLM_F_DUMP != NLM_F_DUMP && flags & NLM_F_ACK == 0 {
+            return Ok(None);
+        }
     }
 }
 

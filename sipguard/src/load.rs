@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sipguard_common::abi::names;
 
@@ -56,6 +56,7 @@ impl Begun {
             .override_global("SOCK_FAMILY", &offsets.sock_family, true)
             .override_global("SOCK_NET", &offsets.sock_net, true)
             .override_global("SOCK_V6_DADDR", &offsets.sock_v6_daddr, true)
+            .override_global("SOCK_V6_RCV_SADDR", &offsets.sock_v6_rcv_saddr, true)
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
             .override_global("NETNS", &netns, true);
         if let Some(pins) = pins {
@@ -104,6 +105,20 @@ impl Loaded {
     pub fn program(&mut self) -> Result<&mut Xdp> {
         let program = self.ebpf.program_mut(names::PROGRAM).context("the XDP object holds no program")?;
         program.try_into().context("the XDP object's program is no XDP program")
+    }
+
+    /// The program that sees what the PBX sends, loaded.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn second_eye(&mut self) -> Result<&mut SchedClassifier> {
+        let program = self.ebpf.program_mut(names::SECOND_EYE).context("the object holds no second program")?;
+        let program: &mut SchedClassifier =
+            program.try_into().context("the object's second program is no classifier")?;
+        if program.fd().is_err() {
+            program.load().map_err(verifier)?;
+        }
+        Ok(program)
     }
 
     /// The maps, for whoever runs the program without pins.

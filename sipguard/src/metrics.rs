@@ -171,12 +171,14 @@ impl Kernel {
         registry.register_with_unit("would_drop", "Bytes that monitor mode let pass", bytes, would_bytes);
         registry.register("map_entries", "Entries of a map", entries);
         registry.register("map_capacity", "Entries that a map has room for", capacity);
-        // Where their sockets are elsewhere nobody knows how many there are.
-        if let Some(live) = self.sizes.connections.live {
-            let gauge = Gauge::<i64>::default();
-            gauge.set(live as i64);
-            registry.register("connections", "Established connections of this host that are followed", gauge);
-        }
+        let gauge = Gauge::<i64>::default();
+        gauge.set(self.sizes.connections.live() as i64);
+        registry.register("connections", "Established connections that are followed", gauge);
+        let lost = self.sizes.connections.known.iter().map(|known| known.lost).sum::<usize>();
+        let gauge = Gauge::<i64>::default();
+        gauge.set(lost as i64);
+        let text = "Established connections that pass unjudged until a message begins";
+        registry.register("connections_lost", text, gauge);
         registry.register("interface_info", "Attached interfaces", interfaces);
         if let Some(stored) = &self.stored {
             stored.register(registry);

@@ -4,6 +4,8 @@
 //! DIR/maps/NAME      every map of `abi::names::MAPS`
 //! DIR/programs/SLOT  the program of an interface
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
+//! DIR/programs/SLOT-out  the program that sees what the PBX sends
+//! DIR/links/SLOT-out     its link, where the kernel has one for it
 //! DIR/programs/NAME  a program of `abi::names::COUNTING`, for all interfaces
 //! DIR/links/NAME     its link
 //! ```
@@ -77,6 +79,12 @@ impl Pins {
     #[must_use]
     pub fn link(&self, slot: u32) -> PathBuf {
         self.dir.join("links").join(slot.to_string())
+    }
+
+    /// Paths of the program that sees what the PBX sends by the interface of a slot, and of its link.
+    #[must_use]
+    pub fn second_eye(&self, slot: u32) -> [PathBuf; 2] {
+        ["programs", "links"].map(|kind| self.dir.join(kind).join(format!("{slot}-out")))
     }
 
     /// Paths of a program that counts open connections, and of its link.
@@ -298,12 +306,13 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the pins of a slot: its link (which takes the program off the interface) and its program.
+    /// Removes the pins of a slot: its links (which takes the programs off the interface) and its programs.
     ///
     /// # Errors
     /// When a pin can't be removed.
     pub fn remove_slot(&self, slot: u32) -> Result<()> {
-        for path in [self.link(slot), self.program(slot)] {
+        let [eye, eye_link] = self.second_eye(slot);
+        for path in [self.link(slot), self.program(slot), eye_link, eye] {
             remove_file(&path)?;
         }
         Ok(())

@@ -10,18 +10,21 @@ use sipguard_common::framer::{Limits, checks};
 
 use crate::blocks::Blocks;
 use crate::clock::Clock;
-use crate::connections::Connections;
+use crate::connections::{Connections, Known};
 use crate::counting;
 use crate::kernel::Offsets;
 use crate::link;
 use crate::maps::{self, Ports};
 use crate::pins::Pins;
 use crate::presence::{Presence, iface_name, own_slots, presence};
+use crate::second_eye;
 use crate::store;
 
 /// One attached interface.
 #[derive(Clone, Debug)]
 pub struct InterfaceStatus {
+    /// Its slot.
+    pub slot: u32,
     /// Its name when it was attached.
     pub name: String,
     /// Its driver, or the kind of a virtual one; empty when it is gone.
@@ -34,6 +37,8 @@ pub struct InterfaceStatus {
     pub program_id: Option<u32>,
     /// Since when.
     pub since: Option<Timestamp>,
+    /// Its connections, in [`read`].
+    pub known: Known,
 }
 
 impl InterfaceStatus {
@@ -72,6 +77,14 @@ pub fn weaknesses(pins: &Pins) -> Vec<Weakness> {
             text: "the kernel does not count open connections, so a limit of them holds nobody back",
         });
     }
+    let blind = |(slot, iface): &(u32, Iface)| !second_eye::is_on(pins, *slot, iface);
+    if own_slots(pins).is_ok_and(|own| own.iter().any(blind)) {
+        all.push(Weakness {
+            what: "second-eye",
+            text: "what the PBX sends is not seen on every interface (the kernel took no program on the way out, or it was taken off), so there TCP of a \
+                   PBX in a container or behind a bridge passes unjudged, and forged segments are told from true ones by its sockets alone",
+        });
+    }
     all
 }
 
@@ -103,14 +116,16 @@ pub struct Report {
 pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
+    let connections = Connections::read(pins)?;
+    let known = |one: InterfaceStatus| InterfaceStatus { known: connections.known[one.slot as usize], ..one };
     Ok(Report {
-        interfaces: interfaces(pins, &clock)?,
+        interfaces: interfaces(pins, &clock)?.into_iter().map(known).collect(),
         mode: mode(&settings),
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
         blocks: blocks(pins, store)?,
-        connections: Connections::read(pins)?,
+        connections,
         weaknesses: weaknesses(pins),
     })
 }
@@ -171,12 +186,14 @@ fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<Int
         }
     };
     Ok(InterfaceStatus {
+        slot,
         name: iface_name(iface),
         driver: found.map(|found| found.driver).unwrap_or_default(),
         mode,
         why,
         program_id: xdp.map(|xdp| xdp.program_id),
         since: clock.wall(iface.attached_ns),
+        known: Known::default(),
     })
 }
 

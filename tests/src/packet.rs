@@ -28,6 +28,9 @@ pub const ACK: u8 = 0x10;
 /// URG flag.
 pub const URG: u8 = 0x20;
 
+/// Sequence number of the first byte that the PBX sends, which every segment acknowledges.
+pub const PBX_NEXT: u32 = 0x0102_0304;
+
 /// One direction of a connection: from the device or trunk to the PBX.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -82,10 +85,27 @@ impl Peer {
         let at = self.tcp_at();
         frame[at + 13] = flags;
         if flags & ACK != 0 {
-            frame[at + 8..at + 12].copy_from_slice(&0x0102_0304_u32.to_be_bytes());
+            frame[at + 8..at + 12].copy_from_slice(&PBX_NEXT.to_be_bytes());
         }
         self.finish_checksum(&mut frame);
         frame
+    }
+
+    /// What the PBX sends back: a TCP segment in the other direction, at `seq`, which acknowledges all before `acknowledged`.
+    #[must_use]
+    pub fn back(&self, flags: u8, seq: u32, acknowledged: u32, payload: &[u8]) -> Vec<u8> {
+        let pbx = Peer { remote: self.local, local: self.remote, ..self.clone() };
+        let mut frame = pbx.tcp(flags, seq, payload);
+        let at = pbx.tcp_at();
+        frame[at + 8..at + 12].copy_from_slice(&acknowledged.to_be_bytes());
+        pbx.finish_checksum(&mut frame);
+        frame
+    }
+
+    /// The PBX's answer to the SYN before `first`: what [`Peer::tcp`] sends acknowledges it.
+    #[must_use]
+    pub fn answer(&self, first: u32) -> Vec<u8> {
+        self.back(SYN | ACK, PBX_NEXT.wrapping_sub(1), first, b"")
     }
 
     /// A UDP datagram.

@@ -15,7 +15,7 @@ use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
-    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, budget_places, counter_index, names,
+    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places, counter_index, names,
     port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
@@ -69,7 +69,6 @@ impl Program {
         })?;
         program.guard(5060)?;
         program.guard_tls(5061)?;
-        program.set_foreign(true)?;
         Ok(program)
     }
 
@@ -140,7 +139,7 @@ impl Program {
         let mut home = 0;
         self.change(|settings| {
             settings.rules |= rules_in_use::RATES;
-            home = budget_places(words, &settings.hash_keys).1[0];
+            home = budget_places(words, VERIFIED, &settings.hash_keys).1[0];
         })?;
         let mut map: Array<_, Plain<Budget>> = self.map(names::BUDGETS)?;
         Ok(map.set(home, Plain(Budget { banned: u32::MAX, ..Budget::zeroed() }), 0)?)
@@ -255,15 +254,18 @@ impl Program {
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
-    /// Says whether connections are not this host's own, which a test run's never are: only then handshakes are noted.
-    pub fn set_foreign(&mut self, foreign: bool) -> Result<()> {
-        let mut map: Array<_, u32> = self.map(names::FOREIGN)?;
-        Ok(map.set(0, u32::from(foreign), 0)?)
+    /// Shows the program what the PBX sends.
+    pub fn leave(&mut self, frame: &[u8]) -> Result<()> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        self.loaded.second_eye()?.test_run(options).context("running the program that sees what leaves")?;
+        Ok(())
     }
 
     /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
     pub fn connect(&mut self, peer: &Peer, first: u32) -> Result<()> {
         let syn = self.run(&peer.tcp(SYN, first.wrapping_sub(1), b""))?;
+        self.leave(&peer.answer(first))?;
         let ack = self.run(&peer.tcp(ACK, first, b""))?;
         for run in [syn, ack] {
             if run.reason != Reason::TcpControl || run.action != XDP_PASS {

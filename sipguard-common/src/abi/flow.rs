@@ -21,19 +21,63 @@ pub struct FlowKey {
     pub local_port: [u8; 2],
 }
 
-/// Bits of [`Flow::flags`].
-pub mod flow_flags {
+/// What becomes of the next bytes of a connection: [`Flow::state`].
+pub mod flow_state {
+    /// The framer judges them.
+    pub const FOLLOWED: u32 = 0;
+    /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
+    pub const LOST: u32 = 1;
     /// The stream is not judged any more, and everything that follows ends for [`super::Flow::reason`]: it was malformed, or the guard
     /// itself failed and it passes.
-    pub const CUT: u32 = 1;
-    /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
-    pub const LOST: u32 = 2;
-    /// A connection to a TLS port.
-    pub const TLS: u32 = 4;
+    pub const CUT: u32 = 2;
+    /// The PBX dialled a port that is guarded and has sent nothing yet: what is no SIP waits until it has.
+    pub const EXPECTED: u32 = 3;
+    /// The PBX dialled another port from one that is guarded, and has sent nothing yet: bytes pass.
+    pub const SILENT: u32 = 4;
+    /// The PBX dialled and speaks no SIP: not guarded.
+    pub const OTHER: u32 = 5;
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow_flags {
+    /// SIP over TLS.
+    pub const TLS: u32 = 1;
     /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
-    pub const GUESSED: u32 = 8;
+    pub const GUESSED: u32 = 2;
     /// The stream was malformed and counted against its sender.
-    pub const STRUCK: u32 = 16;
+    pub const STRUCK: u32 = 4;
+    /// The PBX's own segments told of a connection that was unknown.
+    pub const ADOPTED: u32 = 8;
+    /// [`super::Flow::timestamp`] is one.
+    pub const TIMED: u32 = 16;
+    /// The sender's FIN came behind the last byte.
+    pub const FINISHED: u32 = 32;
+    /// The connection is this host's own: a socket knows it.
+    pub const LOCAL: u32 = 64;
+}
+
+/// A handshake that the PBX answered or began: how both sides go on when it is true.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Handshake {
+    /// Sequence number of the peer's first byte; 0 until it is known.
+    pub peer_next: u32,
+    /// Sequence number of the PBX's first byte, which only who saw the PBX's segment can acknowledge.
+    pub pbx_next: u32,
+    /// [`HANDSHAKE_ANSWERED`] or [`HANDSHAKE_DIALLED`].
+    pub kind: u32,
+}
+
+/// The PBX answered a SYN.
+pub const HANDSHAKE_ANSWERED: u32 = 1;
+/// The PBX sent a SYN.
+pub const HANDSHAKE_DIALLED: u32 = 2;
+
+/// [`Flow::offer`] of an answered handshake.
+#[must_use]
+#[inline(always)]
+pub const fn offer(peer_next: u32, pbx_next: u32) -> u64 {
+    (peer_next as u64) << 32 | pbx_next as u64
 }
 
 /// A validated segment.
@@ -50,16 +94,35 @@ pub struct Segment {
     pub hash: u64,
 }
 
-/// One direction (remote to PBX) of one connection.
+/// One direction (remote to PBX) of one connection, whose handshake was verified or of which the kernel or the PBX told.
+///
+/// The program that sees what the PBX sends writes `offer`, `acked`, `sent`, `heard` and `ended`; all else is written by whoever
+/// holds `lock`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
+    /// 0, or the token of the CPU that judges a segment of it.
+    pub lock: u64,
+    /// The PBX answered another handshake of the same ports: [`offer`], or 0.
+    pub offer: u64,
+    /// What the PBX acknowledged last: the next byte that it takes.
+    pub acked: u32,
+    /// Sequence number behind the last byte that the PBX sent.
+    pub sent: u32,
+    /// 1 once `acked` and `sent` are known.
+    pub heard: u32,
+    /// 1 once the connection has ended.
+    pub ended: u32,
+    /// One of [`flow_state`].
+    pub state: u32,
+    /// [`flow_flags`].
+    pub flags: u32,
     /// Sequence number of the next byte to validate.
     pub next: u32,
     /// Sequence number of the first byte that was followed.
     pub first: u32,
-    /// [`flow_flags`].
-    pub flags: u32,
+    /// The sender's clock in the last segment that was validated (RFC 7323).
+    pub timestamp: u32,
     /// [`crate::Reason::number`] of a cut flow.
     pub reason: u8,
     /// Conflicts since a byte was validated last.
@@ -70,12 +133,12 @@ pub struct Flow {
     pub segments: [Segment; FLOW_SEGMENTS],
     /// The framer's state after the byte before `next`.
     pub stream: Stream,
-    /// First segment (`CLOCK_BOOTTIME`, nanoseconds).
+    /// When it began (`CLOCK_BOOTTIME`, nanoseconds).
     pub first_ns: u64,
     /// First segment of the message that is under way (`CLOCK_BOOTTIME`, nanoseconds).
     pub message_ns: u64,
     /// Segments of that message.
     pub message_segments: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Slot of the interface that it came by first.
+    pub slot: u32,
 }

@@ -15,16 +15,19 @@ mod tap;
 mod trunk;
 
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
-pub use flow::{FLOW_SEGMENTS, Flow, FlowKey, Segment, flow_flags};
+pub use flow::{
+    FLOW_SEGMENTS, Flow, FlowKey, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, Segment, flow_flags,
+    flow_state, offer,
+};
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use open::{OPEN_COUNT, OPEN_ENTRIES, Opened, Opener};
 pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
 pub use rate::{
     BUDGET_ENTRIES, BUDGET_TIME, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS,
-    Rate, Rates, budget_places,
+    Rate, Rates, TRUNK_BUDGET_ENTRIES, UNVERIFIED, VERIFIED, budget_places, trunk_budget,
 };
 pub use report::{
-    COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome, REASON_SLOTS, SAMPLE_BYTES,
+    CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome, REASON_SLOTS, SAMPLE_BYTES,
     TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 pub use settings::{
@@ -43,7 +46,7 @@ pub use trunk::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {
@@ -69,7 +72,7 @@ pub mod names {
     pub const TRUNK_COUNTERS: &str = "TRUNK_COUNTERS";
     /// `Array<Budget>`: what sources have used of their limits.
     pub const BUDGETS: &str = "BUDGETS";
-    /// `Array<Budget>`, by the trunk's index.
+    /// `Array<Budget>`, by [`super::trunk_budget`].
     pub const TRUNK_BUDGETS: &str = "TRUNK_BUDGETS";
     /// `LruHashMap<DeviceKey, Ban>`: who sent malformed streams, and who is banned for it.
     pub const BANS: &str = "BANS";
@@ -79,10 +82,10 @@ pub mod names {
     pub const SOCKETS: &str = "SOCKETS";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
-    /// `LruHashMap<FlowKey, u32>`: handshakes seen, with the sequence number of the first byte to come.
+    /// `LruHashMap<FlowKey, Handshake>`: handshakes that the PBX answered or began and that are not complete.
     pub const HANDSHAKES: &str = "HANDSHAKES";
-    /// `Array<u32>`, one entry: 1 once a guarded connection was seen that is not this host's own.
-    pub const FOREIGN: &str = "FOREIGN";
+    /// `Array<u64>`: a bitmap of the PBX's ports from which it dialled a port that is not guarded and speaks SIP.
+    pub const SPOKEN: &str = "SPOKEN";
     /// `HashMap<FragmentKey, Datagram>`: UDP datagrams whose headers are longer than their first IP fragment.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `Array<[u32; 16]>`: when later IP fragments of other datagrams came. Nobody else reads it.
@@ -111,6 +114,8 @@ pub mod names {
     pub const SCRATCH: &str = "SCRATCH";
     /// The XDP program.
     pub const PROGRAM: &str = "sipguard";
+    /// The program that sees what the PBX sends.
+    pub const SECOND_EYE: &str = "sipguard_out";
     /// The programs that count open connections: one and the same twice, so that what happens on a CPU while one is at work there
     /// is seen by the other.
     pub const COUNTING: [&str; 2] = ["sipguard_open", "sipguard_twin"];
@@ -134,7 +139,7 @@ pub mod names {
         SOCKETS,
         FLOWS,
         HANDSHAKES,
-        FOREIGN,
+        SPOKEN,
         FRAGMENTS,
         EARLY_FRAGMENTS,
         COUNTERS,
@@ -161,7 +166,8 @@ mod tests {
     fn layouts_hold_no_surprise() {
         // A change here is a change of ABI_VERSION.
         assert_eq!((size_of::<FlowKey>(), align_of::<FlowKey>()), (36, 1));
-        assert_eq!(size_of::<Flow>(), 256);
+        assert_eq!(size_of::<Flow>(), 296);
+        assert_eq!(size_of::<Handshake>(), 12);
         assert_eq!((size_of::<FragmentKey>(), align_of::<FragmentKey>()), (36, 1));
         assert_eq!(size_of::<Datagram>(), 192);
         assert_eq!(size_of::<Rule>(), 32);
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn names_fit_the_kernel() {
-        for name in names::MAPS.iter().chain([&names::PROGRAM]).chain(&names::COUNTING) {
+        for name in names::MAPS.iter().chain([&names::PROGRAM, &names::SECOND_EYE]).chain(&names::COUNTING) {
             assert!(name.len() <= 15, "{name}");
         }
     }

@@ -14,7 +14,7 @@ pub const MESSAGES: usize = 1;
 pub const REGISTERS: usize = 2;
 /// INVITE requests.
 pub const INVITES: usize = 3;
-/// New TCP connections (SYN segments).
+/// New TCP connections (complete handshakes).
 pub const CONNECTIONS: usize = 4;
 
 /// A limit. What conforms comes at most `burst` at once and then one each `interval_ns`.
@@ -82,12 +82,28 @@ pub const BUDGET_TIME: u32 = 30;
 /// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
 pub const BUDGET_ENTRIES: u32 = 1 << 16;
 
-/// The tag of a source in `BUDGETS` and its two places there: a secret hash, so that nobody can choose a neighbour. `source` is the
-/// address, IPv4 mapped, in words of the machine's order as they stand in the header; IPv6 without what is behind its /64.
+/// What comes over UDP, whose sender may be forged.
+pub const UNVERIFIED: u32 = 0;
+/// What comes over TCP connections whose handshake was verified.
+pub const VERIFIED: u32 = 1;
+
+/// Entries of `TRUNK_BUDGETS`: two a trunk.
+pub const TRUNK_BUDGET_ENTRIES: u32 = 2 * super::TRUNK_ENTRIES;
+
+/// Index in `TRUNK_BUDGETS` of a trunk, by its index, and [`UNVERIFIED`] or [`VERIFIED`].
 #[must_use]
 #[inline(always)]
-pub const fn budget_places(source: [u32; 4], keys: &HashKeys) -> (u64, [u32; 2]) {
-    let high = ((source[0] as u64) << 32 | source[1] as u64) ^ keys[0];
+pub const fn trunk_budget(trunk: u32, class: u32) -> u32 {
+    2 * trunk + class
+}
+
+/// The tag of a source in `BUDGETS` and its two places there: a secret hash, so that nobody can choose a neighbour. `source` is the
+/// address, IPv4 mapped, in words of the machine's order as they stand in the header; IPv6 without what is behind its /64. `class` is
+/// [`UNVERIFIED`] or [`VERIFIED`].
+#[must_use]
+#[inline(always)]
+pub const fn budget_places(source: [u32; 4], class: u32, keys: &HashKeys) -> (u64, [u32; 2]) {
+    let high = ((source[0] as u64) << 32 | source[1] as u64) ^ keys[0] ^ class as u64;
     let low = ((source[2] as u64) << 32 | source[3] as u64) ^ keys[1];
     let mut tag = (high ^ low.rotate_left(29)).wrapping_mul(keys[2] | 1);
     tag = (tag ^ tag >> 32).wrapping_mul(keys[3] | 1);

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 /// Interfaces that can be attached at once.
 pub const IFACE_SLOTS: u32 = 16;
 /// Counters of one interface; [`crate::Reason::COUNT`] may grow to this.
-pub const REASON_SLOTS: u32 = 64;
+pub const REASON_SLOTS: u32 = 72;
 /// Bytes kept of an offender's segment.
 pub const SAMPLE_BYTES: usize = 64;
 
@@ -145,6 +145,11 @@ pub struct Offender {
     pub sample: [u8; SAMPLE_BYTES],
 }
 
+/// A filter of a `clsact` qdisc that was made for it.
+pub const CLSACT_MADE: u32 = 1;
+/// A filter of a `clsact` qdisc that was there.
+pub const CLSACT_FOUND: u32 = 2;
+
 /// An attached interface.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -159,8 +164,8 @@ pub struct Iface {
     pub attached_ns: u64,
     /// 1 when generic mode was asked for by the operator.
     pub generic_wanted: u32,
-    /// Zero.
-    pub pad: u32,
+    /// What holds the program that sees what the PBX sends, where it is no link: [`CLSACT_MADE`] or [`CLSACT_FOUND`].
+    pub clsact: u32,
     /// Cookie of its network namespace; 0 where that is not known.
     pub netns: u64,
 }

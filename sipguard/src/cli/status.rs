@@ -46,6 +46,7 @@ fn json_of(report: &Report) -> serde_json::Value {
         json!({
             "interface": one.name, "driver": one.driver, "mode": one.mode, "why": one.why,
             "program_id": one.program_id, "since": one.since.map(|since| since.to_string()),
+            "followed": one.known.followed, "lost": one.known.lost, "cut": one.known.cut, "other": one.known.other,
         })
     };
     json!({
@@ -53,7 +54,7 @@ fn json_of(report: &Report) -> serde_json::Value {
         "mode": report.mode, "on_malformed": report.action, "ports": report.ports.sip,
         "tls_ports": report.ports.tls, "profile": status::profile(&report.limits),
         "refuse_lf": report.limits.has(checks::REFUSE_LF), "limits": limits(&report.limits),
-        "blocks": report.blocks, "connections": report.connections.live,
+        "blocks": report.blocks, "connections": report.connections.live(),
         "flows": report.connections.flows, "flows_max": report.connections.flows_max,
         "weaknesses": report.weaknesses.iter().map(|one| json!({ "what": one.what, "text": one.text })).collect::<Vec<_>>(),
     })
@@ -85,9 +86,7 @@ fn own_limits(report: &Report) -> String {
 
 fn text(report: &Report) -> String {
     let connections = &report.connections;
-    let live = connections
-        .live
-        .map_or_else(|| "unknown, they are not this host's".to_owned(), |live| live.to_string());
+    let live = connections.live();
     let head = format!(
         "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections: {live}, flow table: {} of {}\n\
          checks: {}{}\n\n",
@@ -103,9 +102,18 @@ fn text(report: &Report) -> String {
     );
     let rows = report.interfaces.iter().map(|one| {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
-        vec![one.name.clone(), one.driver.clone(), one.mode.to_owned(), one.why.clone(), since]
+        let [followed, lost] = [one.known.followed, one.known.lost].map(|count| count.to_string());
+        vec![
+            one.name.clone(),
+            one.driver.clone(),
+            one.mode.to_owned(),
+            followed,
+            lost,
+            one.why.clone(),
+            since,
+        ]
     });
     let weaknesses: String = report.weaknesses.iter().map(|one| format!("weaker: {}\n", one.text)).collect();
     let gap = if weaknesses.is_empty() { "" } else { "\n" };
-    head + &weaknesses + gap + &table(&["INTERFACE", "DRIVER", "XDP", "WHY", "SINCE"], rows)
+    head + &weaknesses + gap + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
 }

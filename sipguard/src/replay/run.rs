@@ -5,12 +5,11 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::Array;
 use aya::programs::Xdp;
 use bytemuck::Zeroable;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings, names};
+use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
 
 use super::Wish;
 use super::capture::{self, Packet};
@@ -73,9 +72,6 @@ fn prepare(loaded: &Loaded, wish: &Wish) -> Result<()> {
     let settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     maps::set_settings(loaded, settings)?;
     Chosen { mode: MODE_ENFORCE, ..wish.settings.clone() }.write(loaded)?;
-    // What the capture has is no connection of this machine: handshakes are noted from the first packet on.
-    let mut foreign: Array<_, u32> = maps::open(loaded, names::FOREIGN)?;
-    foreign.set(0, 1, 0).context("preparing the program")?;
     PolicyMaps::open(loaded)?.write(&without_rates(&wish.rules.policy))?;
     let (mut blocks, clock) = (Blocks::open(loaded)?, Clock::now()?);
     for (target, wanted) in &wish.rules.entries {

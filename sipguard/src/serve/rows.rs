@@ -69,7 +69,7 @@ pub fn status(shared: &Shared, guard: &Guard) -> Result<Value> {
         "mode": status::mode(&settings), "profile": status::profile(&settings.limits),
         "ports": ports.sip, "tls_ports": ports.tls, "since": since.map(|since| since.to_string()),
         "interfaces": interfaces.iter().map(interface).collect::<Vec<_>>(),
-        "blocks": sizes.blocks, "connections": sizes.connections.live, "flows": sizes.connections.flows,
+        "blocks": sizes.blocks, "connections": sizes.connections.live(), "flows": sizes.connections.flows,
         "flows_max": sizes.connections.flows_max,
     });
     Totals::of(&counted).write(&mut value);

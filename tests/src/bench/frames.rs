@@ -37,8 +37,6 @@ pub struct Case {
     pub reason: Option<Reason>,
     /// How many times xdp-filter's time it may take; `None`: no target.
     pub target: Option<f64>,
-    /// Whether the guard has met connections that are not this host's own, so that it notes handshakes.
-    foreign: bool,
     connection: Option<Connection>,
 }
 
@@ -80,7 +78,6 @@ impl Case {
             Case {
                 reason: Some(Reason::TcpControl),
                 step: Some(next_port),
-                foreign: true,
                 ..Case::still("SYN, PBX behind a bridge", syn, 0)
             },
             Case {
@@ -104,7 +101,6 @@ impl Case {
             reason: Some(Reason::Valid),
             step: Some(Step { word_at: TCP4 as i16 + 4, check_at: TCP4 as i16 + 16, by: by.cast_signed() }),
             target: Some(target),
-            foreign: true,
             connection: Some(Connection { peer, head: head.to_vec() }),
             ..Case::still(name, frame, payload.len())
         }
@@ -123,7 +119,6 @@ impl Case {
             step: None,
             reason: None,
             target: None,
-            foreign: false,
             connection: None,
         }
     }
@@ -135,7 +130,6 @@ impl Case {
 
     /// Brings sipguard to where the first run finds it; before every round, because a round begins the connection anew.
     pub fn open(&self, program: &mut Program) -> Result<()> {
-        program.set_foreign(self.foreign)?;
         let Some(Connection { peer, head }) = &self.connection else { return Ok(()) };
         program.connect(peer, FIRST)?;
         if !head.is_empty() {

@@ -3,10 +3,11 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_state};
 
+use super::socket::{self, Socket};
 use crate::scratch::Packet;
-use crate::{handshake, sip, socket};
+use crate::sip;
 
 /// Conflicts in a row after which the connection is given up: the kernel discarded what was validated, and both can't go on.
 const PATIENCE: u8 = 8;
@@ -14,10 +15,10 @@ const PATIENCE: u8 = 8;
 /// What is known of bytes that came before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
-    /// They are the same, or the kernel throws them away.
+    /// They are the same, or the receiver has them and throws them away.
     Harmless,
-    /// The flow is of an earlier connection of the same ports.
-    Earlier,
+    /// The kernel has another connection of the same ports.
+    Moved,
     /// They differ from what was validated, or nobody knows.
     Conflict,
     /// They have differed too often.
@@ -47,27 +48,28 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
     if same >= old {
         return Compared::Harmless;
     }
-    let socket = socket::ask(ctx, packet);
+    let mut socket = Socket::NONE;
+    socket::ask(ctx.ctx, packet, &mut socket);
     let end = packet.seq.wrapping_add(old);
-    if !socket.known {
-        // Without the kernel's word, at least the keep-alive probe of one old byte (RFC 9293 section 3.8.4).
-        if packet.data_len == 1 && end == flow.next {
-            return Compared::Harmless;
-        }
-        return if handshake::begins(packet) { Compared::Earlier } else { Compared::Conflict };
-    }
-    if socket.rcv_nxt.wrapping_sub(end).cast_signed() >= 0 {
+    let receiver = if socket.known {
+        socket.rcv_nxt
+    } else if flow.heard != 0 {
+        flow.acked
+    } else {
+        return Compared::Conflict;
+    };
+    if receiver.wrapping_sub(end).cast_signed() >= 0 {
         return Compared::Harmless;
     }
-    if socket.fresh && socket.rcv_nxt != flow.first {
-        return Compared::Earlier;
+    if socket.known && socket.fresh && socket.rcv_nxt != flow.first {
+        return Compared::Moved;
     }
     flow.conflicts = flow.conflicts.saturating_add(1);
     if flow.conflicts < PATIENCE {
         return Compared::Conflict;
     }
-    packet.expected = socket.rcv_nxt;
-    flow.flags |= flow_flags::CUT;
+    packet.expected = receiver;
+    flow.state = flow_state::CUT;
     flow.reason = Reason::OutOfStep.number();
     Compared::OutOfStep
 }

@@ -8,7 +8,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::bpf_sock_tuple;
+use aya_ebpf::bindings::{bpf_sock_tuple, xdp_md};
 use aya_ebpf::helpers::generated::{
     bpf_sk_release, bpf_skc_lookup_tcp, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
     bpf_tcp_check_syncookie,
@@ -42,6 +42,7 @@ const CLOSING: u32 = 11;
 const NEW_SYN_RECV: u32 = 12;
 
 /// A connection as the kernel has it.
+#[repr(C)]
 pub struct Socket {
     /// Whether there is one: established, closing or in the last step of its handshake.
     pub connected: bool,
@@ -51,20 +52,23 @@ pub struct Socket {
     pub rcv_nxt: u32,
     /// Whether no byte of payload has come yet.
     pub fresh: bool,
-    /// Whether there is none, but this machine's kernel decides on one: it listens there.
-    pub local: bool,
     /// Whether the segment ends a handshake with a SYN cookie, so that its first byte is the first of the stream.
     pub cookie: bool,
 }
 
-/// Asks for the connection of a segment in the network namespace of the interface.
-#[inline(always)]
-pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
-    let mut found =
-        Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, local: false, cookie: false };
+impl Socket {
+    /// There is none.
+    pub const NONE: Socket = Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, cookie: false };
+}
+
+/// Asks for the connection of a segment in the network namespace of the interface. A function of its own for the program's size; `found` is
+/// [`Socket::NONE`] before.
+#[inline(never)]
+pub fn ask(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
     if settings::is_replay() {
-        return found;
+        return;
     }
+    let ctx = &XdpContext::new(ctx);
     let key = &packet.key;
     let mut tuple = MaybeUninit::<Key>::uninit();
     // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key; the sizes are theirs. The socket
@@ -85,7 +89,7 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
             0,
         );
         if socket.is_null() {
-            return found;
+            return;
         }
         let state = (*socket).state;
         if matches!(state, ESTABLISHED | SYN_RECV | FIN_WAIT1 | FIN_WAIT2 | CLOSE_WAIT | LAST_ACK | CLOSING) {
@@ -105,14 +109,12 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
                 found.rcv_nxt = field(request.cast(), REQ_RCV_NXT.load());
                 found.fresh = true;
                 // Whoever does not acknowledge the SYN's answer has not seen it; the kernel refuses that.
-                let expected = field(request.cast(), REQ_SNT_ISN.load()).wrapping_add(1);
-                if bytes::word(ctx, packet.l4_at as usize + 8) != Ok(expected.to_be()) {
+                if packet.acknowledged != field(request.cast(), REQ_SNT_ISN.load()).wrapping_add(1) {
                     found.connected = false;
-                    found.local = true;
+                    found.known = false;
                 }
             }
         } else if state == LISTEN {
-            found.local = true;
             let ip = bytes::pointer(ctx, packet.ip_at as usize, 40);
             let tcp = bytes::pointer(ctx, packet.l4_at as usize, 20);
             if let (Ok(ip), Ok(tcp)) = (ip, tcp) {
@@ -121,7 +123,6 @@ pub fn ask(ctx: &XdpContext, packet: &Packet) -> Socket {
         }
         bpf_sk_release(socket.cast());
     }
-    found
 }
 
 /// # Safety

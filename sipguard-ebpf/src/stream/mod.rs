@@ -1,0 +1,131 @@
+//! TCP connections: is this exactly the next byte?
+//!
+//! The rule: every payload byte that reaches the kernel was validated in order exactly once, or is the same as one that was,
+//! or is one that the PBX already has and throws away. A flow begins with a verified handshake and ends with its connection; what a
+//! receiver would not take changes nothing and accuses nobody. docs/streams.md says who is the word on what.
+
+mod acceptable;
+mod adopt;
+mod find;
+mod flow;
+mod handshake;
+mod judge;
+pub mod out;
+mod retransmission;
+pub mod socket;
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use sipguard_common::Reason;
+use sipguard_common::abi::{Flow, flow_flags, flow_state};
+
+pub use flow::{copy as copy_framer, ended};
+
+use crate::scratch::{self, Packet};
+use crate::tcp::{ACK, RST, SYN};
+use crate::{policy, port, rate, settings};
+
+/// Judges the segment in [`scratch::packet`].
+#[inline(always)]
+pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
+    Reason::from_number(stream_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+}
+
+/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stream_judge(ctx: *mut xdp_md) -> u32 {
+    match scratch::packet().and_then(|packet| segment(ctx, packet)) {
+        Ok(reason) | Err(reason) => u32::from(reason.number()),
+    }
+}
+
+#[inline(always)]
+fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
+    if packet.has(SYN) {
+        return Ok(opening(packet));
+    }
+    let flow = match flow::lookup(&packet.key) {
+        Some(flow) => flow,
+        None => found(ctx, packet)?,
+    };
+    // SAFETY: a live map value. Who holds its lock changes it; until then it is only read.
+    let flow = unsafe { &mut *flow };
+    if flow.state == flow_state::OTHER && flow.offer == 0 {
+        return Err(Reason::NotGuarded);
+    }
+    packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
+    policy::permit(packet)?;
+    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(crate::tcp::FIN) {
+        return Ok(Reason::TcpControl);
+    }
+    let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
+    packet.expected = flow.next;
+    let judged = of_flow(ctx, packet, flow);
+    flow::unlock(flow, token);
+    judged
+}
+
+/// A SYN begins nothing by itself, for anyone can send one; the answer to one that the PBX sent may. A function of its own for the stack's
+/// sake.
+#[inline(never)]
+fn opening(packet: &mut Packet) -> Reason {
+    match opened(packet) {
+        Ok(reason) | Err(reason) => reason,
+    }
+}
+
+#[inline(always)]
+fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
+    if packet.has(ACK) {
+        return handshake::answered(packet);
+    }
+    if packet.side != port::OWN {
+        return Err(Reason::NotGuarded);
+    }
+    policy::permit(packet)?;
+    if settings::is_replay() {
+        handshake::note_unanswered(packet);
+    }
+    Ok(Reason::TcpControl)
+}
+
+/// The flow of a connection that has none yet. `Err` when it is to have none.
+#[inline(always)]
+fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
+    if packet.side != port::OWN {
+        return Err(Reason::NotGuarded);
+    }
+    policy::permit(packet)?;
+    if let Some(reason) = find::flow(ctx, packet) {
+        return Err(reason);
+    }
+    flow::lookup(&packet.key).ok_or(Reason::Internal)
+}
+
+/// The segment of a flow that is locked.
+#[inline(always)]
+fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
+    if flow.offer != 0
+        && let Some(reason) = handshake::completes(packet, flow)
+    {
+        return Err(reason);
+    }
+    if flow.ended != 0
+        && let Some(reason) = find::anew(ctx, packet, flow)
+    {
+        return Err(reason);
+    }
+    if flow.state == flow_state::OTHER || flow.state == flow_state::SILENT {
+        return Err(Reason::NotGuarded);
+    }
+    acceptable::check(ctx, packet, flow)?;
+    rate::packet(scratch::who()?, settings::get()?)?;
+    if packet.data_len == 0 {
+        flow::note_fin(packet, flow);
+        return Ok(Reason::TcpControl);
+    }
+    let reason = judge::payload(&XdpContext::new(ctx), packet, flow)?;
+    flow::note_fin(packet, flow);
+    Ok(reason)
+}

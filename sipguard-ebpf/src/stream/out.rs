@@ -1,0 +1,364 @@
+//! The second eye: what the PBX sends, as the kernel or a bridge hands it to the interface. It changes nothing and stops nothing.
+//!
+//! The PBX's word is the only one that a stranger can't forge. Its SYN-ACK says where a connection begins, its acknowledgements what it
+//! has taken, its FIN and RST how a connection ends, and its first bytes whether it speaks SIP on a connection that it dialled.
+//!
+//! A packet whose headers are not all in the first buffer, or that has IPv6 extension headers, goes unseen.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::{TC_ACT_UNSPEC, __sk_buff};
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use aya_ebpf::programs::TcContext;
+use sipguard_common::abi::{
+    Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags, flow_state, offer, port_bit,
+};
+use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
+
+use super::{flow, handshake};
+use crate::ip::{MAPPED, TCP};
+use crate::scratch::Key;
+use crate::tcp::{ACK, FIN, RST, SYN};
+use crate::{atomic, port, settings};
+
+#[map]
+static SPOKEN: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
+
+/// Whether the PBX speaks SIP on a connection that it dialled from this port to one that is not guarded.
+#[inline(always)]
+pub fn is_spoken(local: u16) -> bool {
+    let (word, bit) = port_bit(local);
+    SPOKEN.get(word).is_some_and(|ports| ports & bit != 0)
+}
+
+/// A segment that the PBX sends.
+struct Segment {
+    key: Key,
+    local: u16,
+    remote: u16,
+    seq: u32,
+    acknowledged: u32,
+    flags: u8,
+    data_at: u32,
+    data_len: u32,
+}
+
+impl Segment {
+    #[inline(always)]
+    fn has(&self, flags: u8) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// The sequence number behind it.
+    #[inline(always)]
+    fn end(&self) -> u32 {
+        self.seq.wrapping_add(self.data_len).wrapping_add(u32::from(self.has(FIN)))
+    }
+}
+
+/// What the framer and the socket say of the PBX's first bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Sip,
+    Tls,
+    /// CR and LF alone.
+    Nothing,
+    Other,
+}
+
+/// Looks at a packet that leaves, and lets it go on its way.
+#[inline(always)]
+pub fn note(ctx: &TcContext) -> i32 {
+    if let Some(segment) = parse(ctx) {
+        take(ctx, &segment);
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn take(ctx: &TcContext, segment: &Segment) {
+    let own = port::is_guarded(segment.local);
+    if segment.has(SYN) {
+        return shakes(segment, own);
+    }
+    let peer = port::is_guarded(segment.remote);
+    if !own && !peer && !is_spoken(segment.local) {
+        if segment.data_len != 0 && speech(ctx, segment) == Speech::Sip {
+            speaks_up(segment);
+        }
+        return;
+    }
+    let Some(flow) = flow::lookup(&segment.key) else {
+        if own || peer && segment.data_len != 0 && speech(ctx, segment) == Speech::Sip {
+            adopt(segment);
+        }
+        return;
+    };
+    // SAFETY: a live map value. These fields are this program's own, and each is one word.
+    let flow = unsafe { &mut *flow };
+    if segment.has(RST) {
+        if flow.heard == 0 || segment.seq == flow.sent {
+            flow.ended = 1;
+        }
+        return;
+    }
+    hear(segment, flow);
+    if segment.data_len != 0 && (flow.state == flow_state::EXPECTED || flow.state == flow_state::SILENT) {
+        says_first(ctx, segment, flow);
+    }
+}
+
+/// The first segment of a handshake, of either direction.
+#[inline(always)]
+fn shakes(segment: &Segment, own: bool) {
+    let pbx_next = segment.seq.wrapping_add(1);
+    if !segment.has(ACK) {
+        return handshake::note(&segment.key, &Handshake { peer_next: 0, pbx_next, kind: HANDSHAKE_DIALLED });
+    }
+    if !own {
+        return;
+    }
+    match flow::lookup(&segment.key) {
+        // SAFETY: a live map value; one word.
+        Some(flow) => unsafe { (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next)) },
+        None => {
+            let handshake =
+                Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
+            handshake::note(&segment.key, &handshake);
+        }
+    }
+}
+
+/// Takes note of what the PBX has, and of what it sent.
+#[inline(always)]
+fn hear(segment: &Segment, flow: &mut Flow) {
+    let end = segment.end();
+    if flow.heard == 0 || end.wrapping_sub(flow.sent).cast_signed() > 0 {
+        flow.sent = end;
+    }
+    if !segment.has(ACK) {
+        return;
+    }
+    if flow.heard == 0 || segment.acknowledged.wrapping_sub(flow.acked).cast_signed() > 0 {
+        flow.acked = segment.acknowledged;
+    }
+    flow.heard = 1;
+    if flow.flags & flow_flags::FINISHED != 0 && segment.acknowledged == flow.next.wrapping_add(1) {
+        // It has the sender's FIN: it takes nothing any more.
+        flow.ended = 1;
+    }
+}
+
+/// A connection that is not followed, and of which the PBX tells: older than the guard, or forgotten.
+#[inline(always)]
+fn adopt(segment: &Segment) {
+    if segment.has(RST) || !segment.has(ACK) {
+        return;
+    }
+    if let Some(handshake) = handshake::get(&segment.key) {
+        // SAFETY: a live map value.
+        let Handshake { pbx_next, kind, .. } = unsafe { *handshake };
+        // The PBX answers nonsense in the middle of a handshake; and what it dialled from a guarded port has its own way.
+        if kind == HANDSHAKE_DIALLED || pbx_next == segment.seq {
+            return;
+        }
+    }
+    begin(segment, flow_state::LOST);
+}
+
+/// The PBX speaks SIP on a connection of which no port is guarded. It does so when these are its first bytes.
+#[inline(always)]
+fn speaks_up(segment: &Segment) {
+    let Some(handshake) = handshake::get(&segment.key) else { return };
+    // SAFETY: a live map value.
+    let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
+    if kind != HANDSHAKE_DIALLED || pbx_next != segment.seq {
+        return;
+    }
+    // What the peer sent before went unjudged.
+    let fresh = peer_next != 0 && peer_next == segment.acknowledged;
+    begin(segment, if fresh { flow_state::FOLLOWED } else { flow_state::LOST });
+    handshake::forget(&segment.key);
+    let (word, bit) = port_bit(segment.local);
+    if let Some(ports) = SPOKEN.get_ptr_mut(word) {
+        // SAFETY: a live map value.
+        unsafe { atomic::or(ports, bit) };
+    }
+}
+
+/// Begins a flow where the PBX is.
+#[inline(always)]
+fn begin(segment: &Segment, state: u32) {
+    let Ok(flow) = flow::insert_key(&segment.key) else { return };
+    // SAFETY: a live map value, locked before it is changed.
+    let flow = unsafe { &mut *flow };
+    let Some(token) = flow::lock(flow) else { return };
+    let tls = port::is_tls(segment.local) || !port::is_guarded(segment.local) && port::is_tls(segment.remote);
+    flow.flags = if tls { flow_flags::TLS } else { 0 };
+    if state == flow_state::LOST {
+        flow.flags |= flow_flags::ADOPTED;
+    }
+    flow.state = state;
+    flow.first_ns = settings::now_ns();
+    flow.slot = settings::slot();
+    flow.heard = 0;
+    flow.ended = 0;
+    hear(segment, flow);
+    flow::start(flow, segment.acknowledged, state == flow_state::FOLLOWED);
+    flow::unlock(flow, token);
+}
+
+/// The PBX's first bytes on a connection that it dialled from, or to, a guarded port.
+#[inline(always)]
+fn says_first(ctx: &TcContext, segment: &Segment, flow: &mut Flow) {
+    let speech = speech(ctx, segment);
+    if speech == Speech::Nothing {
+        return;
+    }
+    let Some(token) = flow::lock(flow) else { return };
+    // What was asked for is what a TLS port takes.
+    let wanted = if flow.flags & flow_flags::TLS != 0 { Speech::Tls } else { Speech::Sip };
+    let silent = flow.state == flow_state::SILENT;
+    if speech != wanted && speech != Speech::Sip {
+        flow.state = flow_state::OTHER;
+    } else {
+        if speech == Speech::Sip {
+            flow.flags &= !flow_flags::TLS;
+        }
+        flow.state = flow_state::FOLLOWED;
+        if silent && flow.next != segment.acknowledged {
+            flow.state = flow_state::LOST;
+            flow::start(flow, segment.acknowledged, false);
+        }
+    }
+    flow::unlock(flow, token);
+}
+
+/// How a payload begins.
+#[inline(always)]
+fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
+    let mut head = [0u64; 4];
+    let len = if segment.data_len < 24 { segment.data_len } else { 24 };
+    let mut size = u64::from(len);
+    // SAFETY: the size is 1 to 32, and there is room for as much. In asm because the verifier must see it and rustc rewrites comparisons.
+    let copied = unsafe {
+        asm!("{s} += -1", "{s} &= 31", "{s} += 1", s = inout(reg) size, options(nomem, nostack));
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.data_at, head.as_mut_ptr().cast(), size as u32) == 0
+    };
+    if !copied {
+        return Speech::Other;
+    }
+    let head = [head[0], head[1], head[2]];
+    if leading_line_ends(head) >= len {
+        Speech::Nothing
+    } else if plausible_start(head) {
+        Speech::Sip
+    } else if plausible_record(head) {
+        Speech::Tls
+    } else {
+        Speech::Other
+    }
+}
+
+const ETHERNET: usize = 14;
+const TAG: usize = 4;
+
+/// Reads the headers of TCP over IPv4 or IPv6.
+#[inline(always)]
+fn parse(ctx: &TcContext) -> Option<Segment> {
+    let skb: *mut __sk_buff = ctx.skb.skb;
+    // SAFETY: the context of this program.
+    let len = unsafe { (*skb).len };
+    let mut at = ETHERNET;
+    let mut kind = half(ctx, 12)?;
+    for _ in 0..2 {
+        if kind == 0x8100 || kind == 0x88a8 {
+            kind = half(ctx, at + 2)?;
+            at += TAG;
+        }
+    }
+    let (remote, local, l4_at, said) = match kind {
+        0x0800 => {
+            let fragment = half(ctx, at + 6)? & 0x3fff;
+            if byte(ctx, at + 9)? != TCP || fragment != 0 {
+                return None;
+            }
+            let said = usize::from(half(ctx, at + 2)?);
+            let remote = [0, 0, MAPPED, word(ctx, at + 16)?];
+            let local = [0, 0, MAPPED, word(ctx, at + 12)?];
+            let header = usize::from(byte(ctx, at)? & 0x0f) * 4;
+            (remote, local, at + header, if said == 0 { 0 } else { at + said })
+        }
+        0x86dd => {
+            let next = byte(ctx, at + 6)?;
+            if next != TCP {
+                return None;
+            }
+            let said = usize::from(half(ctx, at + 4)?);
+            let remote = [word(ctx, at + 24)?, word(ctx, at + 28)?, word(ctx, at + 32)?, word(ctx, at + 36)?];
+            let local = [word(ctx, at + 8)?, word(ctx, at + 12)?, word(ctx, at + 16)?, word(ctx, at + 20)?];
+            (remote, local, at + 40, if said == 0 { 0 } else { at + 40 + said })
+        }
+        _ => return None,
+    };
+    let ports = word(ctx, l4_at)?;
+    let [seq, acknowledged] = [word(ctx, l4_at + 4)?, word(ctx, l4_at + 8)?].map(u32::from_be);
+    let [offset, flags] = half(ctx, l4_at + 12)?.to_be_bytes();
+    let data_at = (l4_at + usize::from(offset >> 4) * 4) as u32;
+    // Segments that are cut later say nothing, or too little, of their length.
+    let end = if said == 0 || said as u32 > len { len } else { said as u32 };
+    // As the peer's segments have it: its address and port first.
+    let ports = ports.rotate_left(16);
+    Some(Segment {
+        key: [
+            remote[0], remote[1], remote[2], remote[3], local[0], local[1], local[2], local[3], ports,
+        ],
+        local: u16::from_be((ports >> 16) as u16),
+        remote: u16::from_be(ports as u16),
+        seq,
+        acknowledged,
+        flags,
+        data_at,
+        data_len: end.saturating_sub(data_at),
+    })
+}
+
+/// Pointer to `size` bytes at `at`, when they are in the first buffer.
+#[inline(always)]
+fn pointer(ctx: &TcContext, at: usize, size: usize) -> Option<*const u8> {
+    let mut at = at;
+    // SAFETY: no memory is touched; as in `bytes::pointer`.
+    unsafe { asm!("{at} &= 0xff", at = inout(reg) at, options(nomem, nostack)) };
+    let start = ctx.data() + at;
+    if start + size > ctx.data_end() { None } else { Some(start as *const u8) }
+}
+
+macro_rules! read {
+    ($name:ident, $type:ty, $size:literal, $load:literal) => {
+        #[inline(always)]
+        fn $name(ctx: &TcContext, at: usize) -> Option<$type> {
+            let pointer = pointer(ctx, at, $size)?;
+            let value: u64;
+            // SAFETY: `pointer` is checked against the end of the first buffer; as in `bytes`.
+            unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+            Some(<$type>::from_be(value as $type))
+        }
+    };
+}
+
+read!(byte, u8, 1, "{r} = *(u8 *)({p} + 0)");
+read!(half, u16, 2, "{r} = *(u16 *)({p} + 0)");
+
+/// Four bytes as they stand there.
+#[inline(always)]
+fn word(ctx: &TcContext, at: usize) -> Option<u32> {
+    let pointer = pointer(ctx, at, 4)?;
+    let value: u64;
+    // SAFETY: as in `half`.
+    unsafe {
+        asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly));
+    }
+    Some(value as u32)
+}
