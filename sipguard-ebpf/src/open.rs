@@ -136,7 +136,10 @@ fn closed(socket: *const u8) {
 fn end_flow(socket: *const u8) {
     // SAFETY: as in `opened`.
     let (ports, netns) = unsafe {
-        (field(socket, SOCK_FAMILY.load() - 4), long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()))
+        (
+            field(socket, SOCK_FAMILY.load() - 4),
+            long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
+        )
     };
     let (remote, local) = (u16::from_be(ports as u16), (ports >> 16) as u16);
     let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, MapError};
-use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, VERIFIED, budget_places, names};
+use sipguard_common::abi::{
+    BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, VERIFIED, budget_places, names,
+};
 use sipguard_common::framer::HashKeys;
 
 use crate::address::{Source, mapped};

@@ -41,11 +41,8 @@ impl Connections {
     pub fn read(pins: &Pins) -> Result<Connections> {
         let flows: Flows = maps::open(pins, names::FLOWS)?;
         let info = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
-        let mut connections = Connections {
-            known: Default::default(),
-            flows: 0,
-            flows_max: info.max_entries(),
-        };
+        let mut connections =
+            Connections { known: Default::default(), flows: 0, flows_max: info.max_entries() };
         for key in flows.keys() {
             let key = key.context("counting the flows")?;
             connections.flows += 1;

@@ -112,7 +112,8 @@ impl Loaded {
     /// # Errors
     /// When the kernel refuses it.
     pub fn second_eye(&mut self) -> Result<&mut SchedClassifier> {
-        let program = self.ebpf.program_mut(names::SECOND_EYE).context("the object holds no second program")?;
+        let program =
+            self.ebpf.program_mut(names::SECOND_EYE).context("the object holds no second program")?;
         let program: &mut SchedClassifier =
             program.try_into().context("the object's second program is no classifier")?;
         if program.fd().is_err() {

@@ -42,21 +42,25 @@ pub fn attach(loaded: &mut Loaded, pins: &Pins, slot: u32, interface: &Interface
     pinned.map(|_| 0)
 }
 
-fn attach_filter(program: &mut SchedClassifier, pins: &Pins, slot: u32, interface: &Interface) -> Result<u32> {
+fn attach_filter(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    slot: u32,
+    interface: &Interface,
+) -> Result<u32> {
     let clsact = match tc::qdisc_add_clsact(&interface.name) {
         Ok(()) => CLSACT_MADE,
         Err(TcError::AlreadyAttached) => CLSACT_FOUND,
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => CLSACT_FOUND,
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {
+            CLSACT_FOUND
+        }
         Err(error) => return Err(error).context("making the clsact qdisc"),
     };
     // What a killed `attach` may have left.
     let _absent = tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, names::SECOND_EYE);
     let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), classid: None };
-    let id = program.attach_with_options(
-        &interface.name,
-        TcAttachType::Egress,
-        TcAttachOptions::Netlink(options),
-    );
+    let id =
+        program.attach_with_options(&interface.name, TcAttachType::Egress, TcAttachOptions::Netlink(options));
     let link = id.and_then(|id| program.take_link(id)).context("attaching to the clsact qdisc")?;
     // The kernel keeps the filter; dropped, it would be taken off.
     std::mem::forget(link);

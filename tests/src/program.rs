@@ -15,12 +15,12 @@ use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
-    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places, counter_index, names,
-    port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places, counter_index,
+    names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
-use crate::packet::{ACK, PSH, Peer, SYN};
+use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};
 
 /// XDP's actions.
 pub const XDP_DROP: u32 = 1;
@@ -275,16 +275,34 @@ impl Program {
         Ok(())
     }
 
+    /// Lets the PBX dial a peer whose first byte has sequence number `first`, and say something: how the peer's SYN-ACK was counted.
+    pub fn dial(&mut self, peer: &Peer, first: u32, says: &[u8]) -> Result<Run> {
+        self.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
+        let answer = self.run(&peer.tcp(SYN | ACK, first.wrapping_sub(1), b""))?;
+        self.leave(&peer.back(ACK, PBX_NEXT, first, b""))?;
+        if !says.is_empty() {
+            self.leave(&peer.back(ACK | PSH, PBX_NEXT, first, says))?;
+        }
+        Ok(answer)
+    }
+
+    /// Lets the PBX acknowledge what comes before `next`.
+    pub fn acknowledge(&mut self, peer: &Peer, next: u32) -> Result<()> {
+        self.leave(&peer.back(ACK, PBX_NEXT, next, b""))
+    }
+
     /// The flow of a connection.
     pub fn flow(&mut self, peer: &Peer) -> Result<Option<Flow>> {
         let map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
-        let key = FlowKey {
-            remote: mapped(peer.remote.ip()),
-            local: mapped(peer.local.ip()),
-            remote_port: peer.remote.port().to_be_bytes(),
-            local_port: peer.local.port().to_be_bytes(),
-        };
-        Ok(map.get(&Plain(key), 0).ok().map(|Plain(flow)| flow))
+        Ok(map.get(&Plain(flow_key(peer)), 0).ok().map(|Plain(flow)| flow))
+    }
+
+    /// Changes the flow of a connection.
+    pub fn change_flow(&mut self, peer: &Peer, change: impl FnOnce(&mut Flow)) -> Result<()> {
+        let mut flow = self.flow(peer)?.context("no flow")?;
+        change(&mut flow);
+        let mut map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
+        Ok(map.insert(Plain(flow_key(peer)), Plain(flow), 0)?)
     }
 
     /// Every datagram whose headers are longer than its first fragment.
@@ -374,6 +392,15 @@ impl Program {
     {
         let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
         Ok(T::try_from(map)?)
+    }
+}
+
+fn flow_key(peer: &Peer) -> FlowKey {
+    FlowKey {
+        remote: mapped(peer.remote.ip()),
+        local: mapped(peer.local.ip()),
+        remote_port: peer.remote.port().to_be_bytes(),
+        local_port: peer.local.port().to_be_bytes(),
     }
 }
 

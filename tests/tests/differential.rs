@@ -241,6 +241,7 @@ fn kernel_and_userspace_agree() -> Result<()> {
         peer.remote.set_ip(std::net::Ipv4Addr::from(0xc600_0000 | (number / 60_000)).into());
         comparison
             .run(&peer.tcp(SYN, number.wrapping_sub(1), b""), Reason::TcpControl, &|| "a SYN".to_owned())?;
+        comparison.program.leave(&peer.answer(number))?;
         let reasons = expected(&segments, &limits, &mut buffer);
         let mut seq = number;
         for (segment, expected) in segments.iter().zip(&reasons) {

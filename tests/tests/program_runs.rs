@@ -6,6 +6,7 @@ use sipguard_common::abi::{
     ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Outcome, PERMANENT, rules_in_use,
 };
 use sipguard_tests::message::OPTIONS as GOOD;
+use sipguard_tests::message::OPTIONS;
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
 use sipguard_tests::program::{Program, XDP_DROP, XDP_PASS, device, last, stream};
 
@@ -126,13 +127,19 @@ fn a_length_of_zero_is_no_way_past_the_guard() -> Result<()> {
 
 #[test]
 fn a_port_is_guarded_on_either_side_and_settable() -> Result<()> {
-    let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
-    assert_eq!(
-        stream(&trunk, &[b"SIP/2.0 200 OK\r\nContent-Length: -1\r\n"])?[0].reason,
-        Reason::BadContentLength
-    );
+    let (trunk, mut program) = (Peer::new("192.0.2.9:5060", "198.51.100.1:33333"), Program::new()?);
+    let answer = b"SIP/2.0 200 OK\r\nContent-Length: -1\r\n";
+    assert_eq!(program.run(&trunk.tcp(ACK, 1, answer))?.reason, Reason::NotGuarded, "nothing was dialled");
+    assert_eq!(program.dial(&trunk, 1000, b"")?.reason, Reason::TcpControl);
+    assert_eq!(program.run(&trunk.tcp(ACK, 1000, answer))?.reason, Reason::EarlyAnswer);
+    program.dial(&trunk, 1000, OPTIONS)?;
+    assert_eq!(program.run(&trunk.tcp(ACK, 1000, answer))?.reason, Reason::BadContentLength);
+    program.dial(&trunk, 3000, b"GET / HTTP/1.1\r\n")?;
+    assert_eq!(program.run(&trunk.tcp(ACK, 3000, answer))?.reason, Reason::NotGuarded);
+    let anywhere = Peer::new("192.0.2.9:7777", "198.51.100.1:33334");
+    assert_eq!(program.dial(&anywhere, 1000, OPTIONS)?.reason, Reason::NotGuarded);
+    assert_eq!(program.run(&anywhere.tcp(ACK, 1000, answer))?.reason, Reason::BadContentLength);
     let other = Peer::new("192.0.2.9:40000", "198.51.100.1:6060");
-    let mut program = Program::new()?;
     assert_eq!(program.run(&other.tcp(ACK, 1, b"x"))?.reason, Reason::NotGuarded);
     program.guard(6060)?;
     assert_eq!(program.run(&other.tcp(ACK, 1, b"x"))?.reason, Reason::NoConnection);
@@ -177,9 +184,11 @@ fn impossible_flags_are_refused_and_unusual_ones_are_not() -> Result<()> {
         let run = last(&[peer.tcp(flags, 1, payload)])?;
         assert_eq!((run.reason, run.action), (Reason::BadTcpFlags, XDP_DROP), "flags {flags:#x}");
     }
-    for flags in [SYN, SYN | ACK, ACK, ACK | FIN, RST, RST | ACK, SYN | 0xc0] {
+    for flags in [SYN, ACK, ACK | FIN, RST, RST | ACK, SYN | 0xc0] {
         assert_eq!(last(&[peer.tcp(flags, 1, b"")])?.reason, Reason::TcpControl, "flags {flags:#x}");
     }
+    let answer = last(&[peer.tcp(SYN | ACK, 1, b"")])?;
+    assert_eq!((answer.reason, answer.action), (Reason::NotGuarded, XDP_PASS), "to nothing that was asked");
     Ok(())
 }
 
@@ -212,13 +221,17 @@ fn what_tcp_does_legally_is_never_malformed() -> Result<()> {
     let at = |offset: usize| start.wrapping_add(offset as u32);
     let mut program = Program::new()?;
     program.connect(&peer, start)?;
-    let mut reason =
-        |seq: u32, bytes: &[u8]| Ok::<_, anyhow::Error>(program.run(&peer.tcp(ACK, seq, bytes))?.reason);
+    let mut reason = |seq: u32, bytes: &[u8]| {
+        program.acknowledge(&peer, at(0))?;
+        anyhow::Ok(program.run(&peer.tcp(ACK, seq, bytes))?.reason)
+    };
     assert_eq!(reason(at(30), b)?, Reason::SequenceGap, "reordered: dropped, comes again");
     assert_eq!(reason(at(0), a)?, Reason::Valid);
     assert_eq!(reason(at(30), b)?, Reason::Valid);
     assert_eq!(reason(at(0), a)?, Reason::Retransmission);
     assert_eq!(reason(at(0), GOOD)?, Reason::Retransmission, "coalesced");
+    program.acknowledge(&peer, at(GOOD.len()))?;
+    let mut reason = |seq: u32, bytes: &[u8]| anyhow::Ok(program.run(&peer.tcp(ACK, seq, bytes))?.reason);
     assert_eq!(
         reason(at(GOOD.len() - 1), b"\0")?,
         Reason::Retransmission,
@@ -227,9 +240,9 @@ fn what_tcp_does_legally_is_never_malformed() -> Result<()> {
     let overlap = [b, GOOD].concat();
     assert_eq!(reason(at(30), &overlap)?, Reason::Valid, "old and new in one segment");
     assert_eq!(
-        reason(at(30), &overlap[..40])?,
+        reason(at(30 + b.len() + 40), &GOOD[40..50])?,
         Reason::Conflict,
-        "a cut that is no segment's can't be compared"
+        "a cut that is no segment's can't be compared before the PBX has it"
     );
     let run = program.run(&peer.tcp(ACK | FIN, at(30 + overlap.len()), b"\r\n\r\n"))?;
     assert_eq!(run.reason, Reason::Valid, "data with FIN");
@@ -396,13 +409,14 @@ fn nobody_is_banned_for_what_the_kernel_has_no_connection_for() -> Result<()> {
 #[test]
 fn a_ban_ends_by_itself() -> Result<()> {
     let mut program = Program::new()?;
-    let frame = device().udp(GOOD);
+    let frame = device().tcp(ACK, 1, b"");
     program.ban("192.0.2.7:40000", 1)?;
-    assert_eq!(program.run(&frame)?.reason, Reason::Valid, "ended");
+    assert_eq!(program.run(&frame)?.reason, Reason::TcpControl, "ended");
     program.ban("192.0.2.7:40000", PERMANENT)?;
     assert_eq!(program.run(&frame)?.reason, Reason::BannedDevice);
     let neighbour = Peer::new("192.0.2.7:40001", "198.51.100.1:5060");
-    assert_eq!(program.run(&neighbour.udp(GOOD))?.reason, Reason::Valid);
+    assert_eq!(program.run(&neighbour.tcp(ACK, 1, b""))?.reason, Reason::TcpControl);
+    assert_eq!(program.run(&device().udp(GOOD))?.reason, Reason::Valid, "datagrams are another's");
     let ban = program.bans()?[0].1;
     assert_eq!((ban.packets, ban.bytes), (1, frame.len() as u64));
     Ok(())

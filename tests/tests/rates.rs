@@ -109,10 +109,17 @@ fn a_segment_of_more_messages_than_the_burst_passes_once_nothing_is_owed() -> Re
 #[test]
 fn new_connections() -> Result<()> {
     let mut program = limited(CONNECTIONS, FIVE)?;
+    // Anybody can send a SYN.
+    let syn = |port: u16| Peer::new(&format!("192.0.2.7:{port}"), PBX).tcp(SYN, 1, b"");
+    for port in 30_000..30_100 {
+        assert_eq!(program.run(&syn(port))?.reason, Reason::TcpControl);
+    }
     let mut passed = 0;
     for port in 40_000..40_010 {
-        let syn = Peer::new(&format!("192.0.2.7:{port}"), PBX).tcp(SYN, 1, b"");
-        passed += usize::from(program.run(&syn)?.reason == Reason::TcpControl);
+        let peer = Peer::new(&format!("192.0.2.7:{port}"), PBX);
+        program.run(&syn(port))?;
+        program.leave(&peer.answer(2))?;
+        passed += usize::from(program.run(&peer.tcp(ACK, 2, b""))?.reason == Reason::TcpControl);
     }
     assert_eq!(passed, 5);
     assert_eq!(program.count(Reason::RateConnections)?, 5);
@@ -229,10 +236,10 @@ fn connections_that_the_pbx_opens_itself_are_not_limited() -> Result<()> {
     let mut program = limited(CONNECTIONS, FIVE)?;
     let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
     for seq in 0..20 {
-        assert_eq!(program.run(&trunk.tcp(SYN | ACK, seq, b""))?.reason, Reason::TcpControl);
+        assert_eq!(program.dial(&trunk, seq, b"")?.reason, Reason::TcpControl);
     }
-    let phone = Peer::new("192.0.2.9:33333", PBX);
-    let passed = (0..20).map(|seq| program.run(&phone.tcp(SYN, seq, b""))).filter_map(Result::ok);
-    assert_eq!(passed.filter(|run| run.reason == Reason::TcpControl).count(), 5);
+    let passed = (0..20)
+        .filter(|port| program.connect(&Peer::new(&format!("192.0.2.9:{}", 33333 + port), PBX), 7).is_ok());
+    assert_eq!(passed.count(), 5);
     Ok(())
 }

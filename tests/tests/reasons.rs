@@ -10,7 +10,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::{checks, methods};
 use sipguard_common::{Class, Reason};
 use sipguard_tests::message::{OPTIONS as GOOD, good_call, register, stun};
-use sipguard_tests::packet::{ACK, FIN, IP, Peer, SYN, TCP4};
+use sipguard_tests::packet::{ACK, FIN, IP, PBX_NEXT, Peer, SYN, TCP4};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS, device, last, stream};
 
 fn bent(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
@@ -81,6 +81,14 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     no_agent.connect(&peer, 1000)?;
     let with_agent =
         String::from_utf8(GOOD.to_vec())?.replace("Call-ID", "User-Agent: Scanner\r\nCall-ID").into_bytes();
+    let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
+    let (mut not_acceptable, mut busy, mut dialled) = (Program::new()?, Program::new()?, Program::new()?);
+    not_acceptable.connect(&peer, 1000)?;
+    // The PBX has sent more than any window since.
+    not_acceptable.leave(&peer.back(ACK, PBX_NEXT.wrapping_add(1 << 20), 1000, b""))?;
+    busy.connect(&peer, 1000)?;
+    busy.change_flow(&peer, |flow| flow.lock = 99)?;
+    dialled.dial(&trunk, 1000, b"")?;
     let fragment = bent(data.clone(), IP + 6, 0x20);
     let routes = format!("OPTIONS sip:pbx SIP/2.0\r\n{}", "Route: <sip:192.0.2.1;lr>\r\n".repeat(50));
     let first = peer.udp_fragments(routes.as_bytes(), 800).remove(0);
@@ -146,9 +154,24 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::RateMessages, one_too_many(MESSAGES, &peer.udp(GOOD))?),
         (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),
         (Reason::RateInvite, one_too_many(INVITES, &peer.udp(&good_call()))?),
-        (Reason::RateConnections, one_too_many(CONNECTIONS, &peer.tcp(SYN, 1, b""))?),
+        (Reason::RateConnections, one_connection_too_many(&peer)?),
         (Reason::OpenConnections, open.run(&peer.tcp(SYN, 1, b""))?),
+        (Reason::NotAcceptable, not_acceptable.run(&peer.tcp(ACK, 1000, GOOD))?),
+        (Reason::FlowBusy, busy.run(&data)?),
+        (Reason::EarlyAnswer, dialled.run(&trunk.tcp(ACK, 1000, b"nonsense\r\n"))?),
     ])
+}
+
+/// The second of two connections where one is allowed.
+fn one_connection_too_many(peer: &Peer) -> Result<Run> {
+    let mut program = Program::new()?;
+    program.change(|settings| {
+        settings.rules |= rules_in_use::RATES;
+        settings.rates[CONNECTIONS] = Rate::new(1, 1);
+    })?;
+    program.connect(peer, 1000)?;
+    program.leave(&peer.answer(5000))?;
+    program.run(&peer.tcp(ACK, 5000, b""))
 }
 
 /// The second of two frames where one of a kind is allowed.

@@ -27,8 +27,8 @@ pub use rate::{
     Rate, Rates, TRUNK_BUDGET_ENTRIES, UNVERIFIED, VERIFIED, budget_places, trunk_budget,
 };
 pub use report::{
-    CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome, REASON_SLOTS, SAMPLE_BYTES,
-    TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
+    CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome,
+    REASON_SLOTS, SAMPLE_BYTES, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 pub use settings::{
     ACTION_DROP, ACTION_RESET, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES,

@@ -32,7 +32,10 @@ pub fn check(ctx: *mut xdp_md, packet: &mut Packet, flow: &Flow) -> Result<(), R
             packet.timestamp = u32::from_be(bytes::word(ctx, packet.l4_at as usize + 24)?);
             packet.timed = 1;
             let older = flow.timestamp.wrapping_sub(packet.timestamp).cast_signed() > 0;
-            if flow.flags & flow_flags::TIMED != 0 && older {
+            // What came before is compared in any case.
+            let end = packet.seq.wrapping_add(packet.data_len);
+            let new = end.wrapping_sub(flow.next).cast_signed() > 0;
+            if flow.flags & flow_flags::TIMED != 0 && older && new {
                 return Err(Reason::NotAcceptable);
             }
         }

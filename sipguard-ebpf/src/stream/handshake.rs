@@ -13,7 +13,7 @@ use crate::{policy, port, rate, settings};
 
 /// Handshakes that are not complete. Apart from the flows, so that a flood of SYNs can't push connections out.
 #[map]
-static HANDSHAKES: LruHashMap<Key, Handshake> = LruHashMap::with_max_entries(1 << 16, 0);
+static HANDSHAKES: LruHashMap<Key, Handshake> = LruHashMap::with_max_entries(1 << 15, 0);
 
 /// How far beyond the first byte the first segment that is seen may lie: it may have overtaken others.
 const REACH: u32 = 1 << 24;

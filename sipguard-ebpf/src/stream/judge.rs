@@ -8,7 +8,7 @@ use sipguard_common::{Class, Reason};
 use super::adopt::{self, Beginning};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
-use super::{acceptable, flow};
+use super::{acceptable, find, flow};
 use crate::scratch::{self, Packet};
 use crate::{checksum, policy, rate, settings, sip};
 
@@ -90,7 +90,9 @@ fn after_the_cut(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Opti
     }
     let mut socket = Socket::NONE;
     socket::ask(ctx, packet, &mut socket);
-    if flow.flags & flow_flags::LOCAL != 0 && !socket.connected {
+    if socket.connected {
+        flow.flags |= flow_flags::LOCAL;
+    } else if flow.flags & flow_flags::LOCAL != 0 {
         return Some(Reason::NoConnection);
     }
     if socket.known {
@@ -111,6 +113,9 @@ fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Option<Reas
         flow::start(flow, flow.next, false);
         flow.flags |= flow_flags::GUESSED;
         return None;
+    }
+    if flow.flags & (flow_flags::ADOPTED | flow_flags::LOCAL) == flow_flags::ADOPTED {
+        find::note_local(ctx, packet, flow);
     }
     let Ok(settings) = settings::get() else { return Some(Reason::Internal) };
     let excused = tls

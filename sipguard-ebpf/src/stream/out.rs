@@ -7,13 +7,14 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::{TC_ACT_UNSPEC, __sk_buff};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sipguard_common::abi::{
-    Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags, flow_state, offer, port_bit,
+    Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags, flow_state, offer,
+    port_bit,
 };
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
@@ -122,10 +123,11 @@ fn shakes(segment: &Segment, own: bool) {
     }
     match flow::lookup(&segment.key) {
         // SAFETY: a live map value; one word.
-        Some(flow) => unsafe { (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next)) },
+        Some(flow) => unsafe {
+            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next))
+        },
         None => {
-            let handshake =
-                Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
+            let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
             handshake::note(&segment.key, &handshake);
         }
     }
@@ -312,9 +314,7 @@ fn parse(ctx: &TcContext) -> Option<Segment> {
     // As the peer's segments have it: its address and port first.
     let ports = ports.rotate_left(16);
     Some(Segment {
-        key: [
-            remote[0], remote[1], remote[2], remote[3], local[0], local[1], local[2], local[3], ports,
-        ],
+        key: [remote[0], remote[1], remote[2], remote[3], local[0], local[1], local[2], local[3], ports],
         local: u16::from_be((ports >> 16) as u16),
         remote: u16::from_be(ports as u16),
         seq,

@@ -58,7 +58,8 @@ pub struct Socket {
 
 impl Socket {
     /// There is none.
-    pub const NONE: Socket = Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, cookie: false };
+    pub const NONE: Socket =
+        Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, cookie: false };
 }
 
 /// Asks for the connection of a segment in the network namespace of the interface. A function of its own for the program's size; `found` is

@@ -115,5 +115,7 @@ fn text(report: &Report) -> String {
     });
     let weaknesses: String = report.weaknesses.iter().map(|one| format!("weaker: {}\n", one.text)).collect();
     let gap = if weaknesses.is_empty() { "" } else { "\n" };
-    head + &weaknesses + gap + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
+    head + &weaknesses
+        + gap
+        + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
 }

@@ -292,12 +292,14 @@ mod tests {
         let time = |second: i64| Timestamp::from_second(1_767_225_600 + second).unwrap();
         let second = seconds.cast_signed();
         let interface = |name: &str, driver: &str, mode| InterfaceStatus {
+            slot: 0,
             name: name.to_owned(),
             driver: driver.to_owned(),
             mode,
             why: String::new(),
             program_id: Some(7),
             since: Some(time(0)),
+            known: crate::connections::Known::default(),
         };
         let counter = |interface: &str, reason, action, packets| counters::Row {
             interface: interface.to_owned(),

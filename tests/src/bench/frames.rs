@@ -112,15 +112,7 @@ impl Case {
     }
 
     fn still(name: &'static str, frame: Vec<u8>, payload: usize) -> Case {
-        Case {
-            name,
-            frame,
-            payload,
-            step: None,
-            reason: None,
-            target: None,
-            connection: None,
-        }
+        Case { name, frame, payload, step: None, reason: None, target: None, connection: None }
     }
 
     /// Whether the frame is a segment of a connection that [`Case::open`] begins.
