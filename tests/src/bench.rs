@@ -6,6 +6,7 @@
 mod filter;
 mod frames;
 pub mod kernel;
+mod leaving;
 mod machine;
 mod report;
 mod rules;
@@ -24,6 +25,7 @@ use self::{
     filter::Filter,
     frames::{BLOCKED, BODY_BYTES, Case, DENIED_PORT},
     kernel::test_run,
+    leaving::Leaving,
     machine::Machine,
     report::{Medians, Report},
     rules::Rules,
@@ -78,6 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
         rounds: options.rounds,
         repeat: options.repeat,
         rows: rows.into_iter().map(Row::medians).collect::<Result<_>>()?,
+        leaving: Leaving::measure(options.rounds, options.repeat)?,
         rules: Rules::measure(options.rounds.min(21))?,
     };
     if options.json {

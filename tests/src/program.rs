@@ -356,6 +356,11 @@ impl Program {
         Ok(self.loaded.program()?.fd()?.as_fd().try_clone_to_owned()?)
     }
 
+    /// The program that sees what leaves, for whoever runs it otherwise.
+    pub fn second_eye(&mut self) -> Result<OwnedFd> {
+        Ok(self.loaded.second_eye()?.fd()?.as_fd().try_clone_to_owned()?)
+    }
+
     /// The program with its maps.
     pub fn loaded(&self) -> &Loaded {
         &self.loaded

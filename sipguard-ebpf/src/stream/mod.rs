@@ -2,7 +2,7 @@
 //!
 //! The rule: every payload byte that reaches the kernel was validated in order exactly once, or is the same as one that was,
 //! or is one that the PBX already has and throws away. A flow begins with a verified handshake and ends with its connection; what a
-//! receiver would not take changes nothing and accuses nobody. docs/streams.md says who is the word on what.
+//! receiver would not take changes nothing and accuses nobody. docs/internals/streams.md says who is the word on what.
 
 mod acceptable;
 mod adopt;

@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long)]
     monitor: bool,
 
-    /// Guarded ports, TCP and UDP, on either side of the connection; plain SIP only, since TLS, WebSocket or HTTP there would be
+    /// Guarded ports of the PBX, TCP and UDP; plain SIP only, since TLS, WebSocket or HTTP there would be
     /// reset [default: 5060, or those in force]
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,

@@ -72,7 +72,7 @@ pub struct Guard {
     /// What happens to what should be dropped.
     #[schemars(extend("default" = "enforce"))]
     pub mode: Option<Mode>,
-    /// Guarded ports, TCP and UDP, on either side of the connection. Plain SIP only, since TLS, WebSocket or HTTP there would be reset.
+    /// Guarded ports of the PBX, TCP and UDP. Plain SIP only, since TLS, WebSocket or HTTP there would be reset.
     #[schemars(extend("default" = [DEFAULT_PORT]), length(min = 1))]
     pub ports: Option<Vec<Port>>,
     /// Ports of SIP over TLS, whose records are checked and not decrypted; [] for none.

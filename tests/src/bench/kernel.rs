@@ -15,7 +15,7 @@ use aya_obj::generated::{
         self, BPF_MAP_CREATE, BPF_MAP_UPDATE_ELEM, BPF_PROG_GET_FD_BY_ID, BPF_PROG_LOAD, BPF_PROG_TEST_RUN,
     },
     bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY,
-    bpf_prog_type::BPF_PROG_TYPE_XDP,
+    bpf_prog_type::{BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_XDP},
 };
 use nix::libc;
 
@@ -30,14 +30,23 @@ pub struct Timed {
 
 /// Loads an XDP program (multi-buffer, like sipguard) from its instructions.
 pub fn load(instructions: &[u64]) -> Result<OwnedFd> {
+    load_as(BPF_PROG_TYPE_XDP as u32, BPF_XDP as u32, BPF_F_XDP_HAS_FRAGS, instructions)
+}
+
+/// Loads a classifier of traffic control from its instructions.
+pub fn load_classifier(instructions: &[u64]) -> Result<OwnedFd> {
+    load_as(BPF_PROG_TYPE_SCHED_CLS as u32, 0, 0, instructions)
+}
+
+fn load_as(kind: u32, attach: u32, flags: u32, instructions: &[u64]) -> Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     let mut log = vec![0u8; 1 << 16];
     let mut attr = blank();
     // SAFETY: every variant of the zeroed union is plain integers.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = BPF_PROG_TYPE_XDP as u32;
-    load.expected_attach_type = BPF_XDP as u32;
-    load.prog_flags = BPF_F_XDP_HAS_FRAGS;
+    load.prog_type = kind;
+    load.expected_attach_type = attach;
+    load.prog_flags = flags;
     load.insn_cnt = instructions.len() as u32;
     load.insns = instructions.as_ptr() as u64;
     load.license = license.as_ptr() as u64;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use sipguard_common::Reason;
 
-use super::{machine::Machine, rules::Rules};
+use super::{leaving::Leaving, machine::Machine, rules::Rules};
 
 /// All that was measured.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Report {
     pub rounds: u32,
     pub repeat: u32,
     pub rows: Vec<Medians>,
+    /// What the PBX sends.
+    pub leaving: Leaving,
     /// The same packets with few rules and with many.
     pub rules: Rules,
 }
@@ -93,6 +95,7 @@ impl Report {
             "rounds": self.rounds,
             "repeat": self.repeat,
             "rows": self.rows.iter().map(Medians::json).collect::<Vec<_>>(),
+            "leaving": self.leaving.json(),
             "rules": self.rules.json(),
         })
     }
@@ -163,7 +166,7 @@ impl fmt::Display for Report {
             "calls sipguard; its cost (stepping) was measured in front of XDP_DROP and is taken off:"
         )?;
         writeln!(f, "sipguard = as run - stepping. Every run of sipguard was counted as the table says.")?;
-        write!(f, "{}", self.rules)
+        write!(f, "{}{}", self.leaving, self.rules)
     }
 }
 
