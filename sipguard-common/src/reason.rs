@@ -178,7 +178,7 @@ reasons! {
         "A SIP version other than 2.0.",
         "RFC 3261 7.1", "";
     ControlByte = 29, "control-byte", Malformed, Stricter,
-        "A NUL or other byte below 0x20 in the header section, unless it stands behind a backslash. Strict: there too.",
+        "A NUL or other byte below 0x20 in the header section, unless a backslash quotes it in a quoted string, within the first 64 bytes of its line. Strict: there too.",
         "RFC 3261 25.1", "CVE-2011-2529, CVE-2016-9938, CVE-2023-27598";
     BareLf = 30, "bare-lf", Malformed, Default,
         "Line ends mixed in one header section, LF and CRLF; with `refuse-lf`, LF alone throughout as well.",
@@ -229,7 +229,7 @@ reasons! {
         "A datagram that ends before its body does.",
         "RFC 3261 18.3", "";
     BadStun = 46, "bad-stun", Malformed, Default,
-        "STUN whose length, or the length of an attribute, is not true, or that comes in IP fragments.",
+        "STUN whose length, or the length of an attribute, is not true, that has more than 64 attributes, or that comes in IP fragments.",
         "RFC 8489 5, 14", "CVE-2023-22741, CVE-2023-32307";
     NotTls = 47, "not-tls", Malformed, Default,
         "A new connection to a TLS port that starts neither with a handshake record nor with SIP.",

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use proptest::prelude::*;
+use sipguard_common::Reason;
 use sipguard_common::framer::{
     Buffer, Key, Limits, Stream, Subject, feed_by, identity_of, judge_datagram_by, screens,
 };
@@ -28,6 +29,11 @@ fn text(key: &Key, bytes: u32) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
+/// What a stream ends with whose line has more identities than are looked at.
+const STOPPED: &str = "stopped";
+/// That many places where one may begin.
+const PLACES: usize = 5;
+
 /// Everything that is asked about a stream in segments.
 fn asked(segments: &[&[u8]]) -> Vec<String> {
     let all = RefCell::new(Vec::new());
@@ -41,7 +47,12 @@ fn asked(segments: &[&[u8]]) -> Vec<String> {
     };
     let (mut stream, mut buffer) = (Stream::NEW, Box::new(Buffer::NEW));
     for segment in segments {
-        feed_by(&find, &mut stream, &SCREENED, &mut buffer, segment).expect("well-formed");
+        if let Err(end) = feed_by(&find, &mut stream, &SCREENED, &mut buffer, segment) {
+            // There is no rule, so it is for what is not looked at.
+            assert_eq!(end.reason, Reason::BlockedIdentity, "well-formed");
+            all.borrow_mut().push(STOPPED.to_owned());
+            break;
+        }
     }
     all.into_inner()
 }
@@ -78,7 +89,11 @@ fn identities_of_lines() {
         ("From: \"folded\"\r\n <sip:1@h>;tag=1", &["1@h"]),
         ("From:\r\n sip:1@h\r\n\t;tag=1", &["1@h"]),
         ("From: <sip:+49-30;phone-context=x,y?z=1@h?subject=a>", &["+49-30;phone-context=x,y?z=1@h"]),
-        ("m: <sip:1@h>, \"Two\" <sip:2@h>;q=0.1, <sip:3@h>, <sip:4@h>", &["1@h", "2@h", "3@h"]),
+        ("m: <sip:1@h>, \"Two\" <sip:2@h>;q=0.1, <sip:3@h>, <sip:4@h>", &["1@h", "2@h", "3@h", "4@h"]),
+        ("m: <sip:1@h>,<sip:2@h>,<sip:3@h>,<sip:4@h>,<x>", &["1@h", "2@h", "3@h", "4@h"]),
+        ("m: <sip:1@h>,<sip:2@h>,<sip:3@h>,<sip:4@h>,<x>,<y>", &["1@h", "2@h", "3@h", "4@h", STOPPED]),
+        ("From: <<<<<<sip:1@h>", &[STOPPED]),
+        ("From: \"<<<<<<\" <sip:1@h>", &["1@h"]),
         ("Contact: sip:1@h, sip:2@h", &["1@h"]),
         ("From: sip:1@h,x", &["1@h"]),
         ("From: sip:1@h ;tag=a@b", &["1@h"]),
@@ -173,8 +188,9 @@ fn identities(value: &str) -> Vec<String> {
         }
         escaped = *byte == b'\\' && !escaped;
     }
-    places.truncate(3);
-    places.into_iter().filter_map(|at| identity(&bytes[at..])).collect()
+    let rest = if places.len() > PLACES { Some(STOPPED.to_owned()) } else { None };
+    places.truncate(PLACES);
+    places.into_iter().filter_map(|at| identity(&bytes[at..])).chain(rest).collect()
 }
 
 fn identity(uri: &[u8]) -> Option<String> {
@@ -244,7 +260,6 @@ proptest! {
 
 #[test]
 fn a_rule_stops_the_stream_and_the_datagram() {
-    use sipguard_common::Reason;
     let find = |_, key: &Key, bytes| (text(key, bytes) == "1@h").then_some(Reason::BlockedIdentity);
     let (mut stream, mut buffer) = (Stream::NEW, Box::new(Buffer::NEW));
     for (uri, stops) in [("sip:1@h", true), ("sip:2@h", false)] {

@@ -1,4 +1,5 @@
-//! Access to the frame. Every read is checked against the linear part of the frame; values come as they stand there.
+//! Access to the frame. Every read is checked against the linear part of the frame, and what lies beyond it is copied from the other
+//! buffers; values come as they stand there.
 
 use core::arch::asm;
 
@@ -6,6 +7,8 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
+
+use crate::scratch;
 
 /// Farthest offset of any header that is read: two VLAN tags, an IP header and eight extension headers. It bounds the
 /// offsets for the verifier, which must know them to be small.
@@ -32,7 +35,7 @@ pub fn time_before(ctx: &XdpContext) -> u64 {
     if time + 8 > end { 0 } else { unsafe { (time as *const u64).read() } }
 }
 
-/// Pointer to `size` bytes at `at`, or the end of the way: what can't be read is not judged.
+/// Pointer to `size` bytes at `at`, all within the linear part.
 #[inline(always)]
 pub fn pointer(ctx: &XdpContext, at: usize, size: usize) -> Result<*mut u8, Reason> {
     let mut at = at;
@@ -51,11 +54,17 @@ macro_rules! read {
         #[doc = $doc]
         #[inline(always)]
         pub fn $name(ctx: &XdpContext, at: usize) -> Result<$type, Reason> {
-            let pointer = pointer(ctx, at, size_of::<$type>())?;
             let value: u64;
-            // SAFETY: `pointer` is checked against the end of the frame. BPF loads need no alignment on this target, while
-            // `read_unaligned` would be compiled to single bytes.
-            unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+            if let Ok(pointer) = pointer(ctx, at, size_of::<$type>()) {
+                // SAFETY: `pointer` is checked against the end of the linear part. BPF loads need no alignment on this target, while
+                // `read_unaligned` would be compiled to single bytes.
+                unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+            } else {
+                value = bytes_beyond(ctx.ctx, at as u32, size_of::<$type>() as u32);
+                if value == NONE {
+                    return Err(Reason::Internal);
+                }
+            }
             Ok(value as $type)
         }
     };
@@ -65,7 +74,61 @@ read!(byte, u8, "{r} = *(u8 *)({p} + 0)", "The byte at an offset.");
 read!(half, u16, "{r} = *(u16 *)({p} + 0)", "Two bytes at an offset, in network order.");
 read!(word, u32, "{r} = *(u32 *)({p} + 0)", "Four bytes at an offset, in network order.");
 
-/// Writes bytes at an offset.
+/// Reads words at an offset, in network order; all of them at once, since every check costs.
+#[inline(always)]
+pub fn words<const N: usize>(ctx: &XdpContext, at: usize, words: &mut [u32; N]) -> Result<(), Reason> {
+    if let Ok(pointer) = pointer(ctx, at, 4 * N) {
+        let mut k = 0;
+        while k < N {
+            let value: u64;
+            // SAFETY: as in the reads of one word.
+            unsafe {
+                asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) pointer.add(4 * k),
+                     options(nostack, readonly));
+            }
+            words[k] = value as u32;
+            k += 1;
+        }
+        return Ok(());
+    }
+    let scratch = scratch::get()?;
+    if bytes_words_beyond(ctx.ctx, at as u32, 4 * N as u32) != 0 {
+        return Err(Reason::Internal);
+    }
+    let mut k = 0;
+    while k < N {
+        // SAFETY: this CPU's map value.
+        words[k] = unsafe { (&raw const (*scratch).header).cast::<u32>().add(k).read() };
+        k += 1;
+    }
+    Ok(())
+}
+
+/// What [`bytes_beyond`] returns where the frame has ended; what lies behind its end is not judged.
+const NONE: u64 = u64::MAX;
+
+/// `size` bytes (1 to 4) at an offset, wherever they are in the frame. A global function: the verifier looks at it once, for any read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bytes_beyond(ctx: *mut xdp_md, at: u32, size: u32) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: at most eight bytes, and room for them.
+    if unsafe { copy::<7>(ctx, at, size, (&raw mut value).cast()) } { value } else { NONE }
+}
+
+/// A global function, as [`bytes_beyond`]: copies `size` bytes (1 to 64) into [`scratch::Scratch::header`]. 0 is success.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bytes_words_beyond(ctx: *mut xdp_md, at: u32, size: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else { return 1 };
+    // SAFETY: this CPU's map value, with room for 64 bytes.
+    unsafe {
+        (*scratch).frame_len = bpf_xdp_get_buff_len(ctx);
+        u32::from(!copy::<63>(ctx, at, size, (&raw mut (*scratch).header).cast()))
+    }
+}
+
+/// Writes bytes at an offset of the linear part.
 #[inline(always)]
 pub fn write<const N: usize>(ctx: &XdpContext, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
     let pointer = pointer(ctx, at, N)?;

@@ -14,8 +14,8 @@ use crate::{bytes, reset};
 
 /// Bytes summed at a time: the most that `bpf_csum_diff` takes on older kernels.
 const PIECE: u32 = 512;
-/// Pieces of one segment.
-const PIECES: u32 = 65536 / PIECE;
+/// Pieces of one segment, and a turn that finds that there is no other.
+const PIECES: u32 = 65536 / PIECE + 1;
 
 /// What the callback works on.
 #[repr(C)]

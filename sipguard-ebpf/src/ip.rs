@@ -55,56 +55,62 @@ pub fn parse(ctx: &XdpContext, l3: L3) -> Result<Ip, Reason> {
 
 #[inline(always)]
 fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
-    let first = bytes::byte(ctx, at)?;
-    let header = usize::from(first & 0x0f) * 4;
-    let total = u32::from(u16::from_be(bytes::half(ctx, at + 2)?));
+    let mut words = [0; 5];
+    bytes::words(ctx, at, &mut words)?;
+    let [first, second, third, remote, local] = words;
+    let (version, header) = (first as u8 >> 4, usize::from(first as u8 & 0x0f) * 4);
+    let total = u32::from(u16::from_be((first >> 16) as u16));
     if total == 0 && bytes::frame_len(ctx) > 0xffff {
         // A GSO frame above 64 KiB of this machine's own (BIG TCP).
         return Err(Reason::Internal);
     }
-    if first >> 4 != 4 || header < 20 || total < header as u32 || !reaches(ctx, at as u64 + u64::from(total))?
-    {
+    let reaches = reaches(ctx, at as u64 + u64::from(total))?;
+    if version != 4 || header < 20 || total < header as u32 || !reaches {
         return Err(Reason::BadIpHeader);
     }
-    let fragment = u16::from_be(bytes::half(ctx, at + 6)?);
+    let fragment = u16::from_be((second >> 16) as u16);
     Ok(Ip {
         at,
         v6: false,
         fragment_headers: 0,
-        protocol: bytes::byte(ctx, at + 9)?,
+        protocol: (third >> 8) as u8,
         l4_at: at + header,
         fragment_at: at + header,
         l4_len: total - header as u32,
         fragment_offset: fragment & 0x1fff,
         more_fragments: fragment & 0x2000 != 0,
-        remote: [0, 0, MAPPED, bytes::word(ctx, at + 12)?],
-        local: [0, 0, MAPPED, bytes::word(ctx, at + 16)?],
+        remote: [0, 0, MAPPED, remote],
+        local: [0, 0, MAPPED, local],
     })
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
-    let total = u32::from(u16::from_be(bytes::half(ctx, at + 4)?));
+    let mut words = [0; 10];
+    bytes::words(ctx, at, &mut words)?;
+    let [first, second, r0, r1, r2, r3, l0, l1, l2, l3] = words;
+    let total = u32::from(u16::from_be(second as u16));
     if total == 0 && bytes::frame_len(ctx) > 0xffff {
         // As for IPv4.
         return Err(Reason::Internal);
     }
+    let reaches = reaches(ctx, (at + 40) as u64 + u64::from(total))?;
     // Behind hop-by-hop options the kernel takes a length of zero for all that is there.
-    if total == 0 || bytes::byte(ctx, at)? >> 4 != 6 || !reaches(ctx, (at + 40) as u64 + u64::from(total))? {
+    if total == 0 || first as u8 >> 4 != 6 || !reaches {
         return Err(Reason::BadIpHeader);
     }
     let mut ip = Ip {
         at,
         v6: true,
         fragment_headers: 0,
-        protocol: bytes::byte(ctx, at + 6)?,
+        protocol: (second >> 16) as u8,
         l4_at: at + 40,
         fragment_at: 0,
         l4_len: total,
         fragment_offset: 0,
         more_fragments: false,
-        remote: address(ctx, at + 8)?,
-        local: address(ctx, at + 24)?,
+        remote: [r0, r1, r2, r3],
+        local: [l0, l1, l2, l3],
     };
     // The kernel refuses mapped addresses on the wire; here they would stand for the IPv4 ones.
     if matches!(ip.remote, [0, 0, MAPPED, _]) || matches!(ip.local, [0, 0, MAPPED, _]) {
@@ -155,14 +161,4 @@ fn reaches(ctx: &XdpContext, end: u64) -> Result<bool, Reason> {
     let whole = bytes::frame_len(ctx);
     scratch::set_frame_len(whole)?;
     Ok(end <= whole)
-}
-
-#[inline(always)]
-fn address(ctx: &XdpContext, at: usize) -> Result<Address, Reason> {
-    Ok([
-        bytes::word(ctx, at)?,
-        bytes::word(ctx, at + 4)?,
-        bytes::word(ctx, at + 8)?,
-        bytes::word(ctx, at + 12)?,
-    ])
 }

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
-use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, WINDOW};
+use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
 use crate::ip::Ip;
 use crate::port::{L4, Transport};
@@ -76,6 +76,8 @@ pub struct Walk {
     /// 1 once every byte was looked at.
     pub done: u32,
     pub cursor: Cursor,
+    /// Where a walk over STUN is.
+    pub stun: Stun,
 }
 
 impl Walk {
@@ -161,6 +163,8 @@ pub struct Scratch {
     pub screen: Screen,
     /// Length of the frame as it came.
     pub frame_len: u64,
+    /// A header that lies beyond the linear part of the frame.
+    pub header: [u64; 8],
     /// Where an offender's record is put together.
     pub offender: Offender,
     /// Always zero: what a new flow starts from.

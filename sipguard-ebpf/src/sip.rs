@@ -11,7 +11,8 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::Settings;
 use sipguard_common::framer::{
-    ATTRIBUTES, CHUNK, DATA, Step, Stun, Window, finish, harmless, is_stun, prime, settle, step, words,
+    ATTRIBUTES, CHUNK, DATA, STUN_HEAD, Step, Stun, Window, finish, harmless, is_stun, prime, settle, step,
+    words,
 };
 
 use crate::scratch::{self, Scratch, Walk};
@@ -131,31 +132,27 @@ const NO_STUN: u32 = u32::MAX;
 extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
     let Ok(scratch) = scratch::get() else { return INTERNAL };
     let Ok(settings) = settings::get() else { return INTERNAL };
-    // SAFETY: as in `walk`.
+    // SAFETY: as in `walk`; `head` has room for its bytes.
     unsafe {
-        let len = (*scratch).packet.data_len;
-        let walk = &raw mut (*scratch).walk;
-        (*walk).begin((*scratch).packet.data_at, len);
-        let mut hands = Hands { ctx, scratch, settings };
-        if load_next(&hands) != 0 {
+        let (at, len) = ((*scratch).packet.data_at, (*scratch).packet.data_len);
+        let mut head = 0u64;
+        if !bytes::copy::<{ STUN_HEAD - 1 }>(ctx, at, STUN_HEAD, (&raw mut head).cast()) {
             return INTERNAL;
         }
-        let window = Bytes((*scratch).window.as_mut_ptr());
-        if !is_stun(&window, len) {
+        if !is_stun(head, len) {
             return NO_STUN;
         }
         if (*scratch).packet.fragment != fragment::WHOLE {
             // Nobody sends STUN that large, and its attributes could not be walked to their end.
             return BAD_STUN;
         }
-        if len > CHUNK {
-            return 0;
-        }
-        let Some(stun) = Stun::begin(&window, len) else { return BAD_STUN };
-        (*walk).cursor.pos = stun.at;
-        (*walk).cursor.end = stun.end;
-        bpf_loop(ATTRIBUTES, attribute as *mut c_void, (&raw mut hands).cast(), 0);
-        (*walk).verdict
+        let Some(stun) = Stun::begin(head, len) else { return BAD_STUN };
+        let walk = &raw mut (*scratch).walk;
+        (*walk).begin(at, len);
+        (*walk).stun = stun;
+        let mut hands = Hands { ctx, scratch, settings };
+        bpf_loop(ATTRIBUTES + 1, attribute as *mut c_void, (&raw mut hands).cast(), 0);
+        if (*walk).verdict == 0 && (*walk).done == 0 { BAD_STUN } else { (*walk).verdict }
     }
 }
 
@@ -165,17 +162,18 @@ const BAD_STUN: u32 = Reason::BadStun.number() as u32 + 1;
 #[inline(never)]
 extern "C" fn attribute(_: u32, hands: *mut Hands) -> i64 {
     // SAFETY: the pointer is the one given to `bpf_loop`; what it points to are live map values.
-    let scratch = unsafe { &mut *(*hands).scratch };
-    let window = Bytes(scratch.window.as_mut_ptr());
+    let (hands, scratch) = unsafe { (&*hands, &mut *(*hands).scratch) };
     let walk = &mut scratch.walk;
-    let mut stun = Stun { at: walk.cursor.pos, end: walk.cursor.end };
-    match stun.attribute(&window) {
-        None => walk.fail(Reason::BadStun),
-        Some(ended) => {
-            walk.cursor.pos = stun.at;
-            i64::from(ended)
-        }
+    if walk.stun.has_ended() {
+        walk.done = 1;
+        return 1;
     }
+    let mut head = 0u32;
+    // SAFETY: there is room for four bytes.
+    if !unsafe { bytes::copy::<3>(hands.ctx, walk.at + walk.stun.at, 4, (&raw mut head).cast()) } {
+        return walk.fail(Reason::Internal);
+    }
+    if walk.stun.attribute(head) { 0 } else { walk.fail(Reason::BadStun) }
 }
 
 /// Loops over the packet's new bytes.

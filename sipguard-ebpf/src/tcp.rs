@@ -23,17 +23,20 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
     if (ip.l4_len as usize) < HEADER {
         return Err(Reason::BadTcpHeader);
     }
-    let header = usize::from(bytes::byte(ctx, ip.l4_at + 12)? >> 4) * 4;
+    let mut words = [0; 4];
+    bytes::words(ctx, ip.l4_at, &mut words)?;
+    let [ports, seq, _, fourth] = words;
+    let header = usize::from(fourth as u8 >> 4) * 4;
     if header < HEADER || header as u32 > ip.l4_len {
         return Err(Reason::BadTcpHeader);
     }
     let segment = L4 {
         transport,
-        ports: bytes::word(ctx, ip.l4_at)?,
+        ports,
         data_at: (ip.l4_at + header) as u32,
         data_len: ip.l4_len - header as u32,
-        seq: u32::from_be(bytes::word(ctx, ip.l4_at + 4)?),
-        flags: bytes::byte(ctx, ip.l4_at + 13)?,
+        seq: u32::from_be(seq),
+        flags: (fourth >> 8) as u8,
         fragment: fragment::WHOLE,
         side,
         acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + 8)?),
@@ -73,19 +76,25 @@ fn are_usual(ctx: &XdpContext, at: usize, len: usize) -> Result<bool, Reason> {
     const WINDOW_SCALE: u16 = u16::from_ne_bytes([1, 3]);
     match len {
         12 => Ok(bytes::word(ctx, at)? == TIMESTAMP),
-        20 => Ok(bytes::half(ctx, at)? == SEGMENT_SIZE
-            && bytes::word(ctx, at + 4)? == SACK_TIMESTAMP
-            && bytes::half(ctx, at + 16)? == WINDOW_SCALE
-            && bytes::byte(ctx, at + 18)? == 3),
+        20 => {
+            let mut words = [0; 5];
+            bytes::words(ctx, at, &mut words)?;
+            let [first, second, _, _, last] = words;
+            let scale = last as u16 == WINDOW_SCALE && (last >> 16) as u8 == 3;
+            Ok(first as u16 == SEGMENT_SIZE && second == SACK_TIMESTAMP && scale)
+        }
         _ => Ok(false),
     }
 }
+
+/// Most bytes of options; each takes one at least.
+const MOST_OPTIONS: usize = 40;
 
 /// Every option's length is at least 2 and stays within the header.
 #[inline(always)]
 fn check_options(ctx: &XdpContext, from: usize, to: usize) -> Result<(), Reason> {
     let mut at = from;
-    for _ in 0..40 {
+    for _ in 0..MOST_OPTIONS {
         if at >= to {
             return Ok(());
         }
@@ -105,5 +114,5 @@ fn check_options(ctx: &XdpContext, from: usize, to: usize) -> Result<(), Reason>
         }
         at += length;
     }
-    Ok(())
+    if at < to { Err(Reason::BadTcpOptions) } else { Ok(()) }
 }

@@ -14,7 +14,10 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, side: u32) -> Result<L4, Reason> {
     if ip.l4_len < HEADER {
         return Err(Reason::BadUdpHeader);
     }
-    let length = u32::from(u16::from_be(bytes::half(ctx, ip.l4_at + 4)?));
+    let mut words = [0; 2];
+    bytes::words(ctx, ip.l4_at, &mut words)?;
+    let [ports, second] = words;
+    let length = u32::from(u16::from_be(second as u16));
     // A first fragment holds less than the datagram.
     if length < HEADER || length > ip.l4_len && !ip.more_fragments {
         return Err(Reason::BadUdpHeader);
@@ -22,7 +25,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, side: u32) -> Result<L4, Reason> {
     let here = if length < ip.l4_len { length } else { ip.l4_len };
     Ok(L4 {
         transport: Transport::Udp,
-        ports: bytes::word(ctx, ip.l4_at)?,
+        ports,
         data_at: ip.l4_at as u32 + HEADER,
         data_len: here - HEADER,
         seq: 0,

@@ -2,7 +2,9 @@
 
 use core::arch::asm;
 
-use sipguard_common::framer::Window;
+use sipguard_common::framer::{Window, scan};
+
+use crate::scratch;
 
 /// The window of the framer: the first bytes of [`Scratch`].
 pub struct Bytes(pub *mut u8);
@@ -40,4 +42,109 @@ impl Window for Bytes {
             &*start
         }
     }
+
+    #[inline(always)]
+    fn below(&self, at: u32, len: u32, limit: u8) -> u64 {
+        window_below(at, len, u32::from(limit))
+    }
+
+    #[inline(always)]
+    fn name(&self, at: u32, len: u32) -> u32 {
+        window_name(at, len)
+    }
+
+    #[inline(always)]
+    fn via_numbers(&self, at: u32, len: u32, numbers: u64) -> u32 {
+        window_via_numbers(at, len, numbers)
+    }
+
+    #[inline(always)]
+    fn equal(&self, at: u32, len: u32, byte: u8) -> u64 {
+        window_equal(at, len, u32::from(byte))
+    }
+
+    #[inline(always)]
+    fn blanks(&self, at: u32, len: u32) -> u64 {
+        window_blanks(at, len)
+    }
+
+    #[inline(always)]
+    fn line_ends(&self, at: u32, len: u32) -> u64 {
+        window_line_ends(at, len)
+    }
+
+    #[inline(always)]
+    fn digits(&self, at: u32, len: u32) -> u64 {
+        window_digits(at, len)
+    }
+
+    #[inline(always)]
+    fn odd(&self, at: u32, len: u32) -> u64 {
+        window_odd(at, len)
+    }
+
+    #[inline(always)]
+    fn not_of_tokens(&self, at: u32, len: u32) -> u64 {
+        window_not_of_tokens(at, len)
+    }
+
+    #[inline(always)]
+    fn quoted_pairs(&self, at: u32, len: u32) -> u64 {
+        window_quoted_pairs(at, len)
+    }
+}
+
+/// The window of this CPU's scratch space, which is the only one.
+#[inline(always)]
+fn window() -> Option<Bytes> {
+    // SAFETY: this CPU's map value.
+    scratch::get().ok().map(|scratch| Bytes(unsafe { (*scratch).window.as_mut_ptr() }))
+}
+
+/// A global function: the verifier looks at it once, for any line.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn window_equal(at: u32, len: u32, byte: u32) -> u64 {
+    window().map_or(0, |window| scan::equal(&window, at, len, byte as u8))
+}
+
+/// A global function, as [`window_equal`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn window_below(at: u32, len: u32, limit: u32) -> u64 {
+    window().map_or(0, |window| scan::below(&window, at, len, limit as u8))
+}
+
+/// A global function, as [`window_equal`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn window_name(at: u32, len: u32) -> u32 {
+    window().map_or(scan::BAD_NAME, |window| scan::name(&window, at, len))
+}
+
+/// A global function, as [`window_equal`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn window_via_numbers(at: u32, len: u32, numbers: u64) -> u32 {
+    window().map_or(scan::NEITHER, |window| scan::via_numbers(&window, at, len, numbers))
+}
+
+macro_rules! scans {
+    ($($name:ident $function:ident;)*) => {$(
+        /// A global function, as [`window_equal`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $function(at: u32, len: u32) -> u64 {
+            window().map_or(0, |window| scan::$name(&window, at, len))
+        }
+    )*};
+}
+
+scans! {
+    blanks window_blanks;
+    line_ends window_line_ends;
+    digits window_digits;
+    odd window_odd;
+    not_of_tokens window_not_of_tokens;
+    quoted_pairs window_quoted_pairs;
 }

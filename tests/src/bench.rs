@@ -10,6 +10,7 @@ mod leaving;
 mod machine;
 mod report;
 mod rules;
+pub mod shares;
 mod stepper;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sipguard::store::DEFAULT_LIMITS;
 use sipguard_common::{
     Class, Reason,
-    abi::{PERMANENT, Rate, rules_in_use},
+    abi::{Counter, PERMANENT, Rate, rules_in_use},
 };
 
 use self::{
@@ -29,6 +30,7 @@ use self::{
     machine::Machine,
     report::{Medians, Report},
     rules::Rules,
+    shares::Shares,
     stepper::Stepper,
 };
 use crate::{interrupt, program::Program};
@@ -81,6 +83,7 @@ pub fn run(options: &Options) -> Result<()> {
         repeat: options.repeat,
         rows: rows.into_iter().map(Row::medians).collect::<Result<_>>()?,
         leaving: Leaving::measure(options.rounds, options.repeat)?,
+        shares: Shares::measure(options.rounds, options.repeat)?,
         rules: Rules::measure(options.rounds.min(21))?,
     };
     if options.json {
@@ -193,20 +196,25 @@ fn run_counted(
     let before = program.counters()?;
     let timed = test_run(runner, frame, repeat)?;
     let after = program.counters()?;
-    let grown = before.iter().zip(&after).map(|(old, new)| new.packets - old.packets);
-    let counts: Vec<(usize, u64)> = grown.enumerate().filter(|(_, packets)| *packets > 0).collect();
-    let [(index, packets)] = counts[..] else {
-        let named = counts.iter().map(|(index, packets)| (reason_at(*index), packets));
-        bail!("not all runs were counted alike: {:?}", named.collect::<Vec<_>>());
-    };
-    ensure!(packets == u64::from(repeat), "{packets} of {repeat} runs were counted");
-    let reason = reason_at(index).context("runs were let pass as by monitor mode")?;
+    let reason = counted_alike(&before, &after, repeat)?;
     match case.reason {
         Some(expected) => ensure!(reason == expected, "counted as {reason:?}, not as {expected:?}"),
         None => ensure!(reason.class() == Class::Pass, "counted as {reason:?}"),
     }
     ensure!(timed.action == case.action(), "sipguard ended with action {}", timed.action);
     Ok((timed.ns, reason))
+}
+
+/// What all of `repeat` runs between two readings of [`Program::counters`] were counted as.
+fn counted_alike(before: &[Counter], after: &[Counter], repeat: u32) -> Result<Reason> {
+    let grown = before.iter().zip(after).map(|(old, new)| new.packets - old.packets);
+    let counts: Vec<(usize, u64)> = grown.enumerate().filter(|(_, packets)| *packets > 0).collect();
+    let [(index, packets)] = counts[..] else {
+        let named = counts.iter().map(|(index, packets)| (reason_at(*index), packets));
+        bail!("not all runs were counted alike: {:?}", named.collect::<Vec<_>>());
+    };
+    ensure!(packets == u64::from(repeat), "{packets} of {repeat} runs were counted");
+    reason_at(index).context("runs were let pass as by monitor mode")
 }
 
 /// The reason of one of [`Program::counters`], `None` for what monitor mode let pass.

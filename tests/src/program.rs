@@ -202,8 +202,13 @@ impl Program {
 
     /// Runs a frame and tells what was counted.
     pub fn run(&mut self, frame: &[u8]) -> Result<Run> {
+        self.run_cut(frame, frame.len())
+    }
+
+    /// The same with a frame whose first `linear` bytes (14 at least) are in one buffer and the others in others. Linux 6.18.
+    pub fn run_cut(&mut self, frame: &[u8], linear: usize) -> Result<Run> {
         let before = self.counters()?;
-        let (action, out) = self.run_uncounted(frame)?;
+        let (action, out) = self.run_once(frame, linear)?;
         let after = self.counters()?;
         let mut counted = Vec::new();
         for (index, (old, new)) in before.iter().zip(&after).enumerate() {
@@ -223,8 +228,17 @@ impl Program {
 
     /// Runs a frame: XDP's action and the frame afterwards.
     pub fn run_uncounted(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        self.run_once(frame, frame.len())
+    }
+
+    fn run_once(&mut self, frame: &[u8], linear: usize) -> Result<(u32, Vec<u8>)> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
+        // `struct xdp_md`: data, data_end, data_meta and three words that stay zero.
+        let context = [0, linear as u32, 0, 0, 0, 0];
+        if linear < frame.len() {
+            options.ctx_in = Some(bytemuck::bytes_of(&context));
+        }
         let mut out = std::mem::take(&mut self.out);
         options.data_out = Some(&mut out);
         let result = self.loaded.program()?.test_run(options).context("running the program")?;

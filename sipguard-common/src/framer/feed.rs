@@ -1,8 +1,8 @@
 //! The framer over a slice, as userspace drives it.
 
 use super::{
-    ATTRIBUTES, CHUNK, Cursor, DATA, HashKeys, Header, Key, Limits, Step, Stream, Stun, Subject, WINDOW,
-    Window, answer, ask, finish, harmless, identity, is_stun, prime, settle, step, user_agent,
+    CHUNK, Cursor, DATA, HashKeys, Header, Key, Limits, Step, Stream, Stun, Subject, WINDOW, Window, answer,
+    ask, finish, harmless, identity, is_stun, prime, settle, step, user_agent,
 };
 use crate::Reason;
 
@@ -126,26 +126,25 @@ fn datagram(
     if harmless(len) {
         return Ok(Reason::NatPing);
     }
-    buffer.put(DATA, &payload[..payload.len().min(CHUNK as usize)]);
-    if is_stun(buffer, len) {
-        return stun(buffer, len, whole);
+    if let Some(head) = payload.first_chunk().map(|head| u64::from_le_bytes(*head))
+        && is_stun(head, len)
+    {
+        return stun(payload, head, whole);
     }
     stream.begin_datagram();
     let left = walk(find, stream, limits, buffer, payload)?;
     finish(stream, left, whole, limits)
 }
 
-fn stun(buffer: &Buffer, len: u32, whole: bool) -> Result<Reason, Reason> {
+fn stun(payload: &[u8], head: u64, whole: bool) -> Result<Reason, Reason> {
     if !whole {
         return Err(Reason::BadStun);
     }
-    if len > CHUNK {
-        return Ok(Reason::Stun);
-    }
-    let mut walk = Stun::begin(buffer, len).ok_or(Reason::BadStun)?;
-    for _ in 0..ATTRIBUTES {
-        if walk.attribute(buffer).ok_or(Reason::BadStun)? {
-            break;
+    let mut walk = Stun::begin(head, payload.len() as u32).ok_or(Reason::BadStun)?;
+    while !walk.has_ended() {
+        let head = payload.get(walk.at as usize..).and_then(<[u8]>::first_chunk).ok_or(Reason::BadStun)?;
+        if !walk.attribute(u32::from_le_bytes(*head)) {
+            return Err(Reason::BadStun);
         }
     }
     Ok(Reason::Stun)

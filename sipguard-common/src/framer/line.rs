@@ -4,12 +4,11 @@ use super::names::{
     self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest,
     identify,
 };
+use super::scan::{BAD_NAME, FAR_NAME};
 use super::step::Cursor;
 use super::value::{self, COMPLETE, HEAD, OPEN, Value};
 use super::window::{SAVED_HEAD, Window};
-use super::words::{
-    eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_digits, not_token, not_visible,
-};
+use super::words::{eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible};
 use super::{
     FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END,
     PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks, methods,
@@ -138,7 +137,7 @@ fn version<W: Window>(window: &W, method: u32, len: u32, end: u32, limits: &Limi
 /// The strict profile's request line: the method is a token, and its two spaces are the only ones.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn strict_request<W: Window>(window: &W, head: u32, method: u32, len: u32, limits: &Limits) -> bool {
-    let spaces = bytes_equal(window, head, b' ') & low_bits(len) & !(1 << (method & 63));
+    let spaces = window.equal(head, len, b' ') & low_bits(len) & !(1 << (method & 63));
     let last = if len - 8 < HEAD { 1 << (len - 8) } else { 0 };
     (!limits.has(checks::SPACES) || spaces & !last == 0)
         && (!limits.has(checks::TOKENS) || is_token(window, head, method))
@@ -179,7 +178,7 @@ fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
     // Most methods end within 16 bytes. What is not visible ends it, and must be a space.
     let mut odd = gather(not_visible(window.word(head))) | gather(not_visible(window.word(head + 8))) << 8;
     if odd == 0 {
-        odd = bytes_odd(window, head);
+        odd = window.odd(head, len);
     }
     let known = if len < HEAD { len } else { HEAD };
     let method = if odd == 0 { HEAD } else { first_bit(odd) };
@@ -268,34 +267,27 @@ fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Resul
     Ok(())
 }
 
-/// What [`unusual`] returns for a line without a proper name and colon.
-const BAD_NAME: u32 = u32::MAX;
-
 /// Finds a name of up to 127 bytes: its length, or 63 when it is longer, and 256 times the place of its colon, or 64 when that is
 /// farther. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Limits) -> u32 {
     let head = cursor.head();
     let len = cursor.stop.wrapping_sub(cursor.line);
-    let colons = bytes_equal(window, head, b':') & low_bits(len);
-    let odd = bytes_odd(window, head);
-    if colons == 0 {
-        let far = len > HEAD && odd == 0 && !limits.has(checks::TOKENS);
-        let found = far && far_name(stream, window, head, cursor.line, len) == FLAG_FAR_COLON;
-        return if found { HEAD << 8 | (HEAD - 1) } else { BAD_NAME };
+    let found = window.name(head, len);
+    if found == FAR_NAME {
+        let far =
+            !limits.has(checks::TOKENS) && far_name(stream, window, head, cursor.line, len) == FLAG_FAR_COLON;
+        return if far { HEAD << 8 | (HEAD - 1) } else { BAD_NAME };
     }
-    let colon = first_bit(colons);
-    let odd = odd & low_bits(colon);
-    // The name ends at the colon or at the white space before it.
-    let name = if odd != 0 { first_bit(odd) } else { colon };
-    let gap = low_bits(colon) & !low_bits(name);
-    if name == 0 || blanks(window, head) & gap != gap {
+    let (colon, name) = (found >> 8, found & 0xff);
+    // White space may stand between the two.
+    if found == BAD_NAME
+        || name != colon && limits.has(checks::SPACES)
+        || limits.has(checks::TOKENS) && !is_token(window, head, name)
+    {
         return BAD_NAME;
     }
-    if gap != 0 && limits.has(checks::SPACES) || limits.has(checks::TOKENS) && !is_token(window, head, name) {
-        return BAD_NAME;
-    }
-    colon << 8 | name
+    found
 }
 
 /// Most bytes of a header name and its colon.
@@ -316,7 +308,7 @@ pub(super) fn far_name<W: Window>(stream: &Stream, window: &W, head: u32, line: 
     }
     let behind = line.wrapping_add(HEAD);
     let here = low_bits(len - HEAD) & !low_bits(from.wrapping_sub(HEAD));
-    let stops = (bytes_equal(window, behind, b':') | bytes_odd(window, behind)) & here;
+    let stops = (window.equal(behind, len - HEAD, b':') | window.odd(behind, len - HEAD)) & here;
     if stops == 0 {
         return if len < NAME_END { 0 } else { FLAG_FAR_BAD };
     }
@@ -324,37 +316,9 @@ pub(super) fn far_name<W: Window>(stream: &Stream, window: &W, head: u32, line: 
 }
 
 /// Whether the first `len` bytes (up to 63) at `head` are of an RFC 3261 section 25.1 token.
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 fn is_token<W: Window>(window: &W, head: u32, len: u32) -> bool {
-    let mut odd = 0;
-    for k in 0..8 {
-        odd |= gather(not_token(window.word(head + 8 * k))) << (8 * k);
-    }
-    odd & low_bits(len) == 0
-}
-
-/// Which of the 64 bytes at `head` equal `byte`. A function of its own in the kernel, for the stack's sake.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn bytes_equal<W: Window>(window: &W, head: u32, byte: u8) -> u64 {
-    (0..8).fold(0, |mask, k| mask | gather(equal(window.word(head + 8 * k), byte)) << (8 * k))
-}
-
-/// Which of the 64 bytes at `head` no name or method has. A function of its own in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn bytes_odd<W: Window>(window: &W, head: u32) -> u64 {
-    (0..8).fold(0, |mask, k| mask | gather(not_visible(window.word(head + 8 * k))) << (8 * k))
-}
-
-/// Which of the 64 bytes at `head` are spaces or tabs. A function of its own in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn blanks<W: Window>(window: &W, head: u32) -> u64 {
-    bytes_equal(window, head, b' ') | bytes_equal(window, head, b'\t')
-}
-
-/// Which of the 64 bytes at `head` are decimal digits. A function of its own in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn digits_of<W: Window>(window: &W, head: u32) -> u64 {
-    !(0..8).fold(0, |mask, k| mask | gather(not_digits(window.word(head + 8 * k))) << (8 * k))
+    window.not_of_tokens(head, len) & low_bits(len) == 0
 }
 
 /// Value of `count` digits (1 to 16) at `at`.

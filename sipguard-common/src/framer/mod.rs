@@ -14,6 +14,7 @@ mod limits;
 mod line;
 pub mod methods;
 mod names;
+pub mod scan;
 mod screen;
 mod start;
 mod step;
@@ -32,7 +33,7 @@ pub use screen::{
 };
 pub use start::{leading_line_ends, plausible_record, plausible_start};
 pub use step::{Cursor, Step, step};
-pub use stun::{ATTRIBUTES, Stun, is_stun};
+pub use stun::{ATTRIBUTES, STUN_HEAD, Stun, is_stun};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};
 pub use words::HashKeys;
 

@@ -1,5 +1,6 @@
 //! The header names that the framer knows (RFC 3261 sections 7.3.3 and 20), and the counting of all.
 
+use super::value::HEAD;
 use super::window::Window;
 use super::words::{first_bytes, fold};
 
@@ -106,13 +107,13 @@ pub fn name_bucket(name: &[u8]) -> usize {
 /// Up to 63 bytes of a name or method in one word: the first eight as they are, or mixed with the others.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn digest<W: Window>(window: &W, at: u32, len: u32, folded: bool) -> u64 {
-    let mut mixed = 0;
-    for k in 0..8 {
-        if 8 * k < len {
-            let word = window.word(at + 8 * k);
-            let word = first_bytes(if folded { fold(word) } else { word }, len - 8 * k);
-            mixed = if k == 0 { word } else { self::mixed(mixed, word) };
-        }
+    let end = if len < HEAD { len } else { HEAD };
+    let (mut mixed, mut k) = (0, 0);
+    while k < end {
+        let word = window.word(at + k);
+        let word = first_bytes(if folded { fold(word) } else { word }, len - k);
+        mixed = if k == 0 { word } else { self::mixed(mixed, word) };
+        k += 8;
     }
     mixed
 }

@@ -3,12 +3,11 @@
 //! Where rules are (`Limits::screens`), whoever drives the framer asks them about such a line when it was judged. The key that rules are
 //! looked up by is made here, in the kernel and in userspace alike.
 
-use super::line::{blanks, bytes_equal};
 use super::names::{FROM, USER_AGENT};
 use super::step::{Cursor, head};
 use super::value::{COMPLETE, HEAD, OPEN_TEXT};
 use super::window::{CHUNK, SAVED_HEAD, Window};
-use super::words::{below, first_bit, fold, gather, low_bits, lower};
+use super::words::{escaped, first_bit, fold, low_bits, lower, within};
 use super::{Buffer, FLAG_REQUEST, Limits, Stream};
 use crate::Reason;
 
@@ -26,8 +25,9 @@ pub mod screens {
 pub const KEY_BYTES: usize = 64;
 /// Bytes that rules are looked up by, zero padded; the first in the lowest bits of the first word.
 pub type Key = [u64; KEY_BYTES / 8];
-/// URIs of one line that are looked at.
-const URIS: usize = 3;
+/// Places of one line where a URI may begin that are looked at. Nobody has as many in 64 bytes who does not hide one behind the others,
+/// so the rest stands for what rules stop.
+const URIS: usize = 5;
 
 /// A header line, and what the framer knows of it.
 #[derive(Clone, Copy, Debug)]
@@ -137,17 +137,17 @@ pub fn ask<W: Window>(
         }
         places &= places - 1;
     }
-    Screened::Passes
+    if places == 0 { Screened::Passes } else { Screened::Stops(Reason::BlockedIdentity) }
 }
 
 /// Which of the first 64 bytes of the line are of the value and no white space. A line that goes on with one before it is all value.
 #[inline(always)]
 fn solid<W: Window>(window: &W, header: &Header, goes_on: bool) -> u64 {
-    let solid = low_bits(header.len) & !blanks(window, header.head);
+    let solid = low_bits(header.len) & !window.blanks(header.head, header.len);
     if goes_on {
         return solid;
     }
-    let colons = bytes_equal(window, header.head, b':');
+    let colons = window.equal(header.head, header.len, b':');
     solid & !(colons ^ colons.wrapping_sub(1))
 }
 
@@ -177,11 +177,11 @@ pub fn identity_of(uri: &str) -> Option<(Key, u32)> {
 /// holds, and where the value begins. A function of its own in the kernel, for the stack's sake, as the others here.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn uris<W: Window>(window: &W, header: &Header, solid: u64) -> u64 {
-    let mut angles = bytes_equal(window, header.head, b'<') & solid;
-    let quotes = bytes_equal(window, header.head, b'"') & solid;
+    let mut angles = window.equal(header.head, header.len, b'<') & solid;
+    let quotes = window.equal(header.head, header.len, b'"') & solid;
     let signs = angles | quotes;
     if quotes != 0 {
-        angles &= !within(quotes & !escaped(bytes_equal(window, header.head, b'\\') & solid));
+        angles &= !within(quotes & !escaped(window.equal(header.head, header.len, b'\\') & solid));
     }
     // A value that begins with one of the two signs begins with no URI.
     angles << 1 | solid & solid.wrapping_neg() & !signs
@@ -209,21 +209,21 @@ pub fn identity<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) 
     let line = low_bits(left);
     let start = header.head + start;
     // What is raw in a URI is the sign between user and host (RFC 3261 section 25.1).
-    let signs = bytes_equal(window, start, b'@') & line;
+    let signs = window.equal(start, left, b'@') & line;
     if signs == 0 {
         return 0;
     }
     let sign = first_bit(signs);
     let host = !low_bits(sign + 1);
-    let mut end = host_ends(window, start) & line;
+    let mut end = host_ends(window, start, left) & line;
     let user = end & low_bits(sign);
-    if user != 0 && user & !of_users(window, start) != 0 {
+    if user != 0 && user & !of_users(window, start, left) != 0 {
         return 0;
     }
     end &= host;
     if window.byte(start + sign + 1) == b'[' {
         // RFC 3261 section 25.1, IPv6reference.
-        end = (bytes_equal(window, start, b']') & line & host) << 1;
+        end = (window.equal(start, left, b']') & line & host) << 1;
     } else if left < HEAD && left == header.len - (start - header.head) {
         end |= 1 << left;
     }
@@ -238,24 +238,18 @@ pub fn identity<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) 
     end
 }
 
-/// Which of the 64 bytes at `at` end a host: `,`, white space, and from `:` to `?` (`;`, `>`; no host has `<` or `=`).
+/// Which of the `len` bytes at `at` end a host: `,`, white space, and from `:` to `?` (`;`, `>`; no host has `<` or `=`).
 #[inline(always)]
-fn host_ends<W: Window>(window: &W, at: u32) -> u64 {
-    bytes_below(window, at, b'!')
-        | bytes_below(window, at, b'?' + 1) & !bytes_below(window, at, b':')
-        | bytes_equal(window, at, b',')
+fn host_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    window.below(at, len, b'!')
+        | window.below(at, len, b'?' + 1) & !window.below(at, len, b':')
+        | window.equal(at, len, b',')
 }
 
-/// Which of the 64 bytes at `at` may stand in a user though they end a host.
+/// Which of the `len` bytes at `at` may stand in a user though they end a host.
 #[inline(always)]
-fn of_users<W: Window>(window: &W, at: u32) -> u64 {
-    [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | bytes_equal(window, at, byte))
-}
-
-/// Which of the 64 bytes at `at` are below `limit`. A function of its own in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn bytes_below<W: Window>(window: &W, at: u32, limit: u8) -> u64 {
-    (0..8).fold(0, |mask, k| mask | gather(below(window.word(at + 8 * k), limit)) << (8 * k))
+fn of_users<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | window.equal(at, len, byte))
 }
 
 /// Puts the bytes at `at` that `keep` has into a key, those that `folded` has in lower case. A function of its own in the kernel.
@@ -273,25 +267,4 @@ fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut Key) {
 const fn bytes_of(bits: u64) -> u64 {
     let spread = (bits & 0xff).wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
     (((spread + 0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 7).wrapping_mul(0xff)
-}
-
-/// Which bytes stand behind a backslash that stands behind no such itself (RFC 3261 section 25.1, quoted-pair).
-#[inline(always)]
-const fn escaped(backslashes: u64) -> u64 {
-    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
-    // A run of backslashes that begins at an even place and one at an odd place: the carry of a sum runs to its end.
-    let behind = backslashes << 1 | ODD;
-    (behind.wrapping_sub(backslashes) ^ ODD) & !backslashes
-}
-
-/// Which bytes stand within quotation marks, the opening one included.
-#[inline(always)]
-const fn within(quotes: u64) -> u64 {
-    let mut inside = quotes;
-    let mut k = 0;
-    while k < 6 {
-        inside ^= inside << (1 << k);
-        k += 1;
-    }
-    inside
 }

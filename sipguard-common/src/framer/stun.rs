@@ -1,64 +1,70 @@
 //! STUN on the SIP port (RFC 8489 section 5): a NAT keep-alive of phones (RFC 5626 section 3.5.2), told apart from SIP by its first
-//! two bits.
-
-use super::window::{DATA, Window};
+//! two bits. Of a datagram only its first eight bytes and the first four of each attribute are read, whatever its size.
 
 const HEADER: u32 = 20;
 const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Attributes that are walked, one a step.
+/// Bytes that tell whether a datagram is STUN.
+pub const STUN_HEAD: u32 = 8;
+/// Most attributes of a message; a client sends a dozen at the most.
 pub const ATTRIBUTES: u32 = 64;
 
-/// Whether a datagram of `len` bytes at [`DATA`] is meant as STUN: its first two bits are zero, and it has the magic cookie, or
-/// (RFC 3489, which had none) is as long as it says.
+/// Whether a datagram of `len` bytes is meant as STUN, by its first eight (the first in the lowest bits): its first two bits are zero, and
+/// it has the magic cookie, or (RFC 3489, which had none) is as long as it says.
 #[must_use]
 #[inline(always)]
-pub fn is_stun<W: Window>(window: &W, len: u32) -> bool {
-    let head = window.word(DATA);
+pub const fn is_stun(head: u64, len: u32) -> bool {
     let cookie = u32::swap_bytes((head >> 32) as u32) == MAGIC_COOKIE;
-    head & 0xc0 == 0 && len >= HEADER && (cookie || length(head) == len - HEADER && head as u8 <= 1)
+    head & 0xc0 == 0 && len >= HEADER && (cookie || length(head as u32) == len - HEADER && head as u8 <= 1)
 }
 
+/// The second two bytes of a header.
 #[inline(always)]
-fn length(head: u64) -> u32 {
-    u32::from(u16::swap_bytes((head >> 16) as u16))
+const fn length(head: u32) -> u32 {
+    u16::swap_bytes((head >> 16) as u16) as u32
 }
 
 /// A walk over the attributes of a STUN message.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Stun {
-    /// Offset of the next attribute.
+    /// Offset of the next attribute in the datagram.
     pub at: u32,
-    /// End of the message.
+    /// Length of the datagram.
     pub end: u32,
+    /// Attributes so far.
+    pub count: u32,
 }
 
 impl Stun {
     /// Begins the walk. `None` when the length is not true: not that of the datagram, or no multiple of four.
     #[must_use]
     #[inline(always)]
-    pub fn begin<W: Window>(window: &W, len: u32) -> Option<Stun> {
-        let said = length(window.word(DATA));
+    pub const fn begin(head: u64, len: u32) -> Option<Stun> {
+        let said = length(head as u32);
         if said + HEADER != len || !said.is_multiple_of(4) {
             return None;
         }
-        Some(Stun { at: DATA + HEADER, end: DATA + len })
+        Some(Stun { at: HEADER, end: len, count: 0 })
     }
 
-    /// Goes over one attribute (RFC 8489 section 14: type, length, value padded to four bytes). `Some(true)` is the end,
-    /// `Some(false)` says that there is more, `None` that the attribute's length is not true.
+    /// Whether every attribute was gone over.
     #[must_use]
     #[inline(always)]
-    pub fn attribute<W: Window>(&mut self, window: &W) -> Option<bool> {
-        if self.at == self.end {
-            return Some(true);
-        }
-        let left = self.end - self.at;
-        let length = u32::from(u16::swap_bytes((window.word(self.at) >> 16) as u16));
-        if left < 4 || length > left - 4 {
-            return None;
+    pub const fn has_ended(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// Goes over one attribute (RFC 8489 section 14: type, length, value padded to four bytes), whose first four bytes are `head`. `false`
+    /// when its length is not true, or when there are more than [`ATTRIBUTES`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn attribute(&mut self, head: u32) -> bool {
+        let (left, length) = (self.end - self.at, length(head));
+        self.count += 1;
+        if self.count > ATTRIBUTES || left < 4 || length > left - 4 {
+            return false;
         }
         self.at += 4 + ((length + 3) & !3);
-        if self.at > self.end { None } else { Some(self.at == self.end) }
+        self.at <= self.end
     }
 }

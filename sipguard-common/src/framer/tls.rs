@@ -3,6 +3,7 @@
 
 use super::step::Cursor;
 use super::window::Window;
+use super::words::first_bytes;
 use super::{FLAG_HELLO, PHASE_CONTENT, PHASE_HELLO, PHASE_IDLE, PHASE_RECORD, Stream};
 use crate::Reason;
 
@@ -40,6 +41,11 @@ fn take<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Resu
     if stream.phase == PHASE_HELLO {
         return hello(stream, byte);
     }
+    if stream.lines == 0 && stream.flags & FLAG_HELLO == 0 && cursor.end - cursor.pos >= u32::from(HEADER) {
+        // Most headers come in one piece.
+        cursor.pos += u32::from(HEADER);
+        return record(stream, first_bytes(window.word(cursor.pos - u32::from(HEADER)), u32::from(HEADER)));
+    }
     cursor.pos += 1;
     if stream.lines == HEADER {
         // The first byte of the first record's content.
@@ -54,7 +60,13 @@ fn take<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Resu
     if stream.lines < HEADER {
         return Ok(());
     }
-    let [kind, major, minor, high, low, ..] = stream.head[0].to_le_bytes();
+    record(stream, stream.head[0])
+}
+
+/// The header of a record has come.
+#[inline(always)]
+fn record(stream: &mut Stream, header: u64) -> Result<(), Reason> {
+    let [kind, major, minor, high, low, ..] = header.to_le_bytes();
     if !is_record([kind, major, minor, high, low]) {
         return Err(Reason::BadTlsRecord);
     }

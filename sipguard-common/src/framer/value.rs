@@ -1,6 +1,6 @@
 //! Values of the few headers that hold numbers: Content-Length, CSeq, Max-Forwards, Expires and Via.
 
-use super::line::{blanks, bytes_equal, digits_of, digits_value};
+use super::line::digits_value;
 use super::names::{self, CONTENT_LENGTH, CSEQ, EXPIRES, MAX_FORWARDS, VIA, digest};
 use super::window::Window;
 use super::words::{first_bit, first_bytes, fold, low_bits, not_digits};
@@ -129,7 +129,7 @@ fn padded_number<W: Window>(open: u8, window: &W, value: &Value) -> u64 {
     if value.len > HEAD {
         return LENGTH_END;
     }
-    let solid = low_bits(value.len) & !low_bits(value.from) & !blanks(window, value.head);
+    let solid = low_bits(value.len) & !low_bits(value.from) & !window.blanks(value.head, value.len);
     if solid == 0 {
         return EMPTY;
     }
@@ -138,7 +138,7 @@ fn padded_number<W: Window>(open: u8, window: &W, value: &Value) -> u64 {
     let count = first_bit(!run);
     if open != OPEN
         || run & run.wrapping_add(1) != 0
-        || solid & !digits_of(window, value.head) != 0
+        || solid & !window.digits(value.head, value.len) != 0
         || count > DIGITS
     {
         return LENGTH_END;
@@ -180,13 +180,13 @@ fn judges_method(stream: &Stream, limits: &Limits) -> bool {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn cseq_padded<W: Window>(stream: &mut Stream, window: &W, value: &Value, limits: &Limits) -> Option<Reason> {
     let Value { head, from, len } = *value;
-    let mut solid = low_bits(len) & !low_bits(from) & !blanks(window, head);
+    let mut solid = low_bits(len) & !low_bits(from) & !window.blanks(head, len);
     if stream.open == OPEN {
         if solid == 0 {
             return if len > HEAD && limits.has(checks::NUMBERS) { Some(Reason::BadNumber) } else { None };
         }
         let first = first_bit(solid);
-        let run = (digits_of(window, head) & solid) >> first;
+        let run = (window.digits(head, len) & solid) >> first;
         let count = first_bit(!run);
         if limits.has(checks::NUMBERS)
             && (count == 0 || count > DIGITS || digits_value(window, head + first, count) >= CSEQ_END)
@@ -241,8 +241,8 @@ const NO_NUMBER: u64 = u64::MAX;
 /// of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn long_number<W: Window>(window: &W, value: &Value) -> u64 {
-    let solid = low_bits(value.len) & !low_bits(value.from) & !blanks(window, value.head);
-    if solid == 0 || solid & !digits_of(window, value.head) != 0 {
+    let solid = low_bits(value.len) & !low_bits(value.from) & !window.blanks(value.head, value.len);
+    if solid == 0 || solid & !window.digits(value.head, value.len) != 0 {
         return NO_NUMBER;
     }
     let first = first_bit(solid);
@@ -257,11 +257,10 @@ fn long_number<W: Window>(window: &W, value: &Value) -> u64 {
 /// RFC 3261 section 20.42: the port of sent-by and the ttl, as far as the first 64 bytes of the line show them.
 #[inline(always)]
 fn via<W: Window>(window: &W, value: Value) -> Result<(), Reason> {
-    let digits = digits_of(window, value.head) & low_bits(value.len);
+    let digits = window.digits(value.head, value.len) & low_bits(value.len);
     // Where five digits or more begin.
     let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
-    if long != 0 && follows_sign(window, value.head, long) && via_overflows(window, value.head, long, digits)
-    {
+    if long != 0 && follows_sign(window, value.head, long) && via_overflows(window, &value, long, digits) {
         return Err(Reason::BadNumber);
     }
     Ok(())
@@ -290,21 +289,17 @@ fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
 
 /// Looks closer at a Via with long runs of digits. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn via_overflows<W: Window>(window: &W, head: u32, long: u64, digits: u64) -> bool {
-    let semicolons = bytes_equal(window, head, b';');
-    let sent_by = if semicolons == 0 { u64::MAX } else { low_bits(first_bit(semicolons)) };
-    let ports = long & bytes_equal(window, head, b':') << 1 & sent_by;
-    if ports != 0 {
-        let at = first_bit(ports);
-        let count = first_bit(!(digits >> at) | 1 << 63);
-        if count > DIGITS || digits_value(window, head + at, count) > 65535 {
+fn via_overflows<W: Window>(window: &W, value: &Value, long: u64, digits: u64) -> bool {
+    let Value { head, len, .. } = *value;
+    let found = window.via_numbers(head, len, long);
+    let (port, ttl) = (found >> 8, found & 0xff);
+    if port < HEAD {
+        let count = first_bit(!(digits >> port) | 1 << 63);
+        if count > DIGITS || digits_value(window, head + port, count) > 65535 {
             return true;
         }
     }
-    let ttl = long & bytes_equal(window, head, b'=') << 1 & !sent_by;
-    ttl != 0 && {
-        let at = first_bit(ttl);
-        // The value follows `;ttl=`.
-        at >= 5 && fold(window.word(head + at - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
-    }
+    // The value follows `;ttl=`.
+    (5..HEAD).contains(&ttl)
+        && fold(window.word(head + ttl - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
 }

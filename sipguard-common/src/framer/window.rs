@@ -2,7 +2,7 @@
 
 use super::step::Cursor;
 use super::step::{CLOSED, within};
-use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line};
+use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan};
 use crate::Reason;
 
 /// Offset in the window where a chunk of payload is put. Before it stands the carry: the unfinished line.
@@ -28,6 +28,98 @@ pub trait Window {
     #[inline(always)]
     fn byte(&self, at: u32) -> u8 {
         self.word(at) as u8
+    }
+
+    // What the functions of `scan` tell; functions of their own in the kernel.
+
+    /// See [`scan::equal`].
+    #[inline(always)]
+    fn equal(&self, at: u32, len: u32, byte: u8) -> u64
+    where
+        Self: Sized,
+    {
+        scan::equal(self, at, len, byte)
+    }
+
+    /// See [`scan::below`].
+    #[inline(always)]
+    fn below(&self, at: u32, len: u32, limit: u8) -> u64
+    where
+        Self: Sized,
+    {
+        scan::below(self, at, len, limit)
+    }
+
+    /// See [`scan::name`].
+    #[inline(always)]
+    fn name(&self, at: u32, len: u32) -> u32
+    where
+        Self: Sized,
+    {
+        scan::name(self, at, len)
+    }
+
+    /// See [`scan::via_numbers`].
+    #[inline(always)]
+    fn via_numbers(&self, at: u32, len: u32, numbers: u64) -> u32
+    where
+        Self: Sized,
+    {
+        scan::via_numbers(self, at, len, numbers)
+    }
+
+    /// See [`scan::blanks`].
+    #[inline(always)]
+    fn blanks(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::blanks(self, at, len)
+    }
+
+    /// See [`scan::line_ends`].
+    #[inline(always)]
+    fn line_ends(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::line_ends(self, at, len)
+    }
+
+    /// See [`scan::digits`].
+    #[inline(always)]
+    fn digits(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::digits(self, at, len)
+    }
+
+    /// See [`scan::odd`].
+    #[inline(always)]
+    fn odd(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::odd(self, at, len)
+    }
+
+    /// See [`scan::not_of_tokens`].
+    #[inline(always)]
+    fn not_of_tokens(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::not_of_tokens(self, at, len)
+    }
+
+    /// See [`scan::quoted_pairs`].
+    #[inline(always)]
+    fn quoted_pairs(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::quoted_pairs(self, at, len)
     }
 }
 

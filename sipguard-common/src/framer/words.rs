@@ -74,6 +74,12 @@ pub const fn not_digits(word: u64) -> u64 {
     (((value & SEVEN) + LOW * (128 - 10)) | value) & HIGH
 }
 
+/// Bit 7 of every byte that is a decimal digit.
+#[inline(always)]
+pub const fn digits(word: u64) -> u64 {
+    not_digits(word) ^ HIGH
+}
+
 /// Bit 7 of every byte that no header name or method has: below 0x21 or above 0x7e.
 #[inline(always)]
 pub const fn not_visible(word: u64) -> u64 {
@@ -94,6 +100,27 @@ pub const fn not_token(word: u64) -> u64 {
         | among(word, b':', b'@')
         | among(word, b'[', b'^')
         | among(word, b'{', b'}')
+}
+
+/// Which of 64 bytes, backslashes left out, stand behind a backslash that stands behind no such itself (RFC 3261 section 25.1, quoted-pair).
+#[inline(always)]
+pub const fn escaped(backslashes: u64) -> u64 {
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    // A run of backslashes that begins at an even place and one at an odd place: the carry of a sum runs to its end.
+    let behind = backslashes << 1 | ODD;
+    (behind.wrapping_sub(backslashes) ^ ODD) & !backslashes
+}
+
+/// Which of 64 bytes stand within quotation marks, the opening one included.
+#[inline(always)]
+pub const fn within(quotes: u64) -> u64 {
+    let mut inside = quotes;
+    let mut k = 0;
+    while k < 6 {
+        inside ^= inside << (1 << k);
+        k += 1;
+    }
+    inside
 }
 
 /// Secrets of the hash that retransmissions are compared by: without them nobody can prepare two segments with one hash.

@@ -400,6 +400,7 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
         return Err(Reason::HeadersTooLong);
     }
     let mut in_method = first;
+    let mut quoting = Quoting::default();
     for now in at.. {
         if now == bytes.len() {
             return if first && too_long_method(&bytes[at..now]) {
@@ -420,8 +421,8 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
         if after_cr {
             return Err(if first { Reason::BadStartLine } else { Reason::BareCr });
         }
-        let escaped = now > at && bytes[now - 1] == b'\\' && !first && limits.checks & checks::TOKENS == 0;
-        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !escaped {
+        let quoted = quoting.take(now - at, byte) && !first && limits.checks & checks::TOKENS == 0;
+        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !quoted {
             return Err(if first { Reason::BadStartLine } else { Reason::ControlByte });
         }
         if in_method {
@@ -439,6 +440,39 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
         }
     }
     unreachable!("the loop ends at the end of the bytes")
+}
+
+/// Where in a header line quoted pairs are (RFC 3261 section 25.1): `quoted-string = DQUOTE *(qdtext / quoted-pair) DQUOTE`.
+#[derive(Default)]
+enum Quoting {
+    /// Before the colon.
+    #[default]
+    Name,
+    /// In the value, and in no quoted string.
+    Outside,
+    Inside,
+    /// Behind a backslash in a quoted string.
+    Pair,
+    /// Nobody knows: a line that goes on with another, or a backslash that quotes nothing.
+    Unknown,
+}
+
+impl Quoting {
+    /// Takes the byte at an offset of the line, and tells whether it is quoted and among the first 64, which are kept of any line.
+    fn take(&mut self, offset: usize, byte: u8) -> bool {
+        let quoted = matches!(self, Quoting::Pair) && offset < 64;
+        *self = match (&self, byte) {
+            (Quoting::Name, _) if offset == 0 && blank(byte) => Quoting::Unknown,
+            (Quoting::Name, b':') | (Quoting::Inside, b'"') => Quoting::Outside,
+            (Quoting::Name, _) => Quoting::Name,
+            (Quoting::Outside, b'"') | (Quoting::Pair, _) => Quoting::Inside,
+            (Quoting::Inside, b'\\') => Quoting::Pair,
+            (Quoting::Inside, _) => Quoting::Inside,
+            (Quoting::Unknown, _) | (Quoting::Outside, b'\\') => Quoting::Unknown,
+            (Quoting::Outside, _) => Quoting::Outside,
+        };
+        quoted
+    }
 }
 
 /// Whether the first 64 bytes hold no space.

@@ -15,7 +15,7 @@ use properties::{SMALL, datagram, profiles, segments, stream};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, feed};
+use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, feed, judge_datagram};
 
 /// One piece of a stream, good or bad.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
@@ -65,6 +65,16 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"To: \"a\\\0b\\\x07\" <sip:a>\r\n",
         b"Via: SIP/2.0/UDP h:005060;mattl=12345\r\n",
         b"\\",
+        b"\\\x01",
+        b"\"",
+        b"To: \"",
+        b"To: \"\\\0",
+        b"Su\"b: \\\x02\r\n",
+        b"Subject: \"\\\\\0\"\r\n",
+        b"Subject: \"a\r\n \\\x02\"\r\n",
+        b"Subject: \"\\\\\\\x01\\\x0b\" x \"\\\t\\\x1f\"\r\n",
+        b"Subject: \\ \"\\\x01\"\r\n",
+        b"Subject: \"ends\\\r\n",
         b"Na\x80me: x\r\n",
         b"Name \t : x\r\n",
         b"a\rb: c\r\n",
@@ -261,4 +271,79 @@ fn long_header_names() {
     };
     assert_eq!(verdict(127), (1, None));
     assert_eq!(verdict(128), (0, Some(Reason::BadHeaderName)));
+}
+
+/// Quoted bytes around every place that matters, each stream cut everywhere.
+#[test]
+fn quoted_pairs() {
+    let judge = |line: &[u8]| {
+        let text = [b"OPTIONS sip:x SIP/2.0\r\n", line, b"\r\nl: 0\r\n\r\n"].concat();
+        let mut verdicts = vec![];
+        for limits in [Limits { checks: 0, ..Limits::default() }, Limits::strict()] {
+            let expected = oracle(&text, &limits);
+            for cut in 1..=text.len() {
+                for second in [1, 64, text.len()] {
+                    let found = fast(&text, &[cut, second, text.len()], &limits);
+                    assert_eq!(found, expected, "{} cut at {cut}, {second}", line.escape_ascii());
+                }
+            }
+            verdicts.push(expected.1);
+        }
+        assert!(verdicts[1].is_some(), "strict takes {}", line.escape_ascii());
+        verdicts[0].is_none()
+    };
+    for control in (0..0x20u8).filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\r')) {
+        for (before, good) in [
+            (&b"To: \"a\\"[..], true),
+            (b"t:\"\\", true),
+            (b"To: \"a\\\\\\", true),
+            (b"To: \"a\" <sip:a>, \"b\\", true),
+            (b"To: a\\", false),
+            (b"To: \"a\\\\", false),
+            (b"To: \"a\" \\", false),
+            (b"To: \\\"a\\", false),
+            (b"To: \"a\\\"\" \\", false),
+            (b"To: \\ \"a\\", false),
+            (b"T\"o: \\", false),
+            (b"X: y\r\n \"a\\", false),
+        ] {
+            assert_eq!(judge(&[before, &[control], b"z\""].concat()), good, "{}", before.escape_ascii());
+        }
+    }
+    for place in 58..70 {
+        let mut line = vec![b'x'; place];
+        line[..4].copy_from_slice(b"X: \"");
+        line[place - 1] = b'\\';
+        line.extend(b"\x07\"");
+        assert_eq!(judge(&line), place < 64, "at {place}");
+    }
+    // RFC 4475 section 3.1.1.2.
+    assert!(judge(b"To: \"BEL:\\\x07 NUL:\\\x00 DEL:\\\x7f\" <sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*@example.com>"));
+}
+
+/// The lengths of attributes are judged however many there are, and in a datagram of any size.
+#[test]
+fn attributes_are_walked_to_the_end() {
+    let verdict = |attributes: &[u8]| {
+        let mut bytes = vec![0, 1];
+        bytes.extend((attributes.len() as u16).to_be_bytes());
+        bytes.extend([0x21, 0x12, 0xa4, 0x42]);
+        bytes.extend([7; 12]);
+        bytes.extend(attributes);
+        let mut buffer = Box::new(Buffer::NEW);
+        let judged = judge_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, &bytes, true);
+        judged.map_err(|malformed| malformed.reason)
+    };
+    let (empty, lying) = ([0x80, 0x22, 0, 0], [0, 6, 0xff, 0xfc]);
+    assert_eq!(verdict(&empty.repeat(64)), Ok(Reason::Stun));
+    for count in [0, 1, 63, 64, 65, 300, 1200, 16_000] {
+        let bytes = [empty.repeat(count), lying.to_vec()].concat();
+        assert_eq!(verdict(&bytes), Err(Reason::BadStun), "the lie behind {count} attributes");
+    }
+    for words in [1, 1000, 1018, 1019, 1020, 4000, 16_369] {
+        let long = [&[0x80, 0x22][..], &((4 * words) as u16).to_be_bytes(), &vec![7; 4 * words]].concat();
+        assert_eq!(verdict(&long), Ok(Reason::Stun), "an attribute of {words} words");
+        let bytes = [&long[..], &lying].concat();
+        assert_eq!(verdict(&bytes), Err(Reason::BadStun), "behind {words} words");
+    }
 }

@@ -15,10 +15,18 @@ pub fn plan() -> impl Strategy<Value = Plan> {
 pub fn stun() -> impl Strategy<Value = Vec<u8>> {
     let attribute = (any::<u16>(), 0u8..9, prop::collection::vec(any::<u8>(), 0..12))
         .prop_map(|(kind, length, value)| [&kind.to_be_bytes()[..], &[0, length], &value].concat());
+    // Empty ones before, or one that is long: more attributes or bytes than a walk might like.
+    let before = prop_oneof![
+        8 => Just(vec![]),
+        1 => (0usize..70).prop_map(|count| [0x80, 0x22, 0, 0].repeat(count)),
+        1 => (1usize..5000).prop_map(|words| {
+            [&[0x80, 0x22][..], &((words * 4) as u16).to_be_bytes(), &vec![7; words * 4]].concat()
+        }),
+    ];
     let cookie = prop_oneof![4 => Just([0x21, 0x12, 0xa4, 0x42]), 1 => any::<[u8; 4]>()];
-    (0u8..3, prop::collection::vec(attribute, 0..4), -4i32..5, cookie).prop_map(
-        |(kind, attributes, off, cookie)| {
-            let attributes = attributes.concat();
+    (0u8..3, before, prop::collection::vec(attribute, 0..4), -4i32..5, cookie).prop_map(
+        |(kind, before, attributes, off, cookie)| {
+            let attributes = [before, attributes.concat()].concat();
             let length = (attributes.len() as i32 / 4 * 4 + off / 4 * 4).max(0) as u16;
             [&[kind, 1][..], &length.to_be_bytes(), &cookie, &[7; 12], &attributes].concat()
         },

@@ -163,7 +163,7 @@ fn register(transport: &str, bytes: usize) -> Vec<u8> {
 }
 
 /// An INVITE with its SDP, of `bytes` bytes. Its Call-ID is as long as it takes.
-fn invite(transport: &str, bytes: usize) -> Vec<u8> {
+pub fn invite(transport: &str, bytes: usize) -> Vec<u8> {
     let sdp = "v=0\r\n\
                o=- 3942871 3942871 IN IP4 10.0.0.2\r\n\
                s=-\r\n\

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use sipguard_common::Reason;
 
-use super::{leaving::Leaving, machine::Machine, rules::Rules};
+use super::{leaving::Leaving, machine::Machine, rules::Rules, shares::Shares};
 
 /// All that was measured.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Report {
     pub rows: Vec<Medians>,
     /// What the PBX sends.
     pub leaving: Leaving,
+    /// The dearest payloads.
+    pub shares: Shares,
     /// The same packets with few rules and with many.
     pub rules: Rules,
 }
@@ -96,6 +98,7 @@ impl Report {
             "repeat": self.repeat,
             "rows": self.rows.iter().map(Medians::json).collect::<Vec<_>>(),
             "leaving": self.leaving.json(),
+            "shares": self.shares.json(),
             "rules": self.rules.json(),
         })
     }
@@ -166,7 +169,7 @@ impl fmt::Display for Report {
             "calls sipguard; its cost (stepping) was measured in front of XDP_DROP and is taken off:"
         )?;
         writeln!(f, "sipguard = as run - stepping. Every run of sipguard was counted as the table says.")?;
-        write!(f, "{}{}", self.leaving, self.rules)
+        write!(f, "{}{}{}", self.shares, self.leaving, self.rules)
     }
 }
 

@@ -1,0 +1,197 @@
+//! Where bytes of a kind stand in the 64 bytes at an offset, one bit each. Only as many words are looked at as `len` needs, so that a
+//! short line costs little; what stands behind `len` bytes, up to the end of their last word, is told as well.
+
+use super::value::HEAD;
+use super::window::Window;
+use super::words::{self, first_bit, gather};
+
+#[inline(always)]
+fn places<W: Window>(window: &W, at: u32, len: u32, mut marked: impl FnMut(u64) -> u64) -> u64 {
+    let end = if len < HEAD { len } else { HEAD };
+    let (mut mask, mut k) = (0, 0);
+    while k < end {
+        mask |= gather(marked(window.word(at.wrapping_add(k)))) << k;
+        k += 8;
+    }
+    mask
+}
+
+/// Bytes that equal `byte`.
+#[must_use]
+#[inline(always)]
+pub fn equal<W: Window>(window: &W, at: u32, len: u32, byte: u8) -> u64 {
+    places(window, at, len, |word| words::equal(word, byte))
+}
+
+/// Bytes below `limit`, up to 128.
+#[must_use]
+#[inline(always)]
+pub fn below<W: Window>(window: &W, at: u32, len: u32, limit: u8) -> u64 {
+    places(window, at, len, |word| words::below(word, limit))
+}
+
+/// Spaces and tabs.
+#[must_use]
+#[inline(always)]
+pub fn blanks<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    places(window, at, len, |word| words::equal(word, b' ') | words::equal(word, b'\t'))
+}
+
+/// CR and LF.
+#[must_use]
+#[inline(always)]
+pub fn line_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    places(window, at, len, |word| words::equal(word, b'\r') | words::equal(word, b'\n'))
+}
+
+/// Decimal digits.
+#[must_use]
+#[inline(always)]
+pub fn digits<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    places(window, at, len, words::digits)
+}
+
+/// Bytes that no header name or method has.
+#[must_use]
+#[inline(always)]
+pub fn odd<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    places(window, at, len, words::not_visible)
+}
+
+/// Visible bytes that are of no token (RFC 3261 section 25.1).
+#[must_use]
+#[inline(always)]
+pub fn not_of_tokens<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    places(window, at, len, words::not_token)
+}
+
+/// Bytes of a header line that a backslash quotes within a quoted string (RFC 3261 section 25.1, quoted-pair; CR and LF can't be
+/// quoted), as far as that is known: up to a backslash outside of all quoted strings.
+#[must_use]
+#[inline(always)]
+pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    if matches!(window.byte(at), b' ' | b'\t') {
+        // It goes on with the line before, where a quoted string may have begun.
+        return 0;
+    }
+    let (mut quotes, mut colons, mut ends, mut k) = (0, 0, 0, 0);
+    let backslashes = places(window, at, len, |word| {
+        quotes |= gather(words::equal(word, b'"')) << k;
+        colons |= gather(words::equal(word, b':')) << k;
+        ends |= gather(words::equal(word, b'\r') | words::equal(word, b'\n')) << k;
+        k += 8;
+        words::equal(word, b'\\')
+    });
+    // The value stands behind the first colon.
+    let value = !(colons ^ colons.wrapping_sub(1));
+    let backslashes = backslashes & value;
+    let escaped = words::escaped(backslashes);
+    let inside = words::within(quotes & value & !escaped);
+    let stray = backslashes & !inside;
+    escaped & inside & (stray ^ stray.wrapping_sub(1)) & !ends
+}
+
+/// What [`name`] returns for a line without a proper name and colon.
+pub const BAD_NAME: u32 = u32::MAX;
+/// What [`name`] returns where a name goes on behind the 64 bytes.
+pub const FAR_NAME: u32 = u32::MAX - 1;
+
+/// Where the name of a header line ends, at white space or its colon, and 256 times the place of its colon.
+#[must_use]
+#[inline(always)]
+pub fn name<W: Window>(window: &W, at: u32, len: u32) -> u32 {
+    let end = if len < HEAD { len } else { HEAD };
+    let (mut odd, mut blank, mut colons, mut k) = (0, 0, 0, 0);
+    while k < end {
+        let word = window.word(at.wrapping_add(k));
+        odd |= gather(words::not_visible(word)) << k;
+        blank |= gather(words::equal(word, b' ') | words::equal(word, b'\t')) << k;
+        colons = gather(words::equal(word, b':')) << k;
+        if colons != 0 {
+            break;
+        }
+        k += 8;
+    }
+    let colons = colons & words::low_bits(len);
+    if colons == 0 {
+        return if odd == 0 && len > HEAD { FAR_NAME } else { BAD_NAME };
+    }
+    let colon = first_bit(colons);
+    let odd = odd & words::low_bits(colon);
+    let name = if odd == 0 { colon } else { first_bit(odd) };
+    let gap = words::low_bits(colon) & !words::low_bits(name);
+    if name == 0 || blank & gap != gap { BAD_NAME } else { colon << 8 | name }
+}
+
+/// What [`via_numbers`] returns where there is neither.
+pub const NEITHER: u32 = 64 << 8 | 64;
+
+/// Of the numbers that begin at `numbers`, the place of the first one that follows a colon before any semicolon, times 256, and of the first
+/// one that follows an equals sign behind it; 64 where there is none.
+#[must_use]
+#[inline(always)]
+pub fn via_numbers<W: Window>(window: &W, at: u32, len: u32, numbers: u64) -> u32 {
+    let (mut equals, mut semicolons, mut k) = (0, 0, 0);
+    let colons = places(window, at, len, |word| {
+        equals |= gather(words::equal(word, b'=')) << k;
+        semicolons |= gather(words::equal(word, b';')) << k;
+        k += 8;
+        words::equal(word, b':')
+    });
+    // All places before the first semicolon, and that one.
+    let sent_by = semicolons ^ semicolons.wrapping_sub(1);
+    let place = |numbers: u64| if numbers == 0 { 64 } else { first_bit(numbers) };
+    place(numbers & colons << 1 & sent_by) << 8 | place(numbers & equals << 1 & !sent_by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framer::Buffer;
+
+    /// The places of quoted bytes in a line, backslashes left out, by what RFC 3261 says of one byte after the other.
+    fn expected(line: &[u8]) -> u64 {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return 0 };
+        let (mut mask, mut inside, mut quoted) = (0, false, false);
+        for (k, byte) in line.iter().enumerate().skip(colon + 1) {
+            match byte {
+                _ if quoted => {
+                    quoted = false;
+                    if !matches!(byte, b'\r' | b'\n' | b'\\') {
+                        mask |= 1 << k;
+                    }
+                }
+                b'\\' if inside => quoted = true,
+                b'\\' => break,
+                b'"' => inside = !inside,
+                _ => {}
+            }
+        }
+        mask
+    }
+
+    #[test]
+    fn every_line_of_a_few_signs() {
+        let mut buffer = Buffer::NEW;
+        for number in 0..6u32.pow(7) {
+            let mut line = *b"a:.......";
+            let mut rest = number;
+            for byte in &mut line[2..] {
+                *byte = b"\\\":\x01\rx"[(rest % 6) as usize];
+                rest /= 6;
+            }
+            buffer.put(60, &line);
+            let found = quoted_pairs(&buffer, 60, 9) & words::low_bits(9);
+            assert_eq!(found, expected(&line), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn no_more_words_than_needed() {
+        let mut buffer = Buffer::NEW;
+        buffer.put(100, &[b':'; 80]);
+        for (len, bits) in [(0, 0), (1, 8), (8, 8), (9, 16), (63, 64), (64, 64), (65, 64), (u32::MAX, 64)] {
+            assert_eq!(equal(&buffer, 100, len, b':'), words::low_bits(bits), "{len}");
+        }
+    }
+}
