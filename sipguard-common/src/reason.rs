@@ -229,7 +229,7 @@ reasons! {
         "A datagram that ends before its body does.",
         "RFC 3261 18.3", "";
     BadStun = 46, "bad-stun", Malformed, Default,
-        "STUN whose length, or the length of an attribute, is not true, that has more than 64 attributes, or that comes in IP fragments.",
+        "STUN whose length, or the length of an attribute, is not true, that has more than 128 attributes, or that comes in IP fragments.",
         "RFC 8489 5, 14", "CVE-2023-22741, CVE-2023-32307";
     NotTls = 47, "not-tls", Malformed, Default,
         "A new connection to a TLS port that starts neither with a handshake record nor with SIP.",
@@ -274,7 +274,7 @@ reasons! {
         "A new TCP connection while the source or trunk has as many open as it may. The sender tries again.",
         "", "AST-2016-005";
     BlockedIdentity = 61, "blocked-identity", Reset, Default,
-        "A request From or with a Contact of a blocked SIP identity. A connection is reset, a datagram dropped.",
+        "A request From or with a Contact of a blocked SIP identity, or while there are such with more than five places in a line where one may begin. A connection is reset, a datagram dropped.",
         "RFC 3261 20.10, 20.20", "";
     BlockedUserAgent = 62, "blocked-user-agent", Reset, Default,
         "A request whose User-Agent begins with what is blocked. A connection is reset, a datagram dropped.",

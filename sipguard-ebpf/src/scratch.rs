@@ -115,14 +115,11 @@ impl Walk {
         1
     }
 
-    /// Number of the reason plus one, or 0 when all is well.
+    /// Number of the reason plus one, or 0 when all is well. What ran out of turns is not through, and is refused: nothing of ours
+    /// failed, so it is too long for what it is.
     #[inline(always)]
-    pub fn outcome(&self) -> u32 {
-        if self.verdict == 0 && self.done == 0 {
-            u32::from(Reason::Internal.number()) + 1
-        } else {
-            self.verdict
-        }
+    pub fn outcome(&self, too_long: Reason) -> u32 {
+        if self.verdict == 0 && self.done == 0 { u32::from(too_long.number()) + 1 } else { self.verdict }
     }
 }
 

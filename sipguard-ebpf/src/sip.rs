@@ -152,7 +152,7 @@ extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
         (*walk).stun = stun;
         let mut hands = Hands { ctx, scratch, settings };
         bpf_loop(ATTRIBUTES + 1, attribute as *mut c_void, (&raw mut hands).cast(), 0);
-        if (*walk).verdict == 0 && (*walk).done == 0 { BAD_STUN } else { (*walk).verdict }
+        (*walk).outcome(Reason::BadStun)
     }
 }
 
@@ -190,7 +190,7 @@ fn walk(ctx: *mut xdp_md, turn: *mut c_void) -> u32 {
             return INTERNAL;
         }
         bpf_loop(MAX_TURNS, turn, (&raw mut hands).cast(), 0);
-        (*walk).outcome()
+        (*walk).outcome(Reason::HeadersTooLong)
     }
 }
 

@@ -242,6 +242,47 @@ fn advisory_cve_2023_32307() -> Result<()> {
     Ok(())
 }
 
+/// However many attributes, and however long ones, stand before the one that lies.
+#[test]
+fn no_attribute_hides_behind_others() -> Result<()> {
+    let lying = [0x00, 0x06, 0xff, 0xfc];
+    for before in [
+        [0x80, 0x22, 0, 0].repeat(64),
+        [0x80, 0x22, 0, 0].repeat(128),
+        [0x80, 0x22, 0, 0].repeat(1200),
+        [&[0x80, 0x22, 0x0f, 0xe0][..], &[7; 0xfe0]].concat(),
+        [&[0x80, 0x22, 0x20, 0x00][..], &[7; 0x2000]].concat(),
+        [&[0x80, 0x22, 0xff, 0x00][..], &[7; 0xff00]].concat(),
+    ] {
+        refused_udp(DEFAULT, &stun(&[&before[..], &lying].concat()), Reason::BadStun);
+        let good = udp(DEFAULT, &stun(&before))?;
+        let expected = if before.len() == 4800 { Reason::BadStun } else { Reason::Stun };
+        assert_eq!(good.reason, expected, "{} bytes of attributes", before.len());
+    }
+    Ok(())
+}
+
+/// A backslash quotes a control byte in a quoted string, and nowhere else.
+#[test]
+fn a_backslash_hides_no_control_byte() {
+    for (from, to) in [
+        ("\"Alice\"", &b"Al\\\0ice"[..]),
+        ("\"Alice\"", b"\"Al\\\\\0ice\""),
+        ("\"Alice\"", b"\"Alice\"\\\x01"),
+        ("a84b4c76e66710@", b"a84b4c76e66710@\\\0"),
+        ("application/sdp", b"application/sdp\\\x07"),
+        ("314159 INVITE", b"314159 INVITE\\\0"),
+        ("\"Alice\"", b"\"Alice\r\n \\\0\""),
+        ("\"Alice\"", b"\"Alice and a name that goes on beyond the first bytes of its line \\\0\""),
+    ] {
+        not_with(from, to, Reason::ControlByte);
+    }
+    // RFC 4475 section 3.1.1.2.
+    let unusual = bent(&good_call(), "\"Alice\"", b"\"BEL:\\\x07 NUL:\\\0 DEL:\\\x7f\"");
+    passes(DEFAULT, &unusual);
+    refused(STRICT, &unusual, Reason::ControlByte);
+}
+
 #[track_caller]
 fn lying_attributes(attributes: &[&[u8]]) -> Result<()> {
     for attribute in attributes {

@@ -15,7 +15,7 @@ const VERIFIED_INSTRUCTIONS: u32 = 230_000;
 /// Bytes of machine code.
 const JITED_BYTES: u32 = 80 << 10;
 /// Bytes of the object, debug information and BTF included.
-const OBJECT_BYTES: usize = 1_800_000;
+const OBJECT_BYTES: usize = 1_870_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
 const STACK_BYTES: u32 = 512;
 /// Functions that are under way together, from the outermost in. Older kernels round each frame up to 32 bytes.
@@ -54,8 +54,6 @@ const CHAINS: &[&[&str]] = &[
     &["sipguard", "verdict_act", "through"],
     &["sipguard", "tap_passed", "store_record"],
 ];
-/// How many times an INVITE of its size and transport any payload may cost: ratios of one run, which say little of the machine.
-const MOST_OF_INVITE: f64 = 5.0;
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
 const MAP_BYTES: u64 = 65 << 20;
 /// The same with room for 200,000 connections.
@@ -171,7 +169,7 @@ fn no_payload_costs_much_more_than_an_invite_of_its_size() -> Result<()> {
     let shares = Shares::measure(25, 2000)?;
     println!("{shares}");
     for share in &shares.0 {
-        assert!(share.of_invite <= MOST_OF_INVITE, "{}: {:.1} times an INVITE", share.name, share.of_invite);
+        assert!(share.of_invite <= share.most, "{}: {:.1} times an INVITE", share.name, share.of_invite);
     }
     Ok(())
 }

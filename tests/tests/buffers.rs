@@ -135,6 +135,26 @@ fn no_verdict_hangs_on_where_the_first_buffer_ends() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_later_fragment_is_judged_wherever_its_first_buffer_ends() -> Result<()> {
+    let mut program = Program::new()?;
+    let long = format!("OPTIONS sip:a SIP/2.0\r\nSubject: {}\r\nTo: \0", "a".repeat(500));
+    for (remote, local) in [V4, V6] {
+        let peer = Peer::new(remote, local);
+        let parts = [0..304, 304..8 + long.len()];
+        let whole = peer.udp_parts(long.as_bytes(), 0, &parts)[1].len();
+        for linear in LEAST..=whole {
+            let fragments = peer.udp_parts(long.as_bytes(), linear as u32, &parts);
+            let first = program.run_cut(&fragments[0], linear)?;
+            ensure!((first.reason, first.action) == (Reason::Valid, XDP_PASS), "{linear}: {first:?}");
+            let second = program.run_cut(&fragments[1], linear)?;
+            let judged = (second.reason, second.action);
+            ensure!(judged == (Reason::ControlByte, XDP_DROP), "{linear}: {second:?}");
+        }
+    }
+    Ok(())
+}
+
 /// A good frame is let through as it was; of a bad one a reset is made, where its header can be written.
 fn ends_as_it_should(run: &Run, linear: usize, tcp_at: usize, frame: &[u8], name: &str) -> Result<()> {
     let resets = run.reason == Reason::BadStartLine && tcp_at != 0;

@@ -14,7 +14,7 @@ use sipguard_tests::packet::{ACK, Peer, SYN};
 use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP};
 
 /// Streams that are compared; `SIPGUARD_STREAMS` asks for another number. Each is a few segments, and a datagram.
-const STREAMS: u32 = 30_000;
+const STREAMS: u32 = 45_000;
 
 /// Limits that are soon reached, with the checks of both profiles in turn.
 fn limits(round: u32) -> Limits {
@@ -115,6 +115,10 @@ const PIECES: &[&[u8]] = &[
     b"User-Agent:\r\n",
     b"user-agent  : scan\r\n",
     b"User-Agent: ",
+    b"Subject: \"a\\\x01\\\x02\\\\\" \"\\\x0b",
+    b"\\\x01",
+    b"a:\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\r\n",
+    b"\r\n\r\n\n\n\r\n\r\n\r\n\r\n\r\n\n\n\n\n\n\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
     b" scanner\r\n",
     b"\x00\x01\x00\x08\x21\x12\xa4\x42twelve bytes\x80\x22\x00\x03abc\0",
 ];

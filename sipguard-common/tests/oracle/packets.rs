@@ -18,7 +18,7 @@ pub fn stun() -> impl Strategy<Value = Vec<u8>> {
     // Empty ones before, or one that is long: more attributes or bytes than a walk might like.
     let before = prop_oneof![
         8 => Just(vec![]),
-        1 => (0usize..70).prop_map(|count| [0x80, 0x22, 0, 0].repeat(count)),
+        1 => (0usize..135).prop_map(|count| [0x80, 0x22, 0, 0].repeat(count)),
         1 => (1usize..5000).prop_map(|words| {
             [&[0x80, 0x22][..], &((words * 4) as u16).to_be_bytes(), &vec![7; words * 4]].concat()
         }),
