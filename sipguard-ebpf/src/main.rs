@@ -71,7 +71,9 @@ mod program {
     use sipguard_common::Reason;
 
     use crate::port::Transport;
-    use crate::{bytes, eth, ip, open, policy, port, scratch, settings, sip, stream, tcp, udp, verdict};
+    use crate::{
+        bytes, eth, fragment, ip, open, policy, port, scratch, settings, sip, stream, tcp, udp, verdict,
+    };
 
     #[xdp(frags)]
     pub fn sipguard(ctx: XdpContext) -> u32 {
@@ -92,12 +94,28 @@ mod program {
         if packet.transport != scratch::UDP {
             return stream::judge(ctx);
         }
-        policy::permit(packet)?;
-        sip::datagram(ctx)
+        if packet.fragment != fragment::WHOLE {
+            policy::permit(packet)?;
+            return fragment::judge(ctx);
+        }
+        Reason::from_number(datagram(ctx.ctx) as u8).ok_or(Reason::Internal)
     }
 
     /// What [`headers`] returns for a packet of a guarded port, which then is [`scratch::packet`].
     const GUARDED: u32 = u32::MAX;
+
+    /// A global function, as [`headers`]. Returns a reason's number.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn datagram(ctx: *mut xdp_md) -> u32 {
+        let judged = scratch::packet().and_then(|packet| {
+            policy::permit(packet)?;
+            sip::datagram(&XdpContext::new(ctx))
+        });
+        match judged {
+            Ok(reason) | Err(reason) => u32::from(reason.number()),
+        }
+    }
 
     /// A global function: the verifier looks at it once, and its stack is free again afterwards. Returns a reason's number or
     /// [`GUARDED`].

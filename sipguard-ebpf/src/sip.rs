@@ -51,15 +51,12 @@ pub fn hash(ctx: &XdpContext, at: u32, len: u32) -> Result<u64, Reason> {
     Ok(unsafe { (*scratch::get()?).walk.cursor.hash })
 }
 
-/// Judges a datagram.
+/// Judges a datagram that came in one piece.
 #[inline(always)]
 pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
     let scratch = scratch::get()?;
     // SAFETY: this CPU's map value.
     let Scratch { packet, stream, .. } = unsafe { &*scratch };
-    if packet.fragment != fragment::WHOLE {
-        return fragment::judge(ctx);
-    }
     if harmless(packet.data_len) {
         return Ok(Reason::NatPing);
     }
