@@ -24,8 +24,9 @@ use crate::{
     application::{End, PATIENCE, Server, expect_same, sip, udp},
     envelope::{Envelope, PBX_MAC, SENDER_MAC, datagram},
     guard::Site,
-    netns::plain_frames,
+    netns::{Netns, plain_frames},
     sender::Sender,
+    setting::{Behind, Setting},
     wire::Wire,
     witness::{Witness, expect_well_formed},
 };
@@ -48,6 +49,7 @@ pub struct Lab {
     clock: UdpSocket,
     ticks: Cell<u64>,
     ports: Cell<u16>,
+    behind: Option<Behind>,
     /// The machines. Last, so that the sockets in them are closed before.
     pub site: Site,
 }
@@ -65,20 +67,37 @@ impl Lab {
 
     /// A lab whose guard is not attached yet.
     pub fn unguarded() -> Result<Self> {
+        Self::unguarded_in(Setting::Local)
+    }
+
+    /// The same with the PBX somewhere. Where that is behind the machine, frames keep their order only while the thread that sends
+    /// them stays on one processor: see [`pin`](crate::cpu::pin).
+    pub fn unguarded_in(setting: Setting) -> Result<Self> {
         let site = Site::new(false)?;
         let eth = Site::INTERFACE;
-        site.pbx.run(&["ip", "link", "set", eth, "address", &mac(PBX_MAC)])?;
+        let behind = Behind::new(&site, setting)?;
+        // Whoever has the addresses that the device knows: behind a bridge that is the PBX itself.
+        let known = match &behind {
+            Some(behind) if setting == Setting::Bridge => &behind.pbx,
+            _ => &site.pbx,
+        };
+        known.run(&["ip", "link", "set", eth, "address", &mac(PBX_MAC)])?;
         for address in DEVICE {
             let (address, mac) = (address.to_string(), mac(SENDER_MAC));
             let words = ["ip", "neigh", "replace", &address, "lladdr", &mac, "dev", eth, "nud", "permanent"];
-            site.pbx.run(&words)?;
+            known.run(&words)?;
         }
-        let listen = |address| Server::listen(&site.pbx, sip(address));
-        let servers = [listen(Site::PBX[0])?, listen(Site::PBX[1])?];
-        let clock = udp(&site.pbx, (Site::PBX[0], CLOCK_PORT))?;
+        let (pbx, addresses) = match &behind {
+            Some(behind) => (&behind.pbx, behind.addresses),
+            None => (&site.pbx, Site::PBX),
+        };
+        let listen = |address| Server::listen(pbx, sip(address));
+        let servers = [listen(addresses[0])?, listen(addresses[1])?];
+        let clock = udp(pbx, (addresses[0], CLOCK_PORT))?;
         clock.set_read_timeout(Some(PATIENCE)).context("setting a time-out")?;
         let wire = Wire::open(&site.phone, eth)?;
-        let lab = Self { wire, servers, clock, ticks: Cell::new(0), ports: Cell::new(20_000), site };
+        let (ticks, ports) = (Cell::new(0), Cell::new(20_000));
+        let lab = Self { wire, servers, clock, ticks, ports, behind, site };
         // A new link may take a second until IPv6 goes over it.
         FAMILIES.into_iter().try_for_each(|family| lab.connect(family, FIRST).map(drop))?;
         Ok(lab)
@@ -90,6 +109,18 @@ impl Lab {
         self.site.guard.attach(&[&all, options].concat())?;
         // With a program a veth has GRO, which holds segments back and lets other packets overtake them.
         plain_frames(&self.site.pbx, Site::INTERFACE)
+    }
+
+    /// The namespace of the applications.
+    #[must_use]
+    pub fn pbx(&self) -> &Netns {
+        self.behind.as_ref().map_or(&self.site.pbx, |behind| &behind.pbx)
+    }
+
+    /// The address of the applications, which is not the one that devices know where that is translated.
+    #[must_use]
+    pub fn address(&self, family: usize) -> IpAddr {
+        self.behind.as_ref().map_or(Site::PBX, |behind| behind.addresses)[family]
     }
 
     /// The application of a family.
@@ -134,7 +165,7 @@ impl Lab {
 
     /// A UDP socket of the PBX that does not wait.
     pub fn udp(&self, family: usize) -> Result<UdpSocket> {
-        let socket = udp(&self.site.pbx, sip(Site::PBX[family]))?;
+        let socket = udp(self.pbx(), sip(self.address(family)))?;
         socket.set_nonblocking(true).context("making a socket non-blocking")?;
         Ok(socket)
     }

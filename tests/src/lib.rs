@@ -4,8 +4,10 @@
 pub mod application;
 pub mod bench;
 pub mod browser;
+pub mod callee;
 pub mod capture;
 pub mod chance;
+pub mod cpu;
 pub mod demo;
 pub mod dial;
 pub mod envelope;
@@ -30,6 +32,7 @@ pub mod scratch;
 pub mod segment;
 pub mod sender;
 pub mod service;
+pub mod setting;
 pub mod sipp;
 pub mod supervisor;
 pub mod tmpfs;

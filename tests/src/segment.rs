@@ -103,6 +103,8 @@ impl Segment {
 /// A TCP segment of the PBX.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
+    /// The port that it comes from.
+    pub from_port: u16,
     /// The port that it goes to.
     pub to_port: u16,
     /// Its sequence number.
@@ -134,6 +136,7 @@ impl Answer {
         let word = |at: usize| Some(u32::from_be_bytes(tcp.get(at..at + 4)?.try_into().ok()?));
         let options = tcp.get(20..usize::from(tcp.get(12)? >> 4) * 4)?;
         let answer = Self {
+            from_port: u16::from_be_bytes(tcp.get(0..2)?.try_into().ok()?),
             to_port: u16::from_be_bytes(tcp.get(2..4)?.try_into().ok()?),
             seq: word(4)?,
             ack: word(8)?,
@@ -169,7 +172,8 @@ mod tests {
         segment.timestamps = Some([1234, 0]);
         assert_eq!(tcp_sum(segment.envelope.from, segment.envelope.to, &segment.bytes()), 0xffff);
         let answer = Answer::parse(&segment.frame(), segment.envelope.to).unwrap();
-        assert_eq!((answer.to_port, answer.seq, answer.timestamp), (40000, 7, 1234));
+        assert_eq!((answer.from_port, answer.to_port), (5060, 40000));
+        assert_eq!((answer.seq, answer.timestamp), (7, 1234));
         assert!(Answer::parse(&segment.frame(), segment.envelope.from).is_none());
     }
 }

@@ -19,6 +19,9 @@ const BURST: u32 = 100;
 /// How long an answer is waited for before a SYN is sent again: a second in TCP, and less where there is no distance.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// How long a device tries that may be banned: shorter than [`PATIENCE`], for then nobody answers it.
+const TRIED: Duration = Duration::from_secs(10);
+
 /// The device's end of one connection.
 pub struct Sender<'a> {
     lab: &'a Lab,
@@ -84,8 +87,42 @@ impl<'a> Sender<'a> {
         bail!("the PBX did not answer port {}", self.ports[0])
     }
 
+    /// Opens the connection although the PBX may still have an earlier one of the same ports: as any TCP does (RFC 9293 section 3.5.1), it
+    /// resets what answers its SYN with an ACK. Whatever came before is not looked at.
+    pub fn shake_hands_anew(&mut self) -> Result<()> {
+        while self.lab.wire.receive(Instant::now())?.is_some() {}
+        let end = Instant::now() + TRIED;
+        while Instant::now() < end {
+            let syn = self.syn();
+            self.send(&syn)?;
+            let until = Instant::now() + AGAIN;
+            while let Some(answer) = self.answer(until, |answer| answer.flags & (ACK | RST) == ACK)? {
+                if answer.flags & SYN != 0 && answer.ack == self.next {
+                    self.ack = answer.seq.wrapping_add(1);
+                    self.echo = answer.timestamp;
+                    let ack = self.segment(&[]);
+                    return self.send(&ack);
+                }
+                let mut reset = self.bare(RST);
+                (reset.seq, reset.ack) = (answer.ack, 0);
+                self.send(&reset)?;
+                let syn = self.syn();
+                self.send(&syn)?;
+            }
+        }
+        bail!("the PBX did not answer port {}", self.ports[0])
+    }
+
+    /// The second segment of a handshake that the PBX began.
+    pub fn syn_ack(&mut self) -> Segment {
+        let mut answer = self.bare(SYN | ACK);
+        answer.seq = self.next.wrapping_sub(1);
+        answer.options = SYN_OPTIONS.to_vec();
+        answer
+    }
+
     /// A segment of the PBX to this connection; `None` when none comes until `until`.
-    fn answer(&self, until: Instant, wanted: impl Fn(&Answer) -> bool) -> Result<Option<Answer>> {
+    pub fn answer(&self, until: Instant, wanted: impl Fn(&Answer) -> bool) -> Result<Option<Answer>> {
         while let Some(frame) = self.lab.wire.receive(until)? {
             if let Some(answer) = Answer::parse(&frame, self.envelope.from)
                 && answer.to_port == self.ports[0]

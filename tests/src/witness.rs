@@ -79,7 +79,16 @@ impl std::fmt::Display for Witness {
 /// Fails when the framer, fed with what an application read from the first byte on, finds it malformed: then a byte was let
 /// through that was not validated in its place.
 pub fn expect_well_formed(read: &[u8]) -> Result<()> {
-    match first_fault(read) {
+    expect_none(read, first_fault(read))
+}
+
+/// The same for a connection to a TLS port.
+pub fn expect_well_formed_tls(read: &[u8]) -> Result<()> {
+    expect_none(read, first_fault_tls(read))
+}
+
+fn expect_none(read: &[u8], fault: Option<usize>) -> Result<()> {
+    match fault {
         None => Ok(()),
         Some(at) => bail!(
             "the application read a malformed stream, to be seen at byte {at}: {}",
@@ -91,7 +100,19 @@ pub fn expect_well_formed(read: &[u8]) -> Result<()> {
 /// The first byte at which a stream is known to be malformed.
 #[must_use]
 pub fn first_fault(stream: &[u8]) -> Option<usize> {
-    let (mut state, mut buffer, limits) = (Stream::NEW, Buffer::NEW, Limits::default());
+    fault(Stream::NEW, stream)
+}
+
+/// The same for a stream to a TLS port: records, or SIP by a sender that was not told of TLS.
+#[must_use]
+pub fn first_fault_tls(stream: &[u8]) -> Option<usize> {
+    let mut state = Stream::NEW;
+    state.begin_tls(true);
+    fault(state, stream)
+}
+
+fn fault(mut state: Stream, stream: &[u8]) -> Option<usize> {
+    let (mut buffer, limits) = (Buffer::NEW, Limits::default());
     stream.iter().position(|byte| feed(&mut state, &limits, &mut buffer, &[*byte]).is_err())
 }
 
