@@ -104,7 +104,7 @@ impl<'a> Sender<'a> {
                     return self.send(&ack);
                 }
                 let mut reset = self.bare(RST);
-                (reset.seq, reset.ack) = (answer.ack, 0);
+                (reset.seq, reset.ack, reset.timestamps) = (answer.ack, 0, None);
                 self.send(&reset)?;
                 let syn = self.syn();
                 self.send(&syn)?;

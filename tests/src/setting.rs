@@ -121,3 +121,32 @@ fn container(machine: &Netns, proxied: &[u16]) -> Result<Behind> {
     }
     Ok(Behind { pbx, addresses: CONTAINER, _proxies: proxies })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        application::expect_same, cpu, envelope::datagram, lab::FAMILIES, lab::Lab, message::register,
+    };
+
+    #[test]
+    fn each_carries_both_transports_of_both_families() -> Result<()> {
+        cpu::pin(cpu::allowed()?[0])?;
+        for setting in Setting::ALL {
+            let lab = Lab::unguarded_in(setting)?;
+            for family in FAMILIES {
+                let (mut sender, mut witness) = lab.connect(family, 1)?;
+                sender.push(&register(1))?;
+                lab.settle()?;
+                expect_same(witness.read()?, &register(1)).context(setting.name())?;
+                let application = lab.udp(family)?;
+                lab.wire.send(&datagram(&sender.envelope, 5062, 5060, &register(2)))?;
+                lab.settle()?;
+                let mut read = [0; 2000];
+                let length = application.recv(&mut read).context(setting.name())?;
+                expect_same(&read[..length], &register(2)).context(setting.name())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -174,8 +174,8 @@ fn a_phone_that_is_called_at_its_contact_and_others_who_speak_no_sip() -> Result
                     table.row(&technique, setting, family, outcome);
                 }
             }
-            for (name, port, greeting, said, answer) in OTHERS {
-                let outcome = conversation(&lab, family, port, greeting, said, answer, 50)
+            for Other { name, port, greeting, request, answer } in OTHERS {
+                let outcome = conversation(&lab, family, port, greeting, request, answer, 50)
                     .and_then(|mut witness| expect_read(&lab, &mut witness, &[greeting, answer].concat()));
                 table.row(&format!("{name} to port {port}"), setting, family, outcome);
             }
@@ -184,42 +184,58 @@ fn a_phone_that_is_called_at_its_contact_and_others_who_speak_no_sip() -> Result
     table.end()
 }
 
-/// What is dialled, what the other side says first, what the PBX says then, and what it is answered.
-const OTHERS: [(&str, u16, &[u8], &[u8], &[u8]); 6] = [
-    (
-        "HTTP",
-        8088,
-        b"",
-        b"GET /recording.wav HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nServer: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\0\x01\xff\n\r\n0\r\n\r\n",
-    ),
-    (
-        "HTTP, a method that SIP has too",
-        CONTACT,
-        b"",
-        b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"HTTP/1.1 204 No Content\nAllow: GET\n\n\0",
-    ),
-    (
-        "RTSP",
-        554,
-        b"",
-        b"OPTIONS rtsp://camera/1 RTSP/1.0\r\nCSeq: 1\r\n\r\n",
-        b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n$\0\0\x04\x80\x60\0\x01",
-    ),
-    (
-        "SSH",
-        22,
-        b"SSH-2.0-OpenSSH_9.2p1\r\n",
-        b"SSH-2.0-libssh\r\n\0\0\x01",
-        b"\0\0\x04\x1c\x0a\x14\0\x01\x02\xff",
-    ),
-    ("SMTP", 25, b"220 mail ESMTP\r\n", b"EHLO pbx\r\n", b"250-mail\r\n250 SIZE 1000\r\n"),
-    (
-        "AMI of another PBX",
-        5038,
-        b"Asterisk Call Manager/9.0.0\r\n",
-        b"Action: Login\r\nUsername: a\r\n\r\n",
-        b"Response: Success\r\nMessage: Authentication accepted\r\n\r\n",
-    ),
+/// A service that speaks no SIP.
+struct Other {
+    name: &'static str,
+    port: u16,
+    /// What it says first.
+    greeting: &'static [u8],
+    /// What the PBX says then.
+    request: &'static [u8],
+    answer: &'static [u8],
+}
+
+const OTHERS: [Other; 6] = [
+    Other {
+        name: "HTTP",
+        port: 8088,
+        greeting: b"",
+        request: b"GET /recording.wav HTTP/1.1\r\nHost: h\r\n\r\n",
+        answer: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\0\x01\xff\n\r\n0\r\n\r\n",
+    },
+    Other {
+        name: "HTTP, a method that SIP has too",
+        port: CONTACT,
+        greeting: b"",
+        request: b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
+        answer: b"HTTP/1.1 204 No Content\nAllow: GET\n\n\0",
+    },
+    Other {
+        name: "RTSP",
+        port: 554,
+        greeting: b"",
+        request: b"OPTIONS rtsp://camera/1 RTSP/1.0\r\nCSeq: 1\r\n\r\n",
+        answer: b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n$\0\0\x04\x80\x60\0\x01",
+    },
+    Other {
+        name: "SSH",
+        port: 22,
+        greeting: b"SSH-2.0-OpenSSH_9.2p1\r\n",
+        request: b"SSH-2.0-libssh\r\n\0\0\x01",
+        answer: b"\0\0\x04\x1c\x0a\x14\0\x01\x02\xff",
+    },
+    Other {
+        name: "SMTP",
+        port: 25,
+        greeting: b"220 mail ESMTP\r\n",
+        request: b"EHLO pbx\r\n",
+        answer: b"250-mail\r\n250 SIZE 1000\r\n",
+    },
+    Other {
+        name: "AMI of another PBX",
+        port: 5038,
+        greeting: b"Asterisk Call Manager/9.0.0\r\n",
+        request: b"Action: Login\r\nUsername: a\r\n\r\n",
+        answer: b"Response: Success\r\nMessage: Authentication accepted\r\n\r\n",
+    },
 ];

@@ -7,6 +7,7 @@ mod bans;
 mod budgets;
 mod damaged;
 mod dialled;
+mod ends;
 mod forged;
 mod judged;
 mod ports;

@@ -19,7 +19,7 @@ const AHEAD: usize = 6000;
 const BESIDE: usize = 100;
 const FIRST_PORT: u16 = 50_000;
 /// How long an answer is waited for that is on its way already.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(2);
 
 /// Damaged SYNs of the victim's address.
 fn forge(lab: &Lab, family: usize, count: usize) -> Result<()> {
