@@ -12,7 +12,7 @@ use sipguard_tests::{
     wire::Wire,
 };
 
-use crate::stage::{Table, expect_judged, expect_read, first, unguarded};
+use crate::stage::{Table, expect_judged, expect_read, first, follow_one, unguarded};
 
 /// Of one family. On a guard with the fault one of a few dozen succeeded.
 const TRIES: usize = 300;
@@ -37,6 +37,7 @@ fn two_queues(setting: Setting) -> Result<Lab> {
         machine.run(&["ethtool", "-L", Site::INTERFACE, "rx", "2", "tx", "2"])?;
     }
     lab.attach(&["--grace", "1ms"])?;
+    follow_one(&lab)?;
     Ok(lab)
 }
 
@@ -115,13 +116,15 @@ fn two_queues_at_the_same_moment() -> Result<()> {
         println!("skipped: two processors are needed");
         return Ok(());
     };
-    let lab = two_queues(Setting::Local)?;
-    let pair = Pair::new(&lab, [first, second])?;
-    for family in FAMILIES {
-        let outcome = tries(|| pair.legal(family));
-        table.row("the same and the next segment on two processors", Setting::Local, family, outcome);
-        let outcome = tries(|| pair.malicious(family));
-        table.row("two beginnings of a stream on two processors", Setting::Local, family, outcome);
+    for setting in Setting::ALL {
+        let lab = two_queues(setting)?;
+        let pair = Pair::new(&lab, [first, second])?;
+        for family in FAMILIES {
+            let outcome = tries(|| pair.legal(family));
+            table.row("the same and the next segment on two processors", setting, family, outcome);
+            let outcome = tries(|| pair.malicious(family));
+            table.row("two beginnings of a stream on two processors", setting, family, outcome);
+        }
     }
     table.end()
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard_tests::{
     application::{End, expect_same},
     cpu,
-    lab::{FAMILIES, FIRST, Lab},
+    lab::{FAMILIES, Lab},
     message::OPTIONS,
     setting::Setting,
     witness::{Witness, expect_well_formed},
@@ -15,12 +15,18 @@ use sipguard_tests::{
 /// A lab with a guard that has followed a connection of each family since it was attached.
 pub fn lab(setting: Setting) -> Result<Lab> {
     let lab = fresh(setting)?;
-    for family in FAMILIES {
-        let (mut sender, mut witness) = lab.connect(family, FIRST)?;
-        sender.push(OPTIONS)?;
-        expect_read(&lab, &mut witness, OPTIONS).context("the first connection")?;
-    }
+    follow_one(&lab)?;
     Ok(lab)
+}
+
+/// Lets the guard follow a connection of each family.
+pub fn follow_one(lab: &Lab) -> Result<()> {
+    for family in FAMILIES {
+        let (mut sender, mut witness) = lab.connect(family, first())?;
+        sender.push(OPTIONS)?;
+        expect_read(lab, &mut witness, OPTIONS).context("the first connection")?;
+    }
+    Ok(())
 }
 
 /// A lab with a guard that has followed nothing yet.
