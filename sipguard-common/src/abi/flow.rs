@@ -73,6 +73,11 @@ pub const HANDSHAKE_ANSWERED: u32 = 1;
 /// The PBX sent a SYN.
 pub const HANDSHAKE_DIALLED: u32 = 2;
 
+/// The connection has ended, by the word of the kernel that had it, or of the PBX that has the sender's FIN.
+pub const FLOW_ENDED: u32 = 1;
+/// A RST left in the PBX's name. With DNAT it may be the machine's between, which the PBX knows nothing of; so the stream is judged on.
+pub const FLOW_RESET: u32 = 2;
+
 /// [`Flow::offer`] of an answered handshake.
 #[must_use]
 #[inline(always)]
@@ -111,7 +116,7 @@ pub struct Flow {
     pub sent: u32,
     /// 1 once `acked` and `sent` are known.
     pub heard: u32,
-    /// 1 once the connection has ended.
+    /// 0, or [`FLOW_ENDED`] or [`FLOW_RESET`].
     pub ended: u32,
     /// One of [`flow_state`].
     pub state: u32,

@@ -144,6 +144,21 @@ impl Stream {
         tail: [0; 2],
     };
 
+    /// Makes it one before its first byte, whatever it was before; messages are counted on.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        self.phase = PHASE_IDLE;
+        self.flags = 0;
+        self.lines = 0;
+        self.seen = 0;
+        self.last = 0;
+        self.open = 0;
+        self.line_bytes = 0;
+        self.section_bytes = 0;
+        self.content_length = 0;
+        self.body_left = 0;
+    }
+
     /// Makes a stream that is before its first byte the one of a datagram.
     #[inline(always)]
     pub fn begin_datagram(&mut self) {

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
+use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
 use sipguard_common::framer::Stream;
 
 use crate::scratch::{self, Key, Packet};
@@ -45,7 +45,7 @@ pub fn insert_key(key: &Key) -> Result<*mut Flow, Reason> {
 pub fn ended(key: &Key) {
     if let Some(flow) = lookup(key) {
         // SAFETY: a live map value; one word.
-        unsafe { (*flow).ended = 1 };
+        unsafe { (*flow).ended = FLOW_ENDED };
     }
 }
 
@@ -87,7 +87,7 @@ pub fn start(flow: &mut Flow, next: u32, known: bool) {
     for record in &mut flow.segments {
         record.len = 0;
     }
-    flow.stream.phase = Stream::NEW.phase;
+    flow.stream.begin();
     if flow.flags & flow_flags::TLS != 0 {
         flow.stream.begin_tls(known);
     }

@@ -17,7 +17,7 @@ pub mod socket;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Flow, flow_flags, flow_state};
+use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags, flow_state};
 
 pub use flow::{copy as copy_framer, ended};
 
@@ -111,7 +111,7 @@ fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Rea
     {
         return Err(reason);
     }
-    if flow.ended != 0
+    if flow.ended == FLOW_ENDED
         && let Some(reason) = find::anew(ctx, packet, flow)
     {
         return Err(reason);

@@ -13,8 +13,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sipguard_common::abi::{
-    Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags, flow_state, offer,
-    port_bit,
+    FLOW_ENDED, FLOW_RESET, Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
+    flow_state, offer, port_bit,
 };
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
@@ -100,8 +100,8 @@ fn take(ctx: &TcContext, segment: &Segment) {
     // SAFETY: a live map value. These fields are this program's own, and each is one word.
     let flow = unsafe { &mut *flow };
     if segment.has(RST) {
-        if flow.heard == 0 || segment.seq == flow.sent {
-            flow.ended = 1;
+        if flow.ended == 0 && segment.seq == flow.sent {
+            flow.ended = FLOW_RESET;
         }
         return;
     }
@@ -147,9 +147,12 @@ fn hear(segment: &Segment, flow: &mut Flow) {
         flow.acked = segment.acknowledged;
     }
     flow.heard = 1;
+    if flow.ended == FLOW_RESET {
+        flow.ended = 0;
+    }
     if flow.flags & flow_flags::FINISHED != 0 && segment.acknowledged == flow.next.wrapping_add(1) {
         // It has the sender's FIN: it takes nothing any more.
-        flow.ended = 1;
+        flow.ended = FLOW_ENDED;
     }
 }
 

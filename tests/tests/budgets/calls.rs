@@ -112,8 +112,11 @@ impl Calls {
 /// The stack and the calls of a function's code, which begins at `start`.
 fn read(code: &[u8], start: Place, targets: &BTreeMap<u64, Target>) -> Result<(u32, BTreeSet<Place>)> {
     let (mut lowest, mut calls, mut copies) = (0i32, BTreeSet::new(), [false; 16]);
-    for (at, instruction) in (start.1..).step_by(INSTRUCTION as usize).zip(code.chunks_exact(INSTRUCTION as usize)) {
-        let (opcode, target, source) = (instruction[0], usize::from(instruction[1] & 15), instruction[1] >> 4);
+    for (at, instruction) in
+        (start.1..).step_by(INSTRUCTION as usize).zip(code.chunks_exact(INSTRUCTION as usize))
+    {
+        let (opcode, target, source) =
+            (instruction[0], usize::from(instruction[1] & 15), instruction[1] >> 4);
         let offset = i32::from(i16::from_le_bytes([instruction[2], instruction[3]]));
         let value = i32::from_le_bytes(instruction[4..8].try_into().context("four bytes")?);
         // Loads, stores, and additions to a copy of the frame pointer.
