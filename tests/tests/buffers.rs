@@ -1,6 +1,7 @@
 //! Frames of several buffers: where the first of them ends changes no verdict, not even in the middle of a header.
 
 use std::collections::HashMap;
+use std::io;
 
 use anyhow::{Result, ensure};
 use sipguard_common::Reason;
@@ -110,7 +111,7 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn no_verdict_hangs_on_where_the_first_buffer_ends() -> Result<()> {
-    let mut program = Program::new()?;
+    let Some(mut program) = program()? else { return Ok(()) };
     let mut seen = HashMap::new();
     for Case { name, reason, tcp_at, frame, addresses } in cases() {
         let mut peer = Peer::new(addresses.0, addresses.1);
@@ -137,7 +138,7 @@ fn no_verdict_hangs_on_where_the_first_buffer_ends() -> Result<()> {
 
 #[test]
 fn a_later_fragment_is_judged_wherever_its_first_buffer_ends() -> Result<()> {
-    let mut program = Program::new()?;
+    let Some(mut program) = program()? else { return Ok(()) };
     let long = format!("OPTIONS sip:a SIP/2.0\r\nSubject: {}\r\nTo: \0", "a".repeat(500));
     for (remote, local) in [V4, V6] {
         let peer = Peer::new(remote, local);
@@ -153,6 +154,20 @@ fn a_later_fragment_is_judged_wherever_its_first_buffer_ends() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A program, where the kernel takes frames that are cut anywhere.
+fn program() -> Result<Option<Program>> {
+    let mut program = Program::new()?;
+    let Err(error) = program.run_cut(&Peer::new(V4.0, V4.1).udp(GOOD), LEAST + 20) else {
+        return Ok(Some(program));
+    };
+    let invalid = |cause: &io::Error| cause.kind() == io::ErrorKind::InvalidInput;
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(invalid)) {
+        println!("skipped: before Linux 6.18 a test run has as much in its first buffer as fits there");
+        return Ok(None);
+    }
+    Err(error)
 }
 
 /// A good frame is let through as it was; of a bad one a reset is made, where its header can be written.

@@ -21,7 +21,7 @@ const SEGMENT: usize = 1448;
 /// Sequence number of a connection's first byte.
 const FIRST: u32 = 1000;
 /// How many times as much as an INVITE a payload may cost that the framer goes through by blocks.
-const BLOCKS: f64 = 3.0;
+const BLOCKS: f64 = 4.0;
 /// The same of what is nothing but header lines, each of which is judged, or but records.
 const LINES: f64 = 8.0;
 /// Start line, and the headers that no message is without.
