@@ -43,13 +43,21 @@ fn machines_and_guard(cell: &Cell) -> Result<String> {
     // The flood is a device's that would be banned for it, and then nothing more of it would come.
     guard.run(&["bans", "off"])?.expect(0)?;
     let mode = streams(cell, &pbx, &phone, &guard).with_context(|| match guard.counters() {
-        Ok(counted) => format!("counted {counted:?}"),
+        Ok(counted) => format!("counted {counted:?}; {}", stopped(&guard)),
         Err(error) => format!("nothing can be counted, {error:#}"),
     })?;
     guard.run(&["detach", "--all"])?.expect(0).context("detaching")?;
     let server = Server::listen(&pbx, sip(Site::PBX[0]))?;
     unfiltered(&server, &phone).context("after detaching")?;
     Ok(mode)
+}
+
+/// What the guard tells of the last packets that it stopped.
+fn stopped(guard: &Guard) -> String {
+    match guard.run(&["events", "-o", "ndjson"]) {
+        Ok(output) => output.stdout,
+        Err(error) => format!("no events can be read, {error:#}"),
+    }
 }
 
 /// What is sent while the guard is attached; says in which mode it is.

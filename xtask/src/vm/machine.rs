@@ -24,7 +24,7 @@ const HARDWARE: &str = "-accel tcg,thread=multi -machine q35 -cpu max -smp 2 -m 
 /// What the kernel is told: to say on its console what goes wrong, to end with a panic, to look at each page that is freed or taken,
 /// and to be patient with a slow processor.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic page_poison=1 watchdog_thresh=60 \
-    rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0";
+    rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0 no_timer_check";
 
 /// What a machine is started with.
 #[derive(Debug)]
