@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::Array;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard::{bans::Bans, clock::Clock, maps, pins::Pins};

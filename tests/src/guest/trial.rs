@@ -64,6 +64,7 @@ fn stopped(guard: &Guard) -> String {
 fn streams(cell: &Cell, pbx: &Netns, phone: &Netns, guard: &Guard) -> Result<String> {
     let status = guard.json(&["status"])?;
     let mode = status["interfaces"][0]["mode"].as_str().context("status says no mode")?.to_owned();
+    ensure!(status["weaknesses"].as_array().is_some_and(Vec::is_empty), "{}", status["weaknesses"]);
     ensure!(cell.mode == "auto" || mode == cell.mode, "asked for {}, attached in {mode} mode", cell.mode);
 
     for address in Site::PBX.map(sip) {
