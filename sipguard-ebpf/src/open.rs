@@ -10,6 +10,7 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::BtfTracePointContext;
@@ -30,6 +31,8 @@ static SOCK_NET: Global<u32> = Global::new(0);
 static SOCK_V6_DADDR: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static INET_SPORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NET_COOKIE: Global<u32> = Global::new(0);
 /// Cookie of the network namespace of the interface, or 0 where it is unknown. What other namespaces have open is not counted.
@@ -134,14 +137,18 @@ fn closed(socket: *const u8) {
 /// Tells the flow of a socket's connection that it has ended: its ports may come again.
 #[inline(always)]
 fn end_flow(socket: *const u8) {
-    // SAFETY: as in `opened`.
-    let (ports, netns) = unsafe {
+    // SAFETY: as in `opened`. The kernel has given the port back by now; the socket still says which it was.
+    let (remote, local, netns) = unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast());
+        if tcp.is_null() {
+            return;
+        }
         (
-            field(socket, SOCK_FAMILY.load() - 4),
+            u16::from_be(field(socket, SOCK_FAMILY.load() - 4) as u16),
+            u16::from_be(half(tcp.cast(), INET_SPORT.load())),
             long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
         )
     };
-    let (remote, local) = (u16::from_be(ports as u16), (ports >> 16) as u16);
     let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);
     if netns != NETNS.load() || !guarded {
         return;
@@ -158,7 +165,7 @@ fn end_flow(socket: *const u8) {
         word(near, 1),
         word(near, 2),
         word(near, 3),
-        ports & 0xffff | u32::from(local.to_be()) << 16,
+        u32::from(remote.to_be()) | u32::from(local.to_be()) << 16,
     ];
     stream::ended(&key);
 }
@@ -202,6 +209,19 @@ fn give_back(place: u32) {
         // SAFETY: a live map value, which counts at least what is given back.
         unsafe { atomic::add(word, u64::MAX) };
     }
+}
+
+/// # Safety
+/// `object` is a kernel object with a BTF type that has two bytes at `offset`.
+#[inline(always)]
+unsafe fn half(object: *const u8, offset: u32) -> u16 {
+    let value: u64;
+    // SAFETY: the caller's; as in `field`.
+    unsafe {
+        asm!("{p} += {o}", "{r} = *(u16 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
+             r = lateout(reg) value, options(nostack, readonly));
+    }
+    value as u16
 }
 
 /// # Safety
