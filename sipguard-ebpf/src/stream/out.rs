@@ -124,7 +124,7 @@ fn shakes(segment: &Segment, own: bool) {
     match flow::lookup(&segment.key) {
         // SAFETY: a live map value; one word.
         Some(flow) => unsafe {
-            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next))
+            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next));
         },
         None => {
             let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };

@@ -140,7 +140,9 @@ impl Bench {
 /// The programs of tests, built.
 fn suites(names: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut build = cargo(&["test", "--locked", "--package", "sipguard-tests", "--no-run"]);
-    names.iter().for_each(|name| drop(build.args(["--test", name])));
+    for name in names {
+        build.args(["--test", name]);
+    }
     let output = build.output().context("building the tests")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "building the tests failed: {said}");
