@@ -4,8 +4,8 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
-use crate::bytes;
-use crate::scratch::{self, Packet};
+use crate::cpu::scratch::{self, Packet};
+use crate::packet::bytes;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Beginning {

@@ -8,9 +8,10 @@ use sipguard_common::abi::{Flow, Settings, flow_flags, flow_state};
 use super::adopt::{self, Beginning};
 use super::socket::{self, Socket};
 use super::{flow, handshake};
-use crate::scratch::{self, Packet};
-use crate::tcp::RST;
-use crate::{policy, rate, settings};
+use crate::admit::{policy, rate};
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::packet::tcp::RST;
 
 /// Begins a flow. `Some` is the reason why there is none. A function of its own for the stack's sake.
 #[inline(never)]

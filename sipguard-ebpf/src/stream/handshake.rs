@@ -8,8 +8,9 @@ use sipguard_common::abi::{
 };
 
 use super::flow;
-use crate::scratch::{self, Key, Packet};
-use crate::{policy, port, rate, settings};
+use crate::admit::{policy, port, rate};
+use crate::cpu::scratch::{self, Key, Packet};
+use crate::cpu::settings;
 
 /// Handshakes that are not complete. Apart from the flows, so that a flood of SYNs can't push connections out.
 #[map]

@@ -9,8 +9,10 @@ use super::adopt::{self, Beginning};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
 use super::{acceptable, find, flow};
-use crate::scratch::{self, Packet};
-use crate::{checksum, policy, rate, settings, sip};
+use crate::admit::{policy, rate};
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::message::{checksum, sip};
 
 /// How long a connection that the PBX's own segments told of may go on unjudged until a message begins, in nanoseconds.
 const ADOPTION_NS: u64 = 60_000_000_000;

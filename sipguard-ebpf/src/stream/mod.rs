@@ -21,9 +21,10 @@ use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags, flow_state};
 
 pub use flow::{copy as copy_framer, ended};
 
-use crate::scratch::{self, Packet};
-use crate::tcp::{ACK, RST, SYN};
-use crate::{policy, port, rate, settings};
+use crate::admit::{policy, port, rate};
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// Judges the segment in [`scratch::packet`].
 #[inline(always)]
@@ -56,7 +57,7 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
     policy::permit(packet)?;
-    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(crate::tcp::FIN) {
+    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
         return Ok(Reason::TcpControl);
     }
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;

@@ -5,8 +5,6 @@
 //!
 //! A packet whose headers are not all in the first buffer, or that has IPv6 extension headers, goes unseen.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
@@ -19,10 +17,11 @@ use sipguard_common::abi::{
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
 use super::{flow, handshake};
-use crate::ip::{MAPPED, TCP};
-use crate::scratch::Key;
-use crate::tcp::{ACK, FIN, RST, SYN};
-use crate::{atomic, port, settings};
+use crate::admit::port;
+use crate::cpu::scratch::Key;
+use crate::cpu::{asm, atomic, settings};
+use crate::packet::ip::{MAPPED, TCP};
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 #[map]
 static SPOKEN: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
@@ -124,7 +123,7 @@ fn shakes(segment: &Segment, own: bool) {
     match flow::lookup(&segment.key) {
         // SAFETY: a live map value; one word.
         Some(flow) => unsafe {
-            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next))
+            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next));
         },
         None => {
             let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
@@ -246,11 +245,10 @@ fn says_first(ctx: &TcContext, segment: &Segment, flow: &mut Flow) {
 fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
     let mut head = [0u64; 4];
     let len = if segment.data_len < 24 { segment.data_len } else { 24 };
-    let mut size = u64::from(len);
-    // SAFETY: the size is 1 to 32, and there is room for as much. In asm because the verifier must see it and rustc rewrites comparisons.
+    let size = asm::bounded::<31>(len);
+    // SAFETY: the size is 1 to 32, and there is room for as much.
     let copied = unsafe {
-        asm!("{s} += -1", "{s} &= 31", "{s} += 1", s = inout(reg) size, options(nomem, nostack));
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.data_at, head.as_mut_ptr().cast(), size as u32) == 0
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.data_at, head.as_mut_ptr().cast(), size) == 0
     };
     if !copied {
         return Speech::Other;
@@ -331,37 +329,29 @@ fn parse(ctx: &TcContext) -> Option<Segment> {
 /// Pointer to `size` bytes at `at`, when they are in the first buffer.
 #[inline(always)]
 fn pointer(ctx: &TcContext, at: usize, size: usize) -> Option<*const u8> {
-    let mut at = at;
-    // SAFETY: no memory is touched; as in `bytes::pointer`.
-    unsafe { asm!("{at} &= 0xff", at = inout(reg) at, options(nomem, nostack)) };
-    let start = ctx.data() + at;
+    let start = ctx.data() + asm::mask::<0xff>(at);
     if start + size > ctx.data_end() { None } else { Some(start as *const u8) }
 }
 
 macro_rules! read {
-    ($name:ident, $type:ty, $size:literal, $load:literal) => {
+    ($name:ident, $type:ty) => {
         #[inline(always)]
         fn $name(ctx: &TcContext, at: usize) -> Option<$type> {
-            let pointer = pointer(ctx, at, $size)?;
-            let value: u64;
-            // SAFETY: `pointer` is checked against the end of the first buffer; as in `bytes`.
-            unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+            let pointer = pointer(ctx, at, size_of::<$type>())?;
+            // SAFETY: `pointer` is checked against the end of the first buffer.
+            let value = unsafe { asm::$name(pointer) };
             Some(<$type>::from_be(value as $type))
         }
     };
 }
 
-read!(byte, u8, 1, "{r} = *(u8 *)({p} + 0)");
-read!(half, u16, 2, "{r} = *(u16 *)({p} + 0)");
+read!(byte, u8);
+read!(half, u16);
 
 /// Four bytes as they stand there.
 #[inline(always)]
 fn word(ctx: &TcContext, at: usize) -> Option<u32> {
     let pointer = pointer(ctx, at, 4)?;
-    let value: u64;
     // SAFETY: as in `half`.
-    unsafe {
-        asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly));
-    }
-    Some(value as u32)
+    Some(unsafe { asm::word(pointer) } as u32)
 }

@@ -8,10 +8,10 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
-use crate::ip::TCP;
-use crate::scratch::{self, Packet};
-use crate::tcp::{ACK, RST};
+use crate::cpu::scratch::{self, Packet};
+use crate::packet::bytes;
+use crate::packet::ip::TCP;
+use crate::packet::tcp::{ACK, RST};
 
 /// Rewrites the frame in place. `Err` leaves a frame that must not pass: a datagram, or one whose header can't be written.
 #[inline(always)]

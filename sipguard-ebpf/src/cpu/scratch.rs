@@ -1,7 +1,5 @@
 //! Work space of one CPU. What a packet is, once it is known, lives here and not on the stack: the global functions of
-//! [`crate::flow`] and [`crate::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
-
-use core::arch::asm;
+//! [`crate::stream`] and [`crate::message::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
@@ -10,9 +8,10 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
-use crate::ip::Ip;
-use crate::port::{L4, Transport};
-use crate::screen::Screen;
+use super::asm;
+use crate::admit::port::{L4, Transport};
+use crate::message::screen::Screen;
+use crate::packet::ip::Ip;
 
 /// `FlowKey` in words: remote address, local address, both ports as they stand in the header.
 pub type Key = [u32; 9];
@@ -37,14 +36,14 @@ pub struct Packet {
     pub v6: u32,
     /// One of the transports below.
     pub transport: u32,
-    /// One of the constants of [`crate::fragment`].
+    /// One of the constants of [`crate::message::fragment`].
     pub fragment: u32,
     /// The part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
     /// 1 when it made its stream malformed.
     pub strikes: u32,
-    /// [`crate::port::OWN`], [`crate::port::PEER`] or [`crate::port::NEITHER`].
+    /// [`crate::admit::port::OWN`], [`crate::admit::port::PEER`] or [`crate::admit::port::NEITHER`].
     pub side: u32,
     /// What a TCP segment acknowledges.
     pub acknowledged: u32,
@@ -140,7 +139,7 @@ pub struct Who {
     pub home: u32,
     /// Which lines of its requests rules are looked up for.
     pub screens: u32,
-    /// Once its packet is known, with its port: [`crate::tap::asked`]. Before, 0.
+    /// Once its packet is known, with its port: [`crate::observe::tap::asked`]. Before, 0.
     pub taps: u32,
 }
 
@@ -214,10 +213,10 @@ pub fn who() -> Result<&'static mut Who, Reason> {
 /// thus follows the many ways through the header to this point and no farther.
 #[inline(always)]
 pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
-    // SAFETY: this CPU's map value. The empty asm lets rustc assume nothing about memory.
+    // SAFETY: this CPU's map value.
     unsafe {
         (*scratch).ip = ip;
-        asm!("", options(nostack));
+        asm::forget_memory();
         &(*scratch).ip
     }
 }
@@ -225,8 +224,7 @@ pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
 /// A word that was written before: read from the map, of which the verifier knows nothing, see [`note_ip`].
 #[inline(always)]
 pub fn again(word: &u32) -> u32 {
-    // SAFETY: as in `note_ip`.
-    unsafe { asm!("", options(nostack)) };
+    asm::forget_memory();
     *word
 }
 
@@ -237,7 +235,7 @@ pub fn frame_len() -> u64 {
     get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
 }
 
-/// See [`crate::settings::now_ns`].
+/// See [`crate::cpu::settings::now_ns`].
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: this CPU's map value.

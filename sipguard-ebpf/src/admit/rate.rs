@@ -11,8 +11,9 @@ use sipguard_common::abi::{
 };
 use sipguard_common::framer::Stream;
 
-use crate::scratch::{Packet, Who};
-use crate::{atomic, policy, scratch, settings};
+use super::policy;
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
 
 #[map]
 static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_ENTRIES, 0);

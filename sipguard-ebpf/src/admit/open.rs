@@ -6,8 +6,6 @@
 //! A connection is counted when its handshake has ended, and remembered by its socket. What was not counted, because it is older
 //! than the guard or there was no room, is not discounted.
 
-use core::arch::asm;
-
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
@@ -16,12 +14,16 @@ use aya_ebpf::programs::BtfTracePointContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use};
 
-use crate::scratch::{Key, Packet, Who};
+use super::{policy, port};
+use crate::cpu::asm::{field, long_field as long};
+use crate::cpu::scratch::{Key, Packet, Who};
+use crate::cpu::{atomic, settings};
+use crate::packet::ip;
+use crate::stream;
 use crate::stream::out;
-use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV, field};
-use crate::{atomic, ip, policy, port, settings, stream};
+use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV};
 
-/// Byte offsets in the running kernel's structs, as in [`crate::socket`]. The programs are not loaded where one is unknown.
+/// Byte offsets in the running kernel's structs, as in [`crate::stream::socket`]. The programs are not loaded where one is unknown.
 #[unsafe(no_mangle)]
 static SOCK_FAMILY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -202,17 +204,4 @@ fn give_back(place: u32) {
         // SAFETY: a live map value, which counts at least what is given back.
         unsafe { atomic::add(word, u64::MAX) };
     }
-}
-
-/// # Safety
-/// `object` is a kernel object with a BTF type that has eight bytes at `offset`.
-#[inline(always)]
-unsafe fn long(object: *const u8, offset: u32) -> u64 {
-    let value: u64;
-    // SAFETY: the caller's; as in `field`.
-    unsafe {
-        asm!("{p} += {o}", "{r} = *(u64 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
-             r = lateout(reg) value, options(nostack, readonly));
-    }
-    value
 }

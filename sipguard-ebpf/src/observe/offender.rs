@@ -6,7 +6,9 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Offender, SAMPLE_BYTES};
 
-use crate::{bytes, fragment, scratch, settings};
+use crate::cpu::{scratch, settings};
+use crate::message::fragment;
+use crate::packet::bytes;
 
 /// `OffenderKey` in words: remote address, then port, reason and zero.
 type Key = [u32; 5];

@@ -8,9 +8,10 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
-use crate::scratch::{self, Packet, Who};
+use super::{port, rate};
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
 use crate::stream::socket::{self, Socket};
-use crate::{atomic, port, rate, settings};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];

@@ -16,9 +16,12 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
 use sipguard_common::framer::{finish, harmless};
 
-use crate::scratch::{self, Key, Scratch};
+use super::sip;
+use crate::admit::policy;
+use crate::cpu::scratch::{self, Key, Scratch};
+use crate::cpu::{atomic, settings};
+use crate::packet::{bytes, udp};
 use crate::stream::copy_framer;
-use crate::{atomic, bytes, policy, settings, sip, udp};
 
 /// [`scratch::Packet::fragment`]: no fragment.
 pub const WHOLE: u32 = 0;

@@ -13,10 +13,14 @@ use sipguard_common::abi::{
 
 use sipguard_common::framer::Limits;
 
-use crate::ip::{Address, Ip};
-use crate::scratch::{Packet, Who};
-use crate::tcp::{ACK, SYN};
-use crate::{atomic, ban, count, fragment, open, rate, scratch, screen, settings, tap, verdict};
+use super::{ban, open, rate};
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
+use crate::message::{fragment, screen};
+use crate::observe::{count, tap};
+use crate::packet::ip::{Address, Ip};
+use crate::packet::tcp::{ACK, SYN};
+use crate::verdict;
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);

@@ -8,9 +8,9 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{Rule, Settings, rules_in_use};
 use sipguard_common::framer::{Header, Key, Subject, answer, ask, identity, screens, user_agent};
 
-use crate::scratch::{Scratch, Who};
-use crate::window::Bytes;
-use crate::{policy, scratch};
+use super::window::Bytes;
+use crate::admit::policy;
+use crate::cpu::scratch::{self, Scratch, Who};
 
 #[map]
 static IDENTITIES: HashMap<Key, Rule> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);

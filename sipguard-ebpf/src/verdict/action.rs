@@ -5,8 +5,11 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{ACTION_DROP, Outcome, Settings};
 use sipguard_common::{Class, Reason};
 
-use crate::scratch::Scratch;
-use crate::{ban, count, offender, policy, reset, scratch, settings, tap};
+use super::reset;
+use crate::admit::{ban, policy};
+use crate::cpu::scratch::{self, Scratch};
+use crate::cpu::settings;
+use crate::observe::{count, offender, tap};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]

@@ -1,14 +1,12 @@
 //! Access to the frame. Every read is checked against the linear part of the frame, and what lies beyond it is copied from the other
 //! buffers; values come as they stand there.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::scratch;
+use crate::cpu::{asm, scratch};
 
 /// Farthest offset of any header that is read: two VLAN tags, an IP header and eight extension headers. It bounds the
 /// offsets for the verifier, which must know them to be small.
@@ -38,11 +36,7 @@ pub fn time_before(ctx: &XdpContext) -> u64 {
 /// Pointer to `size` bytes at `at`, all within the linear part.
 #[inline(always)]
 pub fn pointer(ctx: &XdpContext, at: usize, size: usize) -> Result<*mut u8, Reason> {
-    let mut at = at;
-    // SAFETY: no memory is touched. The mask is asm because rustc removes masks that it can prove to change nothing, and the
-    // verifier then misses the bound.
-    unsafe { asm!("{at} &= 0x3ff", at = inout(reg) at, options(nomem, nostack)) };
-    let start = ctx.data() + at;
+    let start = ctx.data() + asm::mask::<{ MAX_OFFSET as u32 }>(at);
     if start + size > ctx.data_end() {
         return Err(Reason::Internal);
     }
@@ -50,15 +44,14 @@ pub fn pointer(ctx: &XdpContext, at: usize, size: usize) -> Result<*mut u8, Reas
 }
 
 macro_rules! read {
-    ($name:ident, $type:ty, $load:literal, $doc:literal) => {
+    ($name:ident, $type:ty, $doc:literal) => {
         #[doc = $doc]
         #[inline(always)]
         pub fn $name(ctx: &XdpContext, at: usize) -> Result<$type, Reason> {
             let value: u64;
             if let Ok(pointer) = pointer(ctx, at, size_of::<$type>()) {
-                // SAFETY: `pointer` is checked against the end of the linear part. BPF loads need no alignment on this target, while
-                // `read_unaligned` would be compiled to single bytes.
-                unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
+                // SAFETY: `pointer` is checked against the end of the linear part.
+                value = unsafe { asm::$name(pointer) };
             } else {
                 value = bytes_beyond(ctx.ctx, at as u32, size_of::<$type>() as u32);
                 if value == NONE {
@@ -70,9 +63,9 @@ macro_rules! read {
     };
 }
 
-read!(byte, u8, "{r} = *(u8 *)({p} + 0)", "The byte at an offset.");
-read!(half, u16, "{r} = *(u16 *)({p} + 0)", "Two bytes at an offset, in network order.");
-read!(word, u32, "{r} = *(u32 *)({p} + 0)", "Four bytes at an offset, in network order.");
+read!(byte, u8, "The byte at an offset.");
+read!(half, u16, "Two bytes at an offset, in network order.");
+read!(word, u32, "Four bytes at an offset, in network order.");
 
 /// Reads words at an offset, in network order; all of them at once, since every check costs.
 #[inline(always)]
@@ -80,13 +73,8 @@ pub fn words<const N: usize>(ctx: &XdpContext, at: usize, words: &mut [u32; N]) 
     if let Ok(pointer) = pointer(ctx, at, 4 * N) {
         let mut k = 0;
         while k < N {
-            let value: u64;
             // SAFETY: as in the reads of one word.
-            unsafe {
-                asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) pointer.add(4 * k),
-                     options(nostack, readonly));
-            }
-            words[k] = value as u32;
+            words[k] = unsafe { asm::word(pointer.add(4 * k)) } as u32;
             k += 1;
         }
         return Ok(());
@@ -144,10 +132,6 @@ pub fn write<const N: usize>(ctx: &XdpContext, at: usize, bytes: [u8; N]) -> Res
 /// `into` has room for `MASK + 1` bytes.
 #[inline(always)]
 pub unsafe fn copy<const MASK: u32>(ctx: *mut xdp_md, at: u32, len: u32, into: *mut u8) -> bool {
-    let mut size = u64::from(len);
-    // SAFETY: the size is 1 to MASK + 1, in asm because the verifier must see it and rustc rewrites comparisons.
-    unsafe {
-        asm!("{s} += -1", "{s} &= {m}", "{s} += 1", s = inout(reg) size, m = const MASK, options(nomem, nostack));
-        bpf_xdp_load_bytes(ctx, at, into.cast(), size as u32) == 0
-    }
+    // SAFETY: the caller's, for a length of 1 to MASK + 1.
+    unsafe { bpf_xdp_load_bytes(ctx, at, into.cast(), asm::bounded::<MASK>(len)) == 0 }
 }

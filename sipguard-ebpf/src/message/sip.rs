@@ -15,9 +15,12 @@ use sipguard_common::framer::{
     words,
 };
 
-use crate::scratch::{self, Scratch, Walk};
-use crate::window::Bytes;
-use crate::{bytes, fragment, policy, rate, screen, settings};
+use super::window::Bytes;
+use super::{fragment, screen};
+use crate::admit::{policy, rate};
+use crate::cpu::scratch::{self, Scratch, Walk};
+use crate::cpu::settings;
+use crate::packet::bytes;
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.

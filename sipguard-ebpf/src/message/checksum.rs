@@ -8,9 +8,10 @@ use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::framer::Window;
 
-use crate::scratch::{self, Scratch};
-use crate::window::Bytes;
-use crate::{bytes, reset};
+use super::window::Bytes;
+use crate::cpu::scratch::{self, Scratch};
+use crate::packet::bytes;
+use crate::verdict::reset;
 
 /// Bytes summed at a time: the most that `bpf_csum_diff` takes on older kernels.
 const PIECE: u32 = 512;
