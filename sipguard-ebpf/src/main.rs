@@ -23,6 +23,7 @@ use sipguard_common::Reason;
 
 use admit::port::{self, Transport};
 use admit::{open, policy};
+use cpu::ending::Ending;
 use cpu::{scratch, settings};
 use message::{fragment, sip};
 use packet::{bytes, eth, ip, tcp, udp};
@@ -38,10 +39,7 @@ fn sipguard(ctx: XdpContext) -> u32 {
 /// One packet's way. `Err` is an early end, `Ok` the end of the way; both carry the reason.
 #[inline(always)]
 fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
-    match headers(ctx.ctx) {
-        GUARDED => {}
-        number => return Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
-    }
+    Ending::of(headers(ctx.ctx)).go_on()?;
     let packet = scratch::packet()?;
     if packet.transport != scratch::UDP {
         return stream::judge(ctx);
@@ -50,13 +48,10 @@ fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
         policy::permit(packet)?;
         return fragment::judge(ctx);
     }
-    Reason::from_number(datagram(ctx.ctx) as u8).ok_or(Reason::Internal)
+    Ok(Ending::of(datagram(ctx.ctx)).end())
 }
 
-/// What [`headers`] returns for a packet of a guarded port, which then is [`scratch::packet`].
-const GUARDED: u32 = u32::MAX;
-
-/// A global function, as [`headers`]. Returns a reason's number.
+/// A global function, as [`headers`]. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn datagram(ctx: *mut xdp_md) -> u32 {
@@ -64,20 +59,15 @@ extern "C" fn datagram(ctx: *mut xdp_md) -> u32 {
         policy::permit(packet)?;
         sip::datagram(&XdpContext::new(ctx))
     });
-    match judged {
-        Ok(reason) | Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(judged).scalar()
 }
 
-/// A global function: the verifier looks at it once, and its stack is free again afterwards. Returns a reason's number or
-/// [`GUARDED`].
+/// A global function: the verifier looks at it once, and its stack is free again afterwards. Returns an
+/// [`Ending`]: what goes on is a packet of a guarded port, which then is [`scratch::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn headers(ctx: *mut xdp_md) -> u32 {
-    match read_headers(&XdpContext::new(ctx)) {
-        Ok(()) => GUARDED,
-        Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(read_headers(&XdpContext::new(ctx))).scalar()
 }
 
 #[inline(always)]

@@ -14,6 +14,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::Limits;
 
 use super::{ban, open, rate};
+use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Packet, Who};
 use crate::cpu::{atomic, settings};
 use crate::message::{fragment, screen};
@@ -97,25 +98,17 @@ pub fn trunk_of(address: &Address, v6: bool) -> u32 {
 #[inline(always)]
 pub fn permit(packet: &Packet) -> Result<(), Reason> {
     let _the_same = packet;
-    match policy_permit() {
-        PERMITTED => Ok(()),
-        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
-    }
+    Ending::of(policy_permit()).go_on()
 }
 
-const PERMITTED: u32 = u32::MAX;
-
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number or [`PERMITTED`].
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn policy_permit() -> u32 {
-    let Ok(scratch) = scratch::get() else { return u32::from(Reason::Internal.number()) };
+    let Ok(scratch) = scratch::get() else { return Ending::INTERNAL.scalar() };
     // SAFETY: this CPU's map value, of which these are two parts.
     let (packet, who) = unsafe { (&(*scratch).packet, &mut (*scratch).who) };
-    match permitted(packet, who) {
-        Ok(()) => PERMITTED,
-        Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(permitted(packet, who)).scalar()
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
 use super::asm;
+use super::ending::Ending;
 use crate::admit::port::{L4, Transport};
 use crate::message::screen::Screen;
 use crate::packet::ip::Ip;
@@ -70,13 +71,15 @@ pub struct Walk {
     /// Offset in the frame and length of what is still to be looked at.
     pub at: u32,
     pub left: u32,
-    /// Number of the reason plus one, or 0.
-    pub verdict: u32,
+    /// How it has ended, if it has before its end.
+    pub ending: Ending,
     /// 1 once every byte was looked at.
     pub done: u32,
     pub cursor: Cursor,
     /// Where a walk over STUN is.
     pub stun: Stun,
+    /// What a checksum has come to.
+    pub sum: u32,
 }
 
 impl Walk {
@@ -85,7 +88,7 @@ impl Walk {
     pub fn begin(&mut self, at: u32, len: u32) {
         self.at = at;
         self.left = len;
-        self.verdict = 0;
+        self.ending = Ending::ON;
         self.done = 0;
         self.cursor.end = 0;
         self.cursor.hash = 0;
@@ -110,15 +113,14 @@ impl Walk {
     /// Ends the loop.
     #[inline(always)]
     pub fn fail(&mut self, reason: Reason) -> i64 {
-        self.verdict = u32::from(reason.number()) + 1;
+        self.ending = Ending::with(reason);
         1
     }
 
-    /// Number of the reason plus one, or 0 when all is well. What ran out of turns is not through, and is refused: nothing of ours
-    /// failed, so it is too long for what it is.
+    /// How it has ended. What ran out of turns is not through, and is refused: nothing of ours failed, so it is too long for what it is.
     #[inline(always)]
-    pub fn outcome(&self, too_long: Reason) -> u32 {
-        if self.verdict == 0 && self.done == 0 { u32::from(too_long.number()) + 1 } else { self.verdict }
+    pub fn ending(&self, too_long: Reason) -> Ending {
+        if self.ending == Ending::ON && self.done == 0 { Ending::with(too_long) } else { self.ending }
     }
 }
 

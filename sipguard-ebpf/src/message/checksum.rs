@@ -47,16 +47,17 @@ extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
         let pseudo = reset::pseudo_header(packet, len as u16);
         let walk = &raw mut (*scratch).walk;
         (*walk).begin(packet.l4_at, len);
+        (*walk).sum = 0;
         let mut hands = Hands { ctx, scratch };
         bpf_loop(PIECES, piece as *mut c_void, (&raw mut hands).cast(), 0);
         if (*walk).done == 0 {
             return 0;
         }
-        u32::from(reset::fold(pseudo + u64::from((*walk).verdict)) != 0)
+        u32::from(reset::fold(pseudo + u64::from((*walk).sum)) != 0)
     }
 }
 
-/// Adds one piece to the sum in `walk.verdict`. 0 goes on, 1 ends the loop.
+/// Adds one piece to the sum. 0 goes on, 1 ends the loop.
 #[inline(never)]
 extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
     // SAFETY: the pointer is the one given to `bpf_loop`; what it points to are live map values.
@@ -76,7 +77,7 @@ extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
         if !bytes::copy::<{ PIECE - 1 }>(hands.ctx, walk.at, len, into) {
             return 1;
         }
-        walk.verdict = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.verdict) as u32;
+        walk.sum = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.sum) as u32;
     }
     walk.at += len;
     walk.left -= len;

@@ -83,15 +83,10 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     Ok(Some(flow))
 }
 
-/// Begins a flow anew when the packet completes the handshake of another connection of the same ports. `Some` is why it may not. A function
+/// Begins a flow anew when the packet completes the handshake of another connection of the same ports. `Err` is why it may not. A function
 /// of its own for the stack's sake.
 #[inline(never)]
-pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Option<Reason> {
-    completed(packet, flow).err()
-}
-
-#[inline(always)]
-fn completed(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let (peer_next, pbx_next) = ((flow.offer >> 32) as u32, flow.offer as u32);
     if !is_true(packet, peer_next, pbx_next) {
         return Ok(());

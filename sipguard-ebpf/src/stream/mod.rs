@@ -22,6 +22,7 @@ use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags, flow_state};
 pub use flow::{copy as copy_framer, ended};
 
 use crate::admit::{policy, port, rate};
+use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
@@ -29,16 +30,14 @@ use crate::packet::tcp::{ACK, FIN, RST, SYN};
 /// Judges the segment in [`scratch::packet`].
 #[inline(always)]
 pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Reason::from_number(stream_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+    Ok(Ending::of(stream_judge(ctx.ctx)).end())
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stream_judge(ctx: *mut xdp_md) -> u32 {
-    match scratch::packet().and_then(|packet| segment(ctx, packet)) {
-        Ok(reason) | Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(scratch::packet().and_then(|packet| segment(ctx, packet))).scalar()
 }
 
 #[inline(always)]
@@ -98,24 +97,18 @@ fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
         return Err(Reason::NotGuarded);
     }
     policy::permit(packet)?;
-    if let Some(reason) = find::flow(ctx, packet) {
-        return Err(reason);
-    }
+    find::flow(ctx, packet)?;
     flow::lookup(&packet.key).ok_or(Reason::Internal)
 }
 
 /// The segment of a flow that is locked.
 #[inline(always)]
 fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
-    if flow.offer != 0
-        && let Some(reason) = handshake::completes(packet, flow)
-    {
-        return Err(reason);
+    if flow.offer != 0 {
+        handshake::completes(packet, flow)?;
     }
-    if flow.ended == FLOW_ENDED
-        && let Some(reason) = find::anew(ctx, packet, flow)
-    {
-        return Err(reason);
+    if flow.ended == FLOW_ENDED {
+        find::anew(ctx, packet, flow)?;
     }
     if flow.state == flow_state::OTHER || flow.state == flow_state::SILENT {
         return Err(Reason::NotGuarded);
