@@ -91,24 +91,22 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
         return Ending::INTERNAL.scalar();
     };
     // SAFETY: this CPU's map value.
-    unsafe {
+    let (at, len) = unsafe {
         (*scratch).limits = *limits;
         (*scratch).limits.denied = (*scratch).who.denied;
         (*scratch).limits.screens = (*scratch).who.screens;
         (*scratch).stream.registers = 0;
         (*scratch).stream.invites = 0;
-    }
-    walk(ctx, turn as *mut c_void).scalar()
+        ((*scratch).packet.new_at, (*scratch).packet.new_len)
+    };
+    walk(ctx, at, len, turn as *mut c_void).scalar()
 }
 
 /// A global function, as [`sip_validate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_hash(ctx: *mut xdp_md, at: u32, len: u32) -> u32 {
-    let Ok(packet) = scratch::packet() else { return Ending::INTERNAL.scalar() };
-    packet.new_at = at;
-    packet.new_len = len;
-    walk(ctx, hash_block as *mut c_void).scalar()
+    walk(ctx, at, len, hash_block as *mut c_void).scalar()
 }
 
 /// A global function, as [`sip_validate`]: what is not STUN goes on.
@@ -162,15 +160,15 @@ extern "C" fn attribute(_: u32, hands: *mut Hands) -> i64 {
     if walk.stun.attribute(head) { 0 } else { walk.fail(Reason::BadStun) }
 }
 
-/// Loops over the packet's new bytes.
+/// Loops over `len` bytes at `at` of the frame.
 #[inline(always)]
-fn walk(ctx: *mut xdp_md, turn: *mut c_void) -> Ending {
+fn walk(ctx: *mut xdp_md, at: u32, len: u32, turn: *mut c_void) -> Ending {
     let Ok(scratch) = scratch::get() else { return Ending::INTERNAL };
     let Ok(settings) = settings::get() else { return Ending::INTERNAL };
     // SAFETY: `scratch` is this CPU's map value; the callback gets pointers that live as long as this call.
     unsafe {
         let walk = &raw mut (*scratch).walk;
-        (*walk).begin((*scratch).packet.new_at, (*scratch).packet.new_len);
+        (*walk).begin(at, len);
         let mut hands = Hands { ctx, scratch, settings };
         if load(&hands) != 0 {
             return Ending::INTERNAL;
