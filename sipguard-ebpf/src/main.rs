@@ -41,11 +41,13 @@ fn sipguard(ctx: XdpContext) -> u32 {
 fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
     Ending::of(headers(ctx.ctx)).go_on()?;
     let packet = scratch::packet()?;
-    if packet.transport != scratch::UDP {
+    // SAFETY: this CPU's map value; two words.
+    let (transport, fragment) = unsafe { ((*packet).transport, (*packet).fragment) };
+    if transport != scratch::UDP {
         return stream::judge(ctx);
     }
-    if packet.fragment != fragment::WHOLE {
-        policy::permit(packet)?;
+    if fragment != fragment::WHOLE {
+        policy::permit()?;
         return fragment::judge(ctx);
     }
     Ok(Ending::of(datagram(ctx.ctx)).end())
@@ -55,10 +57,7 @@ fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn datagram(ctx: *mut xdp_md) -> u32 {
-    let judged = scratch::packet().and_then(|packet| {
-        policy::permit(packet)?;
-        sip::datagram(&XdpContext::new(ctx))
-    });
+    let judged = policy::permit().and_then(|()| sip::datagram(&XdpContext::new(ctx)));
     Ending::from(judged).scalar()
 }
 

@@ -72,6 +72,8 @@ fn holds(key: &Key, now_ns: u64) -> bool {
 #[inline(always)]
 pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
     let (Ok(packet), Ok(who)) = (scratch::packet(), scratch::who()) else { return };
+    // SAFETY: two parts of this CPU's map value, which nothing changes once the verdict is spoken.
+    let (packet, who) = unsafe { (&*packet, &*who) };
     if packet.strikes == 0 || settings.bans.after == 0 || packet.transport == scratch::UDP {
         return;
     }

@@ -62,7 +62,7 @@ fn has_room(packet: &Packet, who: &Who, settings: &Settings) -> bool {
     if !port::is_guarded(u16::from_be((packet.key[8] >> 16) as u16)) {
         return true;
     }
-    let most = policy::trunk(who).map_or(settings.open, |trunk| trunk.open);
+    let most = policy::trunk(who.trunk).map_or(settings.open, |trunk| trunk.open);
     if most == 0 {
         return true;
     }

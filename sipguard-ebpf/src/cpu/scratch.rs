@@ -190,11 +190,19 @@ pub fn get() -> Result<*mut Scratch, Reason> {
     SCRATCH.get_ptr_mut(0).ok_or(Reason::Internal)
 }
 
-/// This CPU's packet.
+/// This CPU's packet. A program is not preempted by another packet's run on its CPU; whoever makes a reference of the pointer says that nobody
+/// else has one meanwhile.
 #[inline(always)]
-pub fn packet() -> Result<&'static mut Packet, Reason> {
-    // SAFETY: this CPU's map value; a program is not preempted by another packet's run on its CPU.
-    get().map(|scratch| unsafe { &mut (*scratch).packet })
+pub fn packet() -> Result<*mut Packet, Reason> {
+    // SAFETY: a place in this CPU's map value; nothing is read.
+    get().map(|scratch| unsafe { &raw mut (*scratch).packet })
+}
+
+/// Transport of this CPU's packet: [`TCP`], [`TLS`] or [`UDP`].
+#[inline(always)]
+pub fn transport() -> Result<u32, Reason> {
+    // SAFETY: this CPU's map value; one word.
+    packet().map(|packet| unsafe { (*packet).transport })
 }
 
 /// What no other CPU has at the moment: its number and one.
@@ -204,11 +212,18 @@ pub fn token() -> u64 {
     1 + u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// Who sent this CPU's packet.
+/// Who sent this CPU's packet, as [`packet`].
 #[inline(always)]
-pub fn who() -> Result<&'static mut Who, Reason> {
+pub fn who() -> Result<*mut Who, Reason> {
     // SAFETY: as in `packet`.
-    get().map(|scratch| unsafe { &mut (*scratch).who })
+    get().map(|scratch| unsafe { &raw mut (*scratch).who })
+}
+
+/// Index of the trunk of whoever sent this CPU's packet, or 0.
+#[inline(always)]
+pub fn trunk() -> Result<u32, Reason> {
+    // SAFETY: this CPU's map value; one word.
+    who().map(|who| unsafe { (*who).trunk })
 }
 
 /// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,
@@ -254,14 +269,15 @@ pub fn told() -> u32 {
 /// A new packet, of which nothing is known but its length.
 #[inline(always)]
 pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
-    let pointer = get()?;
-    // SAFETY: as in `packet`.
-    let scratch = unsafe { &mut *pointer };
-    scratch.frame_len = frame_len;
-    scratch.who.trunk = 0;
-    scratch.who.allowed = 0;
-    scratch.who.taps = 0;
-    Ok(pointer)
+    let scratch = get()?;
+    // SAFETY: this CPU's map value.
+    unsafe {
+        (*scratch).frame_len = frame_len;
+        (*scratch).who.trunk = 0;
+        (*scratch).who.allowed = 0;
+        (*scratch).who.taps = 0;
+    }
+    Ok(scratch)
 }
 
 /// See [`frame_len`].
@@ -273,7 +289,7 @@ pub fn set_frame_len(len: u64) -> Result<(), Reason> {
 
 /// Writes down the packet once it is known to be one for a guarded port.
 #[inline(always)]
-pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
+pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
     // SAFETY: this CPU's map value, of which `ip` is another part.
@@ -298,5 +314,4 @@ pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
         timestamp: 0,
         timed: 0,
     };
-    packet
 }

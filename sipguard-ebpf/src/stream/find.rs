@@ -98,7 +98,7 @@ fn refused(ctx: *mut xdp_md, packet: &mut Packet, place: &Place) -> Result<bool,
     packet.new_len = packet.data_len - old;
     let settings = settings::get()?;
     if place.fresh {
-        rate::connection(scratch::who()?, settings)?;
+        rate::connection(settings)?;
         return Ok(false);
     }
     let refused = !is_excused(&XdpContext::new(ctx), packet, settings);

@@ -72,7 +72,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     if !is_true(packet, peer_next, pbx_next) {
         return Ok(None);
     }
-    rate::connection(scratch::who()?, settings::get()?)?;
+    rate::connection(settings::get()?)?;
     let flow = flow::insert(packet)?;
     // SAFETY: a live map value that nobody has but this CPU and those that lock it.
     let flow = unsafe { &mut *flow };
@@ -91,7 +91,7 @@ pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     if !is_true(packet, peer_next, pbx_next) {
         return Ok(());
     }
-    rate::connection(scratch::who()?, settings::get()?)?;
+    rate::connection(settings::get()?)?;
     restart(packet, flow, peer_next, pbx_next);
     Ok(())
 }
@@ -129,7 +129,7 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     if packet.side == port::PEER {
-        policy::permit(packet)?;
+        policy::permit()?;
     }
     dialled(packet, pbx_next)?;
     forget(&packet.key);
@@ -142,7 +142,7 @@ fn answered_unseen(packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.side != port::PEER {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
+    policy::permit()?;
     dialled(packet, UNKNOWN)?;
     Ok(Reason::TcpControl)
 }

@@ -37,7 +37,8 @@ pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stream_judge(ctx: *mut xdp_md) -> u32 {
-    Ending::from(scratch::packet().and_then(|packet| segment(ctx, packet))).scalar()
+    // SAFETY: this CPU's map value. This is the only reference by which the rooms of a segment change it.
+    Ending::from(scratch::packet().and_then(|packet| segment(ctx, unsafe { &mut *packet }))).scalar()
 }
 
 #[inline(always)]
@@ -55,7 +56,7 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
-    policy::permit(packet)?;
+    policy::permit()?;
     if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
         return Ok(Reason::TcpControl);
     }
@@ -83,7 +84,7 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
+    policy::permit()?;
     if settings::is_replay() {
         handshake::note_unanswered(packet);
     }
@@ -96,7 +97,7 @@ fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
+    policy::permit()?;
     find::flow(ctx, packet)?;
     flow::lookup(&packet.key).ok_or(Reason::Internal)
 }
@@ -114,7 +115,7 @@ fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Rea
         return Err(Reason::NotGuarded);
     }
     acceptable::check(ctx, packet, flow)?;
-    rate::packet(scratch::who()?, settings::get()?)?;
+    rate::segment(settings::get()?)?;
     if packet.data_len == 0 {
         flow::note_fin(packet, flow);
         return Ok(Reason::TcpControl);

@@ -16,7 +16,8 @@ use crate::packet::tcp::{ACK, RST};
 /// Rewrites the frame in place. `Err` leaves a frame that must not pass: a datagram, or one whose header can't be written.
 #[inline(always)]
 pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
-    let packet = scratch::packet()?;
+    // SAFETY: this CPU's map value, which nothing changes once the verdict is spoken.
+    let packet = unsafe { &*scratch::packet()? };
     if packet.transport == scratch::UDP {
         return Err(Reason::NotGuarded);
     }
