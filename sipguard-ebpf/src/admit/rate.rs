@@ -52,7 +52,7 @@ pub fn segment(settings: &Settings) -> Result<(), Reason> {
 #[inline(always)]
 fn this() -> Result<&'static Who, Reason> {
     // SAFETY: this CPU's map value, which nothing changes once the packet is permitted.
-    scratch::who().map(|who| unsafe { &*who })
+    Ok(unsafe { &*scratch::who()? })
 }
 
 /// Charges a packet: a datagram for a guarded port, or a segment of a connection that was verified.

@@ -46,7 +46,10 @@ impl Ending {
     /// The reason of a function that always ends the way.
     #[inline(always)]
     pub fn end(self) -> Reason {
-        Reason::from_number(self.0 as u8).unwrap_or(Reason::Internal)
+        match Reason::from_number(self.0 as u8) {
+            Some(reason) => reason,
+            None => Reason::Internal,
+        }
     }
 }
 
@@ -73,6 +76,9 @@ impl From<Result<Reason, Reason>> for Ending {
 impl From<Option<Reason>> for Ending {
     #[inline(always)]
     fn from(reason: Option<Reason>) -> Ending {
-        reason.map_or(Ending::ON, Ending::with)
+        match reason {
+            None => Ending::ON,
+            Some(reason) => Ending::with(reason),
+        }
     }
 }

@@ -187,7 +187,10 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn get() -> Result<*mut Scratch, Reason> {
-    SCRATCH.get_ptr_mut(0).ok_or(Reason::Internal)
+    match SCRATCH.get_ptr_mut(0) {
+        Some(scratch) => Ok(scratch),
+        None => Err(Reason::Internal),
+    }
 }
 
 /// This CPU's packet. A program is not preempted by another packet's run on its CPU; whoever makes a reference of the pointer says that nobody
@@ -202,7 +205,7 @@ pub fn packet() -> Result<*mut Packet, Reason> {
 #[inline(always)]
 pub fn transport() -> Result<u32, Reason> {
     // SAFETY: this CPU's map value; one word.
-    packet().map(|packet| unsafe { (*packet).transport })
+    get().map(|scratch| unsafe { (*scratch).packet.transport })
 }
 
 /// What no other CPU has at the moment: its number and one.
@@ -223,7 +226,7 @@ pub fn who() -> Result<*mut Who, Reason> {
 #[inline(always)]
 pub fn trunk() -> Result<u32, Reason> {
     // SAFETY: this CPU's map value; one word.
-    who().map(|who| unsafe { (*who).trunk })
+    get().map(|scratch| unsafe { (*scratch).who.trunk })
 }
 
 /// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,

@@ -74,7 +74,7 @@ extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
     }
     // SAFETY: the window has room for a piece.
     unsafe {
-        if !bytes::copy::<{ PIECE - 1 }>(hands.ctx, walk.at, len, into) {
+        if !bytes::copy::<{ PIECE - 1 }>(&XdpContext::new(hands.ctx), walk.at, len, into) {
             return 1;
         }
         walk.sum = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.sum) as u32;

@@ -119,7 +119,7 @@ extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
     unsafe {
         let (at, len) = ((*scratch).packet.data_at, (*scratch).packet.data_len);
         let mut head = 0u64;
-        if !bytes::copy::<{ STUN_HEAD - 1 }>(ctx, at, STUN_HEAD, (&raw mut head).cast()) {
+        if !bytes::copy::<{ STUN_HEAD - 1 }>(&XdpContext::new(ctx), at, STUN_HEAD, (&raw mut head).cast()) {
             return Ending::INTERNAL.scalar();
         }
         if !is_stun(head, len) {
@@ -154,7 +154,9 @@ extern "C" fn attribute(_: u32, hands: *mut Hands) -> i64 {
     }
     let mut head = 0u32;
     // SAFETY: there is room for four bytes.
-    if !unsafe { bytes::copy::<3>(hands.ctx, walk.at + walk.stun.at, 4, (&raw mut head).cast()) } {
+    if !unsafe {
+        bytes::copy::<3>(&XdpContext::new(hands.ctx), walk.at + walk.stun.at, 4, (&raw mut head).cast())
+    } {
         return walk.fail(Reason::Internal);
     }
     if walk.stun.attribute(head) { 0 } else { walk.fail(Reason::BadStun) }
@@ -256,7 +258,9 @@ fn load(hands: &Hands) -> i64 {
     let len = walk.chunk();
     prime(&scratch.stream, &mut window, &mut walk.cursor, len);
     // SAFETY: there is room for a chunk behind DATA.
-    if !unsafe { bytes::copy::<{ CHUNK - 1 }>(hands.ctx, walk.at, len, window.0.add(DATA as usize)) } {
+    if !unsafe {
+        bytes::copy::<{ CHUNK - 1 }>(&XdpContext::new(hands.ctx), walk.at, len, window.0.add(DATA as usize))
+    } {
         return walk.fail(Reason::Internal);
     }
     // What is hashed in blocks ends with zeros.

@@ -45,7 +45,7 @@ pub fn note(ctx: &XdpContext, reason: Reason) {
         (*record).sample_len = 0;
         let size = if packet.data_len < SAMPLE_BYTES as u32 { packet.data_len } else { SAMPLE_BYTES as u32 };
         let sample = (&raw mut (*record).sample).cast();
-        if size > 0 && bytes::copy::<{ SAMPLE_BYTES as u32 - 1 }>(ctx.ctx, packet.data_at, size, sample) {
+        if size > 0 && bytes::copy::<{ SAMPLE_BYTES as u32 - 1 }>(ctx, packet.data_at, size, sample) {
             (*record).sample_len = size;
         }
         let _ = OFFENDERS.insert(&key, &*record, 0);

@@ -294,7 +294,7 @@ unsafe fn copy(ctx: *mut xdp_md, into: *mut u8, frame_len: u32) -> u32 {
     let first = if frame_len < FIRST { frame_len } else { FIRST };
     // SAFETY: the caller's, with the two pieces' sizes.
     unsafe {
-        if first == 0 || !bytes::copy::<{ FIRST - 1 }>(ctx, 0, first, into) {
+        if first == 0 || !bytes::copy::<{ FIRST - 1 }>(&XdpContext::new(ctx), 0, first, into) {
             return 0;
         }
         if frame_len <= FIRST {
@@ -302,7 +302,7 @@ unsafe fn copy(ctx: *mut xdp_md, into: *mut u8, frame_len: u32) -> u32 {
         }
         let rest = frame_len - FIRST;
         let second = if rest < SECOND { rest } else { SECOND };
-        if bytes::copy::<{ SECOND - 1 }>(ctx, FIRST, second, into.add(FIRST as usize)) {
+        if bytes::copy::<{ SECOND - 1 }>(&XdpContext::new(ctx), FIRST, second, into.add(FIRST as usize)) {
             first + second
         } else {
             first

@@ -6,10 +6,10 @@
 //! A packet whose headers are not all in the first buffer, or that has IPv6 extension headers, goes unseen.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
+use sipguard_common::Reason;
 use sipguard_common::abi::{
     FLOW_ENDED, FLOW_RESET, Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
     flow_state, offer, port_bit,
@@ -19,7 +19,8 @@ use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_sta
 use super::{flow, handshake};
 use crate::admit::port;
 use crate::cpu::scratch::Key;
-use crate::cpu::{asm, atomic, settings};
+use crate::cpu::{atomic, settings};
+use crate::packet::bytes;
 use crate::packet::ip::{MAPPED, TCP};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
@@ -71,7 +72,7 @@ enum Speech {
 /// Looks at a packet that leaves, and lets it go on its way.
 #[inline(always)]
 pub fn note(ctx: &TcContext) -> i32 {
-    if let Some(segment) = parse(ctx) {
+    if let Ok(segment) = parse(ctx) {
         take(ctx, &segment);
     }
     TC_ACT_UNSPEC
@@ -243,17 +244,8 @@ fn says_first(ctx: &TcContext, segment: &Segment, flow: &mut Flow) {
 /// How a payload begins.
 #[inline(always)]
 fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
-    let mut head = [0u64; 4];
     let len = if segment.data_len < 24 { segment.data_len } else { 24 };
-    let size = asm::bounded::<31>(len);
-    // SAFETY: the size is 1 to 32, and there is room for as much.
-    let copied = unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.data_at, head.as_mut_ptr().cast(), size) == 0
-    };
-    if !copied {
-        return Speech::Other;
-    }
-    let head = [head[0], head[1], head[2]];
+    let Some(head) = bytes::head(ctx, segment.data_at, len) else { return Speech::Other };
     if leading_line_ends(head) >= len {
         Speech::Nothing
     } else if plausible_start(head) {
@@ -268,53 +260,55 @@ fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
 
-/// Reads the headers of TCP over IPv4 or IPv6.
+/// Reads the headers of TCP over IPv4 or IPv6. `Err` is what goes unseen.
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Option<Segment> {
+fn parse(ctx: &TcContext) -> Result<Segment, Reason> {
+    let half = |at| bytes::half(ctx, at).map(u16::from_be);
+    let (byte, word) = (|at| bytes::byte(ctx, at), |at| bytes::word(ctx, at));
     let skb: *mut __sk_buff = ctx.skb.skb;
     // SAFETY: the context of this program.
     let len = unsafe { (*skb).len };
     let mut at = ETHERNET;
-    let mut kind = half(ctx, 12)?;
+    let mut kind = half(12)?;
     for _ in 0..2 {
         if kind == 0x8100 || kind == 0x88a8 {
-            kind = half(ctx, at + 2)?;
+            kind = half(at + 2)?;
             at += TAG;
         }
     }
     let (remote, local, l4_at, said) = match kind {
         0x0800 => {
-            let fragment = half(ctx, at + 6)? & 0x3fff;
-            if byte(ctx, at + 9)? != TCP || fragment != 0 {
-                return None;
+            let fragment = half(at + 6)? & 0x3fff;
+            if byte(at + 9)? != TCP || fragment != 0 {
+                return Err(Reason::NotGuarded);
             }
-            let said = usize::from(half(ctx, at + 2)?);
-            let remote = [0, 0, MAPPED, word(ctx, at + 16)?];
-            let local = [0, 0, MAPPED, word(ctx, at + 12)?];
-            let header = usize::from(byte(ctx, at)? & 0x0f) * 4;
+            let said = usize::from(half(at + 2)?);
+            let remote = [0, 0, MAPPED, word(at + 16)?];
+            let local = [0, 0, MAPPED, word(at + 12)?];
+            let header = usize::from(byte(at)? & 0x0f) * 4;
             (remote, local, at + header, if said == 0 { 0 } else { at + said })
         }
         0x86dd => {
-            let next = byte(ctx, at + 6)?;
+            let next = byte(at + 6)?;
             if next != TCP {
-                return None;
+                return Err(Reason::NotGuarded);
             }
-            let said = usize::from(half(ctx, at + 4)?);
-            let remote = [word(ctx, at + 24)?, word(ctx, at + 28)?, word(ctx, at + 32)?, word(ctx, at + 36)?];
-            let local = [word(ctx, at + 8)?, word(ctx, at + 12)?, word(ctx, at + 16)?, word(ctx, at + 20)?];
+            let said = usize::from(half(at + 4)?);
+            let remote = [word(at + 24)?, word(at + 28)?, word(at + 32)?, word(at + 36)?];
+            let local = [word(at + 8)?, word(at + 12)?, word(at + 16)?, word(at + 20)?];
             (remote, local, at + 40, if said == 0 { 0 } else { at + 40 + said })
         }
-        _ => return None,
+        _ => return Err(Reason::NotGuarded),
     };
-    let ports = word(ctx, l4_at)?;
-    let [seq, acknowledged] = [word(ctx, l4_at + 4)?, word(ctx, l4_at + 8)?].map(u32::from_be);
-    let [offset, flags] = half(ctx, l4_at + 12)?.to_be_bytes();
+    let ports = word(l4_at)?;
+    let [seq, acknowledged] = [word(l4_at + 4)?, word(l4_at + 8)?].map(u32::from_be);
+    let [offset, flags] = half(l4_at + 12)?.to_be_bytes();
     let data_at = (l4_at + usize::from(offset >> 4) * 4) as u32;
     // Segments that are cut later say nothing, or too little, of their length.
     let end = if said == 0 || said as u32 > len { len } else { said as u32 };
     // As the peer's segments have it: its address and port first.
     let ports = ports.rotate_left(16);
-    Some(Segment {
+    Ok(Segment {
         key: [remote[0], remote[1], remote[2], remote[3], local[0], local[1], local[2], local[3], ports],
         local: u16::from_be((ports >> 16) as u16),
         remote: u16::from_be(ports as u16),
@@ -324,34 +318,4 @@ fn parse(ctx: &TcContext) -> Option<Segment> {
         data_at,
         data_len: end.saturating_sub(data_at),
     })
-}
-
-/// Pointer to `size` bytes at `at`, when they are in the first buffer.
-#[inline(always)]
-fn pointer(ctx: &TcContext, at: usize, size: usize) -> Option<*const u8> {
-    let start = ctx.data() + asm::mask::<0xff>(at);
-    if start + size > ctx.data_end() { None } else { Some(start as *const u8) }
-}
-
-macro_rules! read {
-    ($name:ident, $type:ty) => {
-        #[inline(always)]
-        fn $name(ctx: &TcContext, at: usize) -> Option<$type> {
-            let pointer = pointer(ctx, at, size_of::<$type>())?;
-            // SAFETY: `pointer` is checked against the end of the first buffer.
-            let value = unsafe { asm::$name(pointer) };
-            Some(<$type>::from_be(value as $type))
-        }
-    };
-}
-
-read!(byte, u8);
-read!(half, u16);
-
-/// Four bytes as they stand there.
-#[inline(always)]
-fn word(ctx: &TcContext, at: usize) -> Option<u32> {
-    let pointer = pointer(ctx, at, 4)?;
-    // SAFETY: as in `half`.
-    Some(unsafe { asm::word(pointer) } as u32)
 }
