@@ -25,6 +25,8 @@ pub struct Offsets {
     pub sock_v6_daddr: u32,
     /// `sock_common.skc_v6_rcv_saddr`
     pub sock_v6_rcv_saddr: u32,
+    /// `inet_sock.inet_sport`
+    pub inet_sport: u32,
     /// `net.net_cookie`
     pub net_cookie: u32,
 }
@@ -68,7 +70,7 @@ impl Offsets {
 
     /// Where the offset of a struct's member goes, when it is one of those. The member's name is asked for when the struct is.
     fn field<'a>(&mut self, of: &[u8], member: impl Fn() -> Option<&'a [u8]>) -> Option<&mut u32> {
-        if !matches!(of, b"tcp_sock" | b"tcp_request_sock" | b"sock_common" | b"net") {
+        if !matches!(of, b"tcp_sock" | b"tcp_request_sock" | b"sock_common" | b"inet_sock" | b"net") {
             return None;
         }
         match (of, member()?) {
@@ -80,6 +82,7 @@ impl Offsets {
             (b"sock_common", b"skc_net") => Some(&mut self.sock_net),
             (b"sock_common", b"skc_v6_daddr") => Some(&mut self.sock_v6_daddr),
             (b"sock_common", b"skc_v6_rcv_saddr") => Some(&mut self.sock_v6_rcv_saddr),
+            (b"inet_sock", b"inet_sport") => Some(&mut self.inet_sport),
             (b"net", b"net_cookie") => Some(&mut self.net_cookie),
             _ => None,
         }
@@ -88,8 +91,14 @@ impl Offsets {
     /// Whether the programs can work that count open connections.
     #[must_use]
     pub fn tell_of_connections(&self) -> bool {
-        let needed =
-            [self.sock_family, self.sock_net, self.sock_v6_daddr, self.sock_v6_rcv_saddr, self.net_cookie];
+        let needed = [
+            self.sock_family,
+            self.sock_net,
+            self.sock_v6_daddr,
+            self.sock_v6_rcv_saddr,
+            self.inet_sport,
+            self.net_cookie,
+        ];
         needed.iter().all(|offset| *offset != 0)
     }
 }

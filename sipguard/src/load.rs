@@ -57,6 +57,7 @@ impl Begun {
             .override_global("SOCK_NET", &offsets.sock_net, true)
             .override_global("SOCK_V6_DADDR", &offsets.sock_v6_daddr, true)
             .override_global("SOCK_V6_RCV_SADDR", &offsets.sock_v6_rcv_saddr, true)
+            .override_global("INET_SPORT", &offsets.inet_sport, true)
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
             .override_global("NETNS", &netns, true);
         if let Some(pins) = pins {

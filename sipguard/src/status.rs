@@ -5,12 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::Timestamp;
 use nix::errno::Errno;
+use sipguard_common::Reason;
 use sipguard_common::abi::{ACTION_DROP, Iface, MODE_MONITOR, Settings};
 use sipguard_common::framer::{Limits, checks};
 
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::connections::{Connections, Known};
+use crate::counters;
 use crate::counting;
 use crate::kernel::Offsets;
 use crate::link;
@@ -39,7 +41,12 @@ pub struct InterfaceStatus {
     pub since: Option<Timestamp>,
     /// Its connections, in [`read`].
     pub known: Known,
+    /// Packets of guarded traffic that passed unjudged since it was attached, by reason, none left out but zeros; in [`read`].
+    pub unjudged: Vec<(Reason, u64)>,
 }
+
+/// Why guarded traffic passes unjudged.
+const UNJUDGED: [Reason; 3] = [Reason::NoConnection, Reason::MidStream, Reason::Internal];
 
 impl InterfaceStatus {
     /// Whether nothing is filtered there any more.
@@ -117,7 +124,16 @@ pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
     let connections = Connections::read(pins)?;
-    let known = |one: InterfaceStatus| InterfaceStatus { known: connections.known[one.slot as usize], ..one };
+    let counted = counters::read(pins, false)?;
+    let known = |one: InterfaceStatus| InterfaceStatus {
+        known: connections.known[one.slot as usize],
+        unjudged: counted
+            .iter()
+            .filter(|row| row.interface == one.name && UNJUDGED.contains(&row.reason))
+            .map(|row| (row.reason, row.packets))
+            .collect(),
+        ..one
+    };
     Ok(Report {
         interfaces: interfaces(pins, &clock)?.into_iter().map(known).collect(),
         mode: mode(&settings),
@@ -194,6 +210,7 @@ fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<Int
         program_id: xdp.map(|xdp| xdp.program_id),
         since: clock.wall(iface.attached_ns),
         known: Known::default(),
+        unjudged: Vec::new(),
     })
 }
 

@@ -35,6 +35,15 @@ impl Setting {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Local, Self::Bridge, Self::Dnat, Self::DnatListener];
 
+    /// Those that `SIPGUARD_SETTINGS` names, separated by commas, or all: a kernel may lack what the others are made of.
+    pub fn tried() -> Result<Vec<Self>> {
+        let Ok(names) = std::env::var("SIPGUARD_SETTINGS") else { return Ok(Self::ALL.into()) };
+        let named = |name: &str| Self::ALL.into_iter().find(|setting| setting.name() == name);
+        let found =
+            names.split(',').map(|name| named(name).with_context(|| format!("there is no setting `{name}`")));
+        found.collect()
+    }
+
     /// Its name in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::Array;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard::{bans::Bans, clock::Clock, maps, pins::Pins};
-use sipguard_common::abi::{Ban, names};
+use sipguard::{bans::Bans, clock::Clock, pins::Pins};
+use sipguard_common::abi::Ban;
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, udp, wait_until},
     guard::{Guard, Site, number, text},

@@ -8,6 +8,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::BtfTracePointContext;
@@ -15,7 +16,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use};
 
 use super::{policy, port};
-use crate::cpu::asm::{field, long_field as long};
+use crate::cpu::asm::{field, half_field, long_field};
 use crate::cpu::scratch::{Key, Packet, Who};
 use crate::cpu::{atomic, settings};
 use crate::packet::ip;
@@ -32,6 +33,8 @@ static SOCK_NET: Global<u32> = Global::new(0);
 static SOCK_V6_DADDR: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static INET_SPORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NET_COOKIE: Global<u32> = Global::new(0);
 /// Cookie of the network namespace of the interface, or 0 where it is unknown. What other namespaces have open is not counted.
@@ -102,10 +105,10 @@ fn opened(socket: *const u8) {
     // family since Linux 3.13.
     let (port, netns, remote) = unsafe {
         let port = field(socket, SOCK_FAMILY.load() - 4) >> 16;
-        let net = long(socket, SOCK_NET.load()) as *const u8;
+        let net = long_field(socket, SOCK_NET.load()) as *const u8;
         let address = SOCK_V6_DADDR.load();
         let word = |index: u32| field(socket, address + 4 * index);
-        (port as u16, long(net, NET_COOKIE.load()), [word(0), word(1), word(2), word(3)])
+        (port as u16, long_field(net, NET_COOKIE.load()), [word(0), word(1), word(2), word(3)])
     };
     let key = socket as u64;
     if netns != NETNS.load() || !port::is_guarded(port) || SOCKETS.get_ptr(&key).is_some() {
@@ -136,14 +139,18 @@ fn closed(socket: *const u8) {
 /// Tells the flow of a socket's connection that it has ended: its ports may come again.
 #[inline(always)]
 fn end_flow(socket: *const u8) {
-    // SAFETY: as in `opened`.
-    let (ports, netns) = unsafe {
+    // SAFETY: as in `opened`. The kernel has given the port back by now; the socket still says which it was.
+    let (remote, local, netns) = unsafe {
+        let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast());
+        if tcp.is_null() {
+            return;
+        }
         (
-            field(socket, SOCK_FAMILY.load() - 4),
-            long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
+            u16::from_be(field(socket, SOCK_FAMILY.load() - 4) as u16),
+            u16::from_be(half_field(tcp.cast(), INET_SPORT.load())),
+            long_field(long_field(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
         )
     };
-    let (remote, local) = (u16::from_be(ports as u16), (ports >> 16) as u16);
     let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);
     if netns != NETNS.load() || !guarded {
         return;
@@ -160,7 +167,7 @@ fn end_flow(socket: *const u8) {
         word(near, 1),
         word(near, 2),
         word(near, 3),
-        ports & 0xffff | u32::from(local.to_be()) << 16,
+        u32::from(remote.to_be()) | u32::from(local.to_be()) << 16,
     ];
     stream::ended(&key);
 }

@@ -88,6 +88,21 @@ pub unsafe fn field(object: *const u8, offset: u32) -> u32 {
     value as u32
 }
 
+/// Two bytes of a kernel object.
+///
+/// # Safety
+/// As for [`field`], of two bytes.
+#[inline(always)]
+pub unsafe fn half_field(object: *const u8, offset: u32) -> u16 {
+    let value: u64;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("{p} += {o}", "{r} = *(u16 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
+             r = lateout(reg) value, options(nostack, readonly));
+    }
+    value as u16
+}
+
 /// Eight bytes of a kernel object.
 ///
 /// # Safety

@@ -1,6 +1,6 @@
 //! `sipguard status [IFACE]`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -47,6 +47,7 @@ fn json_of(report: &Report) -> serde_json::Value {
             "interface": one.name, "driver": one.driver, "mode": one.mode, "why": one.why,
             "program_id": one.program_id, "since": one.since.map(|since| since.to_string()),
             "followed": one.known.followed, "lost": one.known.lost, "cut": one.known.cut, "other": one.known.other,
+            "unjudged": one.unjudged.iter().map(|(reason, packets)| (reason.word(), *packets)).collect::<BTreeMap<_, _>>(),
         })
     };
     json!({
@@ -115,7 +116,36 @@ fn text(report: &Report) -> String {
     });
     let weaknesses: String = report.weaknesses.iter().map(|one| format!("weaker: {}\n", one.text)).collect();
     let gap = if weaknesses.is_empty() { "" } else { "\n" };
+    let notes: String = report.interfaces.iter().map(unjudged).collect();
+    let gap_before_notes = if notes.is_empty() { "" } else { "\n" };
     head + &weaknesses
         + gap
         + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
+        + gap_before_notes
+        + &notes
+}
+
+/// What passes unjudged, and why.
+fn unjudged(one: &InterfaceStatus) -> String {
+    let name = &one.name;
+    let mut text = String::new();
+    if one.known.lost > 0 {
+        text += &format!(
+            "{name}: {} connections pass unjudged until their next message begins; they are older than the guard, or it forgot them\n",
+            one.known.lost
+        );
+    }
+    if one.known.other > 0 {
+        text += &format!(
+            "{name}: {} connections that the PBX dialled are no SIP and not judged\n",
+            one.known.other
+        );
+    }
+    let packets: Vec<String> =
+        one.unjudged.iter().map(|(reason, packets)| format!("{} {packets}", reason.word())).collect();
+    if !packets.is_empty() {
+        text +=
+            &format!("{name}: packets that passed unjudged since it was attached: {}\n", packets.join(", "));
+    }
+    text
 }

@@ -300,6 +300,7 @@ mod tests {
             program_id: Some(7),
             since: Some(time(0)),
             known: crate::connections::Known::default(),
+            unjudged: Vec::new(),
         };
         let counter = |interface: &str, reason, action, packets| counters::Row {
             interface: interface.to_owned(),

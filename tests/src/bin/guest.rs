@@ -1,8 +1,8 @@
-//! What runs inside a virtual machine of `cargo xtask vm`: its first process, or, as `guest system`, a service of its systemd. `guest cells`
-//! and `guest steps` say what there is to be tried in either.
+//! What runs inside a virtual machine of `cargo xtask vm`: its first process, or, as `guest system`, a service of its systemd. `guest cells`,
+//! `guest suites` and `guest steps` say what there is to be tried in either.
 
 use anyhow::{Result, bail};
-use sipguard_tests::guest::{cells::CELLS, init, run, system};
+use sipguard_tests::guest::{cells::CELLS, init, run, suites::SUITES, system};
 
 fn main() -> Result<()> {
     if std::process::id() == 1 {
@@ -13,7 +13,11 @@ fn main() -> Result<()> {
         return Ok(());
     }
     match std::env::args().nth(1).as_deref() {
-        Some("cells") => CELLS.iter().for_each(|cell| println!("{}", cell.name)),
+        Some("cells") => {
+            let cells = CELLS.iter().map(|cell| cell.name);
+            cells.chain(SUITES.iter().map(|suite| suite.name)).for_each(|name| println!("{name}"));
+        }
+        Some("suites") => SUITES.iter().for_each(|suite| println!("{}", suite.test)),
         Some("steps") => system::steps().for_each(|name| println!("{name}")),
         Some("system") => {
             let outcome = system::run();

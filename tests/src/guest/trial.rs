@@ -43,7 +43,7 @@ fn machines_and_guard(cell: &Cell) -> Result<String> {
     // The flood is a device's that would be banned for it, and then nothing more of it would come.
     guard.run(&["bans", "off"])?.expect(0)?;
     let mode = streams(cell, &pbx, &phone, &guard).with_context(|| match guard.counters() {
-        Ok(counted) => format!("counted {counted:?}"),
+        Ok(counted) => format!("counted {counted:?}; {}", stopped(&guard)),
         Err(error) => format!("nothing can be counted, {error:#}"),
     })?;
     guard.run(&["detach", "--all"])?.expect(0).context("detaching")?;
@@ -52,10 +52,19 @@ fn machines_and_guard(cell: &Cell) -> Result<String> {
     Ok(mode)
 }
 
+/// What the guard tells of the last packets that it stopped.
+fn stopped(guard: &Guard) -> String {
+    match guard.run(&["events", "-o", "ndjson"]) {
+        Ok(output) => output.stdout,
+        Err(error) => format!("no events can be read, {error:#}"),
+    }
+}
+
 /// What is sent while the guard is attached; says in which mode it is.
 fn streams(cell: &Cell, pbx: &Netns, phone: &Netns, guard: &Guard) -> Result<String> {
     let status = guard.json(&["status"])?;
     let mode = status["interfaces"][0]["mode"].as_str().context("status says no mode")?.to_owned();
+    ensure!(status["weaknesses"].as_array().is_some_and(Vec::is_empty), "{}", status["weaknesses"]);
     ensure!(cell.mode == "auto" || mode == cell.mode, "asked for {}, attached in {mode} mode", cell.mode);
 
     for address in Site::PBX.map(sip) {

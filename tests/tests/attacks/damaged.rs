@@ -29,7 +29,7 @@ fn in_pairs(lab: &Lab, family: usize, size: usize, good: &[u8], evil: &[u8]) -> 
 #[test]
 fn a_damaged_good_segment_before_each_evil_one() -> Result<()> {
     let mut table = Table::new("E30");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let lab = lab(setting)?;
         for family in FAMILIES {
             let (good, evil) = (register(1), negative_length().bytes);
@@ -99,7 +99,7 @@ fn beside(lab: &Lab, family: usize, flood: &[Vec<u8>]) -> Result<[Result<String>
 #[test]
 fn a_flood_of_syns_makes_no_connection_unjudged() -> Result<()> {
     let mut table = Table::new("E4");
-    let labs = Setting::ALL.into_iter().map(|setting| Ok((setting, lab(setting)?)));
+    let labs = Setting::tried()?.into_iter().map(|setting| Ok((setting, lab(setting)?)));
     let labs = labs.collect::<Result<Vec<_>>>()?;
     for family in FAMILIES {
         for (kind, damaged) in [("damaged", true), ("good", false)] {

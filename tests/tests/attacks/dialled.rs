@@ -111,7 +111,7 @@ fn burst(lab: &Lab, family: usize, data: &[u8], good: bool) -> Result<String> {
 #[test]
 fn data_together_with_the_answer() -> Result<()> {
     let mut table = Table::new("E2");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let mut lab = together(setting)?;
         for family in FAMILIES {
             if setting == Setting::Local && family > 0 {
@@ -158,7 +158,7 @@ fn a_phone_that_is_called_at_its_contact_and_others_who_speak_no_sip() -> Result
     let mut table = Table::new("E10");
     let invite = bent(OPTIONS, "CSeq: 1 OPTIONS", "CSeq: 1 INVITE");
     let invite = bent(&invite, "OPTIONS sip:pbx", "INVITE sip:x@h:7777;transport=tcp");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let lab = lab(setting)?;
         for family in FAMILIES {
             for (method, request) in [("INVITE", &invite[..]), ("OPTIONS", OPTIONS)] {

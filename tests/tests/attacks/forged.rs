@@ -84,7 +84,7 @@ fn blind(lab: &Lab, family: usize, seed: u32) -> Result<String> {
 #[test]
 fn a_blind_forger_kills_no_connection() -> Result<()> {
     let mut table = Table::new("E5");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let (lab, bare) = (lab(setting)?, unguarded(setting)?);
         for family in FAMILIES {
             table.row("SYN and line ends, without a guard", setting, family, blind(&bare, family, 1));
@@ -143,7 +143,7 @@ fn a_forged_segment_harms_no_connection() -> Result<()> {
     let mut table = Table::new("E8");
     let malformed = negative_length().bytes;
     let control = bent(OPTIONS, "Via: SIP/2.0/TCP h", b"Via: a\0b");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let (lab, bare) = (lab(setting)?, unguarded(setting)?);
         for family in FAMILIES {
             for (what, payload) in [

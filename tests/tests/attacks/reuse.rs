@@ -202,6 +202,10 @@ fn places_of(lab: &Ports, family: usize, phase: Phase, how: Close) -> Result<Str
 }
 
 fn matrix(setting: Setting) -> Result<()> {
+    if !Setting::tried()?.contains(&setting) {
+        println!("skipped: the setting {} is not among those of SIPGUARD_SETTINGS", setting.name());
+        return Ok(());
+    }
     let (lab, mut table) = (Ports::new(setting)?, Table::new("E18"));
     for family in FAMILIES {
         for phase in PHASES {
@@ -252,7 +256,7 @@ fn reboots(lab: &Ports, family: usize, how: Close) -> Result<String> {
 #[test]
 fn a_device_that_always_begins_alike() -> Result<()> {
     let mut table = Table::new("E19");
-    for setting in Setting::ALL {
+    for setting in Setting::tried()? {
         let lab = Ports::new(setting)?;
         for family in FAMILIES {
             for how in CLOSES {

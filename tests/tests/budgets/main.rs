@@ -104,7 +104,7 @@ fn map_bytes(program: &mut Program) -> Result<u64> {
         all.insert(name, bytes.trim().parse::<u64>()?);
     }
     println!("map memory: {all:?}");
-    assert!(all.len() >= sipguard_common::abi::names::MAPS.len(), "every map was looked at");
+    assert!(all.len() >= names::MAPS.len(), "every map was looked at");
     Ok(all.values().sum())
 }
 

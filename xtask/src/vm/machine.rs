@@ -16,7 +16,7 @@ use super::{kernel::Kernel, table::Outcome};
 /// How long a machine may take before its first cell.
 const BOOT: Duration = Duration::from_secs(240);
 /// How long a cell may take. An emulated processor is slow, and the machine may have other things to do.
-const CELL: Duration = Duration::from_secs(600);
+const CELL: Duration = Duration::from_secs(1500);
 /// An emulated machine with two network cards on one cable, which leads nowhere else.
 const HARDWARE: &str = "-accel tcg,thread=multi -machine q35 -cpu max -smp 2 -m 1024M -display none -monitor none -nodefaults \
     -netdev hubport,hubid=1,id=a -device virtio-net-pci,netdev=a -netdev hubport,hubid=1,id=b -device virtio-net-pci,netdev=b";
@@ -24,7 +24,7 @@ const HARDWARE: &str = "-accel tcg,thread=multi -machine q35 -cpu max -smp 2 -m 
 /// What the kernel is told: to say on its console what goes wrong, to end with a panic, to look at each page that is freed or taken,
 /// and to be patient with a slow processor.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic page_poison=1 watchdog_thresh=60 \
-    rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0";
+    rcupdate.rcu_cpu_stall_timeout=120 net.ifnames=0 no_timer_check";
 
 /// What a machine is started with.
 #[derive(Debug)]

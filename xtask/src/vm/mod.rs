@@ -35,25 +35,30 @@ use self::{
     table::{Outcome, Table},
 };
 use crate::{
-    command::{cargo, printed, succeed, target_dir},
+    command::{cargo, printed, root, succeed, target_dir},
     machine::Purpose,
     setup,
 };
 
 /// Modules of the interfaces.
-const MODULES: [&str; 6] = ["virtio_pci", "virtio_net", "veth", "8021q", "bridge", "bonding"];
+const MODULES: [&str; 9] =
+    ["virtio_pci", "virtio_net", "veth", "8021q", "bridge", "bonding", "af_packet", "sch_ingress", "cls_bpf"];
 /// The kernel of the machine with systemd, Debian 12's own, and its modules.
 const SYSTEM_KERNEL: &str = "6.1";
 const SYSTEM_MODULES: [&str; 6] =
     ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "veth"];
 /// Programs that the trial calls, beside sipguard.
 const PROGRAMS: [&str; 4] = ["ip", "nsenter", "ethtool", "timeout"];
+/// Where the guest looks for tests.
+const SUITES: &str = "usr/lib/sipguard-tests";
 
 /// With what it is tried, and where.
 struct Bench {
     apt: Apt,
     sipguard: PathBuf,
     guest: PathBuf,
+    /// Tests that run in the machines as they do outside, by name.
+    suites: Vec<(String, PathBuf)>,
     directory: PathBuf,
 }
 
@@ -70,7 +75,8 @@ pub fn run(args: &[String]) -> Result<()> {
     ensure!(sipguard.is_file(), "there is no {}: name a program that was built", sipguard.display());
     let directory = target_dir().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let bench = Bench { apt: Apt::new(&directory)?, sipguard, guest, directory };
+    let suites = suites(&listed(&guest, "suites")?)?;
+    let bench = Bench { apt: Apt::new(&directory)?, sipguard, guest, suites, directory };
 
     let mut kernels = Table::new("kernel", &choice.cells);
     for name in &choice.kernels {
@@ -100,6 +106,9 @@ impl Bench {
         let mut initramfs = Initramfs::new();
         initramfs.program(&self.guest, "init")?;
         initramfs.program(&self.sipguard, "usr/sbin/sipguard")?;
+        for (test, program) in &self.suites {
+            initramfs.program(program, &format!("{SUITES}/{test}"))?;
+        }
         for program in PROGRAMS {
             initramfs.program_of_path(program)?;
         }
@@ -126,6 +135,28 @@ impl Bench {
         let console = self.directory.join("console-systemd.log");
         machine::run(&Spec { kernel, image: &image, disk: Some(&disk), cells: steps, console: &console })
     }
+}
+
+/// The programs of tests, built.
+fn suites(names: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut build = cargo(&["test", "--locked", "--package", "sipguard-tests", "--no-run"]);
+    names.iter().for_each(|name| drop(build.args(["--test", name])));
+    let output = build.output().context("building the tests")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "building the tests failed: {said}");
+    // `Executable tests/NAME.rs (target/debug/deps/NAME-0123456789abcdef)`
+    let programs =
+        said.lines().filter_map(|line| line.trim().strip_prefix("Executable ")?.split(['(', ')']).nth(1));
+    let programs: Vec<&str> = programs.collect();
+    let found = |name: &String| {
+        let of = |program: &&&str| {
+            program.rsplit('/').next().is_some_and(|file| file.starts_with(&format!("{name}-")))
+        };
+        let program =
+            programs.iter().find(of).with_context(|| format!("cargo did not say where {name} is"))?;
+        Ok((name.clone(), root().join(program)))
+    };
+    names.iter().map(found).collect()
 }
 
 /// What the guest lists.

@@ -1,0 +1,49 @@
+//! Tests of this workspace that run in a machine as they do outside, in the order of the table.
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Result, bail};
+
+/// Where the initramfs has their programs, by the name of the test.
+pub const DIRECTORY: &str = "usr/lib/sipguard-tests";
+
+/// Such a test.
+#[derive(Debug)]
+pub struct Suite {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// The name of the test.
+    pub test: &'static str,
+}
+
+/// All of them.
+pub const SUITES: &[Suite] =
+    &[Suite { name: "runs", test: "program_runs" }, Suite { name: "attacks", test: "attacks" }];
+
+/// Runs one, one test after the other.
+///
+/// # Errors
+/// With the end of what it said, when a test fails.
+pub fn run(suite: &Suite) -> Result<String> {
+    let begun = Instant::now();
+    let output = Command::new(format!("/{DIRECTORY}/{}", suite.test))
+        .arg("--test-threads=1")
+        .envs([("SIPGUARD", "/usr/sbin/sipguard"), ("SIPGUARD_SETTINGS", "local"), ("RUST_BACKTRACE", "0")])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let Some(result) = said.lines().rfind(|line| line.starts_with("test result: ")) else {
+        bail!("it said no result: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    if !output.status.success() {
+        let telling = |line: &&str| {
+            line.contains("FAIL")
+                || line.starts_with("Error")
+                || line.contains("panicked")
+                || line.starts_with("    ")
+        };
+        let failures: Vec<&str> = said.lines().filter(telling).take(40).collect();
+        bail!("{}", failures.join("; "));
+    }
+    let passed = result.split(';').next().unwrap_or(result).trim_start_matches("test result: ");
+    Ok(format!("{passed} {}s", begun.elapsed().as_secs()))
+}
