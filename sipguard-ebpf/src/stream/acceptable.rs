@@ -6,8 +6,8 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Flow, flow_flags};
 
-use crate::bytes;
-use crate::scratch::Packet;
+use crate::cpu::scratch::Packet;
+use crate::packet::bytes;
 
 /// How far an acknowledgement may lie from the last byte that the PBX sent, in bytes: no receiver takes one that lies farther behind than its
 /// largest window (RFC 5961 section 5.2), and none ahead. Some way ahead is let pass here, since what the PBX sends may have left by another interface.

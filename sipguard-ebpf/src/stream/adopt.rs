@@ -4,8 +4,8 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
-use crate::bytes;
-use crate::scratch::{self, Packet};
+use crate::cpu::scratch::{self, Packet};
+use crate::packet::bytes;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Beginning {
@@ -29,12 +29,13 @@ pub fn beginning_of(ctx: &XdpContext, packet: &Packet) -> Beginning {
 /// CR and LF alone are no start: they may be the middle of a message. A function of its own for the stack's sake.
 #[inline(never)]
 fn message(ctx: *mut xdp_md, at: u32, len: u32) -> Beginning {
-    let Some(head) = first_bytes(ctx, at, len) else { return Beginning::Other };
+    let ctx = &XdpContext::new(ctx);
+    let Some(head) = bytes::head(ctx, at, len) else { return Beginning::Other };
     let ends = leading_line_ends(head);
     if ends >= len {
         return Beginning::LineEnds;
     }
-    match first_bytes(ctx, at + ends, len - ends) {
+    match bytes::head(ctx, at + ends, len - ends) {
         Some(behind) if plausible_start(behind) => Beginning::Message,
         _ => Beginning::Other,
     }
@@ -43,18 +44,8 @@ fn message(ctx: *mut xdp_md, at: u32, len: u32) -> Beginning {
 /// A function of its own for the stack's sake.
 #[inline(never)]
 fn record(ctx: *mut xdp_md, at: u32, len: u32) -> Beginning {
-    match first_bytes(ctx, at, len) {
+    match bytes::head(&XdpContext::new(ctx), at, len) {
         Some(head) if len >= 5 && plausible_record(head) => Beginning::Message,
         _ => Beginning::Other,
     }
-}
-
-/// The first 24 bytes of `len` (at least 1) at `at` of the frame, zero padded.
-#[inline(always)]
-fn first_bytes(ctx: *mut xdp_md, at: u32, len: u32) -> Option<[u64; 3]> {
-    let mut head = [0u64; 4];
-    let len = if len < 24 { len } else { 24 };
-    // SAFETY: 24 bytes at the most, and room for 32.
-    let loaded = unsafe { bytes::copy::<31>(ctx, at, len, head.as_mut_ptr().cast()) };
-    loaded.then_some([head[0], head[1], head[2]])
 }

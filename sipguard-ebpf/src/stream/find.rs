@@ -8,18 +8,14 @@ use sipguard_common::abi::{Flow, Settings, flow_flags, flow_state};
 use super::adopt::{self, Beginning};
 use super::socket::{self, Socket};
 use super::{flow, handshake};
-use crate::scratch::{self, Packet};
-use crate::tcp::RST;
-use crate::{policy, rate, settings};
+use crate::admit::{policy, rate};
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::packet::tcp::RST;
 
-/// Begins a flow. `Some` is the reason why there is none. A function of its own for the stack's sake.
+/// Begins a flow. `Err` is the reason why there is none. A function of its own for the stack's sake.
 #[inline(never)]
-pub fn flow(ctx: *mut xdp_md, packet: &mut Packet) -> Option<Reason> {
-    begin(ctx, packet).err()
-}
-
-#[inline(always)]
-fn begin(ctx: *mut xdp_md, packet: &mut Packet) -> Result<(), Reason> {
+pub fn flow(ctx: *mut xdp_md, packet: &mut Packet) -> Result<(), Reason> {
     if packet.has(RST) {
         return Err(Reason::TcpControl);
     }
@@ -39,18 +35,13 @@ fn begin(ctx: *mut xdp_md, packet: &mut Packet) -> Result<(), Reason> {
     outcome
 }
 
-/// The flow's connection has ended, and its ports may have come again. `Some` is the reason when the kernel knows of none. A function of
+/// The flow's connection has ended, and its ports may have come again. `Err` is the reason when the kernel knows of none. A function of
 /// its own for the stack's sake.
 #[inline(never)]
-pub fn anew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Option<Reason> {
-    let place = match place(ctx, packet) {
-        Ok(place) => place,
-        Err(reason) => return Some(reason),
-    };
-    match refused(ctx, packet, &place) {
-        Ok(refused) => settle(packet, flow, &place, refused).err(),
-        Err(reason) => Some(reason),
-    }
+pub fn anew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+    let place = place(ctx, packet)?;
+    let refused = refused(ctx, packet, &place)?;
+    settle(packet, flow, &place, refused)
 }
 
 /// Takes note of whether a connection is this host's own. A function of its own for the stack's sake.
@@ -107,7 +98,7 @@ fn refused(ctx: *mut xdp_md, packet: &mut Packet, place: &Place) -> Result<bool,
     packet.new_len = packet.data_len - old;
     let settings = settings::get()?;
     if place.fresh {
-        rate::connection(scratch::who()?, settings)?;
+        rate::connection(settings)?;
         return Ok(false);
     }
     let refused = !is_excused(&XdpContext::new(ctx), packet, settings);

@@ -10,9 +10,10 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
 use sipguard_common::framer::Stream;
 
-use crate::scratch::{self, Key, Packet};
-use crate::tcp::FIN;
-use crate::{atomic, policy, settings};
+use crate::admit::policy;
+use crate::cpu::scratch::{self, Key, Packet};
+use crate::cpu::{atomic, settings};
+use crate::packet::tcp::FIN;
 
 #[map]
 static FLOWS: LruHashMap<Key, Flow> = LruHashMap::with_max_entries(1 << 16, 0);

@@ -8,8 +8,9 @@ use sipguard_common::abi::{
 };
 
 use super::flow;
-use crate::scratch::{self, Key, Packet};
-use crate::{policy, port, rate, settings};
+use crate::admit::{policy, port, rate};
+use crate::cpu::scratch::{self, Key, Packet};
+use crate::cpu::settings;
 
 /// Handshakes that are not complete. Apart from the flows, so that a flood of SYNs can't push connections out.
 #[map]
@@ -71,7 +72,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     if !is_true(packet, peer_next, pbx_next) {
         return Ok(None);
     }
-    rate::connection(scratch::who()?, settings::get()?)?;
+    rate::connection(settings::get()?)?;
     let flow = flow::insert(packet)?;
     // SAFETY: a live map value that nobody has but this CPU and those that lock it.
     let flow = unsafe { &mut *flow };
@@ -82,20 +83,15 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     Ok(Some(flow))
 }
 
-/// Begins a flow anew when the packet completes the handshake of another connection of the same ports. `Some` is why it may not. A function
+/// Begins a flow anew when the packet completes the handshake of another connection of the same ports. `Err` is why it may not. A function
 /// of its own for the stack's sake.
 #[inline(never)]
-pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Option<Reason> {
-    completed(packet, flow).err()
-}
-
-#[inline(always)]
-fn completed(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let (peer_next, pbx_next) = ((flow.offer >> 32) as u32, flow.offer as u32);
     if !is_true(packet, peer_next, pbx_next) {
         return Ok(());
     }
-    rate::connection(scratch::who()?, settings::get()?)?;
+    rate::connection(settings::get()?)?;
     restart(packet, flow, peer_next, pbx_next);
     Ok(())
 }
@@ -133,7 +129,7 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     if packet.side == port::PEER {
-        policy::permit(packet)?;
+        policy::permit()?;
     }
     dialled(packet, pbx_next)?;
     forget(&packet.key);
@@ -146,7 +142,7 @@ fn answered_unseen(packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.side != port::PEER {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
+    policy::permit()?;
     dialled(packet, UNKNOWN)?;
     Ok(Reason::TcpControl)
 }

@@ -9,8 +9,10 @@ use super::adopt::{self, Beginning};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
 use super::{acceptable, find, flow};
-use crate::scratch::{self, Packet};
-use crate::{checksum, policy, rate, settings, sip};
+use crate::admit::{policy, rate};
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::message::{checksum, sip};
 
 /// How long a connection that the PBX's own segments told of may go on unjudged until a message begins, in nanoseconds.
 const ADOPTION_NS: u64 = 60_000_000_000;
@@ -30,9 +32,7 @@ pub fn payload(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result
 fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let ahead = packet.seq.wrapping_sub(flow.next).cast_signed() > 0;
     if flow.state == flow_state::CUT {
-        if let Some(reason) = after_the_cut(ctx.ctx, packet, flow) {
-            return Err(reason);
-        }
+        after_the_cut(ctx.ctx, packet, flow)?;
     } else if ahead && !moved(ctx.ctx, packet, flow) {
         return Err(Reason::SequenceGap);
     }
@@ -51,10 +51,8 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     packet.new_at = packet.data_at + old;
     packet.new_len = new;
-    if flow.state == flow_state::LOST
-        && let Some(reason) = find_again(ctx.ctx, packet, flow)
-    {
-        return Err(reason);
+    if flow.state == flow_state::LOST {
+        find_again(ctx.ctx, packet, flow)?;
     }
     Ok(())
 }
@@ -82,52 +80,52 @@ fn moved(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
 }
 
 /// What comes on a connection whose stream was refused. Its reset may have been lost, or not have been where the kernel expected
-/// it; so there is one for every segment, until the kernel has no such connection. `None` is a new connection of the same ports.
+/// it; so there is one for every segment, until the kernel has no such connection. `Ok` is a new connection of the same ports.
 #[inline(never)]
-fn after_the_cut(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Option<Reason> {
+fn after_the_cut(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     if moved(ctx, packet, flow) {
-        return None;
+        return Ok(());
     }
     let mut socket = Socket::NONE;
     socket::ask(ctx, packet, &mut socket);
     if socket.connected {
         flow.flags |= flow_flags::LOCAL;
     } else if flow.flags & flow_flags::LOCAL != 0 {
-        return Some(Reason::NoConnection);
+        return Err(Reason::NoConnection);
     }
     if socket.known {
         packet.expected = socket.rcv_nxt;
     } else if flow.heard != 0 {
         packet.expected = flow.acked;
     }
-    Some(Reason::from_number(flow.reason).unwrap_or(Reason::Internal))
+    Err(Reason::from_number(flow.reason).unwrap_or(Reason::Internal))
 }
 
-/// Looks for the place in the stream of a flow that lost it. `Some` is the reason when it is not here.
+/// Looks for the place in the stream of a flow that lost it. `Err` is the reason when it is not here.
 #[inline(never)]
-fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Option<Reason> {
+fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(), Reason> {
     let beginning = adopt::beginning_of(&XdpContext::new(ctx), packet);
     let tls = flow.flags & flow_flags::TLS != 0;
     if beginning == Beginning::Message {
         flow.state = flow_state::FOLLOWED;
         flow::start(flow, flow.next, false);
         flow.flags |= flow_flags::GUESSED;
-        return None;
+        return Ok(());
     }
     if flow.flags & (flow_flags::ADOPTED | flow_flags::LOCAL) == flow_flags::ADOPTED {
         find::note_local(ctx, packet, flow);
     }
-    let Ok(settings) = settings::get() else { return Some(Reason::Internal) };
+    let settings = settings::get()?;
     let excused = tls
         || beginning != Beginning::Other
         || policy::is_monitored()
         || settings::now_ns() < settings.grace_until_ns
         || is_adopted_just_now(flow);
     if !excused {
-        return Some(Reason::UnknownStream);
+        return Err(Reason::UnknownStream);
     }
     flow.next = flow.next.wrapping_add(packet.new_len);
-    Some(Reason::MidStream)
+    Err(Reason::MidStream)
 }
 
 /// Whether a connection that is not this host's own was told of by the PBX just now.

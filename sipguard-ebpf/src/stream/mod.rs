@@ -21,23 +21,24 @@ use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags, flow_state};
 
 pub use flow::{copy as copy_framer, ended};
 
-use crate::scratch::{self, Packet};
-use crate::tcp::{ACK, RST, SYN};
-use crate::{policy, port, rate, settings};
+use crate::admit::{policy, port, rate};
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Packet};
+use crate::cpu::settings;
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// Judges the segment in [`scratch::packet`].
 #[inline(always)]
 pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Reason::from_number(stream_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+    Ok(Ending::of(stream_judge(ctx.ctx)).end())
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stream_judge(ctx: *mut xdp_md) -> u32 {
-    match scratch::packet().and_then(|packet| segment(ctx, packet)) {
-        Ok(reason) | Err(reason) => u32::from(reason.number()),
-    }
+    // SAFETY: this CPU's map value. This is the only reference by which the rooms of a segment change it.
+    Ending::from(scratch::packet().and_then(|packet| segment(ctx, unsafe { &mut *packet }))).scalar()
 }
 
 #[inline(always)]
@@ -55,8 +56,8 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
-    policy::permit(packet)?;
-    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(crate::tcp::FIN) {
+    policy::permit()?;
+    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
         return Ok(Reason::TcpControl);
     }
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
@@ -83,7 +84,7 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
+    policy::permit()?;
     if settings::is_replay() {
         handshake::note_unanswered(packet);
     }
@@ -96,31 +97,25 @@ fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
     }
-    policy::permit(packet)?;
-    if let Some(reason) = find::flow(ctx, packet) {
-        return Err(reason);
-    }
+    policy::permit()?;
+    find::flow(ctx, packet)?;
     flow::lookup(&packet.key).ok_or(Reason::Internal)
 }
 
 /// The segment of a flow that is locked.
 #[inline(always)]
 fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
-    if flow.offer != 0
-        && let Some(reason) = handshake::completes(packet, flow)
-    {
-        return Err(reason);
+    if flow.offer != 0 {
+        handshake::completes(packet, flow)?;
     }
-    if flow.ended == FLOW_ENDED
-        && let Some(reason) = find::anew(ctx, packet, flow)
-    {
-        return Err(reason);
+    if flow.ended == FLOW_ENDED {
+        find::anew(ctx, packet, flow)?;
     }
     if flow.state == flow_state::OTHER || flow.state == flow_state::SILENT {
         return Err(Reason::NotGuarded);
     }
     acceptable::check(ctx, packet, flow)?;
-    rate::packet(scratch::who()?, settings::get()?)?;
+    rate::segment(settings::get()?)?;
     if packet.data_len == 0 {
         flow::note_fin(packet, flow);
         return Ok(Reason::TcpControl);

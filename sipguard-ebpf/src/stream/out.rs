@@ -5,13 +5,11 @@
 //!
 //! A packet whose headers are not all in the first buffer, or that has IPv6 extension headers, goes unseen.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
+use sipguard_common::Reason;
 use sipguard_common::abi::{
     FLOW_ENDED, FLOW_RESET, Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
     flow_state, offer, port_bit,
@@ -19,10 +17,12 @@ use sipguard_common::abi::{
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
 use super::{flow, handshake};
-use crate::ip::{MAPPED, TCP};
-use crate::scratch::Key;
-use crate::tcp::{ACK, FIN, RST, SYN};
-use crate::{atomic, port, settings};
+use crate::admit::port;
+use crate::cpu::scratch::Key;
+use crate::cpu::{atomic, settings};
+use crate::packet::bytes;
+use crate::packet::ip::{MAPPED, TCP};
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 #[map]
 static SPOKEN: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
@@ -72,7 +72,7 @@ enum Speech {
 /// Looks at a packet that leaves, and lets it go on its way.
 #[inline(always)]
 pub fn note(ctx: &TcContext) -> i32 {
-    if let Some(segment) = parse(ctx) {
+    if let Ok(segment) = parse(ctx) {
         take(ctx, &segment);
     }
     TC_ACT_UNSPEC
@@ -244,18 +244,8 @@ fn says_first(ctx: &TcContext, segment: &Segment, flow: &mut Flow) {
 /// How a payload begins.
 #[inline(always)]
 fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
-    let mut head = [0u64; 4];
     let len = if segment.data_len < 24 { segment.data_len } else { 24 };
-    let mut size = u64::from(len);
-    // SAFETY: the size is 1 to 32, and there is room for as much. In asm because the verifier must see it and rustc rewrites comparisons.
-    let copied = unsafe {
-        asm!("{s} += -1", "{s} &= 31", "{s} += 1", s = inout(reg) size, options(nomem, nostack));
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), segment.data_at, head.as_mut_ptr().cast(), size as u32) == 0
-    };
-    if !copied {
-        return Speech::Other;
-    }
-    let head = [head[0], head[1], head[2]];
+    let Some(head) = bytes::head(ctx, segment.data_at, len) else { return Speech::Other };
     if leading_line_ends(head) >= len {
         Speech::Nothing
     } else if plausible_start(head) {
@@ -270,53 +260,55 @@ fn speech(ctx: &TcContext, segment: &Segment) -> Speech {
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
 
-/// Reads the headers of TCP over IPv4 or IPv6.
+/// Reads the headers of TCP over IPv4 or IPv6. `Err` is what goes unseen.
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Option<Segment> {
+fn parse(ctx: &TcContext) -> Result<Segment, Reason> {
+    let half = |at| bytes::half(ctx, at).map(u16::from_be);
+    let (byte, word) = (|at| bytes::byte(ctx, at), |at| bytes::word(ctx, at));
     let skb: *mut __sk_buff = ctx.skb.skb;
     // SAFETY: the context of this program.
     let len = unsafe { (*skb).len };
     let mut at = ETHERNET;
-    let mut kind = half(ctx, 12)?;
+    let mut kind = half(12)?;
     for _ in 0..2 {
         if kind == 0x8100 || kind == 0x88a8 {
-            kind = half(ctx, at + 2)?;
+            kind = half(at + 2)?;
             at += TAG;
         }
     }
     let (remote, local, l4_at, said) = match kind {
         0x0800 => {
-            let fragment = half(ctx, at + 6)? & 0x3fff;
-            if byte(ctx, at + 9)? != TCP || fragment != 0 {
-                return None;
+            let fragment = half(at + 6)? & 0x3fff;
+            if byte(at + 9)? != TCP || fragment != 0 {
+                return Err(Reason::NotGuarded);
             }
-            let said = usize::from(half(ctx, at + 2)?);
-            let remote = [0, 0, MAPPED, word(ctx, at + 16)?];
-            let local = [0, 0, MAPPED, word(ctx, at + 12)?];
-            let header = usize::from(byte(ctx, at)? & 0x0f) * 4;
+            let said = usize::from(half(at + 2)?);
+            let remote = [0, 0, MAPPED, word(at + 16)?];
+            let local = [0, 0, MAPPED, word(at + 12)?];
+            let header = usize::from(byte(at)? & 0x0f) * 4;
             (remote, local, at + header, if said == 0 { 0 } else { at + said })
         }
         0x86dd => {
-            let next = byte(ctx, at + 6)?;
+            let next = byte(at + 6)?;
             if next != TCP {
-                return None;
+                return Err(Reason::NotGuarded);
             }
-            let said = usize::from(half(ctx, at + 4)?);
-            let remote = [word(ctx, at + 24)?, word(ctx, at + 28)?, word(ctx, at + 32)?, word(ctx, at + 36)?];
-            let local = [word(ctx, at + 8)?, word(ctx, at + 12)?, word(ctx, at + 16)?, word(ctx, at + 20)?];
+            let said = usize::from(half(at + 4)?);
+            let remote = [word(at + 24)?, word(at + 28)?, word(at + 32)?, word(at + 36)?];
+            let local = [word(at + 8)?, word(at + 12)?, word(at + 16)?, word(at + 20)?];
             (remote, local, at + 40, if said == 0 { 0 } else { at + 40 + said })
         }
-        _ => return None,
+        _ => return Err(Reason::NotGuarded),
     };
-    let ports = word(ctx, l4_at)?;
-    let [seq, acknowledged] = [word(ctx, l4_at + 4)?, word(ctx, l4_at + 8)?].map(u32::from_be);
-    let [offset, flags] = half(ctx, l4_at + 12)?.to_be_bytes();
+    let ports = word(l4_at)?;
+    let [seq, acknowledged] = [word(l4_at + 4)?, word(l4_at + 8)?].map(u32::from_be);
+    let [offset, flags] = half(l4_at + 12)?.to_be_bytes();
     let data_at = (l4_at + usize::from(offset >> 4) * 4) as u32;
     // Segments that are cut later say nothing, or too little, of their length.
     let end = if said == 0 || said as u32 > len { len } else { said as u32 };
     // As the peer's segments have it: its address and port first.
     let ports = ports.rotate_left(16);
-    Some(Segment {
+    Ok(Segment {
         key: [remote[0], remote[1], remote[2], remote[3], local[0], local[1], local[2], local[3], ports],
         local: u16::from_be((ports >> 16) as u16),
         remote: u16::from_be(ports as u16),
@@ -326,42 +318,4 @@ fn parse(ctx: &TcContext) -> Option<Segment> {
         data_at,
         data_len: end.saturating_sub(data_at),
     })
-}
-
-/// Pointer to `size` bytes at `at`, when they are in the first buffer.
-#[inline(always)]
-fn pointer(ctx: &TcContext, at: usize, size: usize) -> Option<*const u8> {
-    let mut at = at;
-    // SAFETY: no memory is touched; as in `bytes::pointer`.
-    unsafe { asm!("{at} &= 0xff", at = inout(reg) at, options(nomem, nostack)) };
-    let start = ctx.data() + at;
-    if start + size > ctx.data_end() { None } else { Some(start as *const u8) }
-}
-
-macro_rules! read {
-    ($name:ident, $type:ty, $size:literal, $load:literal) => {
-        #[inline(always)]
-        fn $name(ctx: &TcContext, at: usize) -> Option<$type> {
-            let pointer = pointer(ctx, at, $size)?;
-            let value: u64;
-            // SAFETY: `pointer` is checked against the end of the first buffer; as in `bytes`.
-            unsafe { asm!($load, r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly)) };
-            Some(<$type>::from_be(value as $type))
-        }
-    };
-}
-
-read!(byte, u8, 1, "{r} = *(u8 *)({p} + 0)");
-read!(half, u16, 2, "{r} = *(u16 *)({p} + 0)");
-
-/// Four bytes as they stand there.
-#[inline(always)]
-fn word(ctx: &TcContext, at: usize) -> Option<u32> {
-    let pointer = pointer(ctx, at, 4)?;
-    let value: u64;
-    // SAFETY: as in `half`.
-    unsafe {
-        asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) pointer, options(nostack, readonly));
-    }
-    Some(value as u32)
 }

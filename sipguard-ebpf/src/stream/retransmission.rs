@@ -6,8 +6,8 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_state};
 
 use super::socket::{self, Socket};
-use crate::scratch::Packet;
-use crate::sip;
+use crate::cpu::scratch::Packet;
+use crate::message::sip;
 
 /// Conflicts in a row after which the connection is given up: the kernel discarded what was validated, and both can't go on.
 const PATIENCE: u8 = 8;

@@ -4,7 +4,6 @@
 //! `bpf_skc_lookup_tcp` is Linux 4.20, callable from XDP since 5.4 (commit edbf8c01de5a); `bpf_skc_to_tcp_sock` is 5.9
 //! (commit 478cfbdf5f13).
 
-use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::Global;
@@ -15,8 +14,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 
-use crate::scratch::{Key, Packet};
-use crate::{bytes, settings};
+use crate::cpu::asm::field;
+use crate::cpu::scratch::{Key, Packet};
+use crate::cpu::settings;
+use crate::packet::bytes;
 
 /// Byte offsets in the running kernel's structs, taken from its BTF by the loader; 0 where they are unknown.
 #[unsafe(no_mangle)]
@@ -124,17 +125,4 @@ pub fn ask(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
         }
         bpf_sk_release(socket.cast());
     }
-}
-
-/// # Safety
-/// `object` is a kernel object with a BTF type that has four bytes at `offset`.
-#[inline(always)]
-pub unsafe fn field(object: *const u8, offset: u32) -> u32 {
-    let value: u64;
-    // SAFETY: the caller's; the verifier checks the offset, a constant of the frozen read-only data, against the type.
-    unsafe {
-        asm!("{p} += {o}", "{r} = *(u32 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
-             r = lateout(reg) value, options(nostack, readonly));
-    }
-    value as u32
 }

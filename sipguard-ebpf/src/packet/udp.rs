@@ -3,9 +3,10 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::ip::Ip;
-use crate::port::{L4, OWN, Transport};
-use crate::{bytes, fragment};
+use super::bytes;
+use super::ip::Ip;
+use crate::admit::port::{L4, OWN, Transport};
+use crate::message::fragment;
 
 pub const HEADER: u32 = 8;
 

@@ -5,8 +5,12 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{ACTION_DROP, Outcome, Settings};
 use sipguard_common::{Class, Reason};
 
-use crate::scratch::Scratch;
-use crate::{ban, count, offender, policy, reset, scratch, settings, tap};
+use super::reset;
+use crate::admit::{ban, policy};
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Scratch};
+use crate::cpu::settings;
+use crate::observe::{count, offender, tap};
 
 /// Counts the packet and says what becomes of it.
 #[inline(always)]
@@ -24,14 +28,14 @@ fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
         }
         return xdp_action::XDP_PASS;
     }
-    verdict_act(ctx.ctx, u32::from(reason.number()))
+    verdict_act(ctx.ctx, Ending::with(reason).scalar())
 }
 
-/// A global function: the verifier looks at it once, and its stack is its own. Returns an XDP action.
+/// A global function: the verifier looks at it once, and its stack is its own. Takes an [`Ending`], returns an XDP action.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn verdict_act(ctx: *mut xdp_md, reason: u32) -> u32 {
-    decide(&XdpContext::new(ctx), Reason::from_number(reason as u8).unwrap_or(Reason::Internal))
+extern "C" fn verdict_act(ctx: *mut xdp_md, ending: u32) -> u32 {
+    decide(&XdpContext::new(ctx), Ending::of(ending).end())
 }
 
 #[inline(always)]

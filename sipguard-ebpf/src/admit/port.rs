@@ -7,10 +7,10 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{PORT_ENTRIES, PORT_WORDS, port_bit};
 
-use crate::bytes;
-use crate::ip::{self, Ip};
+use crate::packet::bytes;
+use crate::packet::ip::{self, Ip};
+use crate::packet::tcp::{ACK, SYN};
 use crate::stream::out;
-use crate::tcp::{ACK, SYN};
 
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_ENTRIES, 0);
@@ -35,7 +35,7 @@ pub struct L4 {
     /// Sequence number and flags of a TCP segment; 0 for UDP.
     pub seq: u32,
     pub flags: u8,
-    /// One of the constants of [`crate::fragment`].
+    /// One of the constants of [`crate::message::fragment`].
     pub fragment: u32,
     /// [`OWN`], [`PEER`] or [`NEITHER`].
     pub side: u32,

@@ -13,10 +13,15 @@ use sipguard_common::abi::{
 
 use sipguard_common::framer::Limits;
 
-use crate::ip::{Address, Ip};
-use crate::scratch::{Packet, Who};
-use crate::tcp::{ACK, SYN};
-use crate::{atomic, ban, count, fragment, open, rate, scratch, screen, settings, tap, verdict};
+use super::{ban, open, rate};
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
+use crate::message::{fragment, screen};
+use crate::observe::{count, tap};
+use crate::packet::ip::{Address, Ip};
+use crate::packet::tcp::{ACK, SYN};
+use crate::verdict;
 
 #[map]
 static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -89,29 +94,20 @@ pub fn trunk_of(address: &Address, v6: bool) -> u32 {
     0
 }
 
-/// Whether who it is may send this at all. For packets of a guarded port.
+/// Whether who it is may send this CPU's packet at all. For packets of a guarded port.
 #[inline(always)]
-pub fn permit(packet: &Packet) -> Result<(), Reason> {
-    let _the_same = packet;
-    match policy_permit() {
-        PERMITTED => Ok(()),
-        number => Err(Reason::from_number(number as u8).unwrap_or(Reason::Internal)),
-    }
+pub fn permit() -> Result<(), Reason> {
+    Ending::of(policy_permit()).go_on()
 }
 
-const PERMITTED: u32 = u32::MAX;
-
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number or [`PERMITTED`].
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn policy_permit() -> u32 {
-    let Ok(scratch) = scratch::get() else { return u32::from(Reason::Internal.number()) };
+    let Ok(scratch) = scratch::get() else { return Ending::INTERNAL.scalar() };
     // SAFETY: this CPU's map value, of which these are two parts.
     let (packet, who) = unsafe { (&(*scratch).packet, &mut (*scratch).who) };
-    match permitted(packet, who) {
-        Ok(()) => PERMITTED,
-        Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(permitted(packet, who)).scalar()
 }
 
 #[inline(always)]
@@ -126,7 +122,7 @@ fn permitted(packet: &Packet, who: &mut Who) -> Result<(), Reason> {
         }
     }
     let mut denied = by_transport(&settings.denied[CLASS_DEVICES], packet);
-    if let Some(trunk) = trunk(who) {
+    if let Some(trunk) = trunk(who.trunk) {
         denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
     }
     who.denied = denied;
@@ -166,24 +162,24 @@ pub fn over(reason: Reason) -> Result<(), Reason> {
 /// Whether the packet is only counted: by its trunk's mode, or else by the guard's.
 #[inline(always)]
 pub fn is_monitored() -> bool {
-    let (Ok(who), Ok(settings)) = (scratch::who(), settings::get()) else { return true };
-    match trunk(who).map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
+    let (Ok(index), Ok(settings)) = (scratch::trunk(), settings::get()) else { return true };
+    match trunk(index).map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
         TRUNK_ENFORCES => false,
         TRUNK_MONITORS => true,
         _ => settings.mode == MODE_MONITOR,
     }
 }
 
-/// The policy of the sender's trunk.
+/// The policy of a sender's trunk; `index` is 0 for who is none of any.
 #[inline(always)]
-pub fn trunk(who: &Who) -> Option<&'static Trunk> {
-    if who.trunk == 0 { None } else { TRUNKS.get(who.trunk) }
+pub fn trunk(index: u32) -> Option<&'static Trunk> {
+    if index == 0 { None } else { TRUNKS.get(index) }
 }
 
 /// The limits that the packet's message is judged by.
 #[inline(always)]
 pub fn limits() -> Result<&'static Limits, Reason> {
-    match trunk(scratch::who()?) {
+    match trunk(scratch::trunk()?) {
         Some(trunk) if trunk.own_limits != 0 => Ok(&trunk.limits),
         _ => Ok(&settings::get()?.limits),
     }

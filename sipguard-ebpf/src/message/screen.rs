@@ -8,9 +8,10 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{Rule, Settings, rules_in_use};
 use sipguard_common::framer::{Header, Key, Subject, answer, ask, identity, screens, user_agent};
 
-use crate::scratch::{Scratch, Who};
-use crate::window::Bytes;
-use crate::{policy, scratch};
+use super::window::Bytes;
+use crate::admit::policy;
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Scratch, Who};
 
 #[map]
 static IDENTITIES: HashMap<Key, Rule> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
@@ -45,56 +46,48 @@ pub fn of(settings: &Settings, who: &Who) -> u32 {
     set(rules_in_use::IDENTITIES, screens::IDENTITIES) | set(rules_in_use::USER_AGENTS, screens::USER_AGENTS)
 }
 
-/// Asks about the header line that the framer has noted. `Some` is the reason to stop the request.
+/// Asks about the header line that the framer has noted: whether the request goes on.
 #[inline(always)]
-pub fn line() -> Option<Reason> {
-    match screen_line() {
-        IDENTITY => Some(Reason::BlockedIdentity),
-        AGENT => Some(Reason::BlockedUserAgent),
-        _ => None,
-    }
+pub fn line() -> Ending {
+    Ending::of(screen_line())
 }
 
-const IDENTITY: u32 = Reason::BlockedIdentity.number() as u32;
-const AGENT: u32 = Reason::BlockedUserAgent.number() as u32;
-
-/// A global function: the verifier looks at it once, for any line. Returns the number of one of the two reasons, or 0.
+/// A global function: the verifier looks at it once, for any line. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn screen_line() -> u32 {
-    let Ok(scratch) = scratch::get() else { return 0 };
+    let Ok(scratch) = scratch::get() else { return Ending::ON.scalar() };
     // SAFETY: this CPU's map value. The functions that are called here change other parts of it.
     let Scratch { window, stream, walk, .. } = unsafe { &mut *scratch };
     walk.cursor.asks = 0;
     let header = Header::of(stream, &walk.cursor);
     let screened = ask(&Bytes(window.as_mut_ptr()), &header, |subject| match subject {
-        Subject::Uri(at) if screen_uri(at) != 0 => Some(Reason::BlockedIdentity),
-        Subject::UserAgent(at) if screen_agent(at) != 0 => Some(Reason::BlockedUserAgent),
-        Subject::Uri(_) | Subject::UserAgent(_) => None,
+        Subject::Uri(at) => Ending::of(screen_uri(at)).reason(),
+        Subject::UserAgent(at) => Ending::of(screen_agent(at)).reason(),
     });
-    answer(stream, screened).map_or(0, |reason| u32::from(reason.number()))
+    Ending::from(answer(stream, screened)).scalar()
 }
 
-/// A global function, as [`screen_line`]: 1 when a rule stops the identity of the URI at an offset of the line.
+/// A global function, as [`screen_line`]: whether a rule stops the identity of the URI at an offset of the line.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn screen_uri(at: u32) -> u32 {
-    let Ok(scratch) = scratch::get() else { return 0 };
+    let Ok(scratch) = scratch::get() else { return Ending::ON.scalar() };
     // SAFETY: as in `screen_line`.
     let Scratch { window, screen, who, stream, walk, .. } = unsafe { &mut *scratch };
     let header = Header::of(stream, &walk.cursor);
     if identity(&Bytes(window.as_mut_ptr()), &header, at, &mut screen.key) == 0 {
-        return 0;
+        return Ending::ON.scalar();
     }
-    let Some(rule) = IDENTITIES.get_ptr_mut(&screen.key) else { return 0 };
-    u32::from(policy::decides(rule, who, Reason::BlockedIdentity).is_err())
+    let Some(rule) = IDENTITIES.get_ptr_mut(&screen.key) else { return Ending::ON.scalar() };
+    Ending::from(policy::decides(rule, who, Reason::BlockedIdentity).map(drop)).scalar()
 }
 
-/// A global function, as [`screen_line`]: 1 when a rule stops the user agent at an offset of the line. The longest prefix decides.
+/// A global function, as [`screen_line`]: whether a rule stops the user agent at an offset of the line. The longest prefix decides.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn screen_agent(at: u32) -> u32 {
-    let Ok(scratch) = scratch::get() else { return 0 };
+    let Ok(scratch) = scratch::get() else { return Ending::ON.scalar() };
     // SAFETY: as in `screen_line`.
     let Scratch { window, screen, who, stream, walk, .. } = unsafe { &mut *scratch };
     let header = Header::of(stream, &walk.cursor);
@@ -102,19 +95,19 @@ extern "C" fn screen_agent(at: u32) -> u32 {
     for _ in 0..NESTED {
         let key = (&raw const screen.bits).cast::<PrefixKey<Words>>();
         // SAFETY: `bits` and `key` stand side by side, as the trie has them.
-        let Some(rule) = USER_AGENTS.get(unsafe { &*key }) else { return 0 };
+        let Some(rule) = USER_AGENTS.get(unsafe { &*key }) else { return Ending::ON.scalar() };
         let rule = core::ptr::from_ref(rule).cast_mut();
         match policy::decides(rule, who, Reason::BlockedUserAgent) {
-            Err(_) => return 1,
-            Ok(true) => return 0,
+            Err(reason) => return Ending::with(reason).scalar(),
+            Ok(true) => return Ending::ON.scalar(),
             Ok(false) => {}
         }
         // SAFETY: a live map value.
         let bits = u32::from(unsafe { (*rule).bits });
         if bits == 0 {
-            return 0;
+            return Ending::ON.scalar();
         }
         screen.bits = bits - 1;
     }
-    0
+    Ending::ON.scalar()
 }

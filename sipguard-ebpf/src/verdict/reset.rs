@@ -8,15 +8,16 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
-use crate::ip::TCP;
-use crate::scratch::{self, Packet};
-use crate::tcp::{ACK, RST};
+use crate::cpu::scratch::{self, Packet};
+use crate::packet::bytes;
+use crate::packet::ip::TCP;
+use crate::packet::tcp::{ACK, RST};
 
 /// Rewrites the frame in place. `Err` leaves a frame that must not pass: a datagram, or one whose header can't be written.
 #[inline(always)]
 pub fn rewrite(ctx: &XdpContext) -> Result<(), Reason> {
-    let packet = scratch::packet()?;
+    // SAFETY: this CPU's map value, which nothing changes once the verdict is spoken.
+    let packet = unsafe { &*scratch::packet()? };
     if packet.transport == scratch::UDP {
         return Err(Reason::NotGuarded);
     }

@@ -11,8 +11,9 @@ use sipguard_common::abi::{
 };
 use sipguard_common::framer::Stream;
 
-use crate::scratch::{Packet, Who};
-use crate::{atomic, policy, scratch, settings};
+use super::policy;
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
 
 #[map]
 static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_ENTRIES, 0);
@@ -41,6 +42,19 @@ pub fn find(packet: &Packet, who: &mut Who, settings: &Settings) {
     }
 }
 
+/// Charges a segment of a connection that was verified, as [`packet`].
+#[inline(always)]
+pub fn segment(settings: &Settings) -> Result<(), Reason> {
+    packet(this()?, settings)
+}
+
+/// Who sent this CPU's packet.
+#[inline(always)]
+fn this() -> Result<&'static Who, Reason> {
+    // SAFETY: this CPU's map value, which nothing changes once the packet is permitted.
+    Ok(unsafe { &*scratch::who()? })
+}
+
 /// Charges a packet: a datagram for a guarded port, or a segment of a connection that was verified.
 #[inline(always)]
 pub fn packet(who: &Who, settings: &Settings) -> Result<(), Reason> {
@@ -52,7 +66,8 @@ pub fn packet(who: &Who, settings: &Settings) -> Result<(), Reason> {
 
 /// Charges a connection whose handshake was verified: a SYN can be forged, and would use up what its true sender may.
 #[inline(always)]
-pub fn connection(who: &Who, settings: &Settings) -> Result<(), Reason> {
+pub fn connection(settings: &Settings) -> Result<(), Reason> {
+    let who = this()?;
     if who.budget == NONE || !is_limited(who, settings, CONNECTIONS) {
         return Ok(());
     }
@@ -68,14 +83,14 @@ fn is_limited(who: &Who, settings: &Settings, kind: usize) -> bool {
 /// Charges the messages that began in this packet: `messages` of them.
 #[inline(always)]
 pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
-    let who = scratch::who()?;
+    let who = this()?;
     if who.home == NONE && who.budget == NONE {
         return Ok(());
     }
     let (settings, now_ns) = (settings::get()?, coarse_ns());
     // Nobody sees the messages within TLS; that its records are well-formed speaks for the sender.
     if let Some(home) = home(who)
-        && (messages != 0 || scratch::packet()?.transport == scratch::TLS)
+        && (messages != 0 || scratch::transport()? == scratch::TLS)
     {
         // SAFETY: a live map value.
         unsafe { (*home).good = (now_ns >> BUDGET_TIME) as u32 };
@@ -126,7 +141,7 @@ pub fn distrust() {
 /// The budget of the packet's source, where it is no trunk's and has one.
 #[inline(always)]
 fn of_source() -> Option<*mut Budget> {
-    let who = scratch::who().ok()?;
+    let who = this().ok()?;
     if who.budget == NONE || who.trunk != 0 { None } else { BUDGETS.get_ptr_mut(who.budget - 1) }
 }
 
@@ -181,7 +196,7 @@ fn charge(who: &Who, kind: usize, count: u32, now_ns: u64, reason: Reason) -> Re
 #[inline(never)]
 fn admitted(who: &Who, kind: usize, count: u32, now_ns: u64) -> bool {
     let Ok(settings) = settings::get() else { return true };
-    let (budget, mut rate) = match policy::trunk(who) {
+    let (budget, mut rate) = match policy::trunk(who.trunk) {
         Some(trunk) => (TRUNK_BUDGETS.get_ptr_mut(trunk_budget(who.trunk, who.class)), trunk.rates[kind]),
         None => (BUDGETS.get_ptr_mut(who.budget - 1), settings.rates[kind]),
     };

@@ -3,8 +3,9 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::eth::L3;
-use crate::{bytes, scratch};
+use super::bytes;
+use super::eth::L3;
+use crate::cpu::scratch;
 
 /// Four words in network order: an IPv6 address, or `::ffff:a.b.c.d`.
 pub type Address = [u32; 4];

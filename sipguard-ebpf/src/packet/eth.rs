@@ -3,7 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::bytes;
+use super::bytes;
 
 /// What stands behind the Ethernet header.
 pub struct L3 {

@@ -7,7 +7,7 @@ use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{IFACE_SLOTS, Iface, Settings};
 
-use crate::scratch;
+use super::scratch;
 
 /// For userspace alone, like [`IFACES`]: declared here because maps come into being with the program.
 #[map]

@@ -6,8 +6,6 @@
 //! A connection is counted when its handshake has ended, and remembered by its socket. What was not counted, because it is older
 //! than the guard or there was no room, is not discounted.
 
-use core::arch::asm;
-
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
@@ -17,12 +15,16 @@ use aya_ebpf::programs::BtfTracePointContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use};
 
-use crate::scratch::{Key, Packet, Who};
+use super::{policy, port};
+use crate::cpu::asm::{field, half_field, long_field};
+use crate::cpu::scratch::{Key, Packet, Who};
+use crate::cpu::{atomic, settings};
+use crate::packet::ip;
+use crate::stream;
 use crate::stream::out;
-use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV, field};
-use crate::{atomic, ip, policy, port, settings, stream};
+use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV};
 
-/// Byte offsets in the running kernel's structs, as in [`crate::socket`]. The programs are not loaded where one is unknown.
+/// Byte offsets in the running kernel's structs, as in [`crate::stream::socket`]. The programs are not loaded where one is unknown.
 #[unsafe(no_mangle)]
 static SOCK_FAMILY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -63,7 +65,7 @@ fn has_room(packet: &Packet, who: &Who, settings: &Settings) -> bool {
     if !port::is_guarded(u16::from_be((packet.key[8] >> 16) as u16)) {
         return true;
     }
-    let most = policy::trunk(who).map_or(settings.open, |trunk| trunk.open);
+    let most = policy::trunk(who.trunk).map_or(settings.open, |trunk| trunk.open);
     if most == 0 {
         return true;
     }
@@ -103,10 +105,10 @@ fn opened(socket: *const u8) {
     // family since Linux 3.13.
     let (port, netns, remote) = unsafe {
         let port = field(socket, SOCK_FAMILY.load() - 4) >> 16;
-        let net = long(socket, SOCK_NET.load()) as *const u8;
+        let net = long_field(socket, SOCK_NET.load()) as *const u8;
         let address = SOCK_V6_DADDR.load();
         let word = |index: u32| field(socket, address + 4 * index);
-        (port as u16, long(net, NET_COOKIE.load()), [word(0), word(1), word(2), word(3)])
+        (port as u16, long_field(net, NET_COOKIE.load()), [word(0), word(1), word(2), word(3)])
     };
     let key = socket as u64;
     if netns != NETNS.load() || !port::is_guarded(port) || SOCKETS.get_ptr(&key).is_some() {
@@ -145,8 +147,8 @@ fn end_flow(socket: *const u8) {
         }
         (
             u16::from_be(field(socket, SOCK_FAMILY.load() - 4) as u16),
-            u16::from_be(half(tcp.cast(), INET_SPORT.load())),
-            long(long(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
+            u16::from_be(half_field(tcp.cast(), INET_SPORT.load())),
+            long_field(long_field(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
         )
     };
     let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);
@@ -209,30 +211,4 @@ fn give_back(place: u32) {
         // SAFETY: a live map value, which counts at least what is given back.
         unsafe { atomic::add(word, u64::MAX) };
     }
-}
-
-/// # Safety
-/// `object` is a kernel object with a BTF type that has two bytes at `offset`.
-#[inline(always)]
-unsafe fn half(object: *const u8, offset: u32) -> u16 {
-    let value: u64;
-    // SAFETY: the caller's; as in `field`.
-    unsafe {
-        asm!("{p} += {o}", "{r} = *(u16 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
-             r = lateout(reg) value, options(nostack, readonly));
-    }
-    value as u16
-}
-
-/// # Safety
-/// `object` is a kernel object with a BTF type that has eight bytes at `offset`.
-#[inline(always)]
-unsafe fn long(object: *const u8, offset: u32) -> u64 {
-    let value: u64;
-    // SAFETY: the caller's; as in `field`.
-    unsafe {
-        asm!("{p} += {o}", "{r} = *(u64 *)({p} + 0)", p = inout(reg) object => _, o = in(reg) u64::from(offset),
-             r = lateout(reg) value, options(nostack, readonly));
-    }
-    value
 }

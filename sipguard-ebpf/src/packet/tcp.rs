@@ -3,9 +3,10 @@
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 
-use crate::ip::Ip;
-use crate::port::{L4, Transport};
-use crate::{bytes, fragment};
+use super::bytes;
+use super::ip::Ip;
+use crate::admit::port::{L4, Transport};
+use crate::message::fragment;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;

@@ -8,9 +8,10 @@ use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::framer::Window;
 
-use crate::scratch::{self, Scratch};
-use crate::window::Bytes;
-use crate::{bytes, reset};
+use super::window::Bytes;
+use crate::cpu::scratch::{self, Scratch};
+use crate::packet::bytes;
+use crate::verdict::reset;
 
 /// Bytes summed at a time: the most that `bpf_csum_diff` takes on older kernels.
 const PIECE: u32 = 512;
@@ -46,16 +47,17 @@ extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
         let pseudo = reset::pseudo_header(packet, len as u16);
         let walk = &raw mut (*scratch).walk;
         (*walk).begin(packet.l4_at, len);
+        (*walk).sum = 0;
         let mut hands = Hands { ctx, scratch };
         bpf_loop(PIECES, piece as *mut c_void, (&raw mut hands).cast(), 0);
         if (*walk).done == 0 {
             return 0;
         }
-        u32::from(reset::fold(pseudo + u64::from((*walk).verdict)) != 0)
+        u32::from(reset::fold(pseudo + u64::from((*walk).sum)) != 0)
     }
 }
 
-/// Adds one piece to the sum in `walk.verdict`. 0 goes on, 1 ends the loop.
+/// Adds one piece to the sum. 0 goes on, 1 ends the loop.
 #[inline(never)]
 extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
     // SAFETY: the pointer is the one given to `bpf_loop`; what it points to are live map values.
@@ -72,10 +74,10 @@ extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
     }
     // SAFETY: the window has room for a piece.
     unsafe {
-        if !bytes::copy::<{ PIECE - 1 }>(hands.ctx, walk.at, len, into) {
+        if !bytes::copy::<{ PIECE - 1 }>(&XdpContext::new(hands.ctx), walk.at, len, into) {
             return 1;
         }
-        walk.verdict = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.verdict) as u32;
+        walk.sum = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.sum) as u32;
     }
     walk.at += len;
     walk.left -= len;

@@ -8,9 +8,10 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, BUDGET_TIME, Ban, Settings};
 
-use crate::scratch::{self, Packet, Who};
+use super::{port, rate};
+use crate::cpu::scratch::{self, Packet, Who};
+use crate::cpu::{atomic, settings};
 use crate::stream::socket::{self, Socket};
-use crate::{atomic, port, rate, settings};
 
 /// `DeviceKey` in words; port 0 is the address.
 type Key = [u32; 5];
@@ -71,6 +72,8 @@ fn holds(key: &Key, now_ns: u64) -> bool {
 #[inline(always)]
 pub fn note(ctx: &XdpContext, settings: &Settings, reason: Reason) {
     let (Ok(packet), Ok(who)) = (scratch::packet(), scratch::who()) else { return };
+    // SAFETY: two parts of this CPU's map value, which nothing changes once the verdict is spoken.
+    let (packet, who) = unsafe { (&*packet, &*who) };
     if packet.strikes == 0 || settings.bans.after == 0 || packet.transport == scratch::UDP {
         return;
     }

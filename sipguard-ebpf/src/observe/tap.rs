@@ -13,8 +13,10 @@ use sipguard_common::abi::{
 };
 use sipguard_common::{Class, Reason};
 
-use crate::scratch::Scratch;
-use crate::{atomic, bytes, rate, scratch, settings};
+use crate::admit::rate;
+use crate::cpu::scratch::{self, Scratch};
+use crate::cpu::{atomic, settings};
+use crate::packet::bytes;
 
 #[map]
 static EVENTS: Array<Record> = Array::with_max_entries(EVENT_ENTRIES, BPF_F_MMAPABLE);
@@ -60,7 +62,7 @@ pub fn passed(ctx: &XdpContext, scratch: *mut Scratch, reason: Reason) {
     }
 }
 
-/// A global function, as those of [`crate::flow`].
+/// A global function, as those of [`crate::stream`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_passed(ctx: *mut xdp_md, reason: u32) -> u32 {
@@ -100,7 +102,7 @@ pub fn stopped(
     }
 }
 
-/// A global function, as those of [`crate::flow`]. `said` is [`said`].
+/// A global function, as those of [`crate::stream`]. `said` is [`said`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_stopped(ctx: *mut xdp_md, said: u32) -> u32 {
@@ -186,7 +188,7 @@ fn through(gate: *mut Gate, tag: u64, now_ns: u64) -> u64 {
     }
 }
 
-/// A global function, as those of [`crate::flow`]. `said` is [`said`] below the count.
+/// A global function, as those of [`crate::stream`]. `said` is [`said`] below the count.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tap_event(ctx: *mut xdp_md, said: u64) -> u32 {
@@ -292,7 +294,7 @@ unsafe fn copy(ctx: *mut xdp_md, into: *mut u8, frame_len: u32) -> u32 {
     let first = if frame_len < FIRST { frame_len } else { FIRST };
     // SAFETY: the caller's, with the two pieces' sizes.
     unsafe {
-        if first == 0 || !bytes::copy::<{ FIRST - 1 }>(ctx, 0, first, into) {
+        if first == 0 || !bytes::copy::<{ FIRST - 1 }>(&XdpContext::new(ctx), 0, first, into) {
             return 0;
         }
         if frame_len <= FIRST {
@@ -300,7 +302,7 @@ unsafe fn copy(ctx: *mut xdp_md, into: *mut u8, frame_len: u32) -> u32 {
         }
         let rest = frame_len - FIRST;
         let second = if rest < SECOND { rest } else { SECOND };
-        if bytes::copy::<{ SECOND - 1 }>(ctx, FIRST, second, into.add(FIRST as usize)) {
+        if bytes::copy::<{ SECOND - 1 }>(&XdpContext::new(ctx), FIRST, second, into.add(FIRST as usize)) {
             first + second
         } else {
             first

@@ -1,5 +1,6 @@
 //! BPF's own atomic operations on words of map values; core offers none for this target.
 
+#[cfg(target_arch = "bpf")]
 use core::arch::asm;
 
 /// Adds to a word.

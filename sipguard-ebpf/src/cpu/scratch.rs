@@ -1,7 +1,5 @@
 //! Work space of one CPU. What a packet is, once it is known, lives here and not on the stack: the global functions of
-//! [`crate::flow`] and [`crate::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
-
-use core::arch::asm;
+//! [`crate::stream`] and [`crate::message::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
@@ -10,9 +8,11 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
-use crate::ip::Ip;
-use crate::port::{L4, Transport};
-use crate::screen::Screen;
+use super::asm;
+use super::ending::Ending;
+use crate::admit::port::{L4, Transport};
+use crate::message::screen::Screen;
+use crate::packet::ip::Ip;
 
 /// `FlowKey` in words: remote address, local address, both ports as they stand in the header.
 pub type Key = [u32; 9];
@@ -37,14 +37,14 @@ pub struct Packet {
     pub v6: u32,
     /// One of the transports below.
     pub transport: u32,
-    /// One of the constants of [`crate::fragment`].
+    /// One of the constants of [`crate::message::fragment`].
     pub fragment: u32,
     /// The part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
     /// 1 when it made its stream malformed.
     pub strikes: u32,
-    /// [`crate::port::OWN`], [`crate::port::PEER`] or [`crate::port::NEITHER`].
+    /// [`crate::admit::port::OWN`], [`crate::admit::port::PEER`] or [`crate::admit::port::NEITHER`].
     pub side: u32,
     /// What a TCP segment acknowledges.
     pub acknowledged: u32,
@@ -71,13 +71,15 @@ pub struct Walk {
     /// Offset in the frame and length of what is still to be looked at.
     pub at: u32,
     pub left: u32,
-    /// Number of the reason plus one, or 0.
-    pub verdict: u32,
+    /// How it has ended, if it has before its end.
+    pub ending: Ending,
     /// 1 once every byte was looked at.
     pub done: u32,
     pub cursor: Cursor,
     /// Where a walk over STUN is.
     pub stun: Stun,
+    /// What a checksum has come to.
+    pub sum: u32,
 }
 
 impl Walk {
@@ -86,7 +88,7 @@ impl Walk {
     pub fn begin(&mut self, at: u32, len: u32) {
         self.at = at;
         self.left = len;
-        self.verdict = 0;
+        self.ending = Ending::ON;
         self.done = 0;
         self.cursor.end = 0;
         self.cursor.hash = 0;
@@ -111,15 +113,14 @@ impl Walk {
     /// Ends the loop.
     #[inline(always)]
     pub fn fail(&mut self, reason: Reason) -> i64 {
-        self.verdict = u32::from(reason.number()) + 1;
+        self.ending = Ending::with(reason);
         1
     }
 
-    /// Number of the reason plus one, or 0 when all is well. What ran out of turns is not through, and is refused: nothing of ours
-    /// failed, so it is too long for what it is.
+    /// How it has ended. What ran out of turns is not through, and is refused: nothing of ours failed, so it is too long for what it is.
     #[inline(always)]
-    pub fn outcome(&self, too_long: Reason) -> u32 {
-        if self.verdict == 0 && self.done == 0 { u32::from(too_long.number()) + 1 } else { self.verdict }
+    pub fn ending(&self, too_long: Reason) -> Ending {
+        if self.ending == Ending::ON && self.done == 0 { Ending::with(too_long) } else { self.ending }
     }
 }
 
@@ -140,7 +141,7 @@ pub struct Who {
     pub home: u32,
     /// Which lines of its requests rules are looked up for.
     pub screens: u32,
-    /// Once its packet is known, with its port: [`crate::tap::asked`]. Before, 0.
+    /// Once its packet is known, with its port: [`crate::observe::tap::asked`]. Before, 0.
     pub taps: u32,
 }
 
@@ -186,14 +187,25 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub fn get() -> Result<*mut Scratch, Reason> {
-    SCRATCH.get_ptr_mut(0).ok_or(Reason::Internal)
+    match SCRATCH.get_ptr_mut(0) {
+        Some(scratch) => Ok(scratch),
+        None => Err(Reason::Internal),
+    }
 }
 
-/// This CPU's packet.
+/// This CPU's packet. A program is not preempted by another packet's run on its CPU; whoever makes a reference of the pointer says that nobody
+/// else has one meanwhile.
 #[inline(always)]
-pub fn packet() -> Result<&'static mut Packet, Reason> {
-    // SAFETY: this CPU's map value; a program is not preempted by another packet's run on its CPU.
-    get().map(|scratch| unsafe { &mut (*scratch).packet })
+pub fn packet() -> Result<*mut Packet, Reason> {
+    // SAFETY: a place in this CPU's map value; nothing is read.
+    get().map(|scratch| unsafe { &raw mut (*scratch).packet })
+}
+
+/// Transport of this CPU's packet: [`TCP`], [`TLS`] or [`UDP`].
+#[inline(always)]
+pub fn transport() -> Result<u32, Reason> {
+    // SAFETY: this CPU's map value; one word.
+    get().map(|scratch| unsafe { (*scratch).packet.transport })
 }
 
 /// What no other CPU has at the moment: its number and one.
@@ -203,21 +215,28 @@ pub fn token() -> u64 {
     1 + u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// Who sent this CPU's packet.
+/// Who sent this CPU's packet, as [`packet`].
 #[inline(always)]
-pub fn who() -> Result<&'static mut Who, Reason> {
+pub fn who() -> Result<*mut Who, Reason> {
     // SAFETY: as in `packet`.
-    get().map(|scratch| unsafe { &mut (*scratch).who })
+    get().map(|scratch| unsafe { &raw mut (*scratch).who })
+}
+
+/// Index of the trunk of whoever sent this CPU's packet, or 0.
+#[inline(always)]
+pub fn trunk() -> Result<u32, Reason> {
+    // SAFETY: this CPU's map value; one word.
+    get().map(|scratch| unsafe { (*scratch).who.trunk })
 }
 
 /// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,
 /// thus follows the many ways through the header to this point and no farther.
 #[inline(always)]
 pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
-    // SAFETY: this CPU's map value. The empty asm lets rustc assume nothing about memory.
+    // SAFETY: this CPU's map value.
     unsafe {
         (*scratch).ip = ip;
-        asm!("", options(nostack));
+        asm::forget_memory();
         &(*scratch).ip
     }
 }
@@ -225,8 +244,7 @@ pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
 /// A word that was written before: read from the map, of which the verifier knows nothing, see [`note_ip`].
 #[inline(always)]
 pub fn again(word: &u32) -> u32 {
-    // SAFETY: as in `note_ip`.
-    unsafe { asm!("", options(nostack)) };
+    asm::forget_memory();
     *word
 }
 
@@ -237,7 +255,7 @@ pub fn frame_len() -> u64 {
     get().map_or(0, |scratch| unsafe { (*scratch).frame_len })
 }
 
-/// See [`crate::settings::now_ns`].
+/// See [`crate::cpu::settings::now_ns`].
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: this CPU's map value.
@@ -254,14 +272,15 @@ pub fn told() -> u32 {
 /// A new packet, of which nothing is known but its length.
 #[inline(always)]
 pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
-    let pointer = get()?;
-    // SAFETY: as in `packet`.
-    let scratch = unsafe { &mut *pointer };
-    scratch.frame_len = frame_len;
-    scratch.who.trunk = 0;
-    scratch.who.allowed = 0;
-    scratch.who.taps = 0;
-    Ok(pointer)
+    let scratch = get()?;
+    // SAFETY: this CPU's map value.
+    unsafe {
+        (*scratch).frame_len = frame_len;
+        (*scratch).who.trunk = 0;
+        (*scratch).who.allowed = 0;
+        (*scratch).who.taps = 0;
+    }
+    Ok(scratch)
 }
 
 /// See [`frame_len`].
@@ -273,7 +292,7 @@ pub fn set_frame_len(len: u64) -> Result<(), Reason> {
 
 /// Writes down the packet once it is known to be one for a guarded port.
 #[inline(always)]
-pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
+pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
     // SAFETY: this CPU's map value, of which `ip` is another part.
@@ -298,5 +317,4 @@ pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) -> &'static Packet {
         timestamp: 0,
         timed: 0,
     };
-    packet
 }

@@ -16,9 +16,13 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
 use sipguard_common::framer::{finish, harmless};
 
-use crate::scratch::{self, Key, Scratch};
+use super::sip;
+use crate::admit::policy;
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Key, Scratch};
+use crate::cpu::{atomic, settings};
+use crate::packet::{bytes, udp};
 use crate::stream::copy_framer;
-use crate::{atomic, bytes, policy, settings, sip, udp};
 
 /// [`scratch::Packet::fragment`]: no fragment.
 pub const WHOLE: u32 = 0;
@@ -55,16 +59,14 @@ const EPOCH: u32 = 2 * LIFE_V6;
 /// Judges the fragment in [`scratch::packet`].
 #[inline(always)]
 pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Reason::from_number(fragment_judge(ctx.ctx) as u8).ok_or(Reason::Internal)
+    Ok(Ending::of(fragment_judge(ctx.ctx)).end())
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number.
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fragment_judge(ctx: *mut xdp_md) -> u32 {
-    match place(&XdpContext::new(ctx)) {
-        Ok(reason) | Err(reason) => u32::from(reason.number()),
-    }
+    Ending::from(place(&XdpContext::new(ctx))).scalar()
 }
 
 #[inline(always)]
@@ -110,21 +112,21 @@ fn first(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
     }
     let left = sip::frame(ctx, pointer)? + beyond;
     let ended = scratch.stream.is_at_end() || beyond == 0;
-    if !ended && let Some(reason) = note(scratch, length) {
-        return Err(reason);
+    if !ended {
+        note(scratch, length)?;
     }
     finish(&scratch.stream, left, ended, policy::limits()?)
 }
 
-/// Takes note of a datagram that goes on. `Some` is the reason why it must not. A function of its own for the stack's sake.
+/// Takes note of a datagram that goes on. `Err` is the reason why it must not. A function of its own for the stack's sake.
 #[inline(never)]
-fn note(scratch: &mut Scratch, length: u32) -> Option<Reason> {
+fn note(scratch: &mut Scratch, length: u32) -> Result<(), Reason> {
     let ip = &scratch.ip;
     let header_at = (ip.l4_at - ip.fragment_at) as u32;
     let next = header_at + ip.l4_len;
     if !next.is_multiple_of(8) {
         // The kernel would cut off what is over.
-        return Some(Reason::FragmentOrder);
+        return Err(Reason::FragmentOrder);
     }
     let now_ns = settings::now_ns();
     let datagram = &mut scratch.datagram;
@@ -140,21 +142,21 @@ fn note(scratch: &mut Scratch, length: u32) -> Option<Reason> {
     if insert(scratch).is_err() {
         sweep(scratch, now_ns);
         if insert(scratch).is_err() {
-            return Some(Reason::FragmentOrder);
+            return Err(Reason::FragmentOrder);
         }
     }
     // First known, then asked; `came_early` does the same the other way round, so that one CPU sees the other.
     fence(scratch);
     if !came_before(scratch, now_ns) {
-        return None;
+        return Ok(());
     }
-    let datagram = lookup(&scratch.fragment_key)?;
+    let Some(datagram) = lookup(&scratch.fragment_key) else { return Ok(()) };
     // SAFETY: a live map value.
     unsafe {
         (*datagram).reason = u32::from(Reason::FragmentOrder.number());
         (*datagram).state = DATAGRAM_REFUSED;
     }
-    Some(Reason::FragmentOrder)
+    Err(Reason::FragmentOrder)
 }
 
 #[inline(always)]

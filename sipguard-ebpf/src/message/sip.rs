@@ -15,17 +15,19 @@ use sipguard_common::framer::{
     words,
 };
 
-use crate::scratch::{self, Scratch, Walk};
-use crate::window::Bytes;
-use crate::{bytes, fragment, policy, rate, screen, settings};
+use super::window::Bytes;
+use super::{fragment, screen};
+use crate::admit::{policy, rate};
+use crate::cpu::ending::Ending;
+use crate::cpu::scratch::{self, Scratch, Walk};
+use crate::cpu::settings;
+use crate::packet::bytes;
 
 /// Turns of the loop over one payload: one step of the framer, which is a byte at the worst (keep-alives). Frames are 64 KiB at
 /// the most.
 const MAX_TURNS: u32 = 1 << 17;
 /// Steps in one turn. A turn is a call, which costs as much as a short step; the verifier looks at each of them.
 const STEPS: u32 = 2;
-/// What a function returns that could not do its work.
-const INTERNAL: u32 = Reason::Internal.number() as u32 + 1;
 /// Marked or hashed at a time.
 const BLOCK: u32 = 64;
 
@@ -40,13 +42,13 @@ struct Hands {
 /// Takes what is new of the packet through the framer, whose state is [`Scratch::stream`].
 #[inline(always)]
 pub fn validate(ctx: &XdpContext) -> Result<(), Reason> {
-    outcome(sip_validate(ctx.ctx))
+    Ending::of(sip_validate(ctx.ctx)).go_on()
 }
 
 /// The hash of `len` bytes at `at` of the frame.
 #[inline(always)]
 pub fn hash(ctx: &XdpContext, at: u32, len: u32) -> Result<u64, Reason> {
-    outcome(sip_hash(ctx.ctx, at, len))?;
+    Ending::of(sip_hash(ctx.ctx, at, len)).go_on()?;
     // SAFETY: this CPU's map value.
     Ok(unsafe { (*scratch::get()?).walk.cursor.hash })
 }
@@ -71,11 +73,7 @@ pub fn frame(ctx: &XdpContext, scratch: *mut Scratch) -> Result<u32, Reason> {
     let scratch = unsafe { &mut *scratch };
     let first = bytes::byte(ctx, scratch.packet.data_at as usize)?;
     if first & 0xc0 == 0 {
-        match sip_stun(ctx.ctx) {
-            NO_STUN => {}
-            0 => return Err(Reason::Stun),
-            verdict => return Err(Reason::from_number((verdict - 1) as u8).unwrap_or(Reason::Internal)),
-        }
+        Ending::of(sip_stun(ctx.ctx)).go_on()?;
     }
     scratch.stream.begin_datagram();
     validate(ctx)?;
@@ -85,75 +83,64 @@ pub fn frame(ctx: &XdpContext, scratch: *mut Scratch) -> Result<u32, Reason> {
     Ok(scratch.walk.left_behind())
 }
 
-/// `Ok`, or the reason whose number plus one is `verdict`.
-#[inline(always)]
-fn outcome(verdict: u32) -> Result<(), Reason> {
-    match verdict {
-        0 => Ok(()),
-        _ => Err(Reason::from_number((verdict - 1) as u8).unwrap_or(Reason::Internal)),
-    }
-}
-
-/// A global function: the verifier looks at it once, for any packet. Returns a reason's number plus one, or 0.
+/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
-    let (Ok(scratch), Ok(limits)) = (scratch::get(), policy::limits()) else { return INTERNAL };
+    let (Ok(scratch), Ok(limits)) = (scratch::get(), policy::limits()) else {
+        return Ending::INTERNAL.scalar();
+    };
     // SAFETY: this CPU's map value.
-    unsafe {
+    let (at, len) = unsafe {
         (*scratch).limits = *limits;
         (*scratch).limits.denied = (*scratch).who.denied;
         (*scratch).limits.screens = (*scratch).who.screens;
         (*scratch).stream.registers = 0;
         (*scratch).stream.invites = 0;
-    }
-    walk(ctx, turn as *mut c_void)
+        ((*scratch).packet.new_at, (*scratch).packet.new_len)
+    };
+    walk(ctx, at, len, turn as *mut c_void).scalar()
 }
 
 /// A global function, as [`sip_validate`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_hash(ctx: *mut xdp_md, at: u32, len: u32) -> u32 {
-    let Ok(packet) = scratch::packet() else { return INTERNAL };
-    packet.new_at = at;
-    packet.new_len = len;
-    walk(ctx, hash_block as *mut c_void)
+    walk(ctx, at, len, hash_block as *mut c_void).scalar()
 }
 
-/// What [`sip_stun`] returns for a datagram that is not STUN.
-const NO_STUN: u32 = u32::MAX;
-
-/// A global function, as [`sip_validate`].
+/// A global function, as [`sip_validate`]: what is not STUN goes on.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_stun(ctx: *mut xdp_md) -> u32 {
-    let Ok(scratch) = scratch::get() else { return INTERNAL };
-    let Ok(settings) = settings::get() else { return INTERNAL };
+    let Ok(scratch) = scratch::get() else { return Ending::INTERNAL.scalar() };
+    let Ok(settings) = settings::get() else { return Ending::INTERNAL.scalar() };
     // SAFETY: as in `walk`; `head` has room for its bytes.
     unsafe {
         let (at, len) = ((*scratch).packet.data_at, (*scratch).packet.data_len);
         let mut head = 0u64;
-        if !bytes::copy::<{ STUN_HEAD - 1 }>(ctx, at, STUN_HEAD, (&raw mut head).cast()) {
-            return INTERNAL;
+        if !bytes::copy::<{ STUN_HEAD - 1 }>(&XdpContext::new(ctx), at, STUN_HEAD, (&raw mut head).cast()) {
+            return Ending::INTERNAL.scalar();
         }
         if !is_stun(head, len) {
-            return NO_STUN;
+            return Ending::ON.scalar();
         }
         if (*scratch).packet.fragment != fragment::WHOLE {
             // Nobody sends STUN that large, and its attributes could not be walked to their end.
-            return BAD_STUN;
+            return Ending::with(Reason::BadStun).scalar();
         }
-        let Some(stun) = Stun::begin(head, len) else { return BAD_STUN };
+        let Some(stun) = Stun::begin(head, len) else { return Ending::with(Reason::BadStun).scalar() };
         let walk = &raw mut (*scratch).walk;
         (*walk).begin(at, len);
         (*walk).stun = stun;
         let mut hands = Hands { ctx, scratch, settings };
         bpf_loop(ATTRIBUTES + 1, attribute as *mut c_void, (&raw mut hands).cast(), 0);
-        (*walk).outcome(Reason::BadStun)
+        match (*walk).ending(Reason::BadStun) {
+            Ending::ON => Ending::with(Reason::Stun).scalar(),
+            ending => ending.scalar(),
+        }
     }
 }
-
-const BAD_STUN: u32 = Reason::BadStun.number() as u32 + 1;
 
 /// Goes over one attribute. 0 goes on, 1 ends the loop.
 #[inline(never)]
@@ -167,27 +154,29 @@ extern "C" fn attribute(_: u32, hands: *mut Hands) -> i64 {
     }
     let mut head = 0u32;
     // SAFETY: there is room for four bytes.
-    if !unsafe { bytes::copy::<3>(hands.ctx, walk.at + walk.stun.at, 4, (&raw mut head).cast()) } {
+    if !unsafe {
+        bytes::copy::<3>(&XdpContext::new(hands.ctx), walk.at + walk.stun.at, 4, (&raw mut head).cast())
+    } {
         return walk.fail(Reason::Internal);
     }
     if walk.stun.attribute(head) { 0 } else { walk.fail(Reason::BadStun) }
 }
 
-/// Loops over the packet's new bytes.
+/// Loops over `len` bytes at `at` of the frame.
 #[inline(always)]
-fn walk(ctx: *mut xdp_md, turn: *mut c_void) -> u32 {
-    let Ok(scratch) = scratch::get() else { return INTERNAL };
-    let Ok(settings) = settings::get() else { return INTERNAL };
+fn walk(ctx: *mut xdp_md, at: u32, len: u32, turn: *mut c_void) -> Ending {
+    let Ok(scratch) = scratch::get() else { return Ending::INTERNAL };
+    let Ok(settings) = settings::get() else { return Ending::INTERNAL };
     // SAFETY: `scratch` is this CPU's map value; the callback gets pointers that live as long as this call.
     unsafe {
         let walk = &raw mut (*scratch).walk;
-        (*walk).begin((*scratch).packet.new_at, (*scratch).packet.new_len);
+        (*walk).begin(at, len);
         let mut hands = Hands { ctx, scratch, settings };
         if load(&hands) != 0 {
-            return INTERNAL;
+            return Ending::INTERNAL;
         }
         bpf_loop(MAX_TURNS, turn, (&raw mut hands).cast(), 0);
-        (*walk).outcome(Reason::HeadersTooLong)
+        (*walk).ending(Reason::HeadersTooLong)
     }
 }
 
@@ -228,10 +217,8 @@ extern "C" fn turn(_: u32, hands: *mut Hands) -> i64 {
 /// Asks rules about a line. 0 goes on, 1 ends the loop.
 #[inline(always)]
 fn asked(walk: &mut Walk) -> i64 {
-    match screen::line() {
-        None => 0,
-        Some(reason) => walk.fail(reason),
-    }
+    walk.ending = screen::line();
+    i64::from(walk.ending != Ending::ON)
 }
 
 /// Hashes one block, or loads the next chunk. 0 goes on, 1 ends the loop.
@@ -271,7 +258,9 @@ fn load(hands: &Hands) -> i64 {
     let len = walk.chunk();
     prime(&scratch.stream, &mut window, &mut walk.cursor, len);
     // SAFETY: there is room for a chunk behind DATA.
-    if !unsafe { bytes::copy::<{ CHUNK - 1 }>(hands.ctx, walk.at, len, window.0.add(DATA as usize)) } {
+    if !unsafe {
+        bytes::copy::<{ CHUNK - 1 }>(&XdpContext::new(hands.ctx), walk.at, len, window.0.add(DATA as usize))
+    } {
         return walk.fail(Reason::Internal);
     }
     // What is hashed in blocks ends with zeros.

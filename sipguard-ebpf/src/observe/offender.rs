@@ -6,7 +6,9 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Offender, SAMPLE_BYTES};
 
-use crate::{bytes, fragment, scratch, settings};
+use crate::cpu::{scratch, settings};
+use crate::message::fragment;
+use crate::packet::bytes;
 
 /// `OffenderKey` in words: remote address, then port, reason and zero.
 type Key = [u32; 5];
@@ -43,7 +45,7 @@ pub fn note(ctx: &XdpContext, reason: Reason) {
         (*record).sample_len = 0;
         let size = if packet.data_len < SAMPLE_BYTES as u32 { packet.data_len } else { SAMPLE_BYTES as u32 };
         let sample = (&raw mut (*record).sample).cast();
-        if size > 0 && bytes::copy::<{ SAMPLE_BYTES as u32 - 1 }>(ctx.ctx, packet.data_at, size, sample) {
+        if size > 0 && bytes::copy::<{ SAMPLE_BYTES as u32 - 1 }>(ctx, packet.data_at, size, sample) {
             (*record).sample_len = size;
         }
         let _ = OFFENDERS.insert(&key, &*record, 0);

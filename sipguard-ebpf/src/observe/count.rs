@@ -7,8 +7,8 @@ use sipguard_common::abi::{
     COUNTER_ENTRIES, Counter, Outcome, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
 };
 
-use crate::scratch::Scratch;
-use crate::settings;
+use crate::cpu::scratch::Scratch;
+use crate::cpu::settings;
 
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
