@@ -73,10 +73,8 @@ pub const HANDSHAKE_ANSWERED: u32 = 1;
 /// The PBX sent a SYN.
 pub const HANDSHAKE_DIALLED: u32 = 2;
 
-/// The connection has ended, by the word of the kernel that had it, or of the PBX that has the sender's FIN.
+/// The connection has ended, by the word of the kernel that had it, or of the PBX that resets it or has the sender's FIN.
 pub const FLOW_ENDED: u32 = 1;
-/// A RST left in the PBX's name. With DNAT it may be the machine's between, which the PBX knows nothing of; so the stream is judged on.
-pub const FLOW_RESET: u32 = 2;
 
 /// [`Flow::offer`] of an answered handshake.
 #[must_use]
@@ -116,7 +114,7 @@ pub struct Flow {
     pub sent: u32,
     /// 1 once `acked` and `sent` are known.
     pub heard: u32,
-    /// 0, or [`FLOW_ENDED`] or [`FLOW_RESET`].
+    /// 0, or [`FLOW_ENDED`].
     pub ended: u32,
     /// One of [`flow_state`].
     pub state: u32,

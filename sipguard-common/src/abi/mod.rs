@@ -16,8 +16,8 @@ mod trunk;
 
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use flow::{
-    FLOW_ENDED, FLOW_RESET, FLOW_SEGMENTS, Flow, FlowKey, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake,
-    Segment, flow_flags, flow_state, offer,
+    FLOW_ENDED, FLOW_SEGMENTS, Flow, FlowKey, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, Segment,
+    flow_flags, flow_state, offer,
 };
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use open::{OPEN_COUNT, OPEN_ENTRIES, Opened, Opener};

@@ -41,6 +41,12 @@ pub fn insert_key(key: &Key) -> Result<*mut Flow, Reason> {
     lookup(key).ok_or(Reason::Internal)
 }
 
+/// There is no such connection any more.
+#[inline(always)]
+pub fn forget(key: &Key) {
+    let _absent = FLOWS.remove(key);
+}
+
 /// The connection of a key has ended, by the word of the kernel that had it.
 #[inline(always)]
 pub fn ended(key: &Key) {

@@ -16,9 +16,6 @@ use crate::cpu::settings;
 #[map]
 static HANDSHAKES: LruHashMap<Key, Handshake> = LruHashMap::with_max_entries(1 << 15, 0);
 
-/// How far beyond the first byte the first segment that is seen may lie: it may have overtaken others.
-const REACH: u32 = 1 << 24;
-
 /// The handshake of a key.
 #[inline(always)]
 pub fn get(key: &Key) -> Option<*mut Handshake> {
@@ -52,11 +49,11 @@ pub fn note_unanswered(packet: &Packet) {
 /// [`Handshake::pbx_next`] in a replay that did not see the answer.
 const UNKNOWN: u32 = 0;
 
-/// Whether the packet is of the connection that a handshake makes: it acknowledges what the PBX answered, and lies where the stream begins.
+/// Whether the packet is of the connection that a handshake makes: it acknowledges what the PBX answered. Where it lies does not count: it may
+/// have overtaken others, and a receiver takes what of it lies behind the first byte even when it begins before that.
 #[inline(always)]
-fn is_true(packet: &Packet, peer_next: u32, pbx_next: u32) -> bool {
-    let acknowledged = packet.acknowledged == pbx_next || settings::is_replay() && pbx_next == UNKNOWN;
-    acknowledged && packet.seq.wrapping_sub(peer_next) < REACH
+fn is_true(packet: &Packet, pbx_next: u32) -> bool {
+    packet.acknowledged == pbx_next || settings::is_replay() && pbx_next == UNKNOWN
 }
 
 /// Begins the flow of a handshake that the packet completes. `None` when there is none such.
@@ -69,7 +66,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
         // The PBX's own connection, which it has from a port that is guarded; it is known once it is answered.
         return Err(Reason::NotGuarded);
     }
-    if !is_true(packet, peer_next, pbx_next) {
+    if !is_true(packet, pbx_next) {
         return Ok(None);
     }
     rate::connection(settings::get()?)?;
@@ -88,7 +85,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
 #[inline(never)]
 pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let (peer_next, pbx_next) = ((flow.offer >> 32) as u32, flow.offer as u32);
-    if !is_true(packet, peer_next, pbx_next) {
+    if !is_true(packet, pbx_next) {
         return Ok(());
     }
     rate::connection(settings::get()?)?;
@@ -111,7 +108,7 @@ fn restart(packet: &mut Packet, flow: &mut Flow, peer_next: u32, pbx_next: u32) 
     packet.expected = flow.next;
 }
 
-/// The answer to a SYN of the PBX: it acknowledges it, or it is nobody's.
+/// The answer to a SYN of the PBX: it acknowledges it, or it is nobody's. It begins nothing: a damaged one goes no further.
 #[inline(always)]
 pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     if settings::is_replay() {
@@ -123,17 +120,20 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     if handshake.kind != HANDSHAKE_DIALLED || packet.acknowledged != handshake.pbx_next {
         return Err(Reason::NotGuarded);
     }
-    let pbx_next = handshake.pbx_next;
+    // The PBX may not take it. Its own acknowledgement begins the flow.
     handshake.peer_next = packet.seq.wrapping_add(1);
-    if packet.side == port::NEITHER {
+    if packet.side != port::PEER {
         return Err(Reason::NotGuarded);
     }
-    if packet.side == port::PEER {
-        policy::permit()?;
-    }
-    dialled(packet, pbx_next)?;
-    forget(&packet.key);
-    if packet.side == port::PEER { Ok(Reason::TcpControl) } else { Err(Reason::NotGuarded) }
+    policy::permit()?;
+    Ok(Reason::TcpControl)
+}
+
+/// Whether the packet comes on a connection that the PBX dials, and whose answer it has not acknowledged yet.
+#[inline(always)]
+pub fn is_early(packet: &Packet) -> bool {
+    // SAFETY: a live map value.
+    get(&packet.key).is_some_and(|handshake| unsafe { (*handshake).kind } == HANDSHAKE_DIALLED)
 }
 
 /// In a replay the SYN of the PBX was not seen.
@@ -143,25 +143,11 @@ fn answered_unseen(packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     policy::permit()?;
-    dialled(packet, UNKNOWN)?;
-    Ok(Reason::TcpControl)
-}
-
-/// Begins the flow of a connection that the PBX dialled and that was answered.
-#[inline(always)]
-fn dialled(packet: &mut Packet, pbx_next: u32) -> Result<(), Reason> {
     let flow = flow::insert(packet)?;
     // SAFETY: as in `begin`.
     let flow = unsafe { &mut *flow };
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
-    restart(packet, flow, packet.seq.wrapping_add(1), pbx_next);
-    flow.state = if settings::is_replay() {
-        flow_state::FOLLOWED
-    } else if packet.side == port::PEER {
-        flow_state::EXPECTED
-    } else {
-        flow_state::SILENT
-    };
+    restart(packet, flow, packet.seq.wrapping_add(1), UNKNOWN);
     flow::unlock(flow, token);
-    Ok(())
+    Ok(Reason::TcpControl)
 }

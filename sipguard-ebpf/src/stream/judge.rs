@@ -36,6 +36,9 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     } else if ahead && !moved(ctx.ctx, packet, flow) {
         return Err(Reason::SequenceGap);
     }
+    if flow.state == flow_state::LOST {
+        go_back(packet, flow);
+    }
     let mut old = flow::old_bytes(packet, flow);
     if old > 0 {
         match retransmission::compare(ctx.ctx, packet, flow, old) {
@@ -55,6 +58,16 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
         find_again(ctx.ctx, packet, flow)?;
     }
     Ok(())
+}
+
+/// What passed unjudged and was not acknowledged is not old: there is nothing to compare it with, and the receiver may not have it.
+#[inline(always)]
+fn go_back(packet: &Packet, flow: &mut Flow) {
+    let begun = packet.seq.wrapping_sub(flow.acked).cast_signed() < 0;
+    let place = if begun { flow.acked } else { packet.seq };
+    if flow.heard != 0 && place.wrapping_sub(flow.next).cast_signed() < 0 {
+        flow.next = place;
+    }
 }
 
 /// Whether the receiver is elsewhere than the flow: it has more bytes than were followed, or the kernel has another connection of the same
@@ -130,7 +143,7 @@ fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(), 
 
 /// Whether a connection that is not this host's own was told of by the PBX just now.
 #[inline(always)]
-fn is_adopted_just_now(flow: &Flow) -> bool {
+pub fn is_adopted_just_now(flow: &Flow) -> bool {
     flow.flags & (flow_flags::ADOPTED | flow_flags::LOCAL) == flow_flags::ADOPTED
         && settings::now_ns().wrapping_sub(flow.first_ns) < ADOPTION_NS
 }

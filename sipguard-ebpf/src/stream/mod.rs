@@ -94,6 +94,9 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
 /// The flow of a connection that has none yet. `Err` when it is to have none.
 #[inline(always)]
 fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
+    if packet.side == port::PEER && packet.data_len != 0 && handshake::is_early(packet) {
+        return Err(Reason::EarlyAnswer);
+    }
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
     }

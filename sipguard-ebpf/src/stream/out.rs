@@ -11,8 +11,8 @@ use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    FLOW_ENDED, FLOW_RESET, Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
-    flow_state, offer, port_bit,
+    FLOW_ENDED, Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags, flow_state,
+    offer, port_bit,
 };
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
@@ -91,18 +91,21 @@ fn take(ctx: &TcContext, segment: &Segment) {
         }
         return;
     }
-    let Some(flow) = flow::lookup(&segment.key) else {
-        if own || peer && segment.data_len != 0 && speech(ctx, segment) == Speech::Sip {
-            adopt(segment);
-        }
-        return;
-    };
+    let found = flow::lookup(&segment.key);
+    let found = if found.is_none() { unknown(ctx, segment, own) } else { found };
+    let Some(flow) = found else { return };
     // SAFETY: a live map value. These fields are this program's own, and each is one word.
     let flow = unsafe { &mut *flow };
     if segment.has(RST) {
-        if flow.ended == 0 && segment.seq == flow.sent {
-            flow.ended = FLOW_RESET;
+        // One without an ACK answers a segment that was not taken, with a number that its sender chose; with DNAT it may be the
+        // translating machine's, of which the PBX knows nothing.
+        if segment.has(ACK) && flow.heard != 0 && segment.seq == flow.sent {
+            flow.ended = FLOW_ENDED;
         }
+        return;
+    }
+    if flow.offer != 0 && segment.seq == flow.offer as u32 {
+        // Of the connection that has these ports next, and is not open yet.
         return;
     }
     hear(segment, flow);
@@ -116,10 +119,12 @@ fn take(ctx: &TcContext, segment: &Segment) {
 fn shakes(segment: &Segment, own: bool) {
     let pbx_next = segment.seq.wrapping_add(1);
     if !segment.has(ACK) {
+        // Who dials has no older connection of the same ports.
+        flow::forget(&segment.key);
         return handshake::note(&segment.key, &Handshake { peer_next: 0, pbx_next, kind: HANDSHAKE_DIALLED });
     }
     if !own {
-        return;
+        return crosses(segment, pbx_next);
     }
     match flow::lookup(&segment.key) {
         // SAFETY: a live map value; one word.
@@ -130,6 +135,22 @@ fn shakes(segment: &Segment, own: bool) {
             let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
             handshake::note(&segment.key, &handshake);
         }
+    }
+}
+
+/// The PBX answers where it dialled, since the peer dialled as well (RFC 9293 section 3.5, figure 7).
+#[inline(always)]
+fn crosses(segment: &Segment, pbx_next: u32) {
+    let Some(handshake) = handshake::get(&segment.key) else { return };
+    // SAFETY: a live map value.
+    let handshake = unsafe { &mut *handshake };
+    if handshake.kind != HANDSHAKE_DIALLED || handshake.pbx_next != pbx_next {
+        return;
+    }
+    handshake.peer_next = segment.acknowledged;
+    if port::is_guarded(segment.remote) {
+        begin(segment, flow_state::EXPECTED);
+        handshake::forget(&segment.key);
     }
 }
 
@@ -147,30 +168,39 @@ fn hear(segment: &Segment, flow: &mut Flow) {
         flow.acked = segment.acknowledged;
     }
     flow.heard = 1;
-    if flow.ended == FLOW_RESET {
-        flow.ended = 0;
-    }
     if flow.flags & flow_flags::FINISHED != 0 && segment.acknowledged == flow.next.wrapping_add(1) {
         // It has the sender's FIN: it takes nothing any more.
         flow.ended = FLOW_ENDED;
     }
 }
 
-/// A connection that is not followed, and of which the PBX tells: older than the guard, or forgotten.
+/// A connection that has no flow: the PBX acknowledges the answer to its SYN, which begins one; or it is older than the guard, or forgotten.
 #[inline(always)]
-fn adopt(segment: &Segment) {
+fn unknown(ctx: &TcContext, segment: &Segment, own: bool) -> Option<*mut Flow> {
     if segment.has(RST) || !segment.has(ACK) {
-        return;
+        return None;
     }
+    let mut state = flow_state::LOST;
     if let Some(handshake) = handshake::get(&segment.key) {
         // SAFETY: a live map value.
         let Handshake { pbx_next, kind, .. } = unsafe { *handshake };
-        // The PBX answers nonsense in the middle of a handshake; and what it dialled from a guarded port has its own way.
-        if kind == HANDSHAKE_DIALLED || pbx_next == segment.seq {
-            return;
+        let first = pbx_next == segment.seq;
+        if first != (kind == HANDSHAKE_DIALLED) {
+            // The PBX answers nonsense in the middle of a handshake.
+            return None;
+        }
+        if first {
+            state = if own { flow_state::SILENT } else { flow_state::EXPECTED };
         }
     }
-    begin(segment, flow_state::LOST);
+    if state == flow_state::LOST && !own && (segment.data_len == 0 || speech(ctx, segment) != Speech::Sip) {
+        return None;
+    }
+    begin(segment, state);
+    if state != flow_state::LOST {
+        handshake::forget(&segment.key);
+    }
+    flow::lookup(&segment.key)
 }
 
 /// The PBX speaks SIP on a connection of which no port is guarded. It does so when these are its first bytes.
@@ -208,10 +238,11 @@ fn begin(segment: &Segment, state: u32) {
     flow.state = state;
     flow.first_ns = settings::now_ns();
     flow.slot = settings::slot();
+    flow.offer = 0;
     flow.heard = 0;
     flow.ended = 0;
     hear(segment, flow);
-    flow::start(flow, segment.acknowledged, state == flow_state::FOLLOWED);
+    flow::start(flow, segment.acknowledged, state != flow_state::LOST);
     flow::unlock(flow, token);
 }
 

@@ -5,6 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_state};
 
+use super::judge::is_adopted_just_now;
 use super::socket::{self, Socket};
 use crate::cpu::scratch::Packet;
 use crate::message::sip;
@@ -31,7 +32,7 @@ pub enum Compared {
 pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
     let ctx = &XdpContext::new(ctx);
     // Coalesced retransmissions repeat several segments at once.
-    let mut same = 0;
+    let mut same = unjudged(packet, flow, old);
     for _ in 0..FLOW_SEGMENTS {
         if same >= old {
             break;
@@ -72,6 +73,20 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
     flow.state = flow_state::CUT;
     flow.reason = Reason::OutOfStep.number();
     Compared::OutOfStep
+}
+
+/// How many of the first `old` bytes lie before the first that was followed, on a connection that the PBX told of just now: they passed unjudged,
+/// and may do so again.
+#[inline(always)]
+fn unjudged(packet: &Packet, flow: &Flow, old: u32) -> u32 {
+    let before = flow.first.wrapping_sub(packet.seq);
+    if before.cast_signed() <= 0 || !is_adopted_just_now(flow) {
+        0
+    } else if before < old {
+        before
+    } else {
+        old
+    }
 }
 
 /// The record of a segment that starts at `seq` and is no longer than `most`.
