@@ -19,6 +19,7 @@ pub mod judge;
 pub mod kamailio;
 pub mod lab;
 pub mod message;
+pub mod model;
 pub mod netns;
 pub mod network;
 pub mod office;

@@ -14,9 +14,9 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Offender, OffenderKey, Opener,
-    Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places, counter_index,
-    names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
+    Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
+    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
@@ -307,8 +307,29 @@ impl Program {
 
     /// The flow of a connection.
     pub fn flow(&mut self, peer: &Peer) -> Result<Option<Flow>> {
-        let map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
-        Ok(map.get(&Plain(flow_key(peer)), 0).ok().map(|Plain(flow)| flow))
+        Ok(self.flow_of(&flow_key(peer)))
+    }
+
+    /// The flow of a key.
+    pub fn flow_of(&mut self, key: &FlowKey) -> Option<Flow> {
+        let map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS).ok()?;
+        map.get(&Plain(*key), 0).ok().map(|Plain(flow)| flow)
+    }
+
+    /// Forgets the flow and the handshake of a key, as a full map does.
+    pub fn forget(&mut self, key: &FlowKey) -> Result<()> {
+        let mut flows: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
+        absent(flows.remove(&Plain(*key)))?;
+        let mut handshakes: HashMap<_, Plain<FlowKey>, Plain<Handshake>> = self.map(names::HANDSHAKES)?;
+        absent(handshakes.remove(&Plain(*key)))
+    }
+
+    /// Forgets that the PBX speaks SIP from a port that is not guarded.
+    pub fn forget_spoken(&mut self, port: u16) -> Result<()> {
+        let mut map: Array<_, u64> = self.map(names::SPOKEN)?;
+        let (word, bit) = port_bit(port);
+        let bits = map.get(&word, 0)? & !bit;
+        Ok(map.set(word, bits, 0)?)
     }
 
     /// Changes the flow of a connection.
@@ -411,6 +432,19 @@ impl Program {
     {
         let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
         Ok(T::try_from(map)?)
+    }
+}
+
+/// What is not there can't be removed.
+fn absent(removed: Result<(), aya::maps::MapError>) -> Result<()> {
+    match removed {
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

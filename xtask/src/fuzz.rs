@@ -1,21 +1,26 @@
-//! `fuzz`: the framer against its oracle, with libFuzzer. Coverage takes nothing but code generation of stable Rust.
+//! `fuzz`: the framer against its oracle, with libFuzzer, and the loaded programs against random attackers. Coverage takes nothing but code
+//! generation of stable Rust.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     Usage,
-    command::{cargo, printed, root, succeed, target_dir},
+    command::{cargo, is_root, printed, root, succeed, target_dir},
     machine::Purpose,
     setup,
 };
 
-const TARGETS: [&str; 3] = ["framer", "segments", "datagrams"];
+const TARGETS: [&str; 4] = ["framer", "segments", "datagrams", ATTACKER];
+
+/// No input of libFuzzer, but a test of random sequences that loads the programs.
+const ATTACKER: &str = "attacker";
 
 /// Edge counters with the table of their places, and the operands of comparisons, as libFuzzer reads them.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -38,10 +43,28 @@ pub fn run(args: &[String]) -> Result<()> {
     let end = args.iter().position(|word| word == "--").unwrap_or(args.len());
     let to_engine = args.get(end + 1..).unwrap_or_default();
     let asked = read(&args[..end]).ok_or_else(|| Usage::arguments("fuzz", args))?;
+    let (attacker, targets): (Vec<_>, Vec<_>) =
+        asked.targets.iter().copied().partition(|target| *target == ATTACKER);
+    let mut crashed = Vec::new();
+    if !attacker.is_empty() && !asked.merge {
+        if is_root() {
+            setup::ready(Purpose::Test)?;
+            if !attack(asked.seconds)? {
+                crashed.push(ATTACKER);
+            }
+        } else if targets.is_empty() {
+            bail!("the attacker loads XDP programs, which needs root");
+        } else {
+            println!("fuzz: {ATTACKER}: left out, since it needs root");
+        }
+    }
+    if targets.is_empty() {
+        ensure!(crashed.is_empty(), "found something: {}", crashed.join(", "));
+        return Ok(());
+    }
     setup::ready(Purpose::Fuzz)?;
     let programs = build()?;
-    let mut crashed = Vec::new();
-    for target in asked.targets {
+    for target in targets {
         let place = Place::of(target, &programs);
         if asked.merge {
             place.merge(to_engine)?;
@@ -75,6 +98,18 @@ fn seconds(text: &str) -> Option<u64> {
         _ => (text, 1),
     };
     number.parse::<u64>().ok()?.checked_mul(unit).filter(|seconds| *seconds > 0)
+}
+
+/// Plays random sequences against the loaded programs, others every time; whether all were good.
+fn attack(seconds: u64) -> Result<bool> {
+    println!("fuzz: {ATTACKER}");
+    let since = SystemTime::UNIX_EPOCH.elapsed().context("the clock")?;
+    let mut command =
+        cargo(&["test", "--locked", "--release", "--package", "sipguard-tests", "--test", ATTACKER]);
+    command.args(["--", "--nocapture", "no_attacker"]);
+    command.env("SIPGUARD_SECONDS", seconds.to_string());
+    command.env("SIPGUARD_SEED", (since.as_secs() << 16).to_string());
+    Ok(command.status().context("starting cargo")?.success())
 }
 
 /// Builds the targets, apart from everything else; where they are.

@@ -29,8 +29,9 @@ const USAGE: &str = "usage: cargo xtask VERB
   bench [-o json] [--rounds N] [--runs N]
                                        what a packet costs, beside xdp-filter (root or sudo)
   fuzz [TARGET] [--for 10m] [-- ARGUMENTS]
-                                       the framer against its oracle: all targets, or framer, segments or datagrams,
-                                       a minute each; ARGUMENTS are libFuzzer's, a file is replayed
+                                       the framer against its oracle, and the programs against random attackers (root):
+                                       all targets, or framer, segments, datagrams or attacker, a minute each;
+                                       ARGUMENTS are libFuzzer's, a file is replayed
   fuzz [TARGET] --merge                folds what was found into fuzz/corpus, and leaves out what adds nothing
   vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]
                                        the filter on kernels of Debian and on every kind of interface, and the units

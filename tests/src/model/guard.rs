@@ -1,0 +1,103 @@
+//! The loaded programs, as the sequences use them.
+
+use anyhow::Result;
+use sipguard_common::abi::Flow;
+
+use super::pbx::any;
+use super::segment::{Segment, Tuple};
+use crate::chance::Chance;
+use crate::program::{Program, XDP_PASS};
+
+/// The guard.
+pub struct Guard {
+    program: Program,
+    /// Whether it is asked at all: without it everything passes, which shows that the judge sees something.
+    pub absent: bool,
+    /// Whether it is asked why, which takes longer.
+    pub explains: bool,
+    /// Why it did what it did last.
+    pub why: &'static str,
+}
+
+/// What became of a segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It passed.
+    Passed,
+    /// It became this reset.
+    Reset(Segment),
+    /// It was dropped.
+    Dropped,
+}
+
+impl Guard {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn new() -> Result<Self> {
+        let mut program = Program::new()?;
+        // As good as the keys of an installation: those of the other tests have zeros where short segments are hashed.
+        let mut chance = Chance::new(0x5eed);
+        program.change(|settings| {
+            settings.hash_keys =
+                std::array::from_fn(|_| u64::from(any(&mut chance)) << 32 | u64::from(any(&mut chance)));
+        })?;
+        Ok(Guard { program, absent: false, explains: false, why: "" })
+    }
+
+    /// A segment comes in.
+    ///
+    /// # Errors
+    /// When it was changed to what is no reset of it, or the program can't be run.
+    pub fn judge(&mut self, segment: &Segment) -> Result<Fate> {
+        if self.absent {
+            return Ok(Fate::Passed);
+        }
+        let frame = segment.frame(true);
+        let (action, after) = if self.explains {
+            let run = self.program.run(&frame)?;
+            self.why = run.reason.word();
+            (run.action, run.frame)
+        } else {
+            self.program.run_uncounted(&frame)?
+        };
+        if action != XDP_PASS {
+            Ok(Fate::Dropped)
+        } else if after == frame {
+            Ok(Fate::Passed)
+        } else {
+            Ok(Fate::Reset(segment.changed(&after)?))
+        }
+    }
+
+    /// The PBX sends a segment.
+    ///
+    /// # Errors
+    /// When the program can't be run.
+    pub fn hear(&mut self, segment: &Segment) -> Result<()> {
+        self.program.leave(&segment.frame(false))
+    }
+
+    /// What it knows of a connection.
+    #[must_use]
+    pub fn flow(&mut self, tuple: Tuple) -> Option<Flow> {
+        self.program.flow_of(&tuple.key())
+    }
+
+    /// Lets it forget a connection.
+    ///
+    /// # Errors
+    /// When a map can't be changed.
+    pub fn forget(&mut self, tuple: Tuple) -> Result<()> {
+        self.program.forget(&tuple.key())
+    }
+
+    /// Lets it forget which ports the PBX speaks SIP from.
+    ///
+    /// # Errors
+    /// When the map can't be changed.
+    pub fn forget_spoken(&mut self, port: u16) -> Result<()> {
+        self.program.forget_spoken(port)
+    }
+}
