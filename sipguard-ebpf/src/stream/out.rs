@@ -85,7 +85,7 @@ fn take(ctx: &TcContext, segment: &Segment) {
         return shakes(segment, own);
     }
     let peer = port::is_guarded(segment.remote);
-    if !own && !peer && !is_spoken(segment.local) {
+    if !own && !peer && (!is_spoken(segment.local) || flow::lookup(&segment.key).is_none()) {
         if segment.data_len != 0 && speech(ctx, segment) == Speech::Sip {
             speaks_up(segment);
         }

@@ -48,7 +48,7 @@ pub struct Phone {
     pub data: Vec<u8>,
     /// Its first sequence number.
     pub iss: u32,
-    /// Whether segments that come again may be joined, which then must not be lost behind the guard: it has no record of their parts.
+    /// Whether segments that come again are joined, always: the guard has no record of the parts of a joined one.
     joins: bool,
     same_iss: Option<u32>,
     snd_una: u32,
@@ -65,7 +65,7 @@ const UNDER_WAY: usize = 4;
 
 impl Phone {
     /// A phone that is switched off, or a server.
-    pub fn new(tuple: Tuple, kind: Kind, joins: bool, chance: &mut Chance) -> Self {
+    pub fn new(tuple: Tuple, kind: Kind, chance: &mut Chance) -> Self {
         Phone {
             tuple,
             kind,
@@ -73,7 +73,7 @@ impl Phone {
             out: Vec::new(),
             data: Vec::new(),
             iss: 0,
-            joins,
+            joins: chance.percent(40),
             same_iss: chance.percent(50).then(|| any(chance)),
             snd_una: 0,
             rcv_nxt: 0,
@@ -132,16 +132,15 @@ impl Phone {
     }
 
     /// Sends again what was not acknowledged.
-    pub fn tick(&mut self, now: u32, chance: &mut Chance) {
+    pub fn tick(&mut self, now: u32) {
         match self.stage {
             Stage::Closed => {}
             Stage::Dialling => self.send(now, SYN, self.iss, b""),
             Stage::Answering => self.send(now, SYN | ACK, self.iss, b""),
             Stage::Open | Stage::Closing => {
                 let mut ends = self.ends.clone();
-                if self.joins && chance.percent(40) {
-                    // Several at once.
-                    ends.drain(..chance.below(ends.len().max(1) as u32) as usize);
+                if self.joins {
+                    ends.drain(..ends.len().saturating_sub(1));
                 }
                 let mut seq = self.snd_una;
                 for end in ends {

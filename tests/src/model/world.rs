@@ -87,7 +87,7 @@ impl<'a> World<'a> {
         let remote = |last, port| (Ipv4Addr::new(192, 0, 2, last), port);
         for last in 0..1 + chance.below(2) as u8 {
             let tuple = Tuple { remote: remote(10 + last, 5062), local: local(LISTENS) };
-            world.phones.push(Phone::new(tuple, Kind::Phone, !lossy, chance));
+            world.phones.push(Phone::new(tuple, Kind::Phone, chance));
         }
         if chance.percent(40) {
             let port = [LISTENS, PORTS.1][chance.below(2) as usize];
@@ -100,7 +100,7 @@ impl<'a> World<'a> {
                 1 if port != LISTENS => Kind::Greeter,
                 _ => Kind::Server,
             };
-            world.phones.push(Phone::new(tuple, kind, !lossy, chance));
+            world.phones.push(Phone::new(tuple, kind, chance));
         }
         for last in 0..1 + chance.below(2) as u8 {
             let tuple = Tuple { remote: remote(30 + last, 40_000), local: local(LISTENS) };
@@ -146,6 +146,15 @@ impl<'a> World<'a> {
         let tuple = tuples[chance.below(tuples.len() as u32) as usize];
         let flow = self.guard.flow(tuple);
         let segment = forged(tuple, flow.as_ref(), self.pbx.look(tuple), chance);
+        // A SYN that ends the PBX's half of a handshake, and another that begins one, keep a phone waiting that has the other half: what it
+        // acknowledges is of neither connection that the guard knows.
+        let half = match self.pbx.look(tuple) {
+            Some(connection) => connection.state == State::SynReceived,
+            None => self.phones.iter().any(|phone| phone.tuple == tuple && phone.stage != Stage::Closed),
+        };
+        if half && segment.has(SYN) {
+            return Ok(());
+        }
         self.say(|| "a forger:".to_owned());
         self.come(segment, false, chance)
     }
@@ -175,7 +184,7 @@ impl<'a> World<'a> {
             self.pbx.out.push(segment);
             self.leave(chance)?;
         }
-        self.phones[at].tick(self.now, chance);
+        self.phones[at].tick(self.now);
         self.flush(at, chance)
     }
 
