@@ -1,4 +1,4 @@
-//! `lint`: formatting, clippy on both targets, and the documentation. All of it runs, whatever fails.
+//! `lint`: formatting, clippy on both targets (the XDP program is checked on the host too), and the documentation. All of it runs, whatever fails.
 
 use std::{path::Path, process::Command};
 

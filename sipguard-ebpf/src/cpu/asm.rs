@@ -40,7 +40,7 @@ pub unsafe fn byte(from: *const u8) -> u64 {
     let value: u64;
     // SAFETY: the caller's.
     unsafe {
-        asm!("{r} = *(u8 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly))
+        asm!("{r} = *(u8 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly));
     };
     value
 }
@@ -54,7 +54,7 @@ pub unsafe fn half(from: *const u8) -> u64 {
     let value: u64;
     // SAFETY: the caller's.
     unsafe {
-        asm!("{r} = *(u16 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly))
+        asm!("{r} = *(u16 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly));
     };
     value
 }
@@ -68,7 +68,7 @@ pub unsafe fn word(from: *const u8) -> u64 {
     let value: u64;
     // SAFETY: the caller's.
     unsafe {
-        asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly))
+        asm!("{r} = *(u32 *)({p} + 0)", r = lateout(reg) value, p = in(reg) from, options(nostack, readonly));
     };
     value
 }

@@ -4,7 +4,7 @@ use sipguard_common::framer::{Window, scan};
 
 use crate::cpu::{asm, scratch};
 
-/// The window of the framer: the first bytes of [`Scratch`].
+/// The window of the framer: the first bytes of [`scratch::Scratch`].
 pub struct Bytes(pub *mut u8);
 
 impl Window for Bytes {
