@@ -1,8 +1,10 @@
 //! Tests of this workspace that run in a machine as they do outside, in the order of the table.
 
-use std::{process::Command, time::Instant};
+use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::{Result, bail};
+
+use crate::process::output;
 
 /// Where the initramfs has their programs, by the name of the test.
 pub const DIRECTORY: &str = "usr/lib/sipguard-tests";
@@ -14,11 +16,19 @@ pub struct Suite {
     pub name: &'static str,
     /// The name of the test.
     pub test: &'static str,
+    /// Those of its parts that are tried, or all: each load of the program takes an emulated processor half a minute.
+    only: &'static [&'static str],
 }
 
 /// All of them.
-pub const SUITES: &[Suite] =
-    &[Suite { name: "runs", test: "program_runs" }, Suite { name: "attacks", test: "attacks" }];
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "runs",
+        test: "program_runs",
+        only: &["what_tcp_does_legally", "a_port_is_guarded", "a_new_connection_of_the_same_ports"],
+    },
+    Suite { name: "attacks", test: "attacks", only: &[] },
+];
 
 /// Runs one, one test after the other.
 ///
@@ -26,8 +36,16 @@ pub const SUITES: &[Suite] =
 /// With the end of what it said, when a test fails.
 pub fn run(suite: &Suite) -> Result<String> {
     let begun = Instant::now();
+    // Before Linux 6.2 a namespace can't have an interface of a name that is taken here.
+    for number in 0..2 {
+        let [card, name] = ["eth", "card"].map(|kind| format!("{kind}{number}"));
+        if Path::new("/sys/class/net").join(&card).exists() {
+            output(Command::new("ip").args(["link", "set", &card, "name", &name]))?;
+        }
+    }
     let output = Command::new(format!("/{DIRECTORY}/{}", suite.test))
         .arg("--test-threads=1")
+        .args(suite.only)
         .envs([("SIPGUARD", "/usr/sbin/sipguard"), ("SIPGUARD_SETTINGS", "local"), ("RUST_BACKTRACE", "0")])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
