@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
@@ -394,6 +395,11 @@ impl Program {
     /// The program that sees what leaves, for whoever runs it otherwise.
     pub fn second_eye(&mut self) -> Result<OwnedFd> {
         Ok(self.loaded.second_eye()?.fd()?.as_fd().try_clone_to_owned()?)
+    }
+
+    /// Pins the program that sees what leaves.
+    pub fn pin_second_eye(&mut self, path: &Path) -> Result<()> {
+        self.loaded.second_eye()?.pin(path).context("pinning a program")
     }
 
     /// The program with its maps.

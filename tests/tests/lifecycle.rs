@@ -18,6 +18,7 @@ use sipguard_tests::{
     message::{negative_length, register},
     netns::veth,
     process::{Running, output},
+    program::Program,
     scratch::Scratch,
 };
 
@@ -465,5 +466,34 @@ fn what_the_log_can_t_tell_of_happens_all_the_same_and_is_said() -> Result<()> {
         ensure!(output.stderr.contains("the log does not tell of it"), "{words:?}: {output:?}");
         ensure!(site.guard.pins().exists() == attached, "{words:?}: {output:?}");
     }
+    Ok(())
+}
+
+/// A filter of somebody else on the way out, and the qdisc that holds it.
+#[test]
+fn what_others_have_on_the_way_out_stays() -> Result<()> {
+    let site = Site::new(true)?;
+    let pin = Path::new("/sys/fs/bpf").join(format!("sipguard-other-{}", std::process::id()));
+    let mut other = Program::new()?;
+    other.pin_second_eye(&pin)?;
+    let (eth, path) = (Site::INTERFACE, pin.to_string_lossy().into_owned());
+    let filter = ["tc", "filter", "add", "dev", eth, "egress", "prio", "7", "bpf", "da", "pinned", &path];
+    let made =
+        site.pbx.run(&["tc", "qdisc", "add", "dev", eth, "clsact"]).and_then(|_| site.pbx.run(&filter));
+    // The filter holds the program.
+    std::fs::remove_file(&pin)?;
+    made?;
+    let shown = || site.pbx.run(&["tc", "filter", "show", "dev", eth, "egress"]);
+    let before = shown()?;
+    ensure!(before.contains("pref 7"), "{before}");
+    for _ in 0..2 {
+        site.guard.attach(&[eth])?;
+        ensure!(filters(&site, "10.77.0.1")?, "it does not filter");
+        ensure!(site.guard.json(&["status"])?["weaknesses"].as_array().is_some_and(Vec::is_empty), "weaker");
+        site.guard.run(&["detach", "--all"])?.expect(0)?;
+        ensure!(shown()? == before, "{} before, {} now", before, shown()?);
+    }
+    let qdiscs = site.pbx.run(&["tc", "qdisc", "show", "dev", eth])?;
+    ensure!(qdiscs.contains("clsact"), "{qdiscs}");
     Ok(())
 }
