@@ -85,7 +85,10 @@ fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
     let l4 = match transport {
         Transport::Udp => udp::parse(ctx, ip, side)?,
         Transport::Fragment => udp::fragment(ip),
-        transport => tcp::parse(ctx, ip, transport, side)?,
+        transport => match tcp::parse(ctx, ip, transport, side) {
+            Err(_) if side != port::OWN && !stream::is_known(ctx, ip) => return Err(Reason::NotGuarded),
+            parsed => parsed?,
+        },
     };
     scratch::note(scratch, ip, &l4);
     Ok(())

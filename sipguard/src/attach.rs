@@ -152,6 +152,7 @@ fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Out
     };
     // Read only now: somebody else may have attached to them before.
     let found = interfaces(names).and_then(|found| {
+        refuse_stacked(&found, &[])?;
         found.iter().try_for_each(refuse_another_program)?;
         Ok(found)
     });
@@ -183,7 +184,7 @@ fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Out
         Ok(())
     });
     if let Err(error) = attached {
-        pins.remove_all().context("cleaning up after a failed attach")?;
+        second_eye::remove_all(pins).context("cleaning up after a failed attach")?;
         return Err(error);
     }
     outcome.note_new();
@@ -195,6 +196,7 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
     pins.check()?;
     free_dead(pins)?;
     let own = own_slots(pins)?;
+    refuse_stacked(interfaces, &own)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
             refuse_another_program(interface)?;
@@ -400,6 +402,28 @@ fn refuse_a_tunnel(interface: &Interface) -> Result<()> {
             interface.name, interface.driver
         ),
     ))
+}
+
+/// What two attached interfaces have of one packet would be judged, and counted against its sender, twice.
+fn refuse_stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
+    let all: Vec<Interface> = own
+        .iter()
+        .filter(|(_, iface)| !is_elsewhere(iface))
+        .filter_map(|(_, iface)| link::by_index(iface.ifindex).ok().flatten())
+        .chain(interfaces.iter().cloned())
+        .collect();
+    for upper in &all {
+        for lower in all.iter().filter(|lower| upper.stacked_on.contains(&lower.index)) {
+            return Err(Failure::with(
+                Status::Failed,
+                format!(
+                    "{} and {} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first",
+                    upper.name, lower.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Another program's place is never taken.

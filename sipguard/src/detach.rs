@@ -25,8 +25,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         // Without a look at the ABI: this is the remedy for pins of another version.
         let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
         let count = pins.slots().len();
-        own.iter().try_for_each(|(_, iface)| second_eye::detach_filter(iface))?;
-        pins.remove_all()?;
+        second_eye::remove_all(pins)?;
         let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
         gone.resize_with(count, || "an interface".to_owned());
         wait_until_off(own.iter().filter(|(_, iface)| !is_elsewhere(iface)).map(|(_, iface)| iface.ifindex))?;

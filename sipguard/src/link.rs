@@ -36,6 +36,8 @@ pub struct Interface {
     pub ethernet: bool,
     /// The XDP program on it.
     pub xdp: Option<Xdp>,
+    /// Indexes of the interfaces that have its packets too: the bridge or bond that it is a port of, and for a VLAN or the like what it is made of.
+    pub stacked_on: Vec<u32>,
 }
 
 /// Asks for an interface by name.
@@ -154,7 +156,9 @@ fn read(link: LinkMessage) -> Interface {
         driver: String::new(),
         ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
         xdp: None,
+        stacked_on: Vec::new(),
     };
+    let mut lower = None;
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name = name,
@@ -167,8 +171,14 @@ fn read(link: LinkMessage) -> Interface {
                 }
             }
             LinkAttribute::Xdp(facts) => interface.xdp = xdp(&facts),
+            LinkAttribute::Controller(index) => interface.stacked_on.push(index),
+            LinkAttribute::Link(index) => lower = Some(index),
             _ => {}
         }
+    }
+    // The other end of a veth is none, and may be of another namespace.
+    if ["vlan", "macvlan", "ipvlan", "macvtap", "ipvtap", "macsec"].contains(&&interface.driver[..]) {
+        interface.stacked_on.extend(lower);
     }
     if interface.driver.is_empty() {
         let link = std::fs::read_link(format!("/sys/class/net/{}/device/driver", interface.name));

@@ -13,7 +13,7 @@ use sipguard_common::abi::{CLSACT_FOUND, CLSACT_MADE, Iface, names};
 use crate::link::{self, Interface};
 use crate::load::Loaded;
 use crate::pins::Pins;
-use crate::presence::{iface_name, is_elsewhere};
+use crate::presence::{is_elsewhere, own_slots};
 
 /// Priority of the filter: behind what firewalls usually have, so that nothing of theirs changes its place.
 const PRIORITY: u16 = 0xc000;
@@ -73,17 +73,27 @@ fn attach_filter(
 /// # Errors
 /// When rtnetlink does not do it.
 pub fn detach_filter(iface: &Iface) -> Result<()> {
-    let here = iface.clsact != 0 && !is_elsewhere(iface) && link::by_index(iface.ifindex)?.is_some();
-    if !here {
+    if iface.clsact == 0 || is_elsewhere(iface) {
         return Ok(());
     }
-    let name = iface_name(iface);
+    // By the name that it has now.
+    let Some(Interface { name, .. }) = link::by_index(iface.ifindex)? else { return Ok(()) };
     match tc::qdisc_detach_program(&name, TcAttachType::Egress, names::SECOND_EYE) {
         Ok(()) => {}
         Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("taking the filter off {name}")),
     }
     if iface.clsact == CLSACT_MADE { link::remove_empty_clsact(iface.ifindex) } else { Ok(()) }
+}
+
+/// Takes off what is left of an `attach` that failed, and removes all pins.
+///
+/// # Errors
+/// When a filter can't be taken off, or a pin not be removed.
+pub fn remove_all(pins: &Pins) -> Result<()> {
+    let own = own_slots(pins).unwrap_or_default();
+    let filters = own.iter().try_for_each(|(_, iface)| detach_filter(iface));
+    pins.remove_all().and(filters)
 }
 
 /// Whether it is at work on the interface of a slot.
@@ -97,7 +107,9 @@ pub fn is_on(pins: &Pins, slot: u32, iface: &Iface) -> bool {
     if is_elsewhere(iface) {
         return link_path.exists();
     }
-    SchedClassifier::query_tcx(&iface_name(iface), TcAttachType::Egress)
+    // By the name that it has now.
+    let Ok(Some(found)) = link::by_index(iface.ifindex) else { return false };
+    SchedClassifier::query_tcx(&found.name, TcAttachType::Egress)
         .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == ours.id()))
 }
 

@@ -84,7 +84,10 @@ pub fn weaknesses(pins: &Pins) -> Vec<Weakness> {
             text: "the kernel does not count open connections, so a limit of them holds nobody back",
         });
     }
-    let blind = |(slot, iface): &(u32, Iface)| !second_eye::is_on(pins, *slot, iface);
+    let blind = |(slot, iface): &(u32, Iface)| {
+        let on = presence(pins, *slot, iface).is_ok_and(|presence| presence != Presence::Gone);
+        on && !second_eye::is_on(pins, *slot, iface)
+    };
     if own_slots(pins).is_ok_and(|own| own.iter().any(blind)) {
         all.push(Weakness {
             what: "second-eye",

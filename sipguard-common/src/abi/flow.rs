@@ -108,6 +108,8 @@ pub struct Flow {
     pub lock: u64,
     /// The PBX answered another handshake of the same ports: [`offer`], or 0.
     pub offer: u64,
+    /// [`offer`] of the handshake that began it, or 0: a repeated SYN-ACK of it offers nothing.
+    pub begun: u64,
     /// What the PBX acknowledged last: the next byte that it takes.
     pub acked: u32,
     /// Sequence number behind the last byte that the PBX sent.
@@ -124,6 +126,8 @@ pub struct Flow {
     pub next: u32,
     /// Sequence number of the first byte that was followed.
     pub first: u32,
+    /// What the peer has acknowledged of what the PBX sent.
+    pub una: u32,
     /// The sender's clock in the last segment that was validated (RFC 7323).
     pub timestamp: u32,
     /// [`crate::Reason::number`] of a cut flow.
@@ -132,6 +136,8 @@ pub struct Flow {
     pub conflicts: u8,
     /// Where the next record goes in `segments`, modulo [`FLOW_SEGMENTS`].
     pub segment_at: u16,
+    /// Slot of the interface that it came by first.
+    pub slot: u32,
     /// The segments validated last.
     pub segments: [Segment; FLOW_SEGMENTS],
     /// The framer's state after the byte before `next`.
@@ -142,6 +148,6 @@ pub struct Flow {
     pub message_ns: u64,
     /// Segments of that message.
     pub message_segments: u32,
-    /// Slot of the interface that it came by first.
-    pub slot: u32,
+    /// Zero.
+    pub pad: u32,
 }

@@ -4,6 +4,7 @@ use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
+use aya_ebpf::programs::TcContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{IFACE_SLOTS, Iface, Settings};
 
@@ -38,6 +39,15 @@ pub fn is_replay() -> bool {
 #[inline(always)]
 pub fn slot() -> u32 {
     SLOT.load()
+}
+
+/// Whether a packet that leaves came in by an attached interface: then it is no PBX's, but a peer's that is forwarded, or a stranger's in the PBX's
+/// name.
+#[inline(always)]
+pub fn is_attached(ctx: &TcContext) -> bool {
+    // SAFETY: the context of this program.
+    let index = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    index != 0 && (0..IFACE_SLOTS).any(|slot| IFACES.get(slot).is_some_and(|iface| iface.ifindex == index))
 }
 
 #[inline(always)]

@@ -96,8 +96,10 @@ pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
 #[inline(always)]
 fn restart(packet: &mut Packet, flow: &mut Flow, peer_next: u32, pbx_next: u32) {
     flow.offer = 0;
+    flow.begun = offer(peer_next, pbx_next);
     flow.ended = 0;
     flow.sent = pbx_next;
+    flow.una = pbx_next;
     flow.acked = peer_next;
     flow.heard = u32::from(!settings::is_replay());
     flow.first_ns = settings::now_ns();

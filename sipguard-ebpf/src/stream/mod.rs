@@ -25,6 +25,8 @@ use crate::admit::{policy, port, rate};
 use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
+use crate::packet::bytes;
+use crate::packet::ip::Ip;
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// Judges the segment in [`scratch::packet`].
@@ -57,7 +59,11 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
     policy::permit()?;
-    if packet.has(RST) || packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
+    if packet.has(RST) {
+        return Ok(Reason::TcpControl);
+    }
+    if packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
+        acceptable::acknowledge(packet, flow);
         return Ok(Reason::TcpControl);
     }
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
@@ -65,6 +71,15 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     let judged = of_flow(ctx, packet, flow);
     flow::unlock(flow, token);
     judged
+}
+
+/// Whether there is a flow of a TCP segment's connection.
+#[inline(always)]
+pub fn is_known(ctx: &XdpContext, ip: &Ip) -> bool {
+    let Ok(ports) = bytes::word(ctx, ip.l4_at) else { return false };
+    let [r0, r1, r2, r3] = ip.remote;
+    let [l0, l1, l2, l3] = ip.local;
+    flow::lookup(&[r0, r1, r2, r3, l0, l1, l2, l3, ports]).is_some()
 }
 
 /// A SYN begins nothing by itself, for anyone can send one; the answer to one that the PBX sent may. A function of its own for the stack's

@@ -72,7 +72,9 @@ enum Speech {
 /// Looks at a packet that leaves, and lets it go on its way.
 #[inline(always)]
 pub fn note(ctx: &TcContext) -> i32 {
-    if let Ok(segment) = parse(ctx) {
+    if !settings::is_attached(ctx)
+        && let Ok(segment) = parse(ctx)
+    {
         take(ctx, &segment);
     }
     TC_ACT_UNSPEC
@@ -96,6 +98,10 @@ fn take(ctx: &TcContext, segment: &Segment) {
     let Some(flow) = found else { return };
     // SAFETY: a live map value. These fields are this program's own, and each is one word.
     let flow = unsafe { &mut *flow };
+    if flow.flags & flow_flags::LOCAL != 0 && is_forwarded(ctx) {
+        // The connection is this host's own: whoever sends this in its name is another.
+        return;
+    }
     if segment.has(RST) {
         // One without an ACK answers a segment that was not taken, with a number that its sender chose; with DNAT it may be the
         // translating machine's, of which the PBX knows nothing.
@@ -114,6 +120,13 @@ fn take(ctx: &TcContext, segment: &Segment) {
     }
 }
 
+/// Whether a packet came in by some interface, and is not of a process of this host.
+#[inline(always)]
+fn is_forwarded(ctx: &TcContext) -> bool {
+    // SAFETY: the context of this program.
+    unsafe { (*ctx.skb.skb).ingress_ifindex != 0 }
+}
+
 /// The first segment of a handshake, of either direction.
 #[inline(always)]
 fn shakes(segment: &Segment, own: bool) {
@@ -129,7 +142,11 @@ fn shakes(segment: &Segment, own: bool) {
     match flow::lookup(&segment.key) {
         // SAFETY: a live map value; one word.
         Some(flow) => unsafe {
-            (&raw mut (*flow).offer).write_volatile(offer(segment.acknowledged, pbx_next));
+            let offered = offer(segment.acknowledged, pbx_next);
+            // The PBX may repeat the SYN-ACK of the handshake that began this one.
+            if (*flow).begun != offered || (*flow).ended != 0 {
+                (&raw mut (*flow).offer).write_volatile(offered);
+            }
         },
         None => {
             let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
@@ -158,6 +175,9 @@ fn crosses(segment: &Segment, pbx_next: u32) {
 #[inline(always)]
 fn hear(segment: &Segment, flow: &mut Flow) {
     let end = segment.end();
+    if flow.heard == 0 {
+        flow.una = segment.seq;
+    }
     if flow.heard == 0 || end.wrapping_sub(flow.sent).cast_signed() > 0 {
         flow.sent = end;
     }
