@@ -15,7 +15,7 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
+    Ban, Budget, Counter, Datagram, DeviceKey, FLOW_ENDED, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
     Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
     counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
@@ -279,6 +279,10 @@ impl Program {
 
     /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
     pub fn connect(&mut self, peer: &Peer, first: u32) -> Result<()> {
+        if self.flow(peer)?.is_some() {
+            // Here all connections have the same first numbers, which no PBX gives out twice; so the one before has ended.
+            self.change_flow(peer, |flow| flow.ended = FLOW_ENDED)?;
+        }
         let syn = self.run(&peer.tcp(SYN, first.wrapping_sub(1), b""))?;
         self.leave(&peer.answer(first))?;
         let ack = self.run(&peer.tcp(ACK, first, b""))?;
