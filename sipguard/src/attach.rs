@@ -412,18 +412,17 @@ fn refuse_stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> 
         .filter_map(|(_, iface)| link::by_index(iface.ifindex).ok().flatten())
         .chain(interfaces.iter().cloned())
         .collect();
-    for upper in &all {
-        for lower in all.iter().filter(|lower| upper.stacked_on.contains(&lower.index)) {
-            return Err(Failure::with(
-                Status::Failed,
-                format!(
-                    "{} and {} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first",
-                    upper.name, lower.name
-                ),
-            ));
-        }
-    }
-    Ok(())
+    let pair = all.iter().find_map(|upper| {
+        let lower = all.iter().find(|lower| upper.stacked_on.contains(&lower.index))?;
+        Some((&upper.name, &lower.name))
+    });
+    let Some((upper, lower)) = pair else { return Ok(()) };
+    Err(Failure::with(
+        Status::Failed,
+        format!(
+            "{upper} and {lower} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first"
+        ),
+    ))
 }
 
 /// Another program's place is never taken.

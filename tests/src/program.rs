@@ -15,9 +15,9 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, FLOW_ENDED, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
-    Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
-    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Ban, Budget, Counter, Datagram, DeviceKey, FLOW_ENDED, Flow, FlowKey, FragmentKey, Handshake, Offender,
+    OffenderKey, Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED,
+    budget_places, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
