@@ -242,6 +242,10 @@ fn control<W: Window>(
     cursor.pos = behind;
     cursor.line = behind;
     if matches!(stream.phase, PHASE_BODY | PHASE_END) {
+        if behind > cursor.hash_next || cursor.hash_next == CLOSED {
+            // The LF stands in a block that nobody marks any more.
+            cursor.gap = 1;
+        }
         cursor.go_to(behind);
     } else {
         cursor.marks &= !low_bits(behind - cursor.base);
