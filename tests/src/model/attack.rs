@@ -17,12 +17,22 @@ pub struct Villain {
     first: u32,
     /// Its clock, if it has one.
     clock: Option<u32>,
+    /// Payload that it sent, on this connection or on one before.
+    sent: Vec<(u32, Vec<u8>)>,
 }
+
+/// Segments whose payload an attacker sends again.
+const REMEMBERED: usize = 12;
 
 impl Villain {
     /// An attacker.
     pub fn new(tuple: Tuple, chance: &mut Chance) -> Self {
-        Villain { tuple, first: any(chance), clock: chance.percent(60).then_some(1_000_000) }
+        Villain {
+            tuple,
+            first: any(chance),
+            clock: chance.percent(60).then_some(1_000_000),
+            sent: Vec::new(),
+        }
     }
 
     /// What it sends next, one segment or several.
@@ -53,6 +63,14 @@ impl Villain {
         }
     }
 
+    /// The same bytes at the same place once more.
+    fn again(&self, pbx: Option<&Connection>, chance: &mut Chance) -> Option<Segment> {
+        let (seq, data) = self.sent.get(chance.below(REMEMBERED as u32) as usize)?;
+        let mut segment = self.plain(ACK | PSH, *seq, pbx);
+        segment.data.clone_from(data);
+        Some(segment)
+    }
+
     fn opens(&mut self, flow: Option<&Flow>, pbx: Option<&Connection>, chance: &mut Chance) -> Segment {
         let iss = self.place(flow, pbx, chance);
         self.first = iss.wrapping_add(1);
@@ -79,6 +97,12 @@ impl Villain {
     }
 
     fn anything(&mut self, flow: Option<&Flow>, pbx: Option<&Connection>, chance: &mut Chance) -> Segment {
+        if chance.percent(15)
+            && let Some(mut segment) = self.again(pbx, chance)
+        {
+            self.bend(&mut segment, chance);
+            return segment;
+        }
         let seq = self.place(flow, pbx, chance);
         let flags = match chance.below(100) {
             0..74 => ACK | PSH,
@@ -97,6 +121,10 @@ impl Villain {
                 _ => began.map_or(self.first, |irs| irs.wrapping_add(1)),
             };
             segment.data = script::anything(seq.wrapping_sub(first), chance);
+            if self.sent.len() == REMEMBERED {
+                self.sent.remove(0);
+            }
+            self.sent.push((seq, segment.data.clone()));
         }
         self.bend(&mut segment, chance);
         segment

@@ -85,6 +85,13 @@ impl Guard {
         self.program.flow_of(&tuple.key())
     }
 
+    /// What a segment may change of it that its receiver takes.
+    #[must_use]
+    pub fn known(&mut self, tuple: Tuple) -> Option<Flow> {
+        // Not when it was written, nor by which CPU.
+        self.flow(tuple).map(|flow| Flow { lock: 0, ..flow })
+    }
+
     /// Lets it forget a connection.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //!
 //! - an application on a guarded connection reads no malformed byte, unless the guard was made to forget the connection;
 //! - no segment of a legal peer becomes a reset, and all that it says arrives after some retransmissions, unchanged;
+//! - what a forger sends changes nothing of what the guard knows of a connection;
 //! - the guard changes a segment to a reset of it, or not at all.
 
 mod attack;

@@ -42,6 +42,14 @@ pub struct World<'a> {
     fault: Option<String>,
 }
 
+/// Who sends a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Legal,
+    Attacker,
+    Forger,
+}
+
 impl<'a> World<'a> {
     /// Plays a sequence: what was wrong.
     pub fn play(
@@ -136,7 +144,7 @@ impl<'a> World<'a> {
         let tuple = self.villains[at].tuple;
         let flow = self.guard.flow(tuple);
         for segment in self.villains[at].act(flow.as_ref(), self.pbx.look(tuple), chance) {
-            self.come(segment, false, chance)?;
+            self.come(segment, Who::Attacker, chance)?;
         }
         Ok(())
     }
@@ -156,7 +164,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         self.say(|| "a forger:".to_owned());
-        self.come(segment, false, chance)
+        self.come(segment, Who::Forger, chance)
     }
 
     fn telephone(&mut self, chance: &mut Chance) -> Result<()> {
@@ -295,14 +303,14 @@ impl<'a> World<'a> {
                 self.say(|| format!("{}: lost: {segment:?}", segment.tuple));
                 continue;
             }
-            self.judge(segment, true, chance)?;
+            self.judge(segment, Who::Legal, chance)?;
         }
         self.wire.clear();
         Ok(())
     }
 
-    fn come(&mut self, segment: Segment, legal: bool, chance: &mut Chance) -> Result<()> {
-        self.judge(segment, legal, chance)?;
+    fn come(&mut self, segment: Segment, who: Who, chance: &mut Chance) -> Result<()> {
+        self.judge(segment, who, chance)?;
         self.run(chance)
     }
 
@@ -310,8 +318,13 @@ impl<'a> World<'a> {
         self.loses && chance.percent(LOSS)
     }
 
-    fn judge(&mut self, segment: Segment, legal: bool, chance: &mut Chance) -> Result<()> {
+    fn judge(&mut self, segment: Segment, who: Who, chance: &mut Chance) -> Result<()> {
+        let known = (who == Who::Forger).then(|| self.guard.known(segment.tuple));
         let fate = self.guard.judge(&segment)?;
+        if known.is_some_and(|known| known != self.guard.known(segment.tuple)) {
+            self.fault =
+                Some(format!("{}: a forger changed what the guard knows: {segment:?}", segment.tuple));
+        }
         let why = self.guard.why;
         self.say(|| {
             let fate = match &fate {
@@ -324,7 +337,7 @@ impl<'a> World<'a> {
             Fate::Dropped => return Ok(()),
             Fate::Passed => segment,
             Fate::Reset(reset) => {
-                if legal {
+                if who == Who::Legal {
                     self.fault = Some(format!("{}: a legal peer was cut: {segment:?}", segment.tuple));
                 }
                 reset
@@ -334,10 +347,10 @@ impl<'a> World<'a> {
             self.say(|| "lost behind the guard".to_owned());
             return Ok(());
         }
-        if !legal
-            && segment.flags & (SYN | ACK) != SYN | ACK
+        if who != Who::Legal
             && let Some(connection) = self.pbx.find(segment.tuple)
             && connection.promise == Promise::Waits
+            && (segment.flags & (SYN | ACK) != SYN | ACK || connection.state != State::SynSent)
         {
             // Who may speak unjudged before the PBX does, and uses it, is followed from the next message on only.
             connection.promise = Promise::None;
