@@ -27,7 +27,22 @@ pub const SUITES: &[Suite] = &[
         test: "program_runs",
         only: &["what_tcp_does_legally", "a_port_is_guarded", "a_new_connection_of_the_same_ports"],
     },
-    Suite { name: "attacks", test: "attacks", only: &[] },
+    // The matrix of ports that come again is too long for an emulated processor.
+    Suite {
+        name: "attacks",
+        test: "attacks",
+        only: &[
+            "begins_alike",
+            "every_connection",
+            "a_damaged_good",
+            "data_together",
+            "a_blind_forger",
+            "a_forged_segment",
+            "other_services",
+            "a_stray",
+            "malformed_connections",
+        ],
+    },
 ];
 
 /// Runs one, one test after the other.

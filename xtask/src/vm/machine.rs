@@ -16,7 +16,7 @@ use super::{kernel::Kernel, table::Outcome};
 /// How long a machine may take before its first cell.
 const BOOT: Duration = Duration::from_secs(240);
 /// How long a cell may take. An emulated processor is slow, and the machine may have other things to do.
-const CELL: Duration = Duration::from_secs(1500);
+const CELL: Duration = Duration::from_secs(3600);
 /// An emulated machine with two network cards on one cable, which leads nowhere else.
 const HARDWARE: &str = "-accel tcg,thread=multi -machine q35 -cpu max -smp 2 -m 1024M -display none -monitor none -nodefaults \
     -netdev hubport,hubid=1,id=a -device virtio-net-pci,netdev=a -netdev hubport,hubid=1,id=b -device virtio-net-pci,netdev=b";
