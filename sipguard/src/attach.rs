@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapInfo};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, XdpMode, loaded_programs};
+use aya::programs::{ProgramError, XdpMode};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
@@ -22,6 +22,7 @@ use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
 use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
+use crate::refuse;
 use crate::second_eye;
 use crate::settings::{self, Chosen, SettingsWish, XdpChoice};
 use crate::store::{self, ConfiguredRows};
@@ -132,7 +133,7 @@ fn interfaces(names: &[String]) -> Result<Vec<Interface>> {
     let mut interfaces: Vec<Interface> = Vec::new();
     for name in names {
         let interface = link::interface(name)?;
-        refuse_a_tunnel(&interface)?;
+        refuse::a_tunnel(&interface)?;
         if !interfaces.contains(&interface) {
             interfaces.push(interface);
         }
@@ -152,8 +153,8 @@ fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Out
     };
     // Read only now: somebody else may have attached to them before.
     let found = interfaces(names).and_then(|found| {
-        refuse_stacked(&found, &[])?;
-        found.iter().try_for_each(refuse_another_program)?;
+        refuse::stacked(&found, &[])?;
+        found.iter().try_for_each(refuse::another_program)?;
         Ok(found)
     });
     let interfaces = match found {
@@ -196,12 +197,12 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
     pins.check()?;
     free_dead(pins)?;
     let own = own_slots(pins)?;
-    refuse_stacked(interfaces, &own)?;
+    refuse::stacked(interfaces, &own)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
-            refuse_another_program(interface)?;
+            refuse::another_program(interface)?;
         } else {
-            refuse_another_mode(interface, wish)?;
+            refuse::another_mode(interface, wish)?;
         }
     }
     let flows = flows(pins, wish)?;
@@ -387,83 +388,6 @@ fn attach_one(
     };
     link.pin(pins.link(slot)).context("pinning the link")?;
     Ok(Attached { name: interface.name.clone(), native, native_errno, new: true, blind })
-}
-
-/// The programs read Ethernet; of a frame without its header they would take addresses for something else.
-fn refuse_a_tunnel(interface: &Interface) -> Result<()> {
-    if interface.ethernet {
-        return Ok(());
-    }
-    Err(Failure::with(
-        Status::Kernel,
-        format!(
-            "{} ({}) carries packets without an Ethernet header, as tun, WireGuard and PPP do: sipguard can't judge them there, and nothing was \
-             attached. Attach where the SIP of that tunnel comes in or goes on unencrypted",
-            interface.name, interface.driver
-        ),
-    ))
-}
-
-/// What two attached interfaces have of one packet would be judged, and counted against its sender, twice.
-fn refuse_stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
-    let all: Vec<Interface> = own
-        .iter()
-        .filter(|(_, iface)| !is_elsewhere(iface))
-        .filter_map(|(_, iface)| link::by_index(iface.ifindex).ok().flatten())
-        .chain(interfaces.iter().cloned())
-        .collect();
-    let pair = all.iter().find_map(|upper| {
-        let lower = all.iter().find(|lower| upper.stacked_on.contains(&lower.index))?;
-        Some((&upper.name, &lower.name))
-    });
-    let Some((upper, lower)) = pair else { return Ok(()) };
-    Err(Failure::with(
-        Status::Failed,
-        format!(
-            "{upper} and {lower} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first"
-        ),
-    ))
-}
-
-/// Another program's place is never taken.
-fn refuse_another_program(interface: &Interface) -> Result<()> {
-    let Some(xdp) = interface.xdp else { return Ok(()) };
-    let name = program_name(xdp.program_id);
-    if name == names::PROGRAM {
-        let text = format!(
-            "{} is filtered by another sipguard (program {}): one with other `--pins`, or whose pins are on a bpffs of another mount namespace. \
-             Detach it there, and attach again",
-            interface.name, xdp.program_id
-        );
-        return Err(Failure::with(Status::Kernel, text));
-    }
-    Err(Failure::with(
-        Status::Kernel,
-        format!(
-            "{} already has an XDP program: `{name}` (id {}). sipguard does not evict it. `bpftool net show dev {}` shows how it is \
-             attached; take it off (for example `ip link set dev {} xdp off` or its own tool) and attach again",
-            interface.name, xdp.program_id, interface.name, interface.name
-        ),
-    ))
-}
-
-/// An attached interface does not change between native and generic mode: that would be a gap in the filter.
-fn refuse_another_mode(interface: &Interface, wish: &Wish) -> Result<()> {
-    let native = interface.xdp.is_some_and(|xdp| xdp.native);
-    let wanted = wish.xdp.and_then(XdpChoice::native);
-    if wanted.is_none_or(|wanted| wanted == native) {
-        return Ok(());
-    }
-    let name = &interface.name;
-    let mode = if native { "native" } else { "generic" };
-    bail!(
-        "{name} is attached in {mode} mode already; to change that: `sipguard detach {name}`, then attach again"
-    )
-}
-
-fn program_name(id: u32) -> String {
-    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
-    info.and_then(|info| info.name_as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn refused(interface: &Interface, native: bool, error: &ProgramError) -> anyhow::Error {

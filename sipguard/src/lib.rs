@@ -42,6 +42,7 @@ pub mod presence;
 pub mod protect;
 pub mod rate;
 pub mod redact;
+mod refuse;
 pub mod replay;
 pub mod second_eye;
 pub mod serve;

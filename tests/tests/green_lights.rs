@@ -227,3 +227,19 @@ fn pins_that_can_t_be_read_are_not_called_absent() -> Result<()> {
     ensure!(output.status.code() == Some(4) && said.contains("permission denied"), "{output:?}");
     Ok(())
 }
+
+/// A bridge and its port, attached together or one after the other: each packet would be judged and counted twice.
+#[test]
+fn interfaces_that_have_the_same_packets_are_not_attached_together() -> Result<()> {
+    let site = Site::new(true)?;
+    site.pbx.run(&["ip", "link", "add", "br0", "type", "bridge"])?;
+    site.pbx.run(&["ip", "link", "set", Site::INTERFACE, "master", "br0"])?;
+    let refused = site.guard.run(&["attach", Site::INTERFACE, "br0"])?.expect(1)?;
+    ensure!(refused.stderr.contains("eth0 and br0 have the same packets"), "{}", refused.stderr);
+    ensure!(!site.guard.pins().exists(), "something is left");
+    site.guard.attach(&[Site::INTERFACE])?;
+    site.guard.run(&["attach", "br0"])?.expect(1)?;
+    let status = site.guard.json(&["status"])?;
+    ensure!(status["interfaces"].as_array().map(Vec::len) == Some(1), "{status}");
+    Ok(())
+}

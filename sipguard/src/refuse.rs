@@ -1,0 +1,100 @@
+//! Interfaces that `attach` refuses, and why.
+
+use anyhow::{Result, bail};
+use aya::programs::loaded_programs;
+use sipguard_common::abi::{Iface, names};
+
+use crate::attach::Wish;
+use crate::error::{Failure, Status};
+use crate::link::{self, Interface};
+use crate::presence::is_elsewhere;
+use crate::settings::XdpChoice;
+
+/// The programs read Ethernet; of a frame without its header they would take addresses for something else.
+///
+/// # Errors
+/// [`Status::Kernel`]
+pub fn a_tunnel(interface: &Interface) -> Result<()> {
+    if interface.ethernet {
+        return Ok(());
+    }
+    Err(Failure::with(
+        Status::Kernel,
+        format!(
+            "{} ({}) carries packets without an Ethernet header, as tun, WireGuard and PPP do: sipguard can't judge them there, and nothing was \
+             attached. Attach where the SIP of that tunnel comes in or goes on unencrypted",
+            interface.name, interface.driver
+        ),
+    ))
+}
+
+/// What two attached interfaces have of one packet would be judged, and counted against its sender, twice.
+///
+/// # Errors
+/// [`Status::Failed`]
+pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
+    let all: Vec<Interface> = own
+        .iter()
+        .filter(|(_, iface)| !is_elsewhere(iface))
+        .filter_map(|(_, iface)| link::by_index(iface.ifindex).ok().flatten())
+        .chain(interfaces.iter().cloned())
+        .collect();
+    let pair = all.iter().find_map(|upper| {
+        let lower = all.iter().find(|lower| upper.stacked_on.contains(&lower.index))?;
+        Some((&upper.name, &lower.name))
+    });
+    let Some((upper, lower)) = pair else { return Ok(()) };
+    Err(Failure::with(
+        Status::Failed,
+        format!(
+            "{upper} and {lower} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first"
+        ),
+    ))
+}
+
+/// Another program's place is never taken.
+///
+/// # Errors
+/// [`Status::Kernel`]
+pub fn another_program(interface: &Interface) -> Result<()> {
+    let Some(xdp) = interface.xdp else { return Ok(()) };
+    let name = program_name(xdp.program_id);
+    if name == names::PROGRAM {
+        let text = format!(
+            "{} is filtered by another sipguard (program {}): one with other `--pins`, or whose pins are on a bpffs of another mount namespace. \
+             Detach it there, and attach again",
+            interface.name, xdp.program_id
+        );
+        return Err(Failure::with(Status::Kernel, text));
+    }
+    Err(Failure::with(
+        Status::Kernel,
+        format!(
+            "{} already has an XDP program: `{name}` (id {}). sipguard does not evict it. `bpftool net show dev {}` shows how it is \
+             attached; take it off (for example `ip link set dev {} xdp off` or its own tool) and attach again",
+            interface.name, xdp.program_id, interface.name, interface.name
+        ),
+    ))
+}
+
+/// An attached interface does not change between native and generic mode: that would be a gap in the filter.
+///
+/// # Errors
+/// [`Status::Failed`]
+pub fn another_mode(interface: &Interface, wish: &Wish) -> Result<()> {
+    let native = interface.xdp.is_some_and(|xdp| xdp.native);
+    let wanted = wish.xdp.and_then(XdpChoice::native);
+    if wanted.is_none_or(|wanted| wanted == native) {
+        return Ok(());
+    }
+    let name = &interface.name;
+    let mode = if native { "native" } else { "generic" };
+    bail!(
+        "{name} is attached in {mode} mode already; to change that: `sipguard detach {name}`, then attach again"
+    )
+}
+
+fn program_name(id: u32) -> String {
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    info.and_then(|info| info.name_as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+}
