@@ -1,8 +1,9 @@
 //! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
 
+mod connection;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
@@ -15,13 +16,13 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, FLOW_ENDED, Flow, FlowKey, FragmentKey, Handshake, Offender,
-    OffenderKey, Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED,
-    budget_places, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
+    Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
+    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
-use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};
+use crate::packet::{ACK, PSH, Peer};
 
 /// XDP's actions.
 pub const XDP_DROP: u32 = 1;
@@ -269,47 +270,6 @@ impl Program {
         Ok(values.iter().map(|value| value.0.packets).sum())
     }
 
-    /// Shows the program what the PBX sends.
-    pub fn leave(&mut self, frame: &[u8]) -> Result<()> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        self.loaded.second_eye()?.test_run(options).context("running the program that sees what leaves")?;
-        Ok(())
-    }
-
-    /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
-    pub fn connect(&mut self, peer: &Peer, first: u32) -> Result<()> {
-        if self.flow(peer)?.is_some() {
-            // Here all connections have the same first numbers, which no PBX gives out twice; so the one before has ended.
-            self.change_flow(peer, |flow| flow.ended = FLOW_ENDED)?;
-        }
-        let syn = self.run(&peer.tcp(SYN, first.wrapping_sub(1), b""))?;
-        self.leave(&peer.answer(first))?;
-        let ack = self.run(&peer.tcp(ACK, first, b""))?;
-        for run in [syn, ack] {
-            if run.reason != Reason::TcpControl || run.action != XDP_PASS {
-                bail!("the handshake did not pass: {run:?}");
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the PBX dial a peer whose first byte has sequence number `first`, and say something: how the peer's SYN-ACK was counted.
-    pub fn dial(&mut self, peer: &Peer, first: u32, says: &[u8]) -> Result<Run> {
-        self.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
-        let answer = self.run(&peer.tcp(SYN | ACK, first.wrapping_sub(1), b""))?;
-        self.leave(&peer.back(ACK, PBX_NEXT, first, b""))?;
-        if !says.is_empty() {
-            self.leave(&peer.back(ACK | PSH, PBX_NEXT, first, says))?;
-        }
-        Ok(answer)
-    }
-
-    /// Lets the PBX acknowledge what comes before `next`.
-    pub fn acknowledge(&mut self, peer: &Peer, next: u32) -> Result<()> {
-        self.leave(&peer.back(ACK, PBX_NEXT, next, b""))
-    }
-
     /// The flow of a connection.
     pub fn flow(&mut self, peer: &Peer) -> Result<Option<Flow>> {
         Ok(self.flow_of(&flow_key(peer)))
@@ -341,8 +301,13 @@ impl Program {
     pub fn change_flow(&mut self, peer: &Peer, change: impl FnOnce(&mut Flow)) -> Result<()> {
         let mut flow = self.flow(peer)?.context("no flow")?;
         change(&mut flow);
+        self.set_flow(&flow_key(peer), flow)
+    }
+
+    /// Puts the flow of a key.
+    pub fn set_flow(&mut self, key: &FlowKey, flow: Flow) -> Result<()> {
         let mut map: HashMap<_, Plain<FlowKey>, Plain<Flow>> = self.map(names::FLOWS)?;
-        Ok(map.insert(Plain(flow_key(peer)), Plain(flow), 0)?)
+        Ok(map.insert(Plain(*key), Plain(flow), 0)?)
     }
 
     /// Every datagram whose headers are longer than its first fragment.
@@ -394,16 +359,6 @@ impl Program {
     /// The program in the kernel, for whoever runs it otherwise.
     pub fn descriptor(&mut self) -> Result<OwnedFd> {
         Ok(self.loaded.program()?.fd()?.as_fd().try_clone_to_owned()?)
-    }
-
-    /// The program that sees what leaves, for whoever runs it otherwise.
-    pub fn second_eye(&mut self) -> Result<OwnedFd> {
-        Ok(self.loaded.second_eye()?.fd()?.as_fd().try_clone_to_owned()?)
-    }
-
-    /// Pins the program that sees what leaves.
-    pub fn pin_second_eye(&mut self, path: &Path) -> Result<()> {
-        self.loaded.second_eye()?.pin(path).context("pinning a program")
     }
 
     /// The program with its maps.

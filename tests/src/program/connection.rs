@@ -1,0 +1,65 @@
+//! What the PBX sends, through the program that sees it leave; and the handshakes that are made of it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use aya::programs::{TestRun as _, TestRunOptions};
+use sipguard_common::Reason;
+use sipguard_common::abi::FLOW_ENDED;
+
+use super::{Program, Run, XDP_PASS};
+use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};
+
+impl Program {
+    /// Shows the program what the PBX sends.
+    pub fn leave(&mut self, frame: &[u8]) -> Result<()> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        self.loaded.second_eye()?.test_run(options).context("running the program that sees what leaves")?;
+        Ok(())
+    }
+
+    /// Lets a handshake come in, after which the first byte of payload has sequence number `first`.
+    pub fn connect(&mut self, peer: &Peer, first: u32) -> Result<()> {
+        if self.flow(peer)?.is_some() {
+            // Here all connections have the same first numbers, which no PBX gives out twice; so the one before has ended.
+            self.change_flow(peer, |flow| flow.ended = FLOW_ENDED)?;
+        }
+        let syn = self.run(&peer.tcp(SYN, first.wrapping_sub(1), b""))?;
+        self.leave(&peer.answer(first))?;
+        let ack = self.run(&peer.tcp(ACK, first, b""))?;
+        for run in [syn, ack] {
+            if run.reason != Reason::TcpControl || run.action != XDP_PASS {
+                bail!("the handshake did not pass: {run:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the PBX dial a peer whose first byte has sequence number `first`, and say something: how the peer's SYN-ACK was counted.
+    pub fn dial(&mut self, peer: &Peer, first: u32, says: &[u8]) -> Result<Run> {
+        self.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
+        let answer = self.run(&peer.tcp(SYN | ACK, first.wrapping_sub(1), b""))?;
+        self.leave(&peer.back(ACK, PBX_NEXT, first, b""))?;
+        if !says.is_empty() {
+            self.leave(&peer.back(ACK | PSH, PBX_NEXT, first, says))?;
+        }
+        Ok(answer)
+    }
+
+    /// Lets the PBX acknowledge what comes before `next`.
+    pub fn acknowledge(&mut self, peer: &Peer, next: u32) -> Result<()> {
+        self.leave(&peer.back(ACK, PBX_NEXT, next, b""))
+    }
+
+    /// The program that sees what leaves, for whoever runs it otherwise.
+    pub fn second_eye(&mut self) -> Result<OwnedFd> {
+        Ok(self.loaded.second_eye()?.fd()?.as_fd().try_clone_to_owned()?)
+    }
+
+    /// Pins the program that sees what leaves.
+    pub fn pin_second_eye(&mut self, path: &Path) -> Result<()> {
+        self.loaded.second_eye()?.pin(path).context("pinning a program")
+    }
+}
