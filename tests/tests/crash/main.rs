@@ -317,7 +317,8 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
         }
         let disk = statvfs(incident.disk.path())?;
         least = least.min((disk.blocks_available() * disk.fragment_size()) >> 20);
-        if quarantined && alive_since.is_some_and(|since| since.elapsed() > Duration::from_secs(8)) {
+        let is_past = alive_since.is_some_and(|since| since.elapsed() > Duration::from_secs(8));
+        if quarantined && is_past && incident.office.answers(neighbour) > answered {
             break;
         }
     }
