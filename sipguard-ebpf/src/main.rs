@@ -85,10 +85,9 @@ fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
     let l4 = match transport {
         Transport::Udp => udp::parse(ctx, ip, side)?,
         Transport::Fragment => udp::fragment(ip),
-        transport => match tcp::parse(ctx, ip, transport, side) {
-            Err(_) if side != port::OWN && !stream::is_known(ctx, ip) => return Err(Reason::NotGuarded),
-            parsed => parsed?,
-        },
+        // Before its header is judged: it may be another service's.
+        _ if side != port::OWN && !stream::is_awaited(ctx) => return Err(Reason::NotGuarded),
+        transport => tcp::parse(ctx, ip, transport, side)?,
     };
     scratch::note(scratch, ip, &l4);
     Ok(())

@@ -1,11 +1,11 @@
-//! What the random attackers found (`tests/attacker.rs`), each as short as it became.
+//! What random attackers (`tests/attacker.rs`) and reviewers found, each as short as it became.
 
 use anyhow::Result;
 use sipguard_common::Reason;
 use sipguard_common::abi::flow_state;
 use sipguard_tests::message::OPTIONS as GOOD;
-use sipguard_tests::packet::{ACK, PBX_NEXT, PSH, Peer, RST, SYN};
-use sipguard_tests::program::{Program, Run, device};
+use sipguard_tests::packet::{ACK, PBX_NEXT, PSH, Peer, RST, SYN, URG};
+use sipguard_tests::program::{Program, Run, XDP_PASS, device};
 
 /// Where the peer's stream begins.
 const FIRST: u32 = 1000;
@@ -106,5 +106,77 @@ fn an_answer_that_the_pbx_did_not_take_says_nothing_of_where_the_peer_begins() -
     program.leave(&peer.back(ACK, PBX_NEXT, FIRST, b""))?;
     program.leave(&peer.back(ACK | PSH, PBX_NEXT, FIRST, GOOD))?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\0\r\n\r\n"))?.reason, Reason::BadStartLine);
+    Ok(())
+}
+
+/// A device sends its SYN twice, and the PBX's second answer leaves when the first bytes have passed: they are not judged anew.
+#[test]
+fn a_syn_ack_that_is_repeated_rewinds_nothing() -> Result<()> {
+    let (mut program, peer) = (Program::new()?, device());
+    program.connect(&peer, FIRST)?;
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
+    program.leave(&peer.answer(FIRST))?;
+    let other = String::from_utf8(GOOD.to_vec())?.replace("Length: 0", "Length: 9").into_bytes();
+    assert_ne!(other, GOOD);
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, &other))?.reason, Reason::Conflict);
+    let next = FIRST + GOOD.len() as u32;
+    assert_eq!(program.run(&peer.tcp(ACK, next, b"\0malform"))?.reason, Reason::BadStartLine);
+    Ok(())
+}
+
+/// The PBX still waits for the handshake a second later: what passed was lost behind the guard. A phone that starts again alike is none that rewinds.
+#[test]
+fn a_handshake_that_was_lost_behind_the_guard_goes_on() -> Result<()> {
+    let (mut program, peer) = (Program::new()?, device());
+    program.connect(&peer, FIRST)?;
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
+    program.change_flow(&peer, |flow| flow.first_ns -= 2_000_000_000)?;
+    program.leave(&peer.answer(FIRST))?;
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\r\n\r\n"))?.reason, Reason::Valid);
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST + 4, GOOD))?.reason, Reason::Valid);
+    Ok(())
+}
+
+/// The PBX has taken something: then no SYN-ACK of that handshake is one that goes on, however late.
+#[test]
+fn a_late_syn_ack_rewinds_nothing_either() -> Result<()> {
+    let (mut program, peer) = (Program::new()?, device());
+    program.connect(&peer, FIRST)?;
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
+    program.acknowledge(&peer, FIRST + GOOD.len() as u32)?;
+    program.change_flow(&peer, |flow| flow.first_ns -= 2_000_000_000)?;
+    program.leave(&peer.answer(FIRST))?;
+    assert_eq!(
+        program.run(&peer.tcp(ACK, FIRST, b"OPTIONS sip:x SIP/2.0\r\n"))?.reason,
+        Reason::Retransmission
+    );
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST + GOOD.len() as u32, GOOD))?.reason, Reason::Valid);
+    Ok(())
+}
+
+/// Once the PBX spoke SIP from a port to one that is not guarded, other services from there go on as before.
+#[test]
+fn urgent_bytes_of_another_service_pass_on_a_port_that_was_spoken_from() -> Result<()> {
+    let mut program = Program::new()?;
+    let (callee, server) =
+        (Peer::new("192.0.2.9:7777", "198.51.100.1:40000"), Peer::new("192.0.2.10:21", "198.51.100.1:40000"));
+    program.dial(&callee, FIRST, GOOD)?;
+    assert_eq!(
+        program.run(&callee.tcp(ACK | URG, FIRST, b"x"))?.reason,
+        Reason::BadTcpFlags,
+        "it speaks SIP"
+    );
+    let run = program.run(&server.tcp(ACK | URG, FIRST, b"x"))?;
+    assert_eq!((run.reason, run.action), (Reason::NotGuarded, XDP_PASS));
+    Ok(())
+}
+
+/// A peer that reads much and answers while more than a window is under way.
+#[test]
+fn an_acknowledgement_lies_between_what_was_acknowledged_and_what_was_sent() -> Result<()> {
+    let (mut program, peer) = (Program::new()?, device());
+    program.connect(&peer, FIRST)?;
+    program.leave(&peer.back(ACK, PBX_NEXT.wrapping_add(5 << 20), FIRST, b""))?;
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid, "five megabytes under way");
     Ok(())
 }

@@ -5,7 +5,7 @@ use sipguard_common::Reason;
 
 use super::bytes;
 use super::ip::Ip;
-use crate::admit::port::{L4, Transport};
+use crate::admit::port::{L4, NEITHER, Transport};
 use crate::message::fragment;
 
 pub const FIN: u8 = 0x01;
@@ -42,7 +42,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
         side,
         acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + 8)?),
     };
-    check_flags(segment.flags, segment.data_len)?;
+    check_flags(segment.flags, segment.data_len, side)?;
     if header > HEADER && !are_usual(ctx, ip.l4_at + HEADER, header - HEADER)? {
         check_options(ctx, ip.l4_at + HEADER, ip.l4_at + header)?;
     }
@@ -51,7 +51,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
 
 /// Sets of flags that no TCP sends. Reserved bits are ignored, as the kernel does.
 #[inline(always)]
-fn check_flags(flags: u8, data_len: u32) -> Result<(), Reason> {
+fn check_flags(flags: u8, data_len: u32, side: u32) -> Result<(), Reason> {
     let pair = |two: u8| flags & two == two;
     let unacknowledged = flags & (SYN | RST | ACK) == 0;
     // The kernel takes an urgent byte out of the stream, so what the PBX reads would not be what was validated. SIP has none. Also
@@ -60,8 +60,9 @@ fn check_flags(flags: u8, data_len: u32) -> Result<(), Reason> {
     if pair(SYN | FIN) || pair(SYN | RST) || pair(FIN | RST) || unacknowledged || urgent {
         return Err(Reason::BadTcpFlags);
     }
-    // With fast open (RFC 7413) the kernel would take these bytes before there is a connection to follow.
-    if flags & SYN != 0 && data_len > 0 {
+    // With fast open (RFC 7413) the kernel would take these bytes before there is a connection to follow. The answer from a port that is not
+    // guarded is of any service that this host dials.
+    if flags & SYN != 0 && data_len > 0 && side != NEITHER {
         return Err(Reason::SynData);
     }
     Ok(())

@@ -112,6 +112,7 @@ fn refused(ctx: *mut xdp_md, packet: &mut Packet, place: &Place) -> Result<bool,
 #[inline(always)]
 fn settle(packet: &Packet, flow: &mut Flow, place: &Place, refused: bool) -> Result<(), Reason> {
     flow.offer = 0;
+    flow.begun = 0;
     flow.ended = 0;
     flow.heard = 0;
     flow.first_ns = settings::now_ns();

@@ -26,7 +26,6 @@ use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
 use crate::packet::bytes;
-use crate::packet::ip::Ip;
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// Judges the segment in [`scratch::packet`].
@@ -73,13 +72,25 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     judged
 }
 
-/// Whether there is a flow of a TCP segment's connection.
+/// Whether a TCP segment to a port that is not guarded, whose IP header was read and no more, is of a connection that the PBX dialled: there is a flow,
+/// or a handshake. In a replay nobody saw the PBX dial.
 #[inline(always)]
-pub fn is_known(ctx: &XdpContext, ip: &Ip) -> bool {
-    let Ok(ports) = bytes::word(ctx, ip.l4_at) else { return false };
+pub fn is_awaited(ctx: &XdpContext) -> bool {
+    settings::is_replay() || stream_awaits(ctx.ctx) == 1
+}
+
+/// A global function, as [`stream_judge`]. Returns 1 or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn stream_awaits(ctx: *mut xdp_md) -> u32 {
+    let Ok(scratch) = scratch::get() else { return 0 };
+    // SAFETY: this CPU's map value.
+    let ip = unsafe { &(*scratch).ip };
+    let Ok(ports) = bytes::word(&XdpContext::new(ctx), ip.l4_at) else { return 0 };
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
-    flow::lookup(&[r0, r1, r2, r3, l0, l1, l2, l3, ports]).is_some()
+    let key = [r0, r1, r2, r3, l0, l1, l2, l3, ports];
+    u32::from(flow::lookup(&key).is_some() || handshake::get(&key).is_some())
 }
 
 /// A SYN begins nothing by itself, for anyone can send one; the answer to one that the PBX sent may. A function of its own for the stack's
@@ -125,6 +136,9 @@ fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
 fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
     if flow.offer != 0 {
         handshake::completes(packet, flow)?;
+        if flow.offer == 0 {
+            find::note_local(ctx, packet, flow);
+        }
     }
     if flow.ended == FLOW_ENDED {
         find::anew(ctx, packet, flow)?;

@@ -27,6 +27,10 @@ use crate::packet::tcp::{ACK, FIN, RST, SYN};
 #[map]
 static SPOKEN: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 
+/// How long what passed the guard takes to the PBX and its answer back, at the most, in nanoseconds. As long as the first timeout of a SYN-ACK (RFC 6298
+/// section 2.1).
+const SETTLED_NS: u64 = 1_000_000_000;
+
 /// Whether the PBX speaks SIP on a connection that it dialled from this port to one that is not guarded.
 #[inline(always)]
 pub fn is_spoken(local: u16) -> bool {
@@ -84,7 +88,7 @@ pub fn note(ctx: &TcContext) -> i32 {
 fn take(ctx: &TcContext, segment: &Segment) {
     let own = port::is_guarded(segment.local);
     if segment.has(SYN) {
-        return shakes(segment, own);
+        return shakes(ctx, segment, own);
     }
     let peer = port::is_guarded(segment.remote);
     if !own && !peer && (!is_spoken(segment.local) || flow::lookup(&segment.key).is_none()) {
@@ -98,8 +102,7 @@ fn take(ctx: &TcContext, segment: &Segment) {
     let Some(flow) = found else { return };
     // SAFETY: a live map value. These fields are this program's own, and each is one word.
     let flow = unsafe { &mut *flow };
-    if flow.flags & flow_flags::LOCAL != 0 && is_forwarded(ctx) {
-        // The connection is this host's own: whoever sends this in its name is another.
+    if is_anothers(ctx, flow) {
         return;
     }
     if segment.has(RST) {
@@ -120,17 +123,31 @@ fn take(ctx: &TcContext, segment: &Segment) {
     }
 }
 
-/// Whether a packet came in by some interface, and is not of a process of this host.
+/// Whether a packet that came in by some interface is sent in the name of a PBX that is this host.
 #[inline(always)]
-fn is_forwarded(ctx: &TcContext) -> bool {
+fn is_anothers(ctx: &TcContext, flow: &Flow) -> bool {
     // SAFETY: the context of this program.
-    unsafe { (*ctx.skb.skb).ingress_ifindex != 0 }
+    flow.flags & flow_flags::LOCAL != 0 && unsafe { (*ctx.skb.skb).ingress_ifindex != 0 }
+}
+
+/// Whether a SYN-ACK is of the handshake that began the flow: the PBX may send it again for a SYN that came twice, and a device could rewind
+/// its stream with it. Once the PBX has had time to take what passed, and took nothing, it was lost behind the guard, and the handshake goes on.
+#[inline(always)]
+fn repeats(segment: &Segment, flow: &Flow, offered: u64) -> bool {
+    let lost =
+        flow.acked == segment.acknowledged && settings::now_ns().wrapping_sub(flow.first_ns) > SETTLED_NS;
+    flow.begun == offered && flow.ended == 0 && !lost
 }
 
 /// The first segment of a handshake, of either direction.
 #[inline(always)]
-fn shakes(segment: &Segment, own: bool) {
+fn shakes(ctx: &TcContext, segment: &Segment, own: bool) {
     let pbx_next = segment.seq.wrapping_add(1);
+    let found = flow::lookup(&segment.key);
+    // SAFETY: a live map value.
+    if found.is_some_and(|flow| is_anothers(ctx, unsafe { &*flow })) {
+        return;
+    }
     if !segment.has(ACK) {
         // Who dials has no older connection of the same ports.
         flow::forget(&segment.key);
@@ -139,12 +156,11 @@ fn shakes(segment: &Segment, own: bool) {
     if !own {
         return crosses(segment, pbx_next);
     }
-    match flow::lookup(&segment.key) {
+    match found {
         // SAFETY: a live map value; one word.
         Some(flow) => unsafe {
             let offered = offer(segment.acknowledged, pbx_next);
-            // The PBX may repeat the SYN-ACK of the handshake that began this one.
-            if (*flow).begun != offered || (*flow).ended != 0 {
+            if !repeats(segment, &*flow, offered) {
                 (&raw mut (*flow).offer).write_volatile(offered);
             }
         },
@@ -259,6 +275,7 @@ fn begin(segment: &Segment, state: u32) {
     flow.first_ns = settings::now_ns();
     flow.slot = settings::slot();
     flow.offer = 0;
+    flow.begun = 0;
     flow.heard = 0;
     flow.ended = 0;
     hear(segment, flow);

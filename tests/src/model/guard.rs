@@ -92,6 +92,20 @@ impl Guard {
         self.flow(tuple).map(|flow| Flow { lock: 0, ..flow })
     }
 
+    /// Lets two seconds pass for a connection, if it has a flow.
+    ///
+    /// # Errors
+    /// When a map can't be changed.
+    pub fn pass_time(&mut self, tuple: Tuple) -> Result<()> {
+        let key = tuple.key();
+        match self.program.flow_of(&key) {
+            Some(flow) => self
+                .program
+                .set_flow(&key, Flow { first_ns: flow.first_ns.saturating_sub(2_000_000_000), ..flow }),
+            None => Ok(()),
+        }
+    }
+
     /// Lets it forget a connection.
     ///
     /// # Errors

@@ -174,7 +174,12 @@ impl<'a> World<'a> {
         match (phone.stage, chance.below(20)) {
             (Stage::Closed, _) if phone.kind == Kind::Phone => phone.dial(now, chance),
             (Stage::Closed, _) => return self.dial(at, chance),
-            (_, 0) => phone.switch_off(now),
+            (_, 0) => {
+                phone.switch_off(now);
+                // Nobody does that within a second.
+                let tuple = phone.tuple;
+                self.guard.pass_time(tuple)?;
+            }
             (Stage::Open, 1) => phone.close(now),
             (Stage::Open, 2..14) => phone.speak(now, chance),
             _ => return self.tick(at, chance),
