@@ -24,17 +24,17 @@ use crate::pins::Pins;
 use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
 use crate::refuse;
 use crate::second_eye;
-use crate::settings::{self, Chosen, SettingsWish, XdpChoice};
+use crate::settings::{self, EffectiveSettings, SettingsRequest, XdpChoice};
 use crate::store::{self, ConfiguredRows};
 use crate::undo::Undo;
 
 /// What an operator wants of `attach`.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct AttachRequest {
     /// Native or generic; `None` is what the configuration says, automatic at first.
     pub xdp: Option<XdpChoice>,
     /// Mode, ports, limits and checks.
-    pub settings: SettingsWish,
+    pub settings: SettingsRequest,
     /// Most connections that are followed; `None` leaves what is in force, [`DEFAULT_FLOWS`] at first.
     pub flows: Option<u32>,
     /// How long the middle of a message on a connection older than the guard passes; `None` is what the configuration says,
@@ -51,10 +51,10 @@ pub const DEFAULT_FLOWS: u32 = 1 << 16;
 /// How long the middle of a message on a connection older than the guard passes when nothing else is said.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
-impl Wish {
+impl AttachRequest {
     /// What it is when nothing is in force yet: what is not said here the configuration says.
-    fn at_first(&self) -> Wish {
-        Wish {
+    fn at_first(&self) -> AttachRequest {
+        AttachRequest {
             settings: self.settings.or(&self.config.settings),
             flows: self.flows.or(self.config.flows),
             ..self.clone()
@@ -84,7 +84,7 @@ pub struct Attached {
 
 /// What `attach` did.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct AttachOutcome {
     /// Whether nothing was in force before, so that the configuration was applied.
     pub first: bool,
     /// Each interface once, in the order in which they were named.
@@ -99,7 +99,7 @@ pub struct Outcome {
     pub undo: Undo,
 }
 
-impl Outcome {
+impl AttachOutcome {
     /// Notes for [`Undo`] which interfaces are new.
     fn note_new(&mut self) {
         self.undo.new = self.interfaces.iter().filter(|one| one.new).map(|one| one.name.clone()).collect();
@@ -110,7 +110,7 @@ impl Outcome {
 ///
 /// # Errors
 /// See [`Status`]; what was attached before stays as it was.
-pub fn attach(pins: &Pins, names: &[String], wish: &Wish) -> Result<Outcome> {
+pub fn attach(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<AttachOutcome> {
     interfaces(names)?;
     pins.mount()?;
     loop {
@@ -142,7 +142,7 @@ fn interfaces(names: &[String]) -> Result<Vec<Interface>> {
 }
 
 /// Attaches where nothing is attached. `None` when somebody else did so meanwhile.
-fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Outcome>> {
+fn attach_first(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<Option<AttachOutcome>> {
     let (new, _lock) = pins.begin()?;
     let loaded = match begin(&new, wish).and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
         Ok(Some(loaded)) => loaded,
@@ -164,10 +164,10 @@ fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Out
             return Err(error);
         }
     };
-    let mut outcome = Outcome {
+    let mut outcome = AttachOutcome {
         first: true,
-        settings: settings::changes(None, &wish.settings.of(&Chosen::default())),
-        ..Outcome::default()
+        settings: settings::changes(None, &wish.settings.of(&EffectiveSettings::default())),
+        ..AttachOutcome::default()
     };
     let attached = restore(pins, wish, &mut outcome.undo).and_then(|()| {
         let mut loaded = loaded.load()?;
@@ -193,7 +193,7 @@ fn attach_first(pins: &Pins, names: &[String], wish: &Wish) -> Result<Option<Out
 }
 
 /// Attaches beside what is attached. The caller holds the lock.
-fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Outcome> {
+fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
     free_dead(pins)?;
     let own = own_slots(pins)?;
@@ -208,7 +208,7 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &Wish) -> Result<Out
     let flows = flows(pins, wish)?;
     let is_new = interfaces.iter().any(|interface| slot_of(&own, interface).is_none());
     store::refresh(&wish.store, pins)?;
-    let mut outcome = Outcome::default();
+    let mut outcome = AttachOutcome::default();
     outcome.settings = prepare(pins, wish, is_new, &mut outcome.undo)?;
     outcome.settings_changed = !outcome.settings.is_empty();
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
@@ -263,7 +263,7 @@ fn free_slot(taken: &[u32], from: u32) -> Result<u32> {
 }
 
 /// How many connections are followed. Their map can't change while it is in use.
-fn flows(pins: &Pins, wish: &Wish) -> Result<u32> {
+fn flows(pins: &Pins, wish: &AttachRequest) -> Result<u32> {
     let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     let in_force = map.max_entries();
     match wish.flows {
@@ -275,9 +275,9 @@ fn flows(pins: &Pins, wish: &Wish) -> Result<u32> {
 }
 
 /// Makes the maps below new pins, and fills those that all interfaces share and that say how to judge.
-fn begin(new: &Pins, wish: &Wish) -> Result<Begun> {
+fn begin(new: &Pins, wish: &AttachRequest) -> Result<Begun> {
     let begun = Begun::new(new, 0, wish.flows.unwrap_or(DEFAULT_FLOWS))?;
-    let wanted = wish.settings.of(&Chosen::default());
+    let wanted = wish.settings.of(&EffectiveSettings::default());
     let mut settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     settings.grace_until_ns = grace_until(wish)?;
     wanted.put(&mut settings);
@@ -289,7 +289,7 @@ fn begin(new: &Pins, wish: &Wish) -> Result<Begun> {
 }
 
 /// Brings what the store and the configuration say, before the first packet is judged.
-fn restore(pins: &Pins, wish: &Wish, undo: &mut Undo) -> Result<()> {
+fn restore(pins: &Pins, wish: &AttachRequest, undo: &mut Undo) -> Result<()> {
     store::restore(&wish.store, pins, &mut |change| {
         let before = change.rows.configured_rows()?;
         config::bring(change, &wish.config, None)?;
@@ -300,9 +300,9 @@ fn restore(pins: &Pins, wish: &Wish, undo: &mut Undo) -> Result<()> {
 
 /// Changes the settings of a guard that is attached. Says which of mode, action, ports and limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
-fn prepare(pins: &Pins, wish: &Wish, is_new: bool, undo: &mut Undo) -> Result<Vec<String>> {
+fn prepare(pins: &Pins, wish: &AttachRequest, is_new: bool, undo: &mut Undo) -> Result<Vec<String>> {
     let _edit = pins.edit()?;
-    let before = Chosen::read(pins)?;
+    let before = EffectiveSettings::read(pins)?;
     let wanted = wish.settings.of(&before);
     let mut now = maps::settings(pins)?;
     let grace_before = now.grace_until_ns;
@@ -319,7 +319,7 @@ fn prepare(pins: &Pins, wish: &Wish, is_new: bool, undo: &mut Undo) -> Result<Ve
 }
 
 /// When connections that are older than the guard must be at the beginning of a message (`CLOCK_BOOTTIME`, nanoseconds).
-fn grace_until(wish: &Wish) -> Result<u64> {
+fn grace_until(wish: &AttachRequest) -> Result<u64> {
     Ok(Clock::now()?.after(Some(wish.grace.or(wish.config.grace).unwrap_or(DEFAULT_GRACE))))
 }
 
@@ -339,7 +339,7 @@ fn attach_one(
     loaded: &mut Loaded,
     slot: u32,
     interface: &Interface,
-    wish: &Wish,
+    wish: &AttachRequest,
 ) -> Result<Attached> {
     let program = loaded.program()?;
     let mut native_errno = 0;

@@ -87,7 +87,7 @@ impl BanRule {
 
 /// What an operator wants of it. What is not wanted stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BanWish {
+pub struct BanRequest {
     /// Whether anybody is banned.
     pub enabled: Option<bool>,
     /// As in [`BanRule`], and never 0; so the following.
@@ -104,7 +104,7 @@ pub struct BanWish {
     pub quiet: Option<Duration>,
 }
 
-impl BanWish {
+impl BanRequest {
     /// What comes of it where something holds. The first ban may come out longer than the longest.
     #[must_use]
     pub fn of(&self, old: &BanRule) -> BanRule {
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn off_is_a_wish_of_its_own() {
         let off = BanRule { after: 0, ..DEFAULT };
-        let wish = |enabled, after| BanWish { enabled, after, ..BanWish::default() };
+        let wish = |enabled, after| BanRequest { enabled, after, ..BanRequest::default() };
         for (wish, old, after) in [
             (wish(None, None), off, 0),
             (wish(None, Some(5)), off, 5),

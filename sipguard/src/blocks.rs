@@ -14,7 +14,7 @@ use crate::address::{Source, mapped};
 use crate::claim::{Identity, UserAgent};
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
-use crate::maps::{self, Devices, Hosts, Identities, Place, Plain, Prefixes, UserAgents};
+use crate::maps::{self, Devices, Hosts, Identities, MapDir, Plain, Prefixes, UserAgents};
 use crate::target::{Device, Target};
 
 /// The rules in force.
@@ -28,7 +28,7 @@ pub struct Blocks {
 
 /// What the store wants of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredEntry {
     /// [`rule_flags`].
     pub flags: u16,
     /// End (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`].
@@ -37,7 +37,7 @@ pub struct Wanted {
     pub trunk: u16,
 }
 
-impl Wanted {
+impl DesiredEntry {
     /// Two readings of two clocks differ by less than this when they mean one end.
     const JITTER_NS: u64 = 100_000_000;
 
@@ -58,7 +58,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When the maps can't be opened.
-    pub fn open(place: &dyn Place) -> Result<Blocks> {
+    pub fn open(place: &dyn MapDir) -> Result<Blocks> {
         Ok(Blocks {
             hosts: maps::open(place, names::HOSTS)?,
             prefixes: maps::open(place, names::PREFIXES)?,
@@ -73,7 +73,12 @@ impl Blocks {
     ///
     /// # Errors
     /// When the kernel refuses the entry, such as in a full map. What was there stays.
-    pub fn put(&mut self, target: &Target, wanted: Option<Wanted>, clock: &Clock) -> Result<Option<Rule>> {
+    pub fn put(
+        &mut self,
+        target: &Target,
+        wanted: Option<DesiredEntry>,
+        clock: &Clock,
+    ) -> Result<Option<Rule>> {
         if let (Some(wanted), Target::Source(source)) = (wanted, target)
             && source.is_host()
         {
@@ -311,8 +316,8 @@ impl Blocks {
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = Errno::EEXIST as i32;
 
-fn fresh(target: &Target, wanted: Wanted) -> Rule {
-    let Wanted { flags, expires_ns, trunk } = wanted;
+fn fresh(target: &Target, wanted: DesiredEntry) -> Rule {
+    let DesiredEntry { flags, expires_ns, trunk } = wanted;
     Rule { expires_ns, flags, trunk, bits: bits(target), ..Rule::zeroed() }
 }
 

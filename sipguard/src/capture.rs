@@ -12,7 +12,7 @@ use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, Taps, names};
 
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
-use crate::events::Source;
+use crate::events::SenderFilter;
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
 
@@ -23,9 +23,9 @@ const RENEWED: Duration = Duration::from_secs(1);
 
 /// What is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct CaptureRequest {
     /// From whom; everybody without.
-    pub source: Option<Source>,
+    pub source: Option<SenderFilter>,
     /// What was stopped, or would be in `monitor` mode.
     pub dropped: bool,
     /// What passed, of guarded ports.
@@ -35,7 +35,7 @@ pub struct Wish {
 /// A capture under way. Drop ends it.
 pub struct Capture<'p> {
     pins: &'p Pins,
-    wish: Wish,
+    wish: CaptureRequest,
     renewed: Instant,
     /// The right to capture: one at a time, and gone with the process.
     _only: Flock<File>,
@@ -46,7 +46,7 @@ impl<'p> Capture<'p> {
     ///
     /// # Errors
     /// When another process captures already, whose pid is named, or the map can't be written.
-    pub fn begin(pins: &'p Pins, wish: Wish) -> Result<Capture<'p>> {
+    pub fn begin(pins: &'p Pins, wish: CaptureRequest) -> Result<Capture<'p>> {
         let only = only(pins)?;
         ask(pins, &wish, AHEAD)?;
         Ok(Capture { pins, wish, renewed: Instant::now(), _only: only })
@@ -76,7 +76,7 @@ impl Drop for Capture<'_> {
 }
 
 /// Asks the kernel for packets.
-fn ask(pins: &Pins, wish: &Wish, ahead: Duration) -> Result<()> {
+fn ask(pins: &Pins, wish: &CaptureRequest, ahead: Duration) -> Result<()> {
     let until_ns = Clock::now()?.after(Some(ahead));
     change(pins, |taps| {
         let (source, mask) = wish.source.map_or(([0; 16], [0; 16]), |source| {

@@ -11,7 +11,7 @@ use crate::pins::Pins;
 
 /// Of one interface, as they are now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct ConnectionCounts {
     /// Connections whose bytes are judged.
     pub followed: usize,
     /// Connections of which the place in the stream is not known: bytes pass until a message begins.
@@ -26,7 +26,7 @@ pub struct Known {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
     /// By the interface's slot.
-    pub known: [Known; IFACE_SLOTS as usize],
+    pub known: [ConnectionCounts; IFACE_SLOTS as usize],
     /// Entries of the table of flows, those of connections that are gone among them.
     pub flows: usize,
     /// Entries that it has room for.

@@ -81,7 +81,7 @@ impl Action {
 
 /// One row of the counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct CounterRow {
     /// Interface.
     pub interface: String,
     /// Reason.
@@ -98,7 +98,7 @@ pub struct Row {
 ///
 /// # Errors
 /// When a map can't be read.
-pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
+pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::COUNTERS)?;
     let mut rows = Vec::new();
     for (slot, iface) in own_slots(pins)? {
@@ -107,7 +107,7 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
             let Counter { packets, bytes } = sum(&map, counter_index(slot, outcome, reason.number()))?;
             if packets > 0 || zeros {
                 let (interface, action) = (interface.clone(), Action::of(reason, outcome));
-                rows.push(Row { interface, reason, action, packets, bytes });
+                rows.push(CounterRow { interface, reason, action, packets, bytes });
             }
         }
     }
@@ -118,7 +118,7 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<Row>> {
 ///
 /// # Errors
 /// When a map can't be read.
-pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<Row>> {
+pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
     let mut rows = Vec::new();
     for (reason, outcome) in kinds() {
@@ -126,7 +126,7 @@ pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<Row>> {
         let Counter { packets, bytes } = sum(&map, index)?;
         if packets > 0 {
             let action = Action::of(reason, outcome);
-            rows.push(Row { interface: trunk.name.clone(), reason, action, packets, bytes });
+            rows.push(CounterRow { interface: trunk.name.clone(), reason, action, packets, bytes });
         }
     }
     Ok(rows)
@@ -163,27 +163,27 @@ fn sum(map: &Counters, index: u32) -> Result<Counter> {
 
 /// The counters of the attached interfaces at one moment.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct CounterReading {
     /// When: in the middle of the time that it took to read them.
     pub at: Instant,
     /// Rows that are not zero.
-    pub rows: Vec<Row>,
+    pub rows: Vec<CounterRow>,
 }
 
-impl Reading {
+impl CounterReading {
     /// As it is now.
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn now(pins: &Pins) -> Result<Reading> {
+    pub fn now(pins: &Pins) -> Result<CounterReading> {
         let begin = Instant::now();
         let rows = read(pins, false)?;
-        Ok(Reading { at: begin + begin.elapsed() / 2, rows })
+        Ok(CounterReading { at: begin + begin.elapsed() / 2, rows })
     }
 
     /// What was counted since an earlier reading, and the time that really passed in between.
     #[must_use]
-    pub fn since(&self, before: &Reading) -> (Duration, Vec<Row>) {
+    pub fn since(&self, before: &CounterReading) -> (Duration, Vec<CounterRow>) {
         (self.at.saturating_duration_since(before.at), since(&before.rows, &self.rows))
     }
 }
@@ -195,14 +195,14 @@ pub fn per_sec(count: u64, span: Duration) -> f64 {
 }
 
 /// What was counted between two readings.
-fn since(before: &[Row], after: &[Row]) -> Vec<Row> {
-    let key = |row: &Row| (row.interface.clone(), row.reason.number(), row.action);
+fn since(before: &[CounterRow], after: &[CounterRow]) -> Vec<CounterRow> {
+    let key = |row: &CounterRow| (row.interface.clone(), row.reason.number(), row.action);
     let old: BTreeMap<_, _> = before.iter().map(|row| (key(row), (row.packets, row.bytes))).collect();
     let mut rows = Vec::new();
     for row in after {
         let (packets, bytes) = old.get(&key(row)).copied().unwrap_or_default();
         // A counter that went back began anew: all that it has came since.
-        let row = Row {
+        let row = CounterRow {
             packets: row.packets.checked_sub(packets).unwrap_or(row.packets),
             bytes: row.bytes.checked_sub(bytes).unwrap_or(row.bytes),
             ..row.clone()
@@ -218,21 +218,21 @@ fn since(before: &[Row], after: &[Row]) -> Vec<Row> {
 mod tests {
     use super::*;
 
-    fn row(reason: Reason, action: Action, packets: u64) -> Row {
-        Row { interface: "eth0".to_owned(), reason, action, packets, bytes: packets * 500 }
+    fn row(reason: Reason, action: Action, packets: u64) -> CounterRow {
+        CounterRow { interface: "eth0".to_owned(), reason, action, packets, bytes: packets * 500 }
     }
 
     #[test]
     fn a_rate_is_over_the_time_that_passed() {
         let at = Instant::now();
-        let before = Reading { at, rows: vec![row(Reason::BareLf, Action::Drop, 100)] };
+        let before = CounterReading { at, rows: vec![row(Reason::BareLf, Action::Drop, 100)] };
         let rows = vec![
             row(Reason::Valid, Action::Pass, 0),
             row(Reason::BareLf, Action::Drop, 400),
             row(Reason::BareLf, Action::Reset, 8),
         ];
         // A machine under load, or a lock that others held: four seconds, not the one that was asked for.
-        let (span, rows) = Reading { at: at + Duration::from_secs(4), rows }.since(&before);
+        let (span, rows) = CounterReading { at: at + Duration::from_secs(4), rows }.since(&before);
         let rates: Vec<(Action, f64)> =
             rows.iter().map(|row| (row.action, per_sec(row.packets, span))).collect();
         assert_eq!(rates, [(Action::Drop, 75.0), (Action::Reset, 2.0)]);

@@ -45,14 +45,14 @@ impl Whom {
 
 /// What may not be sent: `tcp`, or `REGISTER/tcp`.
 #[derive(Clone, Copy, Debug)]
-pub struct What {
+pub struct DeniedTraffic {
     /// Position in [`TRANSPORTS`].
     pub transport: usize,
     /// The method, or `None` for all that comes that way.
     pub method: Option<&'static Method>,
 }
 
-impl What {
+impl DeniedTraffic {
     /// Its set of methods.
     #[must_use]
     pub fn bits(&self) -> u32 {
@@ -63,9 +63,9 @@ impl What {
     ///
     /// # Errors
     /// What is wrong, for people.
-    pub fn parse(text: &str) -> Result<Vec<What>, String> {
+    pub fn parse(text: &str) -> Result<Vec<DeniedTraffic>, String> {
         if let Some(transport) = transport(text) {
-            return Ok(vec![What { transport, method: None }]);
+            return Ok(vec![DeniedTraffic { transport, method: None }]);
         }
         let (name, way) = text.split_once('/').map_or((text, None), |(name, way)| (name, Some(way)));
         let method = METHODS.iter().find(|method| method.name.eq_ignore_ascii_case(name));
@@ -78,11 +78,13 @@ impl What {
         };
         let method = Some(method);
         match way.map(|way| (way, transport(way))) {
-            None => Ok(vec![What { transport: TCP, method }, What { transport: UDP, method }]),
+            None => {
+                Ok(vec![DeniedTraffic { transport: TCP, method }, DeniedTraffic { transport: UDP, method }])
+            }
             Some((_, Some(TLS))) => Err(format!(
                 "`{text}`: over TLS no method can be told, for it is encrypted; write `tls` for all that comes over TLS"
             )),
-            Some((_, Some(transport))) => Ok(vec![What { transport, method }]),
+            Some((_, Some(transport))) => Ok(vec![DeniedTraffic { transport, method }]),
             Some((way, None)) => {
                 Err(format!("`{way}` is no transport: write {name}, {name}/tcp or {name}/udp"))
             }
@@ -91,14 +93,14 @@ impl What {
 
     /// Every single thing that a set holds, as it would be denied.
     #[must_use]
-    pub fn of(denied: &Denied) -> Vec<What> {
+    pub fn of(denied: &Denied) -> Vec<DeniedTraffic> {
         let mut all = Vec::new();
         for (transport, bits) in denied.iter().enumerate() {
             if *bits == methods::ALL {
-                all.push(What { transport, method: None });
+                all.push(DeniedTraffic { transport, method: None });
             } else if transport != TLS {
                 let methods = METHODS.iter().filter(|method| bits & method.bit != 0);
-                all.extend(methods.map(|method| What { transport, method: Some(method) }));
+                all.extend(methods.map(|method| DeniedTraffic { transport, method: Some(method) }));
             }
         }
         all
@@ -113,7 +115,7 @@ impl What {
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for DeniedTraffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let transport = TRANSPORTS[self.transport];
         match self.method {
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, String> {
-        Ok(What::parse(text)?.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        Ok(DeniedTraffic::parse(text)?.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -163,18 +165,18 @@ mod tests {
     fn what_is_denied_can_be_read_back() {
         let mut denied = [0; 3];
         for text in ["register/tcp", "options", "tls"] {
-            What::parse(text).unwrap().iter().for_each(|what| what.deny(&mut denied));
+            DeniedTraffic::parse(text).unwrap().iter().for_each(|what| what.deny(&mut denied));
         }
         assert_eq!(denied, [methods::REGISTER | methods::OPTIONS, methods::ALL, methods::OPTIONS]);
-        let shown: Vec<_> = What::of(&denied).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = DeniedTraffic::of(&denied).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["OPTIONS/tcp", "REGISTER/tcp", "tls", "OPTIONS/udp"]);
     }
 
     #[test]
     fn plain_sip_on_a_tls_port_is_held_to_the_methods_of_tcp_alone() {
         let mut denied = [0; 3];
-        What::parse("register/tcp").unwrap()[0].deny(&mut denied);
-        What::parse("tcp").unwrap()[0].deny(&mut denied);
+        DeniedTraffic::parse("register/tcp").unwrap()[0].deny(&mut denied);
+        DeniedTraffic::parse("tcp").unwrap()[0].deny(&mut denied);
         assert_eq!(denied, [methods::ALL, methods::REGISTER, 0]);
     }
 }

@@ -11,7 +11,7 @@ use sipguard_common::abi::names;
 use crate::counting;
 use crate::error::{Failure, Status};
 use crate::kernel::Offsets;
-use crate::maps::Place;
+use crate::maps::MapDir;
 use crate::pins::Pins;
 
 /// The XDP object, compiled from `sipguard-ebpf` when this crate was built.
@@ -129,7 +129,7 @@ impl Loaded {
     }
 }
 
-impl Place for Loaded {
+impl MapDir for Loaded {
     fn data(&self, name: &str) -> Result<MapData> {
         let map = self.ebpf.map(name).with_context(|| format!("the XDP object has no map {name}"))?;
         let fd = match map {

@@ -13,13 +13,13 @@ use crate::blocks::Blocks;
 use crate::claim::{USER_AGENT, UserAgent};
 use crate::clock::Clock;
 use crate::pins::Pins;
-use crate::store::{self, Allowed, Mode, Row, Rows, Verb, decides};
+use crate::store::{self, Allowed, RuleMode, RuleRow, RuleVerb, StoreTables, decides};
 use crate::target::{Device, Target};
 
 /// A rule, with what the kernel counted for it.
-pub struct Listed {
+pub struct ListedRule {
     /// The rule.
-    pub row: Row,
+    pub row: RuleRow,
     /// Whether it is the one that decides among those of its target.
     pub decides: bool,
     /// The kernel's entry, when this rule decides and is in force.
@@ -28,12 +28,12 @@ pub struct Listed {
     pub is_ban: bool,
 }
 
-impl Listed {
+impl ListedRule {
     /// Of a ban in force, or kept for the next `attach`.
-    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> Listed {
+    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> ListedRule {
         let entry = Rule { packets: ban.packets, bytes: ban.bytes, ..Rule::zeroed() };
         let row = store::ban_row(target, ban, clock);
-        Listed { row, decides: true, entry: in_force.then_some(entry), is_ban: true }
+        ListedRule { row, decides: true, entry: in_force.then_some(entry), is_ban: true }
     }
 
     /// `block`, `allow` or `ban`.
@@ -43,12 +43,12 @@ impl Listed {
 }
 
 /// What the kernel tells of a rule that the store does not know (yet).
-pub fn found(target: Target, rule: &Rule, clock: &Clock) -> Row {
-    Row {
+pub fn found(target: Target, rule: &Rule, clock: &Clock) -> RuleRow {
+    RuleRow {
         target,
         origin: store::RECOVERED.to_owned(),
-        verb: if rule.flags & rule_flags::ALLOW != 0 { Verb::Allow } else { Verb::Block },
-        mode: if rule.flags & rule_flags::MONITOR != 0 { Mode::Monitor } else { Mode::Enforce },
+        verb: if rule.flags & rule_flags::ALLOW != 0 { RuleVerb::Allow } else { RuleVerb::Block },
+        mode: if rule.flags & rule_flags::MONITOR != 0 { RuleMode::Monitor } else { RuleMode::Enforce },
         reason: "found in the kernel".to_owned(),
         author: "unknown".to_owned(),
         created_ms: clock.wall_ms(),
@@ -60,15 +60,15 @@ pub fn found(target: Target, rule: &Rule, clock: &Clock) -> Row {
 /// A rule about the address that does not decide, and why.
 pub struct Overruled {
     /// The rule.
-    pub row: Row,
+    pub row: RuleRow,
     /// Why it does not.
     pub why: String,
 }
 
 /// What is found about somebody.
-pub struct Found {
+pub struct LookupResult {
     /// The rule that decides.
-    pub decider: Option<Listed>,
+    pub decider: Option<ListedRule>,
     /// Those that do not.
     pub others: Vec<Overruled>,
     /// The trunk, with the peer by which it is one.
@@ -76,7 +76,7 @@ pub struct Found {
 }
 
 /// Who, or what, is asked about.
-pub enum Asked {
+pub enum LookupQuery {
     /// An address; with a port, the device.
     Address(IpAddr, Option<Device>),
     /// What a request says of itself, and whose rules may be about it, in the order in which they are asked.
@@ -88,55 +88,55 @@ pub enum Asked {
     },
 }
 
-impl Asked {
+impl LookupQuery {
     /// A User-Agent, as a request has it.
     #[must_use]
-    pub fn user_agent(agent: &str) -> Asked {
+    pub fn user_agent(agent: &str) -> LookupQuery {
         let targets = UserAgent::beginnings(agent).map(Target::UserAgent).collect();
-        Asked::Claim { shown: format!("{USER_AGENT}{agent}"), targets }
+        LookupQuery::Claim { shown: format!("{USER_AGENT}{agent}"), targets }
     }
 
     /// The address, if it is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        if let Asked::Address(address, _) = self { Some(*address) } else { None }
+        if let LookupQuery::Address(address, _) = self { Some(*address) } else { None }
     }
 
     /// The device, if it is one.
     #[must_use]
     pub fn device(&self) -> Option<Device> {
-        if let Asked::Address(_, device) = self { *device } else { None }
+        if let LookupQuery::Address(_, device) = self { *device } else { None }
     }
 
     /// As people write it.
     #[must_use]
     pub fn shown(&self) -> String {
         match self {
-            Asked::Address(address, None) => address.to_string(),
-            Asked::Address(_, Some(device)) => device.to_string(),
-            Asked::Claim { shown, .. } => shown.clone(),
+            LookupQuery::Address(address, None) => address.to_string(),
+            LookupQuery::Address(_, Some(device)) => device.to_string(),
+            LookupQuery::Claim { shown, .. } => shown.clone(),
         }
     }
 
     /// The rules that may be about it.
-    fn rows(&self, rows: &Rows<'_>) -> Result<Vec<Row>> {
+    fn rows(&self, rows: &StoreTables<'_>) -> Result<Vec<RuleRow>> {
         let of = |targets: &[Target]| {
             let found: Result<Vec<_>> = targets.iter().map(|target| rows.of(target)).collect();
             found.map(|found| found.concat())
         };
         match self {
-            Asked::Address(address, device) => {
+            LookupQuery::Address(address, device) => {
                 let device: Vec<Target> = device.iter().map(|device| (*device).into()).collect();
                 Ok([of(&device)?, rows.around(*address)?].concat())
             }
-            Asked::Claim { targets, .. } => of(targets),
+            LookupQuery::Claim { targets, .. } => of(targets),
         }
     }
 
     /// The rule that decides, as the kernel finds it.
     fn deciding(&self, blocks: &Blocks, clock: &Clock) -> Result<Option<(Target, Rule)>> {
         match self {
-            Asked::Address(address, device) => {
+            LookupQuery::Address(address, device) => {
                 let decides = blocks.deciding(*address, clock)?;
                 // The device is asked when its address has not stopped the packet.
                 match device {
@@ -146,7 +146,7 @@ impl Asked {
                     _ => Ok(decides),
                 }
             }
-            Asked::Claim { targets, .. } => {
+            LookupQuery::Claim { targets, .. } => {
                 for target in targets {
                     if let Some(found) = blocks.holding(*target, clock)? {
                         return Ok(Some(found));
@@ -162,7 +162,7 @@ impl Asked {
 ///
 /// # Errors
 /// When a map or the store can't be read.
-pub fn find(pins: &Pins, path: &Path, asked: &Asked, clock: &Clock) -> Result<Found> {
+pub fn find(pins: &Pins, path: &Path, asked: &LookupQuery, clock: &Clock) -> Result<LookupResult> {
     let now_ms = clock.wall_ms();
     let stored = store::read(path, |rows| {
         Ok((asked.rows(rows)?, Allowed::of(&rows.allowing()?, rows.peers()?, now_ms), rows.trunks()?))
@@ -170,9 +170,9 @@ pub fn find(pins: &Pins, path: &Path, asked: &Asked, clock: &Clock) -> Result<Fo
     let (mut rows, allowed, trunks) = stored.unwrap_or_default();
     rows.retain(|row| row.holds(now_ms));
     let decider = asked.deciding(&Blocks::open(pins)?, clock)?.map(|(target, entry)| {
-        let group: Vec<Row> = rows.iter().filter(|row| row.target == target).cloned().collect();
+        let group: Vec<RuleRow> = rows.iter().filter(|row| row.target == target).cloned().collect();
         let row = decides(&group, &allowed, now_ms).cloned().unwrap_or_else(|| found(target, &entry, clock));
-        Listed { row, decides: true, entry: Some(entry), is_ban: false }
+        ListedRule { row, decides: true, entry: Some(entry), is_ban: false }
     });
     let peer = asked.address().and_then(|address| allowed.peer(&Target::from(address)));
     // Bans are looked at where nothing else stopped the packet, and hold for nobody who is allowed or a trunk's.
@@ -184,7 +184,7 @@ pub fn find(pins: &Pins, path: &Path, asked: &Asked, clock: &Clock) -> Result<Fo
         }
         _ => None,
     };
-    let banned = ban.map(|(target, ban)| Listed::of_ban(target, &ban, clock, true));
+    let banned = ban.map(|(target, ban)| ListedRule::of_ban(target, &ban, clock, true));
     let decider = banned.or(decider);
     rows.retain(|row| decider.as_ref().is_none_or(|decider| decider.row != *row));
     let others: Vec<Overruled> = rows
@@ -195,11 +195,11 @@ pub fn find(pins: &Pins, path: &Path, asked: &Asked, clock: &Clock) -> Result<Fo
         let trunk = trunks.iter().find(|trunk| trunk.number == number)?;
         Some((trunk.name.clone(), net))
     });
-    Ok(Found { decider, others, trunk })
+    Ok(LookupResult { decider, others, trunk })
 }
 
 /// Why a rule does not decide.
-fn why(row: &Row, decider: Option<&Row>, allowed: &Allowed) -> String {
+fn why(row: &RuleRow, decider: Option<&RuleRow>, allowed: &Allowed) -> String {
     let Some(decider) = decider else {
         if !row.is_operators() && allowed.trunk_of(&row.target).is_some() {
             return "nothing automatic touches a trunk".to_owned();

@@ -43,7 +43,7 @@ pub type Offenders = HashMap<MapData, Plain<OffenderKey>, Plain<Offender>>;
 pub type Ifaces = Array<MapData, Plain<Iface>>;
 
 /// Where the maps of a program are: below the pins, or in the program that was just loaded.
-pub trait Place {
+pub trait MapDir {
     /// A handle on a map of [`names`], whatever its type.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ pub trait Place {
     fn data(&self, name: &str) -> Result<MapData>;
 }
 
-impl Place for Pins {
+impl MapDir for Pins {
     fn data(&self, name: &str) -> Result<MapData> {
         let path = self.map(name);
         MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))
@@ -62,7 +62,7 @@ impl Place for Pins {
 ///
 /// # Errors
 /// When it is not there or has another type.
-pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn Place, name: &str) -> Result<T> {
+pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn MapDir, name: &str) -> Result<T> {
     let map = Map::from_map_data(place.data(name)?).and_then(T::try_from);
     map.with_context(|| format!("opening the map {name}"))
 }
@@ -71,7 +71,7 @@ pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn Place, name: &str) ->
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn settings(place: &dyn Place) -> Result<Settings> {
+pub fn settings(place: &dyn MapDir) -> Result<Settings> {
     let map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
     Ok(map.get(&0, 0).context("reading the settings")?.0)
 }
@@ -80,7 +80,7 @@ pub fn settings(place: &dyn Place) -> Result<Settings> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_settings(place: &dyn Place, settings: Settings) -> Result<()> {
+pub fn set_settings(place: &dyn MapDir, settings: Settings) -> Result<()> {
     let mut map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
     map.set(0, Plain(settings), 0).context("writing the settings")
 }
@@ -98,7 +98,7 @@ pub struct Ports {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn ports(place: &dyn Place) -> Result<Ports> {
+pub fn ports(place: &dyn MapDir) -> Result<Ports> {
     let map: Array<_, u64> = open(place, names::PORTS)?;
     let bitmap = |first: u32| {
         let mut ports = BTreeSet::new();
@@ -115,7 +115,7 @@ pub fn ports(place: &dyn Place) -> Result<Ports> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(place: &dyn Place, ports: &Ports) -> Result<()> {
+pub fn set_ports(place: &dyn MapDir, ports: &Ports) -> Result<()> {
     let mut words = vec![0u64; PORT_ENTRIES as usize];
     for (first, ports) in [(0, &ports.sip), (PORT_WORDS, &ports.tls)] {
         for port in ports {

@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bans::Bans;
 use crate::clock::Clock;
 use crate::connections::Connections;
-use crate::counters::{self, Action, Row};
+use crate::counters::{self, Action, CounterRow};
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus, Weakness};
 use crate::store::{self, GUARD, TrunkRow};
@@ -69,7 +69,7 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// By interface, zeros included.
-    pub rows: Vec<Row>,
+    pub rows: Vec<CounterRow>,
     /// Its interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// Packets that no event tells of.
@@ -82,7 +82,7 @@ pub struct Kernel {
 
 #[derive(Clone, Debug)]
 struct OfStored {
-    trunks: Vec<(String, Vec<Row>)>,
+    trunks: Vec<(String, Vec<CounterRow>)>,
     blocks: Vec<(String, i64)>,
 }
 

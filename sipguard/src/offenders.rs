@@ -14,7 +14,7 @@ use crate::pins::Pins;
 
 /// One remote address, port and reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct OffenderRow {
     /// Remote address.
     pub address: IpAddr,
     /// Remote port: behind a NAT it tells one device from its neighbours.
@@ -35,7 +35,7 @@ pub struct Row {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn read(pins: &Pins) -> Result<Vec<Row>> {
+pub fn read(pins: &Pins) -> Result<Vec<OffenderRow>> {
     let clock = Clock::now()?;
     let map: Offenders = maps::open(pins, names::OFFENDERS)?;
     let mut rows = Vec::new();
@@ -45,7 +45,7 @@ pub fn read(pins: &Pins) -> Result<Vec<Row>> {
         let len = (value.sample_len as usize).min(value.sample.len());
         rows.push((
             value.last_ns,
-            Row {
+            OffenderRow {
                 address: unmapped(key.address),
                 port: u16::from_be_bytes(key.port),
                 reason,

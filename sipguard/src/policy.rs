@@ -7,7 +7,7 @@ use sipguard_common::abi::{
 };
 
 use crate::clock;
-use crate::maps::{self, Place, Plain};
+use crate::maps::{self, MapDir, Plain};
 
 /// What the maps say, or should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl PolicyMaps {
     ///
     /// # Errors
     /// When a map can't be opened.
-    pub fn open(place: &dyn Place) -> Result<PolicyMaps> {
+    pub fn open(place: &dyn MapDir) -> Result<PolicyMaps> {
         Ok(PolicyMaps {
             settings: maps::open(place, names::SETTINGS)?,
             trunks: maps::open(place, names::TRUNKS)?,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use aya::programs::loaded_programs;
 use sipguard_common::abi::{Iface, names};
 
-use crate::attach::Wish;
+use crate::attach::AttachRequest;
 use crate::error::{Failure, Status};
 use crate::link::{self, Interface};
 use crate::presence::is_elsewhere;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Settings};
 use sipguard_common::framer::{LIMITS, Limits, checks};
 
-use crate::maps::{self, Place, Ports};
+use crate::maps::{self, MapDir, Ports};
 use crate::pins::Pins;
 use crate::status;
 
@@ -109,7 +109,7 @@ impl Profile {
 
 /// What an operator wants of the settings. What is not wanted stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettingsWish {
+pub struct SettingsRequest {
     /// The mode.
     pub mode: Option<Mode>,
     /// What happens to a malformed stream.
@@ -131,7 +131,7 @@ type Setting = (&'static str, &'static str, String);
 
 /// What is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct EffectiveSettings {
     /// [`MODE_ENFORCE`] or [`MODE_MONITOR`].
     pub mode: u32,
     /// [`ACTION_RESET`] or [`ACTION_DROP`].
@@ -142,10 +142,10 @@ pub struct Chosen {
     pub ports: Ports,
 }
 
-impl Default for Chosen {
+impl Default for EffectiveSettings {
     /// What holds when nothing else is said.
-    fn default() -> Chosen {
-        Chosen {
+    fn default() -> EffectiveSettings {
+        EffectiveSettings {
             mode: MODE_ENFORCE,
             action: ACTION_RESET,
             limits: Limits::default(),
@@ -154,14 +154,14 @@ impl Default for Chosen {
     }
 }
 
-impl Chosen {
+impl EffectiveSettings {
     /// What is in force.
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn read(pins: &Pins) -> Result<Chosen> {
+    pub fn read(pins: &Pins) -> Result<EffectiveSettings> {
         let Settings { mode, action, limits, .. } = maps::settings(pins)?;
-        Ok(Chosen { mode, action, limits, ports: maps::ports(pins)? })
+        Ok(EffectiveSettings { mode, action, limits, ports: maps::ports(pins)? })
     }
 
     /// Makes settings say it; the ports are in a map of their own.
@@ -173,7 +173,7 @@ impl Chosen {
     ///
     /// # Errors
     /// When a map can't be written.
-    pub fn write(&self, place: &dyn Place) -> Result<()> {
+    pub fn write(&self, place: &dyn MapDir) -> Result<()> {
         let mut settings = maps::settings(place)?;
         self.put(&mut settings);
         maps::set_settings(place, settings)?;
@@ -200,9 +200,9 @@ impl Chosen {
 /// What changes: each setting with what it was and is. Of a guard that was not attached it was `none`, and only the checks are
 /// told that are not the default.
 #[must_use]
-pub fn changes(before: Option<&Chosen>, after: &Chosen) -> Vec<String> {
-    let defaults = Chosen::default().by_key();
-    let old = before.map_or_else(|| defaults.clone(), Chosen::by_key);
+pub fn changes(before: Option<&EffectiveSettings>, after: &EffectiveSettings) -> Vec<String> {
+    let defaults = EffectiveSettings::default().by_key();
+    let old = before.map_or_else(|| defaults.clone(), EffectiveSettings::by_key);
     let differs = |(old, new): &(&Setting, &Setting)| old != new || before.is_none() && new.0 == "guard";
     let told = |((_, _, old), (table, key, new)): (&Setting, &Setting)| {
         format!("{table}.{key}: {} -> {new}", before.map_or("none", |_| old.as_str()))
@@ -216,11 +216,11 @@ pub fn list<T: Display>(all: impl IntoIterator<Item = T>) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
-impl SettingsWish {
+impl SettingsRequest {
     /// What is wanted here, or else there.
     #[must_use]
-    pub fn or(&self, other: &SettingsWish) -> SettingsWish {
-        SettingsWish {
+    pub fn or(&self, other: &SettingsRequest) -> SettingsRequest {
+        SettingsRequest {
             mode: self.mode.or(other.mode),
             malformed: self.malformed.or(other.malformed),
             ports: self.ports.clone().or_else(|| other.ports.clone()),
@@ -234,7 +234,7 @@ impl SettingsWish {
 
     /// What comes of it where something is in force.
     #[must_use]
-    pub fn of(&self, in_force: &Chosen) -> Chosen {
+    pub fn of(&self, in_force: &EffectiveSettings) -> EffectiveSettings {
         let mut ports = in_force.ports.clone();
         if let Some(sip) = &self.ports {
             ports.sip = sip.iter().copied().collect();
@@ -244,7 +244,7 @@ impl SettingsWish {
         }
         // A port that the operator calls SIP is no TLS port by default.
         ports.tls.retain(|port| !ports.sip.contains(port));
-        Chosen {
+        EffectiveSettings {
             mode: self.mode.map_or(in_force.mode, Mode::number),
             action: self.malformed.map_or(in_force.action, Malformed::number),
             limits: self.limits(in_force.limits),
@@ -254,10 +254,11 @@ impl SettingsWish {
 
     /// The ports that come to those in force; `None` is that nothing is guarded yet.
     #[must_use]
-    pub fn new_ports(&self, in_force: Option<&Chosen>) -> BTreeSet<u16> {
+    pub fn new_ports(&self, in_force: Option<&EffectiveSettings>) -> BTreeSet<u16> {
         let all = |ports: &Ports| -> BTreeSet<u16> { &ports.sip | &ports.tls };
         let old = in_force.map(|chosen| all(&chosen.ports)).unwrap_or_default();
-        let wanted = in_force.map_or_else(|| self.of(&Chosen::default()), |chosen| self.of(chosen));
+        let wanted =
+            in_force.map_or_else(|| self.of(&EffectiveSettings::default()), |chosen| self.of(chosen));
         &all(&wanted.ports) - &old
     }
 
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn changes_say_what_was_and_what_is() {
-        let (before, mut after) = (Chosen::default(), Chosen::default());
+        let (before, mut after) = (EffectiveSettings::default(), EffectiveSettings::default());
         assert_eq!(changes(Some(&before), &after), Vec::<String>::new());
         let first = changes(None, &after);
         assert_eq!(first[..2], ["guard.mode: none -> enforce", "guard.ports: none -> 5060"]);

@@ -147,14 +147,14 @@ const LISTEN: u32 = 10;
 
 /// A TCP socket of the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Listed {
+struct SshListener {
     port: u16,
     peer: IpAddr,
     inode: u32,
 }
 
 /// The TCP sockets of both families in a state, with a port of their own; 0 is any. The kernel picks them out.
-fn sockets(state: u32, port: u16) -> Result<Vec<Listed>> {
+fn sockets(state: u32, port: u16) -> Result<Vec<SshListener>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("opening sock_diag")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -188,7 +188,7 @@ fn request(state: u32, port: u16) -> [u8; REQUEST] {
 }
 
 /// Takes the sockets of an answer. Whether more may come.
-fn read(mut answer: &[u8], found: &mut Vec<Listed>) -> bool {
+fn read(mut answer: &[u8], found: &mut Vec<SshListener>) -> bool {
     const ERROR: u16 = 2;
     const DONE: u16 = 3;
     while let Some(header) = answer.first_chunk::<HEADER>() {
@@ -204,14 +204,14 @@ fn read(mut answer: &[u8], found: &mut Vec<Listed>) -> bool {
 }
 
 /// `struct inet_diag_msg`.
-fn listed(bytes: &[u8; DIAG]) -> Listed {
+fn listed(bytes: &[u8; DIAG]) -> SshListener {
     let v6: [u8; 16] = std::array::from_fn(|at| bytes[24 + at]);
     let peer = if i32::from(bytes[0]) == nix::libc::AF_INET {
         IpAddr::V4(Ipv4Addr::new(v6[0], v6[1], v6[2], v6[3]))
     } else {
         Ipv6Addr::from(v6).to_canonical()
     };
-    Listed {
+    SshListener {
         port: u16::from_be_bytes([bytes[4], bytes[5]]),
         peer,
         inode: u32::from_ne_bytes([bytes[68], bytes[69], bytes[70], bytes[71]]),

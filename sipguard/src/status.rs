@@ -11,7 +11,7 @@ use sipguard_common::framer::{Limits, checks};
 
 use crate::blocks::Blocks;
 use crate::clock::Clock;
-use crate::connections::{Connections, Known};
+use crate::connections::{ConnectionCounts, Connections};
 use crate::counters;
 use crate::counting;
 use crate::kernel::Offsets;
@@ -40,7 +40,7 @@ pub struct InterfaceStatus {
     /// Since when.
     pub since: Option<Timestamp>,
     /// Its connections, in [`read`].
-    pub known: Known,
+    pub known: ConnectionCounts,
     /// Packets of guarded traffic that passed unjudged since it was attached, by reason, none left out but zeros; in [`read`].
     pub unjudged: Vec<(Reason, u64)>,
 }

@@ -11,7 +11,7 @@ use crate::denial::transport;
 
 /// By what a trunk's messages are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
+pub enum TrunkProfile {
     /// As everybody's.
     Inherit,
     /// The default profile, whatever the guard has.
@@ -22,7 +22,7 @@ pub enum Profile {
 
 /// Whether a trunk's faults are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum TrunkMode {
     /// As the guard's mode says.
     Inherit,
     /// Always.
@@ -33,20 +33,23 @@ pub enum Mode {
 
 /// The policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct TrunkPolicy {
     /// Transports that it may use, by position in [`TRANSPORTS`].
     pub transports: [bool; TRANSPORTS.len()],
     /// Methods that it may send, or [`methods::ALL`].
     pub methods: u32,
     /// How its messages are judged.
-    pub profile: Profile,
+    pub profile: TrunkProfile,
     /// Its mode.
-    pub mode: Mode,
+    pub mode: TrunkMode,
 }
 
-impl Profile {
-    const ALL: [(&str, Profile); 3] =
-        [("inherit", Profile::Inherit), ("default", Profile::Default), ("strict", Profile::Strict)];
+impl TrunkProfile {
+    const ALL: [(&str, TrunkProfile); 3] = [
+        ("inherit", TrunkProfile::Inherit),
+        ("default", TrunkProfile::Default),
+        ("strict", TrunkProfile::Strict),
+    ];
 
     /// Every word.
     #[must_use]
@@ -64,14 +67,14 @@ impl Profile {
     ///
     /// # Errors
     /// What is wrong, for people.
-    pub fn parse(text: &str) -> Result<Profile, String> {
+    pub fn parse(text: &str) -> Result<TrunkProfile, String> {
         parse("profile", &Self::ALL, text)
     }
 }
 
-impl Mode {
-    const ALL: [(&str, Mode); 3] =
-        [("inherit", Mode::Inherit), ("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+impl TrunkMode {
+    const ALL: [(&str, TrunkMode); 3] =
+        [("inherit", TrunkMode::Inherit), ("enforce", TrunkMode::Enforce), ("monitor", TrunkMode::Monitor)];
 
     /// Every word.
     #[must_use]
@@ -89,23 +92,23 @@ impl Mode {
     ///
     /// # Errors
     /// What is wrong, for people.
-    pub fn parse(text: &str) -> Result<Mode, String> {
+    pub fn parse(text: &str) -> Result<TrunkMode, String> {
         parse("mode", &Self::ALL, text)
     }
 }
 
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy {
+impl Default for TrunkPolicy {
+    fn default() -> TrunkPolicy {
+        TrunkPolicy {
             transports: [true; 3],
             methods: methods::ALL,
-            profile: Profile::Inherit,
-            mode: Mode::Inherit,
+            profile: TrunkProfile::Inherit,
+            mode: TrunkMode::Inherit,
         }
     }
 }
 
-impl Policy {
+impl TrunkPolicy {
     /// The kernel's form.
     #[must_use]
     pub fn entry(&self) -> Trunk {
@@ -120,35 +123,35 @@ impl Policy {
             };
         }
         let (own_limits, limits) = match self.profile {
-            Profile::Inherit => (0, Limits::zeroed()),
-            Profile::Default => (1, Limits::default()),
-            Profile::Strict => (1, Limits::strict()),
+            TrunkProfile::Inherit => (0, Limits::zeroed()),
+            TrunkProfile::Default => (1, Limits::default()),
+            TrunkProfile::Strict => (1, Limits::strict()),
         };
         let mode = match self.mode {
-            Mode::Inherit => TRUNK_INHERITS,
-            Mode::Enforce => TRUNK_ENFORCES,
-            Mode::Monitor => TRUNK_MONITORS,
+            TrunkMode::Inherit => TRUNK_INHERITS,
+            TrunkMode::Enforce => TRUNK_ENFORCES,
+            TrunkMode::Monitor => TRUNK_MONITORS,
         };
         Trunk { limits, denied, own_limits, mode, ..Trunk::zeroed() }
     }
 
     /// What an entry of the kernel means.
     #[must_use]
-    pub fn of(entry: &Trunk) -> Policy {
+    pub fn of(entry: &Trunk) -> TrunkPolicy {
         let one = entry.denied.iter().enumerate().find(|(at, bits)| *at != TLS && !is_transport(**bits));
         let denied = one.map_or(0, |(_, bits)| *bits);
-        Policy {
+        TrunkPolicy {
             transports: entry.denied.map(|bits| !is_transport(bits)),
             methods: if denied == 0 { methods::ALL } else { every() & !denied },
             profile: match entry.own_limits {
-                0 => Profile::Inherit,
-                _ if entry.limits.checks & checks::STRICT == checks::STRICT => Profile::Strict,
-                _ => Profile::Default,
+                0 => TrunkProfile::Inherit,
+                _ if entry.limits.checks & checks::STRICT == checks::STRICT => TrunkProfile::Strict,
+                _ => TrunkProfile::Default,
             },
             mode: match entry.mode {
-                TRUNK_ENFORCES => Mode::Enforce,
-                TRUNK_MONITORS => Mode::Monitor,
-                _ => Mode::Inherit,
+                TRUNK_ENFORCES => TrunkMode::Enforce,
+                TRUNK_MONITORS => TrunkMode::Monitor,
+                _ => TrunkMode::Inherit,
             },
         }
     }
@@ -249,11 +252,11 @@ mod tests {
 
     #[test]
     fn what_it_may_send_is_all_that_is_not_denied() {
-        let policy = Policy {
+        let policy = TrunkPolicy {
             transports: transports("udp,TLS").unwrap(),
             methods: method_set("INVITE,ack,other").unwrap(),
-            profile: Profile::Strict,
-            mode: Mode::Monitor,
+            profile: TrunkProfile::Strict,
+            mode: TrunkMode::Monitor,
         };
         let entry = policy.entry();
         let [tcp, tls, udp] = entry.denied;
@@ -261,13 +264,13 @@ mod tests {
         assert_eq!(udp & (methods::INVITE | methods::ACK | methods::OTHER), 0);
         assert_eq!(udp & methods::REGISTER, methods::REGISTER);
         assert!(!is_transport(udp));
-        assert_eq!(Policy::of(&entry), policy);
+        assert_eq!(TrunkPolicy::of(&entry), policy);
         assert_eq!(
             (policy.transports_text(), policy.methods_text()),
             ("tls,udp".into(), "INVITE,ACK,OTHER".into())
         );
-        assert_eq!(Policy::default().entry(), Trunk::zeroed());
-        assert_eq!(Policy::of(&Trunk::zeroed()), Policy::default());
+        assert_eq!(TrunkPolicy::default().entry(), Trunk::zeroed());
+        assert_eq!(TrunkPolicy::of(&Trunk::zeroed()), TrunkPolicy::default());
     }
 
     #[test]

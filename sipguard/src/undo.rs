@@ -7,11 +7,11 @@ use anyhow::Result;
 use crate::detach;
 use crate::maps;
 use crate::pins::Pins;
-use crate::settings::Chosen;
+use crate::settings::EffectiveSettings;
 use crate::store::{self, ConfiguredRows};
 
 /// The guard's settings, and the end of its grace (`CLOCK_BOOTTIME`, nanoseconds).
-pub type State = (Chosen, u64);
+pub type State = (EffectiveSettings, u64);
 
 /// What an `attach` changed.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ impl Undo {
             return Ok(());
         }
         let _edit = pins.edit()?;
-        let mut now = Chosen::read(pins)?;
+        let mut now = EffectiveSettings::read(pins)?;
         let mut settings = maps::settings(pins)?;
         back(&mut now.mode, &before.mode, &after.mode);
         back(&mut now.action, &before.action, &after.action);

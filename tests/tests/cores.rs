@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::statvfs::statvfs;
-use sipguard::cores::{DEFAULT_PATTERNS, Guard, Settings, What, matches};
+use sipguard::cores::{CoreSettings, CoreWatch, DEFAULT_PATTERNS, What, matches};
 use sipguard_tests::{application::PATIENCE, tmpfs::Tmpfs};
 
 const MIB: usize = 1 << 20;
@@ -23,12 +23,12 @@ fn core(disk: &Tmpfs, name: &str, mib: usize) -> PathBuf {
     path
 }
 
-fn guard(disk: &Tmpfs, settings: Settings) -> Guard {
-    Guard::new(Settings { directory: Some(disk.path().to_owned()), ..settings }).unwrap()
+fn guard(disk: &Tmpfs, settings: CoreSettings) -> CoreWatch {
+    CoreWatch::new(CoreSettings { directory: Some(disk.path().to_owned()), ..settings }).unwrap()
 }
 
-fn settings(keep: usize, limit_mib: u64, free_mib: u64) -> Settings {
-    Settings { keep, limit: limit_mib << 20, free: free_mib << 20, ..Settings::default() }
+fn settings(keep: usize, limit_mib: u64, free_mib: u64) -> CoreSettings {
+    CoreSettings { keep, limit: limit_mib << 20, free: free_mib << 20, ..CoreSettings::default() }
 }
 
 #[test]
@@ -117,7 +117,8 @@ fn cores_are_moved_with_their_holes() {
     std::os::unix::fs::FileExt::write_all_at(&file, b"end", 90 * MIB as u64).unwrap();
     drop(file);
     let bytes = std::fs::read(&path).unwrap();
-    let mut guard = guard(&disk, Settings { move_to: Some(other.path().to_owned()), ..settings(3, 40, 4) });
+    let mut guard =
+        guard(&disk, CoreSettings { move_to: Some(other.path().to_owned()), ..settings(3, 40, 4) });
     let mut actions = Vec::new();
     let until = Instant::now() + PATIENCE;
     while !disk.names().unwrap().is_empty() && Instant::now() < until {

@@ -9,7 +9,7 @@ use sipguard::{
     evidence::{PcapWriter, comment},
     header::Header,
     redact,
-    tap::Packet,
+    tap::TapPacket,
 };
 use sipguard_common::Reason;
 use sipguard_tests::{
@@ -45,8 +45,8 @@ const SECRETS: [&str; 17] = [
 /// A digit that is dialled within a call; nothing else in the messages has the sign.
 const DIGIT: u8 = b'#';
 
-fn packet(frame: Vec<u8>, reason: Reason, action: Action) -> Packet {
-    Packet {
+fn packet(frame: Vec<u8>, reason: Reason, action: Action) -> TapPacket {
+    TapPacket {
         number: 0,
         time_ns: 1,
         time: Timestamp::from_nanosecond(1_790_000_000_123_456_789).unwrap_or_default(),
@@ -238,7 +238,7 @@ fn fields(file: &Path, names: &[&str]) -> Result<Vec<Vec<String>>> {
     Ok(lines.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
 }
 
-fn write(file: &Path, packets: &[Packet]) -> Result<()> {
+fn write(file: &Path, packets: &[TapPacket]) -> Result<()> {
     let mut writer = PcapWriter::new(std::fs::File::create(file)?)?;
     packets
         .iter()

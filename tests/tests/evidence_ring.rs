@@ -18,10 +18,10 @@ use serde_json::json;
 use sipguard::{
     counters::Action,
     disk::Floor,
-    events::{Journal, Log},
-    evidence::{Evidence, Limits},
+    events::{JournalSocket, Log},
+    evidence::{Evidence, EvidenceLimits},
     header::Header,
-    tap::Packet,
+    tap::TapPacket,
 };
 use sipguard_common::Reason;
 use sipguard_tests::{
@@ -29,9 +29,9 @@ use sipguard_tests::{
     user_agent::is_installed,
 };
 
-fn packet() -> Packet {
+fn packet() -> TapPacket {
     let frame = Peer::new("192.0.2.7:5060", "192.0.2.1:5060").udp(&good_call());
-    Packet {
+    TapPacket {
         number: 0,
         time_ns: 1,
         time: Timestamp::UNIX_EPOCH,
@@ -46,8 +46,8 @@ fn packet() -> Packet {
     }
 }
 
-fn limits(bytes: u64, floor: u64) -> Limits {
-    Limits { bytes, files: 4, floor: Floor::Bytes(floor) }
+fn limits(bytes: u64, floor: u64) -> EvidenceLimits {
+    EvidenceLimits { bytes, files: 4, floor: Floor::Bytes(floor) }
 }
 
 /// Files below a directory with their sizes, by name.
@@ -257,7 +257,7 @@ fn the_journal_gets_fields_that_line_ends_do_not_break() -> Result<()> {
     let scratch = Scratch::new("journal")?;
     let path = scratch.join("socket");
     let listener = UnixDatagram::bind(&path)?;
-    let mut journal = Journal::at(&path)?;
+    let mut journal = JournalSocket::at(&path)?;
     let mut packet = packet();
     packet.trunk = Some("carrier".to_owned());
     ensure!(journal.write(&packet, Some("block a\nMESSAGE=forged"))?, "not taken");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use sipguard::clock::Clock;
 use sipguard::hep::{DEFAULT_ID, Exporter, Homer, message};
-use sipguard::tap::{Names, Packet, Ring, Start, Which};
+use sipguard::tap::{Names, Start, TapPacket, TapRing, Which};
 use sipguard_tests::application::PATIENCE;
 use sipguard_tests::message::{good_call, register};
 use sipguard_tests::netns::Netns;
@@ -21,7 +21,7 @@ fn homer(address: SocketAddr) -> Homer {
 }
 
 /// What is recorded of three messages that a blocked address sends, over UDP, TCP and IPv6.
-fn packets() -> Result<Vec<Packet>> {
+fn packets() -> Result<Vec<TapPacket>> {
     let mut program = Program::new()?;
     for address in ["192.0.2.7", "192.0.2.8", "2001:db8::7"] {
         program.block(address, u64::MAX)?;
@@ -36,8 +36,8 @@ fn packets() -> Result<Vec<Packet>> {
         program.run(frame)?;
     }
     let (mut packets, clock) = (Vec::new(), Clock::now()?);
-    Ring::open(program.loaded(), Which::Events, Start::Oldest)?.read(|record| {
-        packets.extend(Packet::read(record, &Names::default(), &clock));
+    TapRing::open(program.loaded(), Which::Events, Start::Oldest)?.read(|record| {
+        packets.extend(TapPacket::read(record, &Names::default(), &clock));
         Ok(())
     })?;
     ensure!(packets.len() == frames.len(), "{} packets", packets.len());
@@ -103,8 +103,8 @@ fn what_is_no_sip_is_not_sent() -> Result<()> {
     let chunk = [&[0, 0, 0, 5, 0, 22], &source.octets()[..]].concat();
     assert!(sent.windows(chunk.len()).any(|window| window == chunk), "{sent:?}");
     assert!(sent.ends_with(v6.payload()));
-    let tls = Packet { reason: sipguard_common::Reason::BadTlsRecord, ..packet.clone() };
+    let tls = TapPacket { reason: sipguard_common::Reason::BadTlsRecord, ..packet.clone() };
     assert!(message(&homer, &tls, tls.payload()).is_none());
-    assert!(message(&homer, &Packet { header: None, ..packet }, b"SIP").is_none());
+    assert!(message(&homer, &TapPacket { header: None, ..packet }, b"SIP").is_none());
     Ok(())
 }

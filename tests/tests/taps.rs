@@ -4,7 +4,7 @@ use aya::maps::Array;
 use bytemuck::Zeroable as _;
 use sipguard::address::mapped;
 use sipguard::maps::{self, Plain};
-use sipguard::tap::{Ring, Start, Which, lost, recorded};
+use sipguard::tap::{Start, TapRing, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, GATE_ENTRIES, Gate, MODE_MONITOR, Outcome,
@@ -20,11 +20,11 @@ const PBX: &str = "198.51.100.1:5060";
 /// A method with a control byte in it.
 const BAD: &[u8] = b"OPT\x01ONS sip:a@b SIP/2.0\r\nContent-Length: 0\r\n\r\n";
 
-fn ring(program: &Program, which: Which, start: Start) -> Result<Ring> {
-    Ring::open(program.loaded(), which, start)
+fn ring(program: &Program, which: Which, start: Start) -> Result<TapRing> {
+    TapRing::open(program.loaded(), which, start)
 }
 
-fn read(ring: &mut Ring) -> Result<Vec<Record>> {
+fn read(ring: &mut TapRing) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     ring.read(|record| {
         records.push(*record);
@@ -298,7 +298,7 @@ fn a_replay_leaves_no_trace() -> Result<()> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(&cut);
     loaded.program()?.test_run(options)?;
-    assert!(read(&mut Ring::open(&loaded, Which::Events, Start::Oldest)?)?.is_empty());
+    assert!(read(&mut TapRing::open(&loaded, Which::Events, Start::Oldest)?)?.is_empty());
     Ok(())
 }
 

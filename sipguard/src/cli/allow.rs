@@ -11,7 +11,7 @@ use super::{Span, parse_duration, plural};
 use crate::clock::Clock;
 use crate::output::Format;
 use crate::pins::Pins;
-use crate::store::{Changed, Counts, Gone, OPERATOR, Saying, Verb, bulk};
+use crate::store::{Changed, Counts, OPERATOR, RuleRemoval, RuleSpec, RuleVerb, bulk};
 use crate::store::{parse_origin, parse_reason};
 use crate::target::Target;
 
@@ -65,10 +65,10 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
 /// Makes the allowances.
 pub fn make(pins: &Pins, path: &Path, args: &AllowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "allow")?;
-    let saying = Saying {
+    let saying = RuleSpec {
         reason: args.reason.clone(),
         expires_ms: Clock::now()?.wall_ms_after(args.span.0),
-        ..Saying::new(&args.origin, Verb::Allow)
+        ..RuleSpec::new(&args.origin, RuleVerb::Allow)
     };
     let mut left = targets.iter();
     bulk(path, pins, targets.len(), |change| {
@@ -115,14 +115,14 @@ pub fn end(pins: &Pins, path: &Path, args: &UnallowArgs) -> Result<Changed<Count
     let targets = read_sources(&args.targets, "unallow")?;
     let origin = args.origin.as_deref();
     let mut left = targets.iter();
-    let mut gone = Gone::default();
+    let mut gone = RuleRemoval::default();
     bulk(path, pins, if args.all { usize::MAX } else { targets.len() }, |change| {
-        if args.all && !change.unsay_all(&mut gone, Verb::Allow, origin, &HashSet::new())? {
+        if args.all && !change.unsay_all(&mut gone, RuleVerb::Allow, origin, &HashSet::new())? {
             return Ok(None);
         }
         for target in left.by_ref() {
             gone.add(*target);
-            change.unsay(target, Verb::Allow, origin)?;
+            change.unsay(target, RuleVerb::Allow, origin)?;
             if change.is_due() {
                 return Ok(None);
             }

@@ -14,13 +14,13 @@ use sipguard_common::framer::LIMITS;
 
 use super::config::{ConfigArgs, complaint, keep, refused, warn};
 use super::{Span, parse_duration, trail, usage};
-use crate::attach::{self, Attached, DEFAULT_GRACE, Outcome, Wish};
-use crate::config::{Invalid, LastGood, Loaded, last_good};
+use crate::attach::{self, AttachOutcome, AttachRequest, Attached, DEFAULT_GRACE};
+use crate::config::{Invalid, LastGood, LoadedConfig, last_good};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::pins::Pins;
 use crate::protect::occupied;
-use crate::settings::{self, Chosen, Malformed, Profile, SettingsWish, XdpChoice};
+use crate::settings::{self, EffectiveSettings, Malformed, Profile, SettingsRequest, XdpChoice};
 use crate::status;
 use crate::store::Counts;
 
@@ -117,7 +117,7 @@ pub struct Args {
 
 impl Args {
     /// The configuration to attach with; with the mistakes of the present one where it is the last good one.
-    fn configuration(&self, store: &Path) -> Result<(Loaded, Option<(Invalid, String)>)> {
+    fn configuration(&self, store: &Path) -> Result<(LoadedConfig, Option<(Invalid, String)>)> {
         const NOTHING: &str = "nothing was attached";
         if !self.or_last_good {
             return Ok((self.config.read(NOTHING)?, None));
@@ -140,16 +140,16 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     if let Some(Span(None)) = args.confirm {
         return Err(usage("`--confirm` wants a time that ends, such as 60s: nothing was attached"));
     }
-    let (Loaded { config, sources, .. }, mistake) = args.configuration(store)?;
+    let (LoadedConfig { config, sources, .. }, mistake) = args.configuration(store)?;
     let names = if args.interfaces.is_empty() { &config.interfaces } else { &args.interfaces };
     if names.is_empty() {
         return Err(usage(
             "attach to what? Name an interface, or `interfaces` in [guard] of the configuration file; `ip link` lists those that there are",
         ));
     }
-    let wish = Wish {
+    let wish = AttachRequest {
         xdp: args.mode,
-        settings: SettingsWish {
+        settings: SettingsRequest {
             mode: args.monitor.then_some(settings::Mode::Monitor),
             malformed: args.malformed,
             ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
@@ -197,9 +197,12 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
 }
 
 /// A port whose connections the guard would reset is no slip of the pen that an operator can mend over SSH.
-fn refuse_ports(pins: &Pins, wish: &Wish) -> Result<()> {
-    let in_force =
-        if pins.are_attached() { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
+fn refuse_ports(pins: &Pins, wish: &AttachRequest) -> Result<()> {
+    let in_force = if pins.are_attached() {
+        pins.check().and_then(|()| EffectiveSettings::read(pins)).map(Some)?
+    } else {
+        None
+    };
     let settings =
         if in_force.is_some() { wish.settings.clone() } else { wish.settings.or(&wish.config.settings) };
     match occupied(&settings.new_ports(in_force.as_ref())) {
@@ -214,7 +217,7 @@ fn refuse_ports(pins: &Pins, wish: &Wish) -> Result<()> {
 }
 
 /// Says what was done.
-fn tell(pins: &Pins, store: &Path, format: Format, outcome: Outcome) -> Result<()> {
+fn tell(pins: &Pins, store: &Path, format: Format, outcome: AttachOutcome) -> Result<()> {
     for weakness in status::weaknesses(pins) {
         let why = outcome.uncounted.as_ref().filter(|_| weakness.what == "open-connections");
         let why = why.map_or(String::new(), |why| format!(" ({why})"));
@@ -238,7 +241,7 @@ fn tell(pins: &Pins, store: &Path, format: Format, outcome: Outcome) -> Result<(
 }
 
 /// Who attached to what, and which settings came with it.
-fn record(store: &Path, outcome: &Outcome) {
+fn record(store: &Path, outcome: &AttachOutcome) {
     let new: Vec<&Attached> = outcome.interfaces.iter().filter(|one| one.new).collect();
     let mut what: Vec<String> = new.iter().map(|one| format!("{} {}", one.name, mode(one))).collect();
     what.extend(outcome.settings.iter().cloned());

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::trunk::report;
 use super::usage;
-use crate::ban_rule::{BanRule, BanWish, DEFAULT, MOST_STREAMS, parse_span};
+use crate::ban_rule::{BanRequest, BanRule, DEFAULT, MOST_STREAMS, parse_span};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::store::{self, OPERATOR, change};
@@ -111,7 +111,7 @@ fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 
 fn merged(old: &BanRule, set: &Set) -> Result<BanRule> {
     let Set { after, address_after, within, first, longest, quiet } = *set;
-    let wish = BanWish { enabled: Some(true), after, address_after, within, first, longest, quiet };
+    let wish = BanRequest { enabled: Some(true), after, address_after, within, first, longest, quiet };
     let rule = wish.of(old);
     if rule.first > rule.longest {
         return Err(usage(

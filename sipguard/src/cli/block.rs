@@ -17,7 +17,7 @@ use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT};
-use crate::store::{self, Counts, GUARD, Gone, Mode, OPERATOR, Saying, Verb, bulk};
+use crate::store::{self, Counts, GUARD, OPERATOR, RuleMode, RuleRemoval, RuleSpec, RuleVerb, bulk};
 use crate::store::{parse_origin, parse_reason};
 use crate::target::{Target, device_without_brackets};
 
@@ -112,10 +112,14 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
     if !args.force {
         refuse_protected(&targets)?;
     }
-    let mode = if args.monitor { Mode::Monitor } else { Mode::Enforce };
+    let mode = if args.monitor { RuleMode::Monitor } else { RuleMode::Enforce };
     let expires_ms = Clock::now()?.wall_ms_after(args.span.0);
-    let saying =
-        Saying { mode, reason: args.reason.clone(), expires_ms, ..Saying::new(&args.origin, Verb::Block) };
+    let saying = RuleSpec {
+        mode,
+        reason: args.reason.clone(),
+        expires_ms,
+        ..RuleSpec::new(&args.origin, RuleVerb::Block)
+    };
     let mut left = targets.iter();
     bulk(path, pins, targets.len(), |change| {
         for target in left.by_ref() {
@@ -169,7 +173,7 @@ pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Chang
     let targets = with_agents(read_targets(&args.targets)?, &args.agents);
     let origin = args.origin.as_deref();
     let mut left = targets.iter();
-    let (mut gone, mut bans) = (Gone::default(), None);
+    let (mut gone, mut bans) = (RuleRemoval::default(), None);
     bulk(path, pins, if args.all { usize::MAX } else { targets.len() }, |change| {
         let bans = match &mut bans {
             Some(bans) => bans,
@@ -178,11 +182,11 @@ pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Chang
             }
             None => bans.insert(Vec::new()),
         };
-        if args.all && !change.unsay_all(&mut gone, Verb::Block, origin, &HashSet::new())? {
+        if args.all && !change.unsay_all(&mut gone, RuleVerb::Block, origin, &HashSet::new())? {
             return Ok(None);
         }
         for target in left.by_ref() {
-            change.unsay(target, Verb::Block, origin)?;
+            change.unsay(target, RuleVerb::Block, origin)?;
             if change.is_due() {
                 return Ok(None);
             }

@@ -10,15 +10,15 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::{Span, parse_duration, plural, usage};
-use crate::capture::{Capture, Wish};
+use crate::capture::{Capture, CaptureRequest};
 use crate::clock::Clock;
 use crate::disk::{Floor, parse_size, private};
-use crate::events::{Rules, Source};
+use crate::events::{RuleLookup, SenderFilter};
 use crate::evidence::{PcapWriter, comment};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::tap::{Names, Packet, Ring, Start, Which};
+use crate::tap::{Names, Start, TapPacket, TapRing, Which};
 
 /// How often the ring is looked at: while packets come, and while none does. It holds 1024.
 const POLL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
@@ -49,7 +49,7 @@ pub struct Args {
 
     /// Only from this address, prefix, or address and port
     #[arg(long = "src", value_name = "ADDR|CIDR|ADDR:PORT")]
-    source: Option<Source>,
+    source: Option<SenderFilter>,
 
     /// What became of the packets; those that pass are those of guarded ports
     #[arg(long, value_enum, default_value_t)]
@@ -87,12 +87,12 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     }
     pins.check()?;
     let interrupt = Interrupt::new()?;
-    let wish = Wish {
+    let wish = CaptureRequest {
         source: args.source,
         dropped: args.verdict != Verdict::Pass,
         passed: args.verdict != Verdict::Drop,
     };
-    let ring = Ring::open(pins, Which::Captured, Start::Now)?;
+    let ring = TapRing::open(pins, Which::Captured, Start::Now)?;
     let mut capture = Capture::begin(pins, wish)?;
     let output = Output::open(args.write.as_deref().filter(|_| !to_stdout))?;
     let writer = match PcapWriter::new(output) {
@@ -109,7 +109,7 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         writer,
         names,
         named: Instant::now(),
-        rules: Rules::new(pins, store),
+        rules: RuleLookup::new(pins, store),
         written: 0,
     };
     let begin = Instant::now();
@@ -145,11 +145,11 @@ struct Session<'a> {
     pins: &'a Pins,
     store: &'a Path,
     args: &'a Args,
-    ring: Ring,
+    ring: TapRing,
     writer: PcapWriter<Output>,
     names: Names,
     named: Instant,
-    rules: Rules,
+    rules: RuleLookup,
     written: u64,
 }
 
@@ -179,7 +179,7 @@ impl Session<'_> {
         let clock = Clock::now()?;
         let before = self.written;
         for record in &records {
-            let Some(packet) = Packet::read(record, &self.names, &clock) else { continue };
+            let Some(packet) = TapPacket::read(record, &self.names, &clock) else { continue };
             let rule = self.rules.of(&packet);
             match self.writer.write(&packet, &comment(&packet, rule.as_deref())) {
                 Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(Taken::End(End::Reader)),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::config::{ConfigArgs, json_of, refused, warn};
-use crate::config::{DEFAULT_FILE, Invalid, Loaded};
+use crate::config::{DEFAULT_FILE, Invalid, LoadedConfig};
 use crate::output::{Format, object};
 
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub struct Args {
 pub fn run(format: Format, args: &Args) -> Result<()> {
     let loaded = args.config.load();
     let value = match &loaded {
-        Ok(Loaded { sources, warnings, .. }) => {
+        Ok(LoadedConfig { sources, warnings, .. }) => {
             json!({ "valid": true, "files": sources.paths(), "warnings": warnings, "problems": [] })
         }
         Err(Invalid { sentences, problems }) => {
@@ -37,10 +37,10 @@ pub fn run(format: Format, args: &Args) -> Result<()> {
     };
     if loaded.is_ok() || format != Format::Table {
         object(format, "sipguard.check/1", value, || match &loaded {
-            Ok(Loaded { sources, .. }) if sources.0.is_empty() => {
+            Ok(LoadedConfig { sources, .. }) if sources.0.is_empty() => {
                 format!("there is no {DEFAULT_FILE}: the defaults hold\n")
             }
-            Ok(Loaded { sources, .. }) => {
+            Ok(LoadedConfig { sources, .. }) => {
                 sources.paths().iter().map(|file| format!("{}: valid\n", file.display())).collect()
             }
             Err(_) => String::new(),

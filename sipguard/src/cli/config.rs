@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::config::{self, Invalid, Loaded, Place, Shown, Sources, last_good};
+use crate::config::{self, Invalid, LoadedConfig, Location, Shown, Sources, last_good};
 use crate::error::{Failure, Status};
 use crate::output::{Format, print, rows};
 
@@ -23,7 +23,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn load(&self) -> Result<Loaded, Invalid> {
+    pub fn load(&self) -> Result<LoadedConfig, Invalid> {
         config::load(self.config.as_deref())
     }
 
@@ -31,7 +31,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// [`Status::Configuration`] with everything that is wrong.
-    pub fn read(&self, nothing: &str) -> Result<Loaded> {
+    pub fn read(&self, nothing: &str) -> Result<LoadedConfig> {
         let loaded = self.load().map_err(|invalid| refused(&invalid, nothing))?;
         warn(&loaded.warnings);
         Ok(loaded)
@@ -115,6 +115,6 @@ fn show(format: Format, args: &ConfigArgs) -> Result<()> {
 }
 
 /// A place for programs.
-pub fn json_of(place: &Place) -> Value {
+pub fn json_of(place: &Location) -> Value {
     json!({ "file": place.path, "line": place.line, "column": place.column })
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::counters::{self, Reading, Row, per_sec};
+use crate::counters::{self, CounterReading, CounterRow, per_sec};
 use crate::metrics::{self, Own};
 use crate::offenders::{self, printable};
 use crate::output::{Format, print, rows, table};
@@ -70,7 +70,7 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
         let values = counted.iter().map(json_of_trunk).collect();
         return rows(format, "sipguard.trunk-counters/1", values, || trunk_table(&counted));
     }
-    let counted = Reading::now(pins)?;
+    let counted = CounterReading::now(pins)?;
     if args.rate {
         return rates(pins, format, &counted);
     }
@@ -81,11 +81,11 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
 }
 
 /// What is counted in about a second, divided by the time that it really was.
-fn rates(pins: &Pins, format: Format, before: &Reading) -> Result<()> {
+fn rates(pins: &Pins, format: Format, before: &CounterReading) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     pins.check()?;
-    let (span, counted) = Reading::now(pins)?.since(before);
-    let value = |row: &Row| {
+    let (span, counted) = CounterReading::now(pins)?.since(before);
+    let value = |row: &CounterRow| {
         let mut value = json_of(row);
         value["seconds"] = thousandths(span.as_secs_f64());
         value["packets_per_second"] = thousandths(per_sec(row.packets, span));
@@ -94,8 +94,9 @@ fn rates(pins: &Pins, format: Format, before: &Reading) -> Result<()> {
     };
     rows(format, "sipguard.rates/1", counted.iter().map(value).collect(), || {
         let head = ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"];
-        let rates = |row: &Row| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, span)));
-        let line = |row: &Row| line(row).into_iter().take(3).chain(rates(row)).collect();
+        let rates =
+            |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, span)));
+        let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
         table(&head, counted.iter().map(line))
     })
 }
@@ -104,7 +105,7 @@ fn thousandths(number: f64) -> Value {
     ((number * 1000.0).round() / 1000.0).into()
 }
 
-fn json_of(row: &Row) -> Value {
+fn json_of(row: &CounterRow) -> Value {
     json!({
         "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
         "packets": row.packets, "bytes": row.bytes,
@@ -112,7 +113,7 @@ fn json_of(row: &Row) -> Value {
 }
 
 /// The JSON form of a trunk's counter.
-pub fn json_of_trunk(row: &Row) -> Value {
+pub fn json_of_trunk(row: &CounterRow) -> Value {
     json!({
         "trunk": row.interface, "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets,
         "bytes": row.bytes,
@@ -120,11 +121,11 @@ pub fn json_of_trunk(row: &Row) -> Value {
 }
 
 /// Counters of trunks, for people.
-pub fn trunk_table(counted: &[Row]) -> String {
+pub fn trunk_table(counted: &[CounterRow]) -> String {
     table(&["TRUNK", "REASON", "ACTION", "PACKETS", "BYTES"], counted.iter().map(line))
 }
 
-fn line(row: &Row) -> Vec<String> {
+fn line(row: &CounterRow) -> Vec<String> {
     let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
     vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
 }
@@ -141,7 +142,7 @@ fn prometheus(pins: &Pins, path: &Path) -> Result<()> {
 
 fn by_source(pins: &Pins, format: Format) -> Result<()> {
     let offenders = offenders::read(pins)?;
-    let value = |row: &offenders::Row| {
+    let value = |row: &offenders::OffenderRow| {
         json!({
             "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
@@ -152,7 +153,7 @@ fn by_source(pins: &Pins, format: Format) -> Result<()> {
     };
     rows(format, "sipguard.sources/1", offenders.iter().map(value).collect(), || {
         let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "FIRST BYTES"];
-        let line = |row: &offenders::Row| {
+        let line = |row: &offenders::OffenderRow| {
             let last = row.last_seen.map(|seen| seen.to_string()).unwrap_or_default();
             let (address, port) = (row.address.to_string(), row.port.to_string());
             vec![

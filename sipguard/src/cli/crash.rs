@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::{Span, parse_duration, trail};
 use crate::clock::Clock;
-use crate::crash::{Crash, DEFAULT_DIRECTORY, Recorder, Report, Reports, SCHEMA, Settings, Told};
+use crate::crash::{
+    Crash, CrashReport, CrashSettings, DEFAULT_DIRECTORY, Recorder, RecorderNotice, Reports, SCHEMA,
+};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, print, rows, table};
 use crate::pins::Pins;
@@ -42,7 +44,7 @@ enum Verb {
         switch: String,
     },
     /// Report a crash by hand: the PBX died just now
-    Report {
+    CrashReport {
         /// How long ago it died
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         ago: Option<Span>,
@@ -53,7 +55,7 @@ enum Verb {
 }
 
 pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()> {
-    let settings = Settings { directory: args.directory.clone(), ..Settings::default() };
+    let settings = CrashSettings { directory: args.directory.clone(), ..CrashSettings::default() };
     let reports = Reports::of(&settings.directory, settings.reports, settings.limit);
     match &args.verb {
         Verb::List => list(format, &reports),
@@ -79,14 +81,14 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         Verb::Report { ago, quarantine } => {
             pins.attached_or_fail()?;
             let quarantine = quarantine.and_then(|span| span.0);
-            let mut recorder = Recorder::new(Settings { quarantine, ..settings }, pins, store)?;
+            let mut recorder = Recorder::new(CrashSettings { quarantine, ..settings }, pins, store)?;
             let ago = ago.and_then(|span| span.0).unwrap_or(Duration::ZERO);
             let at_ns = Clock::now()?.boot_ns.saturating_sub(ago.as_nanos() as u64);
             let crash = Crash { pid: None, at_ns, how: "reported by hand".to_owned(), core: None };
             match recorder.report(&crash)? {
-                Told::Reported(report, _) => show(format, &report, &reports),
-                Told::Unwritten(_, why) => Err(Failure::with(Status::Failed, why)),
-                Told::Seen(_) => Ok(()),
+                RecorderNotice::Reported(report, _) => show(format, &report, &reports),
+                RecorderNotice::Unwritten(_, why) => Err(Failure::with(Status::Failed, why)),
+                RecorderNotice::Seen(_) => Ok(()),
             }
         }
     }
@@ -124,7 +126,7 @@ fn list(format: Format, reports: &Reports) -> Result<()> {
     })
 }
 
-fn show(format: Format, report: &Report, reports: &Reports) -> Result<()> {
+fn show(format: Format, report: &CrashReport, reports: &Reports) -> Result<()> {
     if format == Format::Table {
         let capture = reports.path(&report.name, "pcapng");
         return print(&format!("{}\npackets: {}\n", report.text().trim_end(), capture.display()));

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::list::time;
 use super::usage;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Changed, Counts, Denial, Done, OPERATOR, change, parse_reason};
+use crate::store::{self, Changed, Counts, Denial, DenialChange, OPERATOR, change, parse_reason};
 
 #[derive(Debug, clap::Args)]
 pub struct DenyArgs {
@@ -87,10 +87,10 @@ pub fn show(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     })
 }
 
-fn parse(words: &[String]) -> Result<Vec<What>> {
-    let mut all: Vec<What> = Vec::new();
+fn parse(words: &[String]) -> Result<Vec<DeniedTraffic>> {
+    let mut all: Vec<DeniedTraffic> = Vec::new();
     for word in words {
-        for what in What::parse(word).map_err(usage)? {
+        for what in DeniedTraffic::parse(word).map_err(usage)? {
             if !all.iter().any(|one| one.to_string() == what.to_string()) {
                 all.push(what);
             }
@@ -100,18 +100,25 @@ fn parse(words: &[String]) -> Result<Vec<What>> {
 }
 
 /// What the trail names.
-fn trail(done: &Done, whom: Whom) -> Vec<String> {
+fn trail(done: &DenialChange, whom: Whom) -> Vec<String> {
     done.changed.iter().map(|what| format!("{what} from {}", whom.word())).collect()
 }
 
-fn report(format: Format, done: &Changed<(Done, Counts)>, whom: Whom, did: &str, state: &str) -> Result<()> {
+fn report(
+    format: Format,
+    done: &Changed<(DenialChange, Counts)>,
+    whom: Whom,
+    did: &str,
+    state: &str,
+) -> Result<()> {
     let (what, counts) = &done.value;
     let value = json!({
         "added": counts.added, "moved": counts.moved, "removed": counts.removed, "unchanged": counts.same,
         "in_force": done.in_force,
     });
     object(format, "sipguard.change/1", value, || {
-        let joined = |all: &[What]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let joined =
+            |all: &[DeniedTraffic]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let mut text = if what.changed.is_empty() {
             "nothing changed".to_owned()
         } else {

@@ -14,11 +14,11 @@ use sipguard_common::abi::{Record, names};
 
 use super::{Span, parse_duration, usage};
 use crate::clock::Clock;
-use crate::events::{self, Filter, Rules, Source};
+use crate::events::{self, EventFilter, RuleLookup, SenderFilter};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, rows};
 use crate::pins::Pins;
-use crate::tap::{Names, Packet, Ring, Start, Which, lost};
+use crate::tap::{Names, Start, TapPacket, TapRing, Which, lost};
 
 const SCHEMA: &str = "sipguard.events/1";
 /// How often the ring is looked at.
@@ -40,7 +40,7 @@ pub struct Args {
 
     /// Only from this address, prefix, or address and port; can be repeated
     #[arg(long = "src", value_name = "ADDR|CIDR|ADDR:PORT")]
-    sources: Vec<Source>,
+    sources: Vec<SenderFilter>,
 
     /// Only of this trunk
     #[arg(long, value_name = "NAME")]
@@ -65,7 +65,7 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     let most = args.last.or((args.follow && args.since.is_none()).then_some(BEFORE));
     let before = reader.read(most)?;
     if !args.follow {
-        let told: Vec<(Packet, Option<String>)> = before
+        let told: Vec<(TapPacket, Option<String>)> = before
             .into_iter()
             .map(|packet| (reader.rules.of(&packet), packet))
             .map(|(rule, packet)| (packet, rule))
@@ -83,21 +83,21 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
 struct Reader<'p> {
     pins: &'p Pins,
     store: &'p Path,
-    filter: Filter,
-    ring: Ring,
+    filter: EventFilter,
+    ring: TapRing,
     /// Records that were missed, and told of.
     missed: u64,
     /// Which map the ring is: a guard that is attached anew has another one.
     map: Option<u64>,
     names: Names,
     named: Instant,
-    rules: Rules,
+    rules: RuleLookup,
 }
 
 impl<'p> Reader<'p> {
     fn open(pins: &'p Pins, store: &'p Path, args: &Args) -> Result<Reader<'p>> {
         let since = args.since.and_then(|span| span.0).and_then(|span| SignedDuration::try_from(span).ok());
-        let filter = Filter {
+        let filter = EventFilter {
             reasons: args.reasons.clone(),
             sources: args.sources.clone(),
             trunk: args.trunk.clone(),
@@ -110,17 +110,17 @@ impl<'p> Reader<'p> {
             pins,
             store,
             filter,
-            ring: Ring::open(pins, Which::Events, Start::Oldest)?,
+            ring: TapRing::open(pins, Which::Events, Start::Oldest)?,
             missed: 0,
             map: map(pins),
             names,
             named: Instant::now(),
-            rules: Rules::new(pins, store),
+            rules: RuleLookup::new(pins, store),
         })
     }
 
     /// What came since the last time and is asked for; of it only the last `most`.
-    fn read(&mut self, most: Option<usize>) -> Result<Vec<Packet>> {
+    fn read(&mut self, most: Option<usize>) -> Result<Vec<TapPacket>> {
         let mut records: Vec<Record> = Vec::new();
         self.ring.read(|record| {
             records.push(*record);
@@ -135,9 +135,9 @@ impl<'p> Reader<'p> {
             self.named = Instant::now();
         }
         let clock = Clock::now()?;
-        let mut packets: VecDeque<Packet> = VecDeque::new();
+        let mut packets: VecDeque<TapPacket> = VecDeque::new();
         for record in &records {
-            let packet = Packet::read(record, &self.names, &clock);
+            let packet = TapPacket::read(record, &self.names, &clock);
             packets.extend(packet.filter(|packet| self.filter.wants(packet)));
             if most.is_some_and(|most| packets.len() > most) {
                 packets.pop_front();
@@ -147,7 +147,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Tells what comes, until a signal or until nobody reads it any more.
-    fn follow(&mut self, before: Vec<Packet>, format: Format) -> Result<()> {
+    fn follow(&mut self, before: Vec<TapPacket>, format: Format) -> Result<()> {
         let interrupt = Interrupt::new()?;
         let mut packets = before;
         loop {
@@ -196,7 +196,7 @@ impl<'p> Reader<'p> {
             return Ok(());
         }
         self.pins.check()?;
-        self.ring = Ring::open(self.pins, Which::Events, Start::Oldest)?;
+        self.ring = TapRing::open(self.pins, Which::Events, Start::Oldest)?;
         self.missed = 0;
         self.names = Names::read(self.pins, self.store)?;
         self.map = map;

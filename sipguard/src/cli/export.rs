@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::clock::Clock;
 use crate::exchange::{self, Form};
 use crate::output::{Format, Rows, print};
-use crate::store::{self, Row, Wanted, parse_origin};
+use crate::store::{self, RuleQuery, RuleRow, parse_origin};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,10 +25,10 @@ const CHUNK: usize = 1000;
 
 pub fn run(path: &Path, args: &Args) -> Result<()> {
     let now_ms = Clock::now()?.wall_ms();
-    let wanted = Wanted { verb: None, origin: args.origin.as_deref(), now_ms, ends_by_ms: None };
+    let wanted = RuleQuery { verb: None, origin: args.origin.as_deref(), now_ms, ends_by_ms: None };
     let count = store::read(path, |rows| rows.count(&wanted))?.unwrap_or(0);
     let mut writer = Writer::begin(args.format, count, now_ms)?;
-    let mut chunk: Vec<Row> = Vec::new();
+    let mut chunk: Vec<RuleRow> = Vec::new();
     store::read(path, |rows| {
         rows.each(&wanted, usize::MAX, &mut |row| {
             // The rows of one target stay together.
@@ -59,7 +59,7 @@ impl Writer {
         Ok(Writer::Text(form, now_ms))
     }
 
-    fn write(&mut self, rows: &mut Vec<Row>) -> Result<()> {
+    fn write(&mut self, rows: &mut Vec<RuleRow>) -> Result<()> {
         rows.sort_by(|one, other| (one.target, &one.origin).cmp(&(other.target, &other.origin)));
         match self {
             Writer::Json(out) => out.print(rows.iter().map(|row| (exchange::json_of(row), Vec::new())))?,

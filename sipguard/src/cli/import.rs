@@ -16,7 +16,7 @@ use crate::output::Format;
 use crate::pins::Pins;
 use crate::protect::{hit, protected};
 use crate::store::parse_origin;
-use crate::store::{Change, Gone, Saying, Verb, bulk, key};
+use crate::store::{Change, RuleRemoval, RuleSpec, RuleVerb, bulk, key};
 use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     }
     let origins: Vec<&str> = origins.into_iter().collect();
     let bar = progress(entries.len() as u64);
-    let only_blocks = entries.iter().all(|entry| entry.verb == Verb::Block);
+    let only_blocks = entries.iter().all(|entry| entry.verb == RuleVerb::Block);
     let mut left = entries.iter();
     let mut lifting = if args.replace { lifts(&origins, &entries) } else { Vec::new() };
     let done = bulk(path, pins, if args.replace { usize::MAX } else { entries.len() }, |change| {
@@ -113,13 +113,13 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
     if expires_ms.is_some_and(|end_ms| end_ms <= clock.wall_ms()) {
         return Ok(());
     }
-    let saying = Saying {
+    let saying = RuleSpec {
         mode: entry.mode,
         reason: entry.reason.clone(),
         expires_ms,
         created_ms: entry.created_ms,
         author: entry.author.clone(),
-        ..Saying::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
+        ..RuleSpec::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
     };
     if let Some(trunk) = change.trunk_in_the_way(&entry.target, &saying)? {
         bar.suspend(|| eprintln!("sipguard: {} stops the trunk {trunk} and was skipped", entry.target));
@@ -129,14 +129,17 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
 }
 
 /// What a list replaces: all that its sources set before and is not in it.
-fn lifts<'o>(origins: &[&'o str], entries: &[Entry]) -> Vec<(&'o str, Verb, HashSet<Target>, Gone)> {
+fn lifts<'o>(
+    origins: &[&'o str],
+    entries: &[Entry],
+) -> Vec<(&'o str, RuleVerb, HashSet<Target>, RuleRemoval)> {
     let mut lifts = Vec::new();
     for origin in origins {
-        for verb in [Verb::Block, Verb::Allow] {
+        for verb in [RuleVerb::Block, RuleVerb::Allow] {
             let of =
                 entries.iter().filter(|entry| entry.verb == verb && entry.origin.as_deref() == Some(origin));
             let kept: HashSet<Target> = of.map(|entry| entry.target).collect();
-            lifts.push((*origin, verb, kept, Gone::default()));
+            lifts.push((*origin, verb, kept, RuleRemoval::default()));
         }
     }
     lifts
@@ -176,7 +179,9 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
         let is_told = one.verb != other.verb && one.created_ms.is_some() && other.created_ms.is_some();
         (one.target, &one.origin) == (other.target, &other.origin) && !is_told
     });
-    if let Some(entry) = entries.iter().find(|entry| entry.verb == Verb::Allow && !entry.target.is_source()) {
+    if let Some(entry) =
+        entries.iter().find(|entry| entry.verb == RuleVerb::Allow && !entry.target.is_source())
+    {
         let (target, kind) = (entry.target, entry.target.kind());
         let article = if kind == "identity" { "an" } else { "a" };
         return Err(usage(format!(
@@ -196,7 +201,7 @@ fn checked(args: &Args) -> Result<Vec<Entry>> {
         _ => true,
     });
     entries.retain(|entry| match hit(&entry.target) {
-        Some(found) if entry.verb == Verb::Block => {
+        Some(found) if entry.verb == RuleVerb::Block => {
             eprintln!("sipguard: {} is {} ({}) and was skipped", entry.target, found.role, found.address);
             false
         }

@@ -12,7 +12,7 @@ use crate::address::Source;
 use crate::counting;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Limit, OpenLimit, Rows};
+use crate::store::{self, Limit, OpenLimit, StoreTables};
 
 pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     let open = open_now(pins)?;
@@ -36,7 +36,7 @@ fn open_now(pins: &Pins) -> Result<Option<Vec<(Opened, usize)>>> {
 }
 
 /// The limits: those of sources first, and those of each trunk side by side.
-fn lines(rows: &Rows<'_>, open: Option<&[(Opened, usize)]>) -> Result<Vec<Line>> {
+fn lines(rows: &StoreTables<'_>, open: Option<&[(Opened, usize)]>) -> Result<Vec<Line>> {
     let trunks = rows.trunks()?;
     let number = |name: &str| trunks.iter().find(|trunk| trunk.name == name).map(|trunk| trunk.number);
     let fullest = |trunk: Option<&str>| {

@@ -14,11 +14,11 @@ use super::{Span, deny, parse_duration, usage};
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
-use crate::lookup::{Listed, found};
+use crate::lookup::{ListedRule, found};
 use crate::output::{Format, Rows};
 use crate::pins::Pins;
 use crate::store::parse_origin;
-use crate::store::{self, Allowed, Mode, Row, Verb, decides};
+use crate::store::{self, Allowed, RuleMode, RuleRow, RuleVerb, decides};
 use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let mut out = Rows::new(format, "sipguard.blocks/1", &head);
     let mut chunk = Vec::new();
     let mut shown = 0;
-    let mut show = |chunk: &mut Vec<Listed>| {
+    let mut show = |chunk: &mut Vec<ListedRule>| {
         chunk.sort_by_key(|one| one.row.target);
         out.print(chunk.drain(..).map(|one| (json_of(&one), line(&one, &clock))))
     };
@@ -109,19 +109,19 @@ struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, one: &Listed) -> bool {
+    fn takes(&self, one: &ListedRule) -> bool {
         self.what.as_deref().is_none_or(|what| one.word() == what)
             && self.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
             && self.ends_by_ms.is_none_or(|by| one.row.expires_ms.is_some_and(|end| end <= by))
     }
 
     /// The same for the rows of the store; `None` when none can be meant.
-    fn of_rows(&self, clock: &Clock) -> Option<store::Wanted<'_>> {
+    fn of_rows(&self, clock: &Clock) -> Option<store::RuleQuery<'_>> {
         let verb = match self.what.as_deref() {
             Some("ban") => return None,
-            what => what.and_then(Verb::of),
+            what => what.and_then(RuleVerb::of),
         };
-        Some(store::Wanted {
+        Some(store::RuleQuery {
             verb,
             origin: self.origin.as_deref(),
             now_ms: clock.wall_ms(),
@@ -145,10 +145,10 @@ fn each(
     kernel: Option<&Kernel>,
     filter: &Filter,
     most: Option<usize>,
-    take: &mut dyn FnMut(Listed) -> Result<()>,
+    take: &mut dyn FnMut(ListedRule) -> Result<()>,
 ) -> Result<usize> {
     let (left, more) = (Cell::new(most.unwrap_or(usize::MAX)), Cell::new(0));
-    let mut hand_on = |one: Listed| match left.get().checked_sub(1) {
+    let mut hand_on = |one: ListedRule| match left.get().checked_sub(1) {
         None => {
             more.set(more.get() + 1);
             Ok(())
@@ -163,7 +163,7 @@ fn each(
         None => store::read(path, |rows| rows.bans(clock))?.unwrap_or_default(),
     };
     for (target, ban) in bans.iter().filter(|(_, ban)| ban.holds(clock.boot_ns)) {
-        let one = Listed::of_ban(*target, ban, clock, kernel.is_some());
+        let one = ListedRule::of_ban(*target, ban, clock, kernel.is_some());
         if filter.takes(&one) {
             hand_on(one)?;
         }
@@ -181,7 +181,7 @@ fn each(
             let group = rows.of(&row.target)?;
             let decides = decides(&group, &allowed, clock.wall_ms()) == Some(&row);
             let entry = entry(&row.target)?.filter(|_| decides);
-            hand_on(Listed { row, decides, entry, is_ban: false })
+            hand_on(ListedRule { row, decides, entry, is_ban: false })
         })
     })?;
     // Only what the store keeps no count of can be unknown to it.
@@ -204,7 +204,7 @@ fn each(
             let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
             if let Some(rule) = entry(&target)?.filter(decides) {
                 let row = found(target, &rule, clock);
-                let one = Listed { row, decides: true, entry: Some(rule), is_ban: false };
+                let one = ListedRule { row, decides: true, entry: Some(rule), is_ban: false };
                 if filter.takes(&one) {
                     hand_on(one)?;
                 }
@@ -214,10 +214,10 @@ fn each(
     Ok(more.get() + rest.unwrap_or(0))
 }
 
-fn line(one: &Listed, clock: &Clock) -> Vec<String> {
+fn line(one: &ListedRule, clock: &Clock) -> Vec<String> {
     let row = &one.row;
     let mut rule = one.word().to_owned();
-    if row.mode == Mode::Monitor {
+    if row.mode == RuleMode::Monitor {
         rule += ", counts only";
     }
     if !one.decides {
@@ -238,7 +238,7 @@ fn line(one: &Listed, clock: &Clock) -> Vec<String> {
 }
 
 /// The JSON form of a rule. `source` is the address that it is about, `origin` who set it.
-pub fn json_of(one: &Listed) -> Value {
+pub fn json_of(one: &ListedRule) -> Value {
     let row = &one.row;
     let entry = one.entry.unwrap_or(Rule::zeroed());
     json!({
@@ -264,7 +264,7 @@ pub fn time(ms: i64) -> String {
 }
 
 /// `never`, or such as `in 14m 3s`.
-pub fn remaining(row: &Row, clock: &Clock) -> String {
+pub fn remaining(row: &RuleRow, clock: &Clock) -> String {
     let Some(end) = row.expires_ms else { return "never".to_owned() };
     let left = Duration::from_secs(u64::try_from(end - clock.wall_ms()).unwrap_or(0).div_ceil(1000));
     format!("in {}", humantime::format_duration(left))

@@ -10,11 +10,11 @@ use sipguard_common::abi::MODE_MONITOR;
 use super::list::{json_of, remaining, time};
 use super::usage;
 use crate::clock::Clock;
-use crate::lookup::{Asked, Found, Listed, Overruled, find};
+use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled, find};
 use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::store::{Mode, Row, Verb};
+use crate::store::{RuleMode, RuleRow, RuleVerb};
 use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
@@ -32,12 +32,12 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     let asked = parse(args)?;
     pins.check()?;
     let clock = Clock::now()?;
-    let Found { decider, others, trunk } = find(pins, path, &asked, &clock)?;
-    let stops = |one: &Listed| one.row.verb == Verb::Block && one.row.mode == Mode::Enforce;
+    let LookupResult { decider, others, trunk } = find(pins, path, &asked, &clock)?;
+    let stops = |one: &ListedRule| one.row.verb == RuleVerb::Block && one.row.mode == RuleMode::Enforce;
     let value = json!({
         "address": asked.address().map(|address| address.to_string()),
         "port": asked.device().map(|device| u16::from_be_bytes(device.key().port)),
-        "claim": if let Asked::Claim { shown, .. } = &asked { Some(shown) } else { None },
+        "claim": if let LookupQuery::Claim { shown, .. } = &asked { Some(shown) } else { None },
         "verdict": if decider.as_ref().is_some_and(stops) { "block" } else { "pass" },
         "rule": decider.as_ref().map(json_of),
         "trunk": trunk.as_ref().map(|(name, _)| name),
@@ -52,24 +52,24 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 }
 
 fn json_of_overruled(one: &Overruled) -> Value {
-    let mut value = json_of(&Listed { row: one.row.clone(), decides: false, entry: None, is_ban: false });
+    let mut value = json_of(&ListedRule { row: one.row.clone(), decides: false, entry: None, is_ban: false });
     value["why"] = Value::from(one.why.clone());
     value
 }
 
-fn text(address: &str, decider: Option<&Listed>, others: &[Overruled], clock: &Clock) -> String {
+fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock: &Clock) -> String {
     let mut text = match decider {
         None => format!("{address}: no rule decides; its packets go on to the checks of their protocol\n"),
         Some(one) => {
             let row = &one.row;
             let (did, counted) = match (row.verb, row.mode) {
                 _ if one.is_ban => ("banned on guarded ports", "stopped"),
-                (Verb::Allow, _) => ("allowed", "let pass"),
-                (Verb::Block, Mode::Enforce) => ("blocked", "stopped"),
-                (Verb::Block, Mode::Monitor) => ("not stopped, only counted", "counted"),
+                (RuleVerb::Allow, _) => ("allowed", "let pass"),
+                (RuleVerb::Block, RuleMode::Enforce) => ("blocked", "stopped"),
+                (RuleVerb::Block, RuleMode::Monitor) => ("not stopped, only counted", "counted"),
             };
             let mut text = format!("{address}: {did} by {}, ends: {}", row.target, remaining(row, clock));
-            if let (Verb::Block, Some(entry)) = (row.verb, one.entry) {
+            if let (RuleVerb::Block, Some(entry)) = (row.verb, one.entry) {
                 text += &format!(", {} packets ({} bytes) {counted}", entry.packets, entry.bytes);
             }
             text + "\n" + &said(row)
@@ -90,7 +90,7 @@ fn text(address: &str, decider: Option<&Listed>, others: &[Overruled], clock: &C
 }
 
 /// Who said a rule, when, and why.
-fn said(row: &Row) -> String {
+fn said(row: &RuleRow) -> String {
     let mut text = format!("  source {}, by {}, since {}", row.origin, row.author, time(row.created_ms));
     if !row.reason.is_empty() {
         text += &format!(", reason: {}", row.reason);
@@ -98,20 +98,20 @@ fn said(row: &Row) -> String {
     text + "\n"
 }
 
-fn parse(args: &Args) -> Result<Asked> {
+fn parse(args: &Args) -> Result<LookupQuery> {
     if let Some(agent) = &args.agent {
-        return Ok(Asked::user_agent(agent));
+        return Ok(LookupQuery::user_agent(agent));
     }
     let text = args.subject.as_deref().unwrap_or_default();
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Asked::Address(address.to_canonical(), None));
+        return Ok(LookupQuery::Address(address.to_canonical(), None));
     }
     if let Ok(device) = text.parse::<SocketAddr>() {
-        return Ok(Asked::Address(device.ip().to_canonical(), Some(device.into())));
+        return Ok(LookupQuery::Address(device.ip().to_canonical(), Some(device.into())));
     }
     match text.parse::<Target>() {
         Ok(target @ Target::Identity(_)) => {
-            Ok(Asked::Claim { shown: target.to_string(), targets: vec![target] })
+            Ok(LookupQuery::Claim { shown: target.to_string(), targets: vec![target] })
         }
         Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
         _ => Err(usage(format!(

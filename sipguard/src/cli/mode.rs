@@ -9,7 +9,7 @@ use super::trail;
 use crate::maps;
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::settings::{Chosen, Mode, changes};
+use crate::settings::{EffectiveSettings, Mode, changes};
 use crate::status;
 use crate::store::Counts;
 use crate::trunk;
@@ -28,16 +28,16 @@ pub struct Args {
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
     if let (Some(name), Some(mode)) = (&args.trunk, args.mode) {
         let mode = match mode {
-            Mode::Enforce => trunk::Mode::Enforce,
-            Mode::Monitor => trunk::Mode::Monitor,
+            Mode::Enforce => trunk::TrunkMode::Enforce,
+            Mode::Monitor => trunk::TrunkMode::Monitor,
         };
         return super::trunk::set_mode(pins, path, format, name, mode);
     }
     pins.check()?;
     let edit = args.mode.is_some().then(|| pins.edit()).transpose()?;
     let mut settings = maps::settings(pins)?;
-    let before = Chosen::read(pins)?;
-    let after = Chosen { mode: args.mode.map_or(before.mode, Mode::number), ..before.clone() };
+    let before = EffectiveSettings::read(pins)?;
+    let after = EffectiveSettings { mode: args.mode.map_or(before.mode, Mode::number), ..before.clone() };
     let changed = after != before;
     if changed {
         after.put(&mut settings);

@@ -8,13 +8,13 @@ use serde_json::json;
 use sipguard_common::abi::names;
 
 use super::config::{ConfigArgs, keep};
-use crate::config::{self, Config, DEFAULT_FILE, Effect, Line, Loaded};
+use crate::config::{self, Config, DEFAULT_FILE, Effect, LoadedConfig, SettingDifference};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
 use crate::protect::occupied;
-use crate::settings::{Chosen, XdpChoice, list};
+use crate::settings::{EffectiveSettings, XdpChoice, list};
 use crate::store::{self, change};
 use crate::{counters, counting, link};
 
@@ -29,7 +29,8 @@ pub struct Args {
 }
 
 pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> {
-    let Loaded { config, sources, .. } = args.config.read("nothing was changed: what is in force stays")?;
+    let LoadedConfig { config, sources, .. } =
+        args.config.read("nothing was changed: what is in force stays")?;
     if !config.force_ports {
         refuse_ports(pins, &config)?;
     }
@@ -46,8 +47,11 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 
 /// What `check` can't know: which ports SSH has here.
 fn refuse_ports(pins: &Pins, config: &Config) -> Result<()> {
-    let in_force =
-        if pins.are_attached() { pins.check().and_then(|()| Chosen::read(pins)).map(Some)? } else { None };
+    let in_force = if pins.are_attached() {
+        pins.check().and_then(|()| EffectiveSettings::read(pins)).map(Some)?
+    } else {
+        None
+    };
     match occupied(&config.settings.new_ports(in_force.as_ref())) {
         None => Ok(()),
         Some(why) => Err(Failure::with(
@@ -58,11 +62,11 @@ fn refuse_ports(pins: &Pins, config: &Config) -> Result<()> {
 }
 
 /// What would change.
-fn look(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
+fn look(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<SettingDifference>> {
     let mut settings = None;
     if pins.are_attached() {
         pins.check()?;
-        settings = Some(Chosen::read(pins)?);
+        settings = Some(EffectiveSettings::read(pins)?);
     }
     let found = store::read(path, |rows| config::compare(Some(rows), config, settings.clone()))?;
     Ok(match found {
@@ -73,12 +77,12 @@ fn look(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
 }
 
 /// Changes it, all or nothing.
-fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
+fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<SettingDifference>> {
     if !config.files {
         return Ok(Vec::new());
     }
     let done = change(path, pins, |change| {
-        let settings = pins.are_attached().then(|| Chosen::read(pins)).transpose()?;
+        let settings = pins.are_attached().then(|| EffectiveSettings::read(pins)).transpose()?;
         let before = change.rows.trunks()?;
         let found = config::bring(change, config, settings)?;
         let mut trunks = change.rows.trunks()?;
@@ -101,11 +105,11 @@ fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<Line>> {
 }
 
 /// What the file says and only a new attach can change.
-fn new_attach(pins: &Pins, config: &Config) -> Result<Vec<Line>> {
+fn new_attach(pins: &Pins, config: &Config) -> Result<Vec<SettingDifference>> {
     pins.check()?;
     let mut lines = Vec::new();
     let mut line = |key: &str, old: String, new: String| {
-        lines.push(Line { key: key.to_owned(), old, new, effect: Effect::NewAttach });
+        lines.push(SettingDifference { key: key.to_owned(), old, new, effect: Effect::NewAttach });
     };
     let attached = own_slots(pins)?;
     let mut names: Vec<String> = attached.iter().map(|(_, iface)| iface_name(iface)).collect();
@@ -132,14 +136,20 @@ fn new_attach(pins: &Pins, config: &Config) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn report(format: Format, config: &Config, lines: &[Line], in_force: bool, dry_run: bool) -> Result<()> {
+fn report(
+    format: Format,
+    config: &Config,
+    lines: &[SettingDifference],
+    in_force: bool,
+    dry_run: bool,
+) -> Result<()> {
     let count = lines.iter().filter(|line| line.effect == Effect::Reload).count();
-    let effect = |line: &Line| match (line.effect, in_force) {
+    let effect = |line: &SettingDifference| match (line.effect, in_force) {
         (Effect::NewAttach, _) => "new attach",
         (Effect::Reload, true) => "now",
         (Effect::Reload, false) => "next attach",
     };
-    let value = |line: &Line| json!({ "key": line.key, "old": line.old, "new": line.new, "takes_effect": effect(line) });
+    let value = |line: &SettingDifference| json!({ "key": line.key, "old": line.old, "new": line.new, "takes_effect": effect(line) });
     let value = json!({
         "rows": lines.iter().map(value).collect::<Vec<_>>(), "changed": count > 0 && !dry_run, "dry_run": dry_run,
         "in_force": in_force,

@@ -12,8 +12,8 @@ use super::plural;
 use crate::config::{self, Config};
 use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
-use crate::replay::{DEFAULT_FLOWS, Report, Wish, replay};
-use crate::settings::{Chosen, Profile, SettingsWish};
+use crate::replay::{DEFAULT_FLOWS, ReplayReport, ReplayRequest, replay};
+use crate::settings::{EffectiveSettings, Profile, SettingsRequest};
 use crate::store::rehearse;
 
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ pub fn run(store: &Path, format: Format, args: &Args) -> Result<()> {
     if found.is_empty() { Ok(()) } else { Err(Failure::with(Status::Failed, found.join("\nsipguard: "))) }
 }
 
-fn wish(store: &Path, args: &Args) -> Result<Wish> {
+fn wish(store: &Path, args: &Args) -> Result<ReplayRequest> {
     let config = match &args.config {
         Some(path) => {
             let loaded =
@@ -82,21 +82,21 @@ fn wish(store: &Path, args: &Args) -> Result<Wish> {
         }
         None => Config::default(),
     };
-    let said = SettingsWish {
+    let said = SettingsRequest {
         ports: (!args.ports.is_empty()).then(|| args.ports.clone()),
         tls_ports: (!args.tls_ports.is_empty())
             .then(|| args.tls_ports.iter().filter_map(|port| port.0).collect()),
         profile: args.profile,
-        ..SettingsWish::default()
+        ..SettingsRequest::default()
     };
-    let settings = said.or(&config.settings).of(&Chosen::default());
+    let settings = said.or(&config.settings).of(&EffectiveSettings::default());
     let rules =
         rehearse(args.with_store.then_some(store), |change| config::bring(change, &config, None).map(drop))?;
-    Ok(Wish { pbx: args.pbx.clone(), flows: args.flows, settings, rules })
+    Ok(ReplayRequest { pbx: args.pbx.clone(), flows: args.flows, settings, rules })
 }
 
 /// Why the exit status is 1.
-fn sentences(file: &Path, report: &Report) -> Vec<String> {
+fn sentences(file: &Path, report: &ReplayReport) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(damage) = &report.damage {
         let judged = if report.packets == 0 { "" } else { "; the report is of the packets before" };

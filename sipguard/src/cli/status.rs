@@ -10,7 +10,7 @@ use sipguard_common::framer::{LIMITS, Limits, checks};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, table};
 use crate::pins::Pins;
-use crate::status::{self, InterfaceStatus, Report};
+use crate::status::{self, GuardStatus, InterfaceStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     Err(Failure::with(Status::NotAttached, text))
 }
 
-fn json_of(report: &Report) -> serde_json::Value {
+fn json_of(report: &GuardStatus) -> serde_json::Value {
     let interface = |one: &InterfaceStatus| {
         json!({
             "interface": one.name, "driver": one.driver, "mode": one.mode, "why": one.why,
@@ -73,7 +73,7 @@ fn list(ports: &BTreeSet<u16>) -> String {
 }
 
 /// Those limits that are not of the profile.
-fn own_limits(report: &Report) -> String {
+fn own_limits(report: &GuardStatus) -> String {
     let profile =
         if status::profile(&report.limits) == "strict" { Limits::strict() } else { Limits::default() };
     let own = LIMITS.iter().filter(|limit| limit.get(&report.limits) != limit.get(&profile));
@@ -85,7 +85,7 @@ fn own_limits(report: &Report) -> String {
     text
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &GuardStatus) -> String {
     let connections = &report.connections;
     let live = connections.live();
     let head = format!(

@@ -15,7 +15,7 @@ use crate::error::{Failure, Status};
 use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
 use crate::store::{self, Changed, Counts, OPERATOR, TrunkRow, change, parse_reason};
-use crate::trunk::{self, Mode, Policy, Profile};
+use crate::trunk::{self, TrunkMode, TrunkPolicy, TrunkProfile};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -84,12 +84,12 @@ struct PolicyArgs {
     method: Option<u32>,
 
     /// How its messages are judged: as everybody's (inherit), or by a profile of its own [default: inherit]
-    #[arg(long, value_name = "inherit|default|strict", value_parser = Profile::parse)]
-    profile: Option<Profile>,
+    #[arg(long, value_name = "inherit|default|strict", value_parser = TrunkProfile::parse)]
+    profile: Option<TrunkProfile>,
 
     /// Whether its faults are stopped: as the guard's mode says (inherit), always, or never [default: inherit]
-    #[arg(long, value_name = "inherit|enforce|monitor", value_parser = Mode::parse)]
-    mode: Option<Mode>,
+    #[arg(long, value_name = "inherit|enforce|monitor", value_parser = TrunkMode::parse)]
+    mode: Option<TrunkMode>,
 
     /// What it is, for `trunk list`
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
@@ -124,7 +124,7 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
         name: args.name.clone(),
         number: 0,
         peers,
-        policy: Policy::default(),
+        policy: TrunkPolicy::default(),
         reason: String::new(),
         author: String::new(),
         created_ms: 0,
@@ -168,7 +168,7 @@ fn set(pins: &Pins, path: &Path, format: Format, args: &SetArgs) -> Result<()> {
 }
 
 /// Sets the mode of a trunk, for `sipguard mode`.
-pub fn set_mode(pins: &Pins, path: &Path, format: Format, name: &str, mode: Mode) -> Result<()> {
+pub fn set_mode(pins: &Pins, path: &Path, format: Format, name: &str, mode: TrunkMode) -> Result<()> {
     let done = set_with(pins, path, name, |row| row.policy.mode = mode)?;
     report(format, &done, &format!("{name}: {}", mode.word()), &format!("{name}: {} already", mode.word()))
 }
@@ -285,7 +285,7 @@ fn merge(row: &mut TrunkRow, args: &PolicyArgs) {
     }
 }
 
-fn hint(policy: &Policy) {
+fn hint(policy: &TrunkPolicy) {
     if let Some(doubt) = policy.doubt() {
         eprintln!("sipguard: {doubt}");
     }

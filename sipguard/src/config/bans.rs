@@ -1,10 +1,10 @@
 //! When a sender is banned, as the configuration wants it. Pure.
 
-use crate::ban_rule::{self, BanRule, BanWish};
+use crate::ban_rule::{self, BanRequest, BanRule};
 
 /// When a sender is to be banned, with the default for what was named and is no more.
 #[must_use]
-pub fn wanted(wish: &BanWish, old: &BanRule, gone: &dyn Fn(&str, String) -> bool) -> BanRule {
+pub fn wanted(wish: &BanRequest, old: &BanRule, gone: &dyn Fn(&str, String) -> bool) -> BanRule {
     let default = ban_rule::DEFAULT;
     let gone = |key: &str| gone("bans", key.to_owned());
     let mut all = *wish;
@@ -37,7 +37,7 @@ pub fn wanted(wish: &BanWish, old: &BanRule, gone: &dyn Fn(&str, String) -> bool
 }
 
 /// The keys that are named.
-pub fn keys(wish: &BanWish) -> impl Iterator<Item = String> {
+pub fn keys(wish: &BanRequest) -> impl Iterator<Item = String> {
     let said = [
         ("enabled", wish.enabled.is_some()),
         ("after", wish.after.is_some()),
@@ -59,8 +59,8 @@ mod tests {
     #[test]
     fn what_a_command_has_set_gives_way_to_what_is_named() {
         let minutes = |count: u64| Duration::from_secs(60 * count);
-        let wish = |first, longest| BanWish { first, longest, ..BanWish::default() };
-        let spans = |wish: &BanWish, first, longest, is_gone: bool| {
+        let wish = |first, longest| BanRequest { first, longest, ..BanRequest::default() };
+        let spans = |wish: &BanRequest, first, longest, is_gone: bool| {
             let old = BanRule { first: minutes(first), longest: minutes(longest), ..ban_rule::DEFAULT };
             let rule = wanted(wish, &old, &|_, _| is_gone);
             (rule.first.as_secs() / 60, rule.longest.as_secs() / 60)

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 
 use super::Config;
-use super::difference::{Act, Difference, Has, difference, named};
-use crate::settings::Chosen;
-use crate::store::{CONFIGURATION, Change, Rows, Saying, Verb, lines};
+use super::difference::{CurrentState, Difference, PlannedOperation, difference, named};
+use crate::settings::EffectiveSettings;
+use crate::store::{CONFIGURATION, Change, RuleSpec, RuleVerb, StoreTables, lines};
 use crate::target::Target;
 
 /// Why a user agent is blocked.
@@ -15,8 +15,12 @@ const REASON: &str = "the configuration file";
 ///
 /// # Errors
 /// When the store can't be read.
-pub fn compare(rows: Option<&Rows<'_>>, config: &Config, settings: Option<Chosen>) -> Result<Difference> {
-    let mut has = Has { settings, ..Has::default() };
+pub fn compare(
+    rows: Option<&StoreTables<'_>>,
+    config: &Config,
+    settings: Option<EffectiveSettings>,
+) -> Result<Difference> {
+    let mut has = CurrentState { settings, ..CurrentState::default() };
     if let Some(rows) = rows {
         has.trunks = rows.trunks()?;
         has.limits = rows.limits()?;
@@ -33,7 +37,11 @@ pub fn compare(rows: Option<&Rows<'_>>, config: &Config, settings: Option<Chosen
 ///
 /// # Errors
 /// When a peer is that of a trunk which the configuration does not name, or the store refuses. Then the change is undone.
-pub fn bring(change: &mut Change<'_>, config: &Config, settings: Option<Chosen>) -> Result<Difference> {
+pub fn bring(
+    change: &mut Change<'_>,
+    config: &Config,
+    settings: Option<EffectiveSettings>,
+) -> Result<Difference> {
     let found = compare(Some(&change.rows), config, settings)?;
     for act in &found.acts {
         perform(change, act)?;
@@ -48,28 +56,28 @@ pub fn bring(change: &mut Change<'_>, config: &Config, settings: Option<Chosen>)
     Ok(found)
 }
 
-fn perform(change: &mut Change<'_>, act: &Act) -> Result<()> {
+fn perform(change: &mut Change<'_>, act: &PlannedOperation) -> Result<()> {
     match act {
-        Act::Trunk(row) => change.set_trunk(row).map(|_| ()).with_context(|| {
+        PlannedOperation::Trunk(row) => change.set_trunk(row).map(|_| ()).with_context(|| {
             let name = &row.name;
             format!("the configuration's trunk {name} (`sipguard trunk remove` takes away one that a command made)")
         }),
-        Act::RemoveTrunk(name) => change.remove_trunk(name).map(|_| ()),
-        Act::Limit(trunk, kind, (per_second, burst)) => {
+        PlannedOperation::RemoveTrunk(name) => change.remove_trunk(name).map(|_| ()),
+        PlannedOperation::Limit(trunk, kind, (per_second, burst)) => {
             change.set_limit(trunk.as_deref(), *kind, *per_second, *burst)
         }
-        Act::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
-        Act::Open(trunk, most) => change.set_open_limit(trunk.as_deref(), *most),
-        Act::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
-        Act::Bans(rule) => change.set_ban_rule(rule),
-        Act::Block(agent) => {
-            let saying = Saying { reason: Some(REASON.to_owned()), ..Saying::new(CONFIGURATION, Verb::Block) };
+        PlannedOperation::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
+        PlannedOperation::Open(trunk, most) => change.set_open_limit(trunk.as_deref(), *most),
+        PlannedOperation::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
+        PlannedOperation::Bans(rule) => change.set_ban_rule(rule),
+        PlannedOperation::Block(agent) => {
+            let saying = RuleSpec { reason: Some(REASON.to_owned()), ..RuleSpec::new(CONFIGURATION, RuleVerb::Block) };
             change.say(&Target::UserAgent(*agent), &saying)
         }
-        Act::Unblock(agent) => {
-            change.unsay(&Target::UserAgent(*agent), Verb::Block, Some(CONFIGURATION))
+        PlannedOperation::Unblock(agent) => {
+            change.unsay(&Target::UserAgent(*agent), RuleVerb::Block, Some(CONFIGURATION))
         }
-        Act::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
-        Act::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),
+        PlannedOperation::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
+        PlannedOperation::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),
     }
 }

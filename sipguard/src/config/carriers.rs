@@ -3,21 +3,21 @@
 use sipguard_common::abi::{TRANSPORTS, TRUNK_ENTRIES};
 use sipguard_common::framer::methods;
 
-use super::tables::Trunk;
+use super::tables::TrunkTable;
 use super::tree::path;
-use super::valid::Judge;
+use super::valid::Validator;
 use super::value::Text;
 use super::words::{Methods, Transports};
 use crate::address::Source;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 use crate::store::TrunkRow;
-use crate::trunk::Policy;
+use crate::trunk::TrunkPolicy;
 
 /// Prefixes within each other that the kernel looks at.
 const NESTED: usize = 6;
 
 /// A peer, as it was written.
-struct Peer {
+struct ConfiguredPeer {
     net: Source,
     trunk: String,
     key: String,
@@ -25,15 +25,15 @@ struct Peer {
 
 /// All trunks.
 #[derive(Default)]
-pub struct Carriers {
+pub struct TrunkValidation {
     /// As the store has them.
     pub rows: Vec<TrunkRow>,
-    peers: Vec<Peer>,
+    peers: Vec<ConfiguredPeer>,
 }
 
-impl Carriers {
+impl TrunkValidation {
     /// One more.
-    pub fn add(&mut self, judge: &mut Judge<'_>, name: String, trunk: Trunk) {
+    pub fn add(&mut self, judge: &mut Validator<'_>, name: String, trunk: TrunkTable) {
         let key = path("trunks", &name);
         let mut peers = Vec::new();
         for (at, Text(net)) in trunk.peers.iter().flatten().enumerate() {
@@ -45,7 +45,11 @@ impl Carriers {
                 );
                 judge.refuse(&format!("{key}.peers[{at}]"), text);
             }
-            self.peers.push(Peer { net: *net, trunk: name.clone(), key: format!("{key}.peers[{at}]") });
+            self.peers.push(ConfiguredPeer {
+                net: *net,
+                trunk: name.clone(),
+                key: format!("{key}.peers[{at}]"),
+            });
         }
         // One whose peers were refused already has none here.
         if peers.is_empty() && (trunk.peers.is_some() || !judge.says(&format!("{key}.peers"))) {
@@ -53,9 +57,9 @@ impl Carriers {
         }
         peers.sort_unstable();
         peers.dedup();
-        let default = Policy::default();
+        let default = TrunkPolicy::default();
         let transports = trunk.transports.as_deref().map(|all| transports(judge, &key, all));
-        let policy = Policy {
+        let policy = TrunkPolicy {
             transports: transports.unwrap_or(default.transports),
             methods: trunk.methods.as_deref().map_or(methods::ALL, |all| method_set(judge, &key, all)),
             profile: trunk.profile.map_or(default.profile, |Text(profile)| profile),
@@ -77,7 +81,7 @@ impl Carriers {
     }
 
     /// What is wrong between them.
-    pub fn judge(&self, judge: &mut Judge<'_>, denials: &[(Whom, What)]) {
+    pub fn judge(&self, judge: &mut Validator<'_>, denials: &[(Whom, DeniedTraffic)]) {
         let most = TRUNK_ENTRIES as usize - 1;
         if let Some(row) = self.rows.get(most) {
             let text = format!("there are {} trunks, the kernel has room for {most}", self.rows.len());
@@ -92,8 +96,8 @@ impl Carriers {
         }
     }
 
-    fn twice(&self, judge: &mut Judge<'_>, at: usize, peer: &Peer) {
-        let same = |other: &&Peer| other.net == peer.net && other.trunk != peer.trunk;
+    fn twice(&self, judge: &mut Validator<'_>, at: usize, peer: &ConfiguredPeer) {
+        let same = |other: &&ConfiguredPeer| other.net == peer.net && other.trunk != peer.trunk;
         if let Some(other) = self.peers[..at].iter().find(same) {
             let text = format!(
                 "{} is a peer of the trunk {} as well ({}): a prefix belongs to one trunk",
@@ -105,7 +109,7 @@ impl Carriers {
         }
     }
 
-    fn nested(&self, judge: &mut Judge<'_>, peer: &Peer) {
+    fn nested(&self, judge: &mut Validator<'_>, peer: &ConfiguredPeer) {
         let mut around: Vec<Source> = self.peers.iter().map(|other| other.net).collect();
         around.retain(|net| !net.is_host() && lies_in(&peer.net, net));
         around.sort_unstable();
@@ -127,7 +131,7 @@ fn lies_in(inner: &Source, outer: &Source) -> bool {
         && Source::network(inner.bytes(), outer.bits()) == Some(*outer)
 }
 
-fn transports(judge: &mut Judge<'_>, key: &str, all: &[Text<Transports>]) -> [bool; TRANSPORTS.len()] {
+fn transports(judge: &mut Validator<'_>, key: &str, all: &[Text<Transports>]) -> [bool; TRANSPORTS.len()] {
     if all.is_empty() {
         judge.refuse(&format!("{key}.transports"), "it may use nothing: write what it may use, or [\"all\"]");
     }
@@ -135,7 +139,7 @@ fn transports(judge: &mut Judge<'_>, key: &str, all: &[Text<Transports>]) -> [bo
         .fold([false; TRANSPORTS.len()], |may, Text(one)| std::array::from_fn(|at| may[at] || one.0[at]))
 }
 
-fn method_set(judge: &mut Judge<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
+fn method_set(judge: &mut Validator<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
     if all.is_empty() {
         judge.refuse(&format!("{key}.methods"), "it may send nothing: write what it may send, or [\"all\"]");
     }
@@ -143,10 +147,10 @@ fn method_set(judge: &mut Judge<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
 }
 
 /// A trunk that may use only what is denied to all trunks.
-fn mute(judge: &mut Judge<'_>, row: &TrunkRow, denials: &[(Whom, What)]) {
+fn mute(judge: &mut Validator<'_>, row: &TrunkRow, denials: &[(Whom, DeniedTraffic)]) {
     let key = format!("{}.transports", path("trunks", &row.name));
     let denied = |at: usize| {
-        let takes = |(whom, what): &(Whom, What)| {
+        let takes = |(whom, what): &(Whom, DeniedTraffic)| {
             *whom == Whom::Trunks && what.method.is_none() && what.transport == at
         };
         denials.iter().any(takes)

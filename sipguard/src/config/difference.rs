@@ -11,11 +11,11 @@ use super::tree::path;
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule};
 use crate::claim::UserAgent;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 use crate::rate;
-use crate::settings::{Chosen, Malformed, Mode, Profile, SettingsWish};
+use crate::settings::{EffectiveSettings, Malformed, Mode, Profile, SettingsRequest};
 use crate::status;
-use crate::store::{self, DEFAULT_LIMITS, Denial, Limit, Named, OpenLimit, Row, TrunkRow};
+use crate::store::{self, ConfiguredNames, DEFAULT_LIMITS, Denial, Limit, OpenLimit, RuleRow, TrunkRow};
 use crate::target::Target;
 
 /// The key of the limit of open connections.
@@ -34,7 +34,7 @@ pub enum Effect {
 
 /// One setting that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct SettingDifference {
     /// Its key in the file.
     pub key: String,
     /// What it is, for people.
@@ -45,7 +45,7 @@ pub struct Line {
     pub effect: Effect,
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for SettingDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} -> {}", self.key, self.old, self.new)
     }
@@ -53,9 +53,9 @@ impl fmt::Display for Line {
 
 /// What store and maps have.
 #[derive(Clone, Debug, Default)]
-pub struct Has {
+pub struct CurrentState {
     /// The settings in force; `None` while nothing is attached.
-    pub settings: Option<Chosen>,
+    pub settings: Option<EffectiveSettings>,
     /// The trunks of the store.
     pub trunks: Vec<TrunkRow>,
     /// The limits of the store.
@@ -65,16 +65,16 @@ pub struct Has {
     /// When a sender is banned; `None` where there is no store.
     pub bans: Option<BanRule>,
     /// The blocks of user agents that the configuration has made.
-    pub agents: Vec<Row>,
+    pub agents: Vec<RuleRow>,
     /// The denials of the store.
     pub denials: Vec<Denial>,
     /// What the configuration named the last time.
-    pub named: Named,
+    pub named: ConfiguredNames,
 }
 
 /// What is to be done to the store.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum PlannedOperation {
     /// Make a trunk be so.
     Trunk(TrunkRow),
     /// Remove a trunk.
@@ -94,27 +94,27 @@ pub enum Act {
     /// Lift the configuration's block of a user agent.
     Unblock(UserAgent),
     /// Deny.
-    Deny(Whom, What),
+    Deny(Whom, DeniedTraffic),
     /// Permit.
-    Permit(Whom, What),
+    Permit(Whom, DeniedTraffic),
 }
 
 /// What has to change.
 #[derive(Clone, Debug, Default)]
 pub struct Difference {
     /// For people.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SettingDifference>,
     /// In the store, in an order in which it can be done.
-    pub acts: Vec<Act>,
+    pub acts: Vec<PlannedOperation>,
     /// In the guard's settings: what they become.
-    pub settings: Option<Chosen>,
+    pub settings: Option<EffectiveSettings>,
     /// How many of the lines are settings.
     pub chosen: usize,
 }
 
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
-pub fn named(config: &Config) -> Named {
+pub fn named(config: &Config) -> ConfiguredNames {
     let Config { settings: wish, rates, open, bans, agents, denials, trunks, .. } = config;
     let said = [
         ("mode", wish.mode.is_some()),
@@ -144,7 +144,7 @@ pub fn named(config: &Config) -> Named {
 
 /// The difference.
 #[must_use]
-pub fn difference(config: &Config, has: &Has) -> Difference {
+pub fn difference(config: &Config, has: &CurrentState) -> Difference {
     let mut found = Difference::default();
     if !config.files {
         return found;
@@ -166,10 +166,10 @@ pub fn difference(config: &Config, has: &Has) -> Difference {
 
 impl Difference {
     fn line(&mut self, key: String, old: String, new: String) {
-        self.lines.push(Line { key, old, new, effect: Effect::Reload });
+        self.lines.push(SettingDifference { key, old, new, effect: Effect::Reload });
     }
 
-    fn settings(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn settings(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let Some(old) = &has.settings else { return };
         let wish = without_gone(&config.settings, old, gone);
         let new = wish.of(old);
@@ -182,7 +182,7 @@ impl Difference {
         self.settings = (new != *old).then_some(new);
     }
 
-    fn limits(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn limits(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let rate_of = |limit: &Limit| Some((limit.per_second, limit.burst));
         for limit in &has.limits {
             let trunk = limit.trunk.as_deref();
@@ -217,12 +217,12 @@ impl Difference {
     ) {
         self.line(limit_key(trunk.map(String::as_str), RATE_KINDS[kind]), rate::text(old), rate::text(new));
         self.acts.push(match new {
-            Some(rate) => Act::Limit(trunk.cloned(), kind, rate),
-            None => Act::ClearLimit(trunk.cloned(), kind),
+            Some(rate) => PlannedOperation::Limit(trunk.cloned(), kind, rate),
+            None => PlannedOperation::ClearLimit(trunk.cloned(), kind),
         });
     }
 
-    fn open(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn open(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let mut wanted = config.open.clone();
         for OpenLimit { trunk, .. } in &has.open {
             if gone("limit", limit_name(trunk.as_deref(), OPEN)) {
@@ -237,13 +237,13 @@ impl Difference {
             let key = limit_key(trunk.as_deref(), OPEN);
             self.line(key, rate::open_text(old), rate::open_text(new));
             self.acts.push(match new {
-                Some(most) => Act::Open(trunk, most),
-                None => Act::ClearOpen(trunk),
+                Some(most) => PlannedOperation::Open(trunk, most),
+                None => PlannedOperation::ClearOpen(trunk),
             });
         }
     }
 
-    fn bans(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn bans(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let old = has.bans.unwrap_or(ban_rule::DEFAULT);
         let new = bans::wanted(&config.bans, &old, gone);
         for ((key, old), (_, new)) in old.by_key().into_iter().zip(new.by_key()) {
@@ -253,11 +253,11 @@ impl Difference {
             }
         }
         if old != new {
-            self.acts.push(Act::Bans(new));
+            self.acts.push(PlannedOperation::Bans(new));
         }
     }
 
-    fn agents(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn agents(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let key = |agent: &UserAgent| format!("block.user-agents \"{}\"", agent.text());
         let has = || {
             has.agents.iter().filter_map(|row| match row.target {
@@ -267,36 +267,36 @@ impl Difference {
         };
         for (agent, row) in has().filter(|(agent, _)| gone("user-agent", agent.text().to_owned())) {
             self.line(key(&agent), blocked(row).to_owned(), "none".to_owned());
-            self.acts.push(Act::Unblock(agent));
+            self.acts.push(PlannedOperation::Unblock(agent));
         }
         for agent in &config.agents {
             let old = has().find(|(old, _)| old == agent).map_or("none", |(_, row)| blocked(row));
             if old != BLOCKED {
                 self.line(key(agent), old.to_owned(), BLOCKED.to_owned());
-                self.acts.push(Act::Block(*agent));
+                self.acts.push(PlannedOperation::Block(*agent));
             }
         }
     }
 
-    fn denials(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
-        let key = |whom: Whom, what: &What| format!("deny.{} {what}", whom.word());
+    fn denials(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
+        let key = |whom: Whom, what: &DeniedTraffic| format!("deny.{} {what}", whom.word());
         for Denial { whom, what, .. } in &has.denials {
             if gone("denial", denial_name(*whom, what)) {
                 self.line(key(*whom, what), "denied".to_owned(), "permitted".to_owned());
-                self.acts.push(Act::Permit(*whom, *what));
+                self.acts.push(PlannedOperation::Permit(*whom, *what));
             }
         }
         for (whom, what) in &config.denials {
             let same = |denial: &Denial| denial_name(denial.whom, &denial.what) == denial_name(*whom, what);
             if !has.denials.iter().any(same) {
                 self.line(key(*whom, what), "permitted".to_owned(), "denied".to_owned());
-                self.acts.push(Act::Deny(*whom, *what));
+                self.acts.push(PlannedOperation::Deny(*whom, *what));
             }
         }
     }
 
     /// Trunks that go make room first, and a trunk exists before its limits do; what a trunk that goes had is gone with it.
-    fn trunks(&mut self, config: &Config, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    fn trunks(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let mut steps = Steps::default();
         steps.remove(has, gone);
         steps.rename(&config.trunks, &has.trunks);
@@ -308,9 +308,13 @@ impl Difference {
 }
 
 /// The wish, with the default for what was named and is no more.
-fn without_gone(wish: &SettingsWish, old: &Chosen, gone: &dyn Fn(&str, String) -> bool) -> SettingsWish {
+fn without_gone(
+    wish: &SettingsRequest,
+    old: &EffectiveSettings,
+    gone: &dyn Fn(&str, String) -> bool,
+) -> SettingsRequest {
     let setting = |key: &str| gone("setting", key.to_owned());
-    let default = Chosen::default();
+    let default = EffectiveSettings::default();
     let mut wish = wish.clone();
     if setting("mode") {
         wish.mode = Some(Mode::Enforce);
@@ -341,11 +345,11 @@ fn without_gone(wish: &SettingsWish, old: &Chosen, gone: &dyn Fn(&str, String) -
 }
 
 /// What a block of a user agent does, for people.
-fn blocked(row: &Row) -> &'static str {
+fn blocked(row: &RuleRow) -> &'static str {
     match (row.mode, row.expires_ms) {
-        (store::Mode::Monitor, _) => "counted only",
-        (store::Mode::Enforce, Some(_)) => "blocked for a time",
-        (store::Mode::Enforce, None) => BLOCKED,
+        (store::RuleMode::Monitor, _) => "counted only",
+        (store::RuleMode::Enforce, Some(_)) => "blocked for a time",
+        (store::RuleMode::Enforce, None) => BLOCKED,
     }
 }
 
@@ -364,7 +368,7 @@ fn limit_key(trunk: Option<&str>, kind: &str) -> String {
     path(&table, kind)
 }
 
-fn denial_name(whom: Whom, what: &What) -> String {
+fn denial_name(whom: Whom, what: &DeniedTraffic) -> String {
     format!("{} {what}", whom.word())
 }
 
@@ -374,11 +378,11 @@ mod tests {
     use crate::config::{Sources, parse};
 
     fn config(text: &str) -> Config {
-        let source = crate::config::Source { path: "x".into(), text: text.to_owned() };
+        let source = crate::config::ConfigSource { path: "x".into(), text: text.to_owned() };
         parse(&Sources(vec![source])).unwrap().0
     }
 
-    fn lines(config: &Config, has: &Has) -> Vec<String> {
+    fn lines(config: &Config, has: &CurrentState) -> Vec<String> {
         let found = difference(config, has);
         found.lines.iter().map(|line| format!("{} {} -> {}", line.key, line.old, line.new)).collect()
     }
@@ -387,7 +391,8 @@ mod tests {
     fn what_is_named_is_brought_and_what_was_named_goes() {
         let text = "[guard]\nmode = 'monitor'\n[checks]\nline-bytes = 99\n[limits]\npackets = '5/s'\n[deny]\ntrunks = ['tls']";
         let full = config(text);
-        let mut has = Has { settings: Some(Chosen::default()), ..Has::default() };
+        let mut has =
+            CurrentState { settings: Some(EffectiveSettings::default()), ..CurrentState::default() };
         let forth = [
             "guard.mode enforce -> monitor",
             "checks.line-bytes 4096 -> 99",

@@ -7,7 +7,9 @@ use serde_json::Value;
 use sipguard_common::framer::LIMITS;
 
 use super::order::order;
-use super::tables::{Bans, Block, Cores, Crash, Deny, Guard, Rates, Serve, Tables, Trunk};
+use super::tables::{
+    BansTable, Block, Cores, CrashTable, Deny, GuardTable, RatesTable, Serve, Tables, TrunkTable,
+};
 
 /// Name of the trunk of the example.
 const CARRIER: &str = "carrier";
@@ -69,7 +71,7 @@ pub fn example() -> String {
 fn trunk(trunks: &Value) -> String {
     let text = trunks["description"].as_str().unwrap_or_default();
     let properties = &trunk_of(trunks)["properties"];
-    let mut keys = order::<Trunk>();
+    let mut keys = order::<TrunkTable>();
     keys.retain(|key| *key != "limits");
     let limits = &properties["limits"];
     let about = limits["description"].as_str().unwrap_or_default();
@@ -77,7 +79,7 @@ fn trunk(trunks: &Value) -> String {
         "[trunks.{CARRIER}]\n{}\n{}[trunks.{CARRIER}.limits]\n{}",
         entries(properties, &keys),
         comment(about),
-        entries(&limits["properties"], &order::<Rates>())
+        entries(&limits["properties"], &order::<RatesTable>())
     );
     format!("\n{}{}", comment(text), out(&lines))
 }
@@ -191,9 +193,9 @@ mod tests {
 
     use super::*;
     use crate::ban_rule::BanRule;
-    use crate::config::{Source, Sources, parse, tree};
+    use crate::config::{ConfigSource, Sources, parse, tree};
     use crate::serve::Options;
-    use crate::settings::Chosen;
+    use crate::settings::EffectiveSettings;
     use crate::{cores, crash};
 
     const OFF: BanRule = BanRule {
@@ -215,7 +217,7 @@ mod tests {
     }
 
     fn sources(text: String) -> Sources {
-        Sources(vec![Source { path: "example.toml".into(), text }])
+        Sources(vec![ConfigSource { path: "example.toml".into(), text }])
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         for text in [example(), with_trunk()] {
             let (config, warnings, _) = parse(&sources(text.clone())).unwrap();
             assert_eq!(warnings, [], "{text}");
-            assert_eq!(config.settings.of(&Chosen::default()), Chosen::default());
+            assert_eq!(config.settings.of(&EffectiveSettings::default()), EffectiveSettings::default());
             assert_eq!(config.flows, Some(crate::attach::DEFAULT_FLOWS));
             assert_eq!(config.grace, Some(crate::attach::DEFAULT_GRACE));
             assert_eq!(config.bans.of(&OFF), crate::ban_rule::DEFAULT);
@@ -236,9 +238,9 @@ mod tests {
                 (is_whole, is_whole)
             );
             let named = Options::default();
-            let crash = crash::Settings { watched: options.crash.watched.clone(), ..named.crash };
-            let cores::Settings { directory, move_to, .. } = options.cores.clone();
-            let cores = cores::Settings { directory, move_to, ..named.cores };
+            let crash = crash::CrashSettings { watched: options.crash.watched.clone(), ..named.crash };
+            let cores::CoreSettings { directory, move_to, .. } = options.cores.clone();
+            let cores = cores::CoreSettings { directory, move_to, ..named.cores };
             assert_eq!(options, Options { crash, cores, ..named });
         }
     }
@@ -258,6 +260,6 @@ mod tests {
 
     #[test]
     fn the_limits_are_those_that_there_are() {
-        assert_eq!(order::<Rates>(), [&sipguard_common::abi::RATE_KINDS[..], &["open"]].concat());
+        assert_eq!(order::<RatesTable>(), [&sipguard_common::abi::RATE_KINDS[..], &["open"]].concat());
     }
 }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::source::{Source, Sources};
+use super::source::{ConfigSource, Sources};
 
 /// Default place of the configuration.
 pub const DEFAULT_FILE: &str = "/etc/sipguard/sipguard.toml";
@@ -18,7 +18,7 @@ const OTHERS_WRITE: u32 = 0o002;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundFiles {
     /// The files.
     pub sources: Sources,
     /// What is doubtful about them, for people.
@@ -29,9 +29,9 @@ pub struct Found {
 ///
 /// # Errors
 /// What is wrong, for people: a named file that is not there, or one that can't be read.
-pub fn find(named: Option<&Path>) -> Result<Found, String> {
+pub fn find(named: Option<&Path>) -> Result<FoundFiles, String> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    let mut found = Found::default();
+    let mut found = FoundFiles::default();
     let mut paths = vec![path.to_owned()];
     paths.extend(beside(path)?);
     let mut left = MOST_BYTES;
@@ -77,7 +77,7 @@ fn read(
     is_optional: bool,
     left: &mut u64,
     warnings: &mut Vec<String>,
-) -> Result<Option<Source>, String> {
+) -> Result<Option<ConfigSource>, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => {
@@ -103,5 +103,5 @@ fn read(
         format!("{shown}: the configuration is larger than {MOST_BYTES} bytes, all files together: is it the right file?")
     })?;
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-    Ok(Some(Source { path: path.to_owned(), text }))
+    Ok(Some(ConfigSource { path: path.to_owned(), text }))
 }

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Loaded, Source, Sources, judge};
+use super::{ConfigSource, LoadedConfig, Sources, judge};
 
 /// Name of the file.
 const NAME: &str = "last-good.json";
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct SavedConfig {
     /// In UTC, for people.
     applied: String,
     files: Vec<KeptFile>,
@@ -31,7 +31,7 @@ struct KeptFile {
 #[derive(Debug)]
 pub struct LastGood {
     /// What it means.
-    pub loaded: Loaded,
+    pub loaded: LoadedConfig,
     /// When it was applied, for people.
     pub applied: String,
 }
@@ -50,10 +50,12 @@ pub fn keep(store: &Path, sources: &Sources) -> Result<()> {
     if sources.0.iter().all(|source| source.text.trim().is_empty()) {
         return Ok(());
     }
-    let files =
-        sources.0.iter().map(|Source { path, text }| KeptFile { path: path.clone(), text: text.clone() });
+    let files = sources
+        .0
+        .iter()
+        .map(|ConfigSource { path, text }| KeptFile { path: path.clone(), text: text.clone() });
     let applied = Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string();
-    let text = serde_json::to_string_pretty(&Kept { applied, files: files.collect() })?;
+    let text = serde_json::to_string_pretty(&SavedConfig { applied, files: files.collect() })?;
     let path = file(store);
     let new = path.with_extension("new");
     let write = || -> std::io::Result<()> {
@@ -84,8 +86,8 @@ pub fn load(store: &Path) -> Result<LastGood> {
     let shown = path.display();
     ensure!(path.exists(), "there is no earlier one: {shown} is written when one is applied");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {shown}"))?;
-    let kept: Kept = serde_json::from_str(&text).with_context(|| format!("{shown} is damaged"))?;
-    let sources = kept.files.into_iter().map(|KeptFile { path, text }| Source { path, text }).collect();
+    let kept: SavedConfig = serde_json::from_str(&text).with_context(|| format!("{shown} is damaged"))?;
+    let sources = kept.files.into_iter().map(|KeptFile { path, text }| ConfigSource { path, text }).collect();
     let loaded = judge(Sources(sources), Vec::new())
         .map_err(|invalid| anyhow::anyhow!("{shown} is not valid: {}", invalid.sentences.join("; ")))?;
     Ok(LastGood { loaded, applied: kept.applied })
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     fn sources(text: &str) -> Sources {
-        Sources(vec![Source { path: "/etc/sipguard/sipguard.toml".into(), text: text.to_owned() }])
+        Sources(vec![ConfigSource { path: "/etc/sipguard/sipguard.toml".into(), text: text.to_owned() }])
     }
 
     #[test]

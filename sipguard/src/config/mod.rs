@@ -33,18 +33,18 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use bring::{bring, compare};
-pub use difference::{Effect, Line};
+pub use difference::{Effect, SettingDifference};
 pub use example::{example, markdown, schema};
 pub use files::DEFAULT_FILE;
 pub use last_good::LastGood;
-pub use service::ServeWish;
+pub use service::ServeRequest;
 pub use show::Shown;
-pub use source::{Place, Problem, Source, Sources};
+pub use source::{ConfigSource, Location, Problem, Sources};
 
-use crate::ban_rule::BanWish;
+use crate::ban_rule::BanRequest;
 use crate::claim::UserAgent;
-use crate::denial::{What, Whom};
-use crate::settings::{SettingsWish, XdpChoice};
+use crate::denial::{DeniedTraffic, Whom};
+use crate::settings::{SettingsRequest, XdpChoice};
 use crate::store::TrunkRow;
 
 /// What the files mean. What they do not say is `None`, or not in the list.
@@ -61,7 +61,7 @@ pub struct Config {
     /// How long the middle of a message on a connection older than the guard passes.
     pub grace: Option<Duration>,
     /// Mode, ports, limits and checks.
-    pub settings: SettingsWish,
+    pub settings: SettingsRequest,
     /// Whether ports are guarded as well that something else has.
     pub force_ports: bool,
     /// Limits, of sources and of trunks.
@@ -69,15 +69,15 @@ pub struct Config {
     /// Limits of open connections: of a trunk, or with `None` of each source; how many, or `None` for no limit.
     pub open: Vec<(Option<String>, Option<u32>)>,
     /// When a sender is banned.
-    pub bans: BanWish,
+    pub bans: BanRequest,
     /// User agents that are blocked, each once.
     pub agents: Vec<UserAgent>,
     /// What may not be sent.
-    pub denials: Vec<(Whom, What)>,
+    pub denials: Vec<(Whom, DeniedTraffic)>,
     /// The trunks; their numbers are 0.
     pub trunks: Vec<TrunkRow>,
     /// For `sipguard serve`, which reads it by itself.
-    pub serve: ServeWish,
+    pub serve: ServeRequest,
 }
 
 /// A limit that the files name.
@@ -93,7 +93,7 @@ pub struct Limited {
 
 /// A configuration that is valid.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What it means.
     pub config: Config,
     /// The files, in the order in which they were read.
@@ -117,20 +117,20 @@ pub struct Invalid {
 ///
 /// # Errors
 /// Everything that is wrong.
-pub fn load(named: Option<&Path>) -> Result<Loaded, Invalid> {
+pub fn load(named: Option<&Path>) -> Result<LoadedConfig, Invalid> {
     let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
-    let files::Found { sources, warnings } = files::find(named).map_err(unreadable)?;
+    let files::FoundFiles { sources, warnings } = files::find(named).map_err(unreadable)?;
     judge(sources, warnings)
 }
 
 /// Judges files; `warnings` are of reading them.
-fn judge(sources: Sources, mut warnings: Vec<String>) -> Result<Loaded, Invalid> {
+fn judge(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig, Invalid> {
     let (config, doubts, shown) = parse(&sources).map_err(|problems| Invalid {
         sentences: problems.iter().map(ToString::to_string).collect(),
         problems,
     })?;
     warnings.extend(doubts.iter().map(ToString::to_string));
-    Ok(Loaded { config, sources, warnings, shown })
+    Ok(LoadedConfig { config, sources, warnings, shown })
 }
 
 /// Judges texts: what they mean, what is doubtful, and every setting that is in effect.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::service_words::Pattern;
-use super::tables::{Cores, Crash, Serve};
-use super::valid::Judge;
+use super::tables::{Cores, CrashTable, Serve};
+use super::valid::Validator;
 use super::value::Text;
 use crate::disk::Floor;
 use crate::hep::{self, Homer};
@@ -14,7 +14,7 @@ use crate::{cores, crash, evidence};
 
 /// What the files say to `sipguard serve`. What they do not say is `None`, or at its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServeWish {
+pub struct ServeRequest {
     /// Where it listens.
     pub listen: Option<Listen>,
     /// Where the history is kept.
@@ -38,12 +38,12 @@ pub struct ServeWish {
     /// Homer's password.
     pub homer_password: Option<String>,
     /// Which PBX is watched.
-    pub crash: crash::Settings,
+    pub crash: crash::CrashSettings,
     /// What is done with its cores.
-    pub cores: cores::Settings,
+    pub cores: cores::CoreSettings,
 }
 
-impl ServeWish {
+impl ServeRequest {
     /// What `serve` does on the host `node`, where the command line has the first word on two things.
     #[must_use]
     pub fn options(self, listen: Option<Listen>, history: Option<Keep>, node: String) -> Options {
@@ -62,7 +62,7 @@ impl ServeWish {
             log: self.log.and_then(|Keep(path)| path),
             log_bytes: self.log_bytes.unwrap_or(default.log_bytes),
             evidence: evidence(self.evidence),
-            evidence_limits: evidence::Limits {
+            evidence_limits: evidence::EvidenceLimits {
                 bytes: self.evidence_bytes.unwrap_or(limits.bytes),
                 floor: self.free.unwrap_or(limits.floor),
                 ..limits
@@ -78,10 +78,10 @@ fn evidence(said: Option<Keep>) -> Option<PathBuf> {
     said.map_or_else(|| Some(DEFAULT_EVIDENCE.into()), |Keep(path)| path)
 }
 
-impl Judge<'_> {
+impl Validator<'_> {
     /// What the three tables mean, with every contradiction found.
-    pub fn service(&mut self, serve: Serve, crash: Crash, cores: Cores) -> ServeWish {
-        let wish = ServeWish {
+    pub fn service(&mut self, serve: Serve, crash: CrashTable, cores: Cores) -> ServeRequest {
+        let wish = ServeRequest {
             listen: serve.listen.map(|Text(listen)| listen),
             history: serve.history.map(|Text(keep)| keep),
             journal: serve.journal,
@@ -101,8 +101,8 @@ impl Judge<'_> {
         wish
     }
 
-    fn cores(&mut self, cores: Cores) -> cores::Settings {
-        let default = cores::Settings::default();
+    fn cores(&mut self, cores: Cores) -> cores::CoreSettings {
+        let default = cores::CoreSettings::default();
         if cores.patterns.as_ref().is_some_and(Vec::is_empty) {
             self.refuse("cores.patterns", "no name, so no core would be found: write such as [\"core.*\"]");
         }
@@ -119,7 +119,7 @@ impl Judge<'_> {
             self.refuse("cores.move-to", text);
         }
         let patterns = |all: Vec<Text<Pattern>>| all.into_iter().map(|Text(pattern)| pattern.0).collect();
-        cores::Settings {
+        cores::CoreSettings {
             directory,
             patterns: cores.patterns.map_or(default.patterns, patterns),
             keep: cores.keep.map_or(default.keep, |keep| keep.0 as usize),
@@ -151,7 +151,7 @@ impl Judge<'_> {
     }
 
     /// What `serve` writes must not lie where cores are looked for: each write would look like a core that begins.
-    fn apart(&mut self, wish: &ServeWish) {
+    fn apart(&mut self, wish: &ServeRequest) {
         let watched = [
             ("crash.cores", wish.crash.watched.cores.as_deref()),
             ("cores.directory", wish.cores.directory.as_deref()),
@@ -183,9 +183,9 @@ impl Judge<'_> {
     }
 }
 
-fn watched(crash: Crash) -> crash::Settings {
-    let default = crash::Settings::default();
-    crash::Settings {
+fn watched(crash: CrashTable) -> crash::CrashSettings {
+    let default = crash::CrashSettings::default();
+    crash::CrashSettings {
         watched: crash::Watched {
             unit: crash.unit.map(|Text(unit)| unit.0),
             pid_file: crash.pid_file.map(|Text(whole)| whole.0),
@@ -204,16 +204,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Source, Sources, parse};
+    use crate::config::{ConfigSource, Sources, parse};
 
-    fn wish(text: &str) -> (ServeWish, Vec<String>) {
-        let source = Source { path: "f".into(), text: text.to_owned() };
+    fn wish(text: &str) -> (ServeRequest, Vec<String>) {
+        let source = ConfigSource { path: "f".into(), text: text.to_owned() };
         let (config, doubts, _) = parse(&Sources(vec![source])).unwrap();
         (config.serve, doubts.into_iter().map(|doubt| doubt.key).collect())
     }
 
     fn refused(text: &str) -> Vec<String> {
-        let source = Source { path: "f".into(), text: text.to_owned() };
+        let source = ConfigSource { path: "f".into(), text: text.to_owned() };
         let problems = parse(&Sources(vec![source])).map(drop).unwrap_err();
         problems.into_iter().map(|problem| format!("{} {}", problem.place.line, problem.key)).collect()
     }
@@ -258,10 +258,10 @@ move-to = "/srv/cores"
             log: Some("/srv/events.json".into()),
             log_bytes: 1 << 20,
             evidence: Some("/srv/evidence".into()),
-            evidence_limits: evidence::Limits {
+            evidence_limits: evidence::EvidenceLimits {
                 bytes: 2 << 20,
                 floor: Floor::Bytes(3 << 30),
-                ..evidence::Limits::default()
+                ..evidence::EvidenceLimits::default()
             },
             homer: Some(Homer {
                 address: "192.0.2.9:9060".parse().unwrap(),
@@ -269,7 +269,7 @@ move-to = "/srv/cores"
                 password: "secret".to_owned(),
                 node: "pbx".to_owned(),
             }),
-            crash: crash::Settings {
+            crash: crash::CrashSettings {
                 watched: crash::Watched {
                     unit: Some("asterisk.service".to_owned()),
                     pid_file: Some("/run/asterisk/asterisk.pid".into()),
@@ -279,9 +279,9 @@ move-to = "/srv/cores"
                 },
                 directory: "/srv/crashes".into(),
                 quarantine: Some(Duration::from_secs(600)),
-                ..crash::Settings::default()
+                ..crash::CrashSettings::default()
             },
-            cores: cores::Settings {
+            cores: cores::CoreSettings {
                 directory: Some("/var/cores".into()),
                 patterns: vec!["core-*".to_owned()],
                 keep: 0,

@@ -7,8 +7,8 @@ use sipguard_common::framer::LIMITS;
 
 use super::example::{schema, tables, toml, trunk_of};
 use super::order::order;
-use super::source::{Place, Sources};
-use super::tables::{Rates, Trunk};
+use super::source::{Location, Sources};
+use super::tables::{RatesTable, TrunkTable};
 use super::tree::{Places, path};
 use crate::settings::Profile;
 
@@ -25,7 +25,7 @@ pub struct Shown {
     /// Its value; of a secret, that there is one.
     pub value: Value,
     /// Where it is said; `None` for a default.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
 }
 
 impl fmt::Display for Shown {
@@ -64,11 +64,11 @@ pub fn show(sources: &Sources, values: &Value, places: &Places) -> Vec<Shown> {
     for (name, trunk) in values["trunks"].as_object().into_iter().flatten() {
         let table = path("trunks", name);
         let properties = &trunk_of(&schema["properties"]["trunks"])["properties"];
-        for key in order::<Trunk>().into_iter().filter(|key| *key != "limits") {
+        for key in order::<TrunkTable>().into_iter().filter(|key| *key != "limits") {
             push(&table, key, trunk.get(key), properties[key].get("default").cloned());
         }
         let table = format!("{table}.limits");
-        for key in order::<Rates>() {
+        for key in order::<RatesTable>() {
             push(&table, key, trunk["limits"].get(key), None);
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A file and its text.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConfigSource {
     /// Where it is.
     pub path: PathBuf,
     /// What is in it.
@@ -14,11 +14,11 @@ pub struct Source {
 
 /// All files, as if they were one text, in the order in which they are read.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(pub Vec<Source>);
+pub struct Sources(pub Vec<ConfigSource>);
 
 /// A place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The file.
     pub path: PathBuf,
     /// The line, from 1.
@@ -27,7 +27,7 @@ pub struct Place {
     pub column: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
     }
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
-    pub place: Place,
+    pub place: Location,
     /// The key that it is about; may be empty.
     pub key: String,
     /// What, and the remedy.
@@ -53,7 +53,7 @@ impl fmt::Display for Problem {
 
 impl Sources {
     /// Each file with the position at which it begins.
-    pub fn each(&self) -> impl Iterator<Item = (usize, &Source)> {
+    pub fn each(&self) -> impl Iterator<Item = (usize, &ConfigSource)> {
         self.0.iter().scan(0, |next, source| {
             let start = *next;
             // One more, so that the end of a file is not the start of the next.
@@ -64,14 +64,18 @@ impl Sources {
 
     /// The place of a position.
     #[must_use]
-    pub fn place(&self, position: usize) -> Place {
+    pub fn place(&self, position: usize) -> Location {
         let found = self.each().filter(|(start, _)| *start <= position).last();
-        let Some((start, Source { path, text })) = found else {
-            return Place { path: PathBuf::new(), line: 1, column: 1 };
+        let Some((start, ConfigSource { path, text })) = found else {
+            return Location { path: PathBuf::new(), line: 1, column: 1 };
         };
         let before = text.get(..position - start).unwrap_or(text);
         let line = before.rsplit('\n').next().unwrap_or_default();
-        Place { path: path.clone(), line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+        Location {
+            path: path.clone(),
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+        }
     }
 
     /// The files, in the order in which they are read.

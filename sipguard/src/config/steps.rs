@@ -1,6 +1,6 @@
 //! What has to change in the trunks. Pure.
 
-use super::difference::{Act, Effect, Has, Line};
+use super::difference::{CurrentState, Effect, PlannedOperation, SettingDifference};
 use super::tree::path;
 use crate::address::Source;
 use crate::settings::list;
@@ -10,24 +10,24 @@ use crate::store::{RECOVERED_TRUNK, TrunkRow};
 #[derive(Default)]
 pub struct Steps {
     /// For people.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SettingDifference>,
     /// What makes room.
-    pub first: Vec<Act>,
+    pub first: Vec<PlannedOperation>,
     /// What takes it.
-    pub last: Vec<Act>,
+    pub last: Vec<PlannedOperation>,
 }
 
 impl Steps {
     fn line(&mut self, name: &str, old: Option<&TrunkRow>, new: Option<&TrunkRow>) {
         let [old, new] = [old, new].map(|trunk| trunk.map_or("none".to_owned(), text));
-        self.lines.push(Line { key: path("trunks", name), old, new, effect: Effect::Reload });
+        self.lines.push(SettingDifference { key: path("trunks", name), old, new, effect: Effect::Reload });
     }
 
     /// What was named and is named no more.
-    pub fn remove(&mut self, has: &Has, gone: &dyn Fn(&str, String) -> bool) {
+    pub fn remove(&mut self, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         for trunk in has.trunks.iter().filter(|trunk| gone("trunk", trunk.name.clone())) {
             self.line(&trunk.name, Some(trunk), None);
-            self.first.push(Act::RemoveTrunk(trunk.name.clone()));
+            self.first.push(PlannedOperation::RemoveTrunk(trunk.name.clone()));
         }
     }
 
@@ -44,10 +44,10 @@ impl Steps {
             let left = TrunkRow { peers, ..trunk.clone() };
             if left.peers.is_empty() {
                 self.line(&trunk.name, Some(trunk), None);
-                self.first.push(Act::RemoveTrunk(trunk.name.clone()));
+                self.first.push(PlannedOperation::RemoveTrunk(trunk.name.clone()));
             } else {
                 self.line(&trunk.name, Some(trunk), Some(&left));
-                self.first.push(Act::Trunk(left));
+                self.first.push(PlannedOperation::Trunk(left));
             }
         }
     }
@@ -66,9 +66,9 @@ impl Steps {
             };
             if let Some(old) = old.filter(|old| old.peers.iter().any(moves)) {
                 let peers = old.peers.iter().copied().filter(|peer| !moves(peer)).collect();
-                self.first.push(Act::Trunk(TrunkRow { peers, ..old.clone() }));
+                self.first.push(PlannedOperation::Trunk(TrunkRow { peers, ..old.clone() }));
             }
-            self.last.push(Act::Trunk(trunk.clone()));
+            self.last.push(PlannedOperation::Trunk(trunk.clone()));
         }
     }
 }

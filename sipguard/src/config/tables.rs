@@ -14,7 +14,7 @@ use super::value::{Checks, Number, Open, Text};
 use super::words::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
-use crate::ban_rule::{self, BanWish, MOST_STREAMS};
+use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
 use crate::serve::{DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
@@ -33,15 +33,15 @@ pub type Streams = Number<1, MOST_STREAMS>;
 #[schemars(title = "sipguard.toml")]
 pub struct Tables {
     /// The guard as a whole.
-    pub guard: Guard,
+    pub guard: GuardTable,
     /// Single limits of the checks, instead of those of the profile; docs/checks.md says what they are for.
     pub checks: Checks,
     /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
     /// `sipguard limit set` does.
-    pub limits: Rates,
+    pub limits: RatesTable,
     /// When the guard bans by itself who keeps sending malformed TCP streams: an address and port, or an address. Times are 30d at the
     /// most. As `sipguard bans set` does.
-    pub bans: Bans,
+    pub bans: BansTable,
     /// Who is blocked by what a request says of itself. As `sipguard block --user-agent` does; addresses are blocked by commands. While
     /// anything stands here, each request costs about a microsecond more.
     pub block: Block,
@@ -49,12 +49,12 @@ pub struct Tables {
     /// transport (register/tcp). As `sipguard deny` does.
     pub deny: Deny,
     /// Carriers by name: whose addresses they are, and what they may send. Nothing automatic blocks them. As `sipguard trunk add` does.
-    pub trunks: BTreeMap<Text<TrunkName>, Trunk>,
+    pub trunks: BTreeMap<Text<TrunkName>, TrunkTable>,
     /// The service beside the guard, `sipguard serve`. It reads this when it starts, so a change takes a restart of it.
     pub serve: Serve,
     /// Which process is the PBX, for `sipguard serve`: at each crash of it, it says which device was the likely cause. Nothing is watched
     /// unless `unit`, `pid-file`, `exe` or `cores` names it; of the first three, the first that is there counts.
-    pub crash: Crash,
+    pub crash: CrashTable,
     /// Where core dumps appear, for `sipguard serve`: it keeps them from filling the disk. Nothing is done unless `directory` names it.
     pub cores: Cores,
 }
@@ -62,7 +62,7 @@ pub struct Tables {
 /// The guard as a whole.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Guard {
+pub struct GuardTable {
     /// What `sipguard attach` attaches to when it names nothing.
     #[schemars(extend("default" = [], "examples" = [["eth0"]]))]
     pub interfaces: Option<Vec<Text<Interface>>>,
@@ -102,7 +102,7 @@ pub struct Guard {
 /// Limits by kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Rates {
+pub struct RatesTable {
     /// Packets to guarded ports.
     #[schemars(extend("examples" = ["none"]))]
     pub packets: Option<Text<Rate>>,
@@ -129,10 +129,10 @@ fn usual(kind: usize) -> String {
     rate::text(found.map(|(_, rate)| *rate))
 }
 
-impl Rates {
+impl RatesTable {
     /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
     pub fn said(&self) -> impl Iterator<Item = (usize, Option<(u32, u32)>)> {
-        let Rates { packets, messages, register, invite, connections, open: _ } = self;
+        let RatesTable { packets, messages, register, invite, connections, open: _ } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
     }
@@ -141,7 +141,7 @@ impl Rates {
 /// When a sender is banned.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Bans {
+pub struct BansTable {
     /// Whether anybody is banned. Malformed streams are cut all the same.
     #[schemars(extend("default" = true))]
     pub enabled: Option<bool>,
@@ -169,11 +169,11 @@ fn shown(span: Duration) -> String {
     humantime::format_duration(span).to_string()
 }
 
-impl Bans {
+impl BansTable {
     /// What it wishes.
-    pub fn wish(&self) -> BanWish {
+    pub fn wish(&self) -> BanRequest {
         let span = |span: &Option<Text<BanSpan>>| span.as_ref().map(|Text(BanSpan(span))| *span);
-        BanWish {
+        BanRequest {
             enabled: self.enabled,
             after: self.after.map(|streams| streams.0),
             address_after: self.address_after.map(|streams| streams.0),
@@ -229,7 +229,7 @@ pub struct Serve {
     #[schemars(extend("default" = DEFAULT_EVIDENCE))]
     pub evidence: Option<Text<KeptIn>>,
     /// How much of them is kept, all files together; the oldest go.
-    #[schemars(extend("default" = sized(evidence::Limits::default().bytes)))]
+    #[schemars(extend("default" = sized(evidence::EvidenceLimits::default().bytes)))]
     pub evidence_size: Option<Text<Size>>,
     /// How much evidence and log leave free on their disks; auto is 1 GiB or a twentieth of the disk, whichever is less.
     #[schemars(extend("default" = "auto"))]
@@ -252,7 +252,7 @@ fn sized(bytes: u64) -> String {
 /// Which process is the PBX.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Crash {
+pub struct CrashTable {
     /// Its service of systemd.
     #[schemars(extend("examples" = ["asterisk.service"]))]
     pub unit: Option<Text<Unit>>,
@@ -285,13 +285,13 @@ pub struct Cores {
     #[schemars(extend("default" = cores::DEFAULT_PATTERNS), length(min = 1))]
     pub patterns: Option<Vec<Text<Pattern>>>,
     /// How many of the newest are kept at the most, beside the first.
-    #[schemars(extend("default" = cores::Settings::default().keep))]
+    #[schemars(extend("default" = cores::CoreSettings::default().keep))]
     pub keep: Option<Number<0, 10_000>>,
     /// How much they may occupy together, where they appear and where they are moved to.
-    #[schemars(extend("default" = sized(cores::Settings::default().limit)))]
+    #[schemars(extend("default" = sized(cores::CoreSettings::default().limit)))]
     pub limit: Option<Text<Size>>,
     /// How much stays free on the disk: better more than a core has, since one that is written has some hundred megabytes before it is seen.
-    #[schemars(extend("default" = sized(cores::Settings::default().free)))]
+    #[schemars(extend("default" = sized(cores::CoreSettings::default().free)))]
     pub free: Option<Text<Size>>,
     /// Where finished cores are moved to; else they stay.
     #[schemars(extend("examples" = ["/srv/cores"]))]
@@ -301,7 +301,7 @@ pub struct Cores {
 /// A trunk.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Trunk {
+pub struct TrunkTable {
     /// Its addresses and prefixes (/8 or longer, of IPv6 /16), at least one; of prefixes within each other, up to six deep, the longest says whose an address is.
     #[schemars(extend("examples" = [["198.51.100.0/28", "2001:db8:7::/48"]]), length(min = 1))]
     pub peers: Option<Vec<Text<Source>>>,
@@ -313,13 +313,13 @@ pub struct Trunk {
     pub methods: Option<Vec<Text<Methods>>>,
     /// How its messages are judged: as everybody's (inherit), or by a profile of its own.
     #[schemars(extend("default" = "inherit"))]
-    pub profile: Option<Text<trunk::Profile>>,
+    pub profile: Option<Text<trunk::TrunkProfile>>,
     /// Whether its faults are stopped: as the guard's mode says (inherit), always (enforce), or never (monitor).
     #[schemars(extend("default" = "inherit"))]
-    pub mode: Option<Text<trunk::Mode>>,
+    pub mode: Option<Text<trunk::TrunkMode>>,
     /// What it is, for `sipguard trunk list`.
     #[schemars(extend("default" = "", "examples" = ["main carrier"]))]
     pub reason: Option<Text<Reason>>,
     /// How much it may send, all its peers together; the same keys as in [limits].
-    pub limits: Rates,
+    pub limits: RatesTable,
 }

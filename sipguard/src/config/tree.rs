@@ -186,10 +186,11 @@ fn prune(table: &mut DeTable<'_>, at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Source;
+    use crate::config::ConfigSource;
 
     fn problems(texts: &[(&str, &str)]) -> Vec<String> {
-        let source = |(path, text): &(&str, &str)| Source { path: path.into(), text: (*text).to_owned() };
+        let source =
+            |(path, text): &(&str, &str)| ConfigSource { path: path.into(), text: (*text).to_owned() };
         let read = read(&Sources(texts.iter().map(source).collect()));
         read.problems.iter().map(|problem| format!("{} {}", problem.place, problem.key)).collect()
     }

@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use super::carriers::Carriers;
+use super::carriers::TrunkValidation;
 use super::source::{Problem, Sources};
-use super::tables::{Block, Deny, Guard, Port, Tables};
+use super::tables::{Block, Deny, GuardTable, Port, Tables};
 use super::tree::{Places, Read};
 use super::value::{Open, Text};
 use super::{Config, Limited};
-use crate::ban_rule::{self, BanRule, BanWish};
+use crate::ban_rule::{self, BanRequest, BanRule};
 use crate::claim::UserAgent;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 use crate::protect::other_protocol;
-use crate::settings::SettingsWish;
+use crate::settings::SettingsRequest;
 
 /// Collects what is wrong and what is doubtful.
-pub struct Judge<'j> {
+pub struct Validator<'j> {
     sources: &'j Sources,
     places: &'j Places,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
-impl Judge<'_> {
+impl Validator<'_> {
     fn problem(&self, key: &str, text: String) -> Problem {
         Problem { place: self.sources.place(self.places.position(key)), key: key.to_owned(), text }
     }
@@ -53,9 +53,10 @@ impl Judge<'_> {
 /// # Errors
 /// Everything that is wrong.
 pub fn judge(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let mut judge = Judge { sources, places: &read.places, problems: read.problems, warnings: Vec::new() };
+    let mut judge =
+        Validator { sources, places: &read.places, problems: read.problems, warnings: Vec::new() };
     let config = judge.config(read.tables);
-    let Judge { mut problems, mut warnings, .. } = judge;
+    let Validator { mut problems, mut warnings, .. } = judge;
     warnings.sort_by_key(|problem| order(sources, problem));
     if problems.is_empty() {
         return Ok((config, warnings));
@@ -71,7 +72,7 @@ fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
     (file, place.line, place.column)
 }
 
-impl Judge<'_> {
+impl Validator<'_> {
     fn config(&mut self, tables: Tables) -> Config {
         let Tables { guard, checks, limits, bans, block, deny, trunks, serve, crash, cores } = tables;
         let bans = bans.wish();
@@ -79,7 +80,7 @@ impl Judge<'_> {
         self.bans(&bans);
         let agents = self.agents(&block);
         let denials = self.denials(&deny);
-        let mut carriers = Carriers::default();
+        let mut carriers = TrunkValidation::default();
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
         let mut open: Vec<_> = limits.open.map(|Open(most)| (None, most)).into_iter().collect();
@@ -97,7 +98,7 @@ impl Judge<'_> {
             xdp: guard.xdp_mode,
             flows: guard.flows.map(|flows| flows.0),
             grace: guard.grace.map(|Text(span)| span.0),
-            settings: SettingsWish {
+            settings: SettingsRequest {
                 mode: guard.mode,
                 malformed: guard.on_malformed,
                 ports: guard.ports.map(numbers),
@@ -117,7 +118,7 @@ impl Judge<'_> {
         }
     }
 
-    fn ports(&mut self, guard: &Guard) {
+    fn ports(&mut self, guard: &GuardTable) {
         if guard.ports.as_ref().is_some_and(Vec::is_empty) {
             self.refuse(
                 "guard.ports",
@@ -145,7 +146,7 @@ impl Judge<'_> {
         }
     }
 
-    fn bans(&mut self, bans: &BanWish) {
+    fn bans(&mut self, bans: &BanRequest) {
         let BanRule { first, longest, .. } = bans.of(&ban_rule::DEFAULT);
         let is_broken = |key: &str, span: Option<Duration>| span.is_none() && self.says(key);
         if first <= longest || is_broken("bans.first", bans.first) || is_broken("bans.longest", bans.longest)
@@ -180,12 +181,13 @@ impl Judge<'_> {
         all
     }
 
-    fn denials(&self, deny: &Deny) -> Vec<(Whom, What)> {
-        let mut all: Vec<(Whom, What)> = Vec::new();
+    fn denials(&self, deny: &Deny) -> Vec<(Whom, DeniedTraffic)> {
+        let mut all: Vec<(Whom, DeniedTraffic)> = Vec::new();
         for (whom, words) in [(Whom::Trunks, &deny.trunks), (Whom::Devices, &deny.devices)] {
             for what in words.iter().flatten().flat_map(|Text(denials)| &denials.0) {
-                let same =
-                    |(other, one): &(Whom, What)| *other == whom && one.to_string() == what.to_string();
+                let same = |(other, one): &(Whom, DeniedTraffic)| {
+                    *other == whom && one.to_string() == what.to_string()
+                };
                 if !all.iter().any(same) {
                     all.push((whom, *what));
                 }

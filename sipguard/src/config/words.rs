@@ -9,7 +9,7 @@ use sipguard_common::framer::methods::METHODS;
 use super::value::Written;
 use crate::address::Source;
 use crate::claim::UserAgent;
-use crate::denial::What;
+use crate::denial::DeniedTraffic;
 use crate::duration::parse_duration;
 use crate::serve::{Keep, Listen};
 use crate::{ban_rule, rate, store, trunk};
@@ -92,14 +92,14 @@ impl Written for UserAgent {
 
 /// What may not be sent: one word may mean several things.
 #[derive(Clone, Debug)]
-pub struct Denials(pub Vec<What>);
+pub struct Denials(pub Vec<DeniedTraffic>);
 
 impl Written for Denials {
     const FORM: &'static str =
         "a transport such as \"tcp\", a method such as \"register\", or both: \"register/tcp\"";
 
     fn read(text: &str) -> Result<Self, String> {
-        What::parse(text).map(Denials)
+        DeniedTraffic::parse(text).map(Denials)
     }
 }
 
@@ -136,7 +136,7 @@ impl Written for Methods {
     }
 }
 
-impl Written for trunk::Profile {
+impl Written for trunk::TrunkProfile {
     const FORM: &'static str = "\"inherit\", \"default\" or \"strict\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -148,7 +148,7 @@ impl Written for trunk::Profile {
     }
 }
 
-impl Written for trunk::Mode {
+impl Written for trunk::TrunkMode {
     const FORM: &'static str = "\"inherit\", \"enforce\" or \"monitor\"";
 
     fn read(text: &str) -> Result<Self, String> {

@@ -18,7 +18,7 @@ const PIECES: usize = 16;
 
 /// A copy under way.
 #[derive(Debug)]
-pub struct Carry {
+pub struct CopyJob {
     /// The core.
     pub core: Core,
     /// Where it goes.
@@ -29,9 +29,9 @@ pub struct Carry {
     len: u64,
 }
 
-impl Carry {
+impl CopyJob {
     /// Begins to copy a core into a directory, under its name and when it was written.
-    pub fn begin(core: Core, directory: &Path) -> Result<Carry> {
+    pub fn begin(core: Core, directory: &Path) -> Result<CopyJob> {
         let name = core.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let to = directory.join(&name);
         if to.symlink_metadata().is_ok() {
@@ -47,7 +47,7 @@ impl Carry {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&part)?;
         let len = core.file.metadata()?.len();
-        Ok(Carry { core, to, part, file, at: 0, len })
+        Ok(CopyJob { core, to, part, file, at: 0, len })
     }
 
     /// Copies some of it. True when it is there, on the disk, and gone here.
@@ -92,7 +92,7 @@ impl Carry {
     }
 }
 
-impl Drop for Carry {
+impl Drop for CopyJob {
     fn drop(&mut self) {
         // Finished, it is there no more.
         let _none = std::fs::remove_file(&self.part);

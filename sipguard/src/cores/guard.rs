@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::statvfs::statvfs;
 
-use super::carry::Carry;
+use super::carry::CopyJob;
 use super::file::Core;
-use super::{Action, Settings, What, matches};
+use super::{CoreAction, CoreSettings, What, matches};
 
 /// A core of which nobody can tell whether it is written is taken for finished when it did not change for so long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -21,14 +21,14 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// Looks after one directory.
 #[derive(Debug)]
-pub struct Guard {
-    settings: Settings,
+pub struct CoreWatch {
+    settings: CoreSettings,
     directory: PathBuf,
     seen: HashMap<(u64, u64), Seen>,
     looked: bool,
     /// Cores that were cut off, as long as somebody writes them.
     cut: Vec<Cut>,
-    carry: Option<Carry>,
+    carry: Option<CopyJob>,
     paused: Option<Instant>,
     /// What could not be done, and when that was told.
     told: HashMap<PathBuf, Instant>,
@@ -46,12 +46,12 @@ struct Seen {
     since: Instant,
 }
 
-impl Guard {
+impl CoreWatch {
     /// Begins to look after the directory of the settings.
     ///
     /// # Errors
     /// When one of the directories is missing, or both are one.
-    pub fn new(settings: Settings) -> Result<Guard> {
+    pub fn new(settings: CoreSettings) -> Result<CoreWatch> {
         let directory = settings
             .directory
             .clone()
@@ -70,7 +70,7 @@ impl Guard {
                 directory.display()
             );
         }
-        Ok(Guard {
+        Ok(CoreWatch {
             settings,
             directory,
             seen: HashMap::new(),
@@ -86,7 +86,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the directory can't be read.
-    pub fn poll(&mut self) -> Result<Vec<Action>> {
+    pub fn poll(&mut self) -> Result<Vec<CoreAction>> {
         let mut actions = self.act()?;
         // What fails is tried each time, and told once a minute.
         self.told.retain(|_, since| since.elapsed() < PAUSE);
@@ -100,7 +100,7 @@ impl Guard {
         Ok(actions)
     }
 
-    fn act(&mut self) -> Result<Vec<Action>> {
+    fn act(&mut self) -> Result<Vec<CoreAction>> {
         let mut actions = Vec::new();
         for cut in &mut self.cut {
             if cut.file.metadata().is_ok_and(|metadata| metadata.len() > 0) && cut.file.set_len(0).is_ok() {
@@ -124,7 +124,7 @@ impl Guard {
     }
 
     /// The finished cores, those that are written, and by how much these have grown.
-    fn look(&mut self, actions: &mut Vec<Action>) -> Result<(Vec<Core>, Vec<Core>, u64)> {
+    fn look(&mut self, actions: &mut Vec<CoreAction>) -> Result<(Vec<Core>, Vec<Core>, u64)> {
         let (mut finished, mut written, mut grown) = (Vec::new(), Vec::new(), 0);
         let mut seen = HashMap::new();
         for mut core in cores(&self.directory, &self.settings.patterns)? {
@@ -153,7 +153,7 @@ impl Guard {
     }
 
     /// Goes on moving, or begins with the oldest core.
-    fn moves(&mut self, finished: &mut Vec<Core>, actions: &mut Vec<Action>) {
+    fn moves(&mut self, finished: &mut Vec<Core>, actions: &mut Vec<CoreAction>) {
         let Some(to) = self.settings.move_to.clone() else { return };
         if self.carry.is_none()
             && self.paused.is_none_or(|since| since.elapsed() > PAUSE)
@@ -161,7 +161,7 @@ impl Guard {
         {
             let core = finished.remove(0);
             let (path, bytes) = (core.path.clone(), core.bytes);
-            match self.room(&to, bytes, actions).and_then(|()| Ok(Carry::begin(core, &to)?)) {
+            match self.room(&to, bytes, actions).and_then(|()| Ok(CopyJob::begin(core, &to)?)) {
                 Ok(carry) => self.carry = Some(carry),
                 Err(error) => self.give_up(path, bytes, &error, actions),
             }
@@ -172,7 +172,7 @@ impl Guard {
         match carry.step() {
             Ok(true) => {
                 let why = format!("to {}", carry.to.display());
-                actions.push(Action { what: What::Moved, path, bytes, why });
+                actions.push(CoreAction { what: What::Moved, path, bytes, why });
             }
             Ok(false) => self.carry = Some(carry),
             Err(error) => self.give_up(path, bytes, &error.into(), actions),
@@ -180,7 +180,7 @@ impl Guard {
     }
 
     /// Makes room in the other place.
-    fn room(&self, to: &Path, bytes: u64, actions: &mut Vec<Action>) -> Result<()> {
+    fn room(&self, to: &Path, bytes: u64, actions: &mut Vec<CoreAction>) -> Result<()> {
         let mut there = cores(to, &self.settings.patterns)?;
         there.sort_by_key(|core| core.modified);
         let floor = bytes.saturating_add(self.settings.free.min(capacity(to)? / 20));
@@ -189,13 +189,18 @@ impl Guard {
         Ok(())
     }
 
-    fn give_up(&mut self, path: PathBuf, bytes: u64, error: &anyhow::Error, actions: &mut Vec<Action>) {
+    fn give_up(&mut self, path: PathBuf, bytes: u64, error: &anyhow::Error, actions: &mut Vec<CoreAction>) {
         self.paused = Some(Instant::now());
-        actions.push(Action { what: What::Failed, path, bytes, why: format!("moving it failed: {error:#}") });
+        actions.push(CoreAction {
+            what: What::Failed,
+            path,
+            bytes,
+            why: format!("moving it failed: {error:#}"),
+        });
     }
 
     /// Throws a core away that is still written. Its blocks are free at once, and again with each poll until its writer is done.
-    fn cut_off(&mut self, core: &Core, actions: &mut Vec<Action>) {
+    fn cut_off(&mut self, core: &Core, actions: &mut Vec<CoreAction>) {
         let done = core.for_writing().and_then(|file| {
             core.unlink()?;
             // A file with another name somewhere is that name's.
@@ -209,7 +214,7 @@ impl Guard {
             Ok(()) => (What::Cut, "the disk would be full before it is written".to_owned()),
             Err(error) => (What::Failed, format!("cutting it off failed: {error}")),
         };
-        actions.push(Action { what, path: core.path.clone(), bytes: core.bytes, why });
+        actions.push(CoreAction { what, path: core.path.clone(), bytes: core.bytes, why });
     }
 }
 
@@ -217,11 +222,11 @@ impl Guard {
 /// goes only when the disk is too full.
 fn thin(
     directory: &Path,
-    settings: &Settings,
+    settings: &CoreSettings,
     busy: u64,
     floor: u64,
     finished: &mut Vec<Core>,
-    actions: &mut Vec<Action>,
+    actions: &mut Vec<CoreAction>,
 ) -> Result<()> {
     loop {
         let used = busy + finished.iter().map(|core| core.bytes).sum::<u64>();
@@ -242,17 +247,17 @@ fn thin(
             Ok(()) => (What::Deleted, why),
             Err(error) => (What::Failed, format!("deleting it failed: {error}")),
         };
-        actions.push(Action { what, path: core.path.clone(), bytes: core.bytes, why });
+        actions.push(CoreAction { what, path: core.path.clone(), bytes: core.bytes, why });
     }
 }
 
 /// Gives a core a name of its own: the next dump would overwrite it.
-fn rename(core: &mut Core, actions: &mut Vec<Action>) {
+fn rename(core: &mut Core, actions: &mut Vec<CoreAction>) {
     let Ok(time) = Timestamp::try_from(core.modified) else { return };
     let to = core.path.with_file_name(format!("core.{}", time.strftime("%Y%m%dT%H%M%S.%3fZ")));
     if renameat2(AT_FDCWD, &core.path, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE).is_ok() {
         let why = format!("it is {}, the next one would overwrite it", to.display());
-        actions.push(Action {
+        actions.push(CoreAction {
             what: What::Renamed,
             path: std::mem::replace(&mut core.path, to),
             bytes: core.bytes,

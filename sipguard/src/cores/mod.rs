@@ -9,14 +9,14 @@ mod guard;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use guard::Guard;
+pub use guard::CoreWatch;
 
 /// Names of cores; `*` stands for anything.
 pub const DEFAULT_PATTERNS: [&str; 3] = ["core", "core.*", "*.core"];
 
 /// What is done with cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct CoreSettings {
     /// Where cores appear. Nothing is done without it.
     pub directory: Option<PathBuf>,
     /// Names of cores; `*` stands for anything.
@@ -32,9 +32,9 @@ pub struct Settings {
     pub move_to: Option<PathBuf>,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for CoreSettings {
+    fn default() -> CoreSettings {
+        CoreSettings {
             directory: None,
             patterns: DEFAULT_PATTERNS.map(str::to_owned).to_vec(),
             keep: 3,
@@ -62,7 +62,7 @@ pub enum What {
 
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Action {
+pub struct CoreAction {
     /// What.
     pub what: What,
     /// The core that it was done to.
@@ -73,7 +73,7 @@ pub struct Action {
     pub why: String,
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for CoreAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.what {
             What::Renamed => "renamed",

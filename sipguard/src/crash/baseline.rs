@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::message::{self, Feature};
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Tokens that are remembered.
 const TOKENS: usize = 1 << 17;
@@ -34,7 +34,7 @@ pub fn key(feature: &Feature) -> (u64, u64) {
 
 impl Baseline {
     /// Takes packets that are new since the last time; they count once nothing happened for a while, see [`Baseline::settle`].
-    pub fn take(&mut self, packets: &[Packet]) {
+    pub fn take(&mut self, packets: &[TapPacket]) {
         let mut last_ns = self.taken_ns;
         for packet in packets.iter().filter(|packet| packet.time_ns > self.taken_ns) {
             last_ns = last_ns.max(packet.time_ns);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::libc;
 
-use super::report::Report;
+use super::report::CrashReport;
 
 /// The endings of a report's files, the one that is read first.
 pub const ENDINGS: [&str; 3] = ["json", "txt", "pcapng"];
@@ -45,7 +45,7 @@ impl Reports {
     ///
     /// # Errors
     /// When there is none of that name, or it can't be read.
-    pub fn read(&self, name: &str) -> Result<Report> {
+    pub fn read(&self, name: &str) -> Result<CrashReport> {
         anyhow::ensure!(is_name(name), "`{name}` is no report: `sipguard crash list` names them");
         let path = self.path(name, "json");
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
@@ -59,7 +59,7 @@ impl Reports {
 
     /// All reports that can be read, the oldest first.
     #[must_use]
-    pub fn all(&self) -> Vec<Report> {
+    pub fn all(&self) -> Vec<CrashReport> {
         self.names().iter().filter_map(|name| self.read(name).ok()).collect()
     }
 
@@ -67,7 +67,7 @@ impl Reports {
     ///
     /// # Errors
     /// When a file can't be written. What was written of it is removed.
-    pub fn write(&self, report: &Report, packets: &[u8]) -> Result<PathBuf> {
+    pub fn write(&self, report: &CrashReport, packets: &[u8]) -> Result<PathBuf> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o750);
         builder.create(&self.directory).with_context(|| format!("making {}", self.directory.display()))?;
@@ -148,7 +148,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("sipguard-reports-{}", std::process::id()));
         let reports = Reports::of(&directory, 3, 1 << 20);
         assert!(reports.names().is_empty());
-        let report = |number: u32| Report { name: format!("crash-{number}"), ..Report::default() };
+        let report = |number: u32| CrashReport { name: format!("crash-{number}"), ..CrashReport::default() };
         reports.write(&report(1), b"packets").unwrap();
         std::fs::write(directory.join("notes.json"), "{}").unwrap();
         for number in 2..=5 {

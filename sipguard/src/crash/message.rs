@@ -26,7 +26,7 @@ pub struct Feature {
 
 /// What a piece consists of.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct MessageReading {
     /// Its tokens, each once.
     pub features: Vec<Feature>,
     /// The address of record of its sender, `sip:user@host`, out of the From of a request.
@@ -35,7 +35,7 @@ pub struct Reading {
     pub user_agent: Option<String>,
 }
 
-struct Message<'m> {
+struct CrashMessage<'m> {
     start: &'m [u8],
     headers: Vec<(String, Vec<u8>)>,
     body: usize,
@@ -44,8 +44,8 @@ struct Message<'m> {
 
 /// Reads a piece.
 #[must_use]
-pub fn read(bytes: &[u8]) -> Reading {
-    let mut reading = Reading::default();
+pub fn read(bytes: &[u8]) -> MessageReading {
+    let mut reading = MessageReading::default();
     let mut rest = bytes;
     for _ in 0..MESSAGES {
         rest = rest.trim_ascii_start();
@@ -93,7 +93,7 @@ impl Feature {
     }
 }
 
-impl Reading {
+impl MessageReading {
     fn add(&mut self, slot: &str, token: &str) {
         if self.features.len() == MOST_FEATURES {
             return;
@@ -101,7 +101,7 @@ impl Reading {
         self.features.push(Feature { slot: slot.to_owned(), token: token.to_owned() });
     }
 
-    fn take(&mut self, message: &Message<'_>) {
+    fn take(&mut self, message: &CrashMessage<'_>) {
         let mut words = message.start.splitn(3, |byte| *byte == b' ');
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let is_request = !first.starts_with(b"SIP/");
@@ -178,7 +178,7 @@ impl Reading {
 }
 
 /// The message that `bytes` begin with; `None` when they begin with none.
-fn split(bytes: &[u8]) -> Option<Message<'_>> {
+fn split(bytes: &[u8]) -> Option<CrashMessage<'_>> {
     let mut lines = Lines { bytes, at: 0 };
     let start = lines.next()?;
     let is_start = start.windows(7).any(|part| part.eq_ignore_ascii_case(b"SIP/2.0"));
@@ -209,7 +209,7 @@ fn split(bytes: &[u8]) -> Option<Message<'_>> {
         }
     }
     let bytes = lines.at.saturating_add(body);
-    Some(Message { start, headers, body, bytes })
+    Some(CrashMessage { start, headers, body, bytes })
 }
 
 struct Lines<'l> {

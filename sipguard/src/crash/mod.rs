@@ -20,18 +20,18 @@ use std::time::Duration;
 
 pub use baseline::Baseline;
 pub use keep::Reports;
-pub use oddness::{Device, Suspect, rank};
+pub use oddness::{Suspect, SuspectDevice, rank};
 pub use quarantine::{CLEARLY, Choice, choose};
-pub use recorder::{Recorder, Told};
-pub use report::{Report, SCHEMA};
-pub use watch::{Crash, Event, Watch, Watched};
+pub use recorder::{Recorder, RecorderNotice};
+pub use report::{CrashReport, SCHEMA};
+pub use watch::{Crash, PbxEvent, PbxWatch, Watched};
 
 /// Where reports are kept when nothing else is said.
 pub const DEFAULT_DIRECTORY: &str = "/var/lib/sipguard/crashes";
 
 /// What is watched, and what is done at a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct CrashSettings {
     /// Which process is the PBX.
     pub watched: Watched,
     /// Where reports are kept.
@@ -48,9 +48,9 @@ pub struct Settings {
     pub learn: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for CrashSettings {
+    fn default() -> CrashSettings {
+        CrashSettings {
             watched: Watched::default(),
             directory: PathBuf::from(DEFAULT_DIRECTORY),
             reports: 20,

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::baseline::{Baseline, key};
-use super::message::{self, Feature, Reading, beside};
-use crate::tap::Packet;
+use super::message::{self, Feature, MessageReading, beside};
+use crate::tap::TapPacket;
 
 /// The most that one token counts.
 const MOST_BITS: f64 = 12.0;
@@ -24,7 +24,7 @@ const EARLIER_MOST: usize = 2;
 
 /// A device: its address, and its identity or else its port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Device {
+pub struct SuspectDevice {
     /// Its address.
     pub address: IpAddr,
     /// Its identity, or its port where it has told none.
@@ -35,7 +35,7 @@ pub struct Device {
 #[derive(Clone, Debug)]
 pub struct Suspect {
     /// Who it is.
-    pub device: Device,
+    pub device: SuspectDevice,
     /// Port and transport of the packet that speaks against it.
     pub port: u16,
     /// Whether that was TCP.
@@ -63,18 +63,18 @@ pub struct Suspect {
 }
 
 /// Who was suspected in an earlier crash, the likeliest first.
-pub type Earlier = Vec<Device>;
+pub type Earlier = Vec<SuspectDevice>;
 
 /// A datagram, or bytes of a stream without a gap.
 struct Piece {
     device: usize,
     packet: usize,
-    reading: Reading,
+    reading: MessageReading,
 }
 
 /// Devices by how likely each was the cause, the likeliest first. What came after the death is left out.
 #[must_use]
-pub fn rank(packets: &[Packet], death_ns: u64, baseline: &Baseline, earlier: &[Earlier]) -> Vec<Suspect> {
+pub fn rank(packets: &[TapPacket], death_ns: u64, baseline: &Baseline, earlier: &[Earlier]) -> Vec<Suspect> {
     let (devices, pieces) = gather(packets, death_ns);
     let around = Around::of(&pieces);
     let mut best: Vec<Option<Suspect>> = devices.iter().map(|_| None).collect();
@@ -125,12 +125,12 @@ pub fn rank(packets: &[Packet], death_ns: u64, baseline: &Baseline, earlier: &[E
 
 /// Every device that sent anything until a moment.
 #[must_use]
-pub fn devices(packets: &[Packet], until_ns: u64) -> Vec<Device> {
+pub fn devices(packets: &[TapPacket], until_ns: u64) -> Vec<SuspectDevice> {
     gather(packets, until_ns).0.into_iter().map(|(device, _)| device).collect()
 }
 
 /// Devices with the positions of their packets, and the pieces.
-fn gather(packets: &[Packet], death_ns: u64) -> (Vec<(Device, Vec<usize>)>, Vec<Piece>) {
+fn gather(packets: &[TapPacket], death_ns: u64) -> (Vec<(SuspectDevice, Vec<usize>)>, Vec<Piece>) {
     let mut ends: HashMap<(IpAddr, u16, bool), Vec<usize>> = HashMap::new();
     let mut order = Vec::new();
     for (at, packet) in packets.iter().enumerate() {
@@ -142,17 +142,17 @@ fn gather(packets: &[Packet], death_ns: u64) -> (Vec<(Device, Vec<usize>)>, Vec<
         }
         positions.push(at);
     }
-    let mut devices: Vec<(Device, Vec<usize>)> = Vec::new();
-    let mut numbers: HashMap<Device, usize> = HashMap::new();
+    let mut devices: Vec<(SuspectDevice, Vec<usize>)> = Vec::new();
+    let mut numbers: HashMap<SuspectDevice, usize> = HashMap::new();
     let mut pieces = Vec::new();
     for end in order {
         let mut positions = ends.remove(&end).unwrap_or_default();
         positions.sort_by_key(|at| packets[*at].time_ns);
         let joined = join(packets, &positions, end.2);
-        let readings: Vec<(usize, Reading)> =
+        let readings: Vec<(usize, MessageReading)> =
             joined.into_iter().map(|(at, bytes)| (at, message::read(&bytes))).collect();
         let identity = readings.iter().rev().find_map(|(_, reading)| reading.identity.clone());
-        let device = Device { address: end.0, name: identity.unwrap_or_else(|| end.1.to_string()) };
+        let device = SuspectDevice { address: end.0, name: identity.unwrap_or_else(|| end.1.to_string()) };
         let number = *numbers.entry(device.clone()).or_insert_with(|| {
             devices.push((device, Vec::new()));
             devices.len() - 1
@@ -168,7 +168,7 @@ fn gather(packets: &[Packet], death_ns: u64) -> (Vec<(Device, Vec<usize>)>, Vec<
 }
 
 /// The payloads with the position of their last packet; segments that follow one another are one.
-fn join(packets: &[Packet], positions: &[usize], tcp: bool) -> Vec<(usize, Vec<u8>)> {
+fn join(packets: &[TapPacket], positions: &[usize], tcp: bool) -> Vec<(usize, Vec<u8>)> {
     let mut pieces: Vec<(usize, Vec<u8>)> = Vec::new();
     let mut next = None;
     for at in positions {
@@ -285,7 +285,7 @@ fn recency(age_s: f64) -> f64 {
     ((0.8 * soon(0.2) + 0.2 * soon(10.0)) * USUAL_PAUSE).log2().max(-10.0)
 }
 
-fn known(device: &Device, earlier: &[Earlier]) -> (Option<String>, f64) {
+fn known(device: &SuspectDevice, earlier: &[Earlier]) -> (Option<String>, f64) {
     const FIRST: usize = 3;
     let hits = earlier.iter().filter(|crash| crash.iter().take(FIRST).any(|other| other == device)).count();
     if hits == 0 {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::oddness::{Device as Seen, Suspect};
-use super::report::Quarantined;
+use super::oddness::{Suspect, SuspectDevice as Seen};
+use super::report::QuarantineReport;
 use crate::claim::Identity;
 use crate::pins::Pins;
 use crate::protect::{Protected, hit};
-use crate::store::{Mode, Saying, Verb, change};
+use crate::store::{RuleMode, RuleSpec, RuleVerb, change};
 use crate::target::{Device, Target};
 
 /// Who blocks.
@@ -102,9 +102,9 @@ pub fn apply(
     span: Duration,
     pins: &Pins,
     store: &Path,
-) -> Result<Quarantined> {
+) -> Result<QuarantineReport> {
     let (target, why) = match choice {
-        Choice::Nobody(why) => return Ok(Quarantined { target: None, why: why.clone() }),
+        Choice::Nobody(why) => return Ok(QuarantineReport { target: None, why: why.clone() }),
         Choice::Block(target, why) => (target, why),
     };
     let reason = format!("likely cause of {report}: `sipguard crash show {report}`");
@@ -113,21 +113,24 @@ pub fn apply(
         if address.is_some_and(|address| change.holds_back(&address.into())) {
             return Ok(false);
         }
-        let saying = Saying {
-            mode: Mode::Enforce,
+        let saying = RuleSpec {
+            mode: RuleMode::Enforce,
             reason: Some(reason.clone()),
             expires_ms: change.clock.wall_ms_after(Some(span)),
-            ..Saying::new(ORIGIN, Verb::Block)
+            ..RuleSpec::new(ORIGIN, RuleVerb::Block)
         };
         change.say(target, &saying)?;
         change.record("block", ORIGIN, &[*target], &reason)?;
         Ok(change.counts.skipped == 0)
     })?;
     if !blocked.value {
-        return Ok(Quarantined { target: None, why: "for its address is allowed, or a trunk's".to_owned() });
+        return Ok(QuarantineReport {
+            target: None,
+            why: "for its address is allowed, or a trunk's".to_owned(),
+        });
     }
     let later = if blocked.in_force { "" } else { ", once the guard is attached" };
-    Ok(Quarantined {
+    Ok(QuarantineReport {
         target: Some(target.to_string()),
         why: format!("for {}, {why}{later}", humantime::format_duration(span)),
     })

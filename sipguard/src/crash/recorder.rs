@@ -7,24 +7,24 @@ use anyhow::Result;
 
 use super::baseline::Baseline;
 use super::keep::Reports;
-use super::oddness::{Device, Suspect, devices, rank};
+use super::oddness::{Suspect, SuspectDevice, devices, rank};
 use super::quarantine::{apply, choose, is_clear};
-use super::report::{Quarantined, Report};
-use super::watch::{Crash, Event, Watch};
-use super::{Settings, Watched};
+use super::report::{CrashReport, QuarantineReport};
+use super::watch::{Crash, PbxEvent, PbxWatch};
+use super::{CrashSettings, Watched};
 use crate::clock::Clock;
 use crate::evidence::PcapWriter;
 use crate::pins::Pins;
 use crate::protect::protected;
-use crate::tap::{Names, Packet, recorded, set_records};
+use crate::tap::{Names, TapPacket, recorded, set_records};
 
 /// Watches the PBX, learns what its devices usually send, and reports a crash.
 #[derive(Debug)]
 pub struct Recorder {
-    settings: Settings,
+    settings: CrashSettings,
     pins: Pins,
     store: PathBuf,
-    watch: Watch,
+    watch: PbxWatch,
     baseline: Baseline,
     learned: Option<Instant>,
     /// When the last crash was; what came before it can't be the cause of the next one, and speaks for nobody.
@@ -33,13 +33,13 @@ pub struct Recorder {
 
 /// Something to be told.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum RecorderNotice {
     /// What the watch saw, other than a crash.
-    Seen(Event),
+    Seen(PbxEvent),
     /// A crash, and where its report is for people to read.
-    Reported(Box<Report>, PathBuf),
+    Reported(Box<CrashReport>, PathBuf),
     /// A crash whose report could not be written.
-    Unwritten(Box<Report>, String),
+    Unwritten(Box<CrashReport>, String),
 }
 
 impl Recorder {
@@ -47,8 +47,8 @@ impl Recorder {
     ///
     /// # Errors
     /// When the directory of the cores can't be watched.
-    pub fn new(settings: Settings, pins: &Pins, store: &Path) -> Result<Recorder> {
-        let watch = Watch::new(settings.watched.clone())?;
+    pub fn new(settings: CrashSettings, pins: &Pins, store: &Path) -> Result<Recorder> {
+        let watch = PbxWatch::new(settings.watched.clone())?;
         let store = store.to_owned();
         Ok(Recorder {
             settings,
@@ -65,15 +65,15 @@ impl Recorder {
     ///
     /// # Errors
     /// When the guard's maps can't be read.
-    pub fn poll(&mut self) -> Result<Vec<Told>> {
+    pub fn poll(&mut self) -> Result<Vec<RecorderNotice>> {
         let mut told = Vec::new();
         for event in self.watch.poll()? {
             told.push(match event {
-                Event::Crashed(crash) => self.report(&crash).unwrap_or_else(|error| {
+                PbxEvent::Crashed(crash) => self.report(&crash).unwrap_or_else(|error| {
                     eprintln!("sipguard: a crash of the PBX has no report: {error:#}");
-                    Told::Seen(Event::Crashed(crash))
+                    RecorderNotice::Seen(PbxEvent::Crashed(crash))
                 }),
-                Event::Runs { .. } | Event::Ended { .. } => Told::Seen(event),
+                PbxEvent::Runs { .. } | PbxEvent::Ended { .. } => RecorderNotice::Seen(event),
             });
         }
         if self.learned.is_none_or(|learned| learned.elapsed() >= self.settings.learn) {
@@ -90,41 +90,41 @@ impl Recorder {
     ///
     /// # Errors
     /// When the guard's maps can't be read.
-    pub fn report(&mut self, crash: &Crash) -> Result<Told> {
+    pub fn report(&mut self, crash: &Crash) -> Result<RecorderNotice> {
         let (mut packets, clock) = self.packets()?;
         // Who shares an address does so all the time, also before an earlier crash.
         let around = devices(&packets, crash.at_ns);
         packets.retain(|packet| packet.time_ns > self.last_ns);
         self.last_ns = crash.at_ns;
         let reports = Reports::of(&self.settings.directory, self.settings.reports, self.settings.limit);
-        let earlier: Vec<_> = reports.all().iter().map(Report::earlier).collect();
+        let earlier: Vec<_> = reports.all().iter().map(CrashReport::earlier).collect();
         let suspects = rank(&packets, crash.at_ns, &self.baseline, &earlier);
         self.baseline.discard(crash.at_ns);
-        let mut report = Report::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
+        let mut report =
+            CrashReport::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
         report.quarantine = self.quarantine(&suspects, &around, &report.name);
         let capture = capture(&packets, crash.at_ns, &suspects);
         let written = capture.and_then(|capture| reports.write(&report, &capture));
         Ok(match written {
-            Ok(path) => Told::Reported(Box::new(report), path),
+            Ok(path) => RecorderNotice::Reported(Box::new(report), path),
             Err(error) => {
                 eprintln!(
                     "sipguard: the report of a crash can't be written: {error:#}; it follows\n{}",
                     report.text()
                 );
-                Told::Unwritten(Box::new(report), format!("{error:#}"))
+                RecorderNotice::Unwritten(Box::new(report), format!("{error:#}"))
             }
         })
     }
 
-    fn quarantine(&self, suspects: &[Suspect], around: &[Device], name: &str) -> Quarantined {
+    fn quarantine(&self, suspects: &[Suspect], around: &[SuspectDevice], name: &str) -> QuarantineReport {
         let Some(span) = self.settings.quarantine else {
-            return Quarantined { target: None, why: "for it is switched off".to_owned() };
+            return QuarantineReport { target: None, why: "for it is switched off".to_owned() };
         };
         let choice = choose(suspects, around, &protected());
         let address = suspects.first().map(|first| first.device.address);
-        apply(&choice, address, name, span, &self.pins, &self.store).unwrap_or_else(|error| Quarantined {
-            target: None,
-            why: format!("for blocking failed: {error:#}"),
+        apply(&choice, address, name, span, &self.pins, &self.store).unwrap_or_else(|error| {
+            QuarantineReport { target: None, why: format!("for blocking failed: {error:#}") }
         })
     }
 
@@ -140,11 +140,11 @@ impl Recorder {
         Ok(())
     }
 
-    fn packets(&self) -> Result<(Vec<Packet>, Clock)> {
+    fn packets(&self) -> Result<(Vec<TapPacket>, Clock)> {
         let records = recorded(&self.pins)?;
         let clock = Clock::now()?;
         let names = Names::read(&self.pins, &self.store)?;
-        Ok((records.iter().filter_map(|record| Packet::read(record, &names, &clock)).collect(), clock))
+        Ok((records.iter().filter_map(|record| TapPacket::read(record, &names, &clock)).collect(), clock))
     }
 }
 
@@ -157,7 +157,7 @@ impl Watched {
 }
 
 /// The packets before the death, with what speaks against who sent them.
-fn capture(packets: &[Packet], death_ns: u64, suspects: &[Suspect]) -> Result<Vec<u8>> {
+fn capture(packets: &[TapPacket], death_ns: u64, suspects: &[Suspect]) -> Result<Vec<u8>> {
     let mut comments = vec![None; packets.len()];
     for (at, suspect) in suspects.iter().enumerate().take(10) {
         for position in &suspect.packets {

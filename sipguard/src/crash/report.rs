@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::oddness::{Device, Earlier, Suspect};
+use super::oddness::{Earlier, Suspect, SuspectDevice};
 use super::quarantine::CLEARLY;
 use super::watch::Crash;
 use crate::clock::Clock;
 use crate::redact;
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// The schema of a report.
 pub const SCHEMA: &str = "sipguard.crash/1";
@@ -22,7 +22,7 @@ const SHOWN: usize = 3;
 /// A crash, and who may have been the cause.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Report {
+pub struct CrashReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// Its name, which the files have.
@@ -44,15 +44,15 @@ pub struct Report {
     /// Whether the first suspect stands out.
     pub clear: bool,
     /// Who may have been the cause, the likeliest first.
-    pub suspects: Vec<Named>,
+    pub suspects: Vec<SuspectReport>,
     /// What was done about the first.
-    pub quarantine: Quarantined,
+    pub quarantine: QuarantineReport,
 }
 
 /// A suspect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Named {
+pub struct SuspectReport {
     /// Address and port.
     pub source: String,
     /// Address.
@@ -80,13 +80,13 @@ pub struct Named {
     /// The score in words.
     pub why: Vec<String>,
     /// Its last packets, of the first suspects.
-    pub packets: Vec<Shown>,
+    pub packets: Vec<PacketReport>,
 }
 
 /// A packet of a suspect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Shown {
+pub struct PacketReport {
     /// When it came (RFC 3339, UTC).
     pub time: String,
     /// Its payload with credentials overwritten; bytes that can't be shown are escaped.
@@ -96,27 +96,27 @@ pub struct Shown {
 /// What was done about the first suspect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Quarantined {
+pub struct QuarantineReport {
     /// What is blocked, when anything is.
     pub target: Option<String>,
     /// Why that, or why nothing.
     pub why: String,
 }
 
-impl Report {
+impl CrashReport {
     /// Of what was found.
     #[must_use]
     pub fn new(
         crash: &Crash,
         clock: &Clock,
         suspects: &[Suspect],
-        packets: &[Packet],
+        packets: &[TapPacket],
         earlier: usize,
         clear: bool,
-    ) -> Report {
+    ) -> CrashReport {
         let time = clock.wall_exactly(crash.at_ns);
         let before = packets.iter().filter(|packet| packet.time_ns <= crash.at_ns).count();
-        Report {
+        CrashReport {
             schema: SCHEMA.to_owned(),
             name: format!("crash-{}", time.strftime("%Y%m%dT%H%M%S.%3fZ")),
             time: time.to_string(),
@@ -131,9 +131,9 @@ impl Report {
                 .iter()
                 .take(NAMED)
                 .enumerate()
-                .map(|(at, suspect)| Named::new(suspect, packets, at < SHOWN))
+                .map(|(at, suspect)| SuspectReport::new(suspect, packets, at < SHOWN))
                 .collect(),
-            quarantine: Quarantined::default(),
+            quarantine: QuarantineReport::default(),
         }
     }
 
@@ -159,8 +159,8 @@ impl Report {
     #[must_use]
     pub fn earlier(&self) -> Earlier {
         let least = self.suspects.first().map_or(0.0, |first| first.score - CLEARLY);
-        let device = |named: &Named| {
-            Some(Device { address: named.address.parse::<IpAddr>().ok()?, name: named.device.clone() })
+        let device = |named: &SuspectReport| {
+            Some(SuspectDevice { address: named.address.parse::<IpAddr>().ok()?, name: named.device.clone() })
         };
         self.suspects.iter().filter(|named| named.score > least).filter_map(device).collect()
     }
@@ -199,7 +199,7 @@ impl Report {
     }
 }
 
-impl Quarantined {
+impl QuarantineReport {
     /// In words.
     #[must_use]
     pub fn words(&self) -> String {
@@ -210,11 +210,11 @@ impl Quarantined {
     }
 }
 
-impl Named {
-    fn new(suspect: &Suspect, packets: &[Packet], with_packets: bool) -> Named {
+impl SuspectReport {
+    fn new(suspect: &Suspect, packets: &[TapPacket], with_packets: bool) -> SuspectReport {
         let round = |bits: f64| (bits * 100.0).round() / 100.0;
         let positions = if with_packets { &suspect.packets[..] } else { &[] };
-        Named {
+        SuspectReport {
             source: std::net::SocketAddr::new(suspect.device.address, suspect.port).to_string(),
             address: suspect.device.address.to_string(),
             device: suspect.device.name.clone(),
@@ -228,7 +228,7 @@ impl Named {
             earlier: round(suspect.earlier),
             before_ms: round(suspect.before_ms),
             why: suspect.why.clone(),
-            packets: positions.iter().map(|at| Shown::new(&packets[*at])).collect(),
+            packets: positions.iter().map(|at| PacketReport::new(&packets[*at])).collect(),
         }
     }
 
@@ -243,11 +243,11 @@ impl Named {
     }
 }
 
-impl Shown {
-    fn new(packet: &Packet) -> Shown {
+impl PacketReport {
+    fn new(packet: &TapPacket) -> PacketReport {
         let mut payload = packet.payload().to_vec();
         redact::overwrite(&mut payload, packet.header.as_ref().is_some_and(|header| header.tcp));
-        Shown { time: packet.time.to_string(), payload: printable(&payload) }
+        PacketReport { time: packet.time.to_string(), payload: printable(&payload) }
     }
 }
 
@@ -282,11 +282,15 @@ mod tests {
 
     #[test]
     fn a_report_comes_back() {
-        let named =
-            Named { address: "192.0.2.1".to_owned(), device: "sip:a@b".to_owned(), ..Named::default() };
-        let report = Report { schema: SCHEMA.to_owned(), suspects: vec![named], ..Report::default() };
+        let named = SuspectReport {
+            address: "192.0.2.1".to_owned(),
+            device: "sip:a@b".to_owned(),
+            ..SuspectReport::default()
+        };
+        let report =
+            CrashReport { schema: SCHEMA.to_owned(), suspects: vec![named], ..CrashReport::default() };
         let text = serde_json::to_string(&report).unwrap();
-        let back: Report = serde_json::from_str(&text).unwrap();
+        let back: CrashReport = serde_json::from_str(&text).unwrap();
         assert_eq!(back, report);
         assert_eq!(back.earlier()[0].name, "sip:a@b");
         assert!(back.text().contains("no device stands out"));

@@ -36,7 +36,7 @@ pub struct Watched {
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum PbxEvent {
     /// The PBX runs, for the first time or again.
     Runs {
         /// Its process.
@@ -68,7 +68,7 @@ pub struct Crash {
 
 /// A watch on the PBX.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PbxWatch {
     watched: Watched,
     processes: Vec<Process>,
     dying: Vec<(Process, Instant, u64)>,
@@ -78,14 +78,14 @@ pub struct Watch {
     incident: Option<Instant>,
 }
 
-impl Watch {
+impl PbxWatch {
     /// Begins to watch. A PBX that does not run is waited for.
     ///
     /// # Errors
     /// When the directory of the cores can't be watched.
-    pub fn new(watched: Watched) -> Result<Watch> {
+    pub fn new(watched: Watched) -> Result<PbxWatch> {
         let dumps = watched.cores.as_deref().map(Dumps::new).transpose()?;
-        Ok(Watch {
+        Ok(PbxWatch {
             watched,
             processes: Vec::new(),
             dying: Vec::new(),
@@ -100,7 +100,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the clock can't be read.
-    pub fn poll(&mut self) -> Result<Vec<Event>> {
+    pub fn poll(&mut self) -> Result<Vec<PbxEvent>> {
         let clock = Clock::now()?;
         let mut events = Vec::new();
         let dumping: Vec<(i32, Option<i32>)> = self
@@ -140,7 +140,7 @@ impl Watch {
             {
                 crashes.push(Crash { pid: Some(process.pid), at_ns, how: end.words(), core: path.clone() });
             } else {
-                events.push(Event::Ended { pid: process.pid, how: end.words() });
+                events.push(PbxEvent::Ended { pid: process.pid, how: end.words() });
             }
         }
         self.dying = undecided;
@@ -152,7 +152,7 @@ impl Watch {
         {
             self.incident = Some(Instant::now());
             self.core = None;
-            events.push(Event::Crashed(first));
+            events.push(PbxEvent::Crashed(first));
         }
         self.look(&mut events);
         Ok(events)
@@ -165,7 +165,7 @@ impl Watch {
     }
 
     /// Looks for the PBX when it is not there, and for new workers.
-    fn look(&mut self, events: &mut Vec<Event>) {
+    fn look(&mut self, events: &mut Vec<PbxEvent>) {
         if !self.has_process() || self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return;
         }
@@ -174,7 +174,7 @@ impl Watch {
         let mains = if has_main { Vec::new() } else { self.mains() };
         for pid in mains {
             if self.add(pid, true) {
-                events.push(Event::Runs { pid });
+                events.push(PbxEvent::Runs { pid });
             }
         }
         let mains: Vec<i32> =

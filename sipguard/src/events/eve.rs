@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{PAYLOAD_BYTES, Sip, payload, printable, protocol};
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// An event. `rule` is the rule that decided, in words; `evidence` the name of the file that has the packet.
 #[must_use]
-pub fn event(packet: &Packet, rule: Option<&str>, evidence: Option<&str>) -> Value {
+pub fn event(packet: &TapPacket, rule: Option<&str>, evidence: Option<&str>) -> Value {
     let payload = payload(packet);
     let shown = &payload[..payload.len().min(PAYLOAD_BYTES)];
     let (source, destination) = (packet.source(), packet.destination());

@@ -7,27 +7,27 @@ use jiff::Timestamp;
 use sipguard_common::Reason;
 
 use crate::address;
-use crate::tap::{Names, Packet};
+use crate::tap::{Names, TapPacket};
 use crate::target::Target;
 
 /// Whom packets are from: an address, a prefix, or an address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct SenderFilter {
     /// Address or prefix.
     pub net: address::Source,
     /// The port, if one is named.
     pub port: Option<u16>,
 }
 
-impl FromStr for Source {
+impl FromStr for SenderFilter {
     type Err = String;
 
     /// `ADDR`, `ADDR/LEN` or `ADDR:PORT`.
-    fn from_str(text: &str) -> Result<Source, String> {
+    fn from_str(text: &str) -> Result<SenderFilter, String> {
         match text.parse::<Target>() {
-            Ok(Target::Source(net)) => Ok(Source { net, port: None }),
+            Ok(Target::Source(net)) => Ok(SenderFilter { net, port: None }),
             Ok(Target::Device(device)) => {
-                Ok(Source { net: device.host(), port: Some(u16::from_be_bytes(device.key().port)) })
+                Ok(SenderFilter { net: device.host(), port: Some(u16::from_be_bytes(device.key().port)) })
             }
             _ => Err(format!(
                 "`{text}` is neither an address, a prefix nor a device (such as 203.0.113.7, 2001:db8::/32 or 203.0.113.7:5060)"
@@ -36,7 +36,7 @@ impl FromStr for Source {
     }
 }
 
-impl Source {
+impl SenderFilter {
     /// Whether a packet is from there.
     #[must_use]
     pub fn has(&self, from: SocketAddr) -> bool {
@@ -59,11 +59,11 @@ pub fn reason(word: &str) -> Result<Reason, String> {
 
 /// What is asked for; nothing asks for all.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct EventFilter {
     /// Any of these reasons.
     pub reasons: Vec<Reason>,
     /// From any of these.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SenderFilter>,
     /// Of this trunk.
     pub trunk: Option<String>,
     /// Over this interface.
@@ -72,7 +72,7 @@ pub struct Filter {
     pub since: Option<Timestamp>,
 }
 
-impl Filter {
+impl EventFilter {
     /// Whether the trunk and the interface that it names are there: a filter of others would find nothing for ever, without a word.
     ///
     /// # Errors
@@ -102,8 +102,8 @@ impl Filter {
 
     /// Whether a packet is asked for.
     #[must_use]
-    pub fn wants(&self, packet: &Packet) -> bool {
-        let from = |source: &Source| packet.source().is_some_and(|from| source.has(from));
+    pub fn wants(&self, packet: &TapPacket) -> bool {
+        let from = |source: &SenderFilter| packet.source().is_some_and(|from| source.has(from));
         (self.reasons.is_empty() || self.reasons.contains(&packet.reason))
             && (self.sources.is_empty() || self.sources.iter().any(from))
             && (self.trunk.is_none() || self.trunk == packet.trunk)
@@ -122,14 +122,14 @@ mod tests {
             interfaces: [(0, "eth0".to_owned())].into(),
             trunks: [(1, "carrier".to_owned()), (2, "other".to_owned())].into(),
         };
-        let filter = |trunk: Option<&str>, interface: Option<&str>| Filter {
+        let filter = |trunk: Option<&str>, interface: Option<&str>| EventFilter {
             trunk: trunk.map(str::to_owned),
             interface: interface.map(str::to_owned),
-            ..Filter::default()
+            ..EventFilter::default()
         };
         assert_eq!(filter(None, None).names_what_is_there(&names), Ok(()));
         assert_eq!(filter(Some("other"), Some("eth0")).names_what_is_there(&names), Ok(()));
-        let error = |filter: Filter, names: &Names| filter.names_what_is_there(names).unwrap_err();
+        let error = |filter: EventFilter, names: &Names| filter.names_what_is_there(names).unwrap_err();
         assert_eq!(
             error(filter(Some("nope"), None), &names),
             "there is no trunk `nope`; known are carrier, other"
@@ -157,10 +157,10 @@ mod tests {
             ("2001:db8::/32", "[2001:db8::7]:5060", true),
             ("::/0", "192.0.2.7:1", false),
         ] {
-            assert_eq!(text.parse::<Source>().unwrap().has(from.parse().unwrap()), is, "{text} {from}");
+            assert_eq!(text.parse::<SenderFilter>().unwrap().has(from.parse().unwrap()), is, "{text} {from}");
         }
         for text in ["", "phone", "sip:a@b", "192.0.2.7/24", "user-agent:abc"] {
-            assert!(text.parse::<Source>().is_err(), "{text}");
+            assert!(text.parse::<SenderFilter>().is_err(), "{text}");
         }
     }
 }

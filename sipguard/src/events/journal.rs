@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{line, payload, printable, protocol};
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Where the journal listens.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -16,37 +16,37 @@ const PRIORITY: &str = "5";
 
 /// The journal.
 #[derive(Debug)]
-pub struct Journal {
+pub struct JournalSocket {
     socket: UnixDatagram,
     path: PathBuf,
     lost: u64,
 }
 
-impl Journal {
+impl JournalSocket {
     /// The journal of this machine.
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open() -> Result<Journal> {
-        Journal::at(Path::new(JOURNAL))
+    pub fn open() -> Result<JournalSocket> {
+        JournalSocket::at(Path::new(JOURNAL))
     }
 
     /// A journal that listens elsewhere.
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn at(path: &Path) -> Result<Journal> {
+    pub fn at(path: &Path) -> Result<JournalSocket> {
         let socket = UnixDatagram::unbound().context("making a socket for the journal")?;
         // Nobody waits for a journal that does not read.
         socket.set_nonblocking(true).context("making a socket for the journal")?;
-        Ok(Journal { socket, path: path.to_owned(), lost: 0 })
+        Ok(JournalSocket { socket, path: path.to_owned(), lost: 0 })
     }
 
     /// Sends an event; false when the journal takes no more now.
     ///
     /// # Errors
     /// When there is no journal.
-    pub fn write(&mut self, packet: &Packet, rule: Option<&str>) -> Result<bool> {
+    pub fn write(&mut self, packet: &TapPacket, rule: Option<&str>) -> Result<bool> {
         let mut datagram = fields(packet, rule);
         let small = datagram.len();
         field(&mut datagram, "SIPGUARD_PAYLOAD", &printable(&payload(packet)));
@@ -73,7 +73,7 @@ impl Journal {
     }
 }
 
-fn fields(packet: &Packet, rule: Option<&str>) -> Vec<u8> {
+fn fields(packet: &TapPacket, rule: Option<&str>) -> Vec<u8> {
     let mut datagram = Vec::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {

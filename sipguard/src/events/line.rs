@@ -1,14 +1,14 @@
 //! An event as one line for people.
 
 use super::{payload, printable, protocol};
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Longest part of a message that is shown, in bytes.
 const SHOWN: usize = 80;
 
 /// The line, without its end: time, from whom to whom, verdict and reason, and how the message begins.
 #[must_use]
-pub fn line(packet: &Packet, rule: Option<&str>) -> String {
+pub fn line(packet: &TapPacket, rule: Option<&str>) -> String {
     let end = |end: Option<std::net::SocketAddr>| match end {
         Some(end) if end.port() == 0 => end.ip().to_string(),
         Some(end) => end.to_string(),

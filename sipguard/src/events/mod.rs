@@ -12,22 +12,22 @@ mod rules;
 mod sip;
 
 pub use eve::{event, stats, time};
-pub use filter::{Filter, Source, reason};
-pub use journal::{JOURNAL, Journal};
+pub use filter::{EventFilter, SenderFilter, reason};
+pub use journal::{JOURNAL, JournalSocket};
 pub use line::line;
 pub use log::Log;
-pub use rules::Rules;
+pub use rules::RuleLookup;
 pub use sip::Sip;
 
 use crate::redact;
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Bytes of a payload that events show.
 pub const PAYLOAD_BYTES: usize = 256;
 
 /// A packet's payload without credentials, as far as it was recorded.
 #[must_use]
-pub fn payload(packet: &Packet) -> Vec<u8> {
+pub fn payload(packet: &TapPacket) -> Vec<u8> {
     let Some(header) = &packet.header else { return Vec::new() };
     let frame = redact::frame(&packet.frame, Some(header));
     frame.get(header.payload.clone()).unwrap_or_default().to_vec()
@@ -35,7 +35,7 @@ pub fn payload(packet: &Packet) -> Vec<u8> {
 
 /// The protocol's word, as Suricata has it; empty where it is not known.
 #[must_use]
-pub fn protocol(packet: &Packet) -> &'static str {
+pub fn protocol(packet: &TapPacket) -> &'static str {
     match &packet.header {
         Some(header) if header.tcp => "TCP",
         Some(header) if header.ends.ports != [0, 0] => "UDP",

@@ -14,11 +14,11 @@ use sipguard_common::framer::identity_of;
 use super::{Sip, payload};
 use crate::clock::Clock;
 use crate::denial::Whom;
-use crate::lookup::{Asked, Listed, find};
+use crate::lookup::{ListedRule, LookupQuery, find};
 use crate::pins::Pins;
 use crate::rate;
-use crate::store::{self, Row};
-use crate::tap::Packet;
+use crate::store::{self, RuleRow};
+use crate::tap::TapPacket;
 use crate::target::{Device, Target};
 
 /// How long an answer holds.
@@ -40,17 +40,17 @@ const LIMITED: [(Reason, Option<usize>); 6] = [
 
 /// Answers which rule decided.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RuleLookup {
     pins: Pins,
     store: PathBuf,
-    found: HashMap<Subject, Option<String>>,
+    found: HashMap<RuleSubject, Option<String>>,
     since: Instant,
     asked: usize,
 }
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Subject {
+enum RuleSubject {
     Address(IpAddr),
     Device(SocketAddr),
     Claims([Option<String>; 3]),
@@ -59,16 +59,16 @@ enum Subject {
     Limit(Option<String>, Option<usize>),
 }
 
-impl Rules {
+impl RuleLookup {
     /// Of the guard with these pins and this store.
     #[must_use]
-    pub fn new(pins: &Pins, store: &Path) -> Rules {
+    pub fn new(pins: &Pins, store: &Path) -> RuleLookup {
         let (pins, store) = (pins.clone(), store.to_owned());
-        Rules { pins, store, found: HashMap::new(), since: Instant::now(), asked: 0 }
+        RuleLookup { pins, store, found: HashMap::new(), since: Instant::now(), asked: 0 }
     }
 
     /// The rule that decided; `None` where the reason is no rule's, or the rule is not found.
-    pub fn of(&mut self, packet: &Packet) -> Option<String> {
+    pub fn of(&mut self, packet: &TapPacket) -> Option<String> {
         let subject = subject(packet)?;
         if self.since.elapsed() > KEPT {
             self.found.clear();
@@ -87,19 +87,19 @@ impl Rules {
         rule
     }
 
-    fn ask(&self, subject: &Subject) -> Result<Option<String>> {
+    fn ask(&self, subject: &RuleSubject) -> Result<Option<String>> {
         match subject {
-            Subject::Address(address) => self.decider(&Asked::Address(*address, None)),
-            Subject::Device(device) => {
-                self.decider(&Asked::Address(device.ip(), Some(Device::from(*device))))
+            RuleSubject::Address(address) => self.decider(&LookupQuery::Address(*address, None)),
+            RuleSubject::Device(device) => {
+                self.decider(&LookupQuery::Address(device.ip(), Some(Device::from(*device))))
             }
-            Subject::Claims(claims) => self.claim(claims),
-            Subject::Denied(trunk, tcp, method) => self.denial(trunk.as_deref(), *tcp, method.as_deref()),
-            Subject::Limit(trunk, kind) => self.limit(trunk.as_deref(), *kind),
+            RuleSubject::Claims(claims) => self.claim(claims),
+            RuleSubject::Denied(trunk, tcp, method) => self.denial(trunk.as_deref(), *tcp, method.as_deref()),
+            RuleSubject::Limit(trunk, kind) => self.limit(trunk.as_deref(), *kind),
         }
     }
 
-    fn decider(&self, asked: &Asked) -> Result<Option<String>> {
+    fn decider(&self, asked: &LookupQuery) -> Result<Option<String>> {
         let found = find(&self.pins, &self.store, asked, &Clock::now()?)?;
         Ok(found.decider.as_ref().map(words))
     }
@@ -112,7 +112,7 @@ impl Rules {
     fn claim(&self, [from, contact, agent]: &[Option<String>; 3]) -> Result<Option<String>> {
         let rows = store::read(&self.store, |rows| rows.claims())?.unwrap_or_default();
         let uris = [from, contact].map(|text| text.as_deref().map(uri_of));
-        let is = |row: &&Row| match &row.target {
+        let is = |row: &&RuleRow| match &row.target {
             Target::Identity(identity) => {
                 let key = |uri: &str| identity_of(uri).map(|(key, _)| bytemuck::cast(key));
                 uris.iter().flatten().any(|uri| key(uri) == Some(identity.key()))
@@ -126,7 +126,7 @@ impl Rules {
         match rows.iter().find(is) {
             Some(row) => {
                 let shown = row.target.to_string();
-                self.decider(&Asked::Claim { shown, targets: vec![row.target] })
+                self.decider(&LookupQuery::Claim { shown, targets: vec![row.target] })
             }
             None => Ok(None),
         }
@@ -175,29 +175,29 @@ impl Rules {
 }
 
 /// What to ask about a packet; `None` where its reason is no rule's.
-fn subject(packet: &Packet) -> Option<Subject> {
+fn subject(packet: &TapPacket) -> Option<RuleSubject> {
     let trunk = || packet.trunk.clone();
     let tcp = packet.header.as_ref().is_some_and(|header| header.tcp);
     let sip = || Sip::read(&payload(packet));
     let reason = packet.reason;
     if matches!(reason, Reason::BlockedHost | Reason::BlockedPrefix | Reason::BannedAddress) {
-        return packet.address().map(Subject::Address);
+        return packet.address().map(RuleSubject::Address);
     }
     if matches!(reason, Reason::BlockedDevice | Reason::BannedDevice) {
-        return packet.source().map(Subject::Device);
+        return packet.source().map(RuleSubject::Device);
     }
     if reason == Reason::BlockedIdentity {
-        return Some(Subject::Claims([sip().from, sip().contact, None]));
+        return Some(RuleSubject::Claims([sip().from, sip().contact, None]));
     }
     if reason == Reason::BlockedUserAgent {
-        return Some(Subject::Claims([None, None, sip().user_agent]));
+        return Some(RuleSubject::Claims([None, None, sip().user_agent]));
     }
     if matches!(reason, Reason::TransportDenied | Reason::MethodDenied) {
         let method = if reason == Reason::MethodDenied { sip().method } else { None };
-        return Some(Subject::Denied(trunk(), tcp, method));
+        return Some(RuleSubject::Denied(trunk(), tcp, method));
     }
     let (_, kind) = LIMITED.into_iter().find(|(limited, _)| *limited == reason)?;
-    Some(Subject::Limit(trunk(), kind))
+    Some(RuleSubject::Limit(trunk(), kind))
 }
 
 /// The SIP URI in the value of a From or Contact, without what follows its host.
@@ -208,7 +208,7 @@ fn uri_of(value: &str) -> &str {
 }
 
 /// Such as `block 203.0.113.0/24 (cli): scanner`.
-fn words(one: &Listed) -> String {
+fn words(one: &ListedRule) -> String {
     with_reason(format!("{} {} ({})", one.word(), one.row.target, one.row.origin), &one.row.reason)
 }
 

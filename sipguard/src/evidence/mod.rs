@@ -5,5 +5,5 @@ mod ring;
 mod sink;
 
 pub use pcapng::{PcapWriter, comment};
-pub use ring::{Limits, Ring};
+pub use ring::{EvidenceLimits, EvidenceRing};
 pub use sink::Evidence;

@@ -18,7 +18,7 @@ use sipguard_common::abi::RECORD_BYTES;
 
 use crate::counters::Action;
 use crate::redact;
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Code of the option `epb_verdict`.
 const VERDICT: u16 = 7;
@@ -66,7 +66,7 @@ impl<W: Write> PcapWriter<W> {
     ///
     /// # Errors
     /// When it can't be written. How much of it is written then is up to the writer below, and nothing may follow.
-    pub fn write(&mut self, packet: &Packet, comment: &str) -> Result<()> {
+    pub fn write(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
         let interface_id = self.interface(&packet.interface)?;
         let data = if self.redacts {
             Cow::Owned(redact::frame(&packet.frame, packet.header.as_ref()))
@@ -133,7 +133,7 @@ fn returned(action: Action) -> u64 {
 
 /// The comment of a packet: why, by which rule, of which trunk, and how many there were like it.
 #[must_use]
-pub fn comment(packet: &Packet, rule: Option<&str>) -> String {
+pub fn comment(packet: &TapPacket, rule: Option<&str>) -> String {
     let verdict = packet.action;
     let mut text = format!("reason: {}; verdict: {}", packet.reason.word(), verdict.word());
     if verdict == Action::Reset {

@@ -15,45 +15,45 @@ use sipguard_common::abi::RECORD_BYTES;
 
 use super::pcapng::{COMMENT_BYTES, PcapWriter};
 use crate::disk::{self, Floor};
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// More bytes than a packet and the description of its interface take.
 const PACKET_BYTES: u64 = (RECORD_BYTES + COMMENT_BYTES + 512) as u64;
 /// After the disk was full, how long until it is tried again.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Files at most, as many times the number that [`Limits`] has: a process that starts again and again begins a file each time.
+/// Files at most, as many times the number that [`EvidenceLimits`] has: a process that starts again and again begins a file each time.
 const SHORT_FILES: usize = 8;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct EvidenceLimits {
     /// Bytes of all files together.
     pub bytes: u64,
-    /// In how many files; each is full at its part of [`Limits::bytes`].
+    /// In how many files; each is full at its part of [`EvidenceLimits::bytes`].
     pub files: u32,
     /// What is left free on the file system.
     pub floor: Floor,
 }
 
-impl Default for Limits {
+impl Default for EvidenceLimits {
     /// 64 MiB in 8 files.
-    fn default() -> Limits {
-        Limits { bytes: 64 << 20, files: 8, floor: Floor::Usual }
+    fn default() -> EvidenceLimits {
+        EvidenceLimits { bytes: 64 << 20, files: 8, floor: Floor::Usual }
     }
 }
 
-impl Limits {
+impl EvidenceLimits {
     fn file_bytes(&self) -> u64 {
         (self.bytes / u64::from(self.files.max(1))).max(PACKET_BYTES * 2)
     }
 }
 
 /// The files of one directory. Others' files in it are never touched.
-pub struct Ring {
+pub struct EvidenceRing {
     dir: PathBuf,
     /// The directory, locked: one process at a time keeps evidence there.
     handle: Flock<File>,
-    limits: Limits,
+    limits: EvidenceLimits,
     /// Number of the next file.
     next: u64,
     current: Option<Current>,
@@ -65,14 +65,14 @@ pub struct Ring {
 struct Current {
     name: String,
     file: Arc<File>,
-    writer: PcapWriter<Shared>,
+    writer: PcapWriter<RingShared>,
     bytes: u64,
 }
 
 /// The file, shared with the writer above it.
-struct Shared(Arc<File>);
+struct RingShared(Arc<File>);
 
-impl Write for Shared {
+impl Write for RingShared {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         (&*self.0).write(bytes)
     }
@@ -82,13 +82,13 @@ impl Write for Shared {
     }
 }
 
-impl Ring {
+impl EvidenceRing {
     /// Goes on with the files that are in a directory, which is made where it is missing (mode 0750). The newest is mended, should its
     /// writer have been killed within a packet.
     ///
     /// # Errors
     /// When the directory can't be made or read, is a link, or another process keeps evidence there.
-    pub fn open(dir: &Path, limits: Limits) -> Result<Ring> {
+    pub fn open(dir: &Path, limits: EvidenceLimits) -> Result<EvidenceRing> {
         let shown = dir.display();
         DirBuilder::new()
             .recursive(true)
@@ -107,7 +107,8 @@ impl Ring {
             }
             Err((_, error)) => return Err(error).with_context(|| format!("locking {shown}")),
         };
-        let mut ring = Ring { dir: dir.to_owned(), handle, limits, next: 0, current: None, stopped: None };
+        let mut ring =
+            EvidenceRing { dir: dir.to_owned(), handle, limits, next: 0, current: None, stopped: None };
         let files = ring.files()?;
         if let Some(newest) = files.last() {
             ring.next = newest.number + 1;
@@ -120,7 +121,7 @@ impl Ring {
     ///
     /// # Errors
     /// Once when the disk has no room any more, after that `None` until it has; and when the directory can't be written.
-    pub fn write(&mut self, packet: &Packet, comment: &str) -> Result<Option<String>> {
+    pub fn write(&mut self, packet: &TapPacket, comment: &str) -> Result<Option<String>> {
         if self.stopped.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(None);
         }
@@ -157,7 +158,7 @@ impl Ring {
         Ok(None)
     }
 
-    fn keep(&mut self, packet: &Packet, comment: &str) -> Result<Option<String>> {
+    fn keep(&mut self, packet: &TapPacket, comment: &str) -> Result<Option<String>> {
         loop {
             let lacking = self.limits.floor.lacking(&*self.handle, PACKET_BYTES)?;
             if lacking > 0 {
@@ -227,7 +228,7 @@ impl Ring {
         self.next += 1;
         // Whatever the umask is: a group may be meant to read it.
         file.set_permissions(PermissionsExt::from_mode(0o640)).context("setting the mode of evidence")?;
-        match PcapWriter::new(Shared(file.clone())) {
+        match PcapWriter::new(RingShared(file.clone())) {
             Ok(writer) => {
                 let bytes = file.metadata().context("asking for the size of evidence")?.len();
                 self.current = Some(Current { name, file, writer, bytes });
@@ -264,7 +265,7 @@ impl Ring {
     }
 
     /// The ring's files, the oldest first.
-    fn files(&self) -> Result<Vec<Kept>> {
+    fn files(&self) -> Result<Vec<RingFile>> {
         let dir = || format!("reading {}", self.dir.display());
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir).with_context(dir)? {
@@ -274,7 +275,7 @@ impl Ring {
             // Not followed: what is a link is not ours.
             let Ok(about) = entry.metadata() else { continue };
             if about.is_file() {
-                files.push(Kept { number, name, bytes: about.len() });
+                files.push(RingFile { number, name, bytes: about.len() });
             }
         }
         files.sort_by(|one, other| (one.number, &one.name).cmp(&(other.number, &other.name)));
@@ -283,7 +284,7 @@ impl Ring {
 }
 
 /// A file of the ring.
-struct Kept {
+struct RingFile {
     number: u64,
     name: String,
     bytes: u64,

@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::pcapng::comment;
-use super::ring::{Limits, Ring};
-use crate::tap::Packet;
+use super::ring::{EvidenceLimits, EvidenceRing};
+use crate::tap::TapPacket;
 
 /// Keeps the packets of events.
 pub struct Evidence {
-    ring: Ring,
+    ring: EvidenceRing,
     was_stopped: bool,
 }
 
@@ -18,16 +18,16 @@ impl Evidence {
     /// Keeps them in a directory.
     ///
     /// # Errors
-    /// Those of [`Ring::open`].
-    pub fn open(dir: &Path, limits: Limits) -> Result<Evidence> {
-        Ok(Evidence { ring: Ring::open(dir, limits)?, was_stopped: false })
+    /// Those of [`EvidenceRing::open`].
+    pub fn open(dir: &Path, limits: EvidenceLimits) -> Result<Evidence> {
+        Ok(Evidence { ring: EvidenceRing::open(dir, limits)?, was_stopped: false })
     }
 
     /// Keeps a packet. Gives the name of its file, for `sipguard.evidence` of its event; `None` while the disk has no room.
     ///
     /// # Errors
     /// Once when nothing can be kept any more.
-    pub fn take(&mut self, packet: &Packet) -> Result<Option<String>> {
+    pub fn take(&mut self, packet: &TapPacket) -> Result<Option<String>> {
         self.take_with(packet, None)
     }
 
@@ -35,7 +35,7 @@ impl Evidence {
     ///
     /// # Errors
     /// As [`Evidence::take`].
-    pub fn take_with(&mut self, packet: &Packet, rule: Option<&str>) -> Result<Option<String>> {
+    pub fn take_with(&mut self, packet: &TapPacket, rule: Option<&str>) -> Result<Option<String>> {
         self.ring.write(packet, &comment(packet, rule))
     }
 

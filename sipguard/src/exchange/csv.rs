@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{End, Entry, Mistake, parse_time, show_time};
-use crate::store::{Mode, Row, Verb, parse_origin, parse_reason};
+use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
 use crate::target::Target;
 
 /// What a column holds.
@@ -11,7 +11,7 @@ use crate::target::Target;
 enum Column {
     Target,
     Rule,
-    Mode,
+    RuleMode,
     Reason,
     Origin,
     Author,
@@ -85,11 +85,11 @@ fn entry(columns: &[Column], fields: &[(usize, String)], wide: bool) -> Result<E
             Column::Target | Column::Other => {}
             Column::Rule => {
                 let unknown = || wrong(format!("`{field}` is no rule: write block or allow"));
-                entry.verb = Verb::of(field).ok_or_else(unknown)?;
+                entry.verb = RuleVerb::of(field).ok_or_else(unknown)?;
             }
             Column::Mode => {
                 let unknown = || wrong(format!("`{field}` is no mode: write enforce or monitor"));
-                entry.mode = Mode::of(field).ok_or_else(unknown)?;
+                entry.mode = RuleMode::of(field).ok_or_else(unknown)?;
             }
             Column::Reason => entry.reason = Some(parse_reason(field).map_err(wrong)?),
             Column::Origin => entry.origin = Some(parse_origin(field).map_err(wrong)?),
@@ -141,7 +141,7 @@ pub fn head() -> String {
     format!("{HEAD}\n")
 }
 
-pub fn lines(rows: &[Row]) -> String {
+pub fn lines(rows: &[RuleRow]) -> String {
     let mut text = String::new();
     for row in rows {
         let _infallible = writeln!(

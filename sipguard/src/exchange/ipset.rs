@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{End, Entry, Mistake, words};
 use crate::address::Source;
-use crate::store::{Mode, Row, Verb, parse_reason};
+use crate::store::{RuleMode, RuleRow, RuleVerb, parse_reason};
 use crate::target::Target;
 
 /// The longest timeout that ipset takes, in seconds.
@@ -53,7 +53,7 @@ fn entry<'l>(
     let mut entry = Entry::block(target.parse::<Source>().map_err(|text| (place, text))?.into());
     while let Some((at, word)) = words.next() {
         match word {
-            "nomatch" => entry.verb = Verb::Allow,
+            "nomatch" => entry.verb = RuleVerb::Allow,
             "timeout" => {
                 let (at, seconds) = words.next().unwrap_or((at, ""));
                 let seconds = seconds.parse().map_err(|_| (at, "timeout wants whole seconds".to_owned()))?;
@@ -86,11 +86,11 @@ pub fn head(count: usize) -> String {
 }
 
 /// Blocks that stop, and allowances as `nomatch`.
-pub fn lines(rows: &[Row], now_ms: i64) -> String {
+pub fn lines(rows: &[RuleRow], now_ms: i64) -> String {
     let name = |target: &Source| if target.is_ipv4() { "sipguard4" } else { "sipguard6" };
     let mut text = String::new();
     let mut last: Option<Source> = None;
-    for row in rows.iter().filter(|row| row.verb == Verb::Allow || row.mode == Mode::Enforce) {
+    for row in rows.iter().filter(|row| row.verb == RuleVerb::Allow || row.mode == RuleMode::Enforce) {
         // A set of networks has no place for a port.
         let Target::Source(target) = row.target else { continue };
         if last.replace(target) == Some(target) {
@@ -100,7 +100,7 @@ pub fn lines(rows: &[Row], now_ms: i64) -> String {
         if let Some(end) = row.expires_ms {
             let _infallible = write!(text, " timeout {}", ((end - now_ms + 999) / 1000).clamp(1, LONGEST));
         }
-        if row.verb == Verb::Allow {
+        if row.verb == RuleVerb::Allow {
             text += " nomatch";
         }
         if !row.reason.is_empty() {

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::{End, Entry, Mistake, parse_time, show_time};
-use crate::store::{Mode, Row, Verb, parse_origin, parse_reason};
+use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
 
 const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if wanted, `rule`, `mode`, `reason`, `origin`, \
 `author`, `created`, `ends`, or such a list as `rows` of an object";

@@ -10,7 +10,7 @@ use std::fmt;
 use clap::ValueEnum;
 pub use json::{SCHEMA, json_of};
 
-use crate::store::{Mode, Row, Verb};
+use crate::store::{RuleMode, RuleRow, RuleVerb};
 use crate::target::Target;
 
 /// A form.
@@ -32,9 +32,9 @@ pub struct Entry {
     /// Whom it is about.
     pub target: Target,
     /// Block, unless it says otherwise.
-    pub verb: Verb,
+    pub verb: RuleVerb,
     /// Enforce, unless it says otherwise.
-    pub mode: Mode,
+    pub mode: RuleMode,
     /// Why.
     pub reason: Option<String>,
     /// Who set it.
@@ -84,8 +84,8 @@ impl Entry {
     pub fn block(target: Target) -> Entry {
         Entry {
             target,
-            verb: Verb::Block,
-            mode: Mode::Enforce,
+            verb: RuleVerb::Block,
+            mode: RuleMode::Enforce,
             reason: None,
             origin: None,
             author: None,
@@ -97,10 +97,12 @@ impl Entry {
     /// Itself, unless it is a block of a prefix that nobody means.
     fn narrow(self, wide: bool) -> Result<Entry, String> {
         match self.target {
-            Target::Source(source) if self.verb == Verb::Block && source.is_wide() && !wide => Err(format!(
-                "{source} is shorter than /{}: leave it out, or take it by `--force`",
-                source.least_bits()
-            )),
+            Target::Source(source) if self.verb == RuleVerb::Block && source.is_wide() && !wide => {
+                Err(format!(
+                    "{source} is shorter than /{}: leave it out, or take it by `--force`",
+                    source.least_bits()
+                ))
+            }
             _ => Ok(self),
         }
     }
@@ -152,7 +154,7 @@ pub fn head(form: Form, count: usize) -> String {
 
 /// Rules in a form of lines; those of one target come together. Forms that can't say who allows or by whom leave it out.
 #[must_use]
-pub fn lines(form: Form, rows: &[Row], now_ms: i64) -> String {
+pub fn lines(form: Form, rows: &[RuleRow], now_ms: i64) -> String {
     match form {
         Form::Txt => txt::lines(rows),
         Form::Csv => csv::lines(rows),

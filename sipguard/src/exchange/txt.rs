@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Entry, Mistake, words};
 use crate::claim::USER_AGENT;
-use crate::store::{Row, Verb};
+use crate::store::{RuleRow, RuleVerb};
 use crate::target::Target;
 
 pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
@@ -30,10 +30,10 @@ pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
 }
 
 /// Blocks only: a list of addresses can't say that it allows. What would begin a comment is left out.
-pub fn lines(rows: &[Row]) -> String {
+pub fn lines(rows: &[RuleRow]) -> String {
     let mut text = String::new();
     let mut last: Option<Target> = None;
-    for row in rows.iter().filter(|row| row.verb == Verb::Block) {
+    for row in rows.iter().filter(|row| row.verb == RuleVerb::Block) {
         if last.replace(row.target) == Some(row.target) || row.target.to_string().contains(['#', ';']) {
             continue;
         }

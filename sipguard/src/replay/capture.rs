@@ -20,7 +20,7 @@ const OPTION_FLAGS: u16 = 2;
 
 /// A packet as it was captured.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
+pub struct CapturePacket<'a> {
     /// Its number, from 1, as Wireshark counts.
     pub number: u64,
     /// Link type (`LINKTYPE_...` of tcpdump.org).
@@ -37,7 +37,7 @@ pub struct Packet<'a> {
 
 /// Where reading ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct PacketPosition {
     /// Packets before it.
     packets: u64,
     /// Bytes before it.
@@ -46,7 +46,7 @@ struct Place {
 
 /// An interface that a pcapng file describes.
 #[derive(Clone, Copy, Debug)]
-struct Interface {
+struct CaptureInterface {
     link: u32,
     /// Most bytes of a packet; 0 is no limit.
     snaplen: u32,
@@ -56,12 +56,12 @@ struct Interface {
 
 /// What is known while a file is read.
 #[derive(Default)]
-struct Reading {
-    place: Place,
+struct CaptureReading {
+    place: PacketPosition,
     link: u32,
     nanoseconds: bool,
     big_endian: bool,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<CaptureInterface>,
 }
 
 /// Gives every packet of a file to `take`, until it breaks. `step` hears how many bytes were read so far.
@@ -71,7 +71,7 @@ struct Reading {
 pub fn read(
     path: &Path,
     step: &dyn Fn(u64),
-    take: &mut dyn FnMut(Packet<'_>) -> ControlFlow<()>,
+    take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
 ) -> Result<(), String> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| format!("{shown} can't be opened: {error}"))?;
@@ -84,7 +84,7 @@ pub fn read(
         _ => format!("{shown} is no capture: neither pcap nor pcapng (`tcpdump -w FILE` writes one)"),
     };
     let mut reader = create_reader(READ_BYTES, file).map_err(no_capture)?;
-    let mut reading = Reading::default();
+    let mut reading = CaptureReading::default();
     let mut capacity = READ_BYTES;
     loop {
         let more = match reader.next() {
@@ -131,18 +131,18 @@ pub fn read(
     }
 }
 
-impl Place {
+impl PacketPosition {
     /// For people: what could not be read.
     fn shown(&self) -> String {
         format!("packet {} (at byte {})", self.packets + 1, self.bytes)
     }
 }
 
-impl Reading {
+impl CaptureReading {
     fn block(
         &mut self,
         block: PcapBlockOwned<'_>,
-        take: &mut dyn FnMut(Packet<'_>) -> ControlFlow<()>,
+        take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, String> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
@@ -165,28 +165,28 @@ impl Reading {
     fn block_ng(
         &mut self,
         block: &Block<'_>,
-        take: &mut dyn FnMut(Packet<'_>) -> ControlFlow<()>,
+        take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, String> {
         match block {
             Block::SectionHeader(section) => {
                 self.big_endian = section.big_endian();
                 self.interfaces.clear();
             }
-            Block::InterfaceDescription(about) => self.interfaces.push(Interface {
+            Block::InterfaceDescription(about) => self.interfaces.push(CaptureInterface {
                 link: about.linktype.0.cast_unsigned() & 0xffff,
                 snaplen: about.snaplen,
                 ticks: about.ts_resolution().filter(|ticks| *ticks != 0).unwrap_or(1_000_000),
             }),
             Block::EnhancedPacket(packet) => {
                 fits(packet.caplen)?;
-                let Interface { link, ticks, .. } = self.interface(packet.if_id)?;
+                let CaptureInterface { link, ticks, .. } = self.interface(packet.if_id)?;
                 let ticked = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 let time_ns = u128::from(ticked) * 1_000_000_000 / u128::from(ticks);
                 let (time_ns, outgoing) = (u64::try_from(time_ns).ok(), self.outgoing(packet));
                 return Ok(self.packet(take, packet.packet_data(), link, packet.origlen, time_ns, outgoing));
             }
             Block::SimplePacket(packet) => {
-                let Interface { link, snaplen, .. } = self.interface(0)?;
+                let CaptureInterface { link, snaplen, .. } = self.interface(0)?;
                 let most = if snaplen == 0 { u32::MAX } else { snaplen };
                 let len = packet.origlen.min(most) as usize;
                 let data = packet.data.get(..len).unwrap_or(packet.data);
@@ -200,7 +200,7 @@ impl Reading {
 
     fn packet(
         &mut self,
-        take: &mut dyn FnMut(Packet<'_>) -> ControlFlow<()>,
+        take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
         data: &[u8],
         link: u32,
         original_len: u32,
@@ -208,10 +208,10 @@ impl Reading {
         outgoing: Option<bool>,
     ) -> ControlFlow<()> {
         self.place.packets += 1;
-        take(Packet { number: self.place.packets, link, data, original_len, time_ns, outgoing })
+        take(CapturePacket { number: self.place.packets, link, data, original_len, time_ns, outgoing })
     }
 
-    fn interface(&self, index: u32) -> Result<Interface, String> {
+    fn interface(&self, index: u32) -> Result<CaptureInterface, String> {
         let found = self.interfaces.get(index as usize).copied();
         found.ok_or_else(|| format!("it is of interface {index}, which the file does not describe"))
     }

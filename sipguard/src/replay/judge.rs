@@ -32,7 +32,7 @@ pub struct Incoming<'a> {
 }
 
 /// The program, and what was found.
-pub struct Judge<'p> {
+pub struct VerdictCollector<'p> {
     program: &'p Xdp,
     broken: Broken,
     gaps: Gaps,
@@ -42,11 +42,11 @@ pub struct Judge<'p> {
     unguarded: HashMap<Ends, Told>,
 }
 
-impl<'p> Judge<'p> {
+impl<'p> VerdictCollector<'p> {
     /// Nothing found yet.
     #[must_use]
-    pub fn new(program: &'p Xdp) -> Judge<'p> {
-        Judge {
+    pub fn new(program: &'p Xdp) -> VerdictCollector<'p> {
+        VerdictCollector {
             program,
             broken: Broken::new(),
             gaps: Gaps::default(),

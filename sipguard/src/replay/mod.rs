@@ -19,23 +19,23 @@ mod tally;
 
 use std::net::IpAddr;
 
-pub use report::Report;
+pub use report::ReplayReport;
 pub use run::replay;
 
-use crate::settings::Chosen;
-use crate::store::Rehearsed;
+use crate::settings::EffectiveSettings;
+use crate::store::DryRun;
 
 /// What a capture is judged by.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct ReplayRequest {
     /// Addresses of the PBX; none where they are to be guessed.
     pub pbx: Vec<IpAddr>,
     /// Most connections that are followed at once.
     pub flows: u32,
     /// Ports, limits and checks.
-    pub settings: Chosen,
+    pub settings: EffectiveSettings,
     /// Trunks, denials and rules.
-    pub rules: Rehearsed,
+    pub rules: DryRun,
 }
 
 /// Connections that are followed at once when nothing else is said.

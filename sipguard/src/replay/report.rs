@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 
 use super::side::Side;
 use super::tally::{SourceKey, Stopped, Tally};
-use super::{Wish, side};
+use super::{ReplayRequest, side};
 use crate::address::unmapped;
 use crate::counters::Action;
 use crate::offenders::printable;
@@ -22,7 +22,7 @@ const SHOWN: usize = 50;
 
 /// What became of one capture.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct ReplayReport {
     /// The file.
     file: PathBuf,
     /// Packets in it.
@@ -41,9 +41,9 @@ pub struct Report {
     notes: Vec<String>,
 }
 
-impl Report {
+impl ReplayReport {
     /// Fills in what is known at the end.
-    pub(super) fn finish(&mut self, path: &Path, wish: &Wish, side: &Side) {
+    pub(super) fn finish(&mut self, path: &Path, wish: &ReplayRequest, side: &Side) {
         path.clone_into(&mut self.file);
         self.pbx = side.addresses().map(|address| address.to_string()).collect();
         self.guessed = side.guessed;
@@ -72,7 +72,7 @@ impl Report {
         self.tally.reasons.values().sum()
     }
 
-    fn noted(&self, wish: &Wish) -> Vec<String> {
+    fn noted(&self, wish: &ReplayRequest) -> Vec<String> {
         let mut notes = Vec::new();
         let mut note = |holds: bool, text: String| notes.extend(holds.then_some(text));
         let tally = &self.tally;

@@ -11,11 +11,11 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
 
-use super::Wish;
-use super::capture::{self, Packet};
-use super::judge::{Incoming, Judge, TIME_BYTES};
+use super::ReplayRequest;
+use super::capture::{self, CapturePacket};
+use super::judge::{Incoming, TIME_BYTES, VerdictCollector};
 use super::link::{self, Linked};
-use super::report::Report;
+use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
 use super::tally::Tally;
 use crate::attach::secret;
@@ -25,7 +25,7 @@ use crate::header::Header;
 use crate::load::Loaded;
 use crate::maps;
 use crate::policy::{Policy, PolicyMaps};
-use crate::settings::Chosen;
+use crate::settings::EffectiveSettings;
 
 /// Bytes that go to a thread at once.
 const BATCH_BYTES: usize = 1 << 18;
@@ -38,7 +38,7 @@ const THREADS: usize = 8;
 ///
 /// # Errors
 /// When the kernel refuses the program, its maps or a run. What is wrong with the file is a part of the report.
-pub fn replay(path: &Path, wish: &Wish, step: &dyn Fn(u64)) -> Result<Report> {
+pub fn replay(path: &Path, wish: &ReplayRequest, step: &dyn Fn(u64)) -> Result<ReplayReport> {
     let mut loaded = Loaded::for_replay(wish.flows)?;
     prepare(&loaded, wish)?;
     let program: &Xdp = loaded.program()?;
@@ -54,7 +54,7 @@ pub fn replay(path: &Path, wish: &Wish, step: &dyn Fn(u64)) -> Result<Report> {
             threads.push(scope.spawn(move || work(program, cpu, &receiver, &back)));
             lanes.push(Lane { sender, empty, batch: Batch::default() });
         }
-        let mut reader = Reader::new(side, base_ns, lanes);
+        let mut reader = PacketReader::new(side, base_ns, lanes);
         let damage = capture::read(path, step, &mut |packet| reader.take(packet)).err();
         let (mut report, side) = reader.end();
         report.damage = damage;
@@ -68,10 +68,10 @@ pub fn replay(path: &Path, wish: &Wish, step: &dyn Fn(u64)) -> Result<Report> {
 }
 
 /// Makes the maps say what is wanted. What hangs on how fast packets come stays off.
-fn prepare(loaded: &Loaded, wish: &Wish) -> Result<()> {
+fn prepare(loaded: &Loaded, wish: &ReplayRequest) -> Result<()> {
     let settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     maps::set_settings(loaded, settings)?;
-    Chosen { mode: MODE_ENFORCE, ..wish.settings.clone() }.write(loaded)?;
+    EffectiveSettings { mode: MODE_ENFORCE, ..wish.settings.clone() }.write(loaded)?;
     PolicyMaps::open(loaded)?.write(&without_rates(&wish.rules.policy))?;
     let (mut blocks, clock) = (Blocks::open(loaded)?, Clock::now()?);
     for (target, wanted) in &wish.rules.entries {
@@ -93,7 +93,7 @@ fn without_rates(policy: &Policy) -> Policy {
 }
 
 /// Who the PBX is, by the first packets. What is wrong with the file the second reading tells.
-fn guess(path: &Path, settings: &Chosen) -> Side {
+fn guess(path: &Path, settings: &EffectiveSettings) -> Side {
     let mut guess = Guess::default();
     let mut frame = Vec::new();
     let _told_later = capture::read(path, &|_| {}, &mut |packet| {
@@ -138,10 +138,10 @@ impl Lane {
 }
 
 /// What the reading thread keeps.
-struct Reader {
+struct PacketReader {
     side: Side,
     lanes: Vec<Lane>,
-    report: Report,
+    report: ReplayReport,
     frame: Vec<u8>,
     base_ns: u64,
     first_ns: Option<u64>,
@@ -149,13 +149,13 @@ struct Reader {
     now_ns: u64,
 }
 
-impl Reader {
-    fn new(side: Side, base_ns: u64, lanes: Vec<Lane>) -> Reader {
-        let (report, frame) = (Report::default(), Vec::new());
-        Reader { side, lanes, report, frame, base_ns, first_ns: None, now_ns: base_ns }
+impl PacketReader {
+    fn new(side: Side, base_ns: u64, lanes: Vec<Lane>) -> PacketReader {
+        let (report, frame) = (ReplayReport::default(), Vec::new());
+        PacketReader { side, lanes, report, frame, base_ns, first_ns: None, now_ns: base_ns }
     }
 
-    fn take(&mut self, packet: Packet<'_>) -> ControlFlow<()> {
+    fn take(&mut self, packet: CapturePacket<'_>) -> ControlFlow<()> {
         self.report.packets += 1;
         if let Some(time_ns) = packet.time_ns {
             let since = time_ns.saturating_sub(*self.first_ns.get_or_insert(time_ns));
@@ -199,7 +199,7 @@ impl Reader {
     }
 
     /// What was read; the threads then end, and what went wrong there they say themselves.
-    fn end(mut self) -> (Report, Side) {
+    fn end(mut self) -> (ReplayReport, Side) {
         for lane in &mut self.lanes {
             let _gone = lane.flush();
         }
@@ -211,7 +211,7 @@ impl Reader {
 fn work(program: &Xdp, cpu: usize, batches: &Receiver<Batch>, back: &SyncSender<Batch>) -> Result<Tally> {
     let mut set = CpuSet::new();
     set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("staying on one CPU")?;
-    let mut judge = Judge::new(program);
+    let mut judge = VerdictCollector::new(program);
     for mut batch in batches {
         for Queued { number, header, cut, at } in batch.packets.drain(..) {
             let bytes = &batch.bytes[at];

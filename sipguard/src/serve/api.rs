@@ -11,20 +11,20 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::guard::Guard;
+use super::guard::AttachedGuard;
 use super::rows;
-use super::shared::Shared;
-use super::sink::Kind;
+use super::shared::ServeShared;
+use super::sink::NoticeKind;
 use crate::clock::Clock;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus};
 
 /// An answer, with its status.
-type Told = Result<(StatusCode, Value)>;
+type ApiAnswer = Result<(StatusCode, Value)>;
 
 /// Every route.
-pub fn router(shared: Arc<Shared>) -> Router {
+pub fn router(shared: Arc<ServeShared>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(|state, query| answer(state, query, health)))
@@ -50,7 +50,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-fn ok(value: Value) -> Told {
+fn ok(value: Value) -> ApiAnswer {
     Ok((StatusCode::OK, value))
 }
 
@@ -65,9 +65,9 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'sta
 }
 
 async fn answer(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ServeShared>>,
     RawQuery(query): RawQuery,
-    make: fn(&Shared, &str) -> Told,
+    make: fn(&ServeShared, &str) -> ApiAnswer,
 ) -> Response {
     let told = apart(move || make(&shared, &query.unwrap_or_default())).await;
     let (status, value) = told.unwrap_or_else(|error| {
@@ -76,27 +76,27 @@ async fn answer(
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
     match apart(move || exposition(&shared)).await {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
 
-fn exposition(shared: &Shared) -> Result<String> {
+fn exposition(shared: &ServeShared) -> Result<String> {
     let mut own = {
         let state = shared.state();
-        let noted = |kind: Kind| state.notes.get(kind.word()).copied().unwrap_or(0);
+        let noted = |kind: NoticeKind| state.notes.get(kind.word()).copied().unwrap_or(0);
         Own {
             attached: Some(false),
             missed: state.missed,
             parts: state.parts.clone(),
-            crashes: noted(Kind::Crash),
-            core_actions: noted(Kind::Core),
+            crashes: noted(NoticeKind::Crash),
+            core_actions: noted(NoticeKind::Core),
         }
     };
     // Pins of another version are no guard that anything could be said of.
-    let Ok(Some(guard)) = Guard::attached(&shared.pins) else { return metrics::text(None, &own) };
+    let Ok(Some(guard)) = AttachedGuard::attached(&shared.pins) else { return metrics::text(None, &own) };
     let read =
         shared.slow(&guard).and_then(|slow| Kernel::read(&shared.pins, &slow.sizes, slow.stored.as_deref()));
     match read {
@@ -105,16 +105,18 @@ fn exposition(shared: &Shared) -> Result<String> {
             metrics::text(Some(&kernel), &own)
         }
         // It was detached in between.
-        Err(_) if Guard::attached(&shared.pins)?.as_ref() != Some(&guard) => metrics::text(None, &own),
+        Err(_) if AttachedGuard::attached(&shared.pins)?.as_ref() != Some(&guard) => {
+            metrics::text(None, &own)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// A health check that is green while nothing is filtered would mislead.
-fn health(shared: &Shared, _query: &str) -> Told {
+fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
     let failing: Vec<&str> =
         shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
-    let (status, word) = match Guard::attached(&shared.pins) {
+    let (status, word) = match AttachedGuard::attached(&shared.pins) {
         Ok(Some(_)) => match gone(&shared.pins) {
             Ok(names) if names.is_empty() => (StatusCode::OK, "attached".to_owned()),
             Ok(names) => {
@@ -135,21 +137,24 @@ fn gone(pins: &Pins) -> Result<Vec<String>> {
 }
 
 /// An answer about an attached guard; without one it says so.
-fn while_attached(shared: &Shared, make: fn(&Shared, &Guard) -> Result<Value>) -> Told {
+fn while_attached(
+    shared: &ServeShared,
+    make: fn(&ServeShared, &AttachedGuard) -> Result<Value>,
+) -> ApiAnswer {
     let absent = || ok(json!({ "attached": false }));
-    let Some(guard) = Guard::attached(&shared.pins)? else { return absent() };
+    let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent() };
     match make(shared, &guard) {
         Ok(mut value) => {
             value["attached"] = gone(&shared.pins)?.is_empty().into();
             ok(value)
         }
         // It was detached in between.
-        Err(_) if Guard::attached(&shared.pins)?.is_none() => absent(),
+        Err(_) if AttachedGuard::attached(&shared.pins)?.is_none() => absent(),
         Err(error) => Err(error),
     }
 }
 
-fn history(shared: &Shared, query: &str) -> Told {
+fn history(shared: &ServeShared, query: &str) -> ApiAnswer {
     let said = query.split('&').find_map(|pair| pair.strip_prefix("hours=")).unwrap_or("24");
     match said.parse() {
         Ok(hours @ 1..=168) => ok(rows::history(shared, hours)?),

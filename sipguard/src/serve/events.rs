@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use sipguard_common::abi::Record;
 
-use super::guard::Guard;
+use super::guard::AttachedGuard;
 use super::history::Position;
 use crate::clock::Clock;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
-use crate::tap::{Names, Packet, Ring, Start, Which};
+use crate::tap::{Names, Start, TapPacket, TapRing, Which};
 
 /// Names of interfaces and trunks are read anew when they are older than this and an event came.
 const NAMES_NS: u64 = 5_000_000_000;
@@ -19,7 +19,7 @@ const NAMES_NS: u64 = 5_000_000_000;
 pub struct Events {
     pins: Pins,
     store: PathBuf,
-    ring: Option<(Guard, Ring)>,
+    ring: Option<(AttachedGuard, TapRing)>,
     /// Where the last process had got to.
     saved: Option<Position>,
     /// Whether a guard was looked for before: what is new then begins with its first event.
@@ -49,7 +49,7 @@ impl Events {
     ///
     /// # Errors
     /// When a ring can't be opened.
-    pub fn read(&mut self, guard: Option<&Guard>, clock: &Clock) -> Result<Vec<Packet>> {
+    pub fn read(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) -> Result<Vec<TapPacket>> {
         let mut records = Vec::new();
         // The rings of a guard that is gone are memory of ours until they are let go.
         if let Some((_, ring)) = &mut self.ring {
@@ -62,7 +62,7 @@ impl Events {
         self.packets(&records, clock)
     }
 
-    fn change(&mut self, guard: Option<&Guard>, records: &mut Vec<Record>) -> Result<()> {
+    fn change(&mut self, guard: Option<&AttachedGuard>, records: &mut Vec<Record>) -> Result<()> {
         if let Some((_, ring)) = self.ring.take() {
             self.missed_before += ring.missed();
         }
@@ -73,14 +73,14 @@ impl Events {
             None if self.looked => Start::At(0),
             None => Start::Oldest,
         };
-        let mut ring = Ring::open(&self.pins, Which::Events, start)?;
+        let mut ring = TapRing::open(&self.pins, Which::Events, start)?;
         take(&mut ring, records)?;
         self.ring = Some((guard.clone(), ring));
         self.named_ns = 0;
         Ok(())
     }
 
-    fn packets(&mut self, records: &[Record], clock: &Clock) -> Result<Vec<Packet>> {
+    fn packets(&mut self, records: &[Record], clock: &Clock) -> Result<Vec<TapPacket>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -95,7 +95,7 @@ impl Events {
             }
             self.named_ns = clock.boot_ns;
         }
-        Ok(records.iter().filter_map(|record| Packet::read(record, &self.names, clock)).collect())
+        Ok(records.iter().filter_map(|record| TapPacket::read(record, &self.names, clock)).collect())
     }
 
     /// How many events were written over before they were read.
@@ -112,7 +112,7 @@ impl Events {
     }
 }
 
-fn take(ring: &mut Ring, records: &mut Vec<Record>) -> Result<()> {
+fn take(ring: &mut TapRing, records: &mut Vec<Record>) -> Result<()> {
     ring.read(|record| {
         records.push(*record);
         Ok(())

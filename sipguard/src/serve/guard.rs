@@ -10,19 +10,19 @@ use crate::pins::Pins;
 
 /// A guard from its first attach to its last detach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Guard {
+pub struct AttachedGuard {
     /// The kernel's name for this boot.
     pub boot: String,
     /// The kernel's number of the map of events.
     pub map: u32,
 }
 
-impl Guard {
+impl AttachedGuard {
     /// The one that is attached, if any.
     ///
     /// # Errors
     /// When its pins are of another version, or can't be read.
-    pub fn attached(pins: &Pins) -> Result<Option<Guard>> {
+    pub fn attached(pins: &Pins) -> Result<Option<AttachedGuard>> {
         // Without a link nothing is in force; a first attach makes the links last.
         if !pins.exist() || pins.slots().is_empty() {
             return Ok(None);
@@ -32,7 +32,7 @@ impl Guard {
             let map = MapInfo::from_pin(pins.map(names::EVENTS)).context("reading the number of a map")?.id();
             let boot = Path::new("/proc/sys/kernel/random/boot_id");
             let boot = std::fs::read_to_string(boot).context("reading the kernel's boot id")?;
-            anyhow::Ok(Guard { boot: boot.trim().to_owned(), map })
+            anyhow::Ok(AttachedGuard { boot: boot.trim().to_owned(), map })
         };
         match read() {
             // It was detached in between.

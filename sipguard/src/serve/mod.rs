@@ -35,13 +35,13 @@ pub use history::DEFAULT_FILE as DEFAULT_HISTORY;
 pub use options::{DEFAULT_EVIDENCE, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen, Options};
 
 use self::events::Events;
-use self::guard::Guard;
-use self::history::{History, Position, Reading, SLOT_SECS};
+use self::guard::AttachedGuard;
+use self::history::{History, HistorySample, Position, SLOT_SECS};
 use self::http::Listener;
 use self::recent::Recent;
-use self::shared::Shared;
+use self::shared::ServeShared;
 use self::supervisor::Supervisor;
-use self::trouble::Trouble;
+use self::trouble::Health;
 use crate::clock::Clock;
 use crate::counters;
 use crate::pins::Pins;
@@ -65,7 +65,7 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
     leases.thread_block().context("blocking signals")?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
     let signals = signals.context("waiting for signals")?;
-    Guard::attached(pins)?;
+    AttachedGuard::attached(pins)?;
     let listener = Listener::bind(&options.listen.0)?;
     let address = listener.address()?;
     if !address.ip().is_loopback() {
@@ -73,12 +73,12 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
             "sipguard: whoever reaches {address} can read what is counted, who is blocked and what devices sent"
         );
     }
-    let shared = Arc::new(Shared::new(pins, store, options.history.0.as_deref()));
+    let shared = Arc::new(ServeShared::new(pins, store, options.history.0.as_deref()));
     let mut sinks = Sinks::default();
     sinks::add(&mut sinks, options, pins, store);
     sinks.add(Box::new(Recent(shared.clone())));
     let router = dashboard::add(api::router(shared.clone()));
-    let mut work = Work::new(shared, sinks)?;
+    let mut work = ServeLoop::new(shared, sinks)?;
     // Before anybody asks.
     let mut status = work.tick()?;
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
@@ -112,22 +112,22 @@ fn has_come(signals: &SignalFd) -> Result<bool> {
 }
 
 /// The loop of events.
-struct Work {
-    shared: Arc<Shared>,
+struct ServeLoop {
+    shared: Arc<ServeShared>,
     sinks: Sinks,
     events: Events,
     history: Option<History>,
     slot: i64,
     saved: (u64, Option<Position>),
-    reading: Trouble,
-    keeping: Trouble,
-    looking: Trouble,
+    reading: Health,
+    keeping: Health,
+    looking: Health,
 }
 
-impl Work {
-    fn new(shared: Arc<Shared>, sinks: Sinks) -> Result<Work> {
+impl ServeLoop {
+    fn new(shared: Arc<ServeShared>, sinks: Sinks) -> Result<ServeLoop> {
         let mut history = shared.history.as_deref().map(History::new);
-        let mut keeping = Trouble::new("the history");
+        let mut keeping = Health::new("the history");
         let position = history.as_mut().map(History::position).transpose();
         let now_ns = Clock::now()?.boot_ns;
         let position = position.unwrap_or_else(|error| {
@@ -135,23 +135,23 @@ impl Work {
             None
         });
         let events = Events::new(&shared.pins, &shared.store, position.flatten());
-        Ok(Work {
+        Ok(ServeLoop {
             shared,
             sinks,
             events,
             history,
             slot: 0,
             saved: (now_ns, None),
-            reading: Trouble::new("reading events"),
+            reading: Health::new("reading events"),
             keeping,
-            looking: Trouble::new("looking at the guard"),
+            looking: Health::new("looking at the guard"),
         })
     }
 
     /// One round; returns what there is to be said of the state.
     fn tick(&mut self) -> Result<String> {
         let clock = Clock::now()?;
-        let (guard, looked) = match Guard::attached(&self.shared.pins) {
+        let (guard, looked) = match AttachedGuard::attached(&self.shared.pins) {
             Ok(guard) => (guard, Ok(())),
             Err(error) => (None, Err(error)),
         };
@@ -174,7 +174,7 @@ impl Work {
         })
     }
 
-    fn keep(&mut self, guard: Option<&Guard>, clock: &Clock) {
+    fn keep(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) {
         let now = clock.wall_ms().div_euclid(1000);
         let slot = now.div_euclid(SLOT_SECS);
         if slot != self.slot {
@@ -210,16 +210,16 @@ impl Work {
     }
 }
 
-fn reading(shared: &Shared, guard: &Guard) -> Result<Reading> {
+fn reading(shared: &ServeShared, guard: &AttachedGuard) -> Result<HistorySample> {
     let pins = &shared.pins;
-    let mut reading = Reading::new(guard.clone(), Clock::now()?.boot_ns);
+    let mut reading = HistorySample::new(guard.clone(), Clock::now()?.boot_ns);
     reading.add("interface", &counters::read(pins, false)?);
     // Without the store trunks have no names.
     for trunk in store::all_trunks(&shared.store).unwrap_or_default() {
         reading.add("trunk", &counters::of_trunk(pins, &trunk)?);
     }
     // The names of maps may be those of another guard by now.
-    match Guard::attached(pins)? {
+    match AttachedGuard::attached(pins)? {
         Some(now) if now == *guard => Ok(reading),
         _ => bail!("another guard was attached"),
     }

@@ -30,13 +30,13 @@ pub struct Options {
     /// Directory of the packets that were stopped, as pcapng.
     pub evidence: Option<PathBuf>,
     /// How much of them is kept, and what they and the log leave free on their disks.
-    pub evidence_limits: evidence::Limits,
+    pub evidence_limits: evidence::EvidenceLimits,
     /// Where messages that were stopped are sent as HEP3.
     pub homer: Option<Homer>,
     /// Which process is the PBX, and what is done when it crashes. Nothing unless one is named.
-    pub crash: crash::Settings,
+    pub crash: crash::CrashSettings,
     /// What is done with core dumps. Nothing unless a directory is named.
-    pub cores: cores::Settings,
+    pub cores: cores::CoreSettings,
 }
 
 impl Default for Options {
@@ -48,10 +48,10 @@ impl Default for Options {
             log: None,
             log_bytes: DEFAULT_LOG_BYTES,
             evidence: Some(DEFAULT_EVIDENCE.into()),
-            evidence_limits: evidence::Limits::default(),
+            evidence_limits: evidence::EvidenceLimits::default(),
             homer: None,
-            crash: crash::Settings::default(),
-            cores: cores::Settings::default(),
+            crash: crash::CrashSettings::default(),
+            cores: cores::CoreSettings::default(),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::shared::Shared;
-use super::sink::{Known, Note, Sink};
+use super::shared::ServeShared;
+use super::sink::{EventContext, Notice, Sink};
 use crate::events;
 use crate::offenders::printable;
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// How many are kept.
 pub const KEPT: usize = 100;
@@ -17,19 +17,19 @@ pub const KEPT: usize = 100;
 const SAMPLE_BYTES: usize = 128;
 
 /// Keeps them.
-pub struct Recent(pub Arc<Shared>);
+pub struct Recent(pub Arc<ServeShared>);
 
 impl Sink for Recent {
     fn name(&self) -> &'static str {
         "recent events"
     }
 
-    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
         self.keep(json_of(packet, known));
         Ok(())
     }
 
-    fn note(&mut self, note: &Note) -> Result<()> {
+    fn note(&mut self, note: &Notice) -> Result<()> {
         *self.0.state().notes.entry(note.kind.word()).or_default() += 1;
         self.keep(json!({
             "time": note.time.to_string(), "count": 1, "reason": note.kind.word(), "text": note.text, "action": "", "source": "",
@@ -49,7 +49,7 @@ impl Recent {
     }
 }
 
-fn json_of(packet: &Packet, known: &Known) -> Value {
+fn json_of(packet: &TapPacket, known: &EventContext) -> Value {
     let payload = events::payload(packet);
     let sample = &payload[..payload.len().min(SAMPLE_BYTES)];
     let (source, destination) = (packet.source(), packet.destination());

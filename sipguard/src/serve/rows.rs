@@ -4,12 +4,12 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sipguard_common::Reason;
 
-use super::guard::Guard;
+use super::guard::AttachedGuard;
 use super::history;
-use super::shared::Shared;
+use super::shared::ServeShared;
 use crate::bans::Bans;
 use crate::clock::Clock;
-use crate::counters::{self, Action, Row};
+use crate::counters::{self, Action, CounterRow};
 use crate::maps;
 use crate::offenders::{self, printable};
 use crate::redact;
@@ -28,7 +28,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn of<'r>(rows: impl IntoIterator<Item = &'r Row>) -> Totals {
+    fn of<'r>(rows: impl IntoIterator<Item = &'r CounterRow>) -> Totals {
         let mut totals = Totals::default();
         for row in rows {
             totals.received += row.packets;
@@ -49,7 +49,7 @@ impl Totals {
 }
 
 /// What is attached, and how much it saw.
-pub fn status(shared: &Shared, guard: &Guard) -> Result<Value> {
+pub fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Value> {
     let pins = &shared.pins;
     let counted = counters::read(pins, false)?;
     let interface = |one: &status::InterfaceStatus| {
@@ -77,8 +77,8 @@ pub fn status(shared: &Shared, guard: &Guard) -> Result<Value> {
 }
 
 /// By interface and reason.
-pub fn counters(shared: &Shared, _guard: &Guard) -> Result<Value> {
-    let row = |row: &Row| {
+pub fn counters(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Value> {
+    let row = |row: &CounterRow| {
         json!({
             "interface": row.interface, "reason": row.reason.word(), "text": row.reason.text(), "action": row.action.word(),
             "packets": row.packets, "bytes": row.bytes,
@@ -89,13 +89,13 @@ pub fn counters(shared: &Shared, _guard: &Guard) -> Result<Value> {
 }
 
 /// Who sent most of what was malformed, with the first bytes of it.
-pub fn offenders(shared: &Shared, _guard: &Guard) -> Result<Value> {
+pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Value> {
     let mut all = offenders::read(&shared.pins)?;
     let total = all.len();
     // Of equals the latest first, as they were read.
     all.sort_by_key(|row| std::cmp::Reverse(row.packets));
     all.truncate(OFFENDERS);
-    let row = |row: &offenders::Row| {
+    let row = |row: &offenders::OffenderRow| {
         // What goes out over HTTP shows no credentials; a segment may begin within one.
         let mut sample = row.sample.clone();
         redact::overwrite(&mut sample, true);
@@ -112,11 +112,11 @@ pub fn offenders(shared: &Shared, _guard: &Guard) -> Result<Value> {
 }
 
 /// The trunks, with what was counted of each.
-pub fn trunks(shared: &Shared, guard: &Guard) -> Result<Value> {
+pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Value> {
     let stored = shared.slow(guard)?.stored.context("the store can't be read, so trunks have no names")?;
     let row = |trunk: &TrunkRow| {
         let counted = counters::of_trunk(&shared.pins, trunk)?;
-        let reason = |row: &Row| json!({ "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets });
+        let reason = |row: &CounterRow| json!({ "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets });
         let reasons = |wanted: fn(Action) -> bool| -> Vec<Value> {
             counted.iter().filter(|row| wanted(row.action)).map(reason).collect()
         };
@@ -134,7 +134,7 @@ pub fn trunks(shared: &Shared, guard: &Guard) -> Result<Value> {
 }
 
 /// The newest blocks and bans, in force or stored for the next attach.
-pub fn blocks(shared: &Shared) -> Result<Value> {
+pub fn blocks(shared: &ServeShared) -> Result<Value> {
     let clock = Clock::now()?;
     let now_ms = clock.wall_ms();
     let read = store::read(&shared.store, |rows| {
@@ -142,7 +142,7 @@ pub fn blocks(shared: &Shared) -> Result<Value> {
         Ok((rows.newest_blocks(now_ms, BLOCKS)?, total, rows.bans(&clock)?))
     })?;
     let (rows, total, kept) = read.unwrap_or_default();
-    let is_attached = Guard::attached(&shared.pins)?.is_some();
+    let is_attached = AttachedGuard::attached(&shared.pins)?.is_some();
     let bans = if is_attached { Bans::open(&shared.pins)?.list(clock.boot_ns)? } else { kept };
     let bans: Vec<_> = bans.into_iter().filter(|(_, ban)| ban.holds(clock.boot_ns)).collect();
     let total = usize::try_from(total).unwrap_or(0) + bans.len();
@@ -151,7 +151,7 @@ pub fn blocks(shared: &Shared) -> Result<Value> {
     all.sort_by_key(|(_, row)| std::cmp::Reverse(row.created_ms));
     all.truncate(BLOCKS);
     let time = |ms: i64| jiff::Timestamp::from_second(ms.div_euclid(1000)).map(|time| time.to_string()).ok();
-    let row = |(rule, row): &(&str, store::Row)| {
+    let row = |(rule, row): &(&str, store::RuleRow)| {
         json!({
             "target": row.target.to_string(), "rule": rule, "mode": row.mode.word(), "source": row.origin,
             "author": row.author, "reason": row.reason, "created": time(row.created_ms), "ends": row.expires_ms.and_then(time),
@@ -164,14 +164,14 @@ pub fn blocks(shared: &Shared) -> Result<Value> {
 }
 
 /// The last events, the latest first.
-pub fn events(shared: &Shared) -> Value {
+pub fn events(shared: &ServeShared) -> Value {
     let state = shared.state();
     let rows: Vec<&Value> = state.recent.iter().rev().collect();
     json!({ "schema": "sipguard.serve-events/1", "missed": state.missed, "rows": rows })
 }
 
 /// Points of plots.
-pub fn history(shared: &Shared, hours: i64) -> Result<Value> {
+pub fn history(shared: &ServeShared, hours: i64) -> Result<Value> {
     let path = shared.history.as_deref().context("no history is kept (`--history none`)")?;
     let now = Clock::now()?.wall_ms().div_euclid(1000);
     let mut value = history::plot(path, now, hours)?.json();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::guard::Guard;
+use super::guard::AttachedGuard;
 use crate::metrics::{Sizes, Stored};
 use crate::pins::Pins;
 
@@ -17,20 +17,20 @@ const FRESH: Duration = Duration::from_secs(5);
 const SHARE: u32 = 50;
 
 /// Of both.
-pub struct Shared {
+pub struct ServeShared {
     /// Pins of the guard.
     pub pins: Pins,
     /// File of the rules.
     pub store: PathBuf,
     /// File of the history, unless there is none.
     pub history: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<ServeState>,
     slow: Mutex<Option<Slow>>,
 }
 
 /// What the loop tells.
 #[derive(Default)]
-pub struct State {
+pub struct ServeState {
     /// The last events, the oldest first.
     pub recent: VecDeque<Value>,
     /// Events that were written over before they were read.
@@ -44,7 +44,7 @@ pub struct State {
 /// What takes long to read.
 #[derive(Clone)]
 pub struct Slow {
-    guard: Guard,
+    guard: AttachedGuard,
     read: Instant,
     took: Duration,
     /// How full maps are.
@@ -53,11 +53,11 @@ pub struct Slow {
     pub stored: Option<Arc<Stored>>,
 }
 
-impl Shared {
+impl ServeShared {
     /// Of a guard, its rules and a history.
     #[must_use]
-    pub fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> Shared {
-        Shared {
+    pub fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> ServeShared {
+        ServeShared {
             pins: pins.clone(),
             store: store.to_owned(),
             history: history.map(Path::to_owned),
@@ -67,7 +67,7 @@ impl Shared {
     }
 
     /// What the loop tells. Nobody holds it for long.
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, ServeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +75,7 @@ impl Shared {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn slow(&self, guard: &Guard) -> Result<Slow> {
+    pub fn slow(&self, guard: &AttachedGuard) -> Result<Slow> {
         let mut kept = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slow) = kept.as_ref()
             && slow.guard == *guard

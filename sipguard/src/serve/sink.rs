@@ -4,9 +4,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::trouble::Trouble;
+use super::trouble::Health;
 use crate::clock::Clock;
-use crate::tap::Packet;
+use crate::tap::TapPacket;
 
 /// Takes events: writes them down, sends them, keeps them.
 ///
@@ -20,7 +20,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When it can't; an operator is told so once, and the next event is handed over all the same.
-    fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
+    fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
         Ok(())
     }
 
@@ -28,7 +28,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn note(&mut self, _note: &Note) -> Result<()> {
+    fn note(&mut self, _note: &Notice) -> Result<()> {
         Ok(())
     }
 
@@ -36,14 +36,14 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn tick(&mut self, _now: &Clock) -> Result<Vec<Note>> {
+    fn tick(&mut self, _now: &Clock) -> Result<Vec<Notice>> {
         Ok(Vec::new())
     }
 }
 
 /// What sinks found out of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct EventContext {
     /// The rule that decided, in words.
     pub rule: Option<String>,
     /// Name of the file that has its packet.
@@ -52,11 +52,11 @@ pub struct Known {
 
 /// Something that happened on this host: a crash of the PBX, a core that was moved.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Note {
+pub struct Notice {
     /// When.
     pub time: Timestamp,
     /// What it is about.
-    pub kind: Kind,
+    pub kind: NoticeKind,
     /// What happened, a line.
     pub text: String,
     /// The same for programs.
@@ -65,7 +65,7 @@ pub struct Note {
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum NoticeKind {
     /// The PBX crashed.
     Crash,
     /// The PBX began to run, or ended in order.
@@ -74,51 +74,51 @@ pub enum Kind {
     Core,
 }
 
-impl Kind {
+impl NoticeKind {
     /// The word of logs and JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
-            Kind::Crash => "crash",
-            Kind::Pbx => "pbx",
-            Kind::Core => "core",
+            NoticeKind::Crash => "crash",
+            NoticeKind::Pbx => "pbx",
+            NoticeKind::Core => "core",
         }
     }
 }
 
 /// All sinks, none of which can disturb the others.
 #[derive(Default)]
-pub struct Sinks(Vec<Placed>);
+pub struct Sinks(Vec<SinkEntry>);
 
-struct Placed {
+struct SinkEntry {
     sink: Box<dyn Sink>,
-    takes: Trouble,
-    ticks: Trouble,
+    takes: Health,
+    ticks: Health,
 }
 
 impl Sinks {
     /// Adds one.
     pub fn add(&mut self, sink: Box<dyn Sink>) {
         let name = sink.name();
-        self.0.push(Placed { sink, takes: Trouble::new(name), ticks: Trouble::new(name) });
+        self.0.push(SinkEntry { sink, takes: Health::new(name), ticks: Health::new(name) });
     }
 
     /// Hands over events, then the time, and then what the sinks have to say. What an operator is to be told.
-    pub fn round(&mut self, packets: &[Packet], now: &Clock) -> Vec<String> {
+    pub fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
         let (mut told, mut notes) = (Vec::new(), Vec::new());
         for packet in packets {
-            let mut known = Known::default();
-            for Placed { sink, takes, ticks } in &mut self.0 {
+            let mut known = EventContext::default();
+            for SinkEntry { sink, takes, ticks } in &mut self.0 {
                 let outcome = sink.take(packet, &mut known);
                 told.extend(once(takes, ticks, now, &outcome));
             }
         }
-        for Placed { sink, takes, ticks } in &mut self.0 {
+        for SinkEntry { sink, takes, ticks } in &mut self.0 {
             let outcome = sink.tick(now).map(|said| notes.extend(said));
             told.extend(once(ticks, takes, now, &outcome));
         }
         for note in notes {
-            for Placed { sink, takes, ticks } in &mut self.0 {
+            for SinkEntry { sink, takes, ticks } in &mut self.0 {
                 let outcome = sink.note(&note);
                 told.extend(once(takes, ticks, now, &outcome));
             }
@@ -134,7 +134,7 @@ impl Sinks {
 }
 
 /// Takes an outcome of one half of a sink; while the other half fails nothing is told, for it was told already.
-fn once(half: &mut Trouble, other: &Trouble, now: &Clock, outcome: &Result<()>) -> Option<String> {
+fn once(half: &mut Health, other: &Health, now: &Clock, outcome: &Result<()>) -> Option<String> {
     half.note(now.boot_ns, outcome).filter(|_| !other.fails())
 }
 
@@ -156,7 +156,7 @@ mod tests {
             "counting"
         }
 
-        fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
+        fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
@@ -169,7 +169,7 @@ mod tests {
             "broken"
         }
 
-        fn take(&mut self, _packet: &Packet, _known: &mut Known) -> Result<()> {
+        fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
             bail!("no room")
         }
     }
@@ -181,12 +181,17 @@ mod tests {
             "saying"
         }
 
-        fn tick(&mut self, now: &Clock) -> Result<Vec<Note>> {
+        fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
             let time = Timestamp::from_millisecond(now.wall_ms())?;
-            Ok(vec![Note { time, kind: Kind::Core, text: "core moved".to_owned(), data: Value::Null }])
+            Ok(vec![Notice {
+                time,
+                kind: NoticeKind::Core,
+                text: "core moved".to_owned(),
+                data: Value::Null,
+            }])
         }
 
-        fn note(&mut self, note: &Note) -> Result<()> {
+        fn note(&mut self, note: &Notice) -> Result<()> {
             self.0.push(note.text.clone());
             assert_eq!(self.0, ["core moved"]);
             Ok(())
@@ -206,7 +211,7 @@ mod tests {
         let mut sinks = Sinks::default();
         sinks.add(Box::new(Broken));
         sinks.add(Box::new(Counting(count.clone())));
-        let packet = Packet {
+        let packet = TapPacket {
             number: 0,
             time_ns: 0,
             time: Timestamp::UNIX_EPOCH,

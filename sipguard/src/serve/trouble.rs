@@ -7,16 +7,16 @@ const CALM_NS: u64 = 10_000_000_000;
 
 /// Whether a part fails.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct Health {
     what: &'static str,
     last_ns: Option<u64>,
 }
 
-impl Trouble {
+impl Health {
     /// Of a part that works.
     #[must_use]
-    pub fn new(what: &'static str) -> Trouble {
-        Trouble { what, last_ns: None }
+    pub fn new(what: &'static str) -> Health {
+        Health { what, last_ns: None }
     }
 
     /// Which part.
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn trouble_is_told_once_and_its_end_as_well() {
-        let mut trouble = Trouble::new("the history");
+        let mut trouble = Health::new("the history");
         let mut told = Vec::new();
         for (second, fails) in
             [(0, false), (1, true), (2, true), (3, false), (4, true), (13, false), (14, false), (15, false)]

@@ -4,22 +4,22 @@ use anyhow::{Result, ensure};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::policy;
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::want::{Allowed, wanted_of};
 use crate::address::Source;
 use crate::bans::Bans;
-use crate::blocks::{Blocks, Wanted};
+use crate::blocks::{Blocks, DesiredEntry};
 use crate::clock::Clock;
 use crate::pins::Pins;
 use crate::policy::{Policy, PolicyMaps};
-use crate::settings::Chosen;
+use crate::settings::EffectiveSettings;
 use crate::target::Target;
 
 /// Whose entries may have to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct DirtySet {
     /// Of these.
-    pub some: Vec<Touch>,
+    pub some: Vec<DirtyEntry>,
     /// Of all that lies within these: what was allowed or a trunk's there, or is now.
     pub within: Vec<Source>,
     /// Of everybody.
@@ -28,11 +28,11 @@ pub struct Touched {
 
 /// One entry that may have to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Touch {
+pub struct DirtyEntry {
     /// Whose.
     pub target: Target,
     /// What it should say, where that is known without a look at the store: a long list saves a question for each target.
-    pub known: Option<Option<Wanted>>,
+    pub known: Option<Option<DesiredEntry>>,
 }
 
 /// The maps that are derived from the store.
@@ -83,7 +83,7 @@ pub struct Apply<'b> {
     /// The policy that was there before, when it changed.
     policy: Option<Policy>,
     /// The guard's settings that were there before, when they changed.
-    settings: Option<Chosen>,
+    settings: Option<EffectiveSettings>,
     /// What was there before; boxed because most often nothing was.
     done: Vec<(Target, Option<Box<Rule>>)>,
     /// Bans that were there before, or were not.
@@ -106,9 +106,9 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the difference.
-    pub fn bring(&mut self, touched: &Touched, rows: &Rows<'_>) -> Result<()> {
+    pub fn bring(&mut self, touched: &DirtySet, rows: &StoreTables<'_>) -> Result<()> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
-        for Touch { target, known } in &touched.some {
+        for DirtyEntry { target, known } in &touched.some {
             let wanted = match known {
                 Some(known) => *known,
                 None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
@@ -125,7 +125,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Brings the policy, which is small, as a whole.
-    pub fn policy(&mut self, rows: &Rows<'_>) -> Result<()> {
+    pub fn policy(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
         let (old, wanted) = (self.maps.policy.read()?, policy::wanted(rows)?);
         if old != wanted {
@@ -136,9 +136,9 @@ impl<'b> Apply<'b> {
     }
 
     /// Puts the guard's settings in force.
-    pub fn settings(&mut self, wanted: &Chosen) -> Result<()> {
+    pub fn settings(&mut self, wanted: &EffectiveSettings) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
-        let old = Chosen::read(&self.maps.pins)?;
+        let old = EffectiveSettings::read(&self.maps.pins)?;
         if old != *wanted {
             self.settings = Some(old);
             wanted.write(&self.maps.pins)?;
@@ -146,7 +146,7 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    fn put(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
+    fn put(&mut self, target: &Target, wanted: Option<DesiredEntry>) -> Result<()> {
         let old = self.maps.rules.put(target, wanted, &self.clock)?;
         let blocks =
             |flags: Option<u16>| i64::from(flags.is_some_and(|flags| flags & rule_flags::BLOCK != 0));
@@ -156,7 +156,7 @@ impl<'b> Apply<'b> {
     }
 
     /// The same, of an entry that most often is as wanted already.
-    pub fn put_where_it_differs(&mut self, target: &Target, wanted: Option<Wanted>) -> Result<()> {
+    pub fn put_where_it_differs(&mut self, target: &Target, wanted: Option<DesiredEntry>) -> Result<()> {
         let same = match (self.maps.rules.get(target)?, wanted) {
             (Some(rule), Some(wanted)) => wanted.is(&rule),
             (None, None) => true,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use rusqlite::{Connection, params};
 
 use super::lock::Locks;
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::{Counts, author};
 use super::trouble::explain;
 use super::{OPERATOR, open};
@@ -21,7 +21,7 @@ const LINES: usize = 40;
 
 /// One row of the trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct AuditRecord {
     /// When (milliseconds since 1970, UTC).
     pub at_ms: i64,
     /// The person at the keyboard, or the user of the program.
@@ -57,7 +57,7 @@ pub fn named<T: ToString>(first: &[T], count: usize) -> String {
 /// # Errors
 /// When the store can't be written.
 pub fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Counts) -> Result<()> {
-    let record = Record {
+    let record = AuditRecord {
         at_ms: Clock::now()?.wall_ms(),
         author: author(),
         origin: OPERATOR.to_owned(),
@@ -83,7 +83,7 @@ pub fn lines(all: &[String]) -> String {
     text
 }
 
-pub fn write(db: &Connection, record: &Record) -> Result<()> {
+pub fn write(db: &Connection, record: &AuditRecord) -> Result<()> {
     let Counts { added, moved, removed, same, skipped, overruled: _, again: _ } = record.counts;
     let unchanged = (same + skipped) as i64;
     db.execute(
@@ -105,19 +105,19 @@ pub fn write(db: &Connection, record: &Record) -> Result<()> {
     Ok(())
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// The last `count` rows of the trail, the oldest first; of one source or of all.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn trail(&self, count: usize, origin: Option<&str>) -> Result<Vec<Record>> {
+    pub fn trail(&self, count: usize, origin: Option<&str>) -> Result<Vec<AuditRecord>> {
         let mut statement = self.db().prepare(
             "SELECT at, author, origin, verb, what, reason, added, moved, removed, unchanged FROM audit
              WHERE ?1 IS NULL OR origin = ?1 ORDER BY id DESC LIMIT ?2",
         )?;
         let number = |row: &rusqlite::Row<'_>, index| row.get::<_, i64>(index).map(|number| number as usize);
         let found = statement.query_map(params![origin, count as i64], |row| {
-            Ok(Record {
+            Ok(AuditRecord {
                 at_ms: row.get(0)?,
                 author: row.get(1)?,
                 origin: row.get(2)?,

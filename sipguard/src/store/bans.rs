@@ -9,8 +9,8 @@ use sipguard_common::abi::Ban;
 
 use super::GUARD;
 use super::apply::Apply;
-use super::audit::{self, Record};
-use super::rows::{Mode, Row, Rows, Verb};
+use super::audit::{self, AuditRecord};
+use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
 use super::say::{Change, Counts};
 use crate::address::Source;
 use crate::ban_rule::BanRule;
@@ -19,13 +19,13 @@ use crate::target::Target;
 
 /// What a ban says, in the form of a rule.
 #[must_use]
-pub fn row(target: Target, ban: &Ban, clock: &Clock) -> Row {
+pub fn row(target: Target, ban: &Ban, clock: &Clock) -> RuleRow {
     let fault = Reason::from_number(ban.reason).map_or("malformed", Reason::word);
-    Row {
+    RuleRow {
         target,
         origin: GUARD.to_owned(),
-        verb: Verb::Block,
-        mode: Mode::Enforce,
+        verb: RuleVerb::Block,
+        mode: RuleMode::Enforce,
         reason: format!("ban {}, malformed streams: {fault}", ban.times),
         author: GUARD.to_owned(),
         created_ms: clock.wall_of(ban.since_ns).unwrap_or(0),
@@ -34,7 +34,7 @@ pub fn row(target: Target, ban: &Ban, clock: &Clock) -> Row {
     }
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Every ban that is kept, ended or not; counters of packets are the kernel's and 0 here.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Change<'_> {
             }
             audit::write(
                 self.rows.db(),
-                &Record {
+                &AuditRecord {
                     at_ms: since_ms,
                     author: GUARD.to_owned(),
                     origin: GUARD.to_owned(),
@@ -171,7 +171,7 @@ impl Apply<'_> {
     }
 
     /// Gives a guard that has just begun the bans that are kept.
-    pub(super) fn ban(&mut self, rows: &Rows<'_>) -> Result<()> {
+    pub(super) fn ban(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         for (target, ban) in rows.bans(&self.clock)? {
             if ban.holds(self.clock.boot_ns) {
                 self.maps.bans.set(&target, Some(ban))?;

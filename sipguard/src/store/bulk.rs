@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use super::GUARD;
 use super::change::{Changed, Store};
 use super::lock::Held;
-use super::rows::{Key, key};
+use super::rows::{RuleKey, key};
 use super::say::{Change, Counts};
 use super::trouble::{Unwritable, explain, is_full};
 use crate::pins::Pins;
@@ -56,7 +56,7 @@ fn worked() -> Duration {
 
 /// What one of the changes hands on to the next one.
 #[derive(Clone, Debug, Default)]
-pub struct Carry {
+pub struct BulkProgress {
     /// What was done so far.
     pub counts: Counts,
     /// The word of the last change; 0 before the first.
@@ -64,10 +64,10 @@ pub struct Carry {
     /// Whether the store had no rows at first: then what comes in the order of the store is new without a look.
     pub empty: bool,
     /// The last row that came so.
-    pub highest: Option<Key>,
+    pub highest: Option<RuleKey>,
 }
 
-impl Carry {
+impl BulkProgress {
     /// Whether nothing was done yet.
     pub fn is_first(&self) -> bool {
         self.word == 0
@@ -128,7 +128,7 @@ fn bring<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Result<O
         db.execute("INSERT INTO bulk VALUES (0)", [])?;
         db
     };
-    let mut carry = Carry::default();
+    let mut carry = BulkProgress::default();
     loop {
         let _turn = store.locks.change()?;
         let value = store.transact(&mut db, Some(&mut carry), &mut |change| {
@@ -158,7 +158,7 @@ pub fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
 }
 
 fn take_back(store: &Store<'_>) -> Result<()> {
-    let mut after: Option<Key> = None;
+    let mut after: Option<RuleKey> = None;
     let mut through = false;
     // On a full disk there may be room for a small change, which makes more.
     let mut most = usize::MAX;
@@ -170,7 +170,7 @@ fn take_back(store: &Store<'_>) -> Result<()> {
     // What it did to the maps in the change in which it died is not known.
     db.execute("UPDATE state SET guard = ''", [])?;
     loop {
-        let mut carry = Carry { word: 1, ..Carry::default() };
+        let mut carry = BulkProgress { word: 1, ..BulkProgress::default() };
         let (mut next, mut is_through) = (after.clone(), through);
         let done = store.transact(&mut db, Some(&mut carry), &mut |change| {
             let (slice, mut count) = (Slice::begin(), 0);

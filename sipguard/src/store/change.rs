@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use rusqlite::{Connection, TransactionBehavior, params};
 use sipguard_common::abi::rule_flags;
 
-use super::apply::{Apply, Maps, Touched, in_force};
-use super::bulk::{self, Carry, Slice};
+use super::apply::{Apply, DirtySet, Maps, in_force};
+use super::bulk::{self, BulkProgress, Slice};
 use super::compare::Compare;
 use super::lock::{Held, Locks};
 use super::policy;
-use super::rows::{Mode, Row, Rows, Verb};
+use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
 use super::say::Change;
 use super::trouble::{explain, is_damage, is_unwritable};
 use super::{RECOVERED, open};
@@ -198,12 +198,12 @@ impl<'p> Store<'p> {
     pub fn transact<T>(
         &self,
         db: &mut Connection,
-        mut carry: Option<&mut Carry>,
+        mut carry: Option<&mut BulkProgress>,
         work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
     ) -> Result<T> {
         let clock = Clock::now()?;
         let mut maps = Maps::open(self.pins)?;
-        let mut state = State::read(db)?;
+        let mut state = ChangeState::read(db)?;
         if let Some(maps) = &maps {
             if state.version == 0 {
                 take_over(db, maps, &clock)?;
@@ -224,7 +224,7 @@ impl<'p> Store<'p> {
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut apply = maps.as_mut().map(|maps| Apply::new(maps, clock));
         let mut inner = || {
-            let mut change = Change::new(Rows::new(&tx), clock, version, carry.as_deref())?;
+            let mut change = Change::new(StoreTables::new(&tx), clock, version, carry.as_deref())?;
             let ended = change.rows.ended(clock.wall_ms())?;
             change.remove(&ended)?;
             let fresh = apply.as_ref().map(|apply| apply.maps.policy.is_new()).transpose()?.unwrap_or(false);
@@ -283,7 +283,7 @@ impl<'p> Store<'p> {
 
     fn is_dirty(&self) -> Result<bool> {
         let _turn = self.locks.change()?;
-        Ok(State::read(&self.connect()?)?.dirty != 0)
+        Ok(ChangeState::read(&self.connect()?)?.dirty != 0)
     }
 
     /// Compares all of the store with all of the maps. The caller has the right to.
@@ -297,7 +297,7 @@ impl<'p> Store<'p> {
                 let Some(mut maps) = Maps::open(self.pins)? else { return Ok(()) };
                 let clock = Clock::now()?;
                 let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut state = State::read(&tx)?;
+                let mut state = ChangeState::read(&tx)?;
                 if state.version != state.applied {
                     state.note_death();
                     state.applied = state.version;
@@ -306,10 +306,11 @@ impl<'p> Store<'p> {
                 state.count(&maps)?;
                 let mut apply = Apply::new(&mut maps, clock);
                 let slice = Slice::begin();
-                let done =
-                    compare.go(&mut apply, &Rows::new(&tx), &|| slice.is_over()).inspect_err(|_| {
+                let done = compare.go(&mut apply, &StoreTables::new(&tx), &|| slice.is_over()).inspect_err(
+                    |_| {
                         apply.undo();
-                    })?;
+                    },
+                )?;
                 if done && state.dirty == first {
                     state.dirty = 0;
                 }
@@ -333,7 +334,7 @@ impl<'p> Store<'p> {
 }
 
 /// The row of `state`.
-struct State {
+struct ChangeState {
     version: i64,
     /// `version`, or less while a change is under way.
     applied: i64,
@@ -342,10 +343,10 @@ struct State {
     blocks: i64,
 }
 
-impl State {
-    fn read(db: &Connection) -> Result<State> {
+impl ChangeState {
+    fn read(db: &Connection) -> Result<ChangeState> {
         Ok(db.query_row("SELECT version, applied, dirty, guard, blocks FROM state", [], |row| {
-            Ok(State {
+            Ok(ChangeState {
                 version: row.get(0)?,
                 applied: row.get(1)?,
                 dirty: row.get(2)?,
@@ -392,7 +393,7 @@ impl State {
                 .try_fold(false, |any, many| many.map(|many| any | many))?
         {
             // Too many for one change: the comparison takes as many as it needs.
-            apply.bring(&Touched { within: Vec::new(), ..change.touched.clone() }, rows)?;
+            apply.bring(&DirtySet { within: Vec::new(), ..change.touched.clone() }, rows)?;
             self.dirty += 1;
         } else {
             apply.bring(&change.touched, rows)?;
@@ -409,15 +410,15 @@ impl State {
 fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
     let found = in_force(&maps.rules, clock)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut change = Change::new(Rows::new(&tx), *clock, 1, None)?;
+    let mut change = Change::new(StoreTables::new(&tx), *clock, 1, None)?;
     for (target, rule) in &found {
         let allows = rule.flags & rule_flags::ALLOW != 0;
         let monitor = rule.flags & rule_flags::MONITOR != 0;
-        change.rows.write(&Row {
+        change.rows.write(&RuleRow {
             target: *target,
             origin: RECOVERED.to_owned(),
-            verb: if allows { Verb::Allow } else { Verb::Block },
-            mode: if monitor { Mode::Monitor } else { Mode::Enforce },
+            verb: if allows { RuleVerb::Allow } else { RuleVerb::Block },
+            mode: if monitor { RuleMode::Monitor } else { RuleMode::Enforce },
             reason: "found in the kernel".to_owned(),
             author: change.author.clone(),
             created_ms: clock.wall_ms(),

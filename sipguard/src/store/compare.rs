@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use anyhow::Result;
 
 use super::apply::Apply;
-use super::rows::{Key, Row, Rows, key};
+use super::rows::{RuleKey, RuleRow, StoreTables, key};
 use super::want::{Allowed, wanted_of};
 use crate::target::Target;
 
@@ -25,13 +25,13 @@ pub struct Compare {
 
 enum Stage {
     /// Which targets the store knows, from the row behind this one on.
-    Known(Option<Key>),
+    Known(Option<RuleKey>),
     /// Entries of targets that the store did not know a moment ago. They go first, and make room.
     Strangers(Vec<Target>),
     /// The entries of the peers of trunks.
     Peers,
     /// The entries of the rows behind this one.
-    Rows(Option<Key>),
+    StoreTables(Option<RuleKey>),
 }
 
 impl Compare {
@@ -43,7 +43,12 @@ impl Compare {
     ///
     /// # Errors
     /// When the store can't be read, or the kernel refuses an entry.
-    pub fn go(&mut self, apply: &mut Apply<'_>, rows: &Rows<'_>, is_due: &dyn Fn() -> bool) -> Result<bool> {
+    pub fn go(
+        &mut self,
+        apply: &mut Apply<'_>,
+        rows: &StoreTables<'_>,
+        is_due: &dyn Fn() -> bool,
+    ) -> Result<bool> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, apply.clock.wall_ms());
         while !is_due() {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Peers) {
@@ -101,7 +106,7 @@ impl Compare {
 }
 
 /// The next rows behind a target, all of each target's, and the last target when there are more.
-fn page(rows: &Rows<'_>, after: Option<&Key>) -> Result<(Vec<Row>, Option<Key>)> {
+fn page(rows: &StoreTables<'_>, after: Option<&RuleKey>) -> Result<(Vec<RuleRow>, Option<RuleKey>)> {
     let mut page = rows.page(after, PAGE)?;
     if page.len() < PAGE {
         return Ok((page, None));

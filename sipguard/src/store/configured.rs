@@ -7,11 +7,11 @@ use rusqlite::types::Value;
 use rusqlite::{params, params_from_iter};
 
 use super::CONFIGURATION;
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
 
 /// Things that the configuration file names: a kind and a name, such as `trunk` and `carrier`.
-pub type Named = BTreeSet<(String, String)>;
+pub type ConfiguredNames = BTreeSet<(String, String)>;
 
 /// What a configuration file may change in the store. Of `rules` what it has set itself.
 const TABLES: [(&str, &str); 8] = [
@@ -26,19 +26,19 @@ const TABLES: [(&str, &str); 8] = [
 ];
 
 /// Rows of those tables, each with what makes it another one.
-type Content = BTreeMap<(&'static str, String), Vec<Value>>;
+type ConfiguredContent = BTreeMap<(&'static str, String), Vec<Value>>;
 
 /// What a change has added to the rows that a configuration file may change, and what it has taken from them.
 #[derive(Clone, Debug, Default)]
 pub struct ConfiguredRows {
-    added: Content,
-    removed: Content,
+    added: ConfiguredContent,
+    removed: ConfiguredContent,
 }
 
 impl ConfiguredRows {
     /// The difference of two moments.
     #[must_use]
-    pub fn between(mut before: Content, mut after: Content) -> ConfiguredRows {
+    pub fn between(mut before: ConfiguredContent, mut after: ConfiguredContent) -> ConfiguredRows {
         let same: Vec<_> = before.keys().filter(|key| after.contains_key(*key)).cloned().collect();
         for key in same {
             before.remove(&key);
@@ -54,13 +54,13 @@ impl ConfiguredRows {
     }
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// All that a configuration file may change.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn configured_rows(&self) -> Result<Content> {
-        let mut content = Content::new();
+    pub fn configured_rows(&self) -> Result<ConfiguredContent> {
+        let mut content = ConfiguredContent::new();
         for (table, which) in TABLES {
             let mut statement = self.db().prepare(&format!("SELECT * FROM {table} {which}"))?;
             let columns = statement.column_count();
@@ -77,8 +77,8 @@ impl Rows<'_> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn configured(&self) -> Result<Named> {
-        let mut named = Named::new();
+    pub fn configured(&self) -> Result<ConfiguredNames> {
+        let mut named = ConfiguredNames::new();
         if !self.has("configured")? {
             return Ok(named);
         }
@@ -118,7 +118,7 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn set_configured(&mut self, named: &Named) -> Result<()> {
+    pub fn set_configured(&mut self, named: &ConfiguredNames) -> Result<()> {
         if self.rows.configured()? == *named {
             return Ok(());
         }

@@ -3,9 +3,9 @@
 use anyhow::{Result, anyhow};
 use rusqlite::params;
 
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 
 /// One thing that is denied.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Denial {
     /// To whom.
     pub whom: Whom,
     /// What.
-    pub what: What,
+    pub what: DeniedTraffic,
     /// Why; may be empty.
     pub reason: String,
     /// The person at the keyboard, or the user of the program.
@@ -22,7 +22,7 @@ pub struct Denial {
     pub created_ms: i64,
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// All that is denied, by whom.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Rows<'_> {
             let strange = |error| anyhow!("the store denies what this sipguard does not know: {error}");
             denials.push(Denial {
                 whom: Whom::parse(text(0)?).map_err(strange)?,
-                what: What::parse(&word).map_err(strange)?[0],
+                what: DeniedTraffic::parse(&word).map_err(strange)?[0],
                 reason: text(3)?.to_owned(),
                 author: text(4)?.to_owned(),
                 created_ms: row.get(5)?,
@@ -55,13 +55,13 @@ impl Rows<'_> {
 
 /// What `deny` or `permit` did.
 #[derive(Clone, Debug, Default)]
-pub struct Done {
+pub struct DenialChange {
     /// What changed.
-    pub changed: Vec<What>,
+    pub changed: Vec<DeniedTraffic>,
     /// What was so already.
-    pub same: Vec<What>,
+    pub same: Vec<DeniedTraffic>,
     /// What is denied still, of what was permitted: by a wider or a narrower denial.
-    pub left: Vec<What>,
+    pub left: Vec<DeniedTraffic>,
 }
 
 impl Change<'_> {
@@ -69,9 +69,9 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn deny(&mut self, whom: Whom, all: &[What], reason: Option<&str>) -> Result<Done> {
+    pub fn deny(&mut self, whom: Whom, all: &[DeniedTraffic], reason: Option<&str>) -> Result<DenialChange> {
         let before = self.rows.denials()?;
-        let mut done = Done::default();
+        let mut done = DenialChange::default();
         for what in all {
             let old = before.iter().find(|old| is(old, whom, what));
             if old.is_some_and(|old| reason.is_none_or(|reason| old.reason == reason)) {
@@ -105,8 +105,8 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn permit(&mut self, whom: Whom, all: &[What]) -> Result<Done> {
-        let mut done = Done::default();
+    pub fn permit(&mut self, whom: Whom, all: &[DeniedTraffic]) -> Result<DenialChange> {
+        let mut done = DenialChange::default();
         for what in all {
             let removed = self.rows.db().execute(
                 "DELETE FROM denials WHERE whom = ?1 AND method = ?2 AND transport = ?3",
@@ -117,8 +117,8 @@ impl Change<'_> {
         }
         self.counts.removed += done.changed.len();
         self.counts.same += done.same.len();
-        let overlap = |left: &What| {
-            let meets = |what: &What| {
+        let overlap = |left: &DeniedTraffic| {
+            let meets = |what: &DeniedTraffic| {
                 what.transport == left.transport && (what.method.is_none() || left.method.is_none())
             };
             all.iter().any(meets)
@@ -129,14 +129,14 @@ impl Change<'_> {
     }
 }
 
-fn is(denial: &Denial, whom: Whom, what: &What) -> bool {
+fn is(denial: &Denial, whom: Whom, what: &DeniedTraffic) -> bool {
     denial.whom == whom && denial.what.transport == what.transport && denial.what.bits() == what.bits()
 }
 
-fn method(what: &What) -> &'static str {
+fn method(what: &DeniedTraffic) -> &'static str {
     what.method.map_or("", |method| method.name)
 }
 
-fn transport(what: &What) -> &'static str {
+fn transport(what: &DeniedTraffic) -> &'static str {
     sipguard_common::abi::TRANSPORTS[what.transport]
 }

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use rusqlite::params;
 
-use super::rows::{Place, Row, Rows, Verb, key};
+use super::rows::{RulePosition, RuleRow, RuleVerb, StoreTables, key};
 use crate::target::Target;
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Marks the rows of a word as those of a long list that is under way.
     pub(super) fn note_bulk(&self, word: i64) -> Result<()> {
         self.db().execute("INSERT INTO bulk VALUES (?1)", [word])?;
@@ -14,13 +14,13 @@ impl Rows<'_> {
     }
 
     /// Whether a row is of a long list that is under way.
-    pub(super) fn is_of_bulk(&self, row: &Row) -> Result<bool> {
+    pub(super) fn is_of_bulk(&self, row: &RuleRow) -> Result<bool> {
         let mut statement = self.db().prepare_cached("SELECT EXISTS (SELECT 1 FROM bulk WHERE word = ?1)")?;
         Ok(row.word != 0 && statement.query_row([row.word], |row| row.get(0))?)
     }
 
     /// Keeps a row as it is, if none of its target and source is kept already.
-    pub(super) fn keep(&self, row: &Row) -> Result<()> {
+    pub(super) fn keep(&self, row: &RuleRow) -> Result<()> {
         let (kind, text) = key(&row.target);
         let mut statement = self.db().prepare_cached(
             "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3
@@ -30,13 +30,13 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Removes what [`Rows::said`] gives between two of its keys, the second one included; with `keep` all of it is kept as by [`Rows::keep`].
+    /// Removes what [`StoreTables::said`] gives between two of its keys, the second one included; with `keep` all of it is kept as by [`StoreTables::keep`].
     pub(super) fn remove_between(
         &self,
-        verb: Verb,
+        verb: RuleVerb,
         origin: Option<&str>,
-        after: Option<&Place>,
-        last: Option<&Place>,
+        after: Option<&RulePosition>,
+        last: Option<&RulePosition>,
         keep: bool,
     ) -> Result<()> {
         const BETWEEN: &str =
@@ -56,7 +56,7 @@ impl Rows<'_> {
     }
 
     /// Some of the rows that are kept.
-    pub(super) fn undo_page(&self, most: usize) -> Result<Vec<Row>> {
+    pub(super) fn undo_page(&self, most: usize) -> Result<Vec<RuleRow>> {
         self.select_from("undo", "LIMIT ?1", [i64::try_from(most)?])
     }
 
@@ -69,7 +69,7 @@ impl Rows<'_> {
     }
 
     /// Keeps a row no more.
-    pub(super) fn forget(&self, row: &Row) -> Result<()> {
+    pub(super) fn forget(&self, row: &RuleRow) -> Result<()> {
         let (kind, text) = key(&row.target);
         let mut statement = self.db().prepare_cached(
             "DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",

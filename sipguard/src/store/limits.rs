@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS, Rate};
 
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
 
 /// A limit.
@@ -45,7 +45,7 @@ impl Limit {
     }
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Every limit; those of sources first.
     ///
     /// # Errors

@@ -5,20 +5,20 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 
 use super::GUARD;
-use super::audit::{self, Record};
-use super::rows::{Rows, Verb, is_mapped};
+use super::audit::{self, AuditRecord};
+use super::rows::{RuleVerb, StoreTables, is_mapped};
 use super::say::Counts;
 use crate::address::Source;
 use crate::clock::Clock;
 
 /// Gives allowances and peers of trunks their one form, and takes blocks away: they may cut the way to the machine. Says so.
 pub fn migrate(db: &Connection) -> Result<()> {
-    let rows = Rows::new(db);
+    let rows = StoreTables::new(db);
     let mut taken = Vec::new();
     for (text, row) in rows.mapped()? {
         db.execute("DELETE FROM rules WHERE target = ?1 AND origin = ?2", [&text, &row.origin])?;
-        let same = |other: &super::Row| other.origin == row.origin;
-        if row.verb == Verb::Block {
+        let same = |other: &super::RuleRow| other.origin == row.origin;
+        if row.verb == RuleVerb::Block {
             taken.push(row.target.to_string());
         } else if !rows.of(&row.target)?.iter().any(same) {
             rows.write(&row)?;
@@ -35,7 +35,7 @@ pub fn migrate(db: &Connection) -> Result<()> {
     let reason = "blocks written as ::ffff:ADDR/LEN, which may hold addresses of this machine";
     audit::write(
         db,
-        &Record {
+        &AuditRecord {
             at_ms: Clock::now()?.wall_ms(),
             author: GUARD.to_owned(),
             origin: GUARD.to_owned(),
@@ -88,14 +88,14 @@ mod tests {
         db.execute_batch("INSERT INTO peers VALUES ('::ffff:10.0.0.0/104', 1), ('2001:db8::/32', 2)")
             .unwrap();
         db.execute_batch("UPDATE state SET version = 3, applied = 3").unwrap();
-        let shown = |rows: &Rows<'_>| -> Vec<String> {
+        let shown = |rows: &StoreTables<'_>| -> Vec<String> {
             rows.all().unwrap().iter().map(|row| format!("{} {}", row.verb.word(), row.target)).collect()
         };
         let rest = ["block 203.0.113.0/24", "block ::ffff:0:0:0/96"];
         // Whoever only reads an older store passes over them.
-        assert_eq!(shown(&Rows::new(&db)), rest);
+        assert_eq!(shown(&StoreTables::new(&db)), rest);
         migrate(&db).unwrap();
-        let rows = Rows::new(&db);
+        let rows = StoreTables::new(&db);
         assert_eq!(shown(&rows), ["allow 198.51.100.0/24", rest[0], rest[1]]);
         let mut peers: Vec<String> =
             rows.peers().unwrap().iter().map(|(peer, trunk)| format!("{peer} {trunk}")).collect();

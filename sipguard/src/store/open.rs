@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::TrunkRow;
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::schema::{self, APPLICATION_ID};
 use super::trouble::{Damaged, Unwritable, explain, is_damage};
 use crate::error::{Failure, Status};
@@ -36,13 +36,13 @@ pub fn for_change(path: &Path) -> Result<Connection> {
 ///
 /// # Errors
 /// When it can't be read.
-pub fn read<T>(path: &Path, work: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result<Option<T>> {
+pub fn read<T>(path: &Path, work: impl FnOnce(&StoreTables<'_>) -> Result<T>) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
     }
     let opened = connect(path).and_then(|db| {
         let version = checked(&db, path, false)?;
-        if version == 0 { Ok(None) } else { work(&Rows::new(&db)).map(Some) }
+        if version == 0 { Ok(None) } else { work(&StoreTables::new(&db)).map(Some) }
     });
     match opened {
         Err(error) if is_damage(&error) => {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rusqlite::params;
 
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
 
 /// A limit of open connections.
@@ -19,7 +19,7 @@ pub struct OpenLimit {
     pub created_ms: i64,
 }
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Every limit of open connections; that of sources first.
     ///
     /// # Errors

@@ -7,18 +7,18 @@ use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
 
 use super::RECOVERED_TRUNK;
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
 use super::trunks::TrunkRow;
 use crate::address::Source;
 use crate::ban_rule::BanRule;
-use crate::denial::{What, Whom};
+use crate::denial::{DeniedTraffic, Whom};
 use crate::policy::Policy;
 use crate::target::Target;
 use crate::trunk;
 
 /// What the maps should say.
-pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
+pub fn wanted(rows: &StoreTables<'_>) -> Result<Policy> {
     let mut policy = Policy {
         denied: [[0; 3]; 2],
         kinds: kinds(rows)?,
@@ -51,7 +51,7 @@ pub fn wanted(rows: &Rows<'_>) -> Result<Policy> {
 }
 
 /// Of which kinds there are rules.
-fn kinds(rows: &Rows<'_>) -> Result<u32> {
+fn kinds(rows: &StoreTables<'_>) -> Result<u32> {
     let mut kinds = 0;
     for (kind, bit) in [
         ("device", rules_in_use::DEVICES),
@@ -83,7 +83,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
             name: format!("{RECOVERED_TRUNK}{number}"),
             number,
             peers,
-            policy: policy.trunks.get(usize::from(number)).map(trunk::Policy::of).unwrap_or_default(),
+            policy: policy.trunks.get(usize::from(number)).map(trunk::TrunkPolicy::of).unwrap_or_default(),
             reason: "found in the kernel".to_owned(),
             author: String::new(),
             created_ms: 0,
@@ -94,7 +94,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
-        let found = What::of(&policy.denied[whom.class()]);
+        let found = DeniedTraffic::of(&policy.denied[whom.class()]);
         change.deny(whom, &found, Some("found in the kernel"))?;
     }
     Ok(())

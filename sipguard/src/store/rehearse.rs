@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rusqlite::Connection;
 
-use super::rows::Rows;
+use super::rows::StoreTables;
 use super::say::Change;
 use super::trouble::explain;
 use super::want::{self, Allowed};
 use super::{TrunkRow, open, policy, schema};
-use crate::blocks::Wanted;
+use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
 use crate::policy::Policy;
@@ -18,11 +18,11 @@ use crate::target::Target;
 
 /// What the maps would say.
 #[derive(Clone, Debug)]
-pub struct Rehearsed {
+pub struct DryRun {
     /// The policy.
     pub policy: Policy,
     /// The entries of rules and of the peers of trunks.
-    pub entries: Vec<(Target, Wanted)>,
+    pub entries: Vec<(Target, DesiredEntry)>,
     /// The trunks.
     pub trunks: Vec<TrunkRow>,
 }
@@ -31,7 +31,7 @@ pub struct Rehearsed {
 ///
 /// # Errors
 /// When the store is not there or can't be read, and what `work` says.
-pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<Rehearsed> {
+pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<DryRun> {
     let Some(path) = path else {
         let mut db = Connection::open_in_memory().context("a store in memory")?;
         schema::migrate(&mut db, 0)?;
@@ -46,14 +46,14 @@ pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Resul
 }
 
 /// The transaction is never committed.
-fn on(db: &mut Connection, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<Rehearsed> {
+fn on(db: &mut Connection, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<DryRun> {
     let clock = Clock::now()?;
     let tx = db.transaction()?;
-    let mut change = Change::new(Rows::new(&tx), clock, 0, None)?;
+    let mut change = Change::new(StoreTables::new(&tx), clock, 0, None)?;
     work(&mut change)?;
     change.flush()?;
     let rows = &change.rows;
     let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
     let entries = want::all(&rows.all()?, &allowed, &clock).into_iter().collect();
-    Ok(Rehearsed { policy: policy::wanted(rows)?, entries, trunks: rows.trunks()? })
+    Ok(DryRun { policy: policy::wanted(rows)?, entries, trunks: rows.trunks()? })
 }

@@ -11,7 +11,7 @@ use crate::target::Target;
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub enum RuleVerb {
     /// Stops what comes from there.
     Block,
     /// Lets it come in spite of blocks of shorter prefixes and of everything automatic.
@@ -20,58 +20,58 @@ pub enum Verb {
 
 /// Whether a block stops, or only counts what it would stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum RuleMode {
     /// Stops.
     Enforce,
     /// Counts.
     Monitor,
 }
 
-impl Verb {
+impl RuleVerb {
     /// Its word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Verb::Block => "block",
-            Verb::Allow => "allow",
+            RuleVerb::Block => "block",
+            RuleVerb::Allow => "allow",
         }
     }
 
     /// The verb of a word.
     #[must_use]
-    pub fn of(word: &str) -> Option<Verb> {
-        [Verb::Block, Verb::Allow].into_iter().find(|verb| verb.word() == word)
+    pub fn of(word: &str) -> Option<RuleVerb> {
+        [RuleVerb::Block, RuleVerb::Allow].into_iter().find(|verb| verb.word() == word)
     }
 }
 
-impl Mode {
+impl RuleMode {
     /// Its word.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Mode::Enforce => "enforce",
-            Mode::Monitor => "monitor",
+            RuleMode::Enforce => "enforce",
+            RuleMode::Monitor => "monitor",
         }
     }
 
     /// The mode of a word.
     #[must_use]
-    pub fn of(word: &str) -> Option<Mode> {
-        [Mode::Enforce, Mode::Monitor].into_iter().find(|mode| mode.word() == word)
+    pub fn of(word: &str) -> Option<RuleMode> {
+        [RuleMode::Enforce, RuleMode::Monitor].into_iter().find(|mode| mode.word() == word)
     }
 }
 
 /// What one source said about one target, with either verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct RuleRow {
     /// Whom it is about.
     pub target: Target,
     /// Who said it: [`super::OPERATOR`], or such as `fail2ban`.
     pub origin: String,
     /// What is to be done.
-    pub verb: Verb,
+    pub verb: RuleVerb,
     /// Whether a block stops.
-    pub mode: Mode,
+    pub mode: RuleMode,
     /// Why; may be empty.
     pub reason: String,
     /// The person at the keyboard, or the user of the program.
@@ -84,7 +84,7 @@ pub struct Row {
     pub word: i64,
 }
 
-impl Row {
+impl RuleRow {
     /// Whether it holds at a wall time in milliseconds.
     #[must_use]
     pub fn holds(&self, now_ms: i64) -> bool {
@@ -94,24 +94,24 @@ impl Row {
     /// Whether an operator decided it: nothing automatic allows. What was found in the kernel was in force, so it counts as decided.
     #[must_use]
     pub fn is_operators(&self) -> bool {
-        self.verb == Verb::Allow || is_operators(&self.origin) || self.origin == super::RECOVERED
+        self.verb == RuleVerb::Allow || is_operators(&self.origin) || self.origin == super::RECOVERED
     }
 }
 
 /// `kind` and `target` of a row: the order of the table.
-pub type Key = (&'static str, String);
+pub type RuleKey = (&'static str, String);
 
 /// The key of a target.
 #[must_use]
-pub fn key(target: &Target) -> Key {
+pub fn key(target: &Target) -> RuleKey {
     (target.kind(), target.to_string())
 }
 
 /// Which rows are wanted; `None` is any.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'w> {
+pub struct RuleQuery<'w> {
     /// Of this verb.
-    pub verb: Option<Verb>,
+    pub verb: Option<RuleVerb>,
     /// Of this source.
     pub origin: Option<&'w str>,
     /// That hold at this wall time in milliseconds.
@@ -120,11 +120,11 @@ pub struct Wanted<'w> {
     pub ends_by_ms: Option<i64>,
 }
 
-/// The rows that are wanted, with the fields of [`Wanted`] as parameters 1 to 4.
+/// The rows that are wanted, with the fields of [`RuleQuery`] as parameters 1 to 4.
 const HOLDS: &str = "(?1 IS NULL OR verb = ?1) AND (?2 IS NULL OR origin = ?2) AND (expires IS NULL OR expires > ?3) AND (?4 IS NULL OR expires <= ?4)";
 
 /// Kind, target and source of a row: where it stands among those of one verb.
-pub type Place = (String, String, String);
+pub type RulePosition = (String, String, String);
 
 /// Rows of one statement.
 pub(super) const BATCH: usize = 32;
@@ -134,13 +134,13 @@ pub(super) const PAGE: usize = 1000;
 const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
 
 /// The table in a connection or transaction.
-pub struct Rows<'c> {
+pub struct StoreTables<'c> {
     db: &'c Connection,
 }
 
-impl<'c> Rows<'c> {
-    pub(super) fn new(db: &'c Connection) -> Rows<'c> {
-        Rows { db }
+impl<'c> StoreTables<'c> {
+    pub(super) fn new(db: &'c Connection) -> StoreTables<'c> {
+        StoreTables { db }
     }
 
     pub(super) fn db(&self) -> &'c Connection {
@@ -157,9 +157,9 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn all(&self) -> Result<Vec<Row>> {
+    pub fn all(&self) -> Result<Vec<RuleRow>> {
         let mut all = Vec::new();
-        let wanted = Wanted { verb: None, origin: None, now_ms: i64::MIN, ends_by_ms: None };
+        let wanted = RuleQuery { verb: None, origin: None, now_ms: i64::MIN, ends_by_ms: None };
         self.each(&wanted, usize::MAX, &mut |row| {
             all.push(row);
             Ok(())
@@ -171,7 +171,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn allowing(&self) -> Result<Vec<Row>> {
+    pub fn allowing(&self) -> Result<Vec<RuleRow>> {
         self.select("WHERE verb = 'allow'", [])
     }
 
@@ -179,7 +179,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn of(&self, target: &Target) -> Result<Vec<Row>> {
+    pub fn of(&self, target: &Target) -> Result<Vec<RuleRow>> {
         let (kind, text) = key(target);
         self.select("WHERE kind = ?1 AND target = ?2", params![kind, text])
     }
@@ -188,7 +188,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn around(&self, address: IpAddr) -> Result<Vec<Row>> {
+    pub fn around(&self, address: IpAddr) -> Result<Vec<RuleRow>> {
         let mut rows = self.of(&Source::from(address).into())?;
         let nets = (0..128).rev().filter_map(|bits| Source::network(mapped(address), bits));
         // Lengths that the family does not have give no prefix.
@@ -202,7 +202,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn agents_of(&self, origin: &str) -> Result<Vec<Row>> {
+    pub fn agents_of(&self, origin: &str) -> Result<Vec<RuleRow>> {
         self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 
@@ -210,7 +210,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn claims(&self) -> Result<Vec<Row>> {
+    pub fn claims(&self) -> Result<Vec<RuleRow>> {
         self.select("WHERE kind IN ('identity', 'user-agent')", [])
     }
 
@@ -218,7 +218,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn newest_blocks(&self, now_ms: i64, most: usize) -> Result<Vec<Row>> {
+    pub fn newest_blocks(&self, now_ms: i64, most: usize) -> Result<Vec<RuleRow>> {
         let rest = "WHERE verb = 'block' AND (expires IS NULL OR expires > ?1) ORDER BY created DESC, target LIMIT ?2";
         self.select(rest, params![now_ms, i64::try_from(most)?])
     }
@@ -227,7 +227,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn newest(&self, count: u32) -> Result<Vec<Row>> {
+    pub fn newest(&self, count: u32) -> Result<Vec<RuleRow>> {
         self.select("ORDER BY word DESC, kind, target, origin LIMIT ?1", [count])
     }
 
@@ -242,11 +242,11 @@ impl<'c> Rows<'c> {
     /// When the store can't be read.
     pub fn said(
         &self,
-        verb: Verb,
+        verb: RuleVerb,
         origin: Option<&str>,
-        after: Option<&Place>,
+        after: Option<&RulePosition>,
         most: usize,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<RuleRow>> {
         let (kind, target, source) = after
             .map_or(("", "", ""), |(kind, target, source)| (kind.as_str(), target.as_str(), source.as_str()));
         self.select(
@@ -262,12 +262,12 @@ impl<'c> Rows<'c> {
     /// When the store can't be read.
     pub fn each(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &RuleQuery<'_>,
         most: usize,
-        take: &mut dyn FnMut(Row) -> Result<()>,
+        take: &mut dyn FnMut(RuleRow) -> Result<()>,
     ) -> Result<usize> {
-        let Wanted { verb, origin, now_ms, ends_by_ms } = *wanted;
-        let verb = verb.map(Verb::word);
+        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *wanted;
+        let verb = verb.map(RuleVerb::word);
         let mut after = (String::new(), String::new(), String::new(), "");
         let mut left = most;
         while left > 0 {
@@ -301,13 +301,14 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn count(&self, wanted: &Wanted<'_>) -> Result<usize> {
-        let Wanted { verb, origin, now_ms, ends_by_ms } = *wanted;
+    pub fn count(&self, wanted: &RuleQuery<'_>) -> Result<usize> {
+        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *wanted;
         let sql = format!("SELECT count(*) FROM rules WHERE {HOLDS}");
-        let count: i64 =
-            self.db.query_row(&sql, params![verb.map(Verb::word), origin, now_ms, ends_by_ms], |row| {
-                row.get(0)
-            })?;
+        let count: i64 = self.db.query_row(
+            &sql,
+            params![verb.map(RuleVerb::word), origin, now_ms, ends_by_ms],
+            |row| row.get(0),
+        )?;
         Ok(usize::try_from(count)?)
     }
 
@@ -315,7 +316,7 @@ impl<'c> Rows<'c> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn page(&self, after: Option<&Key>, most: usize) -> Result<Vec<Row>> {
+    pub fn page(&self, after: Option<&RuleKey>, most: usize) -> Result<Vec<RuleRow>> {
         let (kind, target) = after.map_or(("", ""), |(kind, target)| (*kind, target.as_str()));
         self.select(
             "WHERE (kind, target) > (?1, ?2) ORDER BY kind, target, origin LIMIT ?3",
@@ -330,11 +331,11 @@ impl<'c> Rows<'c> {
     }
 
     /// Rows that have ended. More than these are swept with the next changes; the kernel ends all of them by itself.
-    pub(super) fn ended(&self, now_ms: i64) -> Result<Vec<Row>> {
+    pub(super) fn ended(&self, now_ms: i64) -> Result<Vec<RuleRow>> {
         self.select("WHERE expires <= ?1 LIMIT 1000", [now_ms])
     }
 
-    fn select(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<Row>> {
+    fn select(&self, rest: &str, params: impl rusqlite::Params) -> Result<Vec<RuleRow>> {
         self.select_from("rules", rest, params)
     }
 
@@ -343,7 +344,7 @@ impl<'c> Rows<'c> {
         table: &str,
         rest: &str,
         params: impl rusqlite::Params,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<RuleRow>> {
         let mut statement = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM {table} {rest}"))?;
         let mut found = statement.query(params)?;
         let mut rows = Vec::new();
@@ -356,7 +357,7 @@ impl<'c> Rows<'c> {
         Ok(rows)
     }
 
-    pub(super) fn write(&self, row: &Row) -> Result<()> {
+    pub(super) fn write(&self, row: &RuleRow) -> Result<()> {
         let (kind, text) = key(&row.target);
         let mut statement = self.db.prepare_cached(
             "INSERT OR REPLACE INTO rules VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -377,8 +378,8 @@ impl<'c> Rows<'c> {
     }
 
     /// Writes rows; [`BATCH`] of them are one statement, since a statement costs more than a row.
-    pub(super) fn write_all(&self, rows: &[Row]) -> Result<()> {
-        let Ok(rows) = <&[Row; BATCH]>::try_from(rows) else {
+    pub(super) fn write_all(&self, rows: &[RuleRow]) -> Result<()> {
+        let Ok(rows) = <&[RuleRow; BATCH]>::try_from(rows) else {
             return rows.iter().try_for_each(|row| self.write(row));
         };
         let values = ["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; BATCH].join(", ");
@@ -407,7 +408,7 @@ impl<'c> Rows<'c> {
         Ok(())
     }
 
-    pub(super) fn remove(&self, row: &Row) -> Result<()> {
+    pub(super) fn remove(&self, row: &RuleRow) -> Result<()> {
         let (kind, text) = key(&row.target);
         let mut statement = self.db.prepare_cached(
             "DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
@@ -417,7 +418,7 @@ impl<'c> Rows<'c> {
     }
 
     /// The rows that older versions have written as IPv6 and that are of IPv4, each with the text that is stored.
-    pub(super) fn mapped(&self) -> Result<Vec<(String, Row)>> {
+    pub(super) fn mapped(&self) -> Result<Vec<(String, RuleRow)>> {
         let sql = format!("SELECT {COLUMNS} FROM rules WHERE target LIKE '{MAPPED}%'");
         let mut statement = self.db.prepare(&sql)?;
         let mut found = statement.query([])?;
@@ -452,17 +453,17 @@ pub(super) fn is_mapped(text: &str) -> bool {
     text.starts_with(MAPPED) && text.parse::<Source>().is_ok_and(|source| source.is_ipv4())
 }
 
-fn parse(row: &rusqlite::Row<'_>) -> Result<Row> {
+fn parse(row: &rusqlite::Row<'_>) -> Result<RuleRow> {
     let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
     let strange = |what: &str, word: &str| {
         anyhow!("the store has the {what} `{word}`, which this sipguard does not know")
     };
     let target: Target = text(0)?.parse().map_err(|_| strange("target", text(0).unwrap_or_default()))?;
-    Ok(Row {
+    Ok(RuleRow {
         target,
         origin: text(1)?.to_owned(),
-        verb: Verb::of(text(2)?).ok_or_else(|| strange("verb", text(2).unwrap_or_default()))?,
-        mode: Mode::of(text(3)?).ok_or_else(|| strange("mode", text(3).unwrap_or_default()))?,
+        verb: RuleVerb::of(text(2)?).ok_or_else(|| strange("verb", text(2).unwrap_or_default()))?,
+        mode: RuleMode::of(text(3)?).ok_or_else(|| strange("mode", text(3).unwrap_or_default()))?,
         reason: text(4)?.to_owned(),
         author: text(5)?.to_owned(),
         created_ms: row.get(6)?,

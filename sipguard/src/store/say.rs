@@ -5,15 +5,15 @@ use std::mem::take;
 
 use anyhow::Result;
 
-use super::apply::{Touch, Touched};
-use super::audit::{self, Record};
-use super::bulk::{Carry, Slice};
-use super::rows::{BATCH, Key, Mode, Place, Row, Rows, Verb, key};
+use super::apply::{DirtyEntry, DirtySet};
+use super::audit::{self, AuditRecord};
+use super::bulk::{BulkProgress, Slice};
+use super::rows::{BATCH, RuleKey, RuleMode, RulePosition, RuleRow, RuleVerb, StoreTables, key};
 use super::want::{Allowed, wanted_of};
 use super::words::is_operators;
-use crate::blocks::Wanted;
+use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
-use crate::settings::Chosen;
+use crate::settings::EffectiveSettings;
 use crate::target::Target;
 
 /// Rows that are removed together.
@@ -48,13 +48,13 @@ impl Counts {
 
 /// What is said about targets.
 #[derive(Clone, Debug)]
-pub struct Saying {
+pub struct RuleSpec {
     /// Who says it.
     pub origin: String,
     /// What is to be done.
-    pub verb: Verb,
+    pub verb: RuleVerb,
     /// Whether a block stops.
-    pub mode: Mode,
+    pub mode: RuleMode,
     /// Why; `None` leaves a reason that is there.
     pub reason: Option<String>,
     /// When it ends (milliseconds since 1970, UTC); `None` for good.
@@ -65,14 +65,14 @@ pub struct Saying {
     pub author: Option<String>,
 }
 
-impl Saying {
+impl RuleSpec {
     /// A rule for good, without a reason.
     #[must_use]
-    pub fn new(origin: &str, verb: Verb) -> Saying {
-        Saying {
+    pub fn new(origin: &str, verb: RuleVerb) -> RuleSpec {
+        RuleSpec {
             origin: origin.to_owned(),
             verb,
-            mode: Mode::Enforce,
+            mode: RuleMode::Enforce,
             reason: None,
             expires_ms: None,
             created_ms: None,
@@ -84,36 +84,36 @@ impl Saying {
 /// The rows under change.
 pub struct Change<'c> {
     /// The rows.
-    pub rows: Rows<'c>,
+    pub rows: StoreTables<'c>,
     /// One moment for all of the change.
     pub clock: Clock,
     /// What was done so far.
     pub counts: Counts,
     /// The guard's settings that are to be put in force with the rules, or `None` when they stay.
-    pub settings: Option<Chosen>,
-    pub(super) touched: Touched,
+    pub settings: Option<EffectiveSettings>,
+    pub(super) touched: DirtySet,
     pub(super) version: i64,
     pub(super) author: String,
     pub(super) allowed: Allowed,
     /// Rows that are not written yet: those of a long list, of which nobody asks.
-    pending: Vec<Row>,
+    pending: Vec<RuleRow>,
     /// Whether nothing but blocks are said, none of which another one changes.
     only_blocks: bool,
     /// Whose bans are lifted.
     pub(super) lifted: Vec<Target>,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
     empty: bool,
-    highest: Option<Key>,
+    highest: Option<RuleKey>,
     /// The time of this part of a long list. What it replaces or removes is kept until the list is through.
     slice: Option<Slice>,
 }
 
 impl<'c> Change<'c> {
     pub(super) fn new(
-        rows: Rows<'c>,
+        rows: StoreTables<'c>,
         clock: Clock,
         version: i64,
-        carry: Option<&Carry>,
+        carry: Option<&BulkProgress>,
     ) -> Result<Change<'c>> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
         let mut change = Change {
@@ -122,7 +122,7 @@ impl<'c> Change<'c> {
             clock,
             counts: Counts::default(),
             settings: None,
-            touched: Touched::default(),
+            touched: DirtySet::default(),
             pending: Vec::new(),
             only_blocks: false,
             version,
@@ -144,8 +144,13 @@ impl<'c> Change<'c> {
     }
 
     /// What the next part of a long list goes on with.
-    pub(super) fn carry(&self) -> Carry {
-        Carry { counts: self.counts, word: self.version, empty: self.empty, highest: self.highest.clone() }
+    pub(super) fn carry(&self) -> BulkProgress {
+        BulkProgress {
+            counts: self.counts,
+            word: self.version,
+            empty: self.empty,
+            highest: self.highest.clone(),
+        }
     }
 
     /// Whether this part of a long list has worked for long enough. A change that is none has all the time it takes.
@@ -164,18 +169,18 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn say(&mut self, target: &Target, saying: &Saying) -> Result<()> {
+    pub fn say(&mut self, target: &Target, saying: &RuleSpec) -> Result<()> {
         let now_ms = self.clock.wall_ms();
-        let automatic = saying.verb == Verb::Block && !is_operators(&saying.origin);
+        let automatic = saying.verb == RuleVerb::Block && !is_operators(&saying.origin);
         if automatic && self.allowed.holds_back(target) {
             self.counts.skipped += 1;
             return Ok(());
         }
         self.supersede(target)?;
         let mut rows = self.before(target)?;
-        let is_same = |row: &Row| row.origin == saying.origin && row.verb == saying.verb;
+        let is_same = |row: &RuleRow| row.origin == saying.origin && row.verb == saying.verb;
         let old = rows.iter().find(|row| is_same(row) && row.holds(now_ms)).cloned();
-        let mut row = Row {
+        let mut row = RuleRow {
             target: *target,
             origin: saying.origin.clone(),
             verb: saying.verb,
@@ -214,7 +219,7 @@ impl<'c> Change<'c> {
             usize::from(row.is_operators() && rows.iter().any(|other| opposes(other, row.verb, now_ms)));
         rows.push(row);
         // An allowance may be another one when the change is done, so what it decides is asked then.
-        let allows = |row: &Row| row.verb == Verb::Allow;
+        let allows = |row: &RuleRow| row.verb == RuleVerb::Allow;
         let plain = !rows.iter().chain(&old).any(allows);
         let known = plain.then(|| wanted_of(target, &rows, &self.allowed, &self.clock));
         self.touch(*target, !plain, known);
@@ -233,7 +238,7 @@ impl<'c> Change<'c> {
     }
 
     /// The rows of a target so far.
-    fn before(&mut self, target: &Target) -> Result<Vec<Row>> {
+    fn before(&mut self, target: &Target) -> Result<Vec<RuleRow>> {
         if self.empty {
             let key = key(target);
             if self.highest.as_ref().is_none_or(|highest| *highest < key) {
@@ -249,11 +254,11 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn remove(&mut self, rows: &[Row]) -> Result<()> {
+    pub fn remove(&mut self, rows: &[RuleRow]) -> Result<()> {
         for row in rows {
             self.keep(Some(row))?;
             self.rows.remove(row)?;
-            self.touch(row.target, row.verb == Verb::Allow, None);
+            self.touch(row.target, row.verb == RuleVerb::Allow, None);
         }
         Ok(())
     }
@@ -262,7 +267,7 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay(&mut self, target: &Target, verb: Verb, origin: Option<&str>) -> Result<()> {
+    pub fn unsay(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
         self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
         let is_opposed = rows.iter().any(|row| opposes(row, verb, self.clock.wall_ms()));
@@ -284,8 +289,8 @@ impl<'c> Change<'c> {
     /// When the store refuses.
     pub fn unsay_all(
         &mut self,
-        gone: &mut Gone,
-        verb: Verb,
+        gone: &mut RuleRemoval,
+        verb: RuleVerb,
         origin: Option<&str>,
         kept: &HashSet<Target>,
     ) -> Result<bool> {
@@ -297,14 +302,14 @@ impl<'c> Change<'c> {
                 last.target.to_string(),
                 last.origin.clone(),
             ));
-            let going: Vec<&Row> = page.iter().filter(|row| !kept.contains(&row.target)).collect();
+            let going: Vec<&RuleRow> = page.iter().filter(|row| !kept.contains(&row.target)).collect();
             for row in &going {
                 if gone.add(row.target) {
                     self.counts.removed += 1;
                     // Of blocks there may be a million, allowances are few.
-                    let may_oppose = verb == Verb::Allow || self.allowed.has(&row.target);
+                    let may_oppose = verb == RuleVerb::Allow || self.allowed.has(&row.target);
                     let others = if may_oppose { self.rows.of(&row.target)? } else { Vec::new() };
-                    let opposes = |other: &Row| opposes(other, verb, self.clock.wall_ms());
+                    let opposes = |other: &RuleRow| opposes(other, verb, self.clock.wall_ms());
                     self.counts.again += usize::from(others.iter().any(opposes));
                 }
             }
@@ -317,7 +322,7 @@ impl<'c> Change<'c> {
                     gone.after.as_ref(),
                     self.slice.is_some(),
                 )?;
-                page.iter().for_each(|row| self.touch(row.target, row.verb == Verb::Allow, None));
+                page.iter().for_each(|row| self.touch(row.target, row.verb == RuleVerb::Allow, None));
             } else {
                 going.into_iter().try_for_each(|row| self.remove(std::slice::from_ref(row)))?;
             }
@@ -328,7 +333,7 @@ impl<'c> Change<'c> {
     }
 
     /// Keeps a row that is replaced or removed, for when the long list of which this is a part is taken back.
-    fn keep(&self, row: Option<&Row>) -> Result<()> {
+    fn keep(&self, row: Option<&RuleRow>) -> Result<()> {
         match row {
             Some(row) if self.slice.is_some() => self.rows.keep(row),
             _ => Ok(()),
@@ -341,14 +346,14 @@ impl<'c> Change<'c> {
     }
 
     /// Takes a row away that a long list had brought.
-    pub(super) fn take_away(&mut self, row: &Row) -> Result<()> {
+    pub(super) fn take_away(&mut self, row: &RuleRow) -> Result<()> {
         self.rows.remove(row)?;
-        self.touch(row.target, row.verb == Verb::Allow, None);
+        self.touch(row.target, row.verb == RuleVerb::Allow, None);
         Ok(())
     }
 
     /// Puts a row back that a long list had taken, unless somebody has said something else since.
-    pub(super) fn put_back(&mut self, row: &Row) -> Result<()> {
+    pub(super) fn put_back(&mut self, row: &RuleRow) -> Result<()> {
         if !self
             .rows
             .of(&row.target)?
@@ -358,7 +363,7 @@ impl<'c> Change<'c> {
             self.rows.write(row)?;
         }
         self.rows.forget(row)?;
-        self.touch(row.target, row.verb == Verb::Allow, None);
+        self.touch(row.target, row.verb == RuleVerb::Allow, None);
         Ok(())
     }
 
@@ -385,7 +390,7 @@ impl<'c> Change<'c> {
         }
         audit::write(
             self.rows.db(),
-            &Record {
+            &AuditRecord {
                 at_ms: self.clock.wall_ms(),
                 author: self.author.clone(),
                 origin: origin.to_owned(),
@@ -398,13 +403,13 @@ impl<'c> Change<'c> {
     }
 
     /// An allowance of a prefix says something about all within it.
-    fn touch(&mut self, target: Target, allows: bool, known: Option<Option<Wanted>>) {
+    fn touch(&mut self, target: Target, allows: bool, known: Option<Option<DesiredEntry>>) {
         if let (true, Target::Source(net)) = (allows, target)
             && !net.is_host()
         {
             self.touched.within.push(net);
         }
-        self.touched.some.push(Touch { target, known });
+        self.touched.some.push(DirtyEntry { target, known });
     }
 
     /// Says that nothing but blocks will be said, none of which another one changes: then rows are written many at a time.
@@ -415,9 +420,9 @@ impl<'c> Change<'c> {
 
 /// How far taking away all rules of one kind is.
 #[derive(Clone, Debug, Default)]
-pub struct Gone {
+pub struct RuleRemoval {
     /// The last row that was looked at: kind, target and source.
-    after: Option<Place>,
+    after: Option<RulePosition>,
     /// The first targets.
     first: Vec<Target>,
     last: Option<Target>,
@@ -425,7 +430,7 @@ pub struct Gone {
     count: usize,
 }
 
-impl Gone {
+impl RuleRemoval {
     /// One more target; `false` when it was the last one too.
     pub fn add(&mut self, target: Target) -> bool {
         if self.last == Some(target) {
@@ -447,13 +452,13 @@ impl Gone {
 }
 
 /// Whether a row is an operator's rule of the other verb, and holds.
-fn opposes(row: &Row, verb: Verb, now_ms: i64) -> bool {
+fn opposes(row: &RuleRow, verb: RuleVerb, now_ms: i64) -> bool {
     row.verb != verb && row.is_operators() && row.holds(now_ms)
 }
 
 /// Whether another word came later, so that saying the same again is news.
-fn is_overruled(row: &Row, rows: &[Row]) -> bool {
-    let later = |other: &Row| other.is_operators() && other.verb != row.verb && other.word > row.word;
+fn is_overruled(row: &RuleRow, rows: &[RuleRow]) -> bool {
+    let later = |other: &RuleRow| other.is_operators() && other.verb != row.verb && other.word > row.word;
     row.is_operators() && rows.iter().any(later)
 }
 

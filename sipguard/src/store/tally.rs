@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::rows::Rows;
+use super::rows::StoreTables;
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// How many blocks of each source hold at a wall time in milliseconds. A million rows take a fifth of a second.
     ///
     /// # Errors

@@ -6,15 +6,15 @@ use anyhow::{Result, anyhow};
 use rusqlite::params;
 use sipguard_common::abi::TRUNK_ENTRIES;
 
-use super::Saying;
-use super::apply::Touch;
-use super::rows::{Rows, Verb};
+use super::RuleSpec;
+use super::apply::DirtyEntry;
+use super::rows::{RuleVerb, StoreTables};
 use super::say::Change;
 use super::words::is_operators;
 use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::target::Target;
-use crate::trunk::{Mode, Policy, Profile, method_set, transports};
+use crate::trunk::{TrunkMode, TrunkPolicy, TrunkProfile, method_set, transports};
 
 /// A trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct TrunkRow {
     /// Whose addresses are its own.
     pub peers: Vec<Source>,
     /// Its policy.
-    pub policy: Policy,
+    pub policy: TrunkPolicy,
     /// What it is; may be empty.
     pub reason: String,
     /// The person at the keyboard, or the user of the program.
@@ -38,7 +38,7 @@ pub struct TrunkRow {
 /// Peers, with the index of their trunk.
 pub type Peers = HashMap<Source, u16>;
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Every trunk, by name.
     ///
     /// # Errors
@@ -66,11 +66,11 @@ impl Rows<'_> {
                 name: text(0)?.to_owned(),
                 number,
                 peers,
-                policy: Policy {
+                policy: TrunkPolicy {
                     transports: transports(text(2)?).map_err(strange)?,
                     methods: method_set(text(3)?).map_err(strange)?,
-                    profile: Profile::parse(text(4)?).map_err(strange)?,
-                    mode: Mode::parse(text(5)?).map_err(strange)?,
+                    profile: TrunkProfile::parse(text(4)?).map_err(strange)?,
+                    mode: TrunkMode::parse(text(5)?).map_err(strange)?,
                 },
                 reason: text(6)?.to_owned(),
                 author: text(7)?.to_owned(),
@@ -178,7 +178,7 @@ impl Change<'_> {
         for net in before.iter().chain(peers.keys()) {
             if before.contains(net) != peers.contains_key(net) {
                 let around = (0..=net.bits()).filter_map(|bits| Source::network(net.bytes(), bits));
-                self.touched.some.extend(around.map(|net| Touch { target: net.into(), known: None }));
+                self.touched.some.extend(around.map(|net| DirtyEntry { target: net.into(), known: None }));
                 self.touched.within.push(*net);
             }
         }
@@ -190,8 +190,8 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn trunk_in_the_way(&self, target: &Target, saying: &Saying) -> Result<Option<String>> {
-        if saying.verb != Verb::Block || !is_operators(&saying.origin) {
+    pub fn trunk_in_the_way(&self, target: &Target, saying: &RuleSpec) -> Result<Option<String>> {
+        if saying.verb != RuleVerb::Block || !is_operators(&saying.origin) {
             return Ok(None);
         }
         let number = self.allowed.trunk_of(target);

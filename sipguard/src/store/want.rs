@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use sipguard_common::abi::{PERMANENT, rule_flags};
 
-use super::rows::{Mode, Row, Verb};
+use super::rows::{RuleMode, RuleRow, RuleVerb};
 use super::trunks::Peers;
 use crate::address::{Mapped, Source};
-use crate::blocks::Wanted;
+use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
 use crate::target::Target;
 
@@ -25,8 +25,8 @@ pub struct Allowed {
 impl Allowed {
     /// Of rows; those that do not allow, or not any more, are passed over.
     #[must_use]
-    pub fn of(rows: &[Row], peers: Peers, now_ms: i64) -> Allowed {
-        let allows = |row: &&Row| row.verb == Verb::Allow && row.holds(now_ms);
+    pub fn of(rows: &[RuleRow], peers: Peers, now_ms: i64) -> Allowed {
+        let allows = |row: &&RuleRow| row.verb == RuleVerb::Allow && row.holds(now_ms);
         let nets: HashSet<Source> =
             rows.iter().filter(allows).filter_map(|row| row.target.source()).collect();
         let mut allowed = Allowed { lengths: lengths(nets.iter()), nets, ..Allowed::default() };
@@ -105,44 +105,44 @@ fn lengths<'s>(nets: impl Iterator<Item = &'s Source>) -> Vec<u32> {
 /// unless the target lies in an allowance or is a trunk's. Of several blocks one that stops comes before one that only counts, then the one that
 /// ends last.
 #[must_use]
-pub fn decides<'r>(rows: &'r [Row], allowed: &Allowed, now_ms: i64) -> Option<&'r Row> {
+pub fn decides<'r>(rows: &'r [RuleRow], allowed: &Allowed, now_ms: i64) -> Option<&'r RuleRow> {
     let holding = || rows.iter().filter(|row| row.holds(now_ms));
     let last_word = holding().filter(|row| row.is_operators()).max_by_key(|row| (row.word, row.created_ms));
     let verb = match last_word {
         Some(row) => row.verb,
         None if rows.first().is_some_and(|row| allowed.holds_back(&row.target)) => return None,
-        None => Verb::Block,
+        None => RuleVerb::Block,
     };
     holding().filter(|row| row.verb == verb).max_by_key(|row| {
-        (row.mode == Mode::Enforce, row.expires_ms.unwrap_or(i64::MAX), row.is_operators(), row.word)
+        (row.mode == RuleMode::Enforce, row.expires_ms.unwrap_or(i64::MAX), row.is_operators(), row.word)
     })
 }
 
 /// What the maps should say of a target with these rows.
 #[must_use]
-pub fn wanted(rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> {
+pub fn wanted(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> Option<DesiredEntry> {
     let row = decides(rows, allowed, clock.wall_ms())?;
     let trunk = match row.target {
         Target::Source(source) => allowed.peers.get(&source).copied().unwrap_or(0),
         Target::Device(_) | Target::Identity(_) | Target::UserAgent(_) => 0,
     };
     let flags = match (row.verb, row.mode) {
-        (Verb::Allow, _) => rule_flags::ALLOW,
-        (Verb::Block, Mode::Enforce) => rule_flags::BLOCK,
-        (Verb::Block, Mode::Monitor) => rule_flags::BLOCK | rule_flags::MONITOR,
+        (RuleVerb::Allow, _) => rule_flags::ALLOW,
+        (RuleVerb::Block, RuleMode::Enforce) => rule_flags::BLOCK,
+        (RuleVerb::Block, RuleMode::Monitor) => rule_flags::BLOCK | rule_flags::MONITOR,
     };
-    Some(Wanted { flags, expires_ns: clock.boot(row.expires_ms), trunk })
+    Some(DesiredEntry { flags, expires_ns: clock.boot(row.expires_ms), trunk })
 }
 
 /// What the maps should say of peers, where no rule decides about them.
-fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, Wanted)> {
-    let member = |trunk| Wanted { flags: 0, expires_ns: PERMANENT, trunk };
+fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, DesiredEntry)> {
+    let member = |trunk| DesiredEntry { flags: 0, expires_ns: PERMANENT, trunk };
     allowed.peers.iter().map(move |(peer, trunk)| (Target::Source(*peer), member(*trunk)))
 }
 
 /// What the maps should say of everybody.
-pub fn all(rows: &[Row], allowed: &Allowed, clock: &Clock) -> HashMap<Target, Wanted> {
-    let mut want: HashMap<Target, Wanted> = members(allowed).collect();
+pub fn all(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> HashMap<Target, DesiredEntry> {
+    let mut want: HashMap<Target, DesiredEntry> = members(allowed).collect();
     for rows in rows.chunk_by(|one, other| one.target == other.target) {
         want.extend(wanted(rows, allowed, clock).map(|wanted| (rows[0].target, wanted)));
     }
@@ -151,10 +151,15 @@ pub fn all(rows: &[Row], allowed: &Allowed, clock: &Clock) -> HashMap<Target, Wa
 
 /// What the maps should say of one target.
 #[must_use]
-pub fn wanted_of(target: &Target, rows: &[Row], allowed: &Allowed, clock: &Clock) -> Option<Wanted> {
+pub fn wanted_of(
+    target: &Target,
+    rows: &[RuleRow],
+    allowed: &Allowed,
+    clock: &Clock,
+) -> Option<DesiredEntry> {
     let member = |peer: &Source| {
         let trunk = *allowed.peers.get(peer)?;
-        Some(Wanted { flags: 0, expires_ns: PERMANENT, trunk })
+        Some(DesiredEntry { flags: 0, expires_ns: PERMANENT, trunk })
     };
     match (wanted(rows, allowed, clock), target) {
         (None, Target::Source(source)) => member(source),
@@ -168,12 +173,12 @@ mod tests {
 
     const NOW: i64 = 1000;
 
-    fn row(target: &str, origin: &str, verb: Verb, expires_ms: Option<i64>, word: i64) -> Row {
-        Row {
+    fn row(target: &str, origin: &str, verb: RuleVerb, expires_ms: Option<i64>, word: i64) -> RuleRow {
+        RuleRow {
             target: target.parse().unwrap(),
             origin: origin.to_owned(),
             verb,
-            mode: Mode::Enforce,
+            mode: RuleMode::Enforce,
             reason: String::new(),
             author: String::new(),
             created_ms: 0,
@@ -182,7 +187,7 @@ mod tests {
         }
     }
 
-    fn winner(rows: &[Row], around: &[Row]) -> Option<String> {
+    fn winner(rows: &[RuleRow], around: &[RuleRow]) -> Option<String> {
         let allowed = Allowed::of(&[rows, around].concat(), Peers::new(), NOW);
         decides(rows, &allowed, NOW).map(|row| format!("{} {}", row.verb.word(), row.origin))
     }
@@ -207,9 +212,9 @@ mod tests {
 
     #[test]
     fn what_only_counts_comes_after_what_stops() {
-        let mut counts = row("192.0.2.7", "cli", Verb::Block, None, 5);
-        counts.mode = Mode::Monitor;
-        let stops = row("192.0.2.7", "f2b", Verb::Block, Some(2000), 1);
+        let mut counts = row("192.0.2.7", "cli", RuleVerb::Block, None, 5);
+        counts.mode = RuleMode::Monitor;
+        let stops = row("192.0.2.7", "f2b", RuleVerb::Block, Some(2000), 1);
         assert_eq!(winner(&[counts.clone(), stops], &[]).as_deref(), Some("block f2b"));
         assert_eq!(winner(&[counts], &[]).as_deref(), Some("block cli"));
     }
@@ -217,8 +222,8 @@ mod tests {
     #[test]
     fn nothing_automatic_touches_what_lies_in_an_allowance() {
         let around = [
-            row("192.0.2.0/24", "cli", Verb::Allow, None, 1),
-            row("2001:db8::/32", "cli", Verb::Allow, Some(NOW), 1),
+            row("192.0.2.0/24", "cli", RuleVerb::Allow, None, 1),
+            row("2001:db8::/32", "cli", RuleVerb::Allow, Some(NOW), 1),
         ];
         for (target, origin, decides) in [
             ("192.0.2.7", "f2b", None),
@@ -232,7 +237,7 @@ mod tests {
             ("198.51.100.1:4001", "f2b", Some("block f2b")),
             ("2001:db8::1", "f2b", Some("block f2b")),
         ] {
-            let rows = [row(target, origin, Verb::Block, None, 2)];
+            let rows = [row(target, origin, RuleVerb::Block, None, 2)];
             assert_eq!(winner(&rows, &around).as_deref(), decides, "{target} {origin}");
         }
     }

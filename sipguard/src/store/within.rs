@@ -3,11 +3,11 @@
 use anyhow::{Result, anyhow};
 use rusqlite::params;
 
-use super::rows::{PAGE, Rows};
+use super::rows::{PAGE, StoreTables};
 use crate::address::Source;
 use crate::target::Target;
 
-impl Rows<'_> {
+impl StoreTables<'_> {
     /// Hands on the targets that lie in a prefix, itself and devices included.
     pub(super) fn each_within(&self, net: &Source, take: &mut dyn FnMut(Target) -> Result<()>) -> Result<()> {
         for (kind, from, to) in ranges(net) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use sipguard_common::abi::{RECORD_BYTES, Record};
 
-use crate::maps::Place;
+use crate::maps::MapDir;
 
 /// A map of `T`, an array whose entries lie one behind the other.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl<T> Memory<T> {
     ///
     /// # Errors
     /// When the map is not there, or can't be mapped.
-    pub fn of(place: &dyn Place, name: &str, entries: u32) -> Result<Memory<T>> {
+    pub fn of(place: &dyn MapDir, name: &str, entries: u32) -> Result<Memory<T>> {
         let data = place.data(name)?;
         let bytes = entries as usize * size_of::<T>();
         let len = NonZeroUsize::new(bytes).context("a map of nothing")?;

@@ -9,7 +9,7 @@ mod recorded;
 mod records;
 mod ring;
 
-pub use packet::{Names, Packet};
+pub use packet::{Names, TapPacket};
 pub use recorded::recorded;
 pub use records::set_records;
-pub use ring::{Ring, Start, Which, lost};
+pub use ring::{Start, TapRing, Which, lost};

@@ -19,7 +19,7 @@ use crate::store::{self, TrunkRow};
 
 /// A packet that the kernel side recorded.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct TapPacket {
     /// Its number in its ring.
     pub number: u64,
     /// When it came (`CLOCK_BOOTTIME`, nanoseconds).
@@ -74,14 +74,14 @@ impl Names {
     }
 }
 
-impl Packet {
+impl TapPacket {
     /// Reads a record. `None` when it is of a reason that this version does not know.
     #[must_use]
-    pub fn read(record: &Record, names: &Names, clock: &Clock) -> Option<Packet> {
+    pub fn read(record: &Record, names: &Names, clock: &Clock) -> Option<TapPacket> {
         let reason = Reason::from_number(record.reason)?;
         let frame = record.bytes.get(..record.captured as usize)?.to_vec();
         let header = Header::read(&frame);
-        Some(Packet {
+        Some(TapPacket {
             number: record.number.saturating_sub(1),
             time_ns: record.time_ns,
             time: clock.wall_exactly(record.time_ns),

@@ -4,14 +4,14 @@ use anyhow::Result;
 use sipguard_common::abi::{RECORDED_ENTRIES, Record, names};
 
 use super::memory::Memory;
-use crate::maps::Place;
+use crate::maps::MapDir;
 
 /// The last packets of each device that passed, the oldest first; a few devices that share a place have fewer each. Empty unless
 /// `Taps::records` is set.
 ///
 /// # Errors
 /// When the map is not there, or can't be mapped.
-pub fn recorded(place: &dyn Place) -> Result<Vec<Record>> {
+pub fn recorded(place: &dyn MapDir) -> Result<Vec<Record>> {
     let memory: Memory<Record> = Memory::of(place, names::RECORDED, RECORDED_ENTRIES)?;
     let mut records: Vec<Record> = (0..RECORDED_ENTRIES).filter_map(|index| memory.record(index)).collect();
     records.sort_by_key(|record| record.time_ns);

@@ -8,7 +8,7 @@ use sipguard_common::abi::{
 };
 
 use super::memory::Memory;
-use crate::maps::{self, Place, Plain};
+use crate::maps::{self, MapDir, Plain};
 
 /// Which ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const GIVEN_UP: u64 = 64;
 
 /// A reader of a ring.
 #[derive(Debug)]
-pub struct Ring {
+pub struct TapRing {
     records: Memory<Record>,
     cursors: Memory<u64>,
     cursor: u32,
@@ -44,19 +44,19 @@ pub struct Ring {
     missed: u64,
 }
 
-impl Ring {
+impl TapRing {
     /// Begins to read a ring.
     ///
     /// # Errors
     /// When a map is not there, or can't be mapped.
-    pub fn open(place: &dyn Place, which: Which, start: Start) -> Result<Ring> {
+    pub fn open(place: &dyn MapDir, which: Which, start: Start) -> Result<TapRing> {
         let (name, entries, cursor) = match which {
             Which::Events => (names::EVENTS, EVENT_ENTRIES, CURSOR_EVENTS),
             Which::Captured => (names::CAPTURED, CAPTURED_ENTRIES, CURSOR_CAPTURED),
         };
         let records = Memory::of(place, name, entries)?;
         let cursors = Memory::of(place, names::CURSORS, CURSOR_ENTRIES)?;
-        let mut ring = Ring { records, cursors, cursor, entries: u64::from(entries), next: 0, missed: 0 };
+        let mut ring = TapRing { records, cursors, cursor, entries: u64::from(entries), next: 0, missed: 0 };
         let head = ring.head();
         ring.next = match start {
             Start::Now => head,
@@ -122,7 +122,7 @@ impl Ring {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn lost(place: &dyn Place) -> Result<u64> {
+pub fn lost(place: &dyn MapDir) -> Result<u64> {
     let map: PerCpuArray<_, Plain<EventBudget>> = maps::open(place, names::EVENT_BUDGETS)?;
     let values = map.get(&0, 0).context("reading the budgets of events")?;
     Ok(values.iter().map(|value| value.0.lost).sum())

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 
-use super::input::{self, Asked};
+use super::input::{self, InputRequest};
 use super::look::Look;
 use super::model::Model;
-use super::order::Order;
-use super::reading::{Reader, Reading};
-use super::state::State;
+use super::order::SortOrder;
+use super::reading::{TopReader, TopReading};
+use super::state::TopState;
 use super::terminal::Screen;
 use super::view;
 use crate::pins::Pins;
@@ -24,7 +24,7 @@ use crate::pins::Pins;
 const LATE: u32 = 5;
 
 /// Carries out an order and says what came of it; each order has its own thread.
-pub type CarryOut = dyn Fn(&Order) -> Result<String> + Send + Sync;
+pub type CarryOut = dyn Fn(&SortOrder) -> Result<String> + Send + Sync;
 
 /// What the loop works with.
 #[derive(Clone)]
@@ -40,10 +40,10 @@ pub struct App {
 }
 
 /// What the loop hears of.
-enum Message {
+enum AppMessage {
     Key(KeyEvent),
     Resized,
-    Read(Box<Result<Reading>>),
+    Read(Box<Result<TopReading>>),
     /// The order of this number is carried out.
     Done(u64, Result<String>),
     /// The process shall end: by a signal, or because there is no terminal any more.
@@ -53,13 +53,13 @@ enum Message {
 }
 
 /// Says so when its thread panics.
-struct Watch(Sender<Message>, &'static str);
+struct AppWatch(Sender<AppMessage>, &'static str);
 
-impl Drop for Watch {
+impl Drop for AppWatch {
     fn drop(&mut self) {
         if thread::panicking() {
             // Nobody listens when the loop is over.
-            let _late = self.0.send(Message::Broken(self.1));
+            let _late = self.0.send(AppMessage::Broken(self.1));
         }
     }
 }
@@ -68,7 +68,7 @@ impl Drop for Watch {
 ///
 /// # Errors
 /// When the terminal can't be used.
-pub fn run(app: &App) -> Result<Vec<Order>> {
+pub fn run(app: &App) -> Result<Vec<SortOrder>> {
     let (sender, receiver) = channel();
     let (wake, woken) = channel();
     let mut signals = SigSet::empty();
@@ -88,14 +88,18 @@ pub fn run(app: &App) -> Result<Vec<Order>> {
         let sender = sender.clone();
         move || {
             let _signal = signals.wait();
-            let _late = sender.send(Message::End);
+            let _late = sender.send(AppMessage::End);
         }
     })?;
     show(app, &mut screen, &sender, &receiver, &wake)
 }
 
-fn start(sender: &Sender<Message>, name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let watch = Watch(sender.clone(), name);
+fn start(
+    sender: &Sender<AppMessage>,
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let watch = AppWatch(sender.clone(), name);
     let work = move || {
         let _watch = watch;
         work();
@@ -105,11 +109,11 @@ fn start(sender: &Sender<Message>, name: &'static str, work: impl FnOnce() + Sen
 }
 
 /// Reads the guard again and again, at once when it is woken.
-fn read(app: &App, sender: &Sender<Message>, woken: &Receiver<()>) {
-    let mut reader = Reader::new(&app.pins, &app.store);
+fn read(app: &App, sender: &Sender<AppMessage>, woken: &Receiver<()>) {
+    let mut reader = TopReader::new(&app.pins, &app.store);
     let mut force = true;
     loop {
-        if sender.send(Message::Read(Box::new(reader.read(force)))).is_err() {
+        if sender.send(AppMessage::Read(Box::new(reader.read(force)))).is_err() {
             return;
         }
         force = match woken.recv_timeout(app.delay) {
@@ -120,15 +124,15 @@ fn read(app: &App, sender: &Sender<Message>, woken: &Receiver<()>) {
     }
 }
 
-fn keys(sender: &Sender<Message>) {
+fn keys(sender: &Sender<AppMessage>) {
     loop {
         let message = match event::read() {
-            Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => Message::Key(key),
-            Ok(Event::Resize(_, _)) => Message::Resized,
+            Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => AppMessage::Key(key),
+            Ok(Event::Resize(_, _)) => AppMessage::Resized,
             Ok(_) => continue,
-            Err(_) => Message::End,
+            Err(_) => AppMessage::End,
         };
-        let ends = matches!(message, Message::End);
+        let ends = matches!(message, AppMessage::End);
         if sender.send(message).is_err() || ends {
             return;
         }
@@ -138,12 +142,12 @@ fn keys(sender: &Sender<Message>) {
 fn show(
     app: &App,
     screen: &mut Screen,
-    sender: &Sender<Message>,
-    receiver: &Receiver<Message>,
+    sender: &Sender<AppMessage>,
+    receiver: &Receiver<AppMessage>,
     wake: &Sender<()>,
-) -> Result<Vec<Order>> {
+) -> Result<Vec<SortOrder>> {
     let look = Look::of_environment();
-    let (mut model, mut state) = (Model::default(), State::default());
+    let (mut model, mut state) = (Model::default(), TopState::default());
     let mut orders = Orders::default();
     loop {
         screen
@@ -160,24 +164,24 @@ fn show(
         };
         while let Some(message) = next {
             let ends = match message {
-                Message::Key(key) => match input::key(&mut state, &model, key) {
-                    Asked::Draw => false,
-                    Asked::Quit => true,
-                    Asked::Order(order) => {
+                AppMessage::Key(key) => match input::key(&mut state, &model, key) {
+                    InputRequest::Draw => false,
+                    InputRequest::Quit => true,
+                    InputRequest::Order(order) => {
                         state.told = Some((begun(&order), false));
                         orders.carry_out(app, sender, order)?;
                         false
                     }
                 },
-                Message::Resized => false,
-                Message::Read(reading) => {
+                AppMessage::Resized => false,
+                AppMessage::Read(reading) => {
                     match *reading {
                         Ok(reading) => model.take(reading),
                         Err(error) => model.fail(format!("{error:#}")),
                     }
                     false
                 }
-                Message::Done(number, done) => {
+                AppMessage::Done(number, done) => {
                     orders.done(number);
                     state.told = Some(match done {
                         Ok(text) => (text, false),
@@ -186,8 +190,8 @@ fn show(
                     wake.send(()).context("the reader has ended")?;
                     false
                 }
-                Message::End => true,
-                Message::Broken(who) => bail!("{who} has failed; what it said is above"),
+                AppMessage::End => true,
+                AppMessage::Broken(who) => bail!("{who} has failed; what it said is above"),
             };
             if ends {
                 return orders.finish(receiver);
@@ -201,13 +205,13 @@ fn show(
 }
 
 /// What is told until an order is carried out.
-fn begun(order: &Order) -> String {
+fn begun(order: &SortOrder) -> String {
     match order {
-        Order::Block { target, .. } => format!("blocking {target} ..."),
-        Order::Allow { target, .. } => format!("allowing {target} ..."),
-        Order::Unblock(target) => format!("unblocking {target} ..."),
-        Order::Unallow(target) => format!("ending the allowance of {target} ..."),
-        Order::Capture { target, file } => {
+        SortOrder::Block { target, .. } => format!("blocking {target} ..."),
+        SortOrder::Allow { target, .. } => format!("allowing {target} ..."),
+        SortOrder::Unblock(target) => format!("unblocking {target} ..."),
+        SortOrder::Unallow(target) => format!("ending the allowance of {target} ..."),
+        SortOrder::Capture { target, file } => {
             format!("capturing {target} to {} for {} s ...", file.display(), super::CAPTURE_SECS)
         }
     }
@@ -217,18 +221,18 @@ fn begun(order: &Order) -> String {
 #[derive(Default)]
 struct Orders {
     last: u64,
-    under_way: Vec<(u64, Order)>,
+    under_way: Vec<(u64, SortOrder)>,
 }
 
 impl Orders {
-    fn carry_out(&mut self, app: &App, sender: &Sender<Message>, order: Order) -> Result<()> {
+    fn carry_out(&mut self, app: &App, sender: &Sender<AppMessage>, order: SortOrder) -> Result<()> {
         self.last += 1;
         let number = self.last;
         self.under_way.push((number, order.clone()));
         let (carry_out, done) = (Arc::clone(&app.order), sender.clone());
         start(sender, "an order's thread", move || {
             // Nobody listens when the loop is over.
-            let _late = done.send(Message::Done(number, carry_out(&order)));
+            let _late = done.send(AppMessage::Done(number, carry_out(&order)));
         })
     }
 
@@ -237,10 +241,10 @@ impl Orders {
     }
 
     /// Waits for the changes, which take no longer than another command holds the lock. Captures are processes of their own, and go on.
-    fn finish(mut self, receiver: &Receiver<Message>) -> Result<Vec<Order>> {
-        let changes = |order: &Order| !matches!(order, Order::Capture { .. });
+    fn finish(mut self, receiver: &Receiver<AppMessage>) -> Result<Vec<SortOrder>> {
+        let changes = |order: &SortOrder| !matches!(order, SortOrder::Capture { .. });
         while self.under_way.iter().any(|(_, order)| changes(order)) {
-            if let Message::Done(number, done) = receiver.recv().context("an order was lost")? {
+            if let AppMessage::Done(number, done) = receiver.recv().context("an order was lost")? {
                 self.done(number);
                 done?;
             }

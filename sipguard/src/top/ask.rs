@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::order::Order;
-use super::rows::Subject;
+use super::order::SortOrder;
+use super::rows::RowSubject;
 use crate::duration::{Span, parse_duration};
 use crate::store::parse_reason;
 use crate::target::{Device, Target};
@@ -16,7 +16,7 @@ const SPAN: &str = "1h";
 
 /// What is to be ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum DialogAction {
     /// Block.
     Block,
     /// Allow.
@@ -31,7 +31,7 @@ pub enum What {
 
 /// Which question is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DialogStep {
     /// The device or the whole address.
     Whom,
     /// For how long.
@@ -48,7 +48,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// What is to be ordered.
-    pub what: What,
+    pub what: DialogAction,
     /// The device, where there is one, and then its address; or what a rule is about.
     pub choices: Vec<Target>,
     /// Which of them.
@@ -62,7 +62,7 @@ pub struct Ask {
     /// The file of a capture, as typed.
     pub file: String,
     /// Which question is open.
-    pub step: Step,
+    pub step: DialogStep,
     /// What is wrong with the answer.
     pub wrong: Option<String>,
 }
@@ -75,7 +75,7 @@ pub enum Answered {
     /// Nothing is ordered.
     Cancelled,
     /// The order.
-    Order(Order),
+    SortOrder(SortOrder),
 }
 
 impl Ask {
@@ -83,19 +83,25 @@ impl Ask {
     ///
     /// # Errors
     /// Why that can't be ordered of it, for people.
-    pub fn about(what: What, subject: &Subject, now: Timestamp) -> Result<Ask, String> {
+    pub fn about(what: DialogAction, subject: &RowSubject, now: Timestamp) -> Result<Ask, String> {
         let (what, choices, why) = match (what, subject) {
-            (What::Unblock, Subject::Rule(target, "allow")) => (What::Unallow, vec![*target], String::new()),
-            (_, Subject::Rule(target, _)) => (what, vec![*target], String::new()),
-            (_, Subject::Sender(sender, reason)) => (what, targets(*sender), (*reason).to_owned()),
+            (DialogAction::Unblock, RowSubject::Rule(target, "allow")) => {
+                (DialogAction::Unallow, vec![*target], String::new())
+            }
+            (_, RowSubject::Rule(target, _)) => (what, vec![*target], String::new()),
+            (_, RowSubject::Sender(sender, reason)) => (what, targets(*sender), (*reason).to_owned()),
         };
         // What is allowed is an address, with all devices behind it.
         let choices: Vec<Target> = match what {
-            What::Allow => choices.iter().filter_map(|target| Some(target.source()?.into())).collect(),
-            What::Block | What::Unblock | What::Unallow | What::Capture => choices,
+            DialogAction::Allow => {
+                choices.iter().filter_map(|target| Some(target.source()?.into())).collect()
+            }
+            DialogAction::Block | DialogAction::Unblock | DialogAction::Unallow | DialogAction::Capture => {
+                choices
+            }
         };
         let narrowest = *choices.first().ok_or("no address can be told of this row: choose another")?;
-        if what == What::Capture && narrowest.source().is_none() {
+        if what == DialogAction::Capture && narrowest.source().is_none() {
             return Err(format!("{narrowest} is no address: choose a source to capture"));
         }
         let mut choices = choices;
@@ -108,7 +114,7 @@ impl Ask {
             lasting: Span(None),
             why,
             file: file(&narrowest, now),
-            step: Step::Whom,
+            step: DialogStep::Whom,
             wrong: None,
         };
         if ask.choices.len() < 2 {
@@ -123,16 +129,16 @@ impl Ask {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match (key.code, self.step) {
             (KeyCode::Esc, _) => return Answered::Cancelled,
-            (KeyCode::Char('d' | 'D'), Step::Whom) => self.choose(0),
-            (KeyCode::Char('a' | 'A'), Step::Whom) => self.choose(1),
-            (KeyCode::Enter, Step::Whom) => self.step = self.after_whom(),
-            (KeyCode::Up | KeyCode::Down, Step::Whom) => {
+            (KeyCode::Char('d' | 'D'), DialogStep::Whom) => self.choose(0),
+            (KeyCode::Char('a' | 'A'), DialogStep::Whom) => self.choose(1),
+            (KeyCode::Enter, DialogStep::Whom) => self.step = self.after_whom(),
+            (KeyCode::Up | KeyCode::Down, DialogStep::Whom) => {
                 let other = self.choices.iter().find(|target| **target != self.target);
                 self.target = other.copied().unwrap_or(self.target);
             }
-            (KeyCode::Char('y' | 'Y'), Step::Sure) => return self.order(),
-            (KeyCode::Char('n' | 'N'), Step::Sure) => return Answered::Cancelled,
-            (KeyCode::Enter, Step::Span | Step::Why | Step::File) => self.next(),
+            (KeyCode::Char('y' | 'Y'), DialogStep::Sure) => return self.order(),
+            (KeyCode::Char('n' | 'N'), DialogStep::Sure) => return Answered::Cancelled,
+            (KeyCode::Enter, DialogStep::Span | DialogStep::Why | DialogStep::File) => self.next(),
             (KeyCode::Backspace, _) => drop(self.line().map(String::pop)),
             (KeyCode::Char('u'), _) if control => self.line().map(String::clear).unwrap_or_default(),
             (KeyCode::Char(letter), _) if !control => {
@@ -148,33 +154,33 @@ impl Ask {
         self.step = self.after_whom();
     }
 
-    fn after_whom(&self) -> Step {
+    fn after_whom(&self) -> DialogStep {
         match self.what {
-            What::Block | What::Allow => Step::Span,
-            What::Unblock | What::Unallow => Step::Sure,
-            What::Capture => Step::File,
+            DialogAction::Block | DialogAction::Allow => DialogStep::Span,
+            DialogAction::Unblock | DialogAction::Unallow => DialogStep::Sure,
+            DialogAction::Capture => DialogStep::File,
         }
     }
 
     /// The line that is being typed.
     fn line(&mut self) -> Option<&mut String> {
         match self.step {
-            Step::Span => Some(&mut self.span),
-            Step::Why => Some(&mut self.why),
-            Step::File => Some(&mut self.file),
-            Step::Whom | Step::Sure => None,
+            DialogStep::Span => Some(&mut self.span),
+            DialogStep::Why => Some(&mut self.why),
+            DialogStep::File => Some(&mut self.file),
+            DialogStep::Whom | DialogStep::Sure => None,
         }
     }
 
     fn next(&mut self) {
         let next = match self.step {
-            Step::Span => parse_duration(self.span.trim()).map(|lasting| {
+            DialogStep::Span => parse_duration(self.span.trim()).map(|lasting| {
                 self.lasting = lasting;
-                Step::Why
+                DialogStep::Why
             }),
-            Step::Why => parse_reason(self.why.trim()).map(|_| Step::Sure),
-            Step::File if self.file.trim().is_empty() => Err("a capture needs a file".to_owned()),
-            Step::Whom | Step::File | Step::Sure => Ok(Step::Sure),
+            DialogStep::Why => parse_reason(self.why.trim()).map(|_| DialogStep::Sure),
+            DialogStep::File if self.file.trim().is_empty() => Err("a capture needs a file".to_owned()),
+            DialogStep::Whom | DialogStep::File | DialogStep::Sure => Ok(DialogStep::Sure),
         };
         match next {
             Ok(next) => self.step = next,
@@ -186,11 +192,11 @@ impl Ask {
         let (target, span) = (self.target, self.lasting);
         let reason = self.why.trim().to_owned();
         Answered::Order(match self.what {
-            What::Block => Order::Block { target, span, reason },
-            What::Allow => Order::Allow { target, span, reason },
-            What::Unblock => Order::Unblock(target),
-            What::Unallow => Order::Unallow(target),
-            What::Capture => Order::Capture { target, file: self.file.trim().into() },
+            DialogAction::Block => SortOrder::Block { target, span, reason },
+            DialogAction::Allow => SortOrder::Allow { target, span, reason },
+            DialogAction::Unblock => SortOrder::Unblock(target),
+            DialogAction::Unallow => SortOrder::Unallow(target),
+            DialogAction::Capture => SortOrder::Capture { target, file: self.file.trim().into() },
         })
     }
 }
@@ -232,8 +238,8 @@ mod tests {
         answered
     }
 
-    fn ask(what: What, sender: &str) -> Ask {
-        let subject = Subject::Sender(sender.parse().unwrap(), "bare-lf");
+    fn ask(what: DialogAction, sender: &str) -> Ask {
+        let subject = RowSubject::Sender(sender.parse().unwrap(), "bare-lf");
         Ask::about(what, &subject, Timestamp::UNIX_EPOCH).unwrap()
     }
 
@@ -243,60 +249,71 @@ mod tests {
 
     #[test]
     fn a_block_is_of_the_device_for_an_hour() {
-        let mut ask = ask(What::Block, "203.0.113.7:4001");
+        let mut ask = ask(DialogAction::Block, "203.0.113.7:4001");
         assert_eq!(press(&mut ask, "\n\n\n"), Answered::Go);
-        assert_eq!(ask.step, Step::Sure);
+        assert_eq!(ask.step, DialogStep::Sure);
         let (target, reason) = ("203.0.113.7:4001".parse().unwrap(), "bare-lf".to_owned());
-        assert_eq!(press(&mut ask, "y"), Answered::Order(Order::Block { target, span: span("1h"), reason }));
+        assert_eq!(
+            press(&mut ask, "y"),
+            Answered::Order(SortOrder::Block { target, span: span("1h"), reason })
+        );
     }
 
     #[test]
     fn the_address_for_as_long_as_is_typed() {
-        let mut ask = ask(What::Block, "[2001:db8::7]:4001");
+        let mut ask = ask(DialogAction::Block, "[2001:db8::7]:4001");
         press(&mut ask, "a\u{8}\u{8}2 parsecs\n");
         assert!(ask.wrong.as_ref().is_some_and(|wrong| wrong.contains("is no duration")), "{ask:?}");
         ask.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
         press(&mut ask, "15m\n!\n");
         let (target, reason) = ("2001:db8::7".parse().unwrap(), "bare-lf!".to_owned());
-        assert_eq!(press(&mut ask, "y"), Answered::Order(Order::Block { target, span: span("15m"), reason }));
+        assert_eq!(
+            press(&mut ask, "y"),
+            Answered::Order(SortOrder::Block { target, span: span("15m"), reason })
+        );
     }
 
     #[test]
     fn nothing_else_than_yes_is_yes() {
         for keys in ["\u{1b}", "\n\u{1b}", "\n\n\nn", "\n\n\n\u{1b}"] {
-            assert_eq!(press(&mut ask(What::Block, "203.0.113.7:1"), keys), Answered::Cancelled, "{keys:?}");
+            assert_eq!(
+                press(&mut ask(DialogAction::Block, "203.0.113.7:1"), keys),
+                Answered::Cancelled,
+                "{keys:?}"
+            );
         }
-        assert_eq!(press(&mut ask(What::Block, "203.0.113.7:1"), "\n\n\n\n\nbq "), Answered::Go);
+        assert_eq!(press(&mut ask(DialogAction::Block, "203.0.113.7:1"), "\n\n\n\n\nbq "), Answered::Go);
     }
 
     #[test]
     fn an_allowance_is_of_an_address_and_a_capture_goes_to_a_file() {
-        let mut allow = ask(What::Allow, "203.0.113.7:4001");
+        let mut allow = ask(DialogAction::Allow, "203.0.113.7:4001");
         let (target, reason) = ("203.0.113.7".parse().unwrap(), "bare-lf".to_owned());
         assert_eq!(
             press(&mut allow, "\n\ny"),
-            Answered::Order(Order::Allow { target, span: span("1h"), reason })
+            Answered::Order(SortOrder::Allow { target, span: span("1h"), reason })
         );
-        let mut capture = ask(What::Capture, "203.0.113.7:4001");
+        let mut capture = ask(DialogAction::Capture, "203.0.113.7:4001");
         let (target, file) =
             ("203.0.113.7:4001".parse().unwrap(), "sipguard-203.0.113.7-4001-19700101T000000Z.pcapng".into());
-        assert_eq!(press(&mut capture, "\n\ny"), Answered::Order(Order::Capture { target, file }));
+        assert_eq!(press(&mut capture, "\n\ny"), Answered::Order(SortOrder::Capture { target, file }));
     }
 
     #[test]
     fn a_rule_is_taken_back_by_what_it_is() {
         let target: Target = "203.0.113.0/28".parse().unwrap();
         for (word, order) in [
-            ("block", Order::Unblock(target)),
-            ("ban", Order::Unblock(target)),
-            ("allow", Order::Unallow(target)),
+            ("block", SortOrder::Unblock(target)),
+            ("ban", SortOrder::Unblock(target)),
+            ("allow", SortOrder::Unallow(target)),
         ] {
             let mut ask =
-                Ask::about(What::Unblock, &Subject::Rule(target, word), Timestamp::UNIX_EPOCH).unwrap();
+                Ask::about(DialogAction::Unblock, &RowSubject::Rule(target, word), Timestamp::UNIX_EPOCH)
+                    .unwrap();
             assert_eq!(press(&mut ask, "y"), Answered::Order(order));
         }
-        let identity = Subject::Rule("sip:1@pbx.example".parse().unwrap(), "block");
-        assert!(Ask::about(What::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());
-        assert!(Ask::about(What::Allow, &identity, Timestamp::UNIX_EPOCH).is_err());
+        let identity = RowSubject::Rule("sip:1@pbx.example".parse().unwrap(), "block");
+        assert!(Ask::about(DialogAction::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());
+        assert!(Ask::about(DialogAction::Allow, &identity, Timestamp::UNIX_EPOCH).is_err());
     }
 }

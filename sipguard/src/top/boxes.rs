@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::widgets::{Block, Clear, Widget as _};
 
-use super::ask::{Ask, Step, What};
+use super::ask::{Ask, DialogAction, DialogStep};
 use super::input::KEYS;
 use super::look::Look;
 use super::order::CAPTURE_SECS;
@@ -47,11 +47,11 @@ pub fn help(buffer: &mut Buffer, look: Look) {
 /// The questions before an order, with the answers so far.
 pub fn ask(buffer: &mut Buffer, ask: &Ask, look: Look) {
     let title = match ask.what {
-        What::Block => "Block",
-        What::Allow => "Allow",
-        What::Unblock => "Unblock",
-        What::Unallow => "End the allowance",
-        What::Capture => "Capture",
+        DialogAction::Block => "Block",
+        DialogAction::Allow => "Allow",
+        DialogAction::Unblock => "Unblock",
+        DialogAction::Unallow => "End the allowance",
+        DialogAction::Capture => "Capture",
     };
     let within = open(buffer, title, 76, 10, look);
     let mut number = 0;
@@ -63,10 +63,12 @@ pub fn ask(buffer: &mut Buffer, ask: &Ask, look: Look) {
         number += 1;
     }
     number += 1;
-    let texts: &[(Step, &str, &str)] = match ask.what {
-        What::Block | What::Allow => &[(Step::Span, "for", &ask.span), (Step::Why, "because", &ask.why)],
-        What::Capture => &[(Step::File, "to", &ask.file)],
-        What::Unblock | What::Unallow => &[],
+    let texts: &[(DialogStep, &str, &str)] = match ask.what {
+        DialogAction::Block | DialogAction::Allow => {
+            &[(DialogStep::Span, "for", &ask.span), (DialogStep::Why, "because", &ask.why)]
+        }
+        DialogAction::Capture => &[(DialogStep::File, "to", &ask.file)],
+        DialogAction::Unblock | DialogAction::Unallow => &[],
     };
     for (step, name, text) in texts {
         let open = *step == ask.step;
@@ -77,13 +79,15 @@ pub fn ask(buffer: &mut Buffer, ask: &Ask, look: Look) {
     }
     let (question, style) = match (&ask.wrong, ask.step) {
         (Some(wrong), _) => (wrong.clone(), look.stopped()),
-        (None, Step::Whom) => {
+        (None, DialogStep::Whom) => {
             ("d: this device   a: its whole address   Enter: as marked".to_owned(), look.strong())
         }
-        (None, Step::Span) => ("such as 90s, 15m, 1d or permanent   Enter: go on".to_owned(), Style::new()),
-        (None, Step::Why) => ("for `list` and `lookup`   Enter: go on".to_owned(), Style::new()),
-        (None, Step::File) => (format!("its packets of {CAPTURE_SECS} s   Enter: go on"), Style::new()),
-        (None, Step::Sure) => ("Do it?  y: yes   n: no".to_owned(), look.strong()),
+        (None, DialogStep::Span) => {
+            ("such as 90s, 15m, 1d or permanent   Enter: go on".to_owned(), Style::new())
+        }
+        (None, DialogStep::Why) => ("for `list` and `lookup`   Enter: go on".to_owned(), Style::new()),
+        (None, DialogStep::File) => (format!("its packets of {CAPTURE_SECS} s   Enter: go on"), Style::new()),
+        (None, DialogStep::Sure) => ("Do it?  y: yes   n: no".to_owned(), look.strong()),
     };
     line(buffer, within, 6, &question, style);
     line(buffer, within, 7, "Esc: nothing is done", Style::new());

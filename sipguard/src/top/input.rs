@@ -2,21 +2,21 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::ask::{Answered, Ask, What};
+use super::ask::{Answered, Ask, DialogAction};
 use super::model::Model;
-use super::order::Order;
+use super::order::SortOrder;
 use super::pane::Pane;
-use super::state::{Open, State};
+use super::state::{OpenDialog, TopState};
 
 /// What a key asks of the loop.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
+pub enum InputRequest {
     /// Only that the screen is drawn again.
     Draw,
     /// The end.
     Quit,
     /// An order.
-    Order(Order),
+    SortOrder(SortOrder),
 }
 
 /// The keys, as the help shows them.
@@ -36,34 +36,34 @@ pub const KEYS: &[(&str, &str)] = &[
 ];
 
 /// Takes a key.
-pub fn key(state: &mut State, model: &Model, key: KeyEvent) -> Asked {
+pub fn key(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     if control && key.code == KeyCode::Char('c') {
-        return Asked::Quit;
+        return InputRequest::Quit;
     }
     match std::mem::take(&mut state.open) {
-        Open::Nothing => browse(state, model, key),
+        OpenDialog::Nothing => browse(state, model, key),
         // Any key closes it.
-        Open::Help => Asked::Draw,
-        Open::Filter(before) => {
+        OpenDialog::Help => InputRequest::Draw,
+        OpenDialog::Filter(before) => {
             filter(state, before, key);
-            Asked::Draw
+            InputRequest::Draw
         }
-        Open::Ask(mut ask) => match ask.key(key) {
+        OpenDialog::Ask(mut ask) => match ask.key(key) {
             Answered::Go => {
-                state.open = Open::Ask(ask);
-                Asked::Draw
+                state.open = OpenDialog::Ask(ask);
+                InputRequest::Draw
             }
             Answered::Cancelled => {
                 state.told = Some(("nothing was changed".to_owned(), false));
-                Asked::Draw
+                InputRequest::Draw
             }
-            Answered::Order(order) => Asked::Order(order),
+            Answered::Order(order) => InputRequest::Order(order),
         },
     }
 }
 
-fn filter(state: &mut State, before: String, key: KeyEvent) {
+fn filter(state: &mut TopState, before: String, key: KeyEvent) {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Enter => return,
@@ -76,20 +76,20 @@ fn filter(state: &mut State, before: String, key: KeyEvent) {
         KeyCode::Char(letter) if !control => state.filter.push(letter),
         _ => {}
     }
-    state.open = Open::Filter(before);
+    state.open = OpenDialog::Filter(before);
 }
 
-fn browse(state: &mut State, model: &Model, key: KeyEvent) -> Asked {
+fn browse(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
     state.told = None;
     let shown = state.paused.take();
     let seen = shown.as_deref().unwrap_or(model);
     let rows = state.rows(seen);
     let page = state.page.cast_signed();
     let mut paused = shown.is_some();
-    let mut asked = Asked::Draw;
+    let mut asked = InputRequest::Draw;
     match key.code {
-        KeyCode::Char('q') | KeyCode::F(10) => asked = Asked::Quit,
-        KeyCode::Char('h' | '?') | KeyCode::F(1) => state.open = Open::Help,
+        KeyCode::Char('q') | KeyCode::F(10) => asked = InputRequest::Quit,
+        KeyCode::Char('h' | '?') | KeyCode::F(1) => state.open = OpenDialog::Help,
         KeyCode::Char('p' | ' ') => paused = !paused,
         KeyCode::Tab | KeyCode::Right => state.tab(1),
         KeyCode::BackTab | KeyCode::Left => state.tab(Pane::ALL.len() - 1),
@@ -100,17 +100,17 @@ fn browse(state: &mut State, model: &Model, key: KeyEvent) -> Asked {
         KeyCode::PageDown => state.go(&rows, page),
         KeyCode::Home => state.go(&rows, isize::MIN),
         KeyCode::End => state.go(&rows, isize::MAX),
-        KeyCode::Char('/') | KeyCode::F(4) => state.open = Open::Filter(state.filter.clone()),
+        KeyCode::Char('/') | KeyCode::F(4) => state.open = OpenDialog::Filter(state.filter.clone()),
         KeyCode::Char('>') | KeyCode::F(6) => state.sort(true),
         KeyCode::Char('<') => state.sort(false),
         KeyCode::Char('r') => state.turn(),
         KeyCode::Esc => state.filter.clear(),
         KeyCode::Char(letter) => {
             let what = match letter {
-                'b' => What::Block,
-                'a' => What::Allow,
-                'u' => What::Unblock,
-                'c' => What::Capture,
+                'b' => DialogAction::Block,
+                'a' => DialogAction::Allow,
+                'u' => DialogAction::Unblock,
+                'c' => DialogAction::Capture,
                 _ => return restore(state, shown, asked),
             };
             let subject = rows.get(state.view().index).and_then(|row| row.subject.as_ref());
@@ -120,7 +120,7 @@ fn browse(state: &mut State, model: &Model, key: KeyEvent) -> Asked {
             match subject.ok_or_else(none).and_then(|subject| Ask::about(what, subject, now)) {
                 Ok(ask) => {
                     state.hold(&rows);
-                    state.open = Open::Ask(ask);
+                    state.open = OpenDialog::Ask(ask);
                 }
                 Err(why) => state.told = Some((why, true)),
             }
@@ -135,7 +135,7 @@ fn browse(state: &mut State, model: &Model, key: KeyEvent) -> Asked {
     restore(state, shown, asked)
 }
 
-fn restore(state: &mut State, shown: Option<Box<Model>>, asked: Asked) -> Asked {
+fn restore(state: &mut TopState, shown: Option<Box<Model>>, asked: InputRequest) -> InputRequest {
     state.paused = shown;
     asked
 }
@@ -153,28 +153,28 @@ mod tests {
         model
     }
 
-    fn press(state: &mut State, model: &Model, codes: &[KeyCode]) -> Asked {
-        let mut asked = Asked::Draw;
+    fn press(state: &mut TopState, model: &Model, codes: &[KeyCode]) -> InputRequest {
+        let mut asked = InputRequest::Draw;
         for code in codes {
             asked = key(state, model, KeyEvent::new(*code, KeyModifiers::NONE));
         }
         asked
     }
 
-    fn typed(state: &mut State, model: &Model, text: &str) -> Asked {
+    fn typed(state: &mut TopState, model: &Model, text: &str) -> InputRequest {
         press(state, model, &text.chars().map(KeyCode::Char).collect::<Vec<_>>())
     }
 
     #[test]
     fn panes() {
-        let (mut state, model) = (State::default(), model());
+        let (mut state, model) = (TopState::default(), model());
         for (codes, pane) in [
             (&[KeyCode::Tab][..], Pane::Reasons),
             (&[KeyCode::BackTab, KeyCode::Left], Pane::Blocks),
             (&[KeyCode::Right], Pane::Sources),
             (&[KeyCode::Char('4')], Pane::Events),
         ] {
-            assert_eq!(press(&mut state, &model, codes), Asked::Draw);
+            assert_eq!(press(&mut state, &model, codes), InputRequest::Draw);
             assert_eq!(state.pane, pane);
         }
     }
@@ -183,26 +183,26 @@ mod tests {
     fn three_keys_end_it_but_not_while_text_is_typed() {
         let model = model();
         let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        assert_eq!(typed(&mut State::default(), &model, "q"), Asked::Quit);
-        assert_eq!(press(&mut State::default(), &model, &[KeyCode::F(10)]), Asked::Quit);
+        assert_eq!(typed(&mut TopState::default(), &model, "q"), InputRequest::Quit);
+        assert_eq!(press(&mut TopState::default(), &model, &[KeyCode::F(10)]), InputRequest::Quit);
         for before in ["", "/abc", "b", "h"] {
-            let mut state = State::default();
+            let mut state = TopState::default();
             typed(&mut state, &model, before);
-            assert_eq!(key(&mut state, &model, ctrl_c), Asked::Quit, "{before}");
+            assert_eq!(key(&mut state, &model, ctrl_c), InputRequest::Quit, "{before}");
         }
-        let mut state = State::default();
-        assert_eq!(typed(&mut state, &model, "/q"), Asked::Draw);
+        let mut state = TopState::default();
+        assert_eq!(typed(&mut state, &model, "/q"), InputRequest::Draw);
         assert_eq!(state.filter, "q");
         typed(&mut state, &model, "h");
-        assert_eq!((typed(&mut state, &model, "x"), state.filter.as_str()), (Asked::Draw, "qhx"));
+        assert_eq!((typed(&mut state, &model, "x"), state.filter.as_str()), (InputRequest::Draw, "qhx"));
     }
 
     #[test]
     fn a_filter_is_kept_by_enter_and_given_up_by_escape() {
-        let (mut state, model) = (State::default(), model());
+        let (mut state, model) = (TopState::default(), model());
         typed(&mut state, &model, "/inv");
         press(&mut state, &model, &[KeyCode::Enter]);
-        assert_eq!((state.rows(&model).len(), &state.open), (1, &Open::Nothing));
+        assert_eq!((state.rows(&model).len(), &state.open), (1, &OpenDialog::Nothing));
         typed(&mut state, &model, "/xyz");
         assert!(state.rows(&model).is_empty());
         press(&mut state, &model, &[KeyCode::Esc]);
@@ -213,16 +213,18 @@ mod tests {
 
     #[test]
     fn a_block_is_of_the_row_that_was_chosen_whatever_comes_meanwhile() {
-        let (mut state, mut model) = (State::default(), model());
+        let (mut state, mut model) = (TopState::default(), model());
         press(&mut state, &model, &[KeyCode::Down, KeyCode::Char('b')]);
         let rows = state.rows(&model);
         let target: Target = rows[1].cells[1].shown().parse().unwrap();
         model.take(fixed(40));
         press(&mut state, &model, &[KeyCode::Enter; 3]);
         let asked = typed(&mut state, &model, "y");
-        let Asked::Order(Order::Block { target: blocked, .. }) = asked else { panic!("{asked:?}") };
+        let InputRequest::Order(SortOrder::Block { target: blocked, .. }) = asked else {
+            panic!("{asked:?}")
+        };
         assert_eq!(blocked, target);
-        assert_eq!(state.open, Open::Nothing);
+        assert_eq!(state.open, OpenDialog::Nothing);
     }
 
     #[test]
@@ -230,26 +232,26 @@ mod tests {
         let model = model();
         for pane in "12345".chars() {
             for byte in 0x20..0x7f_u8 {
-                let mut state = State::default();
+                let mut state = TopState::default();
                 let asked = typed(&mut state, &model, &format!("{pane}{}", char::from(byte)));
-                assert!(!matches!(asked, Asked::Order(_)), "{pane} {byte}");
+                assert!(!matches!(asked, InputRequest::Order(_)), "{pane} {byte}");
             }
         }
     }
 
     #[test]
     fn a_pane_without_sources_says_so() {
-        let (mut state, model) = (State::default(), model());
+        let (mut state, model) = (TopState::default(), model());
         typed(&mut state, &model, "2b");
         assert!(matches!(&state.told, Some((told, true)) if told.contains("no row of Reasons")), "{state:?}");
     }
 
     #[test]
     fn a_pause_keeps_what_is_seen() {
-        let (mut state, mut model) = (State::default(), model());
+        let (mut state, mut model) = (TopState::default(), model());
         typed(&mut state, &model, "p");
         model.take(fixed(40));
-        let at = |state: &State| state.paused.as_ref().unwrap().reading.as_ref().unwrap().at_ns;
+        let at = |state: &TopState| state.paused.as_ref().unwrap().reading.as_ref().unwrap().at_ns;
         assert_eq!(at(&state), 12_000_000_000);
         typed(&mut state, &model, "2");
         assert_eq!(at(&state), 12_000_000_000);

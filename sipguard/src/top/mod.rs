@@ -31,5 +31,5 @@ mod view;
 pub use app::{App, run};
 pub use model::Model;
 pub use once::{json, text};
-pub use order::{CAPTURE_SECS, Order};
-pub use reading::Reader;
+pub use order::{CAPTURE_SECS, SortOrder};
+pub use reading::TopReader;

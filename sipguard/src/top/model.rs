@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use sipguard_common::Reason;
 
-use super::reading::{Event, Reading, Rules};
-use crate::counters::{Action, Row};
+use super::reading::{RuleCounts, TopEvent, TopReading};
+use crate::counters::{Action, CounterRow};
 
 /// Ticks that a sparkline may show.
 pub const PAST: usize = 60;
@@ -15,7 +15,7 @@ const EVENTS: usize = 1000;
 
 /// Something that is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
+pub enum MetricKey {
     /// All packets.
     Received,
     /// Those that were stopped.
@@ -46,21 +46,21 @@ struct Track {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// The last reading.
-    pub reading: Option<Reading>,
+    pub reading: Option<TopReading>,
     /// Why there is none at the moment.
     pub trouble: Option<String>,
     /// The rules when they were read last.
-    pub rules: Rules,
+    pub rules: RuleCounts,
     /// The last events, the oldest first.
-    pub events: VecDeque<Event>,
+    pub events: VecDeque<TopEvent>,
     /// Seconds between the last two readings; 0 before there are two.
     pub seconds: f64,
-    tracks: HashMap<Key, Track>,
+    tracks: HashMap<MetricKey, Track>,
 }
 
 impl Model {
     /// Takes the next reading.
-    pub fn take(&mut self, mut reading: Reading) {
+    pub fn take(&mut self, mut reading: TopReading) {
         let before = self.reading.as_ref().map(|before| before.at_ns);
         let elapsed_ns = before.map(|at_ns| reading.at_ns.saturating_sub(at_ns));
         self.seconds = elapsed_ns.map_or(0.0, |ns| ns as f64 / 1e9);
@@ -93,19 +93,19 @@ impl Model {
 
     /// Packets now; 0 for what was never counted.
     #[must_use]
-    pub fn value(&self, key: &Key) -> u64 {
+    pub fn value(&self, key: &MetricKey) -> u64 {
         self.tracks.get(key).map_or(0, |track| track.value)
     }
 
     /// Packets a second between the last two readings.
     #[must_use]
-    pub fn per_sec(&self, key: &Key) -> f64 {
+    pub fn per_sec(&self, key: &MetricKey) -> f64 {
         self.tracks.get(key).map_or(0.0, |track| track.per_sec)
     }
 
     /// The same at each of the last 60 readings, the oldest first.
     #[must_use]
-    pub fn past(&self, key: &Key) -> Vec<f64> {
+    pub fn past(&self, key: &MetricKey) -> Vec<f64> {
         self.tracks.get(key).map_or_else(Vec::new, |track| track.past.iter().copied().collect())
     }
 
@@ -124,39 +124,41 @@ impl Model {
 
     /// The rows of the counters.
     #[must_use]
-    pub fn counters(&self) -> &[Row] {
+    pub fn counters(&self) -> &[CounterRow] {
         self.reading.as_ref().map_or(&[], |reading| &reading.counters)
     }
 }
 
 /// Every number of a reading.
-fn counted(reading: &Reading) -> HashMap<Key, u64> {
+fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
     // What is always shown has a past from the first reading on, also while nothing comes.
-    let mut sums: HashMap<Key, u64> =
-        [Key::Received, Key::Dropped, Key::WouldDrop].into_iter().map(|key| (key, 0)).collect();
-    let mut add = |key: Key, packets: u64| *sums.entry(key).or_default() += packets;
+    let mut sums: HashMap<MetricKey, u64> = [MetricKey::Received, MetricKey::Dropped, MetricKey::WouldDrop]
+        .into_iter()
+        .map(|key| (key, 0))
+        .collect();
+    let mut add = |key: MetricKey, packets: u64| *sums.entry(key).or_default() += packets;
     for one in &reading.interfaces {
-        add(Key::Interface(one.name.clone(), false), 0);
-        add(Key::Interface(one.name.clone(), true), 0);
+        add(MetricKey::Interface(one.name.clone(), false), 0);
+        add(MetricKey::Interface(one.name.clone(), true), 0);
     }
     for row in &reading.counters {
-        add(Key::Received, row.packets);
-        add(Key::Interface(row.interface.clone(), false), row.packets);
+        add(MetricKey::Received, row.packets);
+        add(MetricKey::Interface(row.interface.clone(), false), row.packets);
         if row.action.stops() {
-            add(Key::Dropped, row.packets);
-            add(Key::Interface(row.interface.clone(), true), row.packets);
+            add(MetricKey::Dropped, row.packets);
+            add(MetricKey::Interface(row.interface.clone(), true), row.packets);
         } else if row.action.would_stop() {
-            add(Key::WouldDrop, row.packets);
+            add(MetricKey::WouldDrop, row.packets);
         }
-        add(Key::Counter(row.interface.clone(), row.reason, row.action), row.packets);
-        add(Key::Reason(row.reason, row.action), row.packets);
+        add(MetricKey::Counter(row.interface.clone(), row.reason, row.action), row.packets);
+        add(MetricKey::Reason(row.reason, row.action), row.packets);
     }
     for row in &reading.sources {
-        add(Key::Source(row.address, row.port, row.reason), row.packets);
+        add(MetricKey::Source(row.address, row.port, row.reason), row.packets);
     }
     for trunk in &reading.trunks {
-        add(Key::Trunk(trunk.name.clone(), false), trunk.received);
-        add(Key::Trunk(trunk.name.clone(), true), trunk.dropped);
+        add(MetricKey::Trunk(trunk.name.clone(), false), trunk.received);
+        add(MetricKey::Trunk(trunk.name.clone(), true), trunk.dropped);
     }
     sums
 }
@@ -166,9 +168,9 @@ mod tests {
     use super::*;
     use crate::top::reading::fixed;
 
-    const BAD: Key = Key::Reason(Reason::BareLf, Action::Reset);
+    const BAD: MetricKey = MetricKey::Reason(Reason::BareLf, Action::Reset);
 
-    fn at(seconds: u64, bad: u64) -> Reading {
+    fn at(seconds: u64, bad: u64) -> TopReading {
         let mut reading = fixed(seconds);
         reading.counters.retain(|row| row.reason == Reason::BareLf);
         reading.counters[0].packets = bad;
@@ -182,7 +184,7 @@ mod tests {
         assert_eq!((model.per_sec(&BAD), model.past(&BAD)), (0.0, Vec::new()));
         model.take(at(14, 1100));
         assert_eq!((model.value(&BAD), model.per_sec(&BAD), model.seconds), (1100, 25.0, 4.0));
-        assert_eq!((model.per_sec(&Key::Received), model.per_sec(&Key::Dropped)), (25.0, 25.0));
+        assert_eq!((model.per_sec(&MetricKey::Received), model.per_sec(&MetricKey::Dropped)), (25.0, 25.0));
         model.take(at(15, 1100));
         assert_eq!(model.past(&BAD), [25.0, 0.0]);
     }
@@ -224,7 +226,7 @@ mod tests {
         let mut model = Model::default();
         model.take(fixed(10));
         let sum: u64 = model.reasons().iter().map(|(_, _, packets)| packets).sum();
-        assert_eq!(sum, model.value(&Key::Received));
+        assert_eq!(sum, model.value(&MetricKey::Received));
         let valid = model.reasons().into_iter().find(|(reason, _, _)| *reason == Reason::Valid);
         assert_eq!(valid, Some((Reason::Valid, Action::Pass, 120_000 + 3456)));
     }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::model::{Key, Model};
+use super::model::{MetricKey, Model};
 use super::pane::Pane;
-use super::reading::Event;
-use super::rows::{Content, rows};
+use super::reading::TopEvent;
+use super::rows::{CellContent, rows};
 use crate::offenders::printable;
 use crate::output::table;
 
@@ -16,17 +16,21 @@ const EVENTS: usize = 20;
 #[must_use]
 pub fn json(model: &Model) -> Value {
     let Some(reading) = &model.reading else { return json!({}) };
-    let numbers = |key: &Key| (model.value(key), per_sec(model, key));
+    let numbers = |key: &MetricKey| (model.value(key), per_sec(model, key));
     let interfaces = reading.interfaces.iter().map(|one| {
         let [(received, received_per_sec), (dropped, dropped_per_sec)] =
-            [false, true].map(|stopped| numbers(&Key::Interface(one.name.clone(), stopped)));
+            [false, true].map(|stopped| numbers(&MetricKey::Interface(one.name.clone(), stopped)));
         json!({
             "interface": one.name, "driver": one.driver, "mode": one.mode,
             "received_packets": received, "received_packets_per_second": received_per_sec,
             "dropped_packets": dropped, "dropped_packets_per_second": dropped_per_sec,
         })
     });
-    let totals = [("received", Key::Received), ("dropped", Key::Dropped), ("would_drop", Key::WouldDrop)];
+    let totals = [
+        ("received", MetricKey::Received),
+        ("dropped", MetricKey::Dropped),
+        ("would_drop", MetricKey::WouldDrop),
+    ];
     let mut sums = serde_json::Map::new();
     for (name, key) in totals {
         let (packets, per_sec) = numbers(&key);
@@ -34,7 +38,7 @@ pub fn json(model: &Model) -> Value {
         sums.insert(format!("{name}_packets_per_second"), json!(per_sec));
     }
     let reasons = reading.counters.iter().map(|row| {
-        let key = Key::Counter(row.interface.clone(), row.reason, row.action);
+        let key = MetricKey::Counter(row.interface.clone(), row.reason, row.action);
         json!({
             "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
             "packets": row.packets, "bytes": row.bytes, "packets_per_second": per_sec(model, &key),
@@ -43,7 +47,7 @@ pub fn json(model: &Model) -> Value {
     let sources = reading.sources.iter().map(|row| {
         json!({
             "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
-            "packets_per_second": per_sec(model, &Key::Source(row.address, row.port, row.reason)),
+            "packets_per_second": per_sec(model, &MetricKey::Source(row.address, row.port, row.reason)),
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
             "last_seen": row.last_seen.map(|seen| seen.to_string()),
             "sample": printable(&row.sample),
@@ -51,7 +55,7 @@ pub fn json(model: &Model) -> Value {
     });
     let trunks = reading.trunks.iter().map(|row| {
         let [received, dropped] =
-            [false, true].map(|stopped| per_sec(model, &Key::Trunk(row.name.clone(), stopped)));
+            [false, true].map(|stopped| per_sec(model, &MetricKey::Trunk(row.name.clone(), stopped)));
         json!({
             "trunk": row.name, "received_packets": row.received, "received_packets_per_second": received,
             "dropped_packets": row.dropped, "dropped_packets_per_second": dropped,
@@ -67,7 +71,7 @@ pub fn json(model: &Model) -> Value {
     })
 }
 
-fn event(event: &Event) -> Value {
+fn event(event: &TopEvent) -> Value {
     let end =
         |end: Option<std::net::SocketAddr>| (end.map(|end| end.ip().to_string()), end.map(|end| end.port()));
     let ((address, port), (destination, destination_port)) = (end(event.source), end(event.destination));
@@ -82,7 +86,7 @@ fn second(time: jiff::Timestamp) -> String {
     jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
-fn per_sec(model: &Model, key: &Key) -> f64 {
+fn per_sec(model: &Model, key: &MetricKey) -> f64 {
     rounded(model.per_sec(key))
 }
 
@@ -97,7 +101,7 @@ pub fn text(model: &Model) -> String {
     let Some(reading) = &model.reading else { return String::new() };
     let interfaces: Vec<String> =
         reading.interfaces.iter().map(|one| format!("{} {} ({})", one.name, one.mode, one.driver)).collect();
-    let [received, dropped, would] = [Key::Received, Key::Dropped, Key::WouldDrop]
+    let [received, dropped, would] = [MetricKey::Received, MetricKey::Dropped, MetricKey::WouldDrop]
         .map(|key| format!("{} ({}/s)", model.value(&key), super::look::rate(model.per_sec(&key))));
     let mut text = format!(
         "mode {}, interfaces: {}\npackets {received}, dropped {dropped}, would have dropped {would}\n\

@@ -10,7 +10,7 @@ pub const CAPTURE_SECS: u32 = 30;
 
 /// An order, after all questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SortOrder {
     /// `sipguard block`.
     Block {
         /// Whom.
@@ -42,15 +42,15 @@ pub enum Order {
     },
 }
 
-impl Order {
+impl SortOrder {
     /// Whom it is about.
     #[must_use]
     pub fn target(&self) -> Target {
         match self {
-            Order::Block { target, .. } | Order::Allow { target, .. } | Order::Capture { target, .. } => {
-                *target
-            }
-            Order::Unblock(target) | Order::Unallow(target) => *target,
+            SortOrder::Block { target, .. }
+            | SortOrder::Allow { target, .. }
+            | SortOrder::Capture { target, .. } => *target,
+            SortOrder::Unblock(target) | SortOrder::Unallow(target) => *target,
         }
     }
 }

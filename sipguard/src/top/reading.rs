@@ -18,8 +18,8 @@ use crate::maps;
 use crate::offenders;
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus};
-use crate::store::{self, Mode, TrunkRow, Verb};
-use crate::tap::{self, Names, Packet, Ring, Start, Which};
+use crate::store::{self, RuleMode, RuleVerb, TrunkRow};
+use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
 use crate::target::Target;
 
 /// Rules that are shown, the latest ones: a list of a million is none to look at.
@@ -29,7 +29,7 @@ const STORE_SHARE: u32 = 50;
 
 /// What was there at one moment.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct TopReading {
     /// When (`CLOCK_BOOTTIME`, nanoseconds).
     pub at_ns: u64,
     /// When.
@@ -39,17 +39,17 @@ pub struct Reading {
     /// `enforce` or `monitor`.
     pub mode: &'static str,
     /// The counters.
-    pub counters: Vec<counters::Row>,
+    pub counters: Vec<counters::CounterRow>,
     /// Who sent what was malformed.
-    pub sources: Vec<offenders::Row>,
+    pub sources: Vec<offenders::OffenderRow>,
     /// The trunks.
     pub trunks: Vec<TrunkReading>,
     /// Events since the reading before.
-    pub events: Vec<Event>,
+    pub events: Vec<TopEvent>,
     /// Packets that no event tells of, because there were too many at once.
     pub events_lost: u64,
     /// The rules, where they were read.
-    pub rules: Option<Rules>,
+    pub rules: Option<RuleCounts>,
     /// Why the store could not be read.
     pub trouble: Option<String>,
 }
@@ -69,7 +69,7 @@ pub struct TrunkReading {
 
 /// A packet that was stopped, or would have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TopEvent {
     /// When.
     pub time: Timestamp,
     /// Who sent it; port 0 where there is none.
@@ -92,7 +92,7 @@ pub struct Event {
 
 /// Rules of the store, and bans.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct RuleCounts {
     /// Blocks that hold, those beyond the list as well.
     pub blocks: u64,
     /// Bans that hold.
@@ -121,21 +121,21 @@ pub struct RuleReading {
 }
 
 /// Reads again and again.
-pub struct Reader {
+pub struct TopReader {
     pins: Pins,
     path: PathBuf,
-    ring: Option<(u64, Ring)>,
+    ring: Option<(u64, TapRing)>,
     /// When the store was read, and how long that took.
     stored: Option<(Instant, Duration)>,
     trunks: Vec<TrunkRow>,
     trouble: Option<String>,
 }
 
-impl Reader {
+impl TopReader {
     /// Of a guard and the file of its rules.
     #[must_use]
-    pub fn new(pins: &Pins, path: impl Into<PathBuf>) -> Reader {
-        Reader {
+    pub fn new(pins: &Pins, path: impl Into<PathBuf>) -> TopReader {
+        TopReader {
             pins: pins.clone(),
             path: path.into(),
             ring: None,
@@ -149,7 +149,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`crate::error::Status::NotAttached`] without a guard; when a map can't be read.
-    pub fn read(&mut self, force: bool) -> Result<Reading> {
+    pub fn read(&mut self, force: bool) -> Result<TopReading> {
         self.pins.check()?;
         let clock = Clock::now()?;
         let rules = match self.stored {
@@ -160,7 +160,7 @@ impl Reader {
         // What comes before may have taken long, and rates go by the time of the counters.
         let at_ns = Clock::now()?.boot_ns;
         let counters = counters::read(pins, false)?;
-        Ok(Reading {
+        Ok(TopReading {
             at_ns,
             time: Timestamp::now(),
             interfaces: status::interfaces(pins, &clock)?,
@@ -176,7 +176,7 @@ impl Reader {
     }
 
     /// Reads the store. When it can't be read, the trunks are those that were there before.
-    fn stored(&mut self, clock: &Clock) -> Option<Rules> {
+    fn stored(&mut self, clock: &Clock) -> Option<RuleCounts> {
         let start = Instant::now();
         let read = stored(&self.pins, &self.path, clock);
         self.stored = Some((start, start.elapsed()));
@@ -208,28 +208,28 @@ fn trunk_reading(pins: &Pins, trunk: &TrunkRow) -> Result<TrunkReading> {
 
 /// What came since the last time. The ring of a guard that was attached anew is another one, under the same name.
 fn events(
-    ring: &mut Option<(u64, Ring)>,
+    ring: &mut Option<(u64, TapRing)>,
     pins: &Pins,
     trunks: &[TrunkRow],
     clock: &Clock,
-) -> Result<Vec<Event>> {
+) -> Result<Vec<TopEvent>> {
     let inode = std::fs::metadata(pins.map(names::EVENTS))?.ino();
     let ring = match ring {
         Some((known, ring)) if *known == inode => ring,
-        _ => &mut ring.insert((inode, Ring::open(pins, Which::Events, Start::Oldest)?)).1,
+        _ => &mut ring.insert((inode, TapRing::open(pins, Which::Events, Start::Oldest)?)).1,
     };
     let names = Names::of(pins, trunks)?;
     let mut events = Vec::new();
     ring.read(|record| {
-        events.extend(Packet::read(record, &names, clock).map(|packet| event(&packet)));
+        events.extend(TapPacket::read(record, &names, clock).map(|packet| event(&packet)));
         Ok(())
     })?;
     Ok(events)
 }
 
-fn event(packet: &Packet) -> Event {
+fn event(packet: &TapPacket) -> TopEvent {
     let payload = packet.payload();
-    Event {
+    TopEvent {
         time: packet.time,
         source: packet.source(),
         destination: packet.destination(),
@@ -243,7 +243,7 @@ fn event(packet: &Packet) -> Event {
 }
 
 /// The trunks and the rules.
-fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rules)> {
+fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, RuleCounts)> {
     let now_ms = clock.wall_ms();
     let read =
         store::read(path, |rows| Ok((rows.trunks()?, rows.newest(RULES)?, rows.blocks_by_origin(now_ms)?)))?;
@@ -269,7 +269,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
         rows.push(RuleReading {
             target: row.target,
             word: row.verb.word(),
-            only_counts: row.verb == Verb::Block && row.mode == Mode::Monitor,
+            only_counts: row.verb == RuleVerb::Block && row.mode == RuleMode::Monitor,
             expires_ms: row.expires_ms,
             packets: entry.map_or(0, |entry| entry.packets),
             origin: row.origin,
@@ -277,7 +277,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
         });
     }
     let blocks = counted.into_iter().map(|(_, count)| u64::try_from(count).unwrap_or(0)).sum();
-    Ok((trunks, Rules { blocks, bans: bans.len() as u64, rows }))
+    Ok((trunks, RuleCounts { blocks, bans: bans.len() as u64, rows }))
 }
 
 #[cfg(test)]
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     /// A reading in which everything is, the counters at `seconds` times something.
-    pub fn fixed(seconds: u64) -> Reading {
+    pub fn fixed(seconds: u64) -> TopReading {
         let time = |second: i64| Timestamp::from_second(1_767_225_600 + second).unwrap();
         let second = seconds.cast_signed();
         let interface = |name: &str, driver: &str, mode| InterfaceStatus {
@@ -299,10 +299,10 @@ mod tests {
             why: String::new(),
             program_id: Some(7),
             since: Some(time(0)),
-            known: crate::connections::Known::default(),
+            known: crate::connections::ConnectionCounts::default(),
             unjudged: Vec::new(),
         };
-        let counter = |interface: &str, reason, action, packets| counters::Row {
+        let counter = |interface: &str, reason, action, packets| counters::CounterRow {
             interface: interface.to_owned(),
             reason,
             action,
@@ -311,7 +311,7 @@ mod tests {
         };
         let source = |address: &str, reason, packets, ago: i64, sample: &[u8]| {
             let device: SocketAddr = address.parse().unwrap();
-            offenders::Row {
+            offenders::OffenderRow {
                 address: device.ip(),
                 port: device.port(),
                 reason,
@@ -321,7 +321,7 @@ mod tests {
                 sample: sample.to_vec(),
             }
         };
-        let event = |address: &str, reason, action, ago: i64, count| Event {
+        let event = |address: &str, reason, action, ago: i64, count| TopEvent {
             time: time(second - ago),
             source: Some(address.parse().unwrap()),
             destination: Some("198.51.100.1:5060".parse().unwrap()),
@@ -348,7 +348,7 @@ mod tests {
             reason: reason.to_owned(),
         };
         let end = Some(time(3600).as_millisecond());
-        Reading {
+        TopReading {
             at_ns: seconds * 1_000_000_000,
             time: time(second),
             interfaces: vec![
@@ -385,7 +385,7 @@ mod tests {
                 event("203.0.113.9:5060", Reason::ControlByte, Action::WouldDrop, 1, 12),
             ],
             events_lost: 5,
-            rules: Some(Rules {
+            rules: Some(RuleCounts {
                 blocks: 2,
                 bans: 1,
                 rows: vec![

@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::look::{rate, span};
-use super::model::{Key, Model};
+use super::model::{MetricKey, Model};
 use super::pane::Pane;
-use super::reading::{Event, RuleReading};
+use super::reading::{RuleReading, TopEvent};
 use crate::counters::Action;
-use crate::offenders::{Row as Offender, printable};
+use crate::offenders::{OffenderRow as Offender, printable};
 use crate::target::{Device, Target};
 
 /// How a cell is to be seen.
@@ -27,7 +27,7 @@ pub enum Tone {
 
 /// What is in a cell.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Content {
+pub enum CellContent {
     /// Text.
     Text(String),
     /// Packets a second over time.
@@ -36,9 +36,9 @@ pub enum Content {
 
 /// A cell.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
+pub struct TopCell {
     /// What is in it.
-    pub content: Content,
+    pub content: CellContent,
     /// By what it is sorted, where its text is not.
     number: Option<f64>,
     /// How it is to be seen.
@@ -47,7 +47,7 @@ pub struct Cell {
 
 /// Whom an order of the operator would be about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum RowSubject {
     /// A sender and its reason's word; port 0 where it has none.
     Sender(SocketAddr, &'static str),
     /// A rule: its target, and its word.
@@ -56,55 +56,55 @@ pub enum Subject {
 
 /// A row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct TopRow {
     /// What stays the same from reading to reading.
     pub id: String,
     /// Its cells, one a column.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<TopCell>,
     /// Whom it is about, if anybody.
-    pub subject: Option<Subject>,
+    pub subject: Option<RowSubject>,
     /// What there is to say of it in a line.
     pub detail: String,
 }
 
-impl Cell {
-    fn text(text: impl Into<String>) -> Cell {
-        Cell { content: Content::Text(text.into()), number: None, tone: Tone::Plain }
+impl TopCell {
+    fn text(text: impl Into<String>) -> TopCell {
+        TopCell { content: CellContent::Text(text.into()), number: None, tone: Tone::Plain }
     }
 
-    fn count(count: u64) -> Cell {
-        Cell { number: Some(count as f64), ..Cell::text(count.to_string()) }
+    fn count(count: u64) -> TopCell {
+        TopCell { number: Some(count as f64), ..TopCell::text(count.to_string()) }
     }
 
-    fn rate(per_sec: f64) -> Cell {
-        Cell { number: Some(per_sec), ..Cell::text(rate(per_sec)) }
+    fn rate(per_sec: f64) -> TopCell {
+        TopCell { number: Some(per_sec), ..TopCell::text(rate(per_sec)) }
     }
 
-    fn past(past: Vec<f64>) -> Cell {
-        Cell { content: Content::Past(past), number: None, tone: Tone::Plain }
+    fn past(past: Vec<f64>) -> TopCell {
+        TopCell { content: CellContent::Past(past), number: None, tone: Tone::Plain }
     }
 
-    fn toned(self, tone: Tone) -> Cell {
-        Cell { tone, ..self }
+    fn toned(self, tone: Tone) -> TopCell {
+        TopCell { tone, ..self }
     }
 
     /// Its text; that of a sparkline is empty.
     #[must_use]
     pub fn shown(&self) -> &str {
         match &self.content {
-            Content::Text(text) => text,
-            Content::Past(_) => "",
+            CellContent::Text(text) => text,
+            CellContent::Past(_) => "",
         }
     }
 }
 
 /// The rows of a pane in which `filter` stands, in upper or lower case, sorted by a column.
 #[must_use]
-pub fn rows(model: &Model, pane: Pane, filter: &str, column: usize, descending: bool) -> Vec<Row> {
+pub fn rows(model: &Model, pane: Pane, filter: &str, column: usize, descending: bool) -> Vec<TopRow> {
     let mut rows = all(model, pane);
     let filter = filter.to_lowercase();
     if !filter.is_empty() {
-        let has = |cell: &Cell| cell.shown().to_lowercase().contains(&filter);
+        let has = |cell: &TopCell| cell.shown().to_lowercase().contains(&filter);
         rows.retain(|row| row.cells.iter().any(has));
     }
     rows.sort_by(|one, other| {
@@ -114,14 +114,14 @@ pub fn rows(model: &Model, pane: Pane, filter: &str, column: usize, descending: 
     rows
 }
 
-fn compare(one: &Cell, other: &Cell) -> Ordering {
+fn compare(one: &TopCell, other: &TopCell) -> Ordering {
     match (one.number, other.number) {
         (Some(one), Some(other)) => one.total_cmp(&other),
         _ => one.shown().cmp(other.shown()),
     }
 }
 
-fn all(model: &Model, pane: Pane) -> Vec<Row> {
+fn all(model: &Model, pane: Pane) -> Vec<TopRow> {
     let Some(reading) = &model.reading else { return Vec::new() };
     match pane {
         Pane::Sources => reading.sources.iter().map(|source| offender(model, source, reading.time)).collect(),
@@ -143,28 +143,30 @@ fn tone(action: Action) -> Tone {
     }
 }
 
-fn offender(model: &Model, row: &Offender, now: Timestamp) -> Row {
+fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
     let sender = SocketAddr::new(row.address, row.port);
     let shown = if row.port == 0 { row.address.to_string() } else { sender.to_string() };
-    let per_sec = model.per_sec(&Key::Source(row.address, row.port, row.reason));
+    let per_sec = model.per_sec(&MetricKey::Source(row.address, row.port, row.reason));
     // In monitor mode nothing is stopped, whoever sends it.
     let monitors = model.reading.as_ref().is_some_and(|reading| reading.mode == "monitor");
     let stops = if monitors { Tone::Would } else { Tone::Stopped };
     let ago = row.last_seen.map(|seen| Duration::from_secs(now.duration_since(seen).as_secs().max(0) as u64));
-    let last = ago
-        .map_or_else(Cell::default, |ago| Cell { number: Some(ago.as_secs_f64()), ..Cell::text(span(ago)) });
-    Row {
+    let last = ago.map_or_else(TopCell::default, |ago| TopCell {
+        number: Some(ago.as_secs_f64()),
+        ..TopCell::text(span(ago))
+    });
+    TopRow {
         id: format!("{sender} {}", row.reason.word()),
         cells: vec![
-            Cell::text(mark(model, sender)),
-            Cell::text(shown),
-            Cell::text(row.reason.word()),
-            Cell::count(row.packets),
-            Cell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
+            TopCell::text(mark(model, sender)),
+            TopCell::text(shown),
+            TopCell::text(row.reason.word()),
+            TopCell::count(row.packets),
+            TopCell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
             last,
-            Cell::text(printable(&row.sample)),
+            TopCell::text(printable(&row.sample)),
         ],
-        subject: Some(Subject::Sender(sender, row.reason.word())),
+        subject: Some(RowSubject::Sender(sender, row.reason.word())),
         detail: format!("{sender}  {}", printable(&row.sample)),
     }
 }
@@ -181,102 +183,102 @@ fn mark(model: &Model, sender: SocketAddr) -> &'static str {
     }
 }
 
-fn reason(model: &Model, (reason, action, packets): (sipguard_common::Reason, Action, u64)) -> Row {
-    let key = Key::Reason(reason, action);
+fn reason(model: &Model, (reason, action, packets): (sipguard_common::Reason, Action, u64)) -> TopRow {
+    let key = MetricKey::Reason(reason, action);
     let tone = tone(action);
-    Row {
+    TopRow {
         id: format!("{} {}", reason.word(), action.word()),
         cells: vec![
-            Cell::text(reason.word()),
-            Cell::text(action.word()).toned(tone),
-            Cell::count(packets),
-            Cell::rate(model.per_sec(&key)),
-            Cell::past(model.past(&key)).toned(tone),
+            TopCell::text(reason.word()),
+            TopCell::text(action.word()).toned(tone),
+            TopCell::count(packets),
+            TopCell::rate(model.per_sec(&key)),
+            TopCell::past(model.past(&key)).toned(tone),
         ],
         subject: None,
         detail: reason.text().to_owned(),
     }
 }
 
-fn trunk(model: &Model, name: &str, received: u64, dropped: u64, would_drop: u64) -> Row {
-    let [all, stopped] = [false, true].map(|stopped| Key::Trunk(name.to_owned(), stopped));
+fn trunk(model: &Model, name: &str, received: u64, dropped: u64, would_drop: u64) -> TopRow {
+    let [all, stopped] = [false, true].map(|stopped| MetricKey::Trunk(name.to_owned(), stopped));
     let tone = |count: u64, tone| if count > 0 { tone } else { Tone::Plain };
-    Row {
+    TopRow {
         id: name.to_owned(),
         cells: vec![
-            Cell::text(name),
-            Cell::count(received),
-            Cell::rate(model.per_sec(&all)),
-            Cell::count(dropped).toned(tone(dropped, Tone::Stopped)),
-            Cell::rate(model.per_sec(&stopped)).toned(tone(dropped, Tone::Stopped)),
-            Cell::count(would_drop).toned(tone(would_drop, Tone::Would)),
-            Cell::past(model.past(&stopped)).toned(tone(dropped, Tone::Stopped)),
+            TopCell::text(name),
+            TopCell::count(received),
+            TopCell::rate(model.per_sec(&all)),
+            TopCell::count(dropped).toned(tone(dropped, Tone::Stopped)),
+            TopCell::rate(model.per_sec(&stopped)).toned(tone(dropped, Tone::Stopped)),
+            TopCell::count(would_drop).toned(tone(would_drop, Tone::Would)),
+            TopCell::past(model.past(&stopped)).toned(tone(dropped, Tone::Stopped)),
         ],
         subject: None,
         detail: String::new(),
     }
 }
 
-fn event(event: &Event) -> Row {
+fn event(event: &TopEvent) -> TopRow {
     let sender = event
         .source
         .map(|sender| if sender.port() == 0 { sender.ip().to_string() } else { sender.to_string() });
     let sender = sender.unwrap_or_default();
     let word = event.reason.word();
-    Row {
+    TopRow {
         id: format!("{} {sender} {word}", event.time),
         cells: vec![
-            Cell {
+            TopCell {
                 number: Some(event.time.as_nanosecond() as f64),
-                ..Cell::text(event.time.strftime("%H:%M:%S").to_string())
+                ..TopCell::text(event.time.strftime("%H:%M:%S").to_string())
             },
-            Cell::text(sender),
-            Cell::text(word),
-            Cell::text(event.action.word()).toned(tone(event.action)),
-            Cell::count(event.count),
-            Cell::text(printable(&event.sample)),
+            TopCell::text(sender),
+            TopCell::text(word),
+            TopCell::text(event.action.word()).toned(tone(event.action)),
+            TopCell::count(event.count),
+            TopCell::text(printable(&event.sample)),
         ],
-        subject: event.source.map(|source| Subject::Sender(source, word)),
+        subject: event.source.map(|source| RowSubject::Sender(source, word)),
         detail: place(event) + &printable(&event.sample),
     }
 }
 
 /// From where to where, by which interface, of which trunk.
-fn place(event: &Event) -> String {
+fn place(event: &TopEvent) -> String {
     let end = |end: Option<SocketAddr>| end.map(|end| end.to_string()).unwrap_or_default();
     let trunk = event.trunk.as_ref().map(|name| format!(" of trunk {name}")).unwrap_or_default();
     format!("{} > {} on {}{trunk}  ", end(event.source), end(event.destination), event.interface)
 }
 
-fn rule(rule: &RuleReading, now: Timestamp) -> Row {
+fn rule(rule: &RuleReading, now: Timestamp) -> TopRow {
     let left = rule.expires_ms.map(|end| u64::try_from(end - now.as_millisecond()).unwrap_or(0));
     let word = if rule.only_counts { "block, counts".to_owned() } else { rule.word.to_owned() };
     let ends = left.map_or_else(
-        || Cell { number: Some(f64::INFINITY), ..Cell::text("never") },
-        |ms| Cell { number: Some(ms as f64), ..Cell::text(span(Duration::from_millis(ms))) },
+        || TopCell { number: Some(f64::INFINITY), ..TopCell::text("never") },
+        |ms| TopCell { number: Some(ms as f64), ..TopCell::text(span(Duration::from_millis(ms))) },
     );
-    Row {
+    TopRow {
         id: format!("{} {} {}", rule.target, rule.word, rule.origin),
         cells: vec![
-            Cell::text(rule.target.to_string()),
-            Cell::text(word).toned(match (rule.word, rule.only_counts) {
+            TopCell::text(rule.target.to_string()),
+            TopCell::text(word).toned(match (rule.word, rule.only_counts) {
                 ("allow", _) => Tone::Plain,
                 (_, true) => Tone::Would,
                 (_, false) => Tone::Stopped,
             }),
             ends,
-            Cell::count(rule.packets),
-            Cell::text(rule.origin.clone()),
-            Cell::text(rule.reason.clone()),
+            TopCell::count(rule.packets),
+            TopCell::text(rule.origin.clone()),
+            TopCell::text(rule.reason.clone()),
         ],
-        subject: Some(Subject::Rule(rule.target, rule.word)),
+        subject: Some(RowSubject::Rule(rule.target, rule.word)),
         detail: format!("{}  {}", rule.target, rule.reason),
     }
 }
 
-impl Default for Cell {
-    fn default() -> Cell {
-        Cell::text("")
+impl Default for TopCell {
+    fn default() -> TopCell {
+        TopCell::text("")
     }
 }
 

@@ -3,11 +3,11 @@
 use super::ask::Ask;
 use super::model::Model;
 use super::pane::Pane;
-use super::rows::{self, Row};
+use super::rows::{self, TopRow};
 
 /// What is open above the panes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Open {
+pub enum OpenDialog {
     /// Nothing.
     #[default]
     Nothing,
@@ -21,7 +21,7 @@ pub enum Open {
 
 /// How a pane is looked at.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct PaneView {
     /// The column that it is sorted by.
     pub column: usize,
     /// Whether the greatest comes first.
@@ -36,15 +36,15 @@ pub struct View {
 
 /// All of it.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct TopState {
     /// The pane.
     pub pane: Pane,
     /// How each pane is looked at.
-    views: [View; Pane::ALL.len()],
+    views: [PaneView; Pane::ALL.len()],
     /// Text that rows must have.
     pub filter: String,
     /// What is open.
-    pub open: Open,
+    pub open: OpenDialog,
     /// The model as it was when it was paused.
     pub paused: Option<Box<Model>>,
     /// What was done last, and whether it failed.
@@ -53,17 +53,17 @@ pub struct State {
     pub page: usize,
 }
 
-impl Default for State {
-    fn default() -> State {
+impl Default for TopState {
+    fn default() -> TopState {
         let view = |pane: Pane| {
             let (column, descending) = pane.order();
-            View { column, descending, index: 0, offset: 0, id: None }
+            PaneView { column, descending, index: 0, offset: 0, id: None }
         };
-        State {
+        TopState {
             pane: Pane::Sources,
             views: Pane::ALL.map(view),
             filter: String::new(),
-            open: Open::Nothing,
+            open: OpenDialog::Nothing,
             paused: None,
             told: None,
             page: 1,
@@ -71,19 +71,19 @@ impl Default for State {
     }
 }
 
-impl State {
+impl TopState {
     /// How the pane is looked at.
     #[must_use]
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &PaneView {
         &self.views[self.pane.index()]
     }
 
-    fn view_mut(&mut self) -> &mut View {
+    fn view_mut(&mut self) -> &mut PaneView {
         &mut self.views[self.pane.index()]
     }
 
     /// The rows of the pane; the chosen one is found again where it went.
-    pub fn rows(&mut self, model: &Model) -> Vec<Row> {
+    pub fn rows(&mut self, model: &Model) -> Vec<TopRow> {
         let view = self.view();
         let rows = rows::rows(model, self.pane, &self.filter, view.column, view.descending);
         let view = self.view_mut();
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Chooses another row, so many rows away.
-    pub fn go(&mut self, rows: &[Row], by: isize) {
+    pub fn go(&mut self, rows: &[TopRow], by: isize) {
         let view = self.view_mut();
         let last = rows.len().saturating_sub(1);
         view.index = view.index.saturating_add_signed(by).min(last);
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// Keeps to the chosen row, also where it is the first.
-    pub fn hold(&mut self, rows: &[Row]) {
+    pub fn hold(&mut self, rows: &[TopRow]) {
         let view = self.view_mut();
         view.id = rows.get(view.index).map(|row| row.id.clone());
     }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_chosen_row_is_followed_and_the_first_place_is_not() {
-        let (mut model, mut state) = (Model::default(), State::default());
+        let (mut model, mut state) = (Model::default(), TopState::default());
         model.take(fixed(10));
         let rows = state.rows(&model);
         state.go(&rows, 1);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_row_that_goes_leaves_its_place_to_another() {
-        let (mut model, mut state) = (Model::default(), State::default());
+        let (mut model, mut state) = (Model::default(), TopState::default());
         model.take(fixed(10));
         let rows = state.rows(&model);
         state.go(&rows, 100);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_seen_holds_the_chosen_row() {
-        let mut state = State::default();
+        let mut state = TopState::default();
         state.view_mut().index = 30;
         state.scroll(50, 10);
         assert_eq!(state.view().offset, 21);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn columns_without_a_head_are_no_order() {
-        let mut state = State::default();
+        let mut state = TopState::default();
         let mut seen = Vec::new();
         for _ in 0..6 {
             state.sort(true);

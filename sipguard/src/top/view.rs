@@ -7,10 +7,10 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::boxes;
 use super::look::{Look, rate};
-use super::model::{Key, Model};
+use super::model::{MetricKey, Model};
 use super::pane::{Column, Pane};
-use super::rows::{Cell, Content, Row, Tone};
-use super::state::{Open, State};
+use super::rows::{CellContent, Tone, TopCell, TopRow};
+use super::state::{OpenDialog, TopState};
 
 /// Lines above the rows, with the head of the table, and below them.
 const ABOVE: u16 = 6;
@@ -19,7 +19,7 @@ const BELOW: u16 = 2;
 const LEAST: (u16, u16) = (60, 12);
 
 /// Draws all of it.
-pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut State, look: Look) {
+pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut TopState, look: Look) {
     let area = buffer.area;
     if area.width < LEAST.0 || area.height < LEAST.1 {
         put(buffer, 0, 0, "too small: 80x24 is enough", look.strong());
@@ -39,9 +39,9 @@ pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut State, look: Look) {
     last_lines(buffer, model, state, &rows, look);
     state.paused = shown;
     match &state.open {
-        Open::Help => boxes::help(buffer, look),
-        Open::Ask(ask) => boxes::ask(buffer, ask, look),
-        Open::Nothing | Open::Filter(_) => {}
+        OpenDialog::Help => boxes::help(buffer, look),
+        OpenDialog::Ask(ask) => boxes::ask(buffer, ask, look),
+        OpenDialog::Nothing | OpenDialog::Filter(_) => {}
     }
 }
 
@@ -103,16 +103,16 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
     put(buffer, after, 0, &cut(&names.join(", "), usize::from(end.saturating_sub(after + 2))), Style::new());
 
     let [received, dropped, would] =
-        [Key::Received, Key::Dropped, Key::WouldDrop].map(|key| model.value(&key));
+        [MetricKey::Received, MetricKey::Dropped, MetricKey::WouldDrop].map(|key| model.value(&key));
     let lost = reading.events_lost;
     let total = format!("{received:>12} packets");
-    measure(buffer, 1, "packets", model, &Key::Received, (&total, Style::new()), Style::new());
+    measure(buffer, 1, "packets", model, &MetricKey::Received, (&total, Style::new()), Style::new());
     let style = if dropped > 0 { look.stopped() } else { Style::new() };
     let total = format!("{dropped:>12} dropped");
-    measure(buffer, 2, "drops", model, &Key::Dropped, (&total, style), style);
+    measure(buffer, 2, "drops", model, &MetricKey::Dropped, (&total, style), style);
     let mut notes = Vec::new();
     if would > 0 || reading.mode == "monitor" {
-        notes.push(format!("would have dropped {would}, {}/s", rate(model.per_sec(&Key::WouldDrop))));
+        notes.push(format!("would have dropped {would}, {}/s", rate(model.per_sec(&MetricKey::WouldDrop))));
     }
     notes.push(format!("blocks {}, bans {}", model.rules.blocks, model.rules.bans));
     notes.push(format!("events lost {lost}"));
@@ -129,7 +129,7 @@ const BARS: u16 = 20;
 const TOTAL: u16 = 23;
 
 fn bars_of(model: &Model, line: u16, look: Look, width: u16) -> String {
-    let key = if line == 1 { Key::Received } else { Key::Dropped };
+    let key = if line == 1 { MetricKey::Received } else { MetricKey::Dropped };
     let room = usize::from(width - BARS - TOTAL).min(super::model::PAST);
     look.sparkline(&model.past(&key), room)
 }
@@ -139,7 +139,7 @@ fn measure(
     y: u16,
     name: &str,
     model: &Model,
-    key: &Key,
+    key: &MetricKey,
     total: (&str, Style),
     style: Style,
 ) {
@@ -148,7 +148,7 @@ fn measure(
     right(buffer, y, total.0, total.1);
 }
 
-fn tabs(buffer: &mut Buffer, state: &State, look: Look) {
+fn tabs(buffer: &mut Buffer, state: &TopState, look: Look) {
     let mut x = 1;
     for pane in Pane::ALL {
         let style = if pane == state.pane { look.reversed().patch(look.strong()) } else { Style::new() };
@@ -156,7 +156,7 @@ fn tabs(buffer: &mut Buffer, state: &State, look: Look) {
     }
 }
 
-fn table(buffer: &mut Buffer, rows: &[Row], state: &State, look: Look) {
+fn table(buffer: &mut Buffer, rows: &[TopRow], state: &TopState, look: Look) {
     let view = state.view();
     let columns = state.pane.columns();
     let widths = widths(columns, rows, buffer.area.width);
@@ -190,14 +190,14 @@ fn table(buffer: &mut Buffer, rows: &[Row], state: &State, look: Look) {
     }
 }
 
-fn content(cell: &Cell, width: u16, number: bool, look: Look) -> String {
+fn content(cell: &TopCell, width: u16, number: bool, look: Look) -> String {
     match &cell.content {
-        Content::Text(text) => aligned(text, width, number),
-        Content::Past(past) => look.sparkline(past, usize::from(width).min(super::model::PAST)),
+        CellContent::Text(text) => aligned(text, width, number),
+        CellContent::Past(past) => look.sparkline(past, usize::from(width).min(super::model::PAST)),
     }
 }
 
-fn tone(cell: &Cell, look: Look) -> Style {
+fn tone(cell: &TopCell, look: Look) -> Style {
     match cell.tone {
         Tone::Plain => Style::new(),
         Tone::Stopped => look.stopped(),
@@ -216,7 +216,7 @@ fn aligned(text: &str, width: u16, number: bool) -> String {
 }
 
 /// The width of each column: those of addresses are as wide as they must be, as far as all columns are seen.
-fn widths(columns: &[Column], rows: &[Row], screen: u16) -> Vec<u16> {
+fn widths(columns: &[Column], rows: &[TopRow], screen: u16) -> Vec<u16> {
     let mut widths: Vec<u16> = columns.iter().map(|column| column.width).collect();
     let address = columns.iter().position(|column| ["SOURCE", "TARGET"].contains(&column.head));
     if let Some(index) = address {
@@ -234,7 +234,7 @@ fn widths(columns: &[Column], rows: &[Row], screen: u16) -> Vec<u16> {
 }
 
 /// What stands where rows would be.
-fn nothing(model: &Model, state: &State) -> String {
+fn nothing(model: &Model, state: &TopState) -> String {
     if model.reading.is_none() {
         return "reading ...".to_owned();
     }
@@ -251,7 +251,7 @@ fn nothing(model: &Model, state: &State) -> String {
     text.to_owned()
 }
 
-fn last_lines(buffer: &mut Buffer, model: &Model, state: &State, rows: &[Row], look: Look) {
+fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopRow], look: Look) {
     let count = rows.len();
     let detail = rows.get(state.view().index).map(|row| row.detail.clone()).unwrap_or_default();
     let area = buffer.area;
@@ -260,7 +260,7 @@ fn last_lines(buffer: &mut Buffer, model: &Model, state: &State, rows: &[Row], l
     let end = right(buffer, y, &place, Style::new());
     let room = usize::from(end.saturating_sub(2));
     let (text, style) = match (&state.open, &model.trouble, &state.told) {
-        (Open::Filter(_), _, _) => (format!("filter: {}_", state.filter), look.strong()),
+        (OpenDialog::Filter(_), _, _) => (format!("filter: {}_", state.filter), look.strong()),
         (_, Some(trouble), _) => (trouble.clone(), look.stopped().patch(look.strong())),
         (_, None, Some((told, true))) => (told.clone(), look.stopped()),
         (_, None, Some((told, false))) => (told.clone(), look.strong()),
@@ -298,10 +298,10 @@ mod tests {
     use crate::top::reading::fixed;
 
     fn screen(width: u16, height: u16, keys: &str) -> String {
-        let (mut model, mut state) = (Model::default(), State::default());
+        let (mut model, mut state) = (Model::default(), TopState::default());
         (0..40).for_each(|second| model.take(fixed(second * 7 % 40 + second)));
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        let mut draw = |state: &mut State| {
+        let mut draw = |state: &mut TopState| {
             terminal.draw(|frame| draw(frame.buffer_mut(), &model, state, Look::new(true, true))).unwrap();
         };
         draw(&mut state);

@@ -17,7 +17,7 @@ use sipguard::{
     maps::{self, Ports},
     pins::Pins,
     policy::{Policy, PolicyMaps},
-    settings::Chosen,
+    settings::EffectiveSettings,
 };
 use sipguard_common::abi::BanPolicy;
 use sipguard_tests::{
@@ -156,10 +156,10 @@ fn what_is_in_effect_is_shown_with_its_place() -> Result<()> {
 }
 
 /// Settings, ports, policy and store of a guard.
-fn state(guard: &Guard) -> Result<(Chosen, Ports, Policy, Vec<u8>)> {
+fn state(guard: &Guard) -> Result<(EffectiveSettings, Ports, Policy, Vec<u8>)> {
     let pins = Pins::new(guard.pins());
     let policy = PolicyMaps::open(&pins)?.read()?;
-    Ok((Chosen::read(&pins)?, maps::ports(&pins)?, policy, fs::read(guard.store())?))
+    Ok((EffectiveSettings::read(&pins)?, maps::ports(&pins)?, policy, fs::read(guard.store())?))
 }
 
 /// Reloads and gives the keys that changed, or would.

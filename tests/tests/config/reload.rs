@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use sipguard::settings::Chosen;
+use sipguard::settings::EffectiveSettings;
 use sipguard_tests::{
     guard::{Guard, Site, text},
     process::output,
@@ -114,7 +114,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     fs::write(&path, "[trunks.spare]\npeers = [\"203.0.113.9\"]\n")?;
     reload(guard, &path, &[])?;
     ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
-    ensure!(state(guard)?.0 == Chosen::default(), "{:?}", state(guard)?.0);
+    ensure!(state(guard)?.0 == EffectiveSettings::default(), "{:?}", state(guard)?.0);
     ensure!(bans(guard)? == (3, 60, 7200), "{:?}", state(guard)?.2.bans);
     ensure!(open(guard)?.is_empty(), "{:?}", open(guard)?);
     ensure!(guard.rules()?.is_empty(), "{:?}", guard.rows(&["list"])?);

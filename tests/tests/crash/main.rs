@@ -22,8 +22,8 @@ use nix::sys::{
 };
 use serde_json::Value;
 use sipguard::{
-    cores::{self, Guard as Cores, What},
-    crash::{Event, Recorder, Report, Settings, Told, Watched},
+    cores::{self, CoreWatch as Cores, What},
+    crash::{CrashReport, CrashSettings, PbxEvent, Recorder, RecorderNotice, Watched},
     pins::Pins,
 };
 use sipguard_tests::{
@@ -49,7 +49,7 @@ struct Incident {
     disk: Tmpfs,
     reports: Scratch,
     memory_mib: u32,
-    told: Vec<Told>,
+    told: Vec<RecorderNotice>,
     crashes: usize,
 }
 
@@ -70,13 +70,13 @@ impl Incident {
     }
 
     /// Watches for a time, or until a report is there.
-    fn watch(&mut self, time: Duration) -> Result<Option<Report>> {
+    fn watch(&mut self, time: Duration) -> Result<Option<CrashReport>> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             std::thread::sleep(POLL);
             for told in self.recorder.poll()? {
                 self.told.push(told.clone());
-                if let Told::Reported(report, _) = told {
+                if let RecorderNotice::Reported(report, _) = told {
                     return Ok(Some(*report));
                 }
             }
@@ -112,8 +112,8 @@ fn start(site: &Site, disk: &Tmpfs, notes: &Scratch, fatal: &str, memory_mib: u3
     Ok(pbx)
 }
 
-fn settings(reports: &Scratch, disk: &Tmpfs) -> Settings {
-    Settings {
+fn settings(reports: &Scratch, disk: &Tmpfs) -> CrashSettings {
+    CrashSettings {
         watched: Watched {
             pid_file: Some(reports.join("pid")),
             cores: Some(disk.path().to_owned()),
@@ -122,7 +122,7 @@ fn settings(reports: &Scratch, disk: &Tmpfs) -> Settings {
         directory: reports.join("reports"),
         settle: Duration::from_secs(1),
         learn: Duration::from_millis(500),
-        ..Settings::default()
+        ..CrashSettings::default()
     }
 }
 
@@ -214,15 +214,15 @@ fn who_is_told_to_stop_has_not_crashed() -> Result<()> {
         ensure!(incident.watch(Duration::from_secs(3))?.is_none(), "{signal}: {:?}", incident.told.last());
         incident.pbx = None;
     }
-    let seen: Vec<&Event> = incident
+    let seen: Vec<&PbxEvent> = incident
         .told
         .iter()
-        .map(|told| if let Told::Seen(event) = told { Ok(event) } else { bail!("{told:?}") })
+        .map(|told| if let RecorderNotice::Seen(event) = told { Ok(event) } else { bail!("{told:?}") })
         .collect::<Result<_>>()?;
     ensure!(
         matches!(
             seen[..],
-            [Event::Runs { .. }, Event::Ended { .. }, Event::Runs { .. }, Event::Ended { .. }]
+            [PbxEvent::Runs { .. }, PbxEvent::Ended { .. }, PbxEvent::Runs { .. }, PbxEvent::Ended { .. }]
         ),
         "{seen:?}"
     );
@@ -267,12 +267,12 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
     const LOOP: usize = 9;
     let seed = seed();
     let mut incident = Incident::new(seed, DISK_MIB, 48)?;
-    let kept = cores::Settings {
+    let kept = cores::CoreSettings {
         directory: Some(incident.disk.path().to_owned()),
         keep: 2,
         limit: 170 << 20,
         free: 80 << 20,
-        ..cores::Settings::default()
+        ..cores::CoreSettings::default()
     };
     let mut cores = Cores::new(kept)?;
     let service = Service::start(incident.disk.join("log"));
@@ -291,7 +291,7 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
                 // From here on the likely cause is blocked.
                 quarantined = true;
                 incident.recorder = {
-                    let settings = Settings {
+                    let settings = CrashSettings {
                         quarantine: Some(Duration::from_secs(600)),
                         ..settings(&incident.reports, &incident.disk)
                     };

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::guard::Guard;
+use super::guard::AttachedGuard;
 pub use plot::plot;
-pub use reading::Reading;
+pub use reading::HistorySample;
 
 /// Default place.
 pub const DEFAULT_FILE: &str = "/var/lib/sipguard/history.db";
@@ -33,7 +33,7 @@ const MOST_BYTES: i64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Whose events.
-    pub guard: Guard,
+    pub guard: AttachedGuard,
     /// The number of the next one.
     pub next: u64,
 }
@@ -44,7 +44,7 @@ pub struct History {
     path: PathBuf,
     most_bytes: i64,
     db: Option<Connection>,
-    before: Option<Reading>,
+    before: Option<HistorySample>,
     thinned: i64,
 }
 
@@ -63,7 +63,7 @@ impl History {
         self.with(|db, _| {
             let sql = "SELECT boot, map, next FROM position";
             let found = db.query_row(sql, [], |row| {
-                let guard = Guard { boot: row.get(0)?, map: row.get(1)? };
+                let guard = AttachedGuard { boot: row.get(0)?, map: row.get(1)? };
                 Ok(Position { guard, next: row.get::<_, i64>(2)?.cast_unsigned() })
             });
             Ok(found.optional()?)
@@ -88,7 +88,7 @@ impl History {
     ///
     /// # Errors
     /// When the file can't be written; the time since the last reading is then a gap.
-    pub fn take(&mut self, now: i64, reading: Option<Reading>) -> Result<()> {
+    pub fn take(&mut self, now: i64, reading: Option<HistorySample>) -> Result<()> {
         let before = std::mem::replace(&mut self.before, reading);
         let since = before.zip(self.before.as_ref()).and_then(|(before, after)| after.since(&before));
         let slot = slot_before(now);

@@ -25,14 +25,14 @@ pub struct Plot {
     /// Milliseconds of each point that were watched.
     pub watched_ms: Vec<i64>,
     /// The lines, the busiest first.
-    pub lines: Vec<Line>,
+    pub lines: Vec<PlotLine>,
     /// How many lines were left out.
     pub left_out: usize,
 }
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct PlotLine {
     /// Kind, name, what and reason, as in [`super::Series`].
     pub series: [String; 4],
     /// Packets a second in the time that was watched.
@@ -90,7 +90,7 @@ pub fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
     for (id, _) in totals {
         let series =
             statement.query_row([id], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
-        plot.lines.push(Line { series, rates: lines.remove(&id).unwrap_or_default() });
+        plot.lines.push(PlotLine { series, rates: lines.remove(&id).unwrap_or_default() });
     }
     Ok(plot)
 }
@@ -99,7 +99,7 @@ impl Plot {
     /// The JSON form: `null` where nobody watched.
     #[must_use]
     pub fn json(&self) -> Value {
-        let line = |Line { series: [kind, name, what, reason], rates }: &Line| {
+        let line = |PlotLine { series: [kind, name, what, reason], rates }: &PlotLine| {
             let rate = |rate: &Option<f64>| rate.map(|rate| (rate * 1000.0).round() / 1000.0);
             json!({
                 "kind": kind, "name": name, "what": what, "reason": reason,

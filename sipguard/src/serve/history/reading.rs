@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use rusqlite::{Transaction, params};
 
-use crate::counters::{Action, Row};
-use crate::serve::guard::Guard;
+use crate::counters::{Action, CounterRow};
+use crate::serve::guard::AttachedGuard;
 
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,21 +23,21 @@ pub struct Series {
 
 /// The counters at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
-    guard: Guard,
+pub struct HistorySample {
+    guard: AttachedGuard,
     at_ns: u64,
     counts: BTreeMap<Series, u64>,
 }
 
-impl Reading {
+impl HistorySample {
     /// Nothing yet, of a guard at a moment (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
-    pub fn new(guard: Guard, at_ns: u64) -> Reading {
-        Reading { guard, at_ns, counts: BTreeMap::new() }
+    pub fn new(guard: AttachedGuard, at_ns: u64) -> HistorySample {
+        HistorySample { guard, at_ns, counts: BTreeMap::new() }
     }
 
     /// Adds rows of one kind.
-    pub fn add(&mut self, kind: &'static str, rows: &[Row]) {
+    pub fn add(&mut self, kind: &'static str, rows: &[CounterRow]) {
         for row in rows {
             let name = || row.interface.clone();
             let received = Series { kind, name: name(), what: "received", reason: "" };
@@ -55,7 +55,7 @@ impl Reading {
     /// How long it was watched since an earlier reading, in milliseconds, and what changed. `None` when that was another guard's: its
     /// counters began anew at an unknown moment.
     #[must_use]
-    pub fn since(&self, before: &Reading) -> Option<(i64, Vec<(Series, u64)>)> {
+    pub fn since(&self, before: &HistorySample) -> Option<(i64, Vec<(Series, u64)>)> {
         if self.guard != before.guard {
             return None;
         }

@@ -1,7 +1,7 @@
 use sipguard_common::Reason;
 
 use super::*;
-use crate::counters::{Action, Row};
+use crate::counters::{Action, CounterRow};
 
 /// A file of its own, gone with its guard.
 struct File(PathBuf);
@@ -33,8 +33,13 @@ fn guard(map: u32) -> Guard {
 
 /// `dropped` packets of an interface, and ten times as many that passed, at a second.
 fn reading(map: u32, second: i64, dropped: u64) -> Option<Reading> {
-    let row =
-        |reason, action, packets| Row { interface: "eth0".to_owned(), reason, action, packets, bytes: 0 };
+    let row = |reason, action, packets| CounterRow {
+        interface: "eth0".to_owned(),
+        reason,
+        action,
+        packets,
+        bytes: 0,
+    };
     let mut reading = Reading::new(guard(map), second as u64 * 1_000_000_000);
     let rows = [row(Reason::BareLf, Action::Reset, dropped), row(Reason::Valid, Action::Pass, 10 * dropped)];
     reading.add("interface", &rows);
@@ -137,7 +142,7 @@ fn the_file_stays_within_its_bound() {
     history.most_bytes = 512 << 10;
     for step in 0..400 {
         let mut reading = Reading::new(guard(1), step as u64 * 10_000_000_000);
-        let row = |trunk| Row {
+        let row = |trunk| CounterRow {
             interface: format!("trunk-{trunk}"),
             reason: Reason::BareLf,
             action: Action::Reset,

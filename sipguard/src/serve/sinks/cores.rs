@@ -3,31 +3,31 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::late::Late;
+use super::late::Lazy;
 use crate::clock::Clock;
-use crate::cores::{Guard, Settings};
-use crate::serve::sink::{self, Kind, Note};
+use crate::cores::{CoreSettings, CoreWatch};
+use crate::serve::sink::{self, Notice, NoticeKind};
 
-pub struct Sink(Late<Guard>);
+pub struct CoresSink(Lazy<CoreWatch>);
 
-impl Sink {
-    pub fn new(settings: &Settings) -> Sink {
+impl CoresSink {
+    pub fn new(settings: &CoreSettings) -> CoresSink {
         let settings = settings.clone();
-        Sink(Late::new(move || Guard::new(settings.clone())))
+        CoresSink(Lazy::new(move || CoreWatch::new(settings.clone())))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for CoresSink {
     fn name(&self) -> &'static str {
         "core dumps"
     }
 
-    fn tick(&mut self, now: &Clock) -> Result<Vec<Note>> {
+    fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
         let time = now.wall_exactly(now.boot_ns);
         let actions = self.0.get()?.poll()?;
-        let note = |action: &crate::cores::Action| Note {
+        let note = |action: &crate::cores::CoreAction| Notice {
             time,
-            kind: Kind::Core,
+            kind: NoticeKind::Core,
             text: action.to_string(),
             data: json!({ "path": action.path, "bytes": action.bytes, "why": action.why }),
         };

@@ -6,60 +6,70 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::late::Late;
+use super::late::Lazy;
 use crate::clock::Clock;
-use crate::crash::{Event, Recorder, Settings, Told};
+use crate::crash::{CrashSettings, PbxEvent, Recorder, RecorderNotice};
 use crate::pins::Pins;
-use crate::serve::sink::{self, Kind, Note};
+use crate::serve::sink::{self, Notice, NoticeKind};
 
-pub struct Sink(Late<Recorder>);
+pub struct CrashSink(Lazy<Recorder>);
 
-impl Sink {
-    pub fn new(settings: &Settings, pins: &Pins, store: &Path) -> Sink {
+impl CrashSink {
+    pub fn new(settings: &CrashSettings, pins: &Pins, store: &Path) -> CrashSink {
         let (settings, pins, store) = (settings.clone(), pins.clone(), store.to_owned());
-        Sink(Late::new(move || Recorder::new(settings.clone(), &pins, &store)))
+        CrashSink(Lazy::new(move || Recorder::new(settings.clone(), &pins, &store)))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for CrashSink {
     fn name(&self) -> &'static str {
         "crash watch"
     }
 
-    fn tick(&mut self, now: &Clock) -> Result<Vec<Note>> {
+    fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
         let time = now.wall_exactly(now.boot_ns);
         Ok(self.0.get()?.poll()?.into_iter().map(|told| note(time, told)).collect())
     }
 }
 
-fn note(time: Timestamp, told: Told) -> Note {
+fn note(time: Timestamp, told: RecorderNotice) -> Notice {
     match told {
-        Told::Seen(Event::Runs { pid }) => Note {
+        RecorderNotice::Seen(PbxEvent::Runs { pid }) => Notice {
             time,
-            kind: Kind::Pbx,
+            kind: NoticeKind::Pbx,
             text: format!("the PBX runs: process {pid}"),
             data: json!({ "pid": pid }),
         },
-        Told::Seen(Event::Ended { pid, how }) => {
+        RecorderNotice::Seen(PbxEvent::Ended { pid, how }) => {
             let text = format!("the PBX ended, and did not crash: process {pid} {how}");
-            Note { time, kind: Kind::Pbx, text, data: json!({ "pid": pid, "how": how }) }
+            Notice { time, kind: NoticeKind::Pbx, text, data: json!({ "pid": pid, "how": how }) }
         }
         // A recorder makes a report of it.
-        Told::Seen(Event::Crashed(crash)) => {
+        RecorderNotice::Seen(PbxEvent::Crashed(crash)) => {
             let text = format!("the PBX crashed: {}", crash.how);
-            Note { time, kind: Kind::Crash, text, data: json!({ "how": crash.how }) }
+            Notice { time, kind: NoticeKind::Crash, text, data: json!({ "how": crash.how }) }
         }
-        Told::Reported(report, path) => {
+        RecorderNotice::Reported(report, path) => {
             let text = format!(
                 "the PBX crashed; {}. `sipguard crash show` has more: {}",
                 report.line(),
                 path.display()
             );
-            Note { time, kind: Kind::Crash, text, data: json!({ "report": path, "summary": report.line() }) }
+            Notice {
+                time,
+                kind: NoticeKind::Crash,
+                text,
+                data: json!({ "report": path, "summary": report.line() }),
+            }
         }
-        Told::Unwritten(report, error) => {
+        RecorderNotice::Unwritten(report, error) => {
             let text = format!("the PBX crashed; {}. Its report can't be written: {error}", report.line());
-            Note { time, kind: Kind::Crash, text, data: json!({ "error": error, "summary": report.line() }) }
+            Notice {
+                time,
+                kind: NoticeKind::Crash,
+                text,
+                data: json!({ "error": error, "summary": report.line() }),
+            }
         }
     }
 }

@@ -4,27 +4,27 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::late::Late;
+use super::late::Lazy;
 use crate::clock::Clock;
-use crate::evidence::{Evidence, Limits};
-use crate::serve::sink::{self, Known, Note};
-use crate::tap::Packet;
+use crate::evidence::{Evidence, EvidenceLimits};
+use crate::serve::sink::{self, EventContext, Notice};
+use crate::tap::TapPacket;
 
-pub struct Sink(Late<Evidence>);
+pub struct EvidenceSink(Lazy<Evidence>);
 
-impl Sink {
-    pub fn new(directory: &Path, limits: Limits) -> Sink {
+impl EvidenceSink {
+    pub fn new(directory: &Path, limits: EvidenceLimits) -> EvidenceSink {
         let directory = directory.to_owned();
-        Sink(Late::new(move || Evidence::open(&directory, limits)))
+        EvidenceSink(Lazy::new(move || Evidence::open(&directory, limits)))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for EvidenceSink {
     fn name(&self) -> &'static str {
         "evidence"
     }
 
-    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
         known.evidence = self.0.get()?.take_with(packet, known.rule.as_deref())?;
         if known.evidence.is_none() {
             bail!("the disk has no room");
@@ -32,7 +32,7 @@ impl sink::Sink for Sink {
         Ok(())
     }
 
-    fn tick(&mut self, _now: &Clock) -> Result<Vec<Note>> {
+    fn tick(&mut self, _now: &Clock) -> Result<Vec<Notice>> {
         // That it is kept again shows by the next event.
         let _again = self.0.get()?.tick();
         Ok(Vec::new())

@@ -2,27 +2,27 @@
 
 use anyhow::Result;
 
-use super::late::Late;
+use super::late::Lazy;
 use crate::events;
 use crate::hep::{Exporter, Homer};
-use crate::serve::sink::{self, Known};
-use crate::tap::Packet;
+use crate::serve::sink::{self, EventContext};
+use crate::tap::TapPacket;
 
-pub struct Sink(Late<Exporter>);
+pub struct HomerSink(Lazy<Exporter>);
 
-impl Sink {
-    pub fn new(homer: &Homer) -> Sink {
+impl HomerSink {
+    pub fn new(homer: &Homer) -> HomerSink {
         let homer = homer.clone();
-        Sink(Late::new(move || Exporter::new(homer.clone())))
+        HomerSink(Lazy::new(move || Exporter::new(homer.clone())))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for HomerSink {
     fn name(&self) -> &'static str {
         "Homer"
     }
 
-    fn take(&mut self, packet: &Packet, _known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
         self.0.get()?.send(packet, &events::payload(packet)).map(drop)
     }
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::late::Late;
-use crate::events::{JOURNAL, Journal};
-use crate::serve::sink::{self, Known};
-use crate::tap::Packet;
+use super::late::Lazy;
+use crate::events::{JOURNAL, JournalSocket};
+use crate::serve::sink::{self, EventContext};
+use crate::tap::TapPacket;
 
 /// Whether this machine has a journal.
 pub fn is_there() -> bool {
@@ -15,20 +15,20 @@ pub fn is_there() -> bool {
 }
 
 /// Notes get there by the standard error of a unit.
-pub struct Sink(Late<Journal>);
+pub struct JournalSink(Lazy<JournalSocket>);
 
-impl Sink {
-    pub fn new() -> Sink {
-        Sink(Late::new(Journal::open))
+impl JournalSink {
+    pub fn new() -> JournalSink {
+        JournalSink(Lazy::new(JournalSocket::open))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for JournalSink {
     fn name(&self) -> &'static str {
         "journal"
     }
 
-    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
         // What a busy journal does not take is lost to it, and to nobody else.
         self.0.get()?.write(packet, known.rule.as_deref()).map(drop)
     }

@@ -8,16 +8,16 @@ use anyhow::{Result, anyhow};
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Something that is opened when it is first needed, and again after it failed.
-pub struct Late<T> {
+pub struct Lazy<T> {
     open: Box<dyn Fn() -> Result<T> + Send>,
     value: Option<T>,
     failed: Option<(Instant, String)>,
 }
 
-impl<T> Late<T> {
+impl<T> Lazy<T> {
     /// Opened by a function.
-    pub fn new(open: impl Fn() -> Result<T> + Send + 'static) -> Late<T> {
-        Late { open: Box::new(open), value: None, failed: None }
+    pub fn new(open: impl Fn() -> Result<T> + Send + 'static) -> Lazy<T> {
+        Lazy { open: Box::new(open), value: None, failed: None }
     }
 
     /// It, opened now where it is not.
@@ -55,7 +55,7 @@ mod tests {
     fn it_is_not_tried_again_at_once() {
         let tried = Arc::new(AtomicU32::new(0));
         let count = tried.clone();
-        let mut late: Late<()> = Late::new(move || {
+        let mut late: Lazy<()> = Lazy::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
             Err(anyhow!("no room"))
         });

@@ -5,18 +5,18 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::late::Late;
+use super::late::Lazy;
 use crate::disk::Floor;
 use crate::events::{self, Log};
-use crate::serve::sink::{self, Known, Note};
-use crate::tap::Packet;
+use crate::serve::sink::{self, EventContext, Notice};
+use crate::tap::TapPacket;
 
-pub struct Sink(Late<Log>);
+pub struct LogSink(Lazy<Log>);
 
-impl Sink {
-    pub fn new(file: &Path, most_bytes: u64, floor: Floor) -> Sink {
+impl LogSink {
+    pub fn new(file: &Path, most_bytes: u64, floor: Floor) -> LogSink {
         let file = file.to_owned();
-        Sink(Late::new(move || Log::open(&file, most_bytes, floor)))
+        LogSink(Lazy::new(move || Log::open(&file, most_bytes, floor)))
     }
 
     fn write(&mut self, event: &Value) -> Result<()> {
@@ -27,16 +27,16 @@ impl Sink {
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for LogSink {
     fn name(&self) -> &'static str {
         "log of events"
     }
 
-    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
         self.write(&events::event(packet, known.rule.as_deref(), known.evidence.as_deref()))
     }
 
-    fn note(&mut self, note: &Note) -> Result<()> {
+    fn note(&mut self, note: &Notice) -> Result<()> {
         self.write(&json!({
             "timestamp": events::time(note.time), "event_type": "sipguard",
             "sipguard": { "note": note.kind.word(), "text": note.text, "data": note.data },

@@ -17,23 +17,23 @@ use crate::pins::Pins;
 
 /// Adds what the options ask for.
 pub fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {
-    sinks.add(Box::new(rule::Sink::new(pins, store)));
+    sinks.add(Box::new(rule::RuleSink::new(pins, store)));
     if let Some(directory) = &options.evidence {
-        sinks.add(Box::new(evidence::Sink::new(directory, options.evidence_limits)));
+        sinks.add(Box::new(evidence::EvidenceSink::new(directory, options.evidence_limits)));
     }
     if let Some(file) = &options.log {
-        sinks.add(Box::new(log::Sink::new(file, options.log_bytes, options.evidence_limits.floor)));
+        sinks.add(Box::new(log::LogSink::new(file, options.log_bytes, options.evidence_limits.floor)));
     }
     if options.journal && journal::is_there() {
-        sinks.add(Box::new(journal::Sink::new()));
+        sinks.add(Box::new(journal::JournalSink::new()));
     }
     if let Some(homer) = &options.homer {
-        sinks.add(Box::new(homer::Sink::new(homer)));
+        sinks.add(Box::new(homer::HomerSink::new(homer)));
     }
     if options.crash.watched.is_any() {
-        sinks.add(Box::new(crash::Sink::new(&options.crash, pins, store)));
+        sinks.add(Box::new(crash::CrashSink::new(&options.crash, pins, store)));
     }
     if options.cores.directory.is_some() {
-        sinks.add(Box::new(cores::Sink::new(&options.cores)));
+        sinks.add(Box::new(cores::CoresSink::new(&options.cores)));
     }
 }

@@ -4,25 +4,25 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::events::Rules;
+use crate::events::RuleLookup;
 use crate::pins::Pins;
-use crate::serve::sink::{self, Known};
-use crate::tap::Packet;
+use crate::serve::sink::{self, EventContext};
+use crate::tap::TapPacket;
 
-pub struct Sink(Rules);
+pub struct RuleSink(RuleLookup);
 
-impl Sink {
-    pub fn new(pins: &Pins, store: &Path) -> Sink {
-        Sink(Rules::new(pins, store))
+impl RuleSink {
+    pub fn new(pins: &Pins, store: &Path) -> RuleSink {
+        RuleSink(RuleLookup::new(pins, store))
     }
 }
 
-impl sink::Sink for Sink {
+impl sink::Sink for RuleSink {
     fn name(&self) -> &'static str {
         "rules"
     }
 
-    fn take(&mut self, packet: &Packet, known: &mut Known) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
         known.rule = self.0.of(packet);
         Ok(())
     }
