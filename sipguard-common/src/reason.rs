@@ -45,7 +45,7 @@ macro_rules! reasons {
 
             /// The word of the command line and of the metrics' label, such as `bad-content-length`.
             #[must_use]
-            pub const fn word(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Reason::$variant => $word,)* }
             }
 
@@ -322,11 +322,11 @@ mod tests {
     #[test]
     fn numbers_are_dense_and_words_are_unique() {
         for (index, reason) in Reason::ALL.iter().enumerate() {
-            assert_eq!(usize::from(reason.number()), index, "{}", reason.word());
+            assert_eq!(usize::from(reason.number()), index, "{}", reason.name());
             assert_eq!(Reason::from_number(reason.number()), Some(*reason));
-            let same = Reason::ALL.iter().filter(|other| other.word() == reason.word()).count();
-            assert_eq!(same, 1, "{}", reason.word());
-            assert!(reason.text().ends_with('.'), "{}", reason.word());
+            let same = Reason::ALL.iter().filter(|other| other.name() == reason.name()).count();
+            assert_eq!(same, 1, "{}", reason.name());
+            assert!(reason.text().ends_with('.'), "{}", reason.name());
         }
         assert_eq!(Reason::from_number(Reason::COUNT as u8), None);
         assert!(Reason::COUNT <= crate::abi::REASON_SLOTS as usize);

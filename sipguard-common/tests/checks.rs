@@ -37,7 +37,7 @@ fn table(out: &mut String, title: &str, class: Class) {
         writeln!(out, "| reason | what it is | written in |\n|---|---|---|").unwrap();
     }
     for reason in rows {
-        let (word, text, source) = (reason.word(), reason.text(), reason.source());
+        let (word, text, source) = (reason.name(), reason.text(), reason.source());
         if malformed {
             let when = match reason.when() {
                 When::Always | When::Default => "default",

@@ -32,7 +32,7 @@ pub enum Action {
 impl Action {
     /// The word of tables and JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Action::Pass => "pass",
             Action::Drop => "drop",
@@ -244,7 +244,7 @@ mod tests {
         for reason in [Reason::NoEndOfHeaders, Reason::TruncatedBody, Reason::BadStun] {
             let kinds: Vec<Outcome> =
                 kinds().filter(|(one, _)| *one == reason).map(|(_, outcome)| outcome).collect();
-            assert_eq!(kinds, [Outcome::Plain, Outcome::WouldDrop], "{}", reason.word());
+            assert_eq!(kinds, [Outcome::Plain, Outcome::WouldDrop], "{}", reason.name());
         }
         let ways = |reason: Reason| kinds().filter(|(one, _)| *one == reason).count();
         assert_eq!([Reason::Valid, Reason::BlockedHost, Reason::BareLf].map(ways), [1, 2, 4]);

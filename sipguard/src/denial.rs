@@ -17,7 +17,7 @@ pub enum Whom {
 impl Whom {
     /// Its word.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Whom::Devices => "devices",
             Whom::Trunks => "trunks",
@@ -29,7 +29,7 @@ impl Whom {
     /// # Errors
     /// What is wrong, for people.
     pub fn parse(text: &str) -> Result<Whom, String> {
-        let found = [Whom::Devices, Whom::Trunks].into_iter().find(|whom| whom.word() == text);
+        let found = [Whom::Devices, Whom::Trunks].into_iter().find(|whom| whom.name() == text);
         found.ok_or_else(|| format!("`{text}` is nobody: write trunks or devices"))
     }
 

@@ -37,8 +37,8 @@ impl ListedRule {
     }
 
     /// `block`, `allow` or `ban`.
-    pub fn word(&self) -> &'static str {
-        if self.is_ban { "ban" } else { self.row.verb.word() }
+    pub fn name(&self) -> &'static str {
+        if self.is_ban { "ban" } else { self.row.verb.name() }
     }
 }
 
@@ -208,7 +208,7 @@ fn why(row: &RuleRow, decider: Option<&RuleRow>, allowed: &Allowed) -> String {
     };
     if row.target == decider.target {
         return match (row.verb == decider.verb, row.mode == decider.mode) {
-            (false, _) => format!("the operator's last word is {}", decider.verb.word()),
+            (false, _) => format!("the operator's last word is {}", decider.verb.name()),
             (true, false) => "it only counts, and another one stops".to_owned(),
             (true, true) => "another one of the same address ends later".to_owned(),
         };

@@ -119,7 +119,7 @@ impl Kernel {
             let interface = vec![("interface", row.interface.clone())];
             received.get_or_create(&interface).inc_by(row.packets);
             received_bytes.get_or_create(&interface).inc_by(row.bytes);
-            let labels = vec![("interface", row.interface.clone()), ("reason", row.reason.word().to_owned())];
+            let labels = vec![("interface", row.interface.clone()), ("reason", row.reason.name().to_owned())];
             let (packets, bytes) = match row.action {
                 Action::Pass => continue,
                 Action::Drop | Action::Reset => (&dropped, &dropped_bytes),

@@ -59,7 +59,7 @@ impl TrunkProfile {
 
     /// Its word.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         word(&Self::ALL, self)
     }
 
@@ -84,7 +84,7 @@ impl TrunkMode {
 
     /// Its word.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         word(&Self::ALL, self)
     }
 

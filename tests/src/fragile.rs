@@ -96,9 +96,9 @@ fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, journal: &Journal) -> Resu
     }
     buffer.extend_from_slice(&chunk[..bytes]);
     let fault = first_fault(buffer);
-    journal.note(&Entry { peer, bytes, fault: fault.map(|fault| fault.word().to_owned()) })?;
+    journal.note(&Entry { peer, bytes, fault: fault.map(|fault| fault.name().to_owned()) })?;
     if let Some(fault) = fault {
-        eprintln!("fragile-pbx: {} from {peer}", fault.word());
+        eprintln!("fragile-pbx: {} from {peer}", fault.name());
         std::process::abort();
     }
     Ok(true)

@@ -176,13 +176,13 @@ impl Guard {
 
     /// The packets of one reason.
     pub fn counted(&self, reason: Reason) -> Result<u64> {
-        Ok(self.counters()?.get(reason.word()).copied().unwrap_or(0))
+        Ok(self.counters()?.get(reason.name()).copied().unwrap_or(0))
     }
 
     /// Packets by reason and action that were judged malformed; empty when there were none.
     pub fn malformed(&self) -> Result<BTreeMap<(String, String), u64>> {
         let ends = |reason: &Reason| matches!(reason.class(), Class::Malformed | Class::Reset);
-        let ends = |word: &str| Reason::ALL.iter().any(|reason| reason.word() == word && ends(reason));
+        let ends = |word: &str| Reason::ALL.iter().any(|reason| reason.name() == word && ends(reason));
         let rows = self.counter_rows()?.into_iter().filter(|row| ends(&row.reason));
         Ok(rows.map(|row| ((row.reason, row.action), row.packets)).collect())
     }

@@ -342,7 +342,7 @@ pub const FIRST: u32 = 100_000;
 fn words(counts: &Counts) -> String {
     let mut text = String::new();
     for (number, count) in counts {
-        let word = Reason::from_number(*number).map_or("?", Reason::word);
+        let word = Reason::from_number(*number).map_or("?", Reason::name);
         // Every trial waits with a datagram, and shakes hands; neither tells anything.
         if !matches!(word, "not-guarded" | "tcp-control" | "not-ip") {
             let _never = write!(text, "{word} {count}, ");

@@ -28,7 +28,7 @@ const BURST: u64 = 6000;
 /// Packets on an interface that were counted for a reason.
 fn counted(site: &Site, interface: &str, reason: Reason) -> Result<u64> {
     let rows = site.guard.counter_rows()?;
-    let rows = rows.iter().filter(|row| row.interface == interface && row.reason == reason.word());
+    let rows = rows.iter().filter(|row| row.interface == interface && row.reason == reason.name());
     Ok(rows.map(|row| row.packets).sum())
 }
 

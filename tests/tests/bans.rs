@@ -325,7 +325,7 @@ fn monitor_counts_what_a_ban_would_stop() -> Result<()> {
         ensure!(bytes == FAULT, "it did not pass");
     }
     let rows = site.guard.counter_rows()?;
-    let would: Vec<_> = rows.iter().filter(|row| row.reason == Reason::BannedDevice.word()).collect();
+    let would: Vec<_> = rows.iter().filter(|row| row.reason == Reason::BannedDevice.name()).collect();
     ensure!(would.len() == 1 && would[0].action == "would-drop" && would[0].packets > 0, "{would:?}");
     Ok(())
 }

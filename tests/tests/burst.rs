@@ -72,7 +72,7 @@ fn a_million_malformed_packets() -> Result<()> {
         if sent % STEP == 0 {
             let malformed = || {
                 guard.counters().map(|counts| {
-                    BAD.iter().map(|(reason, _)| counts.get(reason.word()).copied().unwrap_or(0)).sum::<u64>()
+                    BAD.iter().map(|(reason, _)| counts.get(reason.name()).copied().unwrap_or(0)).sum::<u64>()
                 })
             };
             wait_until("the guard has counted what was sent", || Ok(malformed()? == sent as u64))?;

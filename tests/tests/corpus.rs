@@ -120,7 +120,7 @@ impl Message {
 
     /// The line of [`EXPECTED`], without why.
     fn row(&self) -> String {
-        let words = self.verdicts.map(|verdict| verdict.reason.word());
+        let words = self.verdicts.map(|verdict| verdict.reason.name());
         format!("{}\t{}\t{}", self.name, self.class, words.join("\t"))
     }
 }
@@ -164,7 +164,7 @@ fn table(messages: &[Message]) -> Result<String> {
     for message in messages {
         write!(text, "{:38}{:10}", message.name, message.class)?;
         for verdict in message.verdicts {
-            write!(text, "{:25}", verdict.reason.word())?;
+            write!(text, "{:25}", verdict.reason.name())?;
         }
         writeln!(text, "{}", whys.get(message.name.as_str()).copied().unwrap_or_default())?;
         let wrong = message.class == "invalid" || message.class == "app-layer";

@@ -200,8 +200,8 @@ impl Comparison {
                 .iter()
                 .zip(all)
                 .filter(|(reason, counter)| counter.packets > self.counts[usize::from(reason.number())]);
-            let counted: Vec<_> = counted.map(|(reason, _)| reason.word()).collect();
-            bail!("{} expected, {counted:?} counted: {}", expected.word(), what());
+            let counted: Vec<_> = counted.map(|(reason, _)| reason.name()).collect();
+            bail!("{} expected, {counted:?} counted: {}", expected.name(), what());
         }
         Ok(())
     }
@@ -264,9 +264,9 @@ fn kernel_and_userspace_agree() -> Result<()> {
     let screened = [Reason::BlockedIdentity, Reason::BlockedUserAgent];
     for reason in Reason::ALL.iter().filter(framer).chain(&screened) {
         let count = comparison.counts[usize::from(reason.number())];
-        assert!(count > 10, "{count} cases of {} are too few", reason.word());
+        assert!(count > 10, "{count} cases of {} are too few", reason.name());
         if screened.contains(reason) {
-            println!("{count} of them {}", reason.word());
+            println!("{count} of them {}", reason.name());
         }
     }
     assert!(comparison.counts[usize::from(Reason::Valid.number())] > 1000, "too few good streams");
@@ -358,7 +358,7 @@ fn any_cut_of_a_datagram_gives_the_same_verdict() -> Result<()> {
         let expected = judged.unwrap_or_else(|malformed| malformed.reason);
         let parts = parts(&mut random, 8 + bytes.len());
         let what =
-            || format!("{} expected of {number}, {parts:?}: {}", expected.word(), bytes.escape_ascii());
+            || format!("{} expected of {number}, {parts:?}: {}", expected.name(), bytes.escape_ascii());
         let peer = if number % 2 == 0 {
             Peer::new(&format!("192.0.{}.7:40000", number % 200), "198.51.100.1:5060")
         } else {

@@ -115,7 +115,7 @@ fn expect_only(
 ) -> Result<()> {
     let changed: Vec<_> =
         after.iter().filter(|(key, count)| before.get(key) != Some(count)).map(|(key, _)| key).collect();
-    ensure!(changed == [&(reason.word().to_owned(), action.to_owned())], "counted was {changed:?}");
+    ensure!(changed == [&(reason.name().to_owned(), action.to_owned())], "counted was {changed:?}");
     Ok(())
 }
 
@@ -127,7 +127,7 @@ fn accuses(site: &Site, sender: &Connection, reason: Reason, segments: &[&[u8]])
         if number(row, "port")? == u64::from(local.port()) && text(row, "address")? == local.ip().to_string()
         {
             named += 1;
-            ensure!(text(row, "reason")? == reason.word(), "{local} is accused otherwise: {row}");
+            ensure!(text(row, "reason")? == reason.name(), "{local} is accused otherwise: {row}");
             let sample = sample(row)?;
             let shown = |bytes: &[u8]| {
                 let one_segment = bytes.len() < 1300;
@@ -149,7 +149,7 @@ fn each_fault_is_reset_before_the_application_reads_it() -> Result<()> {
     on_every_wire(&[], |site, _, server| {
         for fault in faults() {
             let shown = fault.bytes[..fault.bytes.len().min(200)].escape_ascii().to_string();
-            is_reset(site, server, &fault).with_context(|| format!("{}: {shown}", fault.reason.word()))?;
+            is_reset(site, server, &fault).with_context(|| format!("{}: {shown}", fault.reason.name()))?;
         }
         Ok(())
     })
@@ -249,9 +249,9 @@ fn in_monitor_mode_everything_is_read_and_counted() -> Result<()> {
             let (phone, application) = server.connect(&site.phone)?;
             let sent = [register(1), bytes, register(2)].concat();
             phone.write(&sent)?;
-            expect_same(&application.wait_for(sent.len())?, &sent).context(reason.word())?;
+            expect_same(&application.wait_for(sent.len())?, &sent).context(reason.name())?;
             let (key, after) =
-                ((reason.word().to_owned(), "would-reset".to_owned()), site.guard.malformed()?);
+                ((reason.name().to_owned(), "would-reset".to_owned()), site.guard.malformed()?);
             ensure!(after.get(&key) > before.get(&key), "{key:?} is not in {after:?}");
             ensure!(application.end().is_none(), "the connection was ended");
         }

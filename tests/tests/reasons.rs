@@ -192,14 +192,14 @@ fn one_too_many(kind: usize, frame: &[u8]) -> Result<Run> {
 fn every_reason_has_a_way() -> Result<()> {
     let mut seen: BTreeSet<u8> = BTreeSet::from([Reason::UnknownStream.number(), Reason::OutOfStep.number()]);
     for (expected, run) in ways()? {
-        assert_eq!(run.reason, expected, "{}", expected.word());
+        assert_eq!(run.reason, expected, "{}", expected.name());
         // A datagram has no connection to reset.
         let datagram = matches!(expected, Reason::NoEndOfHeaders | Reason::TruncatedBody | Reason::BadStun);
         let action = if expected.class() == Class::Drop || datagram { XDP_DROP } else { XDP_PASS };
-        assert_eq!(run.action, action, "{}", expected.word());
+        assert_eq!(run.action, action, "{}", expected.name());
         let reset = expected.class() != Class::Pass && action == XDP_PASS;
         let outcome = if reset { Outcome::Reset } else { Outcome::Plain };
-        assert_eq!(run.outcome, outcome, "{}", expected.word());
+        assert_eq!(run.outcome, outcome, "{}", expected.name());
         seen.insert(expected.number());
     }
     let missing: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();

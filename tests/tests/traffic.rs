@@ -34,7 +34,7 @@ fn a_thousand_calls_over_tcp_are_completed() -> Result<()> {
     let site = a_thousand_calls(Transport::Tcp)?;
     // INVITE, ACK and BYE of each call on one interface, 180 and two 200 on the other, at most a few to a segment.
     for interface in ["eth0", "eth1"] {
-        let packets = judged(&site, interface, |reason| reason == Reason::Valid.word())?;
+        let packets = judged(&site, interface, |reason| reason == Reason::Valid.name())?;
         ensure!(packets >= CALLS / 2, "only {packets} segments were judged on {interface}");
     }
     Ok(())
@@ -45,7 +45,7 @@ fn a_thousand_calls_over_udp_are_completed() -> Result<()> {
     let site = a_thousand_calls(Transport::Udp)?;
     // A datagram is a message, so each of the three that come by an interface in a call is counted.
     for interface in ["eth0", "eth1"] {
-        let other = [Reason::NotIp, Reason::NotGuarded, Reason::TcpControl].map(Reason::word);
+        let other = [Reason::NotIp, Reason::NotGuarded, Reason::TcpControl].map(Reason::name);
         let packets = judged(&site, interface, |reason| !other.contains(&reason))?;
         ensure!(packets >= 3 * CALLS, "only {packets} datagrams came by {interface}");
     }

@@ -71,7 +71,7 @@ impl Office {
     /// Nobody who was here did anything wrong. Gaps are TCP's own and no fault of anybody.
     fn expect_no_accusation(&self) -> Result<()> {
         let rows = self.site.guard.counter_rows()?;
-        let gap = |row: &Counter| row.reason == Reason::SequenceGap.word();
+        let gap = |row: &Counter| row.reason == Reason::SequenceGap.name();
         let stopped: Vec<&Counter> = rows.iter().filter(|row| row.action != "pass" && !gap(row)).collect();
         ensure!(stopped.is_empty(), "stopped: {stopped:?}");
         let malformed = self.site.guard.malformed()?;

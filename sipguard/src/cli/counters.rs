@@ -107,7 +107,7 @@ fn thousandths(number: f64) -> Value {
 
 fn json_of(row: &CounterRow) -> Value {
     json!({
-        "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
+        "interface": row.interface, "reason": row.reason.name(), "action": row.action.name(),
         "packets": row.packets, "bytes": row.bytes,
     })
 }
@@ -115,7 +115,7 @@ fn json_of(row: &CounterRow) -> Value {
 /// The JSON form of a trunk's counter.
 pub fn json_of_trunk(row: &CounterRow) -> Value {
     json!({
-        "trunk": row.interface, "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets,
+        "trunk": row.interface, "reason": row.reason.name(), "action": row.action.name(), "packets": row.packets,
         "bytes": row.bytes,
     })
 }
@@ -126,7 +126,7 @@ pub fn trunk_table(counted: &[CounterRow]) -> String {
 }
 
 fn line(row: &CounterRow) -> Vec<String> {
-    let (reason, action) = (row.reason.word().to_owned(), row.action.word().to_owned());
+    let (reason, action) = (row.reason.name().to_owned(), row.action.name().to_owned());
     vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
 }
 
@@ -144,7 +144,7 @@ fn by_source(pins: &Pins, format: Format) -> Result<()> {
     let offenders = offenders::read(pins)?;
     let value = |row: &offenders::OffenderRow| {
         json!({
-            "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
+            "address": row.address.to_string(), "port": row.port, "reason": row.reason.name(), "packets": row.packets,
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
             "last_seen": row.last_seen.map(|seen| seen.to_string()),
             "sample_hex": row.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
@@ -159,7 +159,7 @@ fn by_source(pins: &Pins, format: Format) -> Result<()> {
             vec![
                 address,
                 port,
-                row.reason.word().to_owned(),
+                row.reason.name().to_owned(),
                 row.packets.to_string(),
                 last,
                 printable(&row.sample),

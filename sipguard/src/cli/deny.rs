@@ -74,14 +74,14 @@ pub fn show(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     }
     let value = |denial: &Denial| {
         json!({
-            "from": denial.whom.word(), "what": denial.what.to_string(), "author": denial.author,
+            "from": denial.whom.name(), "what": denial.what.to_string(), "author": denial.author,
             "reason": denial.reason, "created": time(denial.created_ms), "in_force": in_force,
         })
     };
     rows(format, "sipguard.denials/1", denials.iter().map(value).collect(), || {
         let line = |denial: &Denial| {
             let Denial { whom, what, reason, author, created_ms } = denial;
-            vec![whom.word().to_owned(), what.to_string(), author.clone(), time(*created_ms), reason.clone()]
+            vec![whom.name().to_owned(), what.to_string(), author.clone(), time(*created_ms), reason.clone()]
         };
         table(&["FROM", "DENIED", "BY", "SINCE", "REASON"], denials.iter().map(line))
     })
@@ -101,7 +101,7 @@ fn parse(words: &[String]) -> Result<Vec<DeniedTraffic>> {
 
 /// What the trail names.
 fn trail(done: &DenialChange, whom: Whom) -> Vec<String> {
-    done.changed.iter().map(|what| format!("{what} from {}", whom.word())).collect()
+    done.changed.iter().map(|what| format!("{what} from {}", whom.name())).collect()
 }
 
 fn report(
@@ -122,7 +122,7 @@ fn report(
         let mut text = if what.changed.is_empty() {
             "nothing changed".to_owned()
         } else {
-            format!("{did} {}: {}", whom.word(), joined(&what.changed))
+            format!("{did} {}: {}", whom.name(), joined(&what.changed))
         };
         for (all, state) in [(&what.same, state), (&what.left, "still denied")] {
             if !all.is_empty() {

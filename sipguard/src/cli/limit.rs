@@ -79,7 +79,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Rate(kind) => RATE_KINDS[kind],
             Kind::Open => "open",
@@ -117,7 +117,7 @@ fn set(pins: &Pins, path: &Path, format: Format, whose: &Whose, words: &[String]
 
 fn set_open(pins: &Pins, path: &Path, format: Format, trunk: Option<&str>, words: &[String]) -> Result<()> {
     let most = count(words)?;
-    let named = named(trunk, Kind::Open.word());
+    let named = named(trunk, Kind::Open.name());
     let done = change(path, pins, |change| {
         known(change, trunk)?;
         if pins.are_attached() {
@@ -132,7 +132,7 @@ fn set_open(pins: &Pins, path: &Path, format: Format, trunk: Option<&str>, words
 
 fn clear(pins: &Pins, path: &Path, format: Format, whose: &Whose, name: Option<&str>) -> Result<()> {
     let trunk = trunk_of(whose, name)?;
-    let named = named(trunk.as_deref(), whose.of.map_or("all", Kind::word));
+    let named = named(trunk.as_deref(), whose.of.map_or("all", Kind::name));
     let done = change(path, pins, |change| {
         known(change, trunk.as_deref())?;
         if whose.of != Some(Kind::Open) {
@@ -161,8 +161,8 @@ fn count(words: &[String]) -> Result<u32> {
 
 fn kind(text: &str) -> Result<Kind, String> {
     let all = || (0..RATE_KINDS.len()).map(Kind::Rate).chain([Kind::Open]);
-    all().find(|kind| kind.word() == text).ok_or_else(|| {
-        let words: Vec<&str> = all().map(Kind::word).collect();
+    all().find(|kind| kind.name() == text).ok_or_else(|| {
+        let words: Vec<&str> = all().map(Kind::name).collect();
         format!("`{text}` is nothing that is limited: write one of {}", words.join(", "))
     })
 }

@@ -89,7 +89,7 @@ impl Line {
     fn json(&self) -> Value {
         let per = if self.trunk.is_some() { "trunk" } else { "source" };
         let mut value = json!({
-            "per": per, "trunk": self.trunk, "of": self.of.word(), "author": self.author,
+            "per": per, "trunk": self.trunk, "of": self.of.name(), "author": self.author,
             "created": time(self.created_ms),
         });
         if let Some(burst) = self.burst {
@@ -113,7 +113,7 @@ impl Line {
         });
         vec![
             self.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
-            self.of.word().to_owned(),
+            self.of.name().to_owned(),
             format!("{}{unit}", self.most),
             self.burst.map(|burst| burst.to_string()).unwrap_or_default(),
             open.unwrap_or_default(),

@@ -110,7 +110,7 @@ struct Filter {
 
 impl Filter {
     fn takes(&self, one: &ListedRule) -> bool {
-        self.what.as_deref().is_none_or(|what| one.word() == what)
+        self.what.as_deref().is_none_or(|what| one.name() == what)
             && self.origin.as_ref().is_none_or(|origin| one.row.origin == *origin)
             && self.ends_by_ms.is_none_or(|by| one.row.expires_ms.is_some_and(|end| end <= by))
     }
@@ -216,7 +216,7 @@ fn each(
 
 fn line(one: &ListedRule, clock: &Clock) -> Vec<String> {
     let row = &one.row;
-    let mut rule = one.word().to_owned();
+    let mut rule = one.name().to_owned();
     if row.mode == RuleMode::Monitor {
         rule += ", counts only";
     }
@@ -243,8 +243,8 @@ pub fn json_of(one: &ListedRule) -> Value {
     let entry = one.entry.unwrap_or(Rule::zeroed());
     json!({
         "source": row.target.to_string(),
-        "rule": one.word(),
-        "mode": row.mode.word(),
+        "rule": one.name(),
+        "mode": row.mode.name(),
         "origin": row.origin,
         "author": row.author,
         "reason": row.reason,

@@ -79,7 +79,7 @@ fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock
         let row = &one.row;
         text += &format!(
             "overruled: {} {}, ends: {}: {}\n",
-            row.verb.word(),
+            row.verb.name(),
             row.target,
             remaining(row, clock),
             one.why

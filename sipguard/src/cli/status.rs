@@ -47,7 +47,7 @@ fn json_of(report: &GuardStatus) -> serde_json::Value {
             "interface": one.name, "driver": one.driver, "mode": one.mode, "why": one.why,
             "program_id": one.program_id, "since": one.since.map(|since| since.to_string()),
             "followed": one.known.followed, "lost": one.known.lost, "cut": one.known.cut, "other": one.known.other,
-            "unjudged": one.unjudged.iter().map(|(reason, packets)| (reason.word(), *packets)).collect::<BTreeMap<_, _>>(),
+            "unjudged": one.unjudged.iter().map(|(reason, packets)| (reason.name(), *packets)).collect::<BTreeMap<_, _>>(),
         })
     };
     json!({
@@ -142,7 +142,7 @@ fn unjudged(one: &InterfaceStatus) -> String {
         );
     }
     let packets: Vec<String> =
-        one.unjudged.iter().map(|(reason, packets)| format!("{} {packets}", reason.word())).collect();
+        one.unjudged.iter().map(|(reason, packets)| format!("{} {packets}", reason.name())).collect();
     if !packets.is_empty() {
         text +=
             &format!("{name}: packets that passed unjudged since it was attached: {}\n", packets.join(", "));

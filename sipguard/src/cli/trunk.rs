@@ -170,7 +170,7 @@ fn set(pins: &Pins, path: &Path, format: Format, args: &SetArgs) -> Result<()> {
 /// Sets the mode of a trunk, for `sipguard mode`.
 pub fn set_mode(pins: &Pins, path: &Path, format: Format, name: &str, mode: TrunkMode) -> Result<()> {
     let done = set_with(pins, path, name, |row| row.policy.mode = mode)?;
-    report(format, &done, &format!("{name}: {}", mode.word()), &format!("{name}: {} already", mode.word()))
+    report(format, &done, &format!("{name}: {}", mode.name()), &format!("{name}: {} already", mode.name()))
 }
 
 fn set_with(pins: &Pins, path: &Path, name: &str, edit: impl Fn(&mut TrunkRow)) -> Result<Changed<Counts>> {
@@ -179,7 +179,7 @@ fn set_with(pins: &Pins, path: &Path, name: &str, edit: impl Fn(&mut TrunkRow)) 
         let mode = row.policy.mode;
         edit(&mut row);
         change.set_trunk(&row)?;
-        let (old, new) = (mode.word(), row.policy.mode.word());
+        let (old, new) = (mode.name(), row.policy.mode.name());
         let what = if old == new { name.to_owned() } else { format!("{name} mode: {old} -> {new}") };
         change.record("trunk set", OPERATOR, &[what], &row.reason)?;
         Ok(change.counts)
@@ -224,8 +224,8 @@ fn show(pins: &Pins, path: &Path, format: Format, name: &str) -> Result<()> {
             peers.join(" "),
             policy.transports_text(),
             policy.methods_text(),
-            policy.profile.word(),
-            policy.mode.word(),
+            policy.profile.name(),
+            policy.mode.name(),
             row.author,
             time(row.created_ms)
         );
@@ -313,7 +313,7 @@ fn json_of(row: &TrunkRow) -> Value {
     json!({
         "trunk": row.name, "peers": row.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "transports": row.policy.transports_text(), "methods": row.policy.methods_text(),
-        "profile": row.policy.profile.word(), "mode": row.policy.mode.word(), "author": row.author,
+        "profile": row.policy.profile.name(), "mode": row.policy.mode.name(), "author": row.author,
         "reason": row.reason, "created": time(row.created_ms),
     })
 }
@@ -325,8 +325,8 @@ fn line(row: &TrunkRow) -> Vec<String> {
         peers.join(" "),
         row.policy.transports_text(),
         row.policy.methods_text(),
-        row.policy.profile.word().to_owned(),
-        row.policy.mode.word().to_owned(),
+        row.policy.profile.name().to_owned(),
+        row.policy.mode.name().to_owned(),
         row.author.clone(),
         time(row.created_ms),
         row.reason.clone(),

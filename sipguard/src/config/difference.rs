@@ -279,7 +279,7 @@ impl Difference {
     }
 
     fn denials(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let key = |whom: Whom, what: &DeniedTraffic| format!("deny.{} {what}", whom.word());
+        let key = |whom: Whom, what: &DeniedTraffic| format!("deny.{} {what}", whom.name());
         for Denial { whom, what, .. } in &has.denials {
             if gone("denial", denial_name(*whom, what)) {
                 self.line(key(*whom, what), "denied".to_owned(), "permitted".to_owned());
@@ -369,7 +369,7 @@ fn limit_key(trunk: Option<&str>, kind: &str) -> String {
 }
 
 fn denial_name(whom: Whom, what: &DeniedTraffic) -> String {
-    format!("{} {what}", whom.word())
+    format!("{} {what}", whom.name())
 }
 
 #[cfg(test)]

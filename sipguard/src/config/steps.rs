@@ -84,8 +84,8 @@ fn text(trunk: &TrunkRow) -> String {
     for (what, value, usual) in [
         ("transports", policy.transports_text(), "all"),
         ("methods", policy.methods_text(), "all"),
-        ("profile", policy.profile.word().to_owned(), "inherit"),
-        ("mode", policy.mode.word().to_owned(), "inherit"),
+        ("profile", policy.profile.name().to_owned(), "inherit"),
+        ("mode", policy.mode.name().to_owned(), "inherit"),
         ("reason", trunk.reason.clone(), ""),
     ] {
         if value != usual {

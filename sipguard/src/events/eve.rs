@@ -22,8 +22,8 @@ pub fn event(packet: &TapPacket, rule: Option<&str>, evidence: Option<&str>) -> 
         "payload": STANDARD.encode(shown),
         "payload_printable": printable(shown),
         "sipguard": {
-            "verdict": packet.action.word(),
-            "reason": packet.reason.word(),
+            "verdict": packet.action.name(),
+            "reason": packet.reason.name(),
             "rule": rule,
             "trunk": packet.trunk,
             "count": packet.count,

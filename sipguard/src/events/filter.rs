@@ -50,9 +50,9 @@ impl SenderFilter {
 /// # Errors
 /// What is wrong, for people.
 pub fn reason(word: &str) -> Result<Reason, String> {
-    let found = Reason::ALL.iter().find(|reason| reason.word() == word);
+    let found = Reason::ALL.iter().find(|reason| reason.name() == word);
     found.copied().ok_or_else(|| {
-        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         format!("`{word}` is no reason; known are {}", known.join(", "))
     })
 }

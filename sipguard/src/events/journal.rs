@@ -83,8 +83,8 @@ fn fields(packet: &TapPacket, rule: Option<&str>) -> Vec<u8> {
     put("MESSAGE", &line(packet, rule));
     put("PRIORITY", PRIORITY);
     put("SYSLOG_IDENTIFIER", "sipguard");
-    put("SIPGUARD_REASON", packet.reason.word());
-    put("SIPGUARD_VERDICT", packet.action.word());
+    put("SIPGUARD_REASON", packet.reason.name());
+    put("SIPGUARD_VERDICT", packet.action.name());
     put("SIPGUARD_COUNT", &packet.count.to_string());
     put("SIPGUARD_IFACE", &packet.interface);
     put("SIPGUARD_PROTO", protocol(packet));

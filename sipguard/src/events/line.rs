@@ -21,8 +21,8 @@ pub fn line(packet: &TapPacket, rule: Option<&str>) -> String {
         end(packet.source()),
         end(packet.destination()),
         protocol(packet).to_lowercase() + if protocol(packet).is_empty() { "" } else { " " },
-        packet.action.word(),
-        packet.reason.word(),
+        packet.action.name(),
+        packet.reason.name(),
     );
     if let Some(trunk) = &packet.trunk {
         line += &format!(" trunk {trunk}");

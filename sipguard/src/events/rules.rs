@@ -146,7 +146,7 @@ impl RuleLookup {
             denial.whom == whom && way(what.transport) && what.method.map(|method| method.name) == method
         };
         if let Some(denial) = denials.iter().find(is) {
-            let text = format!("deny {} from {} ({})", denial.what, whom.word(), denial.author);
+            let text = format!("deny {} from {} ({})", denial.what, whom.name(), denial.author);
             return Ok(Some(with_reason(text, &denial.reason)));
         }
         let way = TRANSPORTS[if tcp { TCP } else { UDP }];
@@ -209,7 +209,7 @@ fn uri_of(value: &str) -> &str {
 
 /// Such as `block 203.0.113.0/24 (cli): scanner`.
 fn words(one: &ListedRule) -> String {
-    with_reason(format!("{} {} ({})", one.word(), one.row.target, one.row.origin), &one.row.reason)
+    with_reason(format!("{} {} ({})", one.name(), one.row.target, one.row.origin), &one.row.reason)
 }
 
 fn with_reason(text: String, reason: &str) -> String {

@@ -135,7 +135,7 @@ fn returned(action: Action) -> u64 {
 #[must_use]
 pub fn comment(packet: &TapPacket, rule: Option<&str>) -> String {
     let verdict = packet.action;
-    let mut text = format!("reason: {}; verdict: {}", packet.reason.word(), verdict.word());
+    let mut text = format!("reason: {}; verdict: {}", packet.reason.name(), verdict.name());
     if verdict == Action::Reset {
         text += " (shown as it came; a reset of its connection, made of it, went up in its place)";
     }

@@ -103,7 +103,7 @@ pub const SCHEMA: &str = "sipguard.rules/1";
 #[must_use]
 pub fn json_of(row: &Row) -> Value {
     json!({
-        "source": row.target.to_string(), "rule": row.verb.word(), "mode": row.mode.word(), "origin": row.origin,
+        "source": row.target.to_string(), "rule": row.verb.name(), "mode": row.mode.name(), "origin": row.origin,
         "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),
         "ends": row.expires_ms.map(show_time),
     })

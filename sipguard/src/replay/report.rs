@@ -149,18 +149,18 @@ impl ReplayReport {
     pub fn json(&self) -> Value {
         let reasons = self.tally.reasons.iter().map(|((reason, action), packets)| {
             let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
-            json!({ "reason": reason.word(), "action": action.word(), "packets": packets, "text": reason.text() })
+            json!({ "reason": reason.name(), "action": action.name(), "packets": packets, "text": reason.text() })
         });
         let sources = self.sources();
         let sources = sources.iter().map(|((address, port, reason, action), stopped)| {
             json!({
-                "address": unmapped(*address).to_string(), "port": port, "reason": word(*reason), "action": action.word(),
+                "address": unmapped(*address).to_string(), "port": port, "reason": word(*reason), "action": action.name(),
                 "packets": stopped.packets, "first_packet": stopped.first, "sample": printable(&stopped.sample),
                 "sample_hex": stopped.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             })
         });
         let trunks = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
-            json!({ "trunk": self.trunk(*trunk), "reason": word(*reason), "action": action.word(), "packets": packets })
+            json!({ "trunk": self.trunk(*trunk), "reason": word(*reason), "action": action.name(), "packets": packets })
         });
         json!({
             "file": self.file, "packets": self.packets, "judged": self.judged(), "stopped": self.stopped(),
@@ -186,8 +186,8 @@ impl ReplayReport {
         let lines = self.tally.reasons.iter().map(|((reason, action), packets)| {
             let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
             vec![
-                reason.word().to_owned(),
-                action.word().to_owned(),
+                reason.name().to_owned(),
+                action.name().to_owned(),
                 packets.to_string(),
                 reason.text().to_owned(),
             ]
@@ -200,7 +200,7 @@ impl ReplayReport {
                     unmapped(*address).to_string(),
                     port.to_string(),
                     word(*reason).to_owned(),
-                    action.word().to_owned(),
+                    action.name().to_owned(),
                     stopped.packets.to_string(),
                     stopped.first.to_string(),
                     printable(&stopped.sample),
@@ -217,7 +217,7 @@ impl ReplayReport {
                 vec![
                     self.trunk(*trunk),
                     word(*reason).to_owned(),
-                    action.word().to_owned(),
+                    action.name().to_owned(),
                     packets.to_string(),
                 ]
             });
@@ -237,7 +237,7 @@ fn packets(count: u64) -> String {
 }
 
 fn word(reason: u8) -> &'static str {
-    Reason::from_number(reason).unwrap_or(Reason::Internal).word()
+    Reason::from_number(reason).unwrap_or(Reason::Internal).name()
 }
 
 /// A sentence's beginning.

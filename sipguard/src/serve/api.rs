@@ -86,7 +86,7 @@ async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
 fn exposition(shared: &ServeShared) -> Result<String> {
     let mut own = {
         let state = shared.state();
-        let noted = |kind: NoticeKind| state.notes.get(kind.word()).copied().unwrap_or(0);
+        let noted = |kind: NoticeKind| state.notes.get(kind.name()).copied().unwrap_or(0);
         Own {
             attached: Some(false),
             missed: state.missed,

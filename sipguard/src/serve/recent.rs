@@ -30,9 +30,9 @@ impl Sink for Recent {
     }
 
     fn note(&mut self, note: &Notice) -> Result<()> {
-        *self.0.state().notes.entry(note.kind.word()).or_default() += 1;
+        *self.0.state().notes.entry(note.kind.name()).or_default() += 1;
         self.keep(json!({
-            "time": note.time.to_string(), "count": 1, "reason": note.kind.word(), "text": note.text, "action": "", "source": "",
+            "time": note.time.to_string(), "count": 1, "reason": note.kind.name(), "text": note.text, "action": "", "source": "",
             "sample": note.text,
         }));
         Ok(())
@@ -56,7 +56,7 @@ fn json_of(packet: &TapPacket, known: &EventContext) -> Value {
     json!({
         "number": packet.number, "time": packet.time.to_string(), "count": packet.count,
         "interface": packet.interface, "trunk": packet.trunk, "rule": known.rule, "evidence": known.evidence,
-        "reason": packet.reason.word(), "text": packet.reason.text(), "action": packet.action.word(),
+        "reason": packet.reason.name(), "text": packet.reason.text(), "action": packet.action.name(),
         "source": source.map(|end| end.ip().to_string()), "source_port": source.map(|end| end.port()),
         "destination": destination.map(|end| end.ip().to_string()), "destination_port": destination.map(|end| end.port()),
         "frame_bytes": packet.frame_len, "sample": printable(sample),

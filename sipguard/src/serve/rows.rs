@@ -80,7 +80,7 @@ pub fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Value> {
 pub fn counters(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Value> {
     let row = |row: &CounterRow| {
         json!({
-            "interface": row.interface, "reason": row.reason.word(), "text": row.reason.text(), "action": row.action.word(),
+            "interface": row.interface, "reason": row.reason.name(), "text": row.reason.text(), "action": row.action.name(),
             "packets": row.packets, "bytes": row.bytes,
         })
     };
@@ -100,7 +100,7 @@ pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Value> 
         let mut sample = row.sample.clone();
         redact::overwrite(&mut sample, true);
         json!({
-            "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
+            "address": row.address.to_string(), "port": row.port, "reason": row.reason.name(), "packets": row.packets,
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
             "last_seen": row.last_seen.map(|seen| seen.to_string()),
             "sample": printable(&sample),
@@ -116,14 +116,14 @@ pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Value> {
     let stored = shared.slow(guard)?.stored.context("the store can't be read, so trunks have no names")?;
     let row = |trunk: &TrunkRow| {
         let counted = counters::of_trunk(&shared.pins, trunk)?;
-        let reason = |row: &CounterRow| json!({ "reason": row.reason.word(), "action": row.action.word(), "packets": row.packets });
+        let reason = |row: &CounterRow| json!({ "reason": row.reason.name(), "action": row.action.name(), "packets": row.packets });
         let reasons = |wanted: fn(Action) -> bool| -> Vec<Value> {
             counted.iter().filter(|row| wanted(row.action)).map(reason).collect()
         };
         let mut value = json!({
             "trunk": trunk.name, "peers": trunk.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "transports": trunk.policy.transports_text(), "methods": trunk.policy.methods_text(),
-            "profile": trunk.policy.profile.word(), "mode": trunk.policy.mode.word(), "reason": trunk.reason,
+            "profile": trunk.policy.profile.name(), "mode": trunk.policy.mode.name(), "reason": trunk.reason,
             "stopped": reasons(Action::stops), "would_stop": reasons(Action::would_stop),
         });
         Totals::of(&counted).write(&mut value);
@@ -153,7 +153,7 @@ pub fn blocks(shared: &ServeShared) -> Result<Value> {
     let time = |ms: i64| jiff::Timestamp::from_second(ms.div_euclid(1000)).map(|time| time.to_string()).ok();
     let row = |(rule, row): &(&str, store::RuleRow)| {
         json!({
-            "target": row.target.to_string(), "rule": rule, "mode": row.mode.word(), "source": row.origin,
+            "target": row.target.to_string(), "rule": rule, "mode": row.mode.name(), "source": row.origin,
             "author": row.author, "reason": row.reason, "created": time(row.created_ms), "ends": row.expires_ms.and_then(time),
         })
     };
@@ -177,6 +177,6 @@ pub fn history(shared: &ServeShared, hours: i64) -> Result<Value> {
     let mut value = history::plot(path, now, hours)?.json();
     value["schema"] = "sipguard.serve-history/1".into();
     // In the order of their numbers, by which a page gives each its colour.
-    value["reasons"] = Reason::ALL.iter().map(|reason| reason.word()).collect();
+    value["reasons"] = Reason::ALL.iter().map(|reason| reason.name()).collect();
     Ok(value)
 }

@@ -77,7 +77,7 @@ pub enum NoticeKind {
 impl NoticeKind {
     /// The word of logs and JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             NoticeKind::Crash => "crash",
             NoticeKind::Pbx => "pbx",

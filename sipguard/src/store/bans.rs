@@ -20,7 +20,7 @@ use crate::target::Target;
 /// What a ban says, in the form of a rule.
 #[must_use]
 pub fn row(target: Target, ban: &Ban, clock: &Clock) -> RuleRow {
-    let fault = Reason::from_number(ban.reason).map_or("malformed", Reason::word);
+    let fault = Reason::from_number(ban.reason).map_or("malformed", Reason::name);
     RuleRow {
         target,
         origin: GUARD.to_owned(),

@@ -82,7 +82,7 @@ impl Change<'_> {
                 "INSERT INTO denials VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT DO UPDATE SET reason = excluded.reason, author = excluded.author",
                 params![
-                    whom.word(),
+                    whom.name(),
                     method(what),
                     transport(what),
                     reason.unwrap_or_default(),
@@ -110,7 +110,7 @@ impl Change<'_> {
         for what in all {
             let removed = self.rows.db().execute(
                 "DELETE FROM denials WHERE whom = ?1 AND method = ?2 AND transport = ?3",
-                params![whom.word(), method(what), transport(what)],
+                params![whom.name(), method(what), transport(what)],
             )?;
             let list = if removed > 0 { &mut done.changed } else { &mut done.same };
             list.push(*what);

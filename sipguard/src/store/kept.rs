@@ -26,7 +26,7 @@ impl StoreTables<'_> {
             "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3
              AND verb = ?4 AND word NOT IN (SELECT word FROM bulk)",
         )?;
-        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
+        statement.execute(params![kind, text, row.origin, row.verb.name()])?;
         Ok(())
     }
 
@@ -44,7 +44,7 @@ impl StoreTables<'_> {
              AND (?8 IS NULL OR origin = ?8)";
         let begin = (String::new(), String::new(), String::new());
         let (from, to) = (after.unwrap_or(&begin), last.unwrap_or(&begin));
-        let params = params![from.0, from.1, from.2, to.0, to.1, to.2, verb.word(), origin];
+        let params = params![from.0, from.1, from.2, to.0, to.1, to.2, verb.name(), origin];
         if keep {
             let sql = format!(
                 "INSERT OR IGNORE INTO undo SELECT * FROM rules WHERE {BETWEEN} AND word NOT IN (SELECT word FROM bulk)"
@@ -74,7 +74,7 @@ impl StoreTables<'_> {
         let mut statement = self.db().prepare_cached(
             "DELETE FROM undo WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
         )?;
-        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
+        statement.execute(params![kind, text, row.origin, row.verb.name()])?;
         Ok(())
     }
 }

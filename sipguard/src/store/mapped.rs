@@ -89,7 +89,7 @@ mod tests {
             .unwrap();
         db.execute_batch("UPDATE state SET version = 3, applied = 3").unwrap();
         let shown = |rows: &StoreTables<'_>| -> Vec<String> {
-            rows.all().unwrap().iter().map(|row| format!("{} {}", row.verb.word(), row.target)).collect()
+            rows.all().unwrap().iter().map(|row| format!("{} {}", row.verb.name(), row.target)).collect()
         };
         let rest = ["block 203.0.113.0/24", "block ::ffff:0:0:0/96"];
         // Whoever only reads an older store passes over them.

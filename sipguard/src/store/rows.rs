@@ -30,7 +30,7 @@ pub enum RuleMode {
 impl RuleVerb {
     /// Its word.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             RuleVerb::Block => "block",
             RuleVerb::Allow => "allow",
@@ -40,14 +40,14 @@ impl RuleVerb {
     /// The verb of a word.
     #[must_use]
     pub fn of(word: &str) -> Option<RuleVerb> {
-        [RuleVerb::Block, RuleVerb::Allow].into_iter().find(|verb| verb.word() == word)
+        [RuleVerb::Block, RuleVerb::Allow].into_iter().find(|verb| verb.name() == word)
     }
 }
 
 impl RuleMode {
     /// Its word.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             RuleMode::Enforce => "enforce",
             RuleMode::Monitor => "monitor",
@@ -57,7 +57,7 @@ impl RuleMode {
     /// The mode of a word.
     #[must_use]
     pub fn of(word: &str) -> Option<RuleMode> {
-        [RuleMode::Enforce, RuleMode::Monitor].into_iter().find(|mode| mode.word() == word)
+        [RuleMode::Enforce, RuleMode::Monitor].into_iter().find(|mode| mode.name() == word)
     }
 }
 
@@ -252,7 +252,7 @@ impl<'c> StoreTables<'c> {
         self.select(
             "WHERE (kind, target, origin) > (?1, ?2, ?3) AND verb = ?4 AND (?5 IS NULL OR origin = ?5)
              ORDER BY kind, target, origin LIMIT ?6",
-            params![kind, target, source, verb.word(), origin, i64::try_from(most)?],
+            params![kind, target, source, verb.name(), origin, i64::try_from(most)?],
         )
     }
 
@@ -267,7 +267,7 @@ impl<'c> StoreTables<'c> {
         take: &mut dyn FnMut(RuleRow) -> Result<()>,
     ) -> Result<usize> {
         let RuleQuery { verb, origin, now_ms, ends_by_ms } = *wanted;
-        let verb = verb.map(RuleVerb::word);
+        let verb = verb.map(RuleVerb::name);
         let mut after = (String::new(), String::new(), String::new(), "");
         let mut left = most;
         while left > 0 {
@@ -290,7 +290,7 @@ impl<'c> StoreTables<'c> {
             )?;
             let Some(last) = page.last() else { return Ok(0) };
             let (kind, text) = key(&last.target);
-            after = (kind.to_owned(), text, last.origin.clone(), last.verb.word());
+            after = (kind.to_owned(), text, last.origin.clone(), last.verb.name());
             left -= page.len();
             page.into_iter().try_for_each(&mut *take)?;
         }
@@ -306,7 +306,7 @@ impl<'c> StoreTables<'c> {
         let sql = format!("SELECT count(*) FROM rules WHERE {HOLDS}");
         let count: i64 = self.db.query_row(
             &sql,
-            params![verb.map(RuleVerb::word), origin, now_ms, ends_by_ms],
+            params![verb.map(RuleVerb::name), origin, now_ms, ends_by_ms],
             |row| row.get(0),
         )?;
         Ok(usize::try_from(count)?)
@@ -366,8 +366,8 @@ impl<'c> StoreTables<'c> {
             kind,
             text,
             row.origin,
-            row.verb.word(),
-            row.mode.word(),
+            row.verb.name(),
+            row.mode.name(),
             row.reason,
             row.author,
             row.created_ms,
@@ -387,7 +387,7 @@ impl<'c> StoreTables<'c> {
             self.db.prepare_cached(&format!("INSERT OR REPLACE INTO rules VALUES {values}"))?;
         for (number, row) in rows.iter().enumerate() {
             let (kind, text) = key(&row.target);
-            let (verb, mode) = (row.verb.word(), row.mode.word());
+            let (verb, mode) = (row.verb.name(), row.mode.name());
             let values: [&dyn ToSql; 10] = [
                 &kind,
                 &text,
@@ -413,7 +413,7 @@ impl<'c> StoreTables<'c> {
         let mut statement = self.db.prepare_cached(
             "DELETE FROM rules WHERE kind = ?1 AND target = ?2 AND origin = ?3 AND verb = ?4",
         )?;
-        statement.execute(params![kind, text, row.origin, row.verb.word()])?;
+        statement.execute(params![kind, text, row.origin, row.verb.name()])?;
         Ok(())
     }
 

@@ -138,8 +138,8 @@ impl Change<'_> {
                 number,
                 policy.transports_text(),
                 policy.methods_text(),
-                policy.profile.word(),
-                policy.mode.word(),
+                policy.profile.name(),
+                policy.mode.name(),
                 wanted.reason,
                 author,
                 created_ms

@@ -189,7 +189,7 @@ mod tests {
 
     fn winner(rows: &[RuleRow], around: &[RuleRow]) -> Option<String> {
         let allowed = Allowed::of(&[rows, around].concat(), Peers::new(), NOW);
-        decides(rows, &allowed, NOW).map(|row| format!("{} {}", row.verb.word(), row.origin))
+        decides(rows, &allowed, NOW).map(|row| format!("{} {}", row.verb.name(), row.origin))
     }
 
     #[test]

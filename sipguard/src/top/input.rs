@@ -116,7 +116,7 @@ fn browse(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
             let subject = rows.get(state.view().index).and_then(|row| row.subject.as_ref());
             let now = seen.reading.as_ref().map(|reading| reading.time).unwrap_or_default();
             let none =
-                || format!("no row of {} has a source: choose one in Sources or Events", state.pane.word());
+                || format!("no row of {} has a source: choose one in Sources or Events", state.pane.name());
             match subject.ok_or_else(none).and_then(|subject| Ask::about(what, subject, now)) {
                 Ok(ask) => {
                     state.hold(&rows);

@@ -40,13 +40,13 @@ pub fn json(model: &Model) -> Value {
     let reasons = reading.counters.iter().map(|row| {
         let key = MetricKey::Counter(row.interface.clone(), row.reason, row.action);
         json!({
-            "interface": row.interface, "reason": row.reason.word(), "action": row.action.word(),
+            "interface": row.interface, "reason": row.reason.name(), "action": row.action.name(),
             "packets": row.packets, "bytes": row.bytes, "packets_per_second": per_sec(model, &key),
         })
     });
     let sources = reading.sources.iter().map(|row| {
         json!({
-            "address": row.address.to_string(), "port": row.port, "reason": row.reason.word(), "packets": row.packets,
+            "address": row.address.to_string(), "port": row.port, "reason": row.reason.name(), "packets": row.packets,
             "packets_per_second": per_sec(model, &MetricKey::Source(row.address, row.port, row.reason)),
             "first_seen": row.first_seen.map(|seen| seen.to_string()),
             "last_seen": row.last_seen.map(|seen| seen.to_string()),
@@ -77,8 +77,8 @@ fn event(event: &TopEvent) -> Value {
     let ((address, port), (destination, destination_port)) = (end(event.source), end(event.destination));
     json!({
         "time": second(event.time), "interface": event.interface, "trunk": event.trunk, "address": address, "port": port,
-        "destination": destination, "destination_port": destination_port, "reason": event.reason.word(),
-        "action": event.action.word(), "count": event.count, "sample": printable(&event.sample),
+        "destination": destination, "destination_port": destination_port, "reason": event.reason.name(),
+        "action": event.action.name(), "count": event.count, "sample": printable(&event.sample),
     })
 }
 
@@ -132,7 +132,7 @@ pub fn text(model: &Model) -> String {
                 })
                 .collect()
         };
-        text += &format!("\n{}\n{}", pane.word(), table(&head, rows.into_iter().map(cells)));
+        text += &format!("\n{}\n{}", pane.name(), table(&head, rows.into_iter().map(cells)));
     }
     text
 }

@@ -46,7 +46,7 @@ impl Pane {
 
     /// The word of its tab.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         ["Sources", "Reasons", "Trunks", "Events", "Blocks"][self.index()]
     }
 

@@ -268,7 +268,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
         let entry = kernel.get(&row.target)?;
         rows.push(RuleReading {
             target: row.target,
-            word: row.verb.word(),
+            word: row.verb.name(),
             only_counts: row.verb == RuleVerb::Block && row.mode == RuleMode::Monitor,
             expires_ms: row.expires_ms,
             packets: entry.map_or(0, |entry| entry.packets),

@@ -156,17 +156,17 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
         ..TopCell::text(span(ago))
     });
     TopRow {
-        id: format!("{sender} {}", row.reason.word()),
+        id: format!("{sender} {}", row.reason.name()),
         cells: vec![
             TopCell::text(mark(model, sender)),
             TopCell::text(shown),
-            TopCell::text(row.reason.word()),
+            TopCell::text(row.reason.name()),
             TopCell::count(row.packets),
             TopCell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
             last,
             TopCell::text(printable(&row.sample)),
         ],
-        subject: Some(RowSubject::Sender(sender, row.reason.word())),
+        subject: Some(RowSubject::Sender(sender, row.reason.name())),
         detail: format!("{sender}  {}", printable(&row.sample)),
     }
 }
@@ -187,10 +187,10 @@ fn reason(model: &Model, (reason, action, packets): (sipguard_common::Reason, Ac
     let key = MetricKey::Reason(reason, action);
     let tone = tone(action);
     TopRow {
-        id: format!("{} {}", reason.word(), action.word()),
+        id: format!("{} {}", reason.name(), action.name()),
         cells: vec![
-            TopCell::text(reason.word()),
-            TopCell::text(action.word()).toned(tone),
+            TopCell::text(reason.name()),
+            TopCell::text(action.name()).toned(tone),
             TopCell::count(packets),
             TopCell::rate(model.per_sec(&key)),
             TopCell::past(model.past(&key)).toned(tone),
@@ -224,7 +224,7 @@ fn event(event: &TopEvent) -> TopRow {
         .source
         .map(|sender| if sender.port() == 0 { sender.ip().to_string() } else { sender.to_string() });
     let sender = sender.unwrap_or_default();
-    let word = event.reason.word();
+    let word = event.reason.name();
     TopRow {
         id: format!("{} {sender} {word}", event.time),
         cells: vec![
@@ -234,7 +234,7 @@ fn event(event: &TopEvent) -> TopRow {
             },
             TopCell::text(sender),
             TopCell::text(word),
-            TopCell::text(event.action.word()).toned(tone(event.action)),
+            TopCell::text(event.action.name()).toned(tone(event.action)),
             TopCell::count(event.count),
             TopCell::text(printable(&event.sample)),
         ],

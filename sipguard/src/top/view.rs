@@ -152,7 +152,7 @@ fn tabs(buffer: &mut Buffer, state: &TopState, look: Look) {
     let mut x = 1;
     for pane in Pane::ALL {
         let style = if pane == state.pane { look.reversed().patch(look.strong()) } else { Style::new() };
-        x = put(buffer, x, ABOVE - 2, &format!(" {} {} ", pane.index() + 1, pane.word()), style);
+        x = put(buffer, x, ABOVE - 2, &format!(" {} {} ", pane.index() + 1, pane.name()), style);
     }
 }
 

@@ -70,7 +70,7 @@ impl Medians {
             "frame": self.name,
             "frame_bytes": self.frame_bytes,
             "payload_bytes": self.payload_bytes,
-            "reason": self.reason.word(),
+            "reason": self.reason.name(),
             "xdp_drop_ns": self.drop_all,
             "xdp_filter_ns": self.filter,
             "as_run_ns": self.as_run,
@@ -132,7 +132,7 @@ impl fmt::Display for Report {
             [
                 row.frame_bytes.to_string(),
                 row.payload_bytes.to_string(),
-                row.reason.word().to_owned(),
+                row.reason.name().to_owned(),
                 row.drop_all.to_string(),
                 row.filter.to_string(),
                 row.as_run.to_string(),

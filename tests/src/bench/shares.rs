@@ -129,7 +129,7 @@ impl Shares {
         let share = |share: &Share| {
             json!({
                 "payload": share.name,
-                "reason": share.reason.word(),
+                "reason": share.reason.name(),
                 "sipguard_ns": share.ns,
                 "against_invite": share.of_invite,
                 "most_against_invite": share.most,
@@ -149,7 +149,7 @@ impl fmt::Display for Shares {
             "ns"
         )?;
         for Share { name, reason, ns, of_invite, most } in &self.0 {
-            writeln!(f, "{name:<36}{:<22}{ns:>6}   {of_invite:.1} of {most:.0}", reason.word())?;
+            writeln!(f, "{name:<36}{:<22}{ns:>6}   {of_invite:.1} of {most:.0}", reason.name())?;
         }
         Ok(())
     }

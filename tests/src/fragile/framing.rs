@@ -54,7 +54,7 @@ pub enum Step {
 impl Fault {
     /// Its name in the journal.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::NegativeContentLength => "negative-content-length",
             Self::EmptyContentLength => "empty-content-length",

@@ -340,7 +340,7 @@ impl Connection {
         match (verdict, self.promise) {
             (Err(fault), Promise::Made) => Effect::Malformed(format!(
                 "the application read a malformed stream ({}) of {} bytes, the last of which are \"{}\"",
-                fault.reason.word(),
+                fault.reason.name(),
                 self.read.len(),
                 self.read[self.read.len().saturating_sub(fresh.len() + 100)..].escape_ascii()
             )),

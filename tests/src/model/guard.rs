@@ -57,7 +57,7 @@ impl Guard {
         let frame = segment.frame(true);
         let (action, after) = if self.explains {
             let run = self.program.run(&frame)?;
-            self.why = run.reason.word();
+            self.why = run.reason.name();
             (run.action, run.frame)
         } else {
             self.program.run_uncounted(&frame)?

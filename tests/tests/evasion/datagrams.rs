@@ -93,7 +93,7 @@ impl<'a> Trial<'a> {
                 judge_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, datagram, true);
             let shown = datagram.escape_ascii();
             judged.map_err(|malformed| {
-                anyhow::anyhow!("{name}: {} was read: {shown}", malformed.reason.word())
+                anyhow::anyhow!("{name}: {} was read: {shown}", malformed.reason.name())
             })?;
         }
         Ok(all.len())

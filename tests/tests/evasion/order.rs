@@ -55,7 +55,7 @@ fn cut_in_two_at_every_boundary() -> Result<()> {
         }
     }
     for fault in short_faults() {
-        let name = format!("cut in two at every boundary: {}", fault.reason.word());
+        let name = format!("cut in two at every boundary: {}", fault.reason.name());
         for family in FAMILIES {
             lab.each_malicious(family, &name, true, 1..fault.bytes.len(), |sender, at| {
                 sender.push(&fault.bytes[..*at])?;

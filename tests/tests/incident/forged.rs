@@ -54,7 +54,7 @@ fn flood(wire: &Wire, stop: &AtomicBool) -> Result<()> {
 /// Packets on an interface that were counted for a reason.
 fn counted(stage: &Stage, interface: &str, reason: Reason) -> Result<u64> {
     let rows = stage.guard.counter_rows()?;
-    let rows = rows.iter().filter(|row| row.interface == interface && row.reason == reason.word());
+    let rows = rows.iter().filter(|row| row.interface == interface && row.reason == reason.name());
     Ok(rows.map(|row| row.packets).sum())
 }
 

@@ -60,7 +60,7 @@ fn is_found_and_blocked(stage: &Stage) -> Result<()> {
     let [found] =
         guard.rows(&["counters", "--by", "source"])?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
     let device = format!("{}:{}", text(&found, "address")?, number(&found, "port")?);
-    ensure!(device == format!("{OFFICE}:{PORT}") && found["reason"] == Reason::ControlByte.word(), "{found}");
+    ensure!(device == format!("{OFFICE}:{PORT}") && found["reason"] == Reason::ControlByte.name(), "{found}");
     print!("{}", run(guard, "counters --by source")?);
     let said = run(guard, &format!("block {device} --for 1d --reason firmware"))?;
     ensure!(said == "blocked 1 source for 1day\n", "it said {said}");
@@ -92,7 +92,7 @@ fn changes_ports(stage: &Stage) -> Result<()> {
 
 /// What was dropped or reset is the errant phone's.
 fn expect_only_it_was_stopped(stage: &Stage) -> Result<()> {
-    let own = [Reason::ControlByte, Reason::BannedDevice, Reason::BlockedDevice].map(Reason::word);
+    let own = [Reason::ControlByte, Reason::BannedDevice, Reason::BlockedDevice].map(Reason::name);
     let rows = stage.guard.counter_rows()?;
     let others: Vec<_> =
         rows.iter().filter(|row| row.action != "pass" && !own.contains(&&*row.reason)).collect();

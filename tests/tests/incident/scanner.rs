@@ -59,7 +59,7 @@ fn a_scanner_is_stopped_from_any_address_over_any_transport() -> Result<()> {
     let stopped = |action: &str| -> Result<u64> {
         let rows = guard.counter_rows()?;
         let rows =
-            rows.iter().filter(|row| row.reason == Reason::BlockedUserAgent.word() && row.action == action);
+            rows.iter().filter(|row| row.reason == Reason::BlockedUserAgent.name() && row.action == action);
         Ok(rows.map(|row| row.packets).sum())
     };
     wait_until("all are counted", || Ok(stopped("drop")? + stopped("reset")? >= 6))?;

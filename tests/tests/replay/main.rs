@@ -175,11 +175,11 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
         } else if frame[12..14] == [8, 0] && frame[23] == 6 && frame[47] == SYN {
             program.leave(&phone(u16::from_be_bytes([frame[34], frame[35]])).answer(1000))?;
         }
-        let action = Action::of(reason, run.outcome).word().to_owned();
-        *counted.entry((reason.word().to_owned(), action)).or_default() += 1;
+        let action = Action::of(reason, run.outcome).name().to_owned();
+        *counted.entry((reason.name().to_owned(), action)).or_default() += 1;
         if reason.class() != Class::Pass {
             let port = u16::from_be_bytes([frame[34], frame[35]]);
-            let key = (format!("192.0.2.7 {port}"), reason.word().to_owned());
+            let key = (format!("192.0.2.7 {port}"), reason.name().to_owned());
             of_sources.entry(key).or_insert((0, number)).0 += 1;
         }
     }
@@ -294,7 +294,7 @@ fn the_clock_is_the_captures() -> Result<()> {
         packets[3..].iter_mut().for_each(|packet| packet.time_us += seconds * 1_000_000);
         let (report, ended) = replay(&scratch, &Form::USUAL.pcap(1, &packets), &[])?;
         assert_eq!(ended, status, "{seconds} s: {report:#}");
-        assert_eq!(reasons(&report).contains_key(Reason::SlowMessage.word()), status == 1);
+        assert_eq!(reasons(&report).contains_key(Reason::SlowMessage.name()), status == 1);
     }
     Ok(())
 }

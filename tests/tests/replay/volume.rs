@@ -32,7 +32,7 @@ fn voice_is_judged_once_a_flow_and_what_is_odd_in_it_each_time() -> Result<()> {
     let mut program = Program::new()?;
     let mut expected = BTreeMap::new();
     for frame in &frames {
-        *expected.entry(program.run(frame)?.reason.word().to_owned()).or_insert(0u64) += 1;
+        *expected.entry(program.run(frame)?.reason.name().to_owned()).or_insert(0u64) += 1;
     }
     ensure!(expected.len() >= 4 && expected["not-guarded"] >= 17, "{expected:?}");
     let (report, _) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&frames)), &["--pbx", "198.51.100.1"])?;

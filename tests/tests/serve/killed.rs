@@ -21,7 +21,7 @@ fn history(service: &Service<'_>, reason: Reason) -> Result<Vec<(u64, Option<f64
     let watched = list(&told["watched_ms"])?;
     let mut points = Vec::new();
     let lines = list(&told["series"])?;
-    let line = lines.iter().find(|line| line["what"] == "dropped" && line["reason"] == reason.word());
+    let line = lines.iter().find(|line| line["what"] == "dropped" && line["reason"] == reason.name());
     for (at, ms) in watched.iter().enumerate() {
         let ms = ms.as_u64().context("no time")?;
         let rate = line.map_or(Value::from(0.0), |line| line["packets_per_second"][at].clone());

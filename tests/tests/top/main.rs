@@ -104,7 +104,7 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
     ensure!(numbers == wanted && trunk["trunk"] == "carrier", "{trunk:#} and not {wanted:?}");
     for sender in &senders {
         let of =
-            |event: &&Value| event["port"] == sender.port() && event["reason"] == Reason::ControlByte.word();
+            |event: &&Value| event["port"] == sender.port() && event["reason"] == Reason::ControlByte.name();
         let event =
             list(&told, "events")?.iter().find(of).with_context(|| format!("no event of {sender}"))?;
         ensure!(text(event, "action")? == "reset" && text(event, "trunk")? == "carrier", "{event:#}");

@@ -47,7 +47,7 @@ impl HistorySample {
                 Action::Drop | Action::Reset => "dropped",
                 Action::WouldDrop | Action::WouldReset => "would-drop",
             };
-            let stopped = Series { kind, name: name(), what, reason: row.reason.word() };
+            let stopped = Series { kind, name: name(), what, reason: row.reason.name() };
             *self.counts.entry(stopped).or_default() += row.packets;
         }
     }

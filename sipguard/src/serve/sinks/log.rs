@@ -39,7 +39,7 @@ impl sink::Sink for LogSink {
     fn note(&mut self, note: &Notice) -> Result<()> {
         self.write(&json!({
             "timestamp": events::time(note.time), "event_type": "sipguard",
-            "sipguard": { "note": note.kind.word(), "text": note.text, "data": note.data },
+            "sipguard": { "note": note.kind.name(), "text": note.text, "data": note.data },
         }))
     }
 }
