@@ -85,7 +85,7 @@ impl Source {
 
     /// Whether another one lies in it.
     #[must_use]
-    pub fn holds(&self, other: &Source) -> bool {
+    pub fn covers(&self, other: &Source) -> bool {
         self.0.contains(&other.0)
     }
 

@@ -110,19 +110,19 @@ impl AttachOutcome {
 ///
 /// # Errors
 /// See [`Status`]; what was attached before stays as it was.
-pub fn attach(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<AttachOutcome> {
+pub fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> Result<AttachOutcome> {
     interfaces(names)?;
     pins.mount()?;
     loop {
         if let Some(_lock) = pins.lock()? {
             if !pins.slots().is_empty() {
                 // Whoever had the lock before may have attached to them.
-                return attach_more(pins, &interfaces(names)?, wish);
+                return attach_more(pins, &interfaces(names)?, request);
             }
             // Nothing is in force without a link; what a killed `attach` may have left goes.
             pins.remove_all()?;
         }
-        if let Some(outcome) = attach_first(pins, names, &wish.at_first())? {
+        if let Some(outcome) = attach_first(pins, names, &request.at_first())? {
             return Ok(outcome);
         }
     }
@@ -142,9 +142,9 @@ fn interfaces(names: &[String]) -> Result<Vec<Interface>> {
 }
 
 /// Attaches where nothing is attached. `None` when somebody else did so meanwhile.
-fn attach_first(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<Option<AttachOutcome>> {
+fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Result<Option<AttachOutcome>> {
     let (new, _lock) = pins.begin()?;
-    let loaded = match begin(&new, wish).and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
+    let loaded = match begin(&new, request).and_then(|loaded| Ok(pins.finish(&new)?.then_some(loaded))) {
         Ok(Some(loaded)) => loaded,
         outcome => {
             new.remove_all().context("cleaning up after an attach")?;
@@ -166,10 +166,10 @@ fn attach_first(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<O
     };
     let mut outcome = AttachOutcome {
         first: true,
-        settings: settings::changes(None, &wish.settings.of(&EffectiveSettings::default())),
+        settings: settings::changes(None, &request.settings.of(&EffectiveSettings::default())),
         ..AttachOutcome::default()
     };
-    let attached = restore(pins, wish, &mut outcome.undo).and_then(|()| {
+    let attached = restore(pins, request, &mut outcome.undo).and_then(|()| {
         let mut loaded = loaded.load()?;
         let uncounted = counting::begin(&mut loaded, pins).err();
         // The filter needs it for nothing else.
@@ -178,9 +178,9 @@ fn attach_first(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<O
         for (slot, interface) in (0..).zip(&interfaces) {
             let mut loaded = match first.take() {
                 Some(loaded) => loaded,
-                None => Loaded::new(Some(pins), free_slot(&[], slot)?, flows(pins, wish)?)?,
+                None => Loaded::new(Some(pins), free_slot(&[], slot)?, flows(pins, request)?)?,
             };
-            outcome.interfaces.push(attach_one(pins, &mut loaded, slot, interface, wish)?);
+            outcome.interfaces.push(attach_one(pins, &mut loaded, slot, interface, request)?);
         }
         Ok(())
     });
@@ -193,7 +193,7 @@ fn attach_first(pins: &Pins, names: &[String], wish: &AttachRequest) -> Result<O
 }
 
 /// Attaches beside what is attached. The caller holds the lock.
-fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &AttachRequest) -> Result<AttachOutcome> {
+fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
     free_dead(pins)?;
     let own = own_slots(pins)?;
@@ -202,14 +202,14 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &AttachRequest) -> R
         if slot_of(&own, interface).is_none() {
             refuse::another_program(interface)?;
         } else {
-            refuse::another_mode(interface, wish)?;
+            refuse::another_mode(interface, request)?;
         }
     }
-    let flows = flows(pins, wish)?;
+    let flows = flows(pins, request)?;
     let is_new = interfaces.iter().any(|interface| slot_of(&own, interface).is_none());
-    store::refresh(&wish.store, pins)?;
+    store::refresh(&request.store, pins)?;
     let mut outcome = AttachOutcome::default();
-    outcome.settings = prepare(pins, wish, is_new, &mut outcome.undo)?;
+    outcome.settings = prepare(pins, request, is_new, &mut outcome.undo)?;
     outcome.settings_changed = !outcome.settings.is_empty();
     let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
     let mut new = Vec::new();
@@ -229,7 +229,7 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], wish: &AttachRequest) -> R
         let attached = free_slot(&taken, 0).and_then(|slot| {
             taken.push(slot);
             let mut loaded = Loaded::new(Some(pins), slot, flows)?;
-            let attached = attach_one(pins, &mut loaded, slot, interface, wish)?;
+            let attached = attach_one(pins, &mut loaded, slot, interface, request)?;
             new.push(slot);
             Ok(attached)
         });
@@ -263,11 +263,11 @@ fn free_slot(taken: &[u32], from: u32) -> Result<u32> {
 }
 
 /// How many connections are followed. Their map can't change while it is in use.
-fn flows(pins: &Pins, wish: &AttachRequest) -> Result<u32> {
+fn flows(pins: &Pins, request: &AttachRequest) -> Result<u32> {
     let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     let in_force = map.max_entries();
-    match wish.flows {
-        Some(wanted) if wanted != in_force => bail!(
+    match request.flows {
+        Some(desired) if desired != in_force => bail!(
             "the flow table has room for {in_force} connections; to change that: `sipguard detach --all`, then attach again"
         ),
         _ => Ok(in_force),
@@ -275,24 +275,24 @@ fn flows(pins: &Pins, wish: &AttachRequest) -> Result<u32> {
 }
 
 /// Makes the maps below new pins, and fills those that all interfaces share and that say how to judge.
-fn begin(new: &Pins, wish: &AttachRequest) -> Result<Begun> {
-    let begun = Begun::new(new, 0, wish.flows.unwrap_or(DEFAULT_FLOWS))?;
-    let wanted = wish.settings.of(&EffectiveSettings::default());
+fn begin(new: &Pins, request: &AttachRequest) -> Result<Begun> {
+    let begun = Begun::new(new, 0, request.flows.unwrap_or(DEFAULT_FLOWS))?;
+    let desired = request.settings.of(&EffectiveSettings::default());
     let mut settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
-    settings.grace_until_ns = grace_until(wish)?;
-    wanted.put(&mut settings);
+    settings.grace_until_ns = grace_until(request)?;
+    desired.put(&mut settings);
     maps::set_settings(new, settings)?;
-    maps::set_ports(new, &wanted.ports)?;
+    maps::set_ports(new, &desired.ports)?;
     let mut abi: Array<_, u32> = maps::open(new, names::ABI)?;
     abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
     Ok(begun)
 }
 
 /// Brings what the store and the configuration say, before the first packet is judged.
-fn restore(pins: &Pins, wish: &AttachRequest, undo: &mut Undo) -> Result<()> {
-    store::restore(&wish.store, pins, &mut |change| {
+fn restore(pins: &Pins, request: &AttachRequest, undo: &mut Undo) -> Result<()> {
+    store::restore(&request.store, pins, &mut |change| {
         let before = change.rows.configured_rows()?;
-        config::bring(change, &wish.config, None)?;
+        config::apply(change, &request.config, None)?;
         undo.rows = ConfiguredRows::between(before, change.rows.configured_rows()?);
         Ok(())
     })
@@ -300,27 +300,27 @@ fn restore(pins: &Pins, wish: &AttachRequest, undo: &mut Undo) -> Result<()> {
 
 /// Changes the settings of a guard that is attached. Says which of mode, action, ports and limits changed.
 /// Only a new interface brings connections that the guard has not followed, so only then there is a new grace.
-fn prepare(pins: &Pins, wish: &AttachRequest, is_new: bool, undo: &mut Undo) -> Result<Vec<String>> {
+fn prepare(pins: &Pins, request: &AttachRequest, is_new: bool, undo: &mut Undo) -> Result<Vec<String>> {
     let _edit = pins.edit()?;
     let before = EffectiveSettings::read(pins)?;
-    let wanted = wish.settings.of(&before);
+    let desired = request.settings.of(&before);
     let mut now = maps::settings(pins)?;
     let grace_before = now.grace_until_ns;
     if is_new {
-        now.grace_until_ns = grace_until(wish)?;
+        now.grace_until_ns = grace_until(request)?;
     }
-    wanted.put(&mut now);
-    undo.settings = Some(((before.clone(), grace_before), (wanted.clone(), now.grace_until_ns)));
+    desired.put(&mut now);
+    undo.settings = Some(((before.clone(), grace_before), (desired.clone(), now.grace_until_ns)));
     maps::set_settings(pins, now)?;
-    if wanted.ports != before.ports {
-        maps::set_ports(pins, &wanted.ports)?;
+    if desired.ports != before.ports {
+        maps::set_ports(pins, &desired.ports)?;
     }
-    Ok(settings::changes(Some(&before), &wanted))
+    Ok(settings::changes(Some(&before), &desired))
 }
 
 /// When connections that are older than the guard must be at the beginning of a message (`CLOCK_BOOTTIME`, nanoseconds).
-fn grace_until(wish: &AttachRequest) -> Result<u64> {
-    Ok(Clock::now()?.after(Some(wish.grace.or(wish.config.grace).unwrap_or(DEFAULT_GRACE))))
+fn grace_until(request: &AttachRequest) -> Result<u64> {
+    Ok(Clock::now()?.after(Some(request.grace.or(request.config.grace).unwrap_or(DEFAULT_GRACE))))
 }
 
 /// Keys that nobody knows.
@@ -339,12 +339,12 @@ fn attach_one(
     loaded: &mut Loaded,
     slot: u32,
     interface: &Interface,
-    wish: &AttachRequest,
+    request: &AttachRequest,
 ) -> Result<Attached> {
     let program = loaded.program()?;
     let mut native_errno = 0;
     let mut attempt = |mode| program.attach_to_if_index(interface.index, mode);
-    let (link, native) = match wish.native() {
+    let (link, native) = match request.native() {
         Some(false) => (attempt(XdpMode::Skb), false),
         Some(true) => (attempt(XdpMode::Driver), true),
         None => match attempt(XdpMode::Driver) {
@@ -362,7 +362,7 @@ fn attach_one(
         ifindex: interface.index,
         native_errno,
         attached_ns: Clock::now()?.boot_ns,
-        generic_wanted: u32::from(wish.native() == Some(false)),
+        generic_wanted: u32::from(request.native() == Some(false)),
         netns: counting::netns().unwrap_or(0),
         ..Iface::zeroed()
     };

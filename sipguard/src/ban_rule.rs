@@ -152,16 +152,16 @@ mod tests {
     #[test]
     fn off_is_a_wish_of_its_own() {
         let off = BanRule { after: 0, ..DEFAULT };
-        let wish = |enabled, after| BanRequest { enabled, after, ..BanRequest::default() };
-        for (wish, old, after) in [
-            (wish(None, None), off, 0),
-            (wish(None, Some(5)), off, 5),
-            (wish(Some(true), None), off, 3),
-            (wish(Some(true), None), BanRule { after: 7, ..DEFAULT }, 7),
-            (wish(Some(true), Some(5)), off, 5),
-            (wish(Some(false), Some(5)), DEFAULT, 0),
+        let request = |enabled, after| BanRequest { enabled, after, ..BanRequest::default() };
+        for (request, old, after) in [
+            (request(None, None), off, 0),
+            (request(None, Some(5)), off, 5),
+            (request(Some(true), None), off, 3),
+            (request(Some(true), None), BanRule { after: 7, ..DEFAULT }, 7),
+            (request(Some(true), Some(5)), off, 5),
+            (request(Some(false), Some(5)), DEFAULT, 0),
         ] {
-            assert_eq!(wish.of(&old).after, after, "{wish:?}");
+            assert_eq!(request.of(&old).after, after, "{request:?}");
         }
         assert_eq!(BanRule::of(&DEFAULT.policy()), DEFAULT);
     }

@@ -39,7 +39,7 @@ impl Bans {
         let mut all = Vec::new();
         for entry in self.bans.iter() {
             let (Plain(key), Plain(ban)) = entry.context("reading the bans")?;
-            if ban.holds(now_ns) {
+            if ban.is_active(now_ns) {
                 all.extend(target(&key).map(|target| (target, ban)));
             }
         }
@@ -58,7 +58,7 @@ impl Bans {
         now_ns: u64,
     ) -> Result<Option<(Target, Ban)>> {
         for target in device.map(Target::from).into_iter().chain([whole(address)]) {
-            if let Some(ban) = self.get(&target)?.filter(|ban| ban.holds(now_ns)) {
+            if let Some(ban) = self.get(&target)?.filter(|ban| ban.is_active(now_ns)) {
                 return Ok(Some((target, ban)));
             }
         }

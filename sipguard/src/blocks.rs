@@ -58,13 +58,13 @@ impl Blocks {
     ///
     /// # Errors
     /// When the maps can't be opened.
-    pub fn open(place: &dyn MapDir) -> Result<Blocks> {
+    pub fn open(dir: &dyn MapDir) -> Result<Blocks> {
         Ok(Blocks {
-            hosts: maps::open(place, names::HOSTS)?,
-            prefixes: maps::open(place, names::PREFIXES)?,
-            devices: maps::open(place, names::DEVICES)?,
-            identities: maps::open(place, names::IDENTITIES)?,
-            agents: maps::open(place, names::USER_AGENTS)?,
+            hosts: maps::open(dir, names::HOSTS)?,
+            prefixes: maps::open(dir, names::PREFIXES)?,
+            devices: maps::open(dir, names::DEVICES)?,
+            identities: maps::open(dir, names::IDENTITIES)?,
+            agents: maps::open(dir, names::USER_AGENTS)?,
         })
     }
 
@@ -76,24 +76,24 @@ impl Blocks {
     pub fn put(
         &mut self,
         target: &Target,
-        wanted: Option<DesiredEntry>,
+        desired: Option<DesiredEntry>,
         clock: &Clock,
     ) -> Result<Option<Rule>> {
-        if let (Some(wanted), Target::Source(source)) = (wanted, target)
+        if let (Some(desired), Target::Source(source)) = (desired, target)
             && source.is_host()
         {
             // Most entries are new ones: one call instead of two. (Older kernels do not know this flag for prefixes.)
-            match self.hosts.insert(source.bytes(), Plain(fresh(target, wanted)), BPF_NOEXIST) {
+            match self.hosts.insert(source.bytes(), Plain(fresh(target, desired)), BPF_NOEXIST) {
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EEXIST) => {}
                 outcome => return outcome.map(|()| None).map_err(|error| refused(target, error)),
             }
         }
         let old = self.get(target)?;
-        let new = match (old, wanted) {
-            (old, Some(wanted)) => {
-                let rule = fresh(target, wanted);
+        let new = match (old, desired) {
+            (old, Some(desired)) => {
+                let rule = fresh(target, desired);
                 Some(match old {
-                    Some(old) if old.holds(clock.boot_ns) && same_verb(&old, &rule) => {
+                    Some(old) if old.is_active(clock.boot_ns) && same_verb(&old, &rule) => {
                         Rule { packets: old.packets, bytes: old.bytes, ..rule }
                     }
                     _ => rule,
@@ -156,8 +156,8 @@ impl Blocks {
     /// # Errors
     /// When a map can't be read.
     pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Target, Rule)>> {
-        let holds = |block: &Rule| block.flags != 0 && block.holds(clock.boot_ns);
-        if let Some(block) = self.get(&Target::from(address))?.filter(holds) {
+        let is_active = |block: &Rule| block.flags != 0 && block.is_active(clock.boot_ns);
+        if let Some(block) = self.get(&Target::from(address))?.filter(is_active) {
             return Ok(Some((address.into(), block)));
         }
         let mut bits = 128;
@@ -167,7 +167,7 @@ impl Blocks {
                 Err(MapError::KeyNotFound) => return Ok(None),
                 Err(error) => return Err(error).context("reading the blocks"),
             };
-            if holds(&block) {
+            if is_active(&block) {
                 return Ok(Source::network(mapped(address), u32::from(block.bits))
                     .map(|source| (source.into(), block)));
             }
@@ -182,7 +182,7 @@ impl Blocks {
     /// # Errors
     /// When a map can't be read.
     pub fn holding(&self, target: Target, clock: &Clock) -> Result<Option<(Target, Rule)>> {
-        let rule = self.get(&target)?.filter(|rule| rule.flags != 0 && rule.holds(clock.boot_ns));
+        let rule = self.get(&target)?.filter(|rule| rule.flags != 0 && rule.is_active(clock.boot_ns));
         Ok(rule.map(|rule| (target, rule)))
     }
 
@@ -192,7 +192,7 @@ impl Blocks {
     /// When a map can't be read.
     pub fn list(&self, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
         let mut all = self.everything()?;
-        all.retain(|(_, block)| block.flags & rule_flags::BLOCK != 0 && block.holds(clock.boot_ns));
+        all.retain(|(_, block)| block.flags & rule_flags::BLOCK != 0 && block.is_active(clock.boot_ns));
         all.sort_by_key(|(source, _)| *source);
         Ok(all)
     }
@@ -210,7 +210,7 @@ impl Blocks {
     /// # Errors
     /// When a map can't be read.
     pub fn count(&self, clock: &Clock) -> Result<usize> {
-        self.count_where(|rule| rule.holds(clock.boot_ns))
+        self.count_where(|rule| rule.is_active(clock.boot_ns))
     }
 
     /// Counts without a list: a million entries take half a second.
@@ -316,8 +316,8 @@ impl Blocks {
 const BPF_NOEXIST: u64 = 1;
 const EEXIST: i32 = Errno::EEXIST as i32;
 
-fn fresh(target: &Target, wanted: DesiredEntry) -> Rule {
-    let DesiredEntry { flags, expires_ns, trunk } = wanted;
+fn fresh(target: &Target, desired: DesiredEntry) -> Rule {
+    let DesiredEntry { flags, expires_ns, trunk } = desired;
     Rule { expires_ns, flags, trunk, bits: bits(target), ..Rule::zeroed() }
 }
 

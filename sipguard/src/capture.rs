@@ -35,7 +35,7 @@ pub struct CaptureRequest {
 /// A capture under way. Drop ends it.
 pub struct Capture<'p> {
     pins: &'p Pins,
-    wish: CaptureRequest,
+    request: CaptureRequest,
     renewed: Instant,
     /// The right to capture: one at a time, and gone with the process.
     _only: Flock<File>,
@@ -46,10 +46,10 @@ impl<'p> Capture<'p> {
     ///
     /// # Errors
     /// When another process captures already, whose pid is named, or the map can't be written.
-    pub fn begin(pins: &'p Pins, wish: CaptureRequest) -> Result<Capture<'p>> {
+    pub fn begin(pins: &'p Pins, request: CaptureRequest) -> Result<Capture<'p>> {
         let only = only(pins)?;
-        ask(pins, &wish, AHEAD)?;
-        Ok(Capture { pins, wish, renewed: Instant::now(), _only: only })
+        ask(pins, &request, AHEAD)?;
+        Ok(Capture { pins, request, renewed: Instant::now(), _only: only })
     }
 
     /// Puts the end off, when it is time to.
@@ -58,7 +58,7 @@ impl<'p> Capture<'p> {
     /// When the map can't be written, as after `detach`.
     pub fn renew(&mut self) -> Result<()> {
         if self.renewed.elapsed() >= RENEWED {
-            ask(self.pins, &self.wish, AHEAD)?;
+            ask(self.pins, &self.request, AHEAD)?;
             self.renewed = Instant::now();
         }
         Ok(())
@@ -76,10 +76,10 @@ impl Drop for Capture<'_> {
 }
 
 /// Asks the kernel for packets.
-fn ask(pins: &Pins, wish: &CaptureRequest, ahead: Duration) -> Result<()> {
+fn ask(pins: &Pins, request: &CaptureRequest, ahead: Duration) -> Result<()> {
     let until_ns = Clock::now()?.after(Some(ahead));
     change(pins, |taps| {
-        let (source, mask) = wish.source.map_or(([0; 16], [0; 16]), |source| {
+        let (source, mask) = request.source.map_or(([0; 16], [0; 16]), |source| {
             let mask = u128::MAX.checked_shl(128 - source.net.bits()).unwrap_or(0);
             (source.net.bytes(), mask.to_be_bytes())
         });
@@ -87,9 +87,9 @@ fn ask(pins: &Pins, wish: &CaptureRequest, ahead: Duration) -> Result<()> {
             capture_until_ns: until_ns,
             source,
             mask,
-            port: wish.source.and_then(|source| source.port).unwrap_or(0).to_be_bytes(),
-            verdicts: if wish.dropped { CAPTURE_DROPPED } else { 0 }
-                | if wish.passed { CAPTURE_PASSED } else { 0 },
+            port: request.source.and_then(|source| source.port).unwrap_or(0).to_be_bytes(),
+            verdicts: if request.dropped { CAPTURE_DROPPED } else { 0 }
+                | if request.passed { CAPTURE_PASSED } else { 0 },
             records: taps.records,
             pad: 0,
         };

@@ -53,7 +53,7 @@ pub fn found(target: Target, rule: &Rule, clock: &Clock) -> RuleRow {
         author: "unknown".to_owned(),
         created_ms: clock.wall_ms(),
         expires_ms: clock.wall_of(rule.expires_ns),
-        word: 0,
+        version: 0,
     }
 }
 
@@ -168,7 +168,7 @@ pub fn find(pins: &Pins, path: &Path, asked: &LookupQuery, clock: &Clock) -> Res
         Ok((asked.rows(rows)?, Allowed::of(&rows.allowing()?, rows.peers()?, now_ms), rows.trunks()?))
     })?;
     let (mut rows, allowed, trunks) = stored.unwrap_or_default();
-    rows.retain(|row| row.holds(now_ms));
+    rows.retain(|row| row.is_active(now_ms));
     let decider = asked.deciding(&Blocks::open(pins)?, clock)?.map(|(target, entry)| {
         let group: Vec<RuleRow> = rows.iter().filter(|row| row.target == target).cloned().collect();
         let row = decides(&group, &allowed, now_ms).cloned().unwrap_or_else(|| found(target, &entry, clock));

@@ -62,8 +62,8 @@ impl MapDir for Pins {
 ///
 /// # Errors
 /// When it is not there or has another type.
-pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn MapDir, name: &str) -> Result<T> {
-    let map = Map::from_map_data(place.data(name)?).and_then(T::try_from);
+pub fn open<T: TryFrom<Map, Error = MapError>>(dir: &dyn MapDir, name: &str) -> Result<T> {
+    let map = Map::from_map_data(dir.data(name)?).and_then(T::try_from);
     map.with_context(|| format!("opening the map {name}"))
 }
 
@@ -71,8 +71,8 @@ pub fn open<T: TryFrom<Map, Error = MapError>>(place: &dyn MapDir, name: &str) -
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn settings(place: &dyn MapDir) -> Result<Settings> {
-    let map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
+pub fn settings(dir: &dyn MapDir) -> Result<Settings> {
+    let map: Array<_, Plain<Settings>> = open(dir, names::SETTINGS)?;
     Ok(map.get(&0, 0).context("reading the settings")?.0)
 }
 
@@ -80,8 +80,8 @@ pub fn settings(place: &dyn MapDir) -> Result<Settings> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_settings(place: &dyn MapDir, settings: Settings) -> Result<()> {
-    let mut map: Array<_, Plain<Settings>> = open(place, names::SETTINGS)?;
+pub fn set_settings(dir: &dyn MapDir, settings: Settings) -> Result<()> {
+    let mut map: Array<_, Plain<Settings>> = open(dir, names::SETTINGS)?;
     map.set(0, Plain(settings), 0).context("writing the settings")
 }
 
@@ -98,8 +98,8 @@ pub struct Ports {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn ports(place: &dyn MapDir) -> Result<Ports> {
-    let map: Array<_, u64> = open(place, names::PORTS)?;
+pub fn ports(dir: &dyn MapDir) -> Result<Ports> {
+    let map: Array<_, u64> = open(dir, names::PORTS)?;
     let bitmap = |first: u32| {
         let mut ports = BTreeSet::new();
         for word in 0..PORT_WORDS {
@@ -115,7 +115,7 @@ pub fn ports(place: &dyn MapDir) -> Result<Ports> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(place: &dyn MapDir, ports: &Ports) -> Result<()> {
+pub fn set_ports(dir: &dyn MapDir, ports: &Ports) -> Result<()> {
     let mut words = vec![0u64; PORT_ENTRIES as usize];
     for (first, ports) in [(0, &ports.sip), (PORT_WORDS, &ports.tls)] {
         for port in ports {
@@ -123,7 +123,7 @@ pub fn set_ports(place: &dyn MapDir, ports: &Ports) -> Result<()> {
             words[(first + word) as usize] |= bit;
         }
     }
-    let mut map: Array<_, u64> = open(place, names::PORTS)?;
+    let mut map: Array<_, u64> = open(dir, names::PORTS)?;
     for (index, word) in words.into_iter().enumerate() {
         map.set(index as u32, word, 0).context("writing the guarded ports")?;
     }

@@ -45,10 +45,10 @@ impl PolicyMaps {
     ///
     /// # Errors
     /// When a map can't be opened.
-    pub fn open(place: &dyn MapDir) -> Result<PolicyMaps> {
+    pub fn open(dir: &dyn MapDir) -> Result<PolicyMaps> {
         Ok(PolicyMaps {
-            settings: maps::open(place, names::SETTINGS)?,
-            trunks: maps::open(place, names::TRUNKS)?,
+            settings: maps::open(dir, names::SETTINGS)?,
+            trunks: maps::open(dir, names::TRUNKS)?,
         })
     }
 

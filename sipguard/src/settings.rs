@@ -173,11 +173,11 @@ impl EffectiveSettings {
     ///
     /// # Errors
     /// When a map can't be written.
-    pub fn write(&self, place: &dyn MapDir) -> Result<()> {
-        let mut settings = maps::settings(place)?;
+    pub fn write(&self, dir: &dyn MapDir) -> Result<()> {
+        let mut settings = maps::settings(dir)?;
         self.put(&mut settings);
-        maps::set_settings(place, settings)?;
-        if maps::ports(place)? == self.ports { Ok(()) } else { maps::set_ports(place, &self.ports) }
+        maps::set_settings(dir, settings)?;
+        if maps::ports(dir)? == self.ports { Ok(()) } else { maps::set_ports(dir, &self.ports) }
     }
 
     /// Each setting by table and key, as the configuration file has them, with its value for people.
@@ -256,10 +256,10 @@ impl SettingsRequest {
     #[must_use]
     pub fn new_ports(&self, in_force: Option<&EffectiveSettings>) -> BTreeSet<u16> {
         let all = |ports: &Ports| -> BTreeSet<u16> { &ports.sip | &ports.tls };
-        let old = in_force.map(|chosen| all(&chosen.ports)).unwrap_or_default();
-        let wanted =
-            in_force.map_or_else(|| self.of(&EffectiveSettings::default()), |chosen| self.of(chosen));
-        &all(&wanted.ports) - &old
+        let old = in_force.map(|effective| all(&effective.ports)).unwrap_or_default();
+        let desired =
+            in_force.map_or_else(|| self.of(&EffectiveSettings::default()), |effective| self.of(effective));
+        &all(&desired.ports) - &old
     }
 
     fn limits(&self, in_force: Limits) -> Limits {

@@ -158,7 +158,7 @@ impl TrunkPolicy {
 
     /// What was hardly meant, for people.
     #[must_use]
-    pub fn doubt(&self) -> Option<&'static str> {
+    pub fn warn(&self) -> Option<&'static str> {
         const DIALOG: u32 = methods::ACK | methods::BYE | methods::CANCEL;
         let calls = self.methods & methods::INVITE != 0 && self.methods & DIALOG != DIALOG;
         calls.then_some("it may send INVITE, and not all of ACK, BYE and CANCEL: its calls will fail")

@@ -56,7 +56,7 @@ impl Ban {
     /// Whether it is in force at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
     #[inline(always)]
-    pub const fn holds(&self, now_ns: u64) -> bool {
+    pub const fn is_active(&self, now_ns: u64) -> bool {
         now_ns < self.until_ns
     }
 
@@ -73,7 +73,7 @@ impl Ban {
             self.streams = 0;
         }
         self.streams += 1;
-        if self.streams < after || self.holds(now_ns) {
+        if self.streams < after || self.is_active(now_ns) {
             return false;
         }
         self.streams = 0;
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!([0, 20, 40].map(&mut strike), [false; 3], "slowly");
         assert_eq!([100, 110, 120].map(&mut strike), [false, false, true]);
         assert_eq!([150, 151, 152, 153].map(&mut strike), [false; 4], "while it holds");
-        assert!(ban.holds(now + 179 * SECOND) && !ban.holds(now + 180 * SECOND));
+        assert!(ban.is_active(now + 179 * SECOND) && !ban.is_active(now + 180 * SECOND));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Rule {
     /// Whether the rule holds at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
     #[inline(always)]
-    pub const fn holds(&self, now_ns: u64) -> bool {
+    pub const fn is_active(&self, now_ns: u64) -> bool {
         now_ns < self.expires_ns
     }
 }

@@ -46,19 +46,19 @@ fn stopped(packet: &Packet, banned: u32) -> u32 {
     if now_ns >> BUDGET_TIME > u64::from(banned) {
         return NOBODY;
     }
-    if holds(&device(packet), now_ns) {
+    if is_active(&device(packet), now_ns) {
         return DEVICE;
     }
-    if holds(&address(packet), now_ns) { ADDRESS } else { NOBODY }
+    if is_active(&address(packet), now_ns) { ADDRESS } else { NOBODY }
 }
 
 /// Whether a ban is in force; counts what it stops.
 #[inline(always)]
-fn holds(key: &Key, now_ns: u64) -> bool {
+fn is_active(key: &Key, now_ns: u64) -> bool {
     let Some(ban) = BANS.get_ptr_mut(key) else { return false };
     // SAFETY: a live map value.
     unsafe {
-        if !(*ban).holds(now_ns) {
+        if !(*ban).is_active(now_ns) {
             return false;
         }
         atomic::add(&raw mut (*ban).packets, 1);

@@ -65,7 +65,7 @@ pub fn allow(pins: &Pins, path: &Path, format: Format, args: &AllowArgs) -> Resu
 /// Makes the allowances.
 pub fn make(pins: &Pins, path: &Path, args: &AllowArgs) -> Result<Changed<Counts>> {
     let targets = read_sources(&args.targets, "allow")?;
-    let saying = RuleSpec {
+    let spec = RuleSpec {
         reason: args.reason.clone(),
         expires_ms: Clock::now()?.wall_ms_after(args.span.0),
         ..RuleSpec::new(&args.origin, RuleVerb::Allow)
@@ -73,7 +73,7 @@ pub fn make(pins: &Pins, path: &Path, args: &AllowArgs) -> Result<Changed<Counts
     let mut left = targets.iter();
     bulk(path, pins, targets.len(), |change| {
         for target in left.by_ref() {
-            change.say(target, &saying)?;
+            change.upsert(target, &spec)?;
             if change.is_due() {
                 return Ok(None);
             }
@@ -117,12 +117,12 @@ pub fn end(pins: &Pins, path: &Path, args: &UnallowArgs) -> Result<Changed<Count
     let mut left = targets.iter();
     let mut gone = RuleRemoval::default();
     bulk(path, pins, if args.all { usize::MAX } else { targets.len() }, |change| {
-        if args.all && !change.unsay_all(&mut gone, RuleVerb::Allow, origin, &HashSet::new())? {
+        if args.all && !change.retract_all(&mut gone, RuleVerb::Allow, origin, &HashSet::new())? {
             return Ok(None);
         }
         for target in left.by_ref() {
             gone.add(*target);
-            change.unsay(target, RuleVerb::Allow, origin)?;
+            change.retract(target, RuleVerb::Allow, origin)?;
             if change.is_due() {
                 return Ok(None);
             }

@@ -147,7 +147,7 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
             "attach to what? Name an interface, or `interfaces` in [guard] of the configuration file; `ip link` lists those that there are",
         ));
     }
-    let wish = AttachRequest {
+    let request = AttachRequest {
         xdp: args.mode,
         settings: SettingsRequest {
             mode: args.monitor.then_some(settings::Mode::Monitor),
@@ -165,12 +165,12 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         store: store.to_owned(),
     };
     if !args.force && !config.force_ports {
-        refuse_ports(pins, &wish)?;
+        refuse_ports(pins, &request)?;
     }
     // From here on no signal keeps what nobody has confirmed.
     let confirm = args.confirm.and_then(|Span(patience)| patience);
     let signals = confirm.map(|_| ends()).transpose()?;
-    let outcome = attach::attach(pins, names, &wish)?;
+    let outcome = attach::attach(pins, names, &request)?;
     let (undo, first) = (outcome.undo.clone(), outcome.first);
     let stays = || match &mistake {
         None if first => {
@@ -197,14 +197,17 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
 }
 
 /// A port whose connections the guard would reset is no slip of the pen that an operator can mend over SSH.
-fn refuse_ports(pins: &Pins, wish: &AttachRequest) -> Result<()> {
+fn refuse_ports(pins: &Pins, request: &AttachRequest) -> Result<()> {
     let in_force = if pins.are_attached() {
         pins.check().and_then(|()| EffectiveSettings::read(pins)).map(Some)?
     } else {
         None
     };
-    let settings =
-        if in_force.is_some() { wish.settings.clone() } else { wish.settings.or(&wish.config.settings) };
+    let settings = if in_force.is_some() {
+        request.settings.clone()
+    } else {
+        request.settings.or(&request.config.settings)
+    };
     match occupied(&settings.new_ports(in_force.as_ref())) {
         None => Ok(()),
         Some(why) => Err(Failure::with(

@@ -74,11 +74,11 @@ fn rule(
     path: &Path,
     format: Format,
     verb: &str,
-    wanted: impl Fn(&BanRule) -> Result<BanRule>,
+    desired: impl Fn(&BanRule) -> Result<BanRule>,
 ) -> Result<()> {
     let done = change(path, pins, |change| {
         let old = change.rows.ban_rule()?.unwrap_or(DEFAULT);
-        let rule = wanted(&old)?;
+        let rule = desired(&old)?;
         change.set_ban_rule(&rule)?;
         change.record(verb, OPERATOR, &[sentence(&rule)], "")?;
         Ok((change.counts, rule))
@@ -111,8 +111,8 @@ fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 
 fn merged(old: &BanRule, set: &Set) -> Result<BanRule> {
     let Set { after, address_after, within, first, longest, quiet } = *set;
-    let wish = BanRequest { enabled: Some(true), after, address_after, within, first, longest, quiet };
-    let rule = wish.of(old);
+    let request = BanRequest { enabled: Some(true), after, address_after, within, first, longest, quiet };
+    let rule = request.of(old);
     if rule.first > rule.longest {
         return Err(usage(
             "the first ban would be longer than the longest: name both, `--first` and `--longest`",

@@ -114,7 +114,7 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
     }
     let mode = if args.monitor { RuleMode::Monitor } else { RuleMode::Enforce };
     let expires_ms = Clock::now()?.wall_ms_after(args.span.0);
-    let saying = RuleSpec {
+    let spec = RuleSpec {
         mode,
         reason: args.reason.clone(),
         expires_ms,
@@ -123,7 +123,7 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
     let mut left = targets.iter();
     bulk(path, pins, targets.len(), |change| {
         for target in left.by_ref() {
-            if let Some(trunk) = change.trunk_in_the_way(target, &saying)?.filter(|_| !args.force) {
+            if let Some(trunk) = change.blocked_trunk(target, &spec)?.filter(|_| !args.force) {
                 return Err(Failure::with(
                     Status::Failed,
                     format!(
@@ -131,7 +131,7 @@ pub fn make(pins: &Pins, path: &Path, args: &BlockArgs) -> Result<store::Changed
                     ),
                 ));
             }
-            change.say(target, &saying)?;
+            change.upsert(target, &spec)?;
             if change.is_due() {
                 return Ok(None);
             }
@@ -182,11 +182,11 @@ pub fn lift(pins: &Pins, path: &Path, args: &UnblockArgs) -> Result<store::Chang
             }
             None => bans.insert(Vec::new()),
         };
-        if args.all && !change.unsay_all(&mut gone, RuleVerb::Block, origin, &HashSet::new())? {
+        if args.all && !change.retract_all(&mut gone, RuleVerb::Block, origin, &HashSet::new())? {
             return Ok(None);
         }
         for target in left.by_ref() {
-            change.unsay(target, RuleVerb::Block, origin)?;
+            change.retract(target, RuleVerb::Block, origin)?;
             if change.is_due() {
                 return Ok(None);
             }

@@ -87,13 +87,13 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     }
     pins.check()?;
     let interrupt = Interrupt::new()?;
-    let wish = CaptureRequest {
+    let request = CaptureRequest {
         source: args.source,
         dropped: args.verdict != Verdict::Pass,
         passed: args.verdict != Verdict::Drop,
     };
     let ring = TapRing::open(pins, Which::Captured, Start::Now)?;
-    let mut capture = Capture::begin(pins, wish)?;
+    let mut capture = Capture::begin(pins, request)?;
     let output = Output::open(args.write.as_deref().filter(|_| !to_stdout))?;
     let writer = match PcapWriter::new(output) {
         Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(()),

@@ -23,7 +23,7 @@ pub fn run(format: Format, args: &Args) -> Result<()> {
             let mut all: Vec<_> = problems
                 .iter()
                 .map(|problem| {
-                    let mut value = json_of(&problem.place);
+                    let mut value = json_of(&problem.location);
                     value["key"] = problem.key.as_str().into();
                     value["problem"] = problem.text.as_str().into();
                     value

@@ -100,7 +100,7 @@ fn show(format: Format, args: &ConfigArgs) -> Result<()> {
     let value = |one: &Shown| {
         json!({
             "table": one.table, "key": one.key, "value": one.value,
-            "file": one.place.as_ref().map(|place| &place.path), "line": one.place.as_ref().map(|place| place.line),
+            "file": one.location.as_ref().map(|location| &location.path), "line": one.location.as_ref().map(|location| location.line),
         })
     };
     rows(format, "sipguard.config/1", loaded.shown.iter().map(value).collect(), || {
@@ -115,6 +115,6 @@ fn show(format: Format, args: &ConfigArgs) -> Result<()> {
 }
 
 /// A place for programs.
-pub fn json_of(place: &Location) -> Value {
-    json!({ "file": place.path, "line": place.line, "column": place.column })
+pub fn json_of(location: &Location) -> Value {
+    json!({ "file": location.path, "line": location.line, "column": location.column })
 }

@@ -25,12 +25,12 @@ const CHUNK: usize = 1000;
 
 pub fn run(path: &Path, args: &Args) -> Result<()> {
     let now_ms = Clock::now()?.wall_ms();
-    let wanted = RuleQuery { verb: None, origin: args.origin.as_deref(), now_ms, ends_by_ms: None };
-    let count = store::read(path, |rows| rows.count(&wanted))?.unwrap_or(0);
+    let query = RuleQuery { verb: None, origin: args.origin.as_deref(), now_ms, ends_by_ms: None };
+    let count = store::read(path, |rows| rows.count(&query))?.unwrap_or(0);
     let mut writer = Writer::begin(args.format, count, now_ms)?;
     let mut chunk: Vec<RuleRow> = Vec::new();
     store::read(path, |rows| {
-        rows.each(&wanted, usize::MAX, &mut |row| {
+        rows.each(&query, usize::MAX, &mut |row| {
             // The rows of one target stay together.
             if chunk.len() >= CHUNK && chunk.last().is_some_and(|last| last.target != row.target) {
                 writer.write(&mut chunk)?;

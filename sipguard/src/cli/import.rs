@@ -82,7 +82,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         }
         change.flush()?;
         while let Some((origin, verb, kept, gone)) = lifting.last_mut() {
-            if !change.unsay_all(gone, *verb, Some(origin), kept)? {
+            if !change.retract_all(gone, *verb, Some(origin), kept)? {
                 return Ok(None);
             }
             lifting.pop();
@@ -113,7 +113,7 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
     if expires_ms.is_some_and(|end_ms| end_ms <= clock.wall_ms()) {
         return Ok(());
     }
-    let saying = RuleSpec {
+    let spec = RuleSpec {
         mode: entry.mode,
         reason: entry.reason.clone(),
         expires_ms,
@@ -121,11 +121,11 @@ fn say(change: &mut Change<'_>, entry: &Entry, span: Span, bar: &ProgressBar) ->
         author: entry.author.clone(),
         ..RuleSpec::new(entry.origin.as_deref().unwrap_or_default(), entry.verb)
     };
-    if let Some(trunk) = change.trunk_in_the_way(&entry.target, &saying)? {
+    if let Some(trunk) = change.blocked_trunk(&entry.target, &spec)? {
         bar.suspend(|| eprintln!("sipguard: {} stops the trunk {trunk} and was skipped", entry.target));
         return Ok(());
     }
-    change.say(&entry.target, &saying)
+    change.upsert(&entry.target, &spec)
 }
 
 /// What a list replaces: all that its sources set before and is not in it.

@@ -162,7 +162,7 @@ fn each(
         Some(kernel) => kernel.bans.clone(),
         None => store::read(path, |rows| rows.bans(clock))?.unwrap_or_default(),
     };
-    for (target, ban) in bans.iter().filter(|(_, ban)| ban.holds(clock.boot_ns)) {
+    for (target, ban) in bans.iter().filter(|(_, ban)| ban.is_active(clock.boot_ns)) {
         let one = ListedRule::of_ban(*target, ban, clock, kernel.is_some());
         if filter.takes(&one) {
             hand_on(one)?;
@@ -170,14 +170,14 @@ fn each(
     }
     let entry = |target: &Target| match kernel {
         Some(kernel) => {
-            Ok(kernel.blocks.get(target)?.filter(|rule| rule.flags != 0 && rule.holds(clock.boot_ns)))
+            Ok(kernel.blocks.get(target)?.filter(|rule| rule.flags != 0 && rule.is_active(clock.boot_ns)))
         }
         None => anyhow::Ok(None),
     };
     let rest = store::read(path, |rows| {
-        let Some(wanted) = filter.of_rows(clock) else { return Ok(0) };
+        let Some(query) = filter.of_rows(clock) else { return Ok(0) };
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
-        rows.each(&wanted, left.get(), &mut |row| {
+        rows.each(&query, left.get(), &mut |row| {
             let group = rows.of(&row.target)?;
             let decides = decides(&group, &allowed, clock.wall_ms()) == Some(&row);
             let entry = entry(&row.target)?.filter(|_| decides);

@@ -84,7 +84,7 @@ fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<SettingDiffere
     let done = change(path, pins, |change| {
         let settings = pins.are_attached().then(|| EffectiveSettings::read(pins)).transpose()?;
         let before = change.rows.trunks()?;
-        let found = config::bring(change, config, settings)?;
+        let found = config::apply(change, config, settings)?;
         let mut trunks = change.rows.trunks()?;
         trunks.retain(|trunk| before.iter().all(|old| old.number != trunk.number || old.name != trunk.name));
         Ok((found.lines, trunks))
@@ -113,20 +113,21 @@ fn new_attach(pins: &Pins, config: &Config) -> Result<Vec<SettingDifference>> {
     };
     let attached = own_slots(pins)?;
     let mut names: Vec<String> = attached.iter().map(|(_, iface)| iface_name(iface)).collect();
-    let mut wanted = config.interfaces.clone();
+    let mut desired = config.interfaces.clone();
     names.sort();
-    wanted.sort();
-    wanted.dedup();
-    if !wanted.is_empty() && names != wanted {
-        line("guard.interfaces", list(&names), list(&wanted));
+    desired.sort();
+    desired.dedup();
+    if !desired.is_empty() && names != desired {
+        line("guard.interfaces", list(&names), list(&desired));
     }
     for (_, iface) in &attached {
         let native = link::by_index(iface.ifindex)?.and_then(|found| found.xdp).map(|xdp| xdp.native);
-        let differs = config.xdp.and_then(XdpChoice::native).zip(native).filter(|(wanted, is)| wanted != is);
-        if let Some((wanted, is)) = differs {
+        let differs =
+            config.xdp.and_then(XdpChoice::native).zip(native).filter(|(desired, is)| desired != is);
+        if let Some((desired, is)) = differs {
             let word =
                 |native: bool| format!("{} {}", iface_name(iface), if native { "native" } else { "generic" });
-            line("guard.xdp-mode", word(is), word(wanted));
+            line("guard.xdp-mode", word(is), word(desired));
         }
     }
     let map = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;

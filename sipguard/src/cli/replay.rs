@@ -14,7 +14,7 @@ use crate::error::{Failure, Status};
 use crate::output::{Format, rows};
 use crate::replay::{DEFAULT_FLOWS, ReplayReport, ReplayRequest, replay};
 use crate::settings::{EffectiveSettings, Profile, SettingsRequest};
-use crate::store::rehearse;
+use crate::store::dry_run;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,11 +54,11 @@ pub struct Args {
 }
 
 pub fn run(store: &Path, format: Format, args: &Args) -> Result<()> {
-    let wish = wish(store, args)?;
+    let request = request(store, args)?;
     let mut reports = Vec::new();
     for file in &args.files {
         let bar = progress(std::fs::metadata(file).map_or(0, |about| about.len()));
-        let report = replay(file, &wish, &|bytes| bar.set_position(bytes));
+        let report = replay(file, &request, &|bytes| bar.set_position(bytes));
         bar.finish_and_clear();
         reports.push((file, report?));
     }
@@ -72,7 +72,7 @@ pub fn run(store: &Path, format: Format, args: &Args) -> Result<()> {
     if found.is_empty() { Ok(()) } else { Err(Failure::with(Status::Failed, found.join("\nsipguard: "))) }
 }
 
-fn wish(store: &Path, args: &Args) -> Result<ReplayRequest> {
+fn request(store: &Path, args: &Args) -> Result<ReplayRequest> {
     let config = match &args.config {
         Some(path) => {
             let loaded =
@@ -91,7 +91,7 @@ fn wish(store: &Path, args: &Args) -> Result<ReplayRequest> {
     };
     let settings = said.or(&config.settings).of(&EffectiveSettings::default());
     let rules =
-        rehearse(args.with_store.then_some(store), |change| config::bring(change, &config, None).map(drop))?;
+        dry_run(args.with_store.then_some(store), |change| config::apply(change, &config, None).map(drop))?;
     Ok(ReplayRequest { pbx: args.pbx.clone(), flows: args.flows, settings, rules })
 }
 

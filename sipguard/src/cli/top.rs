@@ -75,8 +75,8 @@ fn once(pins: &Pins, path: &Path, format: Format, delay: Duration) -> Result<()>
     model.take(reader.read(true)?);
     std::thread::sleep(delay);
     model.take(reader.read(true)?);
-    if let Some(trouble) = &model.trouble {
-        eprintln!("sipguard: trunks, blocks and bans are left out: {trouble}");
+    if let Some(error) = &model.error {
+        eprintln!("sipguard: trunks, blocks and bans are left out: {error}");
     }
     object(format, "sipguard.top/1", top::json(&model), || top::text(&model))
 }

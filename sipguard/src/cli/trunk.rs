@@ -156,10 +156,10 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
 }
 
 fn set(pins: &Pins, path: &Path, format: Format, args: &SetArgs) -> Result<()> {
-    let wanted = peers(&args.peers, args.policy.force)?;
+    let desired = peers(&args.peers, args.policy.force)?;
     let done = set_with(pins, path, &args.name, |row| {
-        if !wanted.is_empty() {
-            row.peers.clone_from(&wanted);
+        if !desired.is_empty() {
+            row.peers.clone_from(&desired);
         }
         merge(row, &args.policy);
         hint(&row.policy);
@@ -286,8 +286,8 @@ fn merge(row: &mut TrunkRow, args: &PolicyArgs) {
 }
 
 fn hint(policy: &TrunkPolicy) {
-    if let Some(doubt) = policy.doubt() {
-        eprintln!("sipguard: {doubt}");
+    if let Some(warn) = policy.warn() {
+        eprintln!("sipguard: {warn}");
     }
 }
 

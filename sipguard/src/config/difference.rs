@@ -6,8 +6,8 @@ use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
 use super::bans;
-use super::steps::Steps;
 use super::tree::path;
+use super::trunk_plan::TrunkPlan;
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRule};
 use crate::claim::UserAgent;
@@ -105,27 +105,27 @@ pub struct Difference {
     /// For people.
     pub lines: Vec<SettingDifference>,
     /// In the store, in an order in which it can be done.
-    pub acts: Vec<PlannedOperation>,
+    pub operations: Vec<PlannedOperation>,
     /// In the guard's settings: what they become.
     pub settings: Option<EffectiveSettings>,
     /// How many of the lines are settings.
-    pub chosen: usize,
+    pub settings_changed: usize,
 }
 
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> ConfiguredNames {
-    let Config { settings: wish, rates, open, bans, agents, denials, trunks, .. } = config;
+    let Config { settings: request, rates, open, bans, agents, denials, trunks, .. } = config;
     let said = [
-        ("mode", wish.mode.is_some()),
-        ("on-malformed", wish.malformed.is_some()),
-        ("ports", wish.ports.is_some()),
-        ("tls-ports", wish.tls_ports.is_some()),
-        ("profile", wish.profile.is_some()),
-        ("refuse-lf", wish.refuse_lf.is_some()),
+        ("mode", request.mode.is_some()),
+        ("on-malformed", request.malformed.is_some()),
+        ("ports", request.ports.is_some()),
+        ("tls-ports", request.tls_ports.is_some()),
+        ("profile", request.profile.is_some()),
+        ("refuse-lf", request.refuse_lf.is_some()),
     ];
     let settings = said.into_iter().filter(|(_, said)| *said).map(|(key, _)| key.to_owned());
-    let single = wish.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
+    let single = request.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
     let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), RATE_KINDS[one.kind]));
     let open = open.iter().map(|(trunk, _)| limit_name(trunk.as_deref(), OPEN));
     let agents = agents.iter().map(|agent| agent.text().to_owned());
@@ -171,14 +171,14 @@ impl Difference {
 
     fn settings(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let Some(old) = &has.settings else { return };
-        let wish = without_gone(&config.settings, old, gone);
-        let new = wish.of(old);
+        let request = without_gone(&config.settings, old, gone);
+        let new = request.of(old);
         for ((table, key, old), (.., new)) in old.by_key().into_iter().zip(new.by_key()) {
             if old != new {
                 self.line(path(table, key), old, new);
             }
         }
-        self.chosen = self.lines.len();
+        self.settings_changed = self.lines.len();
         self.settings = (new != *old).then_some(new);
     }
 
@@ -191,13 +191,13 @@ impl Difference {
                 self.limit(limit.trunk.as_ref(), limit.kind, rate_of(limit), default);
             }
         }
-        for Limited { trunk, kind, rate: wanted } in &config.rates {
+        for Limited { trunk, kind, rate: desired } in &config.rates {
             let same = |limit: &&Limit| (&limit.trunk, limit.kind) == (trunk, *kind);
             let old = has.limits.iter().find(same).and_then(rate_of);
-            if old == *wanted {
+            if old == *desired {
                 continue;
             }
-            self.limit(trunk.as_ref(), *kind, old, *wanted);
+            self.limit(trunk.as_ref(), *kind, old, *desired);
         }
         // The file took a default away.
         for (kind, rate) in DEFAULT_LIMITS {
@@ -216,27 +216,27 @@ impl Difference {
         new: Option<(u32, u32)>,
     ) {
         self.line(limit_key(trunk.map(String::as_str), RATE_KINDS[kind]), rate::text(old), rate::text(new));
-        self.acts.push(match new {
+        self.operations.push(match new {
             Some(rate) => PlannedOperation::Limit(trunk.cloned(), kind, rate),
             None => PlannedOperation::ClearLimit(trunk.cloned(), kind),
         });
     }
 
     fn open(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let mut wanted = config.open.clone();
+        let mut desired = config.open.clone();
         for OpenLimit { trunk, .. } in &has.open {
             if gone("limit", limit_name(trunk.as_deref(), OPEN)) {
-                wanted.push((trunk.clone(), None));
+                desired.push((trunk.clone(), None));
             }
         }
-        for (trunk, new) in wanted {
+        for (trunk, new) in desired {
             let old = has.open.iter().find(|limit| limit.trunk == trunk).map(|limit| limit.most);
             if old == new {
                 continue;
             }
             let key = limit_key(trunk.as_deref(), OPEN);
             self.line(key, rate::open_text(old), rate::open_text(new));
-            self.acts.push(match new {
+            self.operations.push(match new {
                 Some(most) => PlannedOperation::Open(trunk, most),
                 None => PlannedOperation::ClearOpen(trunk),
             });
@@ -245,7 +245,7 @@ impl Difference {
 
     fn bans(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         let old = has.bans.unwrap_or(ban_rule::DEFAULT);
-        let new = bans::wanted(&config.bans, &old, gone);
+        let new = bans::desired(&config.bans, &old, gone);
         for ((key, old), (_, new)) in old.by_key().into_iter().zip(new.by_key()) {
             // Of nobody it need not be said after how many streams.
             if old != new && new != "none" {
@@ -253,7 +253,7 @@ impl Difference {
             }
         }
         if old != new {
-            self.acts.push(PlannedOperation::Bans(new));
+            self.operations.push(PlannedOperation::Bans(new));
         }
     }
 
@@ -267,13 +267,13 @@ impl Difference {
         };
         for (agent, row) in has().filter(|(agent, _)| gone("user-agent", agent.text().to_owned())) {
             self.line(key(&agent), blocked(row).to_owned(), "none".to_owned());
-            self.acts.push(PlannedOperation::Unblock(agent));
+            self.operations.push(PlannedOperation::Unblock(agent));
         }
         for agent in &config.agents {
             let old = has().find(|(old, _)| old == agent).map_or("none", |(_, row)| blocked(row));
             if old != BLOCKED {
                 self.line(key(agent), old.to_owned(), BLOCKED.to_owned());
-                self.acts.push(PlannedOperation::Block(*agent));
+                self.operations.push(PlannedOperation::Block(*agent));
             }
         }
     }
@@ -283,65 +283,65 @@ impl Difference {
         for Denial { whom, what, .. } in &has.denials {
             if gone("denial", denial_name(*whom, what)) {
                 self.line(key(*whom, what), "denied".to_owned(), "permitted".to_owned());
-                self.acts.push(PlannedOperation::Permit(*whom, *what));
+                self.operations.push(PlannedOperation::Permit(*whom, *what));
             }
         }
         for (whom, what) in &config.denials {
             let same = |denial: &Denial| denial_name(denial.whom, &denial.what) == denial_name(*whom, what);
             if !has.denials.iter().any(same) {
                 self.line(key(*whom, what), "permitted".to_owned(), "denied".to_owned());
-                self.acts.push(PlannedOperation::Deny(*whom, *what));
+                self.operations.push(PlannedOperation::Deny(*whom, *what));
             }
         }
     }
 
     /// Trunks that go make room first, and a trunk exists before its limits do; what a trunk that goes had is gone with it.
     fn trunks(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let mut steps = Steps::default();
-        steps.remove(has, gone);
-        steps.rename(&config.trunks, &has.trunks);
-        steps.set(&config.trunks, &has.trunks);
-        let Steps { lines, first, last } = steps;
+        let mut plan = TrunkPlan::default();
+        plan.remove(has, gone);
+        plan.rename(&config.trunks, &has.trunks);
+        plan.set(&config.trunks, &has.trunks);
+        let TrunkPlan { lines, first, last } = plan;
         self.lines.splice(0..0, lines);
-        self.acts.splice(0..0, first.into_iter().chain(last));
+        self.operations.splice(0..0, first.into_iter().chain(last));
     }
 }
 
 /// The wish, with the default for what was named and is no more.
 fn without_gone(
-    wish: &SettingsRequest,
+    request: &SettingsRequest,
     old: &EffectiveSettings,
     gone: &dyn Fn(&str, String) -> bool,
 ) -> SettingsRequest {
     let setting = |key: &str| gone("setting", key.to_owned());
     let default = EffectiveSettings::default();
-    let mut wish = wish.clone();
+    let mut request = request.clone();
     if setting("mode") {
-        wish.mode = Some(Mode::Enforce);
+        request.mode = Some(Mode::Enforce);
     }
     if setting("on-malformed") {
-        wish.malformed = Some(Malformed::Reset);
+        request.malformed = Some(Malformed::Reset);
     }
     if setting("ports") {
-        wish.ports = Some(default.ports.sip.iter().copied().collect());
+        request.ports = Some(default.ports.sip.iter().copied().collect());
     }
     if setting("tls-ports") {
-        wish.tls_ports = Some(default.ports.tls.iter().copied().collect());
+        request.tls_ports = Some(default.ports.tls.iter().copied().collect());
     }
     if setting("profile") {
-        wish.profile = Some(Profile::Default);
+        request.profile = Some(Profile::Default);
     }
     if setting("refuse-lf") {
-        wish.refuse_lf = Some(false);
+        request.refuse_lf = Some(false);
     }
     let in_force = if status::profile(&old.limits) == "strict" { Profile::Strict } else { Profile::Default };
-    let profile = wish.profile.unwrap_or(in_force).limits();
+    let profile = request.profile.unwrap_or(in_force).limits();
     for (index, limit) in LIMITS.iter().enumerate() {
         if gone("check", limit.name.to_owned()) {
-            wish.single.push((index, limit.get(&profile)));
+            request.single.push((index, limit.get(&profile)));
         }
     }
-    wish
+    request
 }
 
 /// What a block of a user agent does, for people.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigSource, LoadedConfig, Sources, judge};
+use super::{ConfigSource, LoadedConfig, Sources, validate};
 
 /// Name of the file.
 const NAME: &str = "last-good.json";
@@ -88,7 +88,7 @@ pub fn load(store: &Path) -> Result<LastGood> {
     let text = fs::read_to_string(&path).with_context(|| format!("reading {shown}"))?;
     let kept: SavedConfig = serde_json::from_str(&text).with_context(|| format!("{shown} is damaged"))?;
     let sources = kept.files.into_iter().map(|KeptFile { path, text }| ConfigSource { path, text }).collect();
-    let loaded = judge(Sources(sources), Vec::new())
+    let loaded = validate(Sources(sources), Vec::new())
         .map_err(|invalid| anyhow::anyhow!("{shown} is not valid: {}", invalid.sentences.join("; ")))?;
     Ok(LastGood { loaded, applied: kept.applied })
 }

@@ -1,38 +1,38 @@
 //! The configuration file: what changes by the year. Blocks and allowances of addresses change by the minute and are matters of commands.
 //!
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
-//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `words.rs` and `service_words.rs` read;
-//! 3. `valid.rs`, `carriers.rs` and `service.rs` find what contradicts itself, and give a [`Config`];
-//! 4. `difference.rs` (with `bans.rs`, and `steps.rs` for the trunks) compares that with what the store and the maps have;
-//! 5. `bring.rs` makes it so, within one change of the store.
+//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `text_values.rs` and `service_values.rs` read;
+//! 3. `validate.rs`, `trunks.rs` and `service.rs` find what contradicts itself, and give a [`Config`];
+//! 4. `difference.rs` (with `bans.rs`, and `trunk_plan.rs` for the trunks) compares that with what the store and the maps have;
+//! 5. `apply.rs` makes it so, within one change of the store.
 //!
 //! All but the first and the last are pure. `last_good.rs` keeps the files that were applied, for a start with a mistake in them. `example.rs` and `show.rs` tell an operator what may be said, and what is.
 //! A new table takes: a field in `tables.rs`, its meaning in [`Config`], and its steps in
 //! `difference.rs`. Schema, example, `config show` and docs/configuration.md follow by themselves.
 
+mod apply;
 mod bans;
-mod bring;
-mod carriers;
 mod difference;
 mod example;
 mod files;
 pub mod last_good;
 mod order;
 mod service;
-mod service_words;
+mod service_values;
 mod show;
 mod source;
-mod steps;
 mod tables;
+mod text_values;
 mod tree;
-mod valid;
+mod trunk_plan;
+mod trunks;
+mod validate;
 mod value;
-mod words;
 
 use std::path::Path;
 use std::time::Duration;
 
-pub use bring::{bring, compare};
+pub use apply::{apply, compare};
 pub use difference::{Effect, SettingDifference};
 pub use example::{example, markdown, schema};
 pub use files::DEFAULT_FILE;
@@ -120,16 +120,16 @@ pub struct Invalid {
 pub fn load(named: Option<&Path>) -> Result<LoadedConfig, Invalid> {
     let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
     let files::FoundFiles { sources, warnings } = files::find(named).map_err(unreadable)?;
-    judge(sources, warnings)
+    validate(sources, warnings)
 }
 
 /// Judges files; `warnings` are of reading them.
-fn judge(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig, Invalid> {
-    let (config, doubts, shown) = parse(&sources).map_err(|problems| Invalid {
+fn validate(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig, Invalid> {
+    let (config, more, shown) = parse(&sources).map_err(|problems| Invalid {
         sentences: problems.iter().map(ToString::to_string).collect(),
         problems,
     })?;
-    warnings.extend(doubts.iter().map(ToString::to_string));
+    warnings.extend(more.iter().map(ToString::to_string));
     Ok(LoadedConfig { config, sources, warnings, shown })
 }
 
@@ -139,6 +139,6 @@ fn judge(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig, In
 /// Everything that is wrong.
 pub fn parse(sources: &Sources) -> Result<(Config, Vec<Problem>, Vec<Shown>), Vec<Problem>> {
     let read = tree::read(sources);
-    let shown = show::show(sources, &read.values, &read.places);
-    valid::judge(sources, read).map(|(config, doubts)| (config, doubts, shown))
+    let shown = show::show(sources, &read.values, &read.locations);
+    validate::validate(sources, read).map(|(config, more)| (config, more, shown))
 }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::service_words::Pattern;
+use super::service_values::Pattern;
 use super::tables::{Cores, CrashTable, Serve};
-use super::valid::Validator;
+use super::validate::Validator;
 use super::value::Text;
 use crate::disk::Floor;
 use crate::hep::{self, Homer};
@@ -81,7 +81,7 @@ fn evidence(said: Option<Keep>) -> Option<PathBuf> {
 impl Validator<'_> {
     /// What the three tables mean, with every contradiction found.
     pub fn service(&mut self, serve: Serve, crash: CrashTable, cores: Cores) -> ServeRequest {
-        let wish = ServeRequest {
+        let request = ServeRequest {
             listen: serve.listen.map(|Text(listen)| listen),
             history: serve.history.map(|Text(keep)| keep),
             journal: serve.journal,
@@ -97,8 +97,8 @@ impl Validator<'_> {
             cores: self.cores(cores),
         };
         self.idle();
-        self.apart(&wish);
-        wish
+        self.check_distinct(&request);
+        request
     }
 
     fn cores(&mut self, cores: Cores) -> cores::CoreSettings {
@@ -114,7 +114,7 @@ impl Validator<'_> {
             let text = format!(
                 "cores are in {} already ({}): name another place",
                 one.display(),
-                self.place("cores.directory")
+                self.location("cores.directory")
             );
             self.refuse("cores.move-to", text);
         }
@@ -137,29 +137,29 @@ impl Validator<'_> {
             ("homer-password", "homer", "homer = \"192.0.2.9:9060\""),
         ] {
             let key = format!("serve.{key}");
-            if self.says(&key) && !self.says(&format!("serve.{about}")) {
-                self.doubt(&key, format!("it changes nothing without `{about}`: write such as {example}"));
+            if self.is_set(&key) && !self.is_set(&format!("serve.{about}")) {
+                self.warn(&key, format!("it changes nothing without `{about}`: write such as {example}"));
             }
         }
         let pbx = ["unit", "pid-file", "exe", "cores"];
-        if self.says("crash") && !pbx.iter().any(|key| self.says(&format!("crash.{key}"))) {
-            self.doubt("crash", "no PBX is watched: name it by unit, pid-file, exe or cores");
+        if self.is_set("crash") && !pbx.iter().any(|key| self.is_set(&format!("crash.{key}"))) {
+            self.warn("crash", "no PBX is watched: name it by unit, pid-file, exe or cores");
         }
-        if self.says("cores") && !self.says("cores.directory") {
-            self.doubt("cores", "nothing is done with cores: say where they are with directory");
+        if self.is_set("cores") && !self.is_set("cores.directory") {
+            self.warn("cores", "nothing is done with cores: say where they are with directory");
         }
     }
 
     /// What `serve` writes must not lie where cores are looked for: each write would look like a core that begins.
-    fn apart(&mut self, wish: &ServeRequest) {
+    fn check_distinct(&mut self, request: &ServeRequest) {
         let watched = [
-            ("crash.cores", wish.crash.watched.cores.as_deref()),
-            ("cores.directory", wish.cores.directory.as_deref()),
+            ("crash.cores", request.crash.watched.cores.as_deref()),
+            ("cores.directory", request.cores.directory.as_deref()),
         ];
         let written = [
-            ("serve.log", wish.log.clone().and_then(|Keep(path)| path)),
-            ("serve.evidence", evidence(wish.evidence.clone())),
-            ("crash.directory", wish.crash.watched.is_any().then(|| wish.crash.directory.clone())),
+            ("serve.log", request.log.clone().and_then(|Keep(path)| path)),
+            ("serve.evidence", evidence(request.evidence.clone())),
+            ("crash.directory", request.crash.watched.is_any().then(|| request.crash.directory.clone())),
         ];
         for (key, path) in written {
             let Some(path) = path.filter(|_| !self.is_refused(key)) else { continue };
@@ -169,9 +169,9 @@ impl Validator<'_> {
             };
             let Some((of, _)) = watched.iter().find(holds) else { continue };
             let path = path.display();
-            if self.says(key) {
+            if self.is_set(key) {
                 let text =
-                    format!("{path} lies where cores are ({of}, {}): name another place", self.place(of));
+                    format!("{path} lies where cores are ({of}, {}): name another place", self.location(of));
                 self.refuse(key, text);
             } else {
                 self.refuse(
@@ -206,16 +206,16 @@ mod tests {
     use super::*;
     use crate::config::{ConfigSource, Sources, parse};
 
-    fn wish(text: &str) -> (ServeRequest, Vec<String>) {
+    fn request(text: &str) -> (ServeRequest, Vec<String>) {
         let source = ConfigSource { path: "f".into(), text: text.to_owned() };
-        let (config, doubts, _) = parse(&Sources(vec![source])).unwrap();
-        (config.serve, doubts.into_iter().map(|doubt| doubt.key).collect())
+        let (config, warnings, _) = parse(&Sources(vec![source])).unwrap();
+        (config.serve, warnings.into_iter().map(|warn| warn.key).collect())
     }
 
     fn refused(text: &str) -> Vec<String> {
         let source = ConfigSource { path: "f".into(), text: text.to_owned() };
         let problems = parse(&Sources(vec![source])).map(drop).unwrap_err();
-        problems.into_iter().map(|problem| format!("{} {}", problem.place.line, problem.key)).collect()
+        problems.into_iter().map(|problem| format!("{} {}", problem.location.line, problem.key)).collect()
     }
 
     const FULL: &str = r#"
@@ -249,8 +249,8 @@ move-to = "/srv/cores"
 
     #[test]
     fn every_setting_arrives() {
-        let (wish, doubts) = wish(FULL);
-        assert_eq!(doubts, [""; 0]);
+        let (request, warnings) = request(FULL);
+        assert_eq!(warnings, [""; 0]);
         let expected = Options {
             listen: Listen("127.0.0.1:1".to_owned()),
             history: Keep(None),
@@ -290,10 +290,10 @@ move-to = "/srv/cores"
                 move_to: Some("/srv/cores".into()),
             },
         };
-        assert_eq!(wish.clone().options(None, None, "pbx".to_owned()), expected);
+        assert_eq!(request.clone().options(None, None, "pbx".to_owned()), expected);
         let listen = Listen("[::1]:2".to_owned());
         let history = Keep(Some("/srv/history.db".into()));
-        let told = wish.options(Some(listen.clone()), Some(history.clone()), "pbx".to_owned());
+        let told = request.options(Some(listen.clone()), Some(history.clone()), "pbx".to_owned());
         assert_eq!(told, Options { listen, history, ..expected });
     }
 
@@ -302,19 +302,19 @@ move-to = "/srv/cores"
         for text in
             ["", "[serve]\nhomer = 'none'\nhomer-id = 7\nlog = 'none'\nlog-size = '64M'\nfree = 'auto'\n"]
         {
-            let (wish, doubts) = wish(text);
-            assert_eq!(doubts, [""; 0]);
-            assert_eq!(wish.options(None, None, "pbx".to_owned()), Options::default(), "{text}");
+            let (request, warnings) = request(text);
+            assert_eq!(warnings, [""; 0]);
+            assert_eq!(request.options(None, None, "pbx".to_owned()), Options::default(), "{text}");
         }
-        let off = wish("[serve]\nevidence = 'none'\n").0.options(None, None, String::new());
+        let off = request("[serve]\nevidence = 'none'\n").0.options(None, None, String::new());
         assert_eq!(off, Options { evidence: None, ..Options::default() });
     }
 
     #[test]
     fn what_changes_nothing_is_doubted() {
         let text = "[serve]\nhomer-id = 7\nlog-size = '1M'\n[crash]\nquarantine = '10m'\n[cores]\nkeep = 1\n";
-        assert_eq!(wish(text).1, ["serve.homer-id", "serve.log-size", "crash", "cores"]);
-        assert_eq!(wish("[crash]\nexe = 'asterisk'\n[cores]\ndirectory = '/var/cores'\n").1, [""; 0]);
+        assert_eq!(request(text).1, ["serve.homer-id", "serve.log-size", "crash", "cores"]);
+        assert_eq!(request("[crash]\nexe = 'asterisk'\n[cores]\ndirectory = '/var/cores'\n").1, [""; 0]);
     }
 
     #[test]
@@ -332,10 +332,10 @@ move-to = "/srv/cores"
         assert_eq!(refused("[cores]\npatterns = []\n"), ["2 cores.patterns"]);
         // Beside it, in another one that begins so, and in the root, which holds everything.
         for directory in ["/srv", "/var/lib/sipguard/evid", "/"] {
-            wish(&format!("[crash]\ncores = '{directory}'\n[cores]\ndirectory = '{directory}'\n"));
+            request(&format!("[crash]\ncores = '{directory}'\n[cores]\ndirectory = '{directory}'\n"));
         }
         // Unwatched, no report is written.
-        wish(&format!("{cores}[crash]\ndirectory = '/var/cores/crashes'\n"));
+        request(&format!("{cores}[crash]\ndirectory = '/var/cores/crashes'\n"));
         // A value that can't be read is told, and its default is not.
         assert_eq!(
             refused("[serve]\nevidence = 'x'\n[cores]\ndirectory = '/var/lib/sipguard/evidence'\n"),

@@ -9,7 +9,7 @@ use super::example::{schema, tables, toml, trunk_of};
 use super::order::order;
 use super::source::{Location, Sources};
 use super::tables::{RatesTable, TrunkTable};
-use super::tree::{Places, path};
+use super::tree::{Locations, path};
 use crate::settings::Profile;
 
 /// Instead of a secret.
@@ -25,31 +25,31 @@ pub struct Shown {
     /// Its value; of a secret, that there is one.
     pub value: Value,
     /// Where it is said; `None` for a default.
-    pub place: Option<Location>,
+    pub location: Option<Location>,
 }
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shown { key, value, place, .. } = self;
-        let from = place
-            .as_ref()
-            .map_or("default".to_owned(), |place| format!("{}:{}", place.path.display(), place.line));
+        let Shown { key, value, location, .. } = self;
+        let from = location.as_ref().map_or("default".to_owned(), |location| {
+            format!("{}:{}", location.path.display(), location.line)
+        });
         write!(f, "{key} = {}  # {from}", toml(value))
     }
 }
 
 /// Every setting, with its value in the files or its default. Trunks are shown as they are said.
 #[must_use]
-pub fn show(sources: &Sources, values: &Value, places: &Places) -> Vec<Shown> {
+pub fn show(sources: &Sources, values: &Value, locations: &Locations) -> Vec<Shown> {
     let schema = schema();
     let mut all = Vec::new();
     let profile = if values["guard"]["profile"] == "strict" { Profile::Strict } else { Profile::Default };
     let mut push = |table: &str, key: &str, value: Option<&Value>, default: Option<Value>| {
-        let place = value.map(|_| sources.place(places.position(&path(table, key))));
+        let location = value.map(|_| sources.location(locations.position(&path(table, key))));
         let is_secret = schema["properties"][table]["properties"][key]["writeOnly"] == true;
         let value = value.map(|value| if is_secret && *value != "" { HIDDEN.into() } else { value.clone() });
         if let Some(value) = value.or(default) {
-            all.push(Shown { table: table.to_owned(), key: key.to_owned(), value, place });
+            all.push(Shown { table: table.to_owned(), key: key.to_owned(), value, location });
         }
     };
     for (table, keys) in tables() {

@@ -37,7 +37,7 @@ impl fmt::Display for Location {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
-    pub place: Location,
+    pub location: Location,
     /// The key that it is about; may be empty.
     pub key: String,
     /// What, and the remedy.
@@ -46,8 +46,8 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { place, key, text } = self;
-        if key.is_empty() { write!(f, "{place}: {text}") } else { write!(f, "{place}: {key}: {text}") }
+        let Problem { location, key, text } = self;
+        if key.is_empty() { write!(f, "{location}: {text}") } else { write!(f, "{location}: {key}: {text}") }
     }
 }
 
@@ -64,7 +64,7 @@ impl Sources {
 
     /// The place of a position.
     #[must_use]
-    pub fn place(&self, position: usize) -> Location {
+    pub fn location(&self, position: usize) -> Location {
         let found = self.each().filter(|(start, _)| *start <= position).last();
         let Some((start, ConfigSource { path, text })) = found else {
             return Location { path: PathBuf::new(), line: 1, column: 1 };

@@ -7,11 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
-use super::service_words::{
+use super::service_values::{
     Executable, Free, HomerAt, KeptIn, Password, Pattern, Quarantine, Size, Unit, Whole,
 };
+use super::text_values::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use super::value::{Checks, Number, Open, Text};
-use super::words::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
@@ -171,7 +171,7 @@ fn shown(span: Duration) -> String {
 
 impl BansTable {
     /// What it wishes.
-    pub fn wish(&self) -> BanRequest {
+    pub fn request(&self) -> BanRequest {
         let span = |span: &Option<Text<BanSpan>>| span.as_ref().map(|Text(BanSpan(span))| *span);
         BanRequest {
             enabled: self.enabled,

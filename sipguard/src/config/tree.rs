@@ -12,9 +12,9 @@ use super::tables::Tables;
 
 /// Where each key and each element of an array is said, by its path, such as `guard.ports` or `trunks.carrier.peers[1]`.
 #[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<String, Range<usize>>);
+pub struct Locations(BTreeMap<String, Range<usize>>);
 
-impl Places {
+impl Locations {
     /// The position of a path, or else of the nearest one that it lies in.
     #[must_use]
     pub fn position(&self, path: &str) -> usize {
@@ -32,7 +32,7 @@ impl Places {
 
     /// Whether the path is said.
     #[must_use]
-    pub fn says(&self, path: &str) -> bool {
+    pub fn is_set(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 
@@ -59,7 +59,7 @@ pub struct Read {
     /// The values as they were written.
     pub values: serde_json::Value,
     /// Where everything is said.
-    pub places: Places,
+    pub locations: Locations,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -80,7 +80,7 @@ pub fn read(sources: &Sources) -> Read {
         found.extend(errors.iter().map(|error| (position(error.span()), error.message().to_owned())));
         merge(&mut all, table.into_inner(), sources, &mut found);
     }
-    note(&mut read.places, "", &all);
+    note(&mut read.locations, "", &all);
     read.values = serde_json::Value::deserialize(deserializer(&all)).unwrap_or_default();
     // What is wrong is taken away, so that all of it is found.
     read.tables = loop {
@@ -99,8 +99,8 @@ pub fn read(sources: &Sources) -> Read {
     };
     found.sort();
     let problem = |(at, text): (usize, String)| Problem {
-        place: sources.place(at),
-        key: read.places.path(at),
+        location: sources.location(at),
+        key: read.locations.path(at),
         text: text.replace('\n', ", ").replace("a sequence", "a list in [ ]").replace("a map", "a table"),
     };
     read.problems = found.into_iter().map(problem).collect();
@@ -118,8 +118,8 @@ fn position(span: Option<Range<usize>>) -> usize {
 /// Puts the keys of a file to those of the files before it. A key of a table, and a trunk, is said once.
 fn merge<'i>(all: &mut DeTable<'i>, more: DeTable<'i>, sources: &Sources, found: &mut Vec<(usize, String)>) {
     let mut twice = |key: &Spanned<DeString<'_>>, old: &Spanned<DeString<'_>>| {
-        let place = sources.place(old.span().start);
-        let text = format!("`{}` is said at {place} already: say it once", key.get_ref());
+        let location = sources.location(old.span().start);
+        let text = format!("`{}` is said at {location} already: say it once", key.get_ref());
         found.push((key.span().start, text));
     };
     for (key, value) in more {
@@ -142,28 +142,28 @@ fn merge<'i>(all: &mut DeTable<'i>, more: DeTable<'i>, sources: &Sources, found:
     }
 }
 
-fn note(places: &mut Places, table: &str, entries: &DeTable<'_>) {
+fn note(locations: &mut Locations, table: &str, entries: &DeTable<'_>) {
     for (key, value) in entries {
         let path = path(table, key.get_ref());
-        note_value(places, &path, value);
-        places.0.insert(path, key.span());
+        note_value(locations, &path, value);
+        locations.0.insert(path, key.span());
     }
 }
 
-fn note_value(places: &mut Places, path: &str, value: &Spanned<DeValue<'_>>) {
+fn note_value(locations: &mut Locations, path: &str, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
-        DeValue::Table(entries) => note(places, path, entries),
+        DeValue::Table(entries) => note(locations, path, entries),
         DeValue::Array(elements) => {
             for (at, element) in elements.iter().enumerate() {
                 let path = format!("{path}[{at}]");
-                note_value(places, &path, element);
-                places.0.insert(path, element.span());
+                note_value(locations, &path, element);
+                locations.0.insert(path, element.span());
             }
         }
         _ => {}
     }
     // The value is a place of its key as well, and is told by another path.
-    places.0.insert(format!("{path}="), value.span());
+    locations.0.insert(format!("{path}="), value.span());
 }
 
 /// Takes the key away that is at a position, or whose value is. Whether there was one.
@@ -192,7 +192,7 @@ mod tests {
         let source =
             |(path, text): &(&str, &str)| ConfigSource { path: path.into(), text: (*text).to_owned() };
         let read = read(&Sources(texts.iter().map(source).collect()));
-        read.problems.iter().map(|problem| format!("{} {}", problem.place, problem.key)).collect()
+        read.problems.iter().map(|problem| format!("{} {}", problem.location, problem.key)).collect()
     }
 
     #[test]

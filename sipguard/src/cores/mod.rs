@@ -2,14 +2,14 @@
 //!
 //! Only regular files are touched whose name is that of a core and which begin as one (ELF, `ET_CORE`); links are never followed.
 
-mod carry;
+mod copy;
 mod file;
-mod guard;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
 
-pub use guard::CoreWatch;
+pub use watch::CoreWatch;
 
 /// Names of cores; `*` stands for anything.
 pub const DEFAULT_PATTERNS: [&str; 3] = ["core", "core.*", "*.core"];

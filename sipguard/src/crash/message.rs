@@ -297,7 +297,7 @@ fn bucket(size: usize) -> String {
 
 /// The ranges of sizes beside one of [`bucket`].
 #[must_use]
-pub fn beside(range: &str) -> Vec<String> {
+pub fn neighbours(range: &str) -> Vec<String> {
     let Some((low, high)) = range.split_once(" to ") else { return Vec::new() };
     let (Ok(low), Ok(high)) = (low.parse::<usize>(), high.parse::<usize>()) else { return Vec::new() };
     low.checked_sub(1).into_iter().chain([high + 1]).map(bucket).collect()
@@ -338,9 +338,9 @@ mod tests {
 
     #[test]
     fn sizes_have_two_beside_them() {
-        assert_eq!(beside("9 to 12"), ["0 to 8", "13 to 16"]);
-        assert_eq!(beside("0 to 8"), ["9 to 12"]);
-        assert!(beside("REGISTER").is_empty() && beside("a to b").is_empty());
+        assert_eq!(neighbours("9 to 12"), ["0 to 8", "13 to 16"]);
+        assert_eq!(neighbours("0 to 8"), ["9 to 12"]);
+        assert!(neighbours("REGISTER").is_empty() && neighbours("a to b").is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::baseline::{Baseline, key};
-use super::message::{self, Feature, MessageReading, beside};
+use super::message::{self, Feature, MessageReading, neighbours};
 use crate::tap::TapPacket;
 
 /// The most that one token counts.
@@ -266,7 +266,7 @@ fn surprise(feature: &Feature, around: &Around, baseline: &Baseline, others: usi
         // A number that grew by a digit is no oddity: a size beside one that others have says little.
         let sent = |token: u64| around.tokens.contains_key(&token) || baseline.seen(token) > 0;
         let near = |range: String| sent(key(&Feature { slot: feature.slot.clone(), token: range }).1);
-        if beside(&feature.token).into_iter().any(near) {
+        if neighbours(&feature.token).into_iter().any(near) {
             bits *= BESIDE;
         }
         let since = if baseline.is_empty() { "" } else { ", and none sent earlier" };

@@ -159,7 +159,7 @@ fn a_number_with_one_digit_more_says_less_than_a_long_one() {
     let far = bits("1025 to 1536");
     assert!(
         far > 5.0 && (near - far * BESIDE).abs() < 1e-9,
-        "{near} beside {}, {far} far from it",
+        "{near} neighbours {}, {far} far from it",
         usual.token
     );
 }

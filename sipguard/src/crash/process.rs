@@ -221,12 +221,12 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(!process.is_reaped(), "reaped by nobody");
-        let told = process.end();
+        let notices = process.end();
         child.wait().unwrap();
         if process.end() != End::Unknown {
-            assert_eq!(process.end(), told, "reaped and not");
+            assert_eq!(process.end(), notices, "reaped and not");
         }
-        told
+        notices
     }
 
     #[test]

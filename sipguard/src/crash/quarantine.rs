@@ -110,16 +110,16 @@ pub fn apply(
     let reason = format!("likely cause of {report}: `sipguard crash show {report}`");
     let blocked = change(store, pins, |change| {
         // An identity lies in no allowance, but whoever has it may.
-        if address.is_some_and(|address| change.holds_back(&address.into())) {
+        if address.is_some_and(|address| change.exempts(&address.into())) {
             return Ok(false);
         }
-        let saying = RuleSpec {
+        let spec = RuleSpec {
             mode: RuleMode::Enforce,
             reason: Some(reason.clone()),
             expires_ms: change.clock.wall_ms_after(Some(span)),
             ..RuleSpec::new(ORIGIN, RuleVerb::Block)
         };
-        change.say(target, &saying)?;
+        change.upsert(target, &spec)?;
         change.record("block", ORIGIN, &[*target], &reason)?;
         Ok(change.counts.skipped == 0)
     })?;

@@ -6,10 +6,10 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::baseline::Baseline;
-use super::keep::Reports;
 use super::oddness::{Suspect, SuspectDevice, devices, rank};
 use super::quarantine::{apply, choose, is_clear};
 use super::report::{CrashReport, QuarantineReport};
+use super::reports::Reports;
 use super::watch::{Crash, PbxEvent, PbxWatch};
 use super::{CrashSettings, Watched};
 use crate::clock::Clock;
@@ -66,9 +66,9 @@ impl Recorder {
     /// # Errors
     /// When the guard's maps can't be read.
     pub fn poll(&mut self) -> Result<Vec<RecorderNotice>> {
-        let mut told = Vec::new();
+        let mut notices = Vec::new();
         for event in self.watch.poll()? {
-            told.push(match event {
+            notices.push(match event {
                 PbxEvent::Crashed(crash) => self.report(&crash).unwrap_or_else(|error| {
                     eprintln!("sipguard: a crash of the PBX has no report: {error:#}");
                     RecorderNotice::Seen(PbxEvent::Crashed(crash))
@@ -79,11 +79,11 @@ impl Recorder {
         if self.learned.is_none_or(|learned| learned.elapsed() >= self.settings.learn) {
             self.learned = Some(Instant::now());
             let learned = self.learn();
-            if told.is_empty() {
+            if notices.is_empty() {
                 learned?;
             }
         }
-        Ok(told)
+        Ok(notices)
     }
 
     /// Reports a crash that happened now, or at a moment of one's own.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{End, Entry, Mistake, parse_time, show_time};
 use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
 
-const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if wanted, `rule`, `mode`, `reason`, `origin`, \
+const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if desired, `rule`, `mode`, `reason`, `origin`, \
 `author`, `created`, `ends`, or such a list as `rows` of an object";
 
 #[derive(Deserialize)]

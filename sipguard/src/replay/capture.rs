@@ -57,7 +57,7 @@ struct CaptureInterface {
 /// What is known while a file is read.
 #[derive(Default)]
 struct CaptureReading {
-    place: PacketPosition,
+    position: PacketPosition,
     link: u32,
     nanoseconds: bool,
     big_endian: bool,
@@ -90,33 +90,36 @@ pub fn read(
         let more = match reader.next() {
             Ok((len, block)) => {
                 let told = reading.block(block, take);
-                let told = told.map_err(|wrong| format!("{shown}: {}: {wrong}", reading.place.shown()))?;
+                let told = told.map_err(|wrong| format!("{shown}: {}: {wrong}", reading.position.shown()))?;
                 if told.is_break() {
                     return Ok(());
                 }
                 reader.consume(len);
-                reading.place.bytes += len as u64;
+                reading.position.bytes += len as u64;
                 continue;
             }
             Err(PcapError::Eof) => return Ok(()),
             Err(PcapError::Incomplete(_) | PcapError::BufferTooSmall) => true,
             Err(PcapError::UnexpectedEof) => false,
             Err(_) => {
-                return Err(format!("{shown}: {}: its lengths contradict each other", reading.place.shown()));
+                return Err(format!(
+                    "{shown}: {}: its lengths contradict each other",
+                    reading.position.shown()
+                ));
             }
         };
-        step(reading.place.bytes);
+        step(reading.position.bytes);
         if !more {
             // The reader says the same of a file that ends where a packet does.
             return if reader.data().is_empty() {
                 Ok(())
             } else {
-                Err(format!("{shown}: {}: the file ends in the middle of it", reading.place.shown()))
+                Err(format!("{shown}: {}: the file ends in the middle of it", reading.position.shown()))
             };
         }
         let had = reader.data().len();
         if reader.refill().is_err() {
-            return Err(format!("{shown}: {}: it can't be read", reading.place.shown()));
+            return Err(format!("{shown}: {}: it can't be read", reading.position.shown()));
         }
         if reader.data().len() == had && !reader.reader_exhausted() {
             capacity *= 2;
@@ -124,7 +127,7 @@ pub fn read(
                 let most = MOST_BYTES >> 20;
                 return Err(format!(
                     "{shown}: {}: it says that it is longer than {most} MiB",
-                    reading.place.shown()
+                    reading.position.shown()
                 ));
             }
         }
@@ -207,8 +210,8 @@ impl CaptureReading {
         time_ns: Option<u64>,
         outgoing: Option<bool>,
     ) -> ControlFlow<()> {
-        self.place.packets += 1;
-        take(CapturePacket { number: self.place.packets, link, data, original_len, time_ns, outgoing })
+        self.position.packets += 1;
+        take(CapturePacket { number: self.position.packets, link, data, original_len, time_ns, outgoing })
     }
 
     fn interface(&self, index: u32) -> Result<CaptureInterface, String> {

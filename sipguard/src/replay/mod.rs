@@ -3,15 +3,15 @@
 //! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `../header.rs` reads their addresses;
 //! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
 //! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
-//! 4. `judge.rs` runs the program on each, and keeps apart what the capture lacks (`lacking.rs`);
+//! 4. `decide.rs` runs the program on each, and keeps apart what the capture lacks (`missing.rs`);
 //! 5. `tally.rs` counts, `report.rs` tells.
 //!
 //! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
 
 mod capture;
-mod judge;
-mod lacking;
+mod decide;
 mod link;
+mod missing;
 mod report;
 mod run;
 mod side;

@@ -43,17 +43,17 @@ pub struct ReplayReport {
 
 impl ReplayReport {
     /// Fills in what is known at the end.
-    pub(super) fn finish(&mut self, path: &Path, wish: &ReplayRequest, side: &Side) {
+    pub(super) fn finish(&mut self, path: &Path, request: &ReplayRequest, side: &Side) {
         path.clone_into(&mut self.file);
         self.pbx = side.addresses().map(|address| address.to_string()).collect();
         self.guessed = side.guessed;
-        let names = wish
+        let names = request
             .rules
             .trunks
             .iter()
             .filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name.clone())));
         self.trunks = names.collect();
-        self.notes = self.noted(wish);
+        self.notes = self.noted(request);
         if self.packets > 0 && self.links.values().sum::<u64>() == self.packets {
             let (path, links) = (path.display(), list(self.links.keys()));
             self.damage = Some(format!(
@@ -68,15 +68,15 @@ impl ReplayReport {
         self.tally.with(&STOPS)
     }
 
-    fn judged(&self) -> u64 {
+    fn decided(&self) -> u64 {
         self.tally.reasons.values().sum()
     }
 
-    fn noted(&self, wish: &ReplayRequest) -> Vec<String> {
+    fn noted(&self, request: &ReplayRequest) -> Vec<String> {
         let mut notes = Vec::new();
         let mut note = |holds: bool, text: String| notes.extend(holds.then_some(text));
         let tally = &self.tally;
-        let ports = list(wish.settings.ports.sip.iter().chain(&wish.settings.ports.tls));
+        let ports = list(request.settings.ports.sip.iter().chain(&request.settings.ports.tls));
         note(
             self.guessed && self.pbx.is_empty(),
             format!("no packet has a guarded port ({ports}): `--port` or `--config` says which are"),
@@ -112,10 +112,10 @@ impl ReplayReport {
             ),
         );
         note(
-            tally.connections > u64::from(wish.flows),
+            tally.connections > u64::from(request.flows),
             format!(
                 "{} connections were opened and {} are followed at once: of others some may have passed as no-connection (`--flows`)",
-                tally.connections, wish.flows
+                tally.connections, request.flows
             ),
         );
         for (link, count) in &self.links {
@@ -163,7 +163,7 @@ impl ReplayReport {
             json!({ "trunk": self.trunk(*trunk), "reason": word(*reason), "action": action.name(), "packets": packets })
         });
         json!({
-            "file": self.file, "packets": self.packets, "judged": self.judged(), "stopped": self.stopped(),
+            "file": self.file, "packets": self.packets, "judged": self.decided(), "stopped": self.stopped(),
             "only_counted": self.tally.with(&[Action::WouldDrop, Action::WouldReset]),
             "sent_by_pbx": self.sent, "cut": self.tally.cut, "lacking": self.tally.lacking, "no_frame": self.tally.no_frame,
             "other_links": self.links.values().sum::<u64>(), "connections": self.tally.connections,
@@ -180,7 +180,7 @@ impl ReplayReport {
             "{}: {}, {} came in and were judged, {} would be stopped\n\n",
             self.file.display(),
             packets(self.packets),
-            self.judged(),
+            self.decided(),
             self.stopped()
         );
         let lines = self.tally.reasons.iter().map(|((reason, action), packets)| {

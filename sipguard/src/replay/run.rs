@@ -13,7 +13,7 @@ use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
 
 use super::ReplayRequest;
 use super::capture::{self, CapturePacket};
-use super::judge::{Incoming, TIME_BYTES, VerdictCollector};
+use super::decide::{Decider, Incoming, TIME_BYTES};
 use super::link::{self, Linked};
 use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
@@ -38,11 +38,11 @@ const THREADS: usize = 8;
 ///
 /// # Errors
 /// When the kernel refuses the program, its maps or a run. What is wrong with the file is a part of the report.
-pub fn replay(path: &Path, wish: &ReplayRequest, step: &dyn Fn(u64)) -> Result<ReplayReport> {
-    let mut loaded = Loaded::for_replay(wish.flows)?;
-    prepare(&loaded, wish)?;
+pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Result<ReplayReport> {
+    let mut loaded = Loaded::for_replay(request.flows)?;
+    prepare(&loaded, request)?;
     let program: &Xdp = loaded.program()?;
-    let side = if wish.pbx.is_empty() { guess(path, &wish.settings) } else { Side::said(&wish.pbx) };
+    let side = if request.pbx.is_empty() { guess(path, &request.settings) } else { Side::said(&request.pbx) };
     let cpus = cpus();
     let base_ns = Clock::now()?.boot_ns;
     std::thread::scope(|scope| {
@@ -62,20 +62,20 @@ pub fn replay(path: &Path, wish: &ReplayRequest, step: &dyn Fn(u64)) -> Result<R
             let tally = thread.join().map_err(|_| anyhow!("a thread that judges panicked"))??;
             report.tally.add(tally);
         }
-        report.finish(path, wish, &side);
+        report.finish(path, request, &side);
         Ok(report)
     })
 }
 
 /// Makes the maps say what is wanted. What hangs on how fast packets come stays off.
-fn prepare(loaded: &Loaded, wish: &ReplayRequest) -> Result<()> {
+fn prepare(loaded: &Loaded, request: &ReplayRequest) -> Result<()> {
     let settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     maps::set_settings(loaded, settings)?;
-    EffectiveSettings { mode: MODE_ENFORCE, ..wish.settings.clone() }.write(loaded)?;
-    PolicyMaps::open(loaded)?.write(&without_rates(&wish.rules.policy))?;
+    EffectiveSettings { mode: MODE_ENFORCE, ..request.settings.clone() }.write(loaded)?;
+    PolicyMaps::open(loaded)?.write(&without_rates(&request.rules.policy))?;
     let (mut blocks, clock) = (Blocks::open(loaded)?, Clock::now()?);
-    for (target, wanted) in &wish.rules.entries {
-        blocks.put(target, Some(*wanted), &clock)?;
+    for (target, desired) in &request.rules.entries {
+        blocks.put(target, Some(*desired), &clock)?;
     }
     Ok(())
 }
@@ -211,16 +211,16 @@ impl PacketReader {
 fn work(program: &Xdp, cpu: usize, batches: &Receiver<Batch>, back: &SyncSender<Batch>) -> Result<Tally> {
     let mut set = CpuSet::new();
     set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("staying on one CPU")?;
-    let mut judge = VerdictCollector::new(program);
+    let mut decider = Decider::new(program);
     for mut batch in batches {
         for Queued { number, header, cut, at } in batch.packets.drain(..) {
             let bytes = &batch.bytes[at];
-            judge.judge(&Incoming { number, header: header.as_ref(), cut, bytes })?;
+            decider.decide(&Incoming { number, header: header.as_ref(), cut, bytes })?;
         }
         batch.bytes.clear();
         let _reader_is_done = back.try_send(batch);
     }
-    Ok(judge.end())
+    Ok(decider.end())
 }
 
 /// The CPUs that this process may use, a few of them at the most.

@@ -11,7 +11,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::guard::AttachedGuard;
+use super::attached::AttachedGuard;
 use super::rows;
 use super::shared::ServeShared;
 use super::sink::NoticeKind;
@@ -55,7 +55,7 @@ fn ok(value: Value) -> ApiAnswer {
 }
 
 /// Works on another thread, since maps and files make one wait, unless nobody waits for it any more.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let mut one = JoinSet::new();
     one.spawn_blocking(work);
     match one.join_next().await {
@@ -69,15 +69,15 @@ async fn answer(
     RawQuery(query): RawQuery,
     make: fn(&ServeShared, &str) -> ApiAnswer,
 ) -> Response {
-    let told = apart(move || make(&shared, &query.unwrap_or_default())).await;
-    let (status, value) = told.unwrap_or_else(|error| {
+    let outcome = blocking(move || make(&shared, &query.unwrap_or_default())).await;
+    let (status, value) = outcome.unwrap_or_else(|error| {
         (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") }))
     });
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
 }
 
 async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
-    match apart(move || exposition(&shared)).await {
+    match blocking(move || exposition(&shared)).await {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
@@ -86,13 +86,13 @@ async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
 fn exposition(shared: &ServeShared) -> Result<String> {
     let mut own = {
         let state = shared.state();
-        let noted = |kind: NoticeKind| state.notes.get(kind.name()).copied().unwrap_or(0);
+        let count = |kind: NoticeKind| state.notices.get(kind.name()).copied().unwrap_or(0);
         Own {
             attached: Some(false),
             missed: state.missed,
             parts: state.parts.clone(),
-            crashes: noted(NoticeKind::Crash),
-            core_actions: noted(NoticeKind::Core),
+            crashes: count(NoticeKind::Crash),
+            core_actions: count(NoticeKind::Core),
         }
     };
     // Pins of another version are no guard that anything could be said of.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use sipguard_common::abi::Record;
 
-use super::guard::AttachedGuard;
+use super::attached::AttachedGuard;
 use super::history::Position;
 use crate::clock::Clock;
 use crate::pins::Pins;

@@ -5,9 +5,10 @@
 //! A new sink is a file in `sinks/` and a line in its `mod.rs`.
 
 mod api;
+mod attached;
 mod dashboard;
 mod events;
-mod guard;
+mod health;
 mod history;
 mod http;
 mod options;
@@ -17,7 +18,6 @@ mod shared;
 mod sink;
 mod sinks;
 mod supervisor;
-mod trouble;
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -34,14 +34,14 @@ use self::sink::Sinks;
 pub use history::DEFAULT_FILE as DEFAULT_HISTORY;
 pub use options::{DEFAULT_EVIDENCE, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen, Options};
 
+use self::attached::AttachedGuard;
 use self::events::Events;
-use self::guard::AttachedGuard;
+use self::health::Health;
 use self::history::{History, HistorySample, Position, SLOT_SECS};
 use self::http::Listener;
 use self::recent::Recent;
 use self::shared::ServeShared;
 use self::supervisor::Supervisor;
-use self::trouble::Health;
 use crate::clock::Clock;
 use crate::counters;
 use crate::pins::Pins;
@@ -131,7 +131,7 @@ impl ServeLoop {
         let position = history.as_mut().map(History::position).transpose();
         let now_ns = Clock::now()?.boot_ns;
         let position = position.unwrap_or_else(|error| {
-            tell(keeping.note(now_ns, &Err(error)));
+            tell(keeping.record(now_ns, &Err(error)));
             None
         });
         let events = Events::new(&shared.pins, &shared.store, position.flatten());
@@ -155,12 +155,12 @@ impl ServeLoop {
             Ok(guard) => (guard, Ok(())),
             Err(error) => (None, Err(error)),
         };
-        tell(self.looking.note(clock.boot_ns, &looked));
+        tell(self.looking.record(clock.boot_ns, &looked));
         let (packets, read) = match self.events.read(guard.as_ref(), &clock) {
             Ok(packets) => (packets, Ok(())),
             Err(error) => (Vec::new(), Err(error)),
         };
-        tell(self.reading.note(clock.boot_ns, &read));
+        tell(self.reading.record(clock.boot_ns, &read));
         tell(self.sinks.round(&packets, &clock));
         self.keep(guard.as_ref(), &clock);
         let mut state = self.shared.state();
@@ -183,7 +183,7 @@ impl ServeLoop {
             if let Some(history) = &mut self.history {
                 // What can't be read of a guard is told by whoever looks at it, and is a gap here.
                 let outcome = history.take(now, reading.and_then(Result::ok));
-                tell(self.keeping.note(clock.boot_ns, &outcome));
+                tell(self.keeping.record(clock.boot_ns, &outcome));
             }
         }
         if clock.boot_ns.saturating_sub(self.saved.0) >= POSITION_NS {
@@ -198,7 +198,7 @@ impl ServeLoop {
             && position != self.saved.1
         {
             let outcome = history.set_position(new);
-            tell(self.keeping.note(now_ns, &outcome));
+            tell(self.keeping.record(now_ns, &outcome));
             if outcome.is_ok() {
                 self.saved.1 = position;
             }

@@ -24,16 +24,16 @@ impl Sink for Recent {
         "recent events"
     }
 
-    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
-        self.keep(json_of(packet, known));
+    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+        self.keep(json_of(packet, context));
         Ok(())
     }
 
-    fn note(&mut self, note: &Notice) -> Result<()> {
-        *self.0.state().notes.entry(note.kind.name()).or_default() += 1;
+    fn notice(&mut self, notice: &Notice) -> Result<()> {
+        *self.0.state().notices.entry(notice.kind.name()).or_default() += 1;
         self.keep(json!({
-            "time": note.time.to_string(), "count": 1, "reason": note.kind.name(), "text": note.text, "action": "", "source": "",
-            "sample": note.text,
+            "time": notice.time.to_string(), "count": 1, "reason": notice.kind.name(), "text": notice.text, "action": "", "source": "",
+            "sample": notice.text,
         }));
         Ok(())
     }
@@ -49,13 +49,13 @@ impl Recent {
     }
 }
 
-fn json_of(packet: &TapPacket, known: &EventContext) -> Value {
+fn json_of(packet: &TapPacket, context: &EventContext) -> Value {
     let payload = events::payload(packet);
     let sample = &payload[..payload.len().min(SAMPLE_BYTES)];
     let (source, destination) = (packet.source(), packet.destination());
     json!({
         "number": packet.number, "time": packet.time.to_string(), "count": packet.count,
-        "interface": packet.interface, "trunk": packet.trunk, "rule": known.rule, "evidence": known.evidence,
+        "interface": packet.interface, "trunk": packet.trunk, "rule": context.rule, "evidence": context.evidence,
         "reason": packet.reason.name(), "text": packet.reason.text(), "action": packet.action.name(),
         "source": source.map(|end| end.ip().to_string()), "source_port": source.map(|end| end.port()),
         "destination": destination.map(|end| end.ip().to_string()), "destination_port": destination.map(|end| end.port()),

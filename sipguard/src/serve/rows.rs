@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sipguard_common::Reason;
 
-use super::guard::AttachedGuard;
+use super::attached::AttachedGuard;
 use super::history;
 use super::shared::ServeShared;
 use crate::bans::Bans;
@@ -117,8 +117,8 @@ pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Value> {
     let row = |trunk: &TrunkRow| {
         let counted = counters::of_trunk(&shared.pins, trunk)?;
         let reason = |row: &CounterRow| json!({ "reason": row.reason.name(), "action": row.action.name(), "packets": row.packets });
-        let reasons = |wanted: fn(Action) -> bool| -> Vec<Value> {
-            counted.iter().filter(|row| wanted(row.action)).map(reason).collect()
+        let reasons = |desired: fn(Action) -> bool| -> Vec<Value> {
+            counted.iter().filter(|row| desired(row.action)).map(reason).collect()
         };
         let mut value = json!({
             "trunk": trunk.name, "peers": trunk.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -144,7 +144,7 @@ pub fn blocks(shared: &ServeShared) -> Result<Value> {
     let (rows, total, kept) = read.unwrap_or_default();
     let is_attached = AttachedGuard::attached(&shared.pins)?.is_some();
     let bans = if is_attached { Bans::open(&shared.pins)?.list(clock.boot_ns)? } else { kept };
-    let bans: Vec<_> = bans.into_iter().filter(|(_, ban)| ban.holds(clock.boot_ns)).collect();
+    let bans: Vec<_> = bans.into_iter().filter(|(_, ban)| ban.is_active(clock.boot_ns)).collect();
     let total = usize::try_from(total).unwrap_or(0) + bans.len();
     let bans = bans.iter().map(|(target, ban)| ("ban", ban_row(*target, ban, &clock)));
     let mut all: Vec<_> = rows.into_iter().map(|row| ("block", row)).chain(bans).collect();

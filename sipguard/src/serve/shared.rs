@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::guard::AttachedGuard;
+use super::attached::AttachedGuard;
 use crate::metrics::{Sizes, Stored};
 use crate::pins::Pins;
 
@@ -36,7 +36,7 @@ pub struct ServeState {
     /// Events that were written over before they were read.
     pub missed: u64,
     /// How many notes there were of each kind.
-    pub notes: BTreeMap<&'static str, u64>,
+    pub notices: BTreeMap<&'static str, u64>,
     /// Parts of `serve` by name, and whether they fail.
     pub parts: Vec<(&'static str, bool)>,
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::trouble::Health;
+use super::health::Health;
 use crate::clock::Clock;
 use crate::tap::TapPacket;
 
@@ -28,7 +28,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn note(&mut self, _note: &Notice) -> Result<()> {
+    fn notice(&mut self, _note: &Notice) -> Result<()> {
         Ok(())
     }
 
@@ -105,26 +105,26 @@ impl Sinks {
 
     /// Hands over events, then the time, and then what the sinks have to say. What an operator is to be told.
     pub fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
-        let (mut told, mut notes) = (Vec::new(), Vec::new());
+        let (mut messages, mut notices) = (Vec::new(), Vec::new());
         for packet in packets {
-            let mut known = EventContext::default();
+            let mut context = EventContext::default();
             for SinkEntry { sink, takes, ticks } in &mut self.0 {
-                let outcome = sink.take(packet, &mut known);
-                told.extend(once(takes, ticks, now, &outcome));
+                let outcome = sink.take(packet, &mut context);
+                messages.extend(once(takes, ticks, now, &outcome));
             }
         }
         for SinkEntry { sink, takes, ticks } in &mut self.0 {
-            let outcome = sink.tick(now).map(|said| notes.extend(said));
-            told.extend(once(ticks, takes, now, &outcome));
+            let outcome = sink.tick(now).map(|said| notices.extend(said));
+            messages.extend(once(ticks, takes, now, &outcome));
         }
-        for note in notes {
+        for notice in notices {
             for SinkEntry { sink, takes, ticks } in &mut self.0 {
-                let outcome = sink.note(&note);
-                told.extend(once(takes, ticks, now, &outcome));
+                let outcome = sink.notice(&notice);
+                messages.extend(once(takes, ticks, now, &outcome));
             }
-            told.push(note.text);
+            messages.push(notice.text);
         }
-        told
+        messages
     }
 
     /// Each with its name, and whether it fails.
@@ -135,7 +135,7 @@ impl Sinks {
 
 /// Takes an outcome of one half of a sink; while the other half fails nothing is told, for it was told already.
 fn once(half: &mut Health, other: &Health, now: &Clock, outcome: &Result<()>) -> Option<String> {
-    half.note(now.boot_ns, outcome).filter(|_| !other.fails())
+    half.record(now.boot_ns, outcome).filter(|_| !other.fails())
 }
 
 #[cfg(test)]
@@ -191,8 +191,8 @@ mod tests {
             }])
         }
 
-        fn note(&mut self, note: &Notice) -> Result<()> {
-            self.0.push(note.text.clone());
+        fn notice(&mut self, notice: &Notice) -> Result<()> {
+            self.0.push(notice.text.clone());
             assert_eq!(self.0, ["core moved"]);
             Ok(())
         }
@@ -225,8 +225,8 @@ mod tests {
             frame_len: 0,
         };
         let now = Clock::now().unwrap();
-        let told = sinks.round(&[packet.clone(), packet.clone()], &now);
-        assert_eq!(told, ["broken fails, everything else goes on: no room"]);
+        let messages = sinks.round(&[packet.clone(), packet.clone()], &now);
+        assert_eq!(messages, ["broken fails, everything else goes on: no room"]);
         assert!(sinks.round(&[packet], &now).is_empty());
         assert_eq!(count.load(Ordering::Relaxed), 3);
         assert_eq!(sinks.parts().collect::<Vec<_>>(), [("broken", true), ("counting", false)]);

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
+use super::desired::{Allowed, desired_of};
 use super::policy;
 use super::rows::StoreTables;
-use super::want::{Allowed, wanted_of};
 use crate::address::Source;
 use crate::bans::Bans;
 use crate::blocks::{Blocks, DesiredEntry};
@@ -106,19 +106,19 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the difference.
-    pub fn bring(&mut self, touched: &DirtySet, rows: &StoreTables<'_>) -> Result<()> {
+    pub fn apply(&mut self, dirty: &DirtySet, rows: &StoreTables<'_>) -> Result<()> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
-        for DirtyEntry { target, known } in &touched.some {
-            let wanted = match known {
+        for DirtyEntry { target, known } in &dirty.some {
+            let desired = match known {
                 Some(known) => *known,
-                None => wanted_of(target, &rows.of(target)?, &allowed, &self.clock),
+                None => desired_of(target, &rows.of(target)?, &allowed, &self.clock),
             };
-            self.put(target, wanted)?;
+            self.put(target, desired)?;
         }
-        for net in &touched.within {
+        for net in &dirty.within {
             rows.each_within(net, &mut |target| {
-                let wanted = wanted_of(&target, &rows.of(&target)?, &allowed, &self.clock);
-                self.put_where_it_differs(&target, wanted)
+                let desired = desired_of(&target, &rows.of(&target)?, &allowed, &self.clock);
+                self.put_where_it_differs(&target, desired)
             })?;
         }
         Ok(())
@@ -127,42 +127,42 @@ impl<'b> Apply<'b> {
     /// Brings the policy, which is small, as a whole.
     pub fn policy(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
-        let (old, wanted) = (self.maps.policy.read()?, policy::wanted(rows)?);
-        if old != wanted {
+        let (old, desired) = (self.maps.policy.read()?, policy::desired(rows)?);
+        if old != desired {
             self.policy = Some(old);
-            self.maps.policy.write(&wanted)?;
+            self.maps.policy.write(&desired)?;
         }
         Ok(())
     }
 
     /// Puts the guard's settings in force.
-    pub fn settings(&mut self, wanted: &EffectiveSettings) -> Result<()> {
+    pub fn settings(&mut self, desired: &EffectiveSettings) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
         let old = EffectiveSettings::read(&self.maps.pins)?;
-        if old != *wanted {
+        if old != *desired {
             self.settings = Some(old);
-            wanted.write(&self.maps.pins)?;
+            desired.write(&self.maps.pins)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, target: &Target, wanted: Option<DesiredEntry>) -> Result<()> {
-        let old = self.maps.rules.put(target, wanted, &self.clock)?;
+    fn put(&mut self, target: &Target, desired: Option<DesiredEntry>) -> Result<()> {
+        let old = self.maps.rules.put(target, desired, &self.clock)?;
         let blocks =
             |flags: Option<u16>| i64::from(flags.is_some_and(|flags| flags & rule_flags::BLOCK != 0));
-        self.more_blocks += blocks(wanted.map(|wanted| wanted.flags)) - blocks(old.map(|old| old.flags));
+        self.more_blocks += blocks(desired.map(|desired| desired.flags)) - blocks(old.map(|old| old.flags));
         self.done.push((*target, old.map(Box::new)));
         Ok(())
     }
 
     /// The same, of an entry that most often is as wanted already.
-    pub fn put_where_it_differs(&mut self, target: &Target, wanted: Option<DesiredEntry>) -> Result<()> {
-        let same = match (self.maps.rules.get(target)?, wanted) {
-            (Some(rule), Some(wanted)) => wanted.is(&rule),
+    pub fn put_where_it_differs(&mut self, target: &Target, desired: Option<DesiredEntry>) -> Result<()> {
+        let same = match (self.maps.rules.get(target)?, desired) {
+            (Some(rule), Some(desired)) => desired.is(&rule),
             (None, None) => true,
             _ => false,
         };
-        if same { Ok(()) } else { self.put(target, wanted) }
+        if same { Ok(()) } else { self.put(target, desired) }
     }
 
     /// Takes back what was done, the last first. Whether all of it could be.
@@ -192,7 +192,7 @@ impl<'b> Apply<'b> {
 pub fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
     let mut all = maps.everything()?;
     let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
-    all.retain(|(_, rule)| decides(rule) && rule.holds(clock.boot_ns));
+    all.retain(|(_, rule)| decides(rule) && rule.is_active(clock.boot_ns));
     all.sort_by_key(|(source, _)| *source);
     Ok(all)
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use rusqlite::{Connection, params};
 
+use super::diagnosis::explain;
+use super::edit::{Counts, author};
 use super::lock::Locks;
 use super::rows::StoreTables;
-use super::say::{Counts, author};
-use super::trouble::explain;
 use super::{OPERATOR, open};
 use crate::clock::Clock;
 

@@ -10,8 +10,8 @@ use sipguard_common::abi::Ban;
 use super::GUARD;
 use super::apply::Apply;
 use super::audit::{self, AuditRecord};
+use super::edit::{Change, Counts};
 use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
-use super::say::{Change, Counts};
 use crate::address::Source;
 use crate::ban_rule::BanRule;
 use crate::clock::Clock;
@@ -30,7 +30,7 @@ pub fn row(target: Target, ban: &Ban, clock: &Clock) -> RuleRow {
         author: GUARD.to_owned(),
         created_ms: clock.wall_of(ban.since_ns).unwrap_or(0),
         expires_ms: clock.wall_of(ban.until_ns),
-        word: 0,
+        version: 0,
     }
 }
 
@@ -121,7 +121,7 @@ impl Change<'_> {
             }
             self.rows.db().execute("DELETE FROM bans WHERE target = ?1", [banned.to_string()])?;
             self.lifted.push(banned);
-            if ban.holds(self.clock.boot_ns) {
+            if ban.is_active(self.clock.boot_ns) {
                 lifted.push(banned);
             }
         }
@@ -173,7 +173,7 @@ impl Apply<'_> {
     /// Gives a guard that has just begun the bans that are kept.
     pub(super) fn ban(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         for (target, ban) in rows.bans(&self.clock)? {
-            if ban.holds(self.clock.boot_ns) {
+            if ban.is_active(self.clock.boot_ns) {
                 self.maps.bans.set(&target, Some(ban))?;
                 self.bans.push((target, None));
             }
@@ -185,9 +185,9 @@ impl Apply<'_> {
 /// Whether a ban lies in a target: it is its own, or of a device or an address within.
 fn is_within(banned: &Target, target: &Target) -> bool {
     let (Target::Source(outer), Some(inner)) = (target, banned.source()) else { return banned == target };
-    let holds = |outer: Source, inner: Source| {
+    let covers = |outer: Source, inner: Source| {
         outer.bits() <= inner.bits() && Source::network(inner.bytes(), outer.bits()) == Some(outer)
     };
     // One address of a /64 stands for the ban of all of it.
-    holds(*outer, inner) || banned.is_source() && holds(inner, *outer)
+    covers(*outer, inner) || banned.is_source() && covers(inner, *outer)
 }

@@ -1,4 +1,4 @@
-//! A long list is brought in many short changes, so that others get their turn in between: `mode monitor` or one `block` does not wait for a million
+//! A long list is changed in many short changes, so that others get their turn in between: `mode monitor` or one `block` does not wait for a million
 //! rules. It is whole or not at all nevertheless: `bulk` has the words of its changes, by which its rows are known, and `undo` the rows that it replaced
 //! or removed, until it is through. When its process dies, the next one that changes anything takes it back, in short changes as well.
 
@@ -13,10 +13,10 @@ use rusqlite::Connection;
 
 use super::GUARD;
 use super::change::{Changed, Store};
+use super::diagnosis::{Unwritable, explain, is_full};
+use super::edit::{Change, Counts};
 use super::lock::Held;
 use super::rows::{RuleKey, key};
-use super::say::{Change, Counts};
-use super::trouble::{Unwritable, explain, is_full};
 use crate::pins::Pins;
 
 /// How long one of the changes works before it commits, in time of the processor: on a busy machine it would else do little more than begin and end.
@@ -60,7 +60,7 @@ pub struct BulkProgress {
     /// What was done so far.
     pub counts: Counts,
     /// The word of the last change; 0 before the first.
-    pub word: i64,
+    pub version: i64,
     /// Whether the store had no rows at first: then what comes in the order of the store is new without a look.
     pub empty: bool,
     /// The last row that came so.
@@ -70,7 +70,7 @@ pub struct BulkProgress {
 impl BulkProgress {
     /// Whether nothing was done yet.
     pub fn is_first(&self) -> bool {
-        self.word == 0
+        self.version == 0
     }
 }
 
@@ -85,7 +85,7 @@ pub fn bulk<T>(
     count: usize,
     mut work: impl FnMut(&mut Change<'_>) -> Result<Option<T>>,
 ) -> Result<Changed<T>> {
-    let mut brought = || {
+    let mut changed = || {
         let store = Store::open(path, pins)?;
         if count <= FEW {
             return store.change_once(&mut |change| work(change)?.context("a short list goes in one change"));
@@ -94,13 +94,13 @@ pub fn bulk<T>(
         if count != usize::MAX {
             room_for(path, count)?;
         }
-        bring(&store, &mut work).inspect_err(|_| {
+        run_slices(&store, &mut work).inspect_err(|_| {
             if let Err(error) = undo(&store, &bulk) {
                 eprintln!("sipguard: what was done of it could not be taken back yet, the next change will: {error:#}");
             }
         })
     };
-    let value = brought().map_err(|error| explain(error, path))?;
+    let value = changed().map_err(|error| explain(error, path))?;
     Ok(Changed { value, in_force: pins.are_attached() })
 }
 
@@ -120,7 +120,7 @@ fn room_for(path: &Path, count: usize) -> Result<()> {
     Err(Unwritable(std::io::Error::new(ErrorKind::StorageFull, text)).into())
 }
 
-fn bring<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Result<Option<T>>) -> Result<T> {
+fn run_slices<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Result<Option<T>>) -> Result<T> {
     take_back(store)?;
     let mut db = {
         let _turn = store.locks.change()?;
@@ -128,10 +128,10 @@ fn bring<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Result<O
         db.execute("INSERT INTO bulk VALUES (0)", [])?;
         db
     };
-    let mut carry = BulkProgress::default();
+    let mut progress = BulkProgress::default();
     loop {
         let _turn = store.locks.change()?;
-        let value = store.transact(&mut db, Some(&mut carry), &mut |change| {
+        let value = store.transact(&mut db, Some(&mut progress), &mut |change| {
             let value = work(change)?;
             if value.is_some() {
                 change.rows.db().execute_batch("DELETE FROM undo; DELETE FROM bulk;")?;
@@ -170,9 +170,9 @@ fn take_back(store: &Store<'_>) -> Result<()> {
     // What it did to the maps in the change in which it died is not known.
     db.execute("UPDATE state SET guard = ''", [])?;
     loop {
-        let mut carry = BulkProgress { word: 1, ..BulkProgress::default() };
+        let mut progress = BulkProgress { version: 1, ..BulkProgress::default() };
         let (mut next, mut is_through) = (after.clone(), through);
-        let done = store.transact(&mut db, Some(&mut carry), &mut |change| {
+        let done = store.transact(&mut db, Some(&mut progress), &mut |change| {
             let (slice, mut count) = (Slice::begin(), 0);
             while !is_through && count < most && !slice.is_over() {
                 let page = change.rows.page(next.as_ref(), PAGE.min(most))?;
@@ -197,7 +197,7 @@ fn take_back(store: &Store<'_>) -> Result<()> {
                     change.record_all(
                         "undo",
                         GUARD,
-                        "a list that was not brought to its end".to_owned(),
+                        "a list that was not changed to its end".to_owned(),
                         "",
                     )?;
                     return Ok(true);

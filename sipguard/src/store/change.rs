@@ -9,11 +9,11 @@ use sipguard_common::abi::rule_flags;
 use super::apply::{Apply, DirtySet, Maps, in_force};
 use super::bulk::{self, BulkProgress, Slice};
 use super::compare::Compare;
+use super::diagnosis::{explain, is_damage, is_unwritable};
+use super::edit::Change;
 use super::lock::{Held, Locks};
 use super::policy;
 use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
-use super::say::Change;
-use super::trouble::{explain, is_damage, is_unwritable};
 use super::{RECOVERED, open};
 use crate::address::Source;
 use crate::clock::Clock;
@@ -194,11 +194,11 @@ impl<'p> Store<'p> {
         Ok(())
     }
 
-    /// Rows, and what follows of them in the maps, in one transaction. The caller has the turn. With `carry` it is a part of a long list.
+    /// Rows, and what follows of them in the maps, in one transaction. The caller has the turn. With `progress` it is a part of a long list.
     pub fn transact<T>(
         &self,
         db: &mut Connection,
-        mut carry: Option<&mut BulkProgress>,
+        mut progress: Option<&mut BulkProgress>,
         work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>,
     ) -> Result<T> {
         let clock = Clock::now()?;
@@ -212,7 +212,7 @@ impl<'p> Store<'p> {
             if state.version != state.applied {
                 state.note_death();
             }
-            if carry.is_none() {
+            if progress.is_none() {
                 // The mark of a change under way: it must be on the disk before the first entry of a map changes. A long list has one of its own.
                 db.execute(
                     "UPDATE state SET version = ?1, applied = ?2, dirty = ?3",
@@ -224,19 +224,20 @@ impl<'p> Store<'p> {
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut apply = maps.as_mut().map(|maps| Apply::new(maps, clock));
         let mut inner = || {
-            let mut change = Change::new(StoreTables::new(&tx), clock, version, carry.as_deref())?;
+            let mut change = Change::new(StoreTables::new(&tx), clock, version, progress.as_deref())?;
             let ended = change.rows.ended(clock.wall_ms())?;
             change.remove(&ended)?;
             let fresh = apply.as_ref().map(|apply| apply.maps.policy.is_new()).transpose()?.unwrap_or(false);
-            if let Some(apply) =
-                apply.as_ref().filter(|_| !fresh && carry.as_ref().is_none_or(|carry| carry.is_first()))
+            if let Some(apply) = apply
+                .as_ref()
+                .filter(|_| !fresh && progress.as_ref().is_none_or(|progress| progress.is_first()))
             {
                 change.keep_bans(&apply.maps.bans.list(clock.boot_ns)?)?;
             }
             let value = work(&mut change)?;
             change.flush()?;
             if let Some(apply) = &mut apply {
-                state.bring(&mut change, apply, fresh)?;
+                state.reconcile(&mut change, apply, fresh)?;
             } else {
                 fits(&change)?;
                 state.dirty = 0;
@@ -245,7 +246,7 @@ impl<'p> Store<'p> {
                 "UPDATE state SET version = ?1, applied = ?1, dirty = ?2, guard = ?3, blocks = ?4",
                 params![version, state.dirty, state.guard, state.blocks],
             )?;
-            let end = carry.is_some().then(|| change.carry());
+            let end = progress.is_some().then(|| change.progress());
             Ok((value, end))
         };
         let outcome = inner().and_then(|value| {
@@ -254,15 +255,15 @@ impl<'p> Store<'p> {
         });
         match outcome {
             Ok((value, end)) => {
-                if let (Some(carry), Some(end)) = (carry.as_deref_mut(), end) {
-                    *carry = end;
+                if let (Some(progress), Some(end)) = (progress.as_deref_mut(), end) {
+                    *progress = end;
                 }
                 Ok(value)
             }
             Err(error) => {
                 let undone = apply.is_none_or(|mut apply| apply.undo());
                 drop(tx);
-                if undone && carry.is_none() {
+                if undone && progress.is_none() {
                     // Not needed, but it spares the next change the comparison of everything.
                     let _spared = db.execute("UPDATE state SET applied = version", []);
                 }
@@ -373,7 +374,7 @@ impl ChangeState {
     }
 
     /// Brings the maps to what a change wants.
-    fn bring(&mut self, change: &mut Change<'_>, apply: &mut Apply<'_>, fresh: bool) -> Result<()> {
+    fn reconcile(&mut self, change: &mut Change<'_>, apply: &mut Apply<'_>, fresh: bool) -> Result<()> {
         self.count(apply.maps)?;
         apply.lift(&change.lifted)?;
         if fresh {
@@ -382,24 +383,24 @@ impl ChangeState {
         apply.policy(&change.rows)?;
         let rows = &change.rows;
         let many = |net: &Source| rows.are_more_within(net, FEW_ROWS);
-        if change.touched.all && !rows.are_more_than(FEW_ROWS)? {
+        if change.dirty.all && !rows.are_more_than(FEW_ROWS)? {
             Compare::new().go(apply, rows, &|| false)?;
-        } else if change.touched.all
+        } else if change.dirty.all
             || change
-                .touched
+                .dirty
                 .within
                 .iter()
                 .map(many)
                 .try_fold(false, |any, many| many.map(|many| any | many))?
         {
             // Too many for one change: the comparison takes as many as it needs.
-            apply.bring(&DirtySet { within: Vec::new(), ..change.touched.clone() }, rows)?;
+            apply.apply(&DirtySet { within: Vec::new(), ..change.dirty.clone() }, rows)?;
             self.dirty += 1;
         } else {
-            apply.bring(&change.touched, rows)?;
+            apply.apply(&change.dirty, rows)?;
         }
-        if let Some(wanted) = &change.settings {
-            apply.settings(wanted)?;
+        if let Some(desired) = &change.settings {
+            apply.settings(desired)?;
         }
         self.blocks += apply.more_blocks;
         Ok(())
@@ -423,7 +424,7 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
             author: change.author.clone(),
             created_ms: clock.wall_ms(),
             expires_ms: clock.wall_of(rule.expires_ns),
-            word: 1,
+            version: 1,
         })?;
         change.counts.added += 1;
     }

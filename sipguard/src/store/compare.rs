@@ -7,8 +7,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use anyhow::Result;
 
 use super::apply::Apply;
+use super::desired::{Allowed, desired_of};
 use super::rows::{RuleKey, RuleRow, StoreTables, key};
-use super::want::{Allowed, wanted_of};
 use crate::target::Target;
 
 /// Rows that are read together.
@@ -64,24 +64,24 @@ impl Compare {
                 Stage::Strangers(mut strangers) => match strangers.pop() {
                     None => Stage::Peers,
                     Some(target) => {
-                        let wanted = wanted_of(&target, &rows.of(&target)?, &allowed, &apply.clock);
-                        apply.put_where_it_differs(&target, wanted)?;
+                        let desired = desired_of(&target, &rows.of(&target)?, &allowed, &apply.clock);
+                        apply.put_where_it_differs(&target, desired)?;
                         Stage::Strangers(strangers)
                     }
                 },
                 Stage::Peers => {
                     for peer in allowed.peers() {
                         let target = Target::Source(peer);
-                        let wanted = wanted_of(&target, &rows.of(&target)?, &allowed, &apply.clock);
-                        apply.put_where_it_differs(&target, wanted)?;
+                        let desired = desired_of(&target, &rows.of(&target)?, &allowed, &apply.clock);
+                        apply.put_where_it_differs(&target, desired)?;
                     }
                     Stage::Rows(None)
                 }
                 Stage::Rows(after) => {
                     let (page, last) = page(rows, after.as_ref())?;
                     for rows in page.chunk_by(|one, other| one.target == other.target) {
-                        let wanted = wanted_of(&rows[0].target, rows, &allowed, &apply.clock);
-                        apply.put_where_it_differs(&rows[0].target, wanted)?;
+                        let desired = desired_of(&rows[0].target, rows, &allowed, &apply.clock);
+                        apply.put_where_it_differs(&rows[0].target, desired)?;
                     }
                     match last {
                         Some(last) => Stage::Rows(Some(last)),

@@ -7,8 +7,8 @@ use rusqlite::types::Value;
 use rusqlite::{params, params_from_iter};
 
 use super::CONFIGURATION;
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
 
 /// Things that the configuration file names: a kind and a name, such as `trunk` and `carrier`.
 pub type ConfiguredNames = BTreeSet<(String, String)>;
@@ -110,7 +110,7 @@ impl Change<'_> {
             self.counts.added += self.rows.db().execute(&sql, params_from_iter(values))?;
         }
         self.allowed.set_peers(self.rows.peers()?);
-        self.touched.all = true;
+        self.dirty.all = true;
         self.record("undo", CONFIGURATION, &["attach"], "an attach that nobody confirmed")
     }
 

@@ -3,8 +3,8 @@
 use anyhow::{Result, anyhow};
 use rusqlite::params;
 
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
 use crate::denial::{DeniedTraffic, Whom};
 
 /// One thing that is denied.

@@ -4,8 +4,8 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS, Rate};
 
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
 
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::trouble::Unwritable;
+use super::diagnosis::Unwritable;
 
 /// The place of whoever changes next.
 const NEXT: i64 = 0;

@@ -6,8 +6,8 @@ use rusqlite::{Connection, params};
 
 use super::GUARD;
 use super::audit::{self, AuditRecord};
+use super::edit::Counts;
 use super::rows::{RuleVerb, StoreTables, is_mapped};
-use super::say::Counts;
 use crate::address::Source;
 use crate::clock::Clock;
 

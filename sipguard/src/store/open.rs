@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::TrunkRow;
+use super::diagnosis::{Damaged, Unwritable, explain, is_damage};
 use super::rows::StoreTables;
 use super::schema::{self, APPLICATION_ID};
-use super::trouble::{Damaged, Unwritable, explain, is_damage};
 use crate::error::{Failure, Status};
 
 /// How long a writer waits for another one.

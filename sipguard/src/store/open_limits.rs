@@ -3,8 +3,8 @@
 use anyhow::Result;
 use rusqlite::params;
 
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
 
 /// A limit of open connections.
 #[derive(Clone, Debug, PartialEq, Eq)]

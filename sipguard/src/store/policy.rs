@@ -7,8 +7,8 @@ use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
 
 use super::RECOVERED_TRUNK;
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
 use super::trunks::TrunkRow;
 use crate::address::Source;
 use crate::ban_rule::BanRule;
@@ -18,7 +18,7 @@ use crate::target::Target;
 use crate::trunk;
 
 /// What the maps should say.
-pub fn wanted(rows: &StoreTables<'_>) -> Result<Policy> {
+pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
     let mut policy = Policy {
         denied: [[0; 3]; 2],
         kinds: kinds(rows)?,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, anyhow};
 use rusqlite::{Connection, ToSql, params};
 
-use super::words::is_operators;
+use super::origin::is_operators;
 use crate::address::{Source, mapped};
 use crate::target::Target;
 
@@ -81,13 +81,13 @@ pub struct RuleRow {
     /// When it ends; `None` for good.
     pub expires_ms: Option<i64>,
     /// The store's version at which it was said last.
-    pub word: i64,
+    pub version: i64,
 }
 
 impl RuleRow {
     /// Whether it holds at a wall time in milliseconds.
     #[must_use]
-    pub fn holds(&self, now_ms: i64) -> bool {
+    pub fn is_active(&self, now_ms: i64) -> bool {
         self.expires_ms.is_none_or(|end| now_ms < end)
     }
 
@@ -159,8 +159,8 @@ impl<'c> StoreTables<'c> {
     /// When the store can't be read.
     pub fn all(&self) -> Result<Vec<RuleRow>> {
         let mut all = Vec::new();
-        let wanted = RuleQuery { verb: None, origin: None, now_ms: i64::MIN, ends_by_ms: None };
-        self.each(&wanted, usize::MAX, &mut |row| {
+        let query = RuleQuery { verb: None, origin: None, now_ms: i64::MIN, ends_by_ms: None };
+        self.each(&query, usize::MAX, &mut |row| {
             all.push(row);
             Ok(())
         })?;
@@ -262,11 +262,11 @@ impl<'c> StoreTables<'c> {
     /// When the store can't be read.
     pub fn each(
         &self,
-        wanted: &RuleQuery<'_>,
+        query: &RuleQuery<'_>,
         most: usize,
         take: &mut dyn FnMut(RuleRow) -> Result<()>,
     ) -> Result<usize> {
-        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *wanted;
+        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *query;
         let verb = verb.map(RuleVerb::name);
         let mut after = (String::new(), String::new(), String::new(), "");
         let mut left = most;
@@ -294,15 +294,15 @@ impl<'c> StoreTables<'c> {
             left -= page.len();
             page.into_iter().try_for_each(&mut *take)?;
         }
-        Ok(self.count(wanted)?.saturating_sub(most))
+        Ok(self.count(query)?.saturating_sub(most))
     }
 
     /// How many rows are wanted and hold.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn count(&self, wanted: &RuleQuery<'_>) -> Result<usize> {
-        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *wanted;
+    pub fn count(&self, query: &RuleQuery<'_>) -> Result<usize> {
+        let RuleQuery { verb, origin, now_ms, ends_by_ms } = *query;
         let sql = format!("SELECT count(*) FROM rules WHERE {HOLDS}");
         let count: i64 = self.db.query_row(
             &sql,
@@ -372,7 +372,7 @@ impl<'c> StoreTables<'c> {
             row.author,
             row.created_ms,
             row.expires_ms,
-            row.word
+            row.version
         ])?;
         Ok(())
     }
@@ -398,7 +398,7 @@ impl<'c> StoreTables<'c> {
                 &row.author,
                 &row.created_ms,
                 &row.expires_ms,
-                &row.word,
+                &row.version,
             ];
             for (at, value) in values.into_iter().enumerate() {
                 statement.raw_bind_parameter(number * 10 + at + 1, value)?;
@@ -468,6 +468,6 @@ fn parse(row: &rusqlite::Row<'_>) -> Result<RuleRow> {
         author: text(5)?.to_owned(),
         created_ms: row.get(6)?,
         expires_ms: row.get(7)?,
-        word: row.get(8)?,
+        version: row.get(8)?,
     })
 }

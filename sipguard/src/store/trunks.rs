@@ -8,9 +8,9 @@ use sipguard_common::abi::TRUNK_ENTRIES;
 
 use super::RuleSpec;
 use super::apply::DirtyEntry;
+use super::edit::Change;
+use super::origin::is_operators;
 use super::rows::{RuleVerb, StoreTables};
-use super::say::Change;
-use super::words::is_operators;
 use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::target::Target;
@@ -105,12 +105,12 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When a peer belongs to another trunk, all indices are taken, or the store refuses.
-    pub fn set_trunk(&mut self, wanted: &TrunkRow) -> Result<bool> {
+    pub fn set_trunk(&mut self, desired: &TrunkRow) -> Result<bool> {
         let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
         let trunks = self.rows.trunks()?;
-        let old = trunks.iter().find(|trunk| trunk.name == wanted.name);
-        for peer in &wanted.peers {
-            let owner = trunks.iter().find(|trunk| trunk.name != wanted.name && trunk.peers.contains(peer));
+        let old = trunks.iter().find(|trunk| trunk.name == desired.name);
+        for peer in &desired.peers {
+            let owner = trunks.iter().find(|trunk| trunk.name != desired.name && trunk.peers.contains(peer));
             if let Some(owner) = owner {
                 return Err(refused(format!(
                     "{peer} is a peer of the trunk {}: nothing was changed",
@@ -123,30 +123,30 @@ impl Change<'_> {
             None => free(&trunks)?,
         };
         if old.is_some_and(|old| {
-            (&old.peers, old.policy, &old.reason) == (&wanted.peers, wanted.policy, &wanted.reason)
+            (&old.peers, old.policy, &old.reason) == (&desired.peers, desired.policy, &desired.reason)
         }) {
             self.counts.same += 1;
             return Ok(false);
         }
         let (author, created_ms) = old
             .map_or((self.author.clone(), self.clock.wall_ms()), |old| (old.author.clone(), old.created_ms));
-        let policy = &wanted.policy;
+        let policy = &desired.policy;
         self.rows.db().execute(
             "INSERT OR REPLACE INTO trunks VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
-                wanted.name,
+                desired.name,
                 number,
                 policy.transports_text(),
                 policy.methods_text(),
                 policy.profile.name(),
                 policy.mode.name(),
-                wanted.reason,
+                desired.reason,
                 author,
                 created_ms
             ],
         )?;
         self.rows.db().execute("DELETE FROM peers WHERE number = ?1", [number])?;
-        for peer in &wanted.peers {
+        for peer in &desired.peers {
             self.rows.db().execute("INSERT INTO peers VALUES (?1, ?2)", params![peer.to_string(), number])?;
         }
         let count = if old.is_some() { &mut self.counts.moved } else { &mut self.counts.added };
@@ -178,8 +178,8 @@ impl Change<'_> {
         for net in before.iter().chain(peers.keys()) {
             if before.contains(net) != peers.contains_key(net) {
                 let around = (0..=net.bits()).filter_map(|bits| Source::network(net.bytes(), bits));
-                self.touched.some.extend(around.map(|net| DirtyEntry { target: net.into(), known: None }));
-                self.touched.within.push(*net);
+                self.dirty.some.extend(around.map(|net| DirtyEntry { target: net.into(), known: None }));
+                self.dirty.within.push(*net);
             }
         }
         self.allowed.set_peers(peers);
@@ -190,8 +190,8 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn trunk_in_the_way(&self, target: &Target, saying: &RuleSpec) -> Result<Option<String>> {
-        if saying.verb != RuleVerb::Block || !is_operators(&saying.origin) {
+    pub fn blocked_trunk(&self, target: &Target, spec: &RuleSpec) -> Result<Option<String>> {
+        if spec.verb != RuleVerb::Block || !is_operators(&spec.origin) {
             return Ok(None);
         }
         let number = self.allowed.trunk_of(target);

@@ -25,7 +25,7 @@ impl StoreTables<'_> {
                     let target = text
                         .parse::<Target>()
                         .map_err(|error| anyhow!("the store has a rule about: {error}"))?;
-                    if target.source().is_some_and(|source| net.holds(&source)) {
+                    if target.source().is_some_and(|source| net.covers(&source)) {
                         take(target)?;
                     }
                 }
@@ -107,7 +107,7 @@ mod tests {
                 let (kind, text) = key(&target);
                 let stands = ranges(&net).iter().any(|(of, from, to)| *of == kind && *from <= text && text < *to);
                 prop_assert!(stands, "{target} in {net}: {:?}", ranges(&net));
-                prop_assert!(target.source().is_some_and(|source| net.holds(&source)));
+                prop_assert!(target.source().is_some_and(|source| net.covers(&source)));
             }
         }
     }

@@ -26,8 +26,8 @@ impl<T> Memory<T> {
     ///
     /// # Errors
     /// When the map is not there, or can't be mapped.
-    pub fn of(place: &dyn MapDir, name: &str, entries: u32) -> Result<Memory<T>> {
-        let data = place.data(name)?;
+    pub fn of(dir: &dyn MapDir, name: &str, entries: u32) -> Result<Memory<T>> {
+        let data = dir.data(name)?;
         let bytes = entries as usize * size_of::<T>();
         let len = NonZeroUsize::new(bytes).context("a map of nothing")?;
         // SAFETY: the kernel chooses where; nothing else is there.

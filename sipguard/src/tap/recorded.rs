@@ -11,8 +11,8 @@ use crate::maps::MapDir;
 ///
 /// # Errors
 /// When the map is not there, or can't be mapped.
-pub fn recorded(place: &dyn MapDir) -> Result<Vec<Record>> {
-    let memory: Memory<Record> = Memory::of(place, names::RECORDED, RECORDED_ENTRIES)?;
+pub fn recorded(dir: &dyn MapDir) -> Result<Vec<Record>> {
+    let memory: Memory<Record> = Memory::of(dir, names::RECORDED, RECORDED_ENTRIES)?;
     let mut records: Vec<Record> = (0..RECORDED_ENTRIES).filter_map(|index| memory.record(index)).collect();
     records.sort_by_key(|record| record.time_ns);
     Ok(records)

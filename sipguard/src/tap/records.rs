@@ -14,14 +14,14 @@ use crate::pins::Pins;
 /// When the guard is not attached, or its map can't be changed.
 pub fn set_records(pins: &Pins, records: bool) -> Result<bool> {
     pins.attached_or_fail()?;
-    let wanted = u8::from(records);
-    if taps(pins)?.1.records == wanted {
+    let desired = u8::from(records);
+    if taps(pins)?.1.records == desired {
         return Ok(false);
     }
     pins.check()?;
     let _edit = pins.edit()?;
     let (mut map, old) = taps(pins)?;
-    map.set(0, Plain(Taps { records: wanted, ..old }), 0).context("writing what is recorded")?;
+    map.set(0, Plain(Taps { records: desired, ..old }), 0).context("writing what is recorded")?;
     Ok(true)
 }
 

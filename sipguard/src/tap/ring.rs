@@ -49,13 +49,13 @@ impl TapRing {
     ///
     /// # Errors
     /// When a map is not there, or can't be mapped.
-    pub fn open(place: &dyn MapDir, which: Which, start: Start) -> Result<TapRing> {
+    pub fn open(dir: &dyn MapDir, which: Which, start: Start) -> Result<TapRing> {
         let (name, entries, cursor) = match which {
             Which::Events => (names::EVENTS, EVENT_ENTRIES, CURSOR_EVENTS),
             Which::Captured => (names::CAPTURED, CAPTURED_ENTRIES, CURSOR_CAPTURED),
         };
-        let records = Memory::of(place, name, entries)?;
-        let cursors = Memory::of(place, names::CURSORS, CURSOR_ENTRIES)?;
+        let records = Memory::of(dir, name, entries)?;
+        let cursors = Memory::of(dir, names::CURSORS, CURSOR_ENTRIES)?;
         let mut ring = TapRing { records, cursors, cursor, entries: u64::from(entries), next: 0, missed: 0 };
         let head = ring.head();
         ring.next = match start {
@@ -122,8 +122,8 @@ impl TapRing {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn lost(place: &dyn MapDir) -> Result<u64> {
-    let map: PerCpuArray<_, Plain<EventBudget>> = maps::open(place, names::EVENT_BUDGETS)?;
+pub fn lost(dir: &dyn MapDir) -> Result<u64> {
+    let map: PerCpuArray<_, Plain<EventBudget>> = maps::open(dir, names::EVENT_BUDGETS)?;
     let values = map.get(&0, 0).context("reading the budgets of events")?;
     Ok(values.iter().map(|value| value.0.lost).sum())
 }

@@ -11,12 +11,12 @@ use nix::sys::signal::{SigSet, Signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 
 use super::input::{self, InputRequest};
-use super::look::Look;
 use super::model::Model;
 use super::order::SortOrder;
 use super::reading::{TopReader, TopReading};
 use super::state::TopState;
 use super::terminal::Screen;
+use super::theme::Theme;
 use super::view;
 use crate::pins::Pins;
 
@@ -146,13 +146,13 @@ fn show(
     receiver: &Receiver<AppMessage>,
     wake: &Sender<()>,
 ) -> Result<Vec<SortOrder>> {
-    let look = Look::of_environment();
+    let theme = Theme::of_environment();
     let (mut model, mut state) = (Model::default(), TopState::default());
     let mut orders = Orders::default();
     loop {
         screen
             .terminal
-            .draw(|frame| view::draw(frame.buffer_mut(), &model, &mut state, look))
+            .draw(|frame| view::draw(frame.buffer_mut(), &model, &mut state, theme))
             .context("drawing")?;
         let patience = (app.delay * LATE).max(Duration::from_secs(3));
         let mut next = match receiver.recv_timeout(patience) {

@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::ask::{Answered, Ask, DialogAction};
+use super::dialog::{Answered, Dialog, DialogAction};
 use super::model::Model;
 use super::order::SortOrder;
 use super::pane::Pane;
@@ -49,9 +49,9 @@ pub fn key(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
             filter(state, before, key);
             InputRequest::Draw
         }
-        OpenDialog::Ask(mut ask) => match ask.key(key) {
+        OpenDialog::Dialog(mut dialog) => match dialog.key(key) {
             Answered::Go => {
-                state.open = OpenDialog::Ask(ask);
+                state.open = OpenDialog::Dialog(dialog);
                 InputRequest::Draw
             }
             Answered::Cancelled => {
@@ -117,10 +117,10 @@ fn browse(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
             let now = seen.reading.as_ref().map(|reading| reading.time).unwrap_or_default();
             let none =
                 || format!("no row of {} has a source: choose one in Sources or Events", state.pane.name());
-            match subject.ok_or_else(none).and_then(|subject| Ask::about(what, subject, now)) {
-                Ok(ask) => {
+            match subject.ok_or_else(none).and_then(|subject| Dialog::about(what, subject, now)) {
+                Ok(dialog) => {
                     state.hold(&rows);
-                    state.open = OpenDialog::Ask(ask);
+                    state.open = OpenDialog::Dialog(dialog);
                 }
                 Err(why) => state.told = Some((why, true)),
             }

@@ -6,18 +6,17 @@
 //! | `model.rs` | readings to rates and their past; pure, as is all up to `view.rs` |
 //! | `pane.rs`, `rows.rs` | the model to the rows of a pane |
 //! | `state.rs` | what the operator chose: pane, order, filter, row |
-//! | `order.rs`, `ask.rs` | what may be changed, and the questions before it |
+//! | `order.rs`, `dialog.rs` | what may be changed, and the questions before it |
 //! | `input.rs` | a key to what it does |
-//! | `look.rs`, `view.rs`, `boxes.rs` | all of it to a screen |
+//! | `theme.rs`, `view.rs`, `boxes.rs` | all of it to a screen |
 //! | `once.rs` | one reading as JSON and as tables |
 //! | `terminal.rs` | the terminal, always given back |
 //! | `app.rs` | the loop, with a thread that reads |
 
 mod app;
-mod ask;
 mod boxes;
+mod dialog;
 mod input;
-mod look;
 mod model;
 mod once;
 mod order;
@@ -26,6 +25,7 @@ mod reading;
 mod rows;
 mod state;
 mod terminal;
+mod theme;
 mod view;
 
 pub use app::{App, run};

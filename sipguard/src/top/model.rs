@@ -48,7 +48,7 @@ pub struct Model {
     /// The last reading.
     pub reading: Option<TopReading>,
     /// Why there is none at the moment.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
     /// The rules when they were read last.
     pub rules: RuleCounts,
     /// The last events, the oldest first.
@@ -82,13 +82,13 @@ impl Model {
         if let Some(rules) = reading.rules.take() {
             self.rules = rules;
         }
-        self.trouble = reading.trouble.take();
+        self.error = reading.error.take();
         self.reading = Some(reading);
     }
 
     /// Says why there is no reading at the moment; the last one stays.
     pub fn fail(&mut self, why: String) {
-        self.trouble = Some(why);
+        self.error = Some(why);
     }
 
     /// Packets now; 0 for what was never counted.
@@ -204,9 +204,9 @@ mod tests {
         let mut model = Model::default();
         model.take(at(10, 1000));
         model.fail("not attached".to_owned());
-        assert!(model.reading.is_some() && model.trouble.is_some());
+        assert!(model.reading.is_some() && model.error.is_some());
         model.take(at(12, 6));
-        assert_eq!((model.per_sec(&BAD), model.trouble.as_deref()), (3.0, None));
+        assert_eq!((model.per_sec(&BAD), model.error.as_deref()), (3.0, None));
     }
 
     #[test]

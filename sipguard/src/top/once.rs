@@ -102,7 +102,7 @@ pub fn text(model: &Model) -> String {
     let interfaces: Vec<String> =
         reading.interfaces.iter().map(|one| format!("{} {} ({})", one.name, one.mode, one.driver)).collect();
     let [received, dropped, would] = [MetricKey::Received, MetricKey::Dropped, MetricKey::WouldDrop]
-        .map(|key| format!("{} ({}/s)", model.value(&key), super::look::rate(model.per_sec(&key))));
+        .map(|key| format!("{} ({}/s)", model.value(&key), super::theme::rate(model.per_sec(&key))));
     let mut text = format!(
         "mode {}, interfaces: {}\npackets {received}, dropped {dropped}, would have dropped {would}\n\
          blocks {}, bans {}, events lost {}\n",

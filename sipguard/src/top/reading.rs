@@ -51,7 +51,7 @@ pub struct TopReading {
     /// The rules, where they were read.
     pub rules: Option<RuleCounts>,
     /// Why the store could not be read.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 /// What was counted of a trunk, in packets.
@@ -128,7 +128,7 @@ pub struct TopReader {
     /// When the store was read, and how long that took.
     stored: Option<(Instant, Duration)>,
     trunks: Vec<TrunkRow>,
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
 impl TopReader {
@@ -141,7 +141,7 @@ impl TopReader {
             ring: None,
             stored: None,
             trunks: Vec::new(),
-            trouble: None,
+            error: None,
         }
     }
 
@@ -171,7 +171,7 @@ impl TopReader {
             events: events(&mut self.ring, pins, trunks, &clock)?,
             events_lost: tap::lost(pins)?,
             rules,
-            trouble: self.trouble.clone(),
+            error: self.error.clone(),
         })
     }
 
@@ -182,11 +182,11 @@ impl TopReader {
         self.stored = Some((start, start.elapsed()));
         match read {
             Ok((trunks, rules)) => {
-                (self.trunks, self.trouble) = (trunks, None);
+                (self.trunks, self.error) = (trunks, None);
                 Some(rules)
             }
             Err(error) => {
-                self.trouble = Some(format!("{error:#}"));
+                self.error = Some(format!("{error:#}"));
                 None
             }
         }
@@ -248,7 +248,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
     let read =
         store::read(path, |rows| Ok((rows.trunks()?, rows.newest(RULES)?, rows.blocks_by_origin(now_ms)?)))?;
     let (trunks, mut newest, counted) = read.unwrap_or_default();
-    newest.retain(|row| row.holds(now_ms));
+    newest.retain(|row| row.is_active(now_ms));
     let kernel = Blocks::open(pins)?;
     let bans = Bans::open(pins)?.list(clock.boot_ns)?;
     let mut rows = Vec::new();
@@ -394,7 +394,7 @@ mod tests {
                     rule("198.51.100.0/24", "allow", None, 0, "head office"),
                 ],
             }),
-            trouble: None,
+            error: None,
         }
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::look::{rate, span};
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::reading::{RuleReading, TopEvent};
+use super::theme::{rate, span};
 use crate::counters::Action;
 use crate::offenders::{OffenderRow as Offender, printable};
 use crate::target::{Device, Target};

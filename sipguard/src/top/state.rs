@@ -1,6 +1,6 @@
 //! What the operator chose: pane, order, filter, row. Pure.
 
-use super::ask::Ask;
+use super::dialog::Dialog;
 use super::model::Model;
 use super::pane::Pane;
 use super::rows::{self, TopRow};
@@ -16,7 +16,7 @@ pub enum OpenDialog {
     /// The line of the filter, with the filter that was there before.
     Filter(String),
     /// Questions.
-    Ask(Ask),
+    Dialog(Dialog),
 }
 
 /// How a pane is looked at.
@@ -156,10 +156,10 @@ mod tests {
         model.take(fixed(10));
         let rows = state.rows(&model);
         state.go(&rows, 1);
-        let chosen = rows[1].id.clone();
+        let selected = rows[1].id.clone();
         state.turn();
         let rows = state.rows(&model);
-        assert_eq!(rows[state.view().index].id, chosen);
+        assert_eq!(rows[state.view().index].id, selected);
         state.go(&rows, -5);
         state.turn();
         state.rows(&model);

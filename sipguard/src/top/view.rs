@@ -6,11 +6,11 @@ use ratatui::style::Style;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::boxes;
-use super::look::{Look, rate};
 use super::model::{MetricKey, Model};
 use super::pane::{Column, Pane};
 use super::rows::{CellContent, Tone, TopCell, TopRow};
 use super::state::{OpenDialog, TopState};
+use super::theme::{Theme, rate};
 
 /// Lines above the rows, with the head of the table, and below them.
 const ABOVE: u16 = 6;
@@ -19,10 +19,10 @@ const BELOW: u16 = 2;
 const LEAST: (u16, u16) = (60, 12);
 
 /// Draws all of it.
-pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut TopState, look: Look) {
+pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut TopState, theme: Theme) {
     let area = buffer.area;
     if area.width < LEAST.0 || area.height < LEAST.1 {
-        put(buffer, 0, 0, "too small: 80x24 is enough", look.strong());
+        put(buffer, 0, 0, "too small: 80x24 is enough", theme.strong());
         return;
     }
     let shown = state.paused.take();
@@ -30,17 +30,17 @@ pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut TopState, look: Look
     let rows = state.rows(seen);
     let page = area.height - ABOVE - BELOW;
     state.scroll(rows.len(), usize::from(page));
-    head(buffer, seen, shown.is_some(), look);
-    tabs(buffer, state, look);
-    table(buffer, &rows, state, look);
+    head(buffer, seen, shown.is_some(), theme);
+    tabs(buffer, state, theme);
+    table(buffer, &rows, state, theme);
     if rows.is_empty() {
         put(buffer, 2, ABOVE + 1, &nothing(seen, state), Style::new());
     }
-    last_lines(buffer, model, state, &rows, look);
+    last_lines(buffer, model, state, &rows, theme);
     state.paused = shown;
     match &state.open {
-        OpenDialog::Help => boxes::help(buffer, look),
-        OpenDialog::Ask(ask) => boxes::ask(buffer, ask, look),
+        OpenDialog::Help => boxes::help(buffer, theme),
+        OpenDialog::Dialog(dialog) => boxes::dialog(buffer, dialog, theme),
         OpenDialog::Nothing | OpenDialog::Filter(_) => {}
     }
 }
@@ -78,20 +78,20 @@ fn right(buffer: &mut Buffer, y: u16, text: &str, style: Style) -> u16 {
     x
 }
 
-fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
+fn head(buffer: &mut Buffer, model: &Model, paused: bool, theme: Theme) {
     let Some(reading) = &model.reading else {
-        put(buffer, 1, 0, "sipguard", look.strong());
+        put(buffer, 1, 0, "sipguard", theme.strong());
         return;
     };
     let clock = reading.time.strftime("%H:%M:%S UTC").to_string();
-    let state = match (&model.trouble, paused) {
+    let state = match (&model.error, paused) {
         (_, true) => format!("PAUSED  {clock}"),
         (Some(_), false) => format!("NOT LIVE  {clock}"),
         (None, false) => clock,
     };
-    let end = right(buffer, 0, &state, look.strong());
-    let after = put(buffer, 1, 0, "sipguard ", look.strong());
-    let style = if reading.mode == "enforce" { look.strong() } else { look.would().patch(look.strong()) };
+    let end = right(buffer, 0, &state, theme.strong());
+    let after = put(buffer, 1, 0, "sipguard ", theme.strong());
+    let style = if reading.mode == "enforce" { theme.strong() } else { theme.would().patch(theme.strong()) };
     let after = put(buffer, after, 0, reading.mode, style) + 2;
     let names: Vec<String> = reading
         .interfaces
@@ -107,7 +107,7 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
     let lost = reading.events_lost;
     let total = format!("{received:>12} packets");
     measure(buffer, 1, "packets", model, &MetricKey::Received, (&total, Style::new()), Style::new());
-    let style = if dropped > 0 { look.stopped() } else { Style::new() };
+    let style = if dropped > 0 { theme.stopped() } else { Style::new() };
     let total = format!("{dropped:>12} dropped");
     measure(buffer, 2, "drops", model, &MetricKey::Dropped, (&total, style), style);
     let mut notes = Vec::new();
@@ -116,10 +116,10 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
     }
     notes.push(format!("blocks {}, bans {}", model.rules.blocks, model.rules.bans));
     notes.push(format!("events lost {lost}"));
-    put(buffer, 1, 3, &notes.join("   "), if would > 0 { look.would() } else { Style::new() });
+    put(buffer, 1, 3, &notes.join("   "), if would > 0 { theme.would() } else { Style::new() });
     for line in [1, 2] {
-        let bars = bars_of(model, line, look, buffer.area.width);
-        let style = if line == 2 { look.stopped() } else { Style::new() };
+        let bars = bars_of(model, line, theme, buffer.area.width);
+        let style = if line == 2 { theme.stopped() } else { Style::new() };
         put(buffer, BARS, line, &bars, style);
     }
 }
@@ -128,10 +128,10 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, look: Look) {
 const BARS: u16 = 20;
 const TOTAL: u16 = 23;
 
-fn bars_of(model: &Model, line: u16, look: Look, width: u16) -> String {
+fn bars_of(model: &Model, line: u16, theme: Theme, width: u16) -> String {
     let key = if line == 1 { MetricKey::Received } else { MetricKey::Dropped };
     let room = usize::from(width - BARS - TOTAL).min(super::model::PAST);
-    look.sparkline(&model.past(&key), room)
+    theme.sparkline(&model.past(&key), room)
 }
 
 fn measure(
@@ -148,60 +148,60 @@ fn measure(
     right(buffer, y, total.0, total.1);
 }
 
-fn tabs(buffer: &mut Buffer, state: &TopState, look: Look) {
+fn tabs(buffer: &mut Buffer, state: &TopState, theme: Theme) {
     let mut x = 1;
     for pane in Pane::ALL {
-        let style = if pane == state.pane { look.reversed().patch(look.strong()) } else { Style::new() };
+        let style = if pane == state.pane { theme.reversed().patch(theme.strong()) } else { Style::new() };
         x = put(buffer, x, ABOVE - 2, &format!(" {} {} ", pane.index() + 1, pane.name()), style);
     }
 }
 
-fn table(buffer: &mut Buffer, rows: &[TopRow], state: &TopState, look: Look) {
+fn table(buffer: &mut Buffer, rows: &[TopRow], state: &TopState, theme: Theme) {
     let view = state.view();
     let columns = state.pane.columns();
     let widths = widths(columns, rows, buffer.area.width);
     let y = ABOVE - 1;
-    buffer.set_style(Rect { y, height: 1, ..buffer.area }, look.underlined());
+    buffer.set_style(Rect { y, height: 1, ..buffer.area }, theme.underlined());
     let mut x = 1;
     for (index, (column, width)) in columns.iter().zip(&widths).enumerate() {
         let mut head = column.head.to_owned();
         if index == view.column {
-            head.push(look.arrow(view.descending));
+            head.push(theme.arrow(view.descending));
         }
         let room = usize::from(*width);
         let head = if column.number { format!("{head:>room$}") } else { cut(&head, room) };
-        put(buffer, x, y, &head, look.underlined());
+        put(buffer, x, y, &head, theme.underlined());
         x += *width + 1;
     }
     let page = usize::from(buffer.area.height - ABOVE - BELOW);
     for (line, (index, row)) in rows.iter().enumerate().skip(view.offset).take(page).enumerate() {
         let y = ABOVE + u16::try_from(line).unwrap_or(u16::MAX);
-        let chosen = index == view.index;
-        if chosen {
-            buffer.set_style(Rect { y, height: 1, ..buffer.area }, look.reversed());
+        let selected = index == view.index;
+        if selected {
+            buffer.set_style(Rect { y, height: 1, ..buffer.area }, theme.reversed());
         }
         let mut x = 1;
         for ((cell, column), width) in row.cells.iter().zip(columns).zip(&widths) {
             // Red on reversed ground is hard to read.
-            let style = if chosen { look.reversed() } else { tone(cell, look) };
-            put(buffer, x, y, &content(cell, *width, column.number, look), style);
+            let style = if selected { theme.reversed() } else { tone(cell, theme) };
+            put(buffer, x, y, &content(cell, *width, column.number, theme), style);
             x += *width + 1;
         }
     }
 }
 
-fn content(cell: &TopCell, width: u16, number: bool, look: Look) -> String {
+fn content(cell: &TopCell, width: u16, number: bool, theme: Theme) -> String {
     match &cell.content {
         CellContent::Text(text) => aligned(text, width, number),
-        CellContent::Past(past) => look.sparkline(past, usize::from(width).min(super::model::PAST)),
+        CellContent::Past(past) => theme.sparkline(past, usize::from(width).min(super::model::PAST)),
     }
 }
 
-fn tone(cell: &TopCell, look: Look) -> Style {
+fn tone(cell: &TopCell, theme: Theme) -> Style {
     match cell.tone {
         Tone::Plain => Style::new(),
-        Tone::Stopped => look.stopped(),
-        Tone::Would => look.would(),
+        Tone::Stopped => theme.stopped(),
+        Tone::Would => theme.would(),
     }
 }
 
@@ -251,7 +251,7 @@ fn nothing(model: &Model, state: &TopState) -> String {
     text.to_owned()
 }
 
-fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopRow], look: Look) {
+fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopRow], theme: Theme) {
     let count = rows.len();
     let detail = rows.get(state.view().index).map(|row| row.detail.clone()).unwrap_or_default();
     let area = buffer.area;
@@ -259,11 +259,11 @@ fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopR
     let place = if count == 0 { "0".to_owned() } else { format!("{}/{count}", state.view().index + 1) };
     let end = right(buffer, y, &place, Style::new());
     let room = usize::from(end.saturating_sub(2));
-    let (text, style) = match (&state.open, &model.trouble, &state.told) {
-        (OpenDialog::Filter(_), _, _) => (format!("filter: {}_", state.filter), look.strong()),
-        (_, Some(trouble), _) => (trouble.clone(), look.stopped().patch(look.strong())),
-        (_, None, Some((told, true))) => (told.clone(), look.stopped()),
-        (_, None, Some((told, false))) => (told.clone(), look.strong()),
+    let (text, style) = match (&state.open, &model.error, &state.told) {
+        (OpenDialog::Filter(_), _, _) => (format!("filter: {}_", state.filter), theme.strong()),
+        (_, Some(error), _) => (error.clone(), theme.stopped().patch(theme.strong())),
+        (_, None, Some((told, true))) => (told.clone(), theme.stopped()),
+        (_, None, Some((told, false))) => (told.clone(), theme.strong()),
         (_, None, None) if !state.filter.is_empty() => {
             (format!("filter: {}   {detail}", state.filter), Style::new())
         }
@@ -282,8 +282,8 @@ fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopR
         ("p", "Pause"),
         ("q", "Quit"),
     ] {
-        x = put(buffer, x, y + 1, &format!(" {key} "), look.strong());
-        x = put(buffer, x, y + 1, word, look.reversed());
+        x = put(buffer, x, y + 1, &format!(" {key} "), theme.strong());
+        x = put(buffer, x, y + 1, word, theme.reversed());
     }
 }
 
@@ -302,7 +302,7 @@ mod tests {
         (0..40).for_each(|second| model.take(fixed(second * 7 % 40 + second)));
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let mut draw = |state: &mut TopState| {
-            terminal.draw(|frame| draw(frame.buffer_mut(), &model, state, Look::new(true, true))).unwrap();
+            terminal.draw(|frame| draw(frame.buffer_mut(), &model, state, Theme::new(true, true))).unwrap();
         };
         draw(&mut state);
         for letter in keys.chars() {

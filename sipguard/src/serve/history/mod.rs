@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::guard::AttachedGuard;
+use super::attached::AttachedGuard;
 pub use plot::plot;
 pub use reading::HistorySample;
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::cores::{CoreSettings, CoreWatch};
 use crate::serve::sink::{self, Notice, NoticeKind};
@@ -25,12 +25,12 @@ impl sink::Sink for CoresSink {
     fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
         let time = now.wall_exactly(now.boot_ns);
         let actions = self.0.get()?.poll()?;
-        let note = |action: &crate::cores::CoreAction| Notice {
+        let notice = |action: &crate::cores::CoreAction| Notice {
             time,
             kind: NoticeKind::Core,
             text: action.to_string(),
             data: json!({ "path": action.path, "bytes": action.bytes, "why": action.why }),
         };
-        Ok(actions.iter().map(note).collect())
+        Ok(actions.iter().map(notice).collect())
     }
 }

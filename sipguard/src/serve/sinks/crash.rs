@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::crash::{CrashSettings, PbxEvent, Recorder, RecorderNotice};
 use crate::pins::Pins;
@@ -28,12 +28,12 @@ impl sink::Sink for CrashSink {
 
     fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
         let time = now.wall_exactly(now.boot_ns);
-        Ok(self.0.get()?.poll()?.into_iter().map(|told| note(time, told)).collect())
+        Ok(self.0.get()?.poll()?.into_iter().map(|seen| notice(time, seen)).collect())
     }
 }
 
-fn note(time: Timestamp, told: RecorderNotice) -> Notice {
-    match told {
+fn notice(time: Timestamp, seen: RecorderNotice) -> Notice {
+    match seen {
         RecorderNotice::Seen(PbxEvent::Runs { pid }) => Notice {
             time,
             kind: NoticeKind::Pbx,

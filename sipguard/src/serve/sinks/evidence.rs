@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::evidence::{Evidence, EvidenceLimits};
 use crate::serve::sink::{self, EventContext, Notice};
@@ -24,9 +24,9 @@ impl sink::Sink for EvidenceSink {
         "evidence"
     }
 
-    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
-        known.evidence = self.0.get()?.take_with(packet, known.rule.as_deref())?;
-        if known.evidence.is_none() {
+    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+        context.evidence = self.0.get()?.take_with(packet, context.rule.as_deref())?;
+        if context.evidence.is_none() {
             bail!("the disk has no room");
         }
         Ok(())

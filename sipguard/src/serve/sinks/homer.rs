@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::events;
 use crate::hep::{Exporter, Homer};
 use crate::serve::sink::{self, EventContext};

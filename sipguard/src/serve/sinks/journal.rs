@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::events::{JOURNAL, JournalSocket};
 use crate::serve::sink::{self, EventContext};
 use crate::tap::TapPacket;
@@ -28,8 +28,8 @@ impl sink::Sink for JournalSink {
         "journal"
     }
 
-    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
+    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
         // What a busy journal does not take is lost to it, and to nobody else.
-        self.0.get()?.write(packet, known.rule.as_deref()).map(drop)
+        self.0.get()?.write(packet, context.rule.as_deref()).map(drop)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use super::late::Lazy;
+use super::lazy::Lazy;
 use crate::disk::Floor;
 use crate::events::{self, Log};
 use crate::serve::sink::{self, EventContext, Notice};
@@ -32,14 +32,14 @@ impl sink::Sink for LogSink {
         "log of events"
     }
 
-    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
-        self.write(&events::event(packet, known.rule.as_deref(), known.evidence.as_deref()))
+    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+        self.write(&events::event(packet, context.rule.as_deref(), context.evidence.as_deref()))
     }
 
-    fn note(&mut self, note: &Notice) -> Result<()> {
+    fn notice(&mut self, notice: &Notice) -> Result<()> {
         self.write(&json!({
-            "timestamp": events::time(note.time), "event_type": "sipguard",
-            "sipguard": { "note": note.kind.name(), "text": note.text, "data": note.data },
+            "timestamp": events::time(notice.time), "event_type": "sipguard",
+            "sipguard": { "note": notice.kind.name(), "text": notice.text, "data": notice.data },
         }))
     }
 }

@@ -5,7 +5,7 @@ mod crash;
 mod evidence;
 mod homer;
 mod journal;
-mod late;
+mod lazy;
 mod log;
 mod rule;
 

@@ -22,8 +22,8 @@ impl sink::Sink for RuleSink {
         "rules"
     }
 
-    fn take(&mut self, packet: &TapPacket, known: &mut EventContext) -> Result<()> {
-        known.rule = self.0.of(packet);
+    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+        context.rule = self.0.of(packet);
         Ok(())
     }
 }

@@ -55,12 +55,12 @@ mod tests {
     fn it_is_not_tried_again_at_once() {
         let tried = Arc::new(AtomicU32::new(0));
         let count = tried.clone();
-        let mut late: Lazy<()> = Lazy::new(move || {
+        let mut lazy: Lazy<()> = Lazy::new(move || {
             count.fetch_add(1, Ordering::Relaxed);
             Err(anyhow!("no room"))
         });
         for _ in 0..3 {
-            assert_eq!(late.get().unwrap_err().to_string(), "no room");
+            assert_eq!(lazy.get().unwrap_err().to_string(), "no room");
         }
         assert_eq!(tried.load(Ordering::Relaxed), 1);
     }

@@ -8,15 +8,15 @@ use crate::target::Target;
 
 impl StoreTables<'_> {
     /// Marks the rows of a word as those of a long list that is under way.
-    pub(super) fn note_bulk(&self, word: i64) -> Result<()> {
-        self.db().execute("INSERT INTO bulk VALUES (?1)", [word])?;
+    pub(super) fn note_bulk(&self, version: i64) -> Result<()> {
+        self.db().execute("INSERT INTO bulk VALUES (?1)", [version])?;
         Ok(())
     }
 
     /// Whether a row is of a long list that is under way.
     pub(super) fn is_of_bulk(&self, row: &RuleRow) -> Result<bool> {
         let mut statement = self.db().prepare_cached("SELECT EXISTS (SELECT 1 FROM bulk WHERE word = ?1)")?;
-        Ok(row.word != 0 && statement.query_row([row.word], |row| row.get(0))?)
+        Ok(row.version != 0 && statement.query_row([row.version], |row| row.get(0))?)
     }
 
     /// Keeps a row as it is, if none of its target and source is kept already.

@@ -37,27 +37,27 @@ pub fn compare(
 ///
 /// # Errors
 /// When a peer is that of a trunk which the configuration does not name, or the store refuses. Then the change is undone.
-pub fn bring(
+pub fn apply(
     change: &mut Change<'_>,
     config: &Config,
     settings: Option<EffectiveSettings>,
 ) -> Result<Difference> {
     let found = compare(Some(&change.rows), config, settings)?;
-    for act in &found.acts {
-        perform(change, act)?;
+    for operation in &found.operations {
+        perform(change, operation)?;
     }
     if config.files {
         change.set_configured(&named(config))?;
         change.settings.clone_from(&found.settings);
-        change.counts.moved += found.chosen;
+        change.counts.moved += found.settings_changed;
         let told: Vec<String> = found.lines.iter().map(ToString::to_string).collect();
         change.record("reload", CONFIGURATION, &[lines(&told)], "")?;
     }
     Ok(found)
 }
 
-fn perform(change: &mut Change<'_>, act: &PlannedOperation) -> Result<()> {
-    match act {
+fn perform(change: &mut Change<'_>, operation: &PlannedOperation) -> Result<()> {
+    match operation {
         PlannedOperation::Trunk(row) => change.set_trunk(row).map(|_| ()).with_context(|| {
             let name = &row.name;
             format!("the configuration's trunk {name} (`sipguard trunk remove` takes away one that a command made)")
@@ -71,11 +71,11 @@ fn perform(change: &mut Change<'_>, act: &PlannedOperation) -> Result<()> {
         PlannedOperation::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
         PlannedOperation::Bans(rule) => change.set_ban_rule(rule),
         PlannedOperation::Block(agent) => {
-            let saying = RuleSpec { reason: Some(REASON.to_owned()), ..RuleSpec::new(CONFIGURATION, RuleVerb::Block) };
-            change.say(&Target::UserAgent(*agent), &saying)
+            let spec = RuleSpec { reason: Some(REASON.to_owned()), ..RuleSpec::new(CONFIGURATION, RuleVerb::Block) };
+            change.upsert(&Target::UserAgent(*agent), &spec)
         }
         PlannedOperation::Unblock(agent) => {
-            change.unsay(&Target::UserAgent(*agent), RuleVerb::Block, Some(CONFIGURATION))
+            change.retract(&Target::UserAgent(*agent), RuleVerb::Block, Some(CONFIGURATION))
         }
         PlannedOperation::Deny(whom, what) => change.deny(*whom, &[*what], None).map(|_| ()),
         PlannedOperation::Permit(whom, what) => change.permit(*whom, &[*what]).map(|_| ()),

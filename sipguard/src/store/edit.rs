@@ -8,9 +8,9 @@ use anyhow::Result;
 use super::apply::{DirtyEntry, DirtySet};
 use super::audit::{self, AuditRecord};
 use super::bulk::{BulkProgress, Slice};
+use super::desired::{Allowed, desired_of};
+use super::origin::is_operators;
 use super::rows::{BATCH, RuleKey, RuleMode, RulePosition, RuleRow, RuleVerb, StoreTables, key};
-use super::want::{Allowed, wanted_of};
-use super::words::is_operators;
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
 use crate::settings::EffectiveSettings;
@@ -91,7 +91,7 @@ pub struct Change<'c> {
     pub counts: Counts,
     /// The guard's settings that are to be put in force with the rules, or `None` when they stay.
     pub settings: Option<EffectiveSettings>,
-    pub(super) touched: DirtySet,
+    pub(super) dirty: DirtySet,
     pub(super) version: i64,
     pub(super) author: String,
     pub(super) allowed: Allowed,
@@ -113,7 +113,7 @@ impl<'c> Change<'c> {
         rows: StoreTables<'c>,
         clock: Clock,
         version: i64,
-        carry: Option<&BulkProgress>,
+        progress: Option<&BulkProgress>,
     ) -> Result<Change<'c>> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
         let mut change = Change {
@@ -122,7 +122,7 @@ impl<'c> Change<'c> {
             clock,
             counts: Counts::default(),
             settings: None,
-            touched: DirtySet::default(),
+            dirty: DirtySet::default(),
             pending: Vec::new(),
             only_blocks: false,
             version,
@@ -130,24 +130,24 @@ impl<'c> Change<'c> {
             allowed,
             lifted: Vec::new(),
             highest: None,
-            slice: carry.map(|_| Slice::begin()),
+            slice: progress.map(|_| Slice::begin()),
         };
-        if let Some(carry) = carry {
+        if let Some(progress) = progress {
             change.rows.note_bulk(version)?;
-            change.counts = carry.counts;
+            change.counts = progress.counts;
             // Whatever came in between may be about any target.
-            if carry.word + 1 == version {
-                (change.empty, change.highest) = (carry.empty, carry.highest.clone());
+            if progress.version + 1 == version {
+                (change.empty, change.highest) = (progress.empty, progress.highest.clone());
             }
         }
         Ok(change)
     }
 
     /// What the next part of a long list goes on with.
-    pub(super) fn carry(&self) -> BulkProgress {
+    pub(super) fn progress(&self) -> BulkProgress {
         BulkProgress {
             counts: self.counts,
-            word: self.version,
+            version: self.version,
             empty: self.empty,
             highest: self.highest.clone(),
         }
@@ -161,38 +161,38 @@ impl<'c> Change<'c> {
 
     /// Whether nothing automatic touches a target: it lies in an allowance or is a trunk's.
     #[must_use]
-    pub fn holds_back(&self, target: &Target) -> bool {
-        self.allowed.holds_back(target)
+    pub fn exempts(&self, target: &Target) -> bool {
+        self.allowed.exempts(target)
     }
 
     /// Sets the rule of a source about a target.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn say(&mut self, target: &Target, saying: &RuleSpec) -> Result<()> {
+    pub fn upsert(&mut self, target: &Target, spec: &RuleSpec) -> Result<()> {
         let now_ms = self.clock.wall_ms();
-        let automatic = saying.verb == RuleVerb::Block && !is_operators(&saying.origin);
-        if automatic && self.allowed.holds_back(target) {
+        let automatic = spec.verb == RuleVerb::Block && !is_operators(&spec.origin);
+        if automatic && self.allowed.exempts(target) {
             self.counts.skipped += 1;
             return Ok(());
         }
         self.supersede(target)?;
         let mut rows = self.before(target)?;
-        let is_same = |row: &RuleRow| row.origin == saying.origin && row.verb == saying.verb;
-        let old = rows.iter().find(|row| is_same(row) && row.holds(now_ms)).cloned();
+        let is_same = |row: &RuleRow| row.origin == spec.origin && row.verb == spec.verb;
+        let old = rows.iter().find(|row| is_same(row) && row.is_active(now_ms)).cloned();
         let mut row = RuleRow {
             target: *target,
-            origin: saying.origin.clone(),
-            verb: saying.verb,
-            mode: saying.mode,
-            reason: saying.reason.clone().unwrap_or_default(),
-            author: saying.author.as_ref().unwrap_or(&self.author).clone(),
-            created_ms: saying.created_ms.unwrap_or(now_ms),
-            expires_ms: saying.expires_ms,
-            word: self.version,
+            origin: spec.origin.clone(),
+            verb: spec.verb,
+            mode: spec.mode,
+            reason: spec.reason.clone().unwrap_or_default(),
+            author: spec.author.as_ref().unwrap_or(&self.author).clone(),
+            created_ms: spec.created_ms.unwrap_or(now_ms),
+            expires_ms: spec.expires_ms,
+            version: self.version,
         };
         if let Some(old) = &old {
-            if saying.reason.is_none() {
+            if spec.reason.is_none() {
                 row.reason.clone_from(&old.reason);
             }
             let said = (old.mode, old.expires_ms, &old.reason);
@@ -221,7 +221,7 @@ impl<'c> Change<'c> {
         // An allowance may be another one when the change is done, so what it decides is asked then.
         let allows = |row: &RuleRow| row.verb == RuleVerb::Allow;
         let plain = !rows.iter().chain(&old).any(allows);
-        let known = plain.then(|| wanted_of(target, &rows, &self.allowed, &self.clock));
+        let known = plain.then(|| desired_of(target, &rows, &self.allowed, &self.clock));
         self.touch(*target, !plain, known);
         if waits {
             self.pending.append(&mut rows);
@@ -267,7 +267,7 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
+    pub fn retract(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
         self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
         let is_opposed = rows.iter().any(|row| opposes(row, verb, self.clock.wall_ms()));
@@ -287,7 +287,7 @@ impl<'c> Change<'c> {
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn unsay_all(
+    pub fn retract_all(
         &mut self,
         gone: &mut RuleRemoval,
         verb: RuleVerb,
@@ -369,7 +369,7 @@ impl<'c> Change<'c> {
 
     /// Lets all of the maps be compared with the store.
     pub(super) fn compare_all(&mut self) {
-        self.touched.all = true;
+        self.dirty.all = true;
     }
 
     /// Writes the row of the trail, when anything was done.
@@ -407,9 +407,9 @@ impl<'c> Change<'c> {
         if let (true, Target::Source(net)) = (allows, target)
             && !net.is_host()
         {
-            self.touched.within.push(net);
+            self.dirty.within.push(net);
         }
-        self.touched.some.push(DirtyEntry { target, known });
+        self.dirty.some.push(DirtyEntry { target, known });
     }
 
     /// Says that nothing but blocks will be said, none of which another one changes: then rows are written many at a time.
@@ -453,12 +453,13 @@ impl RuleRemoval {
 
 /// Whether a row is an operator's rule of the other verb, and holds.
 fn opposes(row: &RuleRow, verb: RuleVerb, now_ms: i64) -> bool {
-    row.verb != verb && row.is_operators() && row.holds(now_ms)
+    row.verb != verb && row.is_operators() && row.is_active(now_ms)
 }
 
 /// Whether another word came later, so that saying the same again is news.
 fn is_overruled(row: &RuleRow, rows: &[RuleRow]) -> bool {
-    let later = |other: &RuleRow| other.is_operators() && other.verb != row.verb && other.word > row.word;
+    let later =
+        |other: &RuleRow| other.is_operators() && other.verb != row.verb && other.version > row.version;
     row.is_operators() && rows.iter().any(later)
 }
 

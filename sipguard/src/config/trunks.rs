@@ -4,10 +4,10 @@ use sipguard_common::abi::{TRANSPORTS, TRUNK_ENTRIES};
 use sipguard_common::framer::methods;
 
 use super::tables::TrunkTable;
+use super::text_values::{Methods, Transports};
 use super::tree::path;
-use super::valid::Validator;
+use super::validate::Validator;
 use super::value::Text;
-use super::words::{Methods, Transports};
 use crate::address::Source;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::store::TrunkRow;
@@ -33,7 +33,7 @@ pub struct TrunkValidation {
 
 impl TrunkValidation {
     /// One more.
-    pub fn add(&mut self, judge: &mut Validator<'_>, name: String, trunk: TrunkTable) {
+    pub fn add(&mut self, validator: &mut Validator<'_>, name: String, trunk: TrunkTable) {
         let key = path("trunks", &name);
         let mut peers = Vec::new();
         for (at, Text(net)) in trunk.peers.iter().flatten().enumerate() {
@@ -43,7 +43,7 @@ impl TrunkValidation {
                     "{net} is shorter than /{}: name longer prefixes, or make the trunk by `sipguard trunk add {name} --peer {net} --force`",
                     net.least_bits()
                 );
-                judge.refuse(&format!("{key}.peers[{at}]"), text);
+                validator.refuse(&format!("{key}.peers[{at}]"), text);
             }
             self.peers.push(ConfiguredPeer {
                 net: *net,
@@ -52,21 +52,21 @@ impl TrunkValidation {
             });
         }
         // One whose peers were refused already has none here.
-        if peers.is_empty() && (trunk.peers.is_some() || !judge.says(&format!("{key}.peers"))) {
-            judge.refuse(&key, "it has no peers: write such as peers = [\"198.51.100.0/28\"]");
+        if peers.is_empty() && (trunk.peers.is_some() || !validator.is_set(&format!("{key}.peers"))) {
+            validator.refuse(&key, "it has no peers: write such as peers = [\"198.51.100.0/28\"]");
         }
         peers.sort_unstable();
         peers.dedup();
         let default = TrunkPolicy::default();
-        let transports = trunk.transports.as_deref().map(|all| transports(judge, &key, all));
+        let transports = trunk.transports.as_deref().map(|all| transports(validator, &key, all));
         let policy = TrunkPolicy {
             transports: transports.unwrap_or(default.transports),
-            methods: trunk.methods.as_deref().map_or(methods::ALL, |all| method_set(judge, &key, all)),
+            methods: trunk.methods.as_deref().map_or(methods::ALL, |all| method_set(validator, &key, all)),
             profile: trunk.profile.map_or(default.profile, |Text(profile)| profile),
             mode: trunk.mode.map_or(default.mode, |Text(mode)| mode),
         };
-        if let Some(doubt) = policy.doubt() {
-            judge.doubt(&format!("{key}.methods"), doubt);
+        if let Some(warn) = policy.warn() {
+            validator.warn(&format!("{key}.methods"), warn);
         }
         let reason = trunk.reason.map(|Text(reason)| reason.0).unwrap_or_default();
         self.rows.push(TrunkRow {
@@ -81,35 +81,35 @@ impl TrunkValidation {
     }
 
     /// What is wrong between them.
-    pub fn judge(&self, judge: &mut Validator<'_>, denials: &[(Whom, DeniedTraffic)]) {
+    pub fn check(&self, validator: &mut Validator<'_>, denials: &[(Whom, DeniedTraffic)]) {
         let most = TRUNK_ENTRIES as usize - 1;
         if let Some(row) = self.rows.get(most) {
             let text = format!("there are {} trunks, the kernel has room for {most}", self.rows.len());
-            judge.refuse(&path("trunks", &row.name), text);
+            validator.refuse(&path("trunks", &row.name), text);
         }
         for (at, peer) in self.peers.iter().enumerate() {
-            self.twice(judge, at, peer);
-            self.nested(judge, peer);
+            self.twice(validator, at, peer);
+            self.nested(validator, peer);
         }
         for row in &self.rows {
-            mute(judge, row, denials);
+            mute(validator, row, denials);
         }
     }
 
-    fn twice(&self, judge: &mut Validator<'_>, at: usize, peer: &ConfiguredPeer) {
+    fn twice(&self, validator: &mut Validator<'_>, at: usize, peer: &ConfiguredPeer) {
         let same = |other: &&ConfiguredPeer| other.net == peer.net && other.trunk != peer.trunk;
         if let Some(other) = self.peers[..at].iter().find(same) {
             let text = format!(
                 "{} is a peer of the trunk {} as well ({}): a prefix belongs to one trunk",
                 peer.net,
                 other.trunk,
-                judge.place(&other.key)
+                validator.location(&other.key)
             );
-            judge.refuse(&peer.key, text);
+            validator.refuse(&peer.key, text);
         }
     }
 
-    fn nested(&self, judge: &mut Validator<'_>, peer: &ConfiguredPeer) {
+    fn nested(&self, validator: &mut Validator<'_>, peer: &ConfiguredPeer) {
         let mut around: Vec<Source> = self.peers.iter().map(|other| other.net).collect();
         around.retain(|net| !net.is_host() && lies_in(&peer.net, net));
         around.sort_unstable();
@@ -120,7 +120,7 @@ impl TrunkValidation {
                 peer.net,
                 around.len() - 1
             );
-            judge.refuse(&peer.key, text);
+            validator.refuse(&peer.key, text);
         }
     }
 }
@@ -131,23 +131,29 @@ fn lies_in(inner: &Source, outer: &Source) -> bool {
         && Source::network(inner.bytes(), outer.bits()) == Some(*outer)
 }
 
-fn transports(judge: &mut Validator<'_>, key: &str, all: &[Text<Transports>]) -> [bool; TRANSPORTS.len()] {
+fn transports(
+    validator: &mut Validator<'_>,
+    key: &str,
+    all: &[Text<Transports>],
+) -> [bool; TRANSPORTS.len()] {
     if all.is_empty() {
-        judge.refuse(&format!("{key}.transports"), "it may use nothing: write what it may use, or [\"all\"]");
+        validator
+            .refuse(&format!("{key}.transports"), "it may use nothing: write what it may use, or [\"all\"]");
     }
     all.iter()
         .fold([false; TRANSPORTS.len()], |may, Text(one)| std::array::from_fn(|at| may[at] || one.0[at]))
 }
 
-fn method_set(judge: &mut Validator<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
+fn method_set(validator: &mut Validator<'_>, key: &str, all: &[Text<Methods>]) -> u32 {
     if all.is_empty() {
-        judge.refuse(&format!("{key}.methods"), "it may send nothing: write what it may send, or [\"all\"]");
+        validator
+            .refuse(&format!("{key}.methods"), "it may send nothing: write what it may send, or [\"all\"]");
     }
     all.iter().fold(0, |set, Text(one)| set | one.0)
 }
 
 /// A trunk that may use only what is denied to all trunks.
-fn mute(judge: &mut Validator<'_>, row: &TrunkRow, denials: &[(Whom, DeniedTraffic)]) {
+fn mute(validator: &mut Validator<'_>, row: &TrunkRow, denials: &[(Whom, DeniedTraffic)]) {
     let key = format!("{}.transports", path("trunks", &row.name));
     let denied = |at: usize| {
         let takes = |(whom, what): &(Whom, DeniedTraffic)| {
@@ -157,12 +163,12 @@ fn mute(judge: &mut Validator<'_>, row: &TrunkRow, denials: &[(Whom, DeniedTraff
     };
     let may = row.policy.transports;
     let left = (0..may.len()).any(|at| may[at] && !denied(at));
-    if judge.says(&key) && may != [false; TRANSPORTS.len()] && !left {
+    if validator.is_set(&key) && may != [false; TRANSPORTS.len()] && !left {
         let text = format!(
             "{} is all that it may use, and `deny.trunks` ({}) takes that from every trunk",
             row.policy.transports_text(),
-            judge.place("deny.trunks")
+            validator.location("deny.trunks")
         );
-        judge.refuse(&key, text);
+        validator.refuse(&key, text);
     }
 }

@@ -32,7 +32,7 @@ impl Health {
     }
 
     /// Takes an outcome; times are of `CLOCK_BOOTTIME`, in nanoseconds. What an operator is to be told, if anything.
-    pub fn note(&mut self, now_ns: u64, outcome: &Result<()>) -> Option<String> {
+    pub fn record(&mut self, now_ns: u64, outcome: &Result<()>) -> Option<String> {
         match (outcome, self.last_ns) {
             (Err(error), before) => {
                 self.last_ns = Some(now_ns);
@@ -56,17 +56,17 @@ mod tests {
 
     #[test]
     fn trouble_is_told_once_and_its_end_as_well() {
-        let mut trouble = Health::new("the history");
-        let mut told = Vec::new();
+        let mut health = Health::new("the history");
+        let mut messages = Vec::new();
         for (second, fails) in
             [(0, false), (1, true), (2, true), (3, false), (4, true), (13, false), (14, false), (15, false)]
         {
             let outcome = if fails { Err(anyhow!("no room")) } else { Ok(()) };
-            told.extend(trouble.note(second * 1_000_000_000, &outcome).map(|text| (second, text)));
-            assert_eq!(trouble.fails(), (1..14).contains(&second), "after {second} s");
+            messages.extend(health.record(second * 1_000_000_000, &outcome).map(|text| (second, text)));
+            assert_eq!(health.fails(), (1..14).contains(&second), "after {second} s");
         }
         assert_eq!(
-            told,
+            messages,
             [
                 (1, "the history fails, everything else goes on: no room".to_owned()),
                 (14, "the history works again".to_owned())

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::carriers::TrunkValidation;
 use super::source::{Problem, Sources};
 use super::tables::{Block, Deny, GuardTable, Port, Tables};
-use super::tree::{Places, Read};
+use super::tree::{Locations, Read};
+use super::trunks::TrunkValidation;
 use super::value::{Open, Text};
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRequest, BanRule};
@@ -17,30 +17,30 @@ use crate::settings::SettingsRequest;
 /// Collects what is wrong and what is doubtful.
 pub struct Validator<'j> {
     sources: &'j Sources,
-    places: &'j Places,
+    locations: &'j Locations,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl Validator<'_> {
     fn problem(&self, key: &str, text: String) -> Problem {
-        Problem { place: self.sources.place(self.places.position(key)), key: key.to_owned(), text }
+        Problem { location: self.sources.location(self.locations.position(key)), key: key.to_owned(), text }
     }
 
     pub fn refuse(&mut self, key: &str, text: impl Into<String>) {
         self.problems.push(self.problem(key, text.into()));
     }
 
-    pub fn doubt(&mut self, key: &str, text: impl Into<String>) {
+    pub fn warn(&mut self, key: &str, text: impl Into<String>) {
         self.warnings.push(self.problem(key, text.into()));
     }
 
-    pub fn place(&self, key: &str) -> String {
-        self.sources.place(self.places.position(key)).to_string()
+    pub fn location(&self, key: &str) -> String {
+        self.sources.location(self.locations.position(key)).to_string()
     }
 
-    pub fn says(&self, key: &str) -> bool {
-        self.places.says(key)
+    pub fn is_set(&self, key: &str) -> bool {
+        self.locations.is_set(key)
     }
 
     pub fn is_refused(&self, key: &str) -> bool {
@@ -52,11 +52,11 @@ impl Validator<'_> {
 ///
 /// # Errors
 /// Everything that is wrong.
-pub fn judge(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let mut judge =
-        Validator { sources, places: &read.places, problems: read.problems, warnings: Vec::new() };
-    let config = judge.config(read.tables);
-    let Validator { mut problems, mut warnings, .. } = judge;
+pub fn validate(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let mut validator =
+        Validator { sources, locations: &read.locations, problems: read.problems, warnings: Vec::new() };
+    let config = validator.config(read.tables);
+    let Validator { mut problems, mut warnings, .. } = validator;
     warnings.sort_by_key(|problem| order(sources, problem));
     if problems.is_empty() {
         return Ok((config, warnings));
@@ -67,20 +67,20 @@ pub fn judge(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Ve
 
 /// In the order of the files, not of their paths.
 fn order(sources: &Sources, problem: &Problem) -> (usize, usize, usize) {
-    let place = &problem.place;
-    let file = sources.paths().iter().position(|path| *path == place.path).unwrap_or_default();
-    (file, place.line, place.column)
+    let location = &problem.location;
+    let file = sources.paths().iter().position(|path| *path == location.path).unwrap_or_default();
+    (file, location.line, location.column)
 }
 
 impl Validator<'_> {
     fn config(&mut self, tables: Tables) -> Config {
         let Tables { guard, checks, limits, bans, block, deny, trunks, serve, crash, cores } = tables;
-        let bans = bans.wish();
+        let bans = bans.request();
         self.ports(&guard);
         self.bans(&bans);
         let agents = self.agents(&block);
         let denials = self.denials(&deny);
-        let mut carriers = TrunkValidation::default();
+        let mut trunks = TrunkValidation::default();
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
         let mut open: Vec<_> = limits.open.map(|Open(most)| (None, most)).into_iter().collect();
@@ -88,9 +88,9 @@ impl Validator<'_> {
             let whose = || Some(name.0.clone());
             rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
             open.extend(trunk.limits.open.map(|Open(most)| (whose(), most)));
-            carriers.add(self, name.0, trunk);
+            trunks.add(self, name.0, trunk);
         }
-        carriers.judge(self, &denials);
+        trunks.check(self, &denials);
         let numbers = |ports: Vec<Port>| ports.iter().map(|port| port.0 as u16).collect();
         Config {
             files: !self.sources.0.is_empty(),
@@ -113,7 +113,7 @@ impl Validator<'_> {
             bans,
             agents,
             denials,
-            trunks: carriers.rows,
+            trunks: trunks.rows,
             serve: self.service(serve, crash, cores),
         }
     }
@@ -139,8 +139,9 @@ impl Validator<'_> {
         }
         for (at, port) in guard.tls_ports.iter().flatten().enumerate() {
             if let Some(other) = guard.ports.iter().flatten().position(|other| other == port) {
-                let place = self.place(&format!("guard.ports[{other}]"));
-                let text = format!("{} is a SIP port as well ({place}): a port is one or the other", port.0);
+                let location = self.location(&format!("guard.ports[{other}]"));
+                let text =
+                    format!("{} is a SIP port as well ({location}): a port is one or the other", port.0);
                 self.refuse(&format!("guard.tls-ports[{at}]"), text);
             }
         }
@@ -148,7 +149,7 @@ impl Validator<'_> {
 
     fn bans(&mut self, bans: &BanRequest) {
         let BanRule { first, longest, .. } = bans.of(&ban_rule::DEFAULT);
-        let is_broken = |key: &str, span: Option<Duration>| span.is_none() && self.says(key);
+        let is_broken = |key: &str, span: Option<Duration>| span.is_none() && self.is_set(key);
         if first <= longest || is_broken("bans.first", bans.first) || is_broken("bans.longest", bans.longest)
         {
             return;

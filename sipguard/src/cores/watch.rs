@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::statvfs::statvfs;
 
-use super::carry::CopyJob;
+use super::copy::CopyJob;
 use super::file::Core;
 use super::{CoreAction, CoreSettings, What, matches};
 
@@ -28,7 +28,7 @@ pub struct CoreWatch {
     looked: bool,
     /// Cores that were cut off, as long as somebody writes them.
     cut: Vec<Cut>,
-    carry: Option<CopyJob>,
+    copy: Option<CopyJob>,
     paused: Option<Instant>,
     /// What could not be done, and when that was told.
     told: HashMap<PathBuf, Instant>,
@@ -76,7 +76,7 @@ impl CoreWatch {
             seen: HashMap::new(),
             looked: false,
             cut: Vec::new(),
-            carry: None,
+            copy: None,
             paused: None,
             told: HashMap::new(),
         })
@@ -155,26 +155,26 @@ impl CoreWatch {
     /// Goes on moving, or begins with the oldest core.
     fn moves(&mut self, finished: &mut Vec<Core>, actions: &mut Vec<CoreAction>) {
         let Some(to) = self.settings.move_to.clone() else { return };
-        if self.carry.is_none()
+        if self.copy.is_none()
             && self.paused.is_none_or(|since| since.elapsed() > PAUSE)
             && !finished.is_empty()
         {
             let core = finished.remove(0);
             let (path, bytes) = (core.path.clone(), core.bytes);
             match self.room(&to, bytes, actions).and_then(|()| Ok(CopyJob::begin(core, &to)?)) {
-                Ok(carry) => self.carry = Some(carry),
+                Ok(copy) => self.copy = Some(copy),
                 Err(error) => self.give_up(path, bytes, &error, actions),
             }
         }
-        let Some(mut carry) = self.carry.take() else { return };
-        finished.retain(|core| core.id != carry.core.id);
-        let (path, bytes) = (carry.core.path.clone(), carry.core.bytes);
-        match carry.step() {
+        let Some(mut copy) = self.copy.take() else { return };
+        finished.retain(|core| core.id != copy.core.id);
+        let (path, bytes) = (copy.core.path.clone(), copy.core.bytes);
+        match copy.step() {
             Ok(true) => {
-                let why = format!("to {}", carry.to.display());
+                let why = format!("to {}", copy.to.display());
                 actions.push(CoreAction { what: What::Moved, path, bytes, why });
             }
-            Ok(false) => self.carry = Some(carry),
+            Ok(false) => self.copy = Some(copy),
             Err(error) => self.give_up(path, bytes, &error.into(), actions),
         }
     }

@@ -7,7 +7,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use sipguard_common::abi::Told;
 use sipguard_common::{Class, Reason};
 
-use super::lacking::{Broken, Gaps, Waiting};
+use super::missing::{Broken, Gaps, Waiting};
 use super::tally::Tally;
 use crate::header::{Ends, Header};
 
@@ -32,7 +32,7 @@ pub struct Incoming<'a> {
 }
 
 /// The program, and what was found.
-pub struct VerdictCollector<'p> {
+pub struct Decider<'p> {
     program: &'p Xdp,
     broken: Broken,
     gaps: Gaps,
@@ -42,11 +42,11 @@ pub struct VerdictCollector<'p> {
     unguarded: HashMap<Ends, Told>,
 }
 
-impl<'p> VerdictCollector<'p> {
+impl<'p> Decider<'p> {
     /// Nothing found yet.
     #[must_use]
-    pub fn new(program: &'p Xdp) -> VerdictCollector<'p> {
-        VerdictCollector {
+    pub fn new(program: &'p Xdp) -> Decider<'p> {
+        Decider {
             program,
             broken: Broken::new(),
             gaps: Gaps::default(),
@@ -59,7 +59,7 @@ impl<'p> VerdictCollector<'p> {
     ///
     /// # Errors
     /// When the kernel does not run the program.
-    pub fn judge(&mut self, packet: &Incoming<'_>) -> Result<()> {
+    pub fn decide(&mut self, packet: &Incoming<'_>) -> Result<()> {
         if packet.cut {
             self.tally.cut += 1;
             packet.header.into_iter().for_each(|header| self.broken.mark(header));

@@ -6,25 +6,25 @@ use ratatui::style::{Color, Modifier, Style};
 
 /// What the terminal can, and what its owner wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct Theme {
     colours: bool,
     unicode: bool,
 }
 
-impl Look {
+impl Theme {
     /// As asked for; red and magenta are legible on dark and on light ground, and nothing else is coloured.
     #[must_use]
-    pub fn new(colours: bool, unicode: bool) -> Look {
-        Look { colours, unicode }
+    pub fn new(colours: bool, unicode: bool) -> Theme {
+        Theme { colours, unicode }
     }
 
     /// As the environment says: `NO_COLOR` (no-color.org), and whether the locale is one of UTF-8.
     #[must_use]
-    pub fn of_environment() -> Look {
+    pub fn of_environment() -> Theme {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
         let locale = locale.to_ascii_lowercase().replace('-', "");
-        Look::new(set("NO_COLOR").is_none(), locale.ends_with("utf8"))
+        Theme::new(set("NO_COLOR").is_none(), locale.ends_with("utf8"))
     }
 
     /// What was stopped, and what went wrong.
@@ -118,11 +118,11 @@ mod tests {
 
     #[test]
     fn bars() {
-        let look = Look::new(true, true);
-        assert_eq!(look.sparkline(&[0.0, 1.0, 50.0, 100.0], 6), "  ▁▂▅█");
-        assert_eq!(look.sparkline(&[100.0, 0.0, 0.0], 2), "▁▁");
-        assert_eq!(Look::new(true, false).sparkline(&[0.0, 100.0], 2), "_#");
-        assert_eq!(look.sparkline(&[], 3), "   ");
+        let theme = Theme::new(true, true);
+        assert_eq!(theme.sparkline(&[0.0, 1.0, 50.0, 100.0], 6), "  ▁▂▅█");
+        assert_eq!(theme.sparkline(&[100.0, 0.0, 0.0], 2), "▁▁");
+        assert_eq!(Theme::new(true, false).sparkline(&[0.0, 100.0], 2), "_#");
+        assert_eq!(theme.sparkline(&[], 3), "   ");
     }
 
     #[test]

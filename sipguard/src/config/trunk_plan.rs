@@ -8,7 +8,7 @@ use crate::store::{RECOVERED_TRUNK, TrunkRow};
 
 /// The steps, in an order in which no peer ever has two trunks.
 #[derive(Default)]
-pub struct Steps {
+pub struct TrunkPlan {
     /// For people.
     pub lines: Vec<SettingDifference>,
     /// What makes room.
@@ -17,7 +17,7 @@ pub struct Steps {
     pub last: Vec<PlannedOperation>,
 }
 
-impl Steps {
+impl TrunkPlan {
     fn line(&mut self, name: &str, old: Option<&TrunkRow>, new: Option<&TrunkRow>) {
         let [old, new] = [old, new].map(|trunk| trunk.map_or("none".to_owned(), text));
         self.lines.push(SettingDifference { key: path("trunks", name), old, new, effect: Effect::Reload });
@@ -32,9 +32,9 @@ impl Steps {
     }
 
     /// What was found in the kernel, which knows no names, gives up the peers that have one.
-    pub fn rename(&mut self, wanted: &[TrunkRow], has: &[TrunkRow]) {
-        let named = |name: &String| wanted.iter().any(|trunk| trunk.name == *name);
-        let of_named = |peer: &Source| wanted.iter().any(|trunk| trunk.peers.contains(peer));
+    pub fn rename(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
+        let named = |name: &String| desired.iter().any(|trunk| trunk.name == *name);
+        let of_named = |peer: &Source| desired.iter().any(|trunk| trunk.peers.contains(peer));
         let found = |trunk: &&TrunkRow| trunk.name.starts_with(RECOVERED_TRUNK) && !named(&trunk.name);
         for trunk in has.iter().filter(found) {
             let peers: Vec<Source> = trunk.peers.iter().copied().filter(|peer| !of_named(peer)).collect();
@@ -53,8 +53,8 @@ impl Steps {
     }
 
     /// What is named.
-    pub fn set(&mut self, wanted: &[TrunkRow], has: &[TrunkRow]) {
-        for trunk in wanted {
+    pub fn set(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
+        for trunk in desired {
             let old = has.iter().find(|old| old.name == trunk.name);
             if old.is_some_and(|old| is(old, trunk)) {
                 continue;
@@ -62,7 +62,7 @@ impl Steps {
             self.line(&trunk.name, old, Some(trunk));
             // A peer that moves to another trunk leaves its own before.
             let moves = |peer: &Source| {
-                wanted.iter().any(|other| other.name != trunk.name && other.peers.contains(peer))
+                desired.iter().any(|other| other.name != trunk.name && other.peers.contains(peer))
             };
             if let Some(old) = old.filter(|old| old.peers.iter().any(moves)) {
                 let peers = old.peers.iter().copied().filter(|peer| !moves(peer)).collect();
@@ -73,8 +73,8 @@ impl Steps {
     }
 }
 
-fn is(old: &TrunkRow, wanted: &TrunkRow) -> bool {
-    (&old.peers, old.policy, &old.reason) == (&wanted.peers, wanted.policy, &wanted.reason)
+fn is(old: &TrunkRow, desired: &TrunkRow) -> bool {
+    (&old.peers, old.policy, &old.reason) == (&desired.peers, desired.policy, &desired.reason)
 }
 
 /// A trunk in one line.

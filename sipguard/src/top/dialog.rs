@@ -46,7 +46,7 @@ pub enum DialogStep {
 
 /// The answers so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct Dialog {
     /// What is to be ordered.
     pub what: DialogAction,
     /// The device, where there is one, and then its address; or what a rule is about.
@@ -78,12 +78,12 @@ pub enum Answered {
     SortOrder(SortOrder),
 }
 
-impl Ask {
+impl Dialog {
     /// Asks about a row, at `now`.
     ///
     /// # Errors
     /// Why that can't be ordered of it, for people.
-    pub fn about(what: DialogAction, subject: &RowSubject, now: Timestamp) -> Result<Ask, String> {
+    pub fn about(what: DialogAction, subject: &RowSubject, now: Timestamp) -> Result<Dialog, String> {
         let (what, choices, why) = match (what, subject) {
             (DialogAction::Unblock, RowSubject::Rule(target, "allow")) => {
                 (DialogAction::Unallow, vec![*target], String::new())
@@ -106,7 +106,7 @@ impl Ask {
         }
         let mut choices = choices;
         choices.dedup();
-        let mut ask = Ask {
+        let mut dialog = Dialog {
             what,
             target: narrowest,
             choices,
@@ -117,10 +117,10 @@ impl Ask {
             step: DialogStep::Whom,
             wrong: None,
         };
-        if ask.choices.len() < 2 {
-            ask.step = ask.after_whom();
+        if dialog.choices.len() < 2 {
+            dialog.step = dialog.after_whom();
         }
-        Ok(ask)
+        Ok(dialog)
     }
 
     /// Takes a key.
@@ -221,7 +221,7 @@ fn file(target: &Target, now: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn press(ask: &mut Ask, keys: &str) -> Answered {
+    fn press(dialog: &mut Dialog, keys: &str) -> Answered {
         let mut answered = Answered::Go;
         for letter in keys.chars() {
             let code = match letter {
@@ -230,7 +230,7 @@ mod tests {
                 '\u{8}' => KeyCode::Backspace,
                 letter => KeyCode::Char(letter),
             };
-            answered = ask.key(KeyEvent::new(code, KeyModifiers::NONE));
+            answered = dialog.key(KeyEvent::new(code, KeyModifiers::NONE));
             if answered != Answered::Go {
                 break;
             }
@@ -238,9 +238,9 @@ mod tests {
         answered
     }
 
-    fn ask(what: DialogAction, sender: &str) -> Ask {
+    fn dialog(what: DialogAction, sender: &str) -> Dialog {
         let subject = RowSubject::Sender(sender.parse().unwrap(), "bare-lf");
-        Ask::about(what, &subject, Timestamp::UNIX_EPOCH).unwrap()
+        Dialog::about(what, &subject, Timestamp::UNIX_EPOCH).unwrap()
     }
 
     fn span(text: &str) -> Span {
@@ -249,26 +249,26 @@ mod tests {
 
     #[test]
     fn a_block_is_of_the_device_for_an_hour() {
-        let mut ask = ask(DialogAction::Block, "203.0.113.7:4001");
-        assert_eq!(press(&mut ask, "\n\n\n"), Answered::Go);
-        assert_eq!(ask.step, DialogStep::Sure);
+        let mut dialog = dialog(DialogAction::Block, "203.0.113.7:4001");
+        assert_eq!(press(&mut dialog, "\n\n\n"), Answered::Go);
+        assert_eq!(dialog.step, DialogStep::Sure);
         let (target, reason) = ("203.0.113.7:4001".parse().unwrap(), "bare-lf".to_owned());
         assert_eq!(
-            press(&mut ask, "y"),
+            press(&mut dialog, "y"),
             Answered::Order(SortOrder::Block { target, span: span("1h"), reason })
         );
     }
 
     #[test]
     fn the_address_for_as_long_as_is_typed() {
-        let mut ask = ask(DialogAction::Block, "[2001:db8::7]:4001");
-        press(&mut ask, "a\u{8}\u{8}2 parsecs\n");
-        assert!(ask.wrong.as_ref().is_some_and(|wrong| wrong.contains("is no duration")), "{ask:?}");
-        ask.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
-        press(&mut ask, "15m\n!\n");
+        let mut dialog = dialog(DialogAction::Block, "[2001:db8::7]:4001");
+        press(&mut dialog, "a\u{8}\u{8}2 parsecs\n");
+        assert!(dialog.wrong.as_ref().is_some_and(|wrong| wrong.contains("is no duration")), "{dialog:?}");
+        dialog.key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
+        press(&mut dialog, "15m\n!\n");
         let (target, reason) = ("2001:db8::7".parse().unwrap(), "bare-lf!".to_owned());
         assert_eq!(
-            press(&mut ask, "y"),
+            press(&mut dialog, "y"),
             Answered::Order(SortOrder::Block { target, span: span("15m"), reason })
         );
     }
@@ -277,23 +277,23 @@ mod tests {
     fn nothing_else_than_yes_is_yes() {
         for keys in ["\u{1b}", "\n\u{1b}", "\n\n\nn", "\n\n\n\u{1b}"] {
             assert_eq!(
-                press(&mut ask(DialogAction::Block, "203.0.113.7:1"), keys),
+                press(&mut dialog(DialogAction::Block, "203.0.113.7:1"), keys),
                 Answered::Cancelled,
                 "{keys:?}"
             );
         }
-        assert_eq!(press(&mut ask(DialogAction::Block, "203.0.113.7:1"), "\n\n\n\n\nbq "), Answered::Go);
+        assert_eq!(press(&mut dialog(DialogAction::Block, "203.0.113.7:1"), "\n\n\n\n\nbq "), Answered::Go);
     }
 
     #[test]
     fn an_allowance_is_of_an_address_and_a_capture_goes_to_a_file() {
-        let mut allow = ask(DialogAction::Allow, "203.0.113.7:4001");
+        let mut allow = dialog(DialogAction::Allow, "203.0.113.7:4001");
         let (target, reason) = ("203.0.113.7".parse().unwrap(), "bare-lf".to_owned());
         assert_eq!(
             press(&mut allow, "\n\ny"),
             Answered::Order(SortOrder::Allow { target, span: span("1h"), reason })
         );
-        let mut capture = ask(DialogAction::Capture, "203.0.113.7:4001");
+        let mut capture = dialog(DialogAction::Capture, "203.0.113.7:4001");
         let (target, file) =
             ("203.0.113.7:4001".parse().unwrap(), "sipguard-203.0.113.7-4001-19700101T000000Z.pcapng".into());
         assert_eq!(press(&mut capture, "\n\ny"), Answered::Order(SortOrder::Capture { target, file }));
@@ -307,13 +307,13 @@ mod tests {
             ("ban", SortOrder::Unblock(target)),
             ("allow", SortOrder::Unallow(target)),
         ] {
-            let mut ask =
-                Ask::about(DialogAction::Unblock, &RowSubject::Rule(target, word), Timestamp::UNIX_EPOCH)
+            let mut dialog =
+                Dialog::about(DialogAction::Unblock, &RowSubject::Rule(target, word), Timestamp::UNIX_EPOCH)
                     .unwrap();
-            assert_eq!(press(&mut ask, "y"), Answered::Order(order));
+            assert_eq!(press(&mut dialog, "y"), Answered::Order(order));
         }
         let identity = RowSubject::Rule("sip:1@pbx.example".parse().unwrap(), "block");
-        assert!(Ask::about(DialogAction::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());
-        assert!(Ask::about(DialogAction::Allow, &identity, Timestamp::UNIX_EPOCH).is_err());
+        assert!(Dialog::about(DialogAction::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());
+        assert!(Dialog::about(DialogAction::Allow, &identity, Timestamp::UNIX_EPOCH).is_err());
     }
 }

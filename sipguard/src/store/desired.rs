@@ -26,7 +26,7 @@ impl Allowed {
     /// Of rows; those that do not allow, or not any more, are passed over.
     #[must_use]
     pub fn of(rows: &[RuleRow], peers: Peers, now_ms: i64) -> Allowed {
-        let allows = |row: &&RuleRow| row.verb == RuleVerb::Allow && row.holds(now_ms);
+        let allows = |row: &&RuleRow| row.verb == RuleVerb::Allow && row.is_active(now_ms);
         let nets: HashSet<Source> =
             rows.iter().filter(allows).filter_map(|row| row.target.source()).collect();
         let mut allowed = Allowed { lengths: lengths(nets.iter()), nets, ..Allowed::default() };
@@ -77,7 +77,7 @@ impl Allowed {
 
     /// Whether nothing automatic touches a target.
     #[must_use]
-    pub fn holds_back(&self, target: &Target) -> bool {
+    pub fn exempts(&self, target: &Target) -> bool {
         self.around(target).is_some() || self.trunk_of(target).is_some()
     }
 
@@ -106,21 +106,22 @@ fn lengths<'s>(nets: impl Iterator<Item = &'s Source>) -> Vec<u32> {
 /// ends last.
 #[must_use]
 pub fn decides<'r>(rows: &'r [RuleRow], allowed: &Allowed, now_ms: i64) -> Option<&'r RuleRow> {
-    let holding = || rows.iter().filter(|row| row.holds(now_ms));
-    let last_word = holding().filter(|row| row.is_operators()).max_by_key(|row| (row.word, row.created_ms));
-    let verb = match last_word {
+    let holding = || rows.iter().filter(|row| row.is_active(now_ms));
+    let last_decision =
+        holding().filter(|row| row.is_operators()).max_by_key(|row| (row.version, row.created_ms));
+    let verb = match last_decision {
         Some(row) => row.verb,
-        None if rows.first().is_some_and(|row| allowed.holds_back(&row.target)) => return None,
+        None if rows.first().is_some_and(|row| allowed.exempts(&row.target)) => return None,
         None => RuleVerb::Block,
     };
     holding().filter(|row| row.verb == verb).max_by_key(|row| {
-        (row.mode == RuleMode::Enforce, row.expires_ms.unwrap_or(i64::MAX), row.is_operators(), row.word)
+        (row.mode == RuleMode::Enforce, row.expires_ms.unwrap_or(i64::MAX), row.is_operators(), row.version)
     })
 }
 
 /// What the maps should say of a target with these rows.
 #[must_use]
-pub fn wanted(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> Option<DesiredEntry> {
+pub fn desired(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> Option<DesiredEntry> {
     let row = decides(rows, allowed, clock.wall_ms())?;
     let trunk = match row.target {
         Target::Source(source) => allowed.peers.get(&source).copied().unwrap_or(0),
@@ -144,14 +145,14 @@ fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, DesiredEntry)> {
 pub fn all(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> HashMap<Target, DesiredEntry> {
     let mut want: HashMap<Target, DesiredEntry> = members(allowed).collect();
     for rows in rows.chunk_by(|one, other| one.target == other.target) {
-        want.extend(wanted(rows, allowed, clock).map(|wanted| (rows[0].target, wanted)));
+        want.extend(desired(rows, allowed, clock).map(|desired| (rows[0].target, desired)));
     }
     want
 }
 
 /// What the maps should say of one target.
 #[must_use]
-pub fn wanted_of(
+pub fn desired_of(
     target: &Target,
     rows: &[RuleRow],
     allowed: &Allowed,
@@ -161,9 +162,9 @@ pub fn wanted_of(
         let trunk = *allowed.peers.get(peer)?;
         Some(DesiredEntry { flags: 0, expires_ns: PERMANENT, trunk })
     };
-    match (wanted(rows, allowed, clock), target) {
+    match (desired(rows, allowed, clock), target) {
         (None, Target::Source(source)) => member(source),
-        (wanted, _) => wanted,
+        (desired, _) => desired,
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
 
     const NOW: i64 = 1000;
 
-    fn row(target: &str, origin: &str, verb: RuleVerb, expires_ms: Option<i64>, word: i64) -> RuleRow {
+    fn row(target: &str, origin: &str, verb: RuleVerb, expires_ms: Option<i64>, version: i64) -> RuleRow {
         RuleRow {
             target: target.parse().unwrap(),
             origin: origin.to_owned(),
@@ -183,7 +184,7 @@ mod tests {
             author: String::new(),
             created_ms: 0,
             expires_ms,
-            word,
+            version,
         }
     }
 
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn the_operators_last_word_decides() {
         use Verb::{Allow, Block};
-        let one = |origin, verb, end, word| row("192.0.2.7", origin, verb, end, word);
+        let one = |origin, verb, end, version| row("192.0.2.7", origin, verb, end, version);
         for (rows, decides) in [
             (vec![one("f2b", Block, Some(2000), 1), one("feed", Block, None, 2)], Some("block feed")),
             (vec![one("cli", Block, Some(2000), 9), one("feed", Block, Some(3000), 2)], Some("block feed")),

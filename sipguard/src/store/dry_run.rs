@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rusqlite::Connection;
 
+use super::desired::{self, Allowed};
+use super::diagnosis::explain;
+use super::edit::Change;
 use super::rows::StoreTables;
-use super::say::Change;
-use super::trouble::explain;
-use super::want::{self, Allowed};
 use super::{TrunkRow, open, policy, schema};
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
@@ -31,7 +31,7 @@ pub struct DryRun {
 ///
 /// # Errors
 /// When the store is not there or can't be read, and what `work` says.
-pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<DryRun> {
+pub fn dry_run(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<DryRun> {
     let Some(path) = path else {
         let mut db = Connection::open_in_memory().context("a store in memory")?;
         schema::migrate(&mut db, 0)?;
@@ -41,8 +41,8 @@ pub fn rehearse(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Resul
         let text = format!("there is no store {}: name it with `--store FILE`", path.display());
         return Err(Failure::with(Status::Failed, text));
     }
-    let rehearsed = open::as_it_is(path).and_then(|mut db| on(&mut db, work));
-    rehearsed.map_err(|error| explain(error, path))
+    let dry_run = open::as_it_is(path).and_then(|mut db| on(&mut db, work));
+    dry_run.map_err(|error| explain(error, path))
 }
 
 /// The transaction is never committed.
@@ -54,6 +54,6 @@ fn on(db: &mut Connection, work: impl FnOnce(&mut Change<'_>) -> Result<()>) -> 
     change.flush()?;
     let rows = &change.rows;
     let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, clock.wall_ms());
-    let entries = want::all(&rows.all()?, &allowed, &clock).into_iter().collect();
-    Ok(DryRun { policy: policy::wanted(rows)?, entries, trunks: rows.trunks()? })
+    let entries = desired::all(&rows.all()?, &allowed, &clock).into_iter().collect();
+    Ok(DryRun { policy: policy::desired(rows)?, entries, trunks: rows.trunks()? })
 }
