@@ -81,10 +81,10 @@ pub fn another_program(interface: &Interface) -> Result<()> {
 ///
 /// # Errors
 /// [`Status::Failed`]
-pub fn another_mode(interface: &Interface, wish: &Wish) -> Result<()> {
+pub fn another_mode(interface: &Interface, request: &AttachRequest) -> Result<()> {
     let native = interface.xdp.is_some_and(|xdp| xdp.native);
-    let wanted = wish.xdp.and_then(XdpChoice::native);
-    if wanted.is_none_or(|wanted| wanted == native) {
+    let desired = request.xdp.and_then(XdpChoice::native);
+    if desired.is_none_or(|desired| desired == native) {
         return Ok(());
     }
     let name = &interface.name;

@@ -100,7 +100,7 @@ pub fn weaknesses(pins: &Pins) -> Vec<Weakness> {
 
 /// The whole guard.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct GuardStatus {
     /// Its interfaces.
     pub interfaces: Vec<InterfaceStatus>,
     /// `enforce` or `monitor`.
@@ -123,7 +123,7 @@ pub struct Report {
 ///
 /// # Errors
 /// When a map or rtnetlink can't be read.
-pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
+pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
     let connections = Connections::read(pins)?;
@@ -137,7 +137,7 @@ pub fn read(pins: &Pins, store: &Path) -> Result<Report> {
             .collect(),
         ..one
     };
-    Ok(Report {
+    Ok(GuardStatus {
         interfaces: interfaces(pins, &clock)?.into_iter().map(known).collect(),
         mode: mode(&settings),
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
@@ -212,7 +212,7 @@ fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<Int
         why,
         program_id: xdp.map(|xdp| xdp.program_id),
         since: clock.wall(iface.attached_ns),
-        known: Known::default(),
+        known: ConnectionCounts::default(),
         unjudged: Vec::new(),
     })
 }

@@ -44,7 +44,7 @@ enum Verb {
         switch: String,
     },
     /// Report a crash by hand: the PBX died just now
-    CrashReport {
+    Report {
         /// How long ago it died
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         ago: Option<Span>,

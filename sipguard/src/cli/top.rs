@@ -15,7 +15,7 @@ use crate::duration::{Span, parse_duration};
 use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
-use crate::top::{self, App, CAPTURE_SECS, Model, Order, Reader};
+use crate::top::{self, App, CAPTURE_SECS, Model, TopCommand, TopReader};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -56,11 +56,11 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         delay: args.delay,
         order: Arc::new({
             let (pins, path) = (pins.clone(), path.to_owned());
-            move |order: &Order| carry_out(&pins, &path, order)
+            move |order: &TopCommand| carry_out(&pins, &path, order)
         }),
     };
     for order in top::run(&app)? {
-        if let Order::Capture { target, file } = order {
+        if let TopCommand::Capture { target, file } = order {
             eprintln!(
                 "sipguard: the capture of {target} to {} goes on until its {CAPTURE_SECS} s are over",
                 file.display()
@@ -71,7 +71,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
 }
 
 fn once(pins: &Pins, path: &Path, format: Format, delay: Duration) -> Result<()> {
-    let (mut reader, mut model) = (Reader::new(pins, path), Model::default());
+    let (mut reader, mut model) = (TopReader::new(pins, path), Model::default());
     model.take(reader.read(true)?);
     std::thread::sleep(delay);
     model.take(reader.read(true)?);
@@ -82,25 +82,25 @@ fn once(pins: &Pins, path: &Path, format: Format, delay: Duration) -> Result<()>
 }
 
 /// Does what the verb of the same name does, and says what it would.
-fn carry_out(pins: &Pins, path: &Path, order: &Order) -> Result<String> {
+fn carry_out(pins: &Pins, path: &Path, order: &TopCommand) -> Result<String> {
     let (said, done) = match order {
-        Order::Block { target, span, reason } => {
+        TopCommand::Block { target, span, reason } => {
             let done = block::make(pins, path, &block::BlockArgs::of(*target, *span, reason))?;
             (block::made(&done.value, *span), done)
         }
-        Order::Allow { target, span, reason } => {
+        TopCommand::Allow { target, span, reason } => {
             let done = allow::make(pins, path, &allow::AllowArgs::of(*target, *span, reason))?;
             (allow::made(&done.value, *span), done)
         }
-        Order::Unblock(target) => {
+        TopCommand::Unblock(target) => {
             let done = block::lift(pins, path, &block::UnblockArgs::of(*target))?;
             (block::lifted(&done.value), done)
         }
-        Order::Unallow(target) => {
+        TopCommand::Unallow(target) => {
             let done = allow::end(pins, path, &allow::UnallowArgs::of(*target))?;
             (allow::ended(&done.value), done)
         }
-        Order::Capture { target, file } => return capture(pins, path, &target.to_string(), file),
+        TopCommand::Capture { target, file } => return capture(pins, path, &target.to_string(), file),
     };
     let target = order.target();
     let later =

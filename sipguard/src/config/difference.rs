@@ -307,7 +307,7 @@ impl Difference {
     }
 }
 
-/// The wish, with the default for what was named and is no more.
+/// The request, with the default for what was named and is no more.
 fn without_gone(
     request: &SettingsRequest,
     old: &EffectiveSettings,

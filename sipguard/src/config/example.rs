@@ -112,14 +112,14 @@ pub fn markdown() -> String {
 /// Every table but the trunks, with its keys, in the order in which they are shown.
 pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
     let of = |table| match table {
-        "guard" => order::<Guard>(),
+        "guard" => order::<GuardTable>(),
         "checks" => LIMITS.iter().map(|limit| limit.name).collect(),
-        "limits" => order::<Rates>(),
-        "bans" => order::<Bans>(),
+        "limits" => order::<RatesTable>(),
+        "bans" => order::<BansTable>(),
         "block" => order::<Block>(),
         "deny" => order::<Deny>(),
         "serve" => order::<Serve>(),
-        "crash" => order::<Crash>(),
+        "crash" => order::<CrashTable>(),
         "cores" => order::<Cores>(),
         _ => Vec::new(),
     };
@@ -251,7 +251,7 @@ mod tests {
         let keys = keys(&schema(), "");
         assert!(keys.len() > 30, "{keys:?}");
         for key in &keys {
-            assert!(read.places.says(key), "{key} is not in the example");
+            assert!(read.locations.is_set(key), "{key} is not in the example");
         }
         for line in example().lines() {
             assert!(line != "#" && line.len() <= WIDTH && !line.contains("null"), "{line}");

@@ -80,7 +80,7 @@ impl Validator<'_> {
         self.bans(&bans);
         let agents = self.agents(&block);
         let denials = self.denials(&deny);
-        let mut trunks = TrunkValidation::default();
+        let mut validated = TrunkValidation::default();
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
         let mut open: Vec<_> = limits.open.map(|Open(most)| (None, most)).into_iter().collect();
@@ -88,9 +88,9 @@ impl Validator<'_> {
             let whose = || Some(name.0.clone());
             rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
             open.extend(trunk.limits.open.map(|Open(most)| (whose(), most)));
-            trunks.add(self, name.0, trunk);
+            validated.add(self, name.0, trunk);
         }
-        trunks.check(self, &denials);
+        validated.check(self, &denials);
         let numbers = |ports: Vec<Port>| ports.iter().map(|port| port.0 as u16).collect();
         Config {
             files: !self.sources.0.is_empty(),
@@ -113,7 +113,7 @@ impl Validator<'_> {
             bans,
             agents,
             denials,
-            trunks: trunks.rows,
+            trunks: validated.rows,
             serve: self.service(serve, crash, cores),
         }
     }

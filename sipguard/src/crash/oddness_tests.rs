@@ -11,10 +11,10 @@ const SECOND: u64 = 1_000_000_000;
 const AGENTS: [&str; 4] =
     ["Yealink SIP-T46S 66.85", "Grandstream GXP2160", "snomD785/10.1", "PolycomVVX/5.9"];
 
-fn packet(source: &str, tcp: bool, time_ns: u64, seq: u32, payload: &[u8]) -> Packet {
+fn packet(source: &str, tcp: bool, time_ns: u64, seq: u32, payload: &[u8]) -> TapPacket {
     let source: SocketAddr = source.parse().unwrap();
     let ends = Ends { from: crate::address::mapped(source.ip()), to: [0; 16], ports: [source.port(), 5060] };
-    Packet {
+    TapPacket {
         number: 0,
         time_ns,
         time: Timestamp::UNIX_EPOCH,
@@ -43,7 +43,7 @@ fn register(phone: usize, number: u64, more: &str) -> Vec<u8> {
 }
 
 /// A hundred phones that register every 20 seconds, until 100 s.
-fn phones(phones: usize) -> Vec<Packet> {
+fn phones(phones: usize) -> Vec<TapPacket> {
     let mut packets = Vec::new();
     for phone in 0..phones {
         for number in 0..4u64 {
@@ -56,7 +56,7 @@ fn phones(phones: usize) -> Vec<Packet> {
     packets
 }
 
-fn learned(packets: &[Packet]) -> Baseline {
+fn learned(packets: &[TapPacket]) -> Baseline {
     let mut baseline = Baseline::default();
     baseline.take(packets);
     baseline.settle(u64::MAX);
@@ -155,11 +155,11 @@ fn a_number_with_one_digit_more_says_less_than_a_long_one() {
         let feature = Feature { slot: usual.slot.clone(), token: token.to_owned() };
         surprise(&feature, &around, &baseline, 99).0
     };
-    let near = bits(&beside(&usual.token)[1]);
+    let near = bits(&neighbours(&usual.token)[1]);
     let far = bits("1025 to 1536");
     assert!(
         far > 5.0 && (near - far * BESIDE).abs() < 1e-9,
-        "{near} neighbours {}, {far} far from it",
+        "{near} beside {}, {far} far from it",
         usual.token
     );
 }

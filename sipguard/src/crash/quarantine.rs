@@ -142,7 +142,7 @@ mod tests {
 
     fn suspect(address: &str, identity: Option<&str>, port: u16, score: f64) -> Suspect {
         Suspect {
-            device: super::super::Device {
+            device: super::super::SuspectDevice {
                 address: address.parse().unwrap(),
                 name: identity.unwrap_or("").to_owned(),
             },

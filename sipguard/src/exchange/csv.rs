@@ -11,7 +11,7 @@ use crate::target::Target;
 enum Column {
     Target,
     Rule,
-    RuleMode,
+    Mode,
     Reason,
     Origin,
     Author,

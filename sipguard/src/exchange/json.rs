@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{End, Entry, Mistake, parse_time, show_time};
 use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
 
-const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if desired, `rule`, `mode`, `reason`, `origin`, \
+const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if wanted, `rule`, `mode`, `reason`, `origin`, \
 `author`, `created`, `ends`, or such a list as `rows` of an object";
 
 #[derive(Deserialize)]
@@ -64,11 +64,12 @@ impl<'de, const WIDE: bool> Visitor<'de> for OfItem<WIDE> {
 fn entry(fields: Fields) -> Result<Entry, String> {
     let mut entry = Entry::block(fields.source.parse()?);
     if let Some(rule) = fields.rule {
-        entry.verb = Verb::of(&rule).ok_or_else(|| format!("`{rule}` is no rule: write block or allow"))?;
+        entry.verb =
+            RuleVerb::of(&rule).ok_or_else(|| format!("`{rule}` is no rule: write block or allow"))?;
     }
     if let Some(mode) = fields.mode {
         entry.mode =
-            Mode::of(&mode).ok_or_else(|| format!("`{mode}` is no mode: write enforce or monitor"))?;
+            RuleMode::of(&mode).ok_or_else(|| format!("`{mode}` is no mode: write enforce or monitor"))?;
     }
     entry.reason = fields.reason.as_deref().map(parse_reason).transpose()?;
     entry.origin = fields.origin.as_deref().map(parse_origin).transpose()?;
@@ -101,7 +102,7 @@ pub const SCHEMA: &str = "sipguard.rules/1";
 
 /// The JSON form of a rule.
 #[must_use]
-pub fn json_of(row: &Row) -> Value {
+pub fn json_of(row: &RuleRow) -> Value {
     json!({
         "source": row.target.to_string(), "rule": row.verb.name(), "mode": row.mode.name(), "origin": row.origin,
         "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),

@@ -197,7 +197,7 @@ fn take_back(store: &Store<'_>) -> Result<()> {
                     change.record_all(
                         "undo",
                         GUARD,
-                        "a list that was not changed to its end".to_owned(),
+                        "a list that was not applied to its end".to_owned(),
                         "",
                     )?;
                     return Ok(true);

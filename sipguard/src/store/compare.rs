@@ -31,7 +31,7 @@ enum Stage {
     /// The entries of the peers of trunks.
     Peers,
     /// The entries of the rows behind this one.
-    StoreTables(Option<RuleKey>),
+    Rows(Option<RuleKey>),
 }
 
 impl Compare {

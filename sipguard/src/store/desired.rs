@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_operators_last_word_decides() {
-        use Verb::{Allow, Block};
+        use RuleVerb::{Allow, Block};
         let one = |origin, verb, end, version| row("192.0.2.7", origin, verb, end, version);
         for (rows, decides) in [
             (vec![one("f2b", Block, Some(2000), 1), one("feed", Block, None, 2)], Some("block feed")),

@@ -212,7 +212,7 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Rows;
+    use super::super::rows::StoreTables;
     use super::*;
     use crate::ban_rule;
 
@@ -229,7 +229,7 @@ mod tests {
     fn a_new_store_bans_as_is_usual() {
         let mut db = Connection::open_in_memory().unwrap();
         migrate(&mut db, 0).unwrap();
-        assert_eq!(Rows::new(&db).ban_rule().unwrap(), Some(ban_rule::DEFAULT));
+        assert_eq!(StoreTables::new(&db).ban_rule().unwrap(), Some(ban_rule::DEFAULT));
     }
 
     #[test]

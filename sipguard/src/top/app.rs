@@ -12,7 +12,7 @@ use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 
 use super::input::{self, InputRequest};
 use super::model::Model;
-use super::order::SortOrder;
+use super::order::TopCommand;
 use super::reading::{TopReader, TopReading};
 use super::state::TopState;
 use super::terminal::Screen;
@@ -24,7 +24,7 @@ use crate::pins::Pins;
 const LATE: u32 = 5;
 
 /// Carries out an order and says what came of it; each order has its own thread.
-pub type CarryOut = dyn Fn(&SortOrder) -> Result<String> + Send + Sync;
+pub type CarryOut = dyn Fn(&TopCommand) -> Result<String> + Send + Sync;
 
 /// What the loop works with.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Drop for AppWatch {
 ///
 /// # Errors
 /// When the terminal can't be used.
-pub fn run(app: &App) -> Result<Vec<SortOrder>> {
+pub fn run(app: &App) -> Result<Vec<TopCommand>> {
     let (sender, receiver) = channel();
     let (wake, woken) = channel();
     let mut signals = SigSet::empty();
@@ -145,7 +145,7 @@ fn show(
     sender: &Sender<AppMessage>,
     receiver: &Receiver<AppMessage>,
     wake: &Sender<()>,
-) -> Result<Vec<SortOrder>> {
+) -> Result<Vec<TopCommand>> {
     let theme = Theme::of_environment();
     let (mut model, mut state) = (Model::default(), TopState::default());
     let mut orders = Orders::default();
@@ -167,7 +167,7 @@ fn show(
                 AppMessage::Key(key) => match input::key(&mut state, &model, key) {
                     InputRequest::Draw => false,
                     InputRequest::Quit => true,
-                    InputRequest::Order(order) => {
+                    InputRequest::Command(order) => {
                         state.told = Some((begun(&order), false));
                         orders.carry_out(app, sender, order)?;
                         false
@@ -205,13 +205,13 @@ fn show(
 }
 
 /// What is told until an order is carried out.
-fn begun(order: &SortOrder) -> String {
+fn begun(order: &TopCommand) -> String {
     match order {
-        SortOrder::Block { target, .. } => format!("blocking {target} ..."),
-        SortOrder::Allow { target, .. } => format!("allowing {target} ..."),
-        SortOrder::Unblock(target) => format!("unblocking {target} ..."),
-        SortOrder::Unallow(target) => format!("ending the allowance of {target} ..."),
-        SortOrder::Capture { target, file } => {
+        TopCommand::Block { target, .. } => format!("blocking {target} ..."),
+        TopCommand::Allow { target, .. } => format!("allowing {target} ..."),
+        TopCommand::Unblock(target) => format!("unblocking {target} ..."),
+        TopCommand::Unallow(target) => format!("ending the allowance of {target} ..."),
+        TopCommand::Capture { target, file } => {
             format!("capturing {target} to {} for {} s ...", file.display(), super::CAPTURE_SECS)
         }
     }
@@ -221,11 +221,11 @@ fn begun(order: &SortOrder) -> String {
 #[derive(Default)]
 struct Orders {
     last: u64,
-    under_way: Vec<(u64, SortOrder)>,
+    under_way: Vec<(u64, TopCommand)>,
 }
 
 impl Orders {
-    fn carry_out(&mut self, app: &App, sender: &Sender<AppMessage>, order: SortOrder) -> Result<()> {
+    fn carry_out(&mut self, app: &App, sender: &Sender<AppMessage>, order: TopCommand) -> Result<()> {
         self.last += 1;
         let number = self.last;
         self.under_way.push((number, order.clone()));
@@ -241,8 +241,8 @@ impl Orders {
     }
 
     /// Waits for the changes, which take no longer than another command holds the lock. Captures are processes of their own, and go on.
-    fn finish(mut self, receiver: &Receiver<AppMessage>) -> Result<Vec<SortOrder>> {
-        let changes = |order: &SortOrder| !matches!(order, SortOrder::Capture { .. });
+    fn finish(mut self, receiver: &Receiver<AppMessage>) -> Result<Vec<TopCommand>> {
+        let changes = |order: &TopCommand| !matches!(order, TopCommand::Capture { .. });
         while self.under_way.iter().any(|(_, order)| changes(order)) {
             if let AppMessage::Done(number, done) = receiver.recv().context("an order was lost")? {
                 self.done(number);

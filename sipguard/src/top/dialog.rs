@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::order::SortOrder;
+use super::order::TopCommand;
 use super::rows::RowSubject;
 use crate::duration::{Span, parse_duration};
 use crate::store::parse_reason;
@@ -75,7 +75,7 @@ pub enum Answered {
     /// Nothing is ordered.
     Cancelled,
     /// The order.
-    SortOrder(SortOrder),
+    Command(TopCommand),
 }
 
 impl Dialog {
@@ -191,12 +191,12 @@ impl Dialog {
     fn order(&self) -> Answered {
         let (target, span) = (self.target, self.lasting);
         let reason = self.why.trim().to_owned();
-        Answered::Order(match self.what {
-            DialogAction::Block => SortOrder::Block { target, span, reason },
-            DialogAction::Allow => SortOrder::Allow { target, span, reason },
-            DialogAction::Unblock => SortOrder::Unblock(target),
-            DialogAction::Unallow => SortOrder::Unallow(target),
-            DialogAction::Capture => SortOrder::Capture { target, file: self.file.trim().into() },
+        Answered::Command(match self.what {
+            DialogAction::Block => TopCommand::Block { target, span, reason },
+            DialogAction::Allow => TopCommand::Allow { target, span, reason },
+            DialogAction::Unblock => TopCommand::Unblock(target),
+            DialogAction::Unallow => TopCommand::Unallow(target),
+            DialogAction::Capture => TopCommand::Capture { target, file: self.file.trim().into() },
         })
     }
 }
@@ -255,7 +255,7 @@ mod tests {
         let (target, reason) = ("203.0.113.7:4001".parse().unwrap(), "bare-lf".to_owned());
         assert_eq!(
             press(&mut dialog, "y"),
-            Answered::Order(SortOrder::Block { target, span: span("1h"), reason })
+            Answered::Command(TopCommand::Block { target, span: span("1h"), reason })
         );
     }
 
@@ -269,7 +269,7 @@ mod tests {
         let (target, reason) = ("2001:db8::7".parse().unwrap(), "bare-lf!".to_owned());
         assert_eq!(
             press(&mut dialog, "y"),
-            Answered::Order(SortOrder::Block { target, span: span("15m"), reason })
+            Answered::Command(TopCommand::Block { target, span: span("15m"), reason })
         );
     }
 
@@ -291,26 +291,26 @@ mod tests {
         let (target, reason) = ("203.0.113.7".parse().unwrap(), "bare-lf".to_owned());
         assert_eq!(
             press(&mut allow, "\n\ny"),
-            Answered::Order(SortOrder::Allow { target, span: span("1h"), reason })
+            Answered::Command(TopCommand::Allow { target, span: span("1h"), reason })
         );
         let mut capture = dialog(DialogAction::Capture, "203.0.113.7:4001");
         let (target, file) =
             ("203.0.113.7:4001".parse().unwrap(), "sipguard-203.0.113.7-4001-19700101T000000Z.pcapng".into());
-        assert_eq!(press(&mut capture, "\n\ny"), Answered::Order(SortOrder::Capture { target, file }));
+        assert_eq!(press(&mut capture, "\n\ny"), Answered::Command(TopCommand::Capture { target, file }));
     }
 
     #[test]
     fn a_rule_is_taken_back_by_what_it_is() {
         let target: Target = "203.0.113.0/28".parse().unwrap();
         for (word, order) in [
-            ("block", SortOrder::Unblock(target)),
-            ("ban", SortOrder::Unblock(target)),
-            ("allow", SortOrder::Unallow(target)),
+            ("block", TopCommand::Unblock(target)),
+            ("ban", TopCommand::Unblock(target)),
+            ("allow", TopCommand::Unallow(target)),
         ] {
             let mut dialog =
                 Dialog::about(DialogAction::Unblock, &RowSubject::Rule(target, word), Timestamp::UNIX_EPOCH)
                     .unwrap();
-            assert_eq!(press(&mut dialog, "y"), Answered::Order(order));
+            assert_eq!(press(&mut dialog, "y"), Answered::Command(order));
         }
         let identity = RowSubject::Rule("sip:1@pbx.example".parse().unwrap(), "block");
         assert!(Dialog::about(DialogAction::Capture, &identity, Timestamp::UNIX_EPOCH).is_err());

@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::dialog::{Answered, Dialog, DialogAction};
 use super::model::Model;
-use super::order::SortOrder;
+use super::order::TopCommand;
 use super::pane::Pane;
 use super::state::{OpenDialog, TopState};
 
@@ -16,7 +16,7 @@ pub enum InputRequest {
     /// The end.
     Quit,
     /// An order.
-    SortOrder(SortOrder),
+    Command(TopCommand),
 }
 
 /// The keys, as the help shows them.
@@ -58,7 +58,7 @@ pub fn key(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
                 state.told = Some(("nothing was changed".to_owned(), false));
                 InputRequest::Draw
             }
-            Answered::Order(order) => InputRequest::Order(order),
+            Answered::Command(order) => InputRequest::Command(order),
         },
     }
 }
@@ -220,7 +220,7 @@ mod tests {
         model.take(fixed(40));
         press(&mut state, &model, &[KeyCode::Enter; 3]);
         let asked = typed(&mut state, &model, "y");
-        let InputRequest::Order(SortOrder::Block { target: blocked, .. }) = asked else {
+        let InputRequest::Command(TopCommand::Block { target: blocked, .. }) = asked else {
             panic!("{asked:?}")
         };
         assert_eq!(blocked, target);
@@ -234,7 +234,7 @@ mod tests {
             for byte in 0x20..0x7f_u8 {
                 let mut state = TopState::default();
                 let asked = typed(&mut state, &model, &format!("{pane}{}", char::from(byte)));
-                assert!(!matches!(asked, InputRequest::Order(_)), "{pane} {byte}");
+                assert!(!matches!(asked, InputRequest::Command(_)), "{pane} {byte}");
             }
         }
     }

@@ -31,5 +31,5 @@ mod view;
 pub use app::{App, run};
 pub use model::Model;
 pub use once::{json, text};
-pub use order::{CAPTURE_SECS, SortOrder};
+pub use order::{CAPTURE_SECS, TopCommand};
 pub use reading::TopReader;

@@ -123,12 +123,12 @@ pub fn text(model: &Model) -> String {
             continue;
         }
         let head: Vec<&str> = pane.columns().iter().map(|column| column.head).collect();
-        let cells = |row: super::rows::Row| {
+        let cells = |row: super::rows::TopRow| {
             row.cells
                 .iter()
                 .map(|cell| match &cell.content {
-                    Content::Text(text) => text.clone(),
-                    Content::Past(_) => String::new(),
+                    CellContent::Text(text) => text.clone(),
+                    CellContent::Past(_) => String::new(),
                 })
                 .collect()
         };

@@ -10,7 +10,7 @@ pub const CAPTURE_SECS: u32 = 30;
 
 /// An order, after all questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SortOrder {
+pub enum TopCommand {
     /// `sipguard block`.
     Block {
         /// Whom.
@@ -42,15 +42,15 @@ pub enum SortOrder {
     },
 }
 
-impl SortOrder {
+impl TopCommand {
     /// Whom it is about.
     #[must_use]
     pub fn target(&self) -> Target {
         match self {
-            SortOrder::Block { target, .. }
-            | SortOrder::Allow { target, .. }
-            | SortOrder::Capture { target, .. } => *target,
-            SortOrder::Unblock(target) | SortOrder::Unallow(target) => *target,
+            TopCommand::Block { target, .. }
+            | TopCommand::Allow { target, .. }
+            | TopCommand::Capture { target, .. } => *target,
+            TopCommand::Unblock(target) | TopCommand::Unallow(target) => *target,
         }
     }
 }

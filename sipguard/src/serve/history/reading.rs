@@ -6,7 +6,7 @@ use anyhow::Result;
 use rusqlite::{Transaction, params};
 
 use crate::counters::{Action, CounterRow};
-use crate::serve::guard::AttachedGuard;
+use crate::serve::attached::AttachedGuard;
 
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

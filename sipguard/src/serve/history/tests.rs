@@ -27,12 +27,12 @@ impl Drop for File {
     }
 }
 
-fn guard(map: u32) -> Guard {
-    Guard { boot: "boot".to_owned(), map }
+fn guard(map: u32) -> AttachedGuard {
+    AttachedGuard { boot: "boot".to_owned(), map }
 }
 
 /// `dropped` packets of an interface, and ten times as many that passed, at a second.
-fn reading(map: u32, second: i64, dropped: u64) -> Option<Reading> {
+fn reading(map: u32, second: i64, dropped: u64) -> Option<HistorySample> {
     let row = |reason, action, packets| CounterRow {
         interface: "eth0".to_owned(),
         reason,
@@ -40,7 +40,7 @@ fn reading(map: u32, second: i64, dropped: u64) -> Option<Reading> {
         packets,
         bytes: 0,
     };
-    let mut reading = Reading::new(guard(map), second as u64 * 1_000_000_000);
+    let mut reading = HistorySample::new(guard(map), second as u64 * 1_000_000_000);
     let rows = [row(Reason::BareLf, Action::Reset, dropped), row(Reason::Valid, Action::Pass, 10 * dropped)];
     reading.add("interface", &rows);
     Some(reading)
@@ -141,7 +141,7 @@ fn the_file_stays_within_its_bound() {
     let mut history = History::new(&file.0);
     history.most_bytes = 512 << 10;
     for step in 0..400 {
-        let mut reading = Reading::new(guard(1), step as u64 * 10_000_000_000);
+        let mut reading = HistorySample::new(guard(1), step as u64 * 10_000_000_000);
         let row = |trunk| CounterRow {
             interface: format!("trunk-{trunk}"),
             reason: Reason::BareLf,
