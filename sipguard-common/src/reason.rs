@@ -32,7 +32,7 @@ macro_rules! reasons {
         $source:literal, $advisories:literal;)*) => {
         /// Why a packet passed, was dropped or had its connection reset.
         ///
-        /// It is the counter's index, the word of the command line, the label of the metrics and a row of `docs/checks.md`.
+        /// It is the counter's index, the word of the command line, the label of the metrics and a row of `docs/reference/checks.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Reason {

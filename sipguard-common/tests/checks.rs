@@ -1,5 +1,5 @@
-//! `docs/checks.md` is written from `Reason` and the limits; this test writes it when `SIPGUARD_WRITE_DOCS` is set, and fails when it is
-//! not what they say.
+//! `docs/reference/checks.md` is generated from `Reason` and the limits. With `SIPGUARD_WRITE_DOCS` set this test writes
+//! the page; without, it fails when the page is not current.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,17 +10,20 @@ use sipguard_common::{Class, Reason, When};
 
 const HEAD: &str = "# What sipguard checks
 
-Written from `sipguard-common/src/reason.rs` and `framer/limits.rs` by `SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-common --test checks`.
+Generated from `sipguard-common/src/reason.rs` and `framer/limits.rs` by
+`SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-common --test checks`.
 
-The words are those of `sipguard counters` and of its Prometheus label `reason`. A malformed TCP stream is reset (with
-`attach --on-malformed drop` its segments are dropped), a malformed datagram is dropped; in monitor mode both pass and are counted apart.
+The names are those of `sipguard counters` and of the Prometheus label `reason`. A malformed TCP stream is reset (with
+`attach --on-malformed drop` its segments are dropped). A malformed datagram is dropped. In monitor mode both pass and
+are counted apart.
 
-On TCP every check of a message holds for the byte stream, whatever the segments. On UDP a datagram is one message: Content-Length is
-optional, what follows the body is ignored, and headers that go on in later IP fragments are judged there. On a TLS port only the record
-framing is judged; nothing is decrypted, and neither SIP inside TLS nor WSS is seen. SDP, multipart bodies and the meaning of a message are
-the PBX's.
+On TCP every check of a message holds for the byte stream, however it is cut into segments. On UDP a datagram is one
+message: Content-Length is optional, bytes after the body are ignored, and headers that continue in later IP fragments
+are checked there. On a TLS port only the record framing is checked. Nothing is decrypted: SIP inside TLS and WSS is
+not seen. SDP, multipart bodies and the meaning of a message are left to the PBX.
 
-Profiles: `default` is what every real device should pass; `strict` (`attach --profile strict`) also refuses what only grammar forbids.
+Two profiles: `default` is what every real device passes; `strict` (`attach --profile strict`) also refuses what only
+the grammar forbids.
 ";
 
 fn table(out: &mut String, title: &str, class: Class) {
@@ -70,12 +73,12 @@ fn page() -> String {
 
 #[test]
 fn the_page_says_what_the_code_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/checks.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/checks.md");
     if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
         std::fs::write(&path, page()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page(), "docs/checks.md is not what the code says: write it anew, its head says how");
+    assert!(written == page(), "docs/reference/checks.md is not current: its head says how to generate it");
 }
 
 #[test]

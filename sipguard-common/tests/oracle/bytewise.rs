@@ -1,4 +1,4 @@
-//! The framer once more, byte by byte, from RFC 3261 and docs/checks.md.
+//! The framer once more, byte by byte, from RFC 3261 and docs/reference/checks.md.
 
 use sipguard_common::Reason;
 use sipguard_common::framer::methods::{METHODS, OTHER};

@@ -1,4 +1,4 @@
-//! What is STUN and whether its lengths are true, from RFC 8489 and docs/checks.md.
+//! What is STUN and whether its lengths are true, from RFC 8489 and docs/reference/checks.md.
 
 use sipguard_common::Reason;
 

@@ -1,4 +1,4 @@
-//! The records of a TLS port, from RFC 8446 section 5.1 and docs/checks.md.
+//! The records of a TLS port, from RFC 8446 section 5.1 and docs/reference/checks.md.
 
 use sipguard_common::Reason;
 use sipguard_common::framer::Limits;

@@ -3,7 +3,7 @@
 //!
 //! Every length stays as it is, and the bytes become the data of a RST, which may have some (SHLD-2) and whose receiver looks at none (section 3.10.7.4).
 //! `bpf_xdp_adjust_tail` panics kernels when the frame has several buffers, and a new length in the IP header does not fit what the
-//! kernel knows of joined segments (docs/kernels.md).
+//! kernel knows of joined segments (docs/internals/kernels.md).
 
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;

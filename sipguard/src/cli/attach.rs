@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long = "tls-port", value_name = "PORT", value_delimiter = ',', value_parser = parse_tls_port)]
     tls_ports: Vec<TlsPort>,
 
-    /// Which checks are made and how large the limits are; docs/checks.md lists them [default: default, or what is in force]
+    /// Which checks are made and how large the limits are; docs/reference/checks.md lists them [default: default, or what is in force]
     #[arg(long, value_enum)]
     profile: Option<Profile>,
 

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long = "tls-port", value_name = "PORT", value_delimiter = ',', value_parser = parse_tls_port)]
     tls_ports: Vec<TlsPort>,
 
-    /// Which checks are made and how large the limits are; docs/checks.md lists them [default: default, or that of the configuration
+    /// Which checks are made and how large the limits are; docs/reference/checks.md lists them [default: default, or that of the configuration
     /// file]
     #[arg(long, value_enum)]
     profile: Option<Profile>,

@@ -99,12 +99,13 @@ pub fn trunk_of(trunks: &Value) -> &Value {
     &trunks["additionalProperties"]
 }
 
-/// docs/configuration.md.
+/// docs/reference/configuration.md.
 #[must_use]
 pub fn markdown() -> String {
     format!(
-        "# The configuration file\n\nMade of the schema (`sipguard config schema`); `sipguard config example` prints the file below. \
-         `sipguard check` judges a file, `sipguard reload` applies it, `sipguard config show` tells what is in effect.\n\n```toml\n{}```\n",
+        "# The configuration file\n\nGenerated from the schema (`sipguard config schema`) by\n\
+         `SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-tests --test config`.\n\
+         `sipguard config example` prints the file below. [How to use it](../guide/configuration.md).\n\n```toml\n{}```\n",
         example()
     )
 }

@@ -8,7 +8,7 @@
 //!
 //! All but the first and the last are pure. `last_good.rs` keeps the files that were applied, for a start with a mistake in them. `example.rs` and `show.rs` tell an operator what may be said, and what is.
 //! A new table takes: a field in `tables.rs`, its meaning in [`Config`], and its steps in
-//! `difference.rs`. Schema, example, `config show` and docs/configuration.md follow by themselves.
+//! `difference.rs`. Schema, example, `config show` and docs/reference/configuration.md follow by themselves.
 
 mod apply;
 mod bans;

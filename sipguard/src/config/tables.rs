@@ -1,4 +1,4 @@
-//! The shape of the configuration file. The descriptions here are those of the schema, of the example and of docs/configuration.md.
+//! The shape of the configuration file. The descriptions here are those of the schema, of the example and of docs/reference/configuration.md.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub type Streams = Number<1, MOST_STREAMS>;
 pub struct Tables {
     /// The guard as a whole.
     pub guard: GuardTable,
-    /// Single limits of the checks, instead of those of the profile; docs/checks.md says what they are for.
+    /// Single limits of the checks, instead of those of the profile; docs/reference/checks.md says what they are for.
     pub checks: Checks,
     /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
     /// `sipguard limit set` does.

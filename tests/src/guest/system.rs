@@ -78,7 +78,7 @@ pub fn run() -> Result<()> {
     systemctl(&["reboot"])
 }
 
-/// As docs/systemd.md says.
+/// As docs/guide/systemd.md says.
 fn start(phone: &Netns) -> Result<()> {
     configure("[5060, 5070]")?;
     wait_until("eth0 has its address", || Ok(TcpListener::bind(PBX).is_ok()))?;

@@ -129,13 +129,13 @@ fn the_example_is_the_documentation_and_valid() -> Result<()> {
     ensure!(judged(&path)? == "sipguard.toml: valid\nexit status 0\n", "{}", judged(&path)?);
     let schema: Value = serde_json::from_str(&said(&["config", "schema"])?.expect(0)?.stdout)?;
     ensure!(schema["properties"]["guard"]["properties"]["flows"]["maximum"] == 4_000_000, "{schema}");
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/configuration.md");
     if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
         fs::write(&docs, sipguard::config::markdown())?;
     }
     ensure!(
         fs::read_to_string(&docs)? == sipguard::config::markdown(),
-        "docs/configuration.md is old: SIPGUARD_WRITE_DOCS=1 writes it anew"
+        "docs/reference/configuration.md is old: SIPGUARD_WRITE_DOCS=1 writes it anew"
     );
     Ok(())
 }
@@ -252,11 +252,11 @@ fn user_agents_are_blocked_by_the_file_and_what_it_names_no_more_is_not() -> Res
 
 #[test]
 fn the_scanners_are_those_of_the_recipe() -> Result<()> {
-    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md"))?;
+    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/incidents.md"))?;
     let toml = format!("user-agents = [{}]", SCANNERS.map(|agent| format!("\"{agent}\"")).join(", "));
     ensure!(
         policy.contains(&SCANNERS.join(" ")) && policy.contains(&toml),
-        "docs/policy.md has others: {toml}"
+        "docs/guide/incidents.md has others: {toml}"
     );
     ensure!(
         said(&["config", "example"])?.expect(0)?.stdout.contains(&toml),

@@ -1,6 +1,6 @@
 //! Incidents, played with a real PBX: an office behind NAT, Kamailio and a trunk, whose calls must not notice what happens beside them.
 //!
-//! `cargo test -p sipguard-tests --test incident -- --nocapture` prints what was seen. docs/policy.md has the commands as recipes.
+//! `cargo test -p sipguard-tests --test incident -- --nocapture` prints what was seen. docs/guide/incidents.md has the commands as recipes.
 
 mod forged;
 mod phone;
