@@ -1,5 +1,8 @@
 //! What is counted, as OpenMetrics text. No address is a label.
 
+#[cfg(test)]
+mod page;
+
 use std::path::Path;
 
 use anyhow::Result;

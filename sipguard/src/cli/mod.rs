@@ -14,12 +14,15 @@ mod detach;
 mod events;
 mod export;
 mod import;
+#[cfg(test)]
+mod json_page;
 mod limit;
 mod limit_list;
 mod list;
 mod log;
 mod lookup;
 mod mode;
+mod pages;
 mod privilege;
 mod reload;
 mod replay;
@@ -140,6 +143,12 @@ enum Verb {
     },
     /// Print the version and the ABI version of the pins
     Version,
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory; it is made where it is missing
+        directory: PathBuf,
+    },
 }
 
 /// Runs the command line.
@@ -166,7 +175,10 @@ fn dispatch(cli: Cli) -> Result<()> {
     let pins = Pins::new(&cli.pins);
     let store = cli.store.as_path();
     let format = if cli.json { Format::Json } else { cli.output };
-    if !matches!(cli.verb, Verb::Completion { .. } | Verb::Version | Verb::Check(_) | Verb::Config(_)) {
+    if !matches!(
+        cli.verb,
+        Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_)
+    ) {
         privilege::check()?;
     }
     match cli.verb {
@@ -199,6 +211,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Serve(args) => serve::run(&pins, store, &args),
         Verb::Config(args) => config::run(format, &args),
         Verb::Version => version::run(format),
+        Verb::Man { directory } => pages::man(&directory),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sipguard", &mut script);

@@ -252,7 +252,8 @@ fn user_agents_are_blocked_by_the_file_and_what_it_names_no_more_is_not() -> Res
 
 #[test]
 fn the_scanners_are_those_of_the_recipe() -> Result<()> {
-    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/incidents.md"))?;
+    let policy =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/incidents.md"))?;
     let toml = format!("user-agents = [{}]", SCANNERS.map(|agent| format!("\"{agent}\"")).join(", "));
     ensure!(
         policy.contains(&SCANNERS.join(" ")) && policy.contains(&toml),
