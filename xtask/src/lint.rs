@@ -1,24 +1,46 @@
-//! `lint`: formatting, clippy on both targets (the XDP program is checked on the host too), and the documentation. All of it runs, whatever fails.
+//! `lint`: formatting, clippy on both targets (the XDP program is checked on the host too), rustdoc, documents, vocabulary and
+//! boundaries. All of it runs, whatever fails. `lint --text` does only the last three, which compile nothing.
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    Usage,
-    command::{cargo, search_path, succeed, target_dir},
+    Usage, boundaries,
+    command::{cargo, root, search_path, succeed, target_dir},
+    documents::{self, Tree},
     ebpf_toolchain::Toolchain,
     machine::Purpose,
-    setup,
+    setup, vocabulary,
 };
 
 /// `lint`.
 pub fn run(args: &[String]) -> Result<()> {
-    if !args.is_empty() {
-        return Err(Usage::arguments("lint", args));
+    let mut failed = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => compiled()?,
+        ["--text"] => Vec::new(),
+        _ => return Err(Usage::arguments("lint", args)),
+    };
+    let tree = Tree::read(&root())?;
+    for (name, complaints) in [
+        ("documents", documents::complaints(&tree)?),
+        ("vocabulary", vocabulary::complaints(&tree)?),
+        ("boundaries", boundaries::complaints(&tree)?),
+    ] {
+        println!("lint: {name}");
+        complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+        if !complaints.is_empty() {
+            failed.push(name);
+        }
     }
-    setup::ready(Purpose::Lint)?;
+    ensure!(failed.is_empty(), "to be fixed: {}", failed.join(", "));
+    println!("lint: nothing to fix");
+    Ok(())
+}
 
+/// Names of the checks by cargo that failed.
+fn compiled() -> Result<Vec<&'static str>> {
+    setup::ready(Purpose::Lint)?;
     let mut clippy = cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--keep-going"]);
     // The fuzz targets as well, which nothing else compiles without their engine.
     clippy.args(["--features", "sipguard-fuzz/targets", "--", "-D", "warnings"]);
@@ -29,7 +51,7 @@ pub fn run(args: &[String]) -> Result<()> {
         ("formatting", cargo(&["fmt", "--all", "--check"])),
         ("clippy", clippy),
         ("clippy of the XDP program", ebpf_clippy()?),
-        ("documentation", doc),
+        ("rustdoc", doc),
     ] {
         println!("lint: {name}");
         if let Err(error) = succeed(&mut command) {
@@ -37,9 +59,7 @@ pub fn run(args: &[String]) -> Result<()> {
             failed.push(name);
         }
     }
-    ensure!(failed.is_empty(), "to be mended: {}", failed.join(", "));
-    println!("lint: nothing to mend");
-    Ok(())
+    Ok(failed)
 }
 
 fn ebpf_clippy() -> Result<Command> {

@@ -7,9 +7,11 @@ use std::{env, fmt, process::ExitCode};
 use anyhow::Result;
 
 mod bench;
+mod boundaries;
 mod build;
 mod command;
 mod demo;
+mod documents;
 #[path = "../../sipguard/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
 mod fuzz;
@@ -18,6 +20,7 @@ mod machine;
 mod setup;
 mod test;
 mod vm;
+mod vocabulary;
 
 const USAGE: &str = "usage: cargo xtask VERB
 
@@ -36,7 +39,8 @@ const USAGE: &str = "usage: cargo xtask VERB
   vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]
                                        the filter on kernels of Debian and on every kind of interface, and the units
                                        under systemd, in virtual machines; FILE is another build of sipguard
-  lint                                 formatting, clippy on both targets, documentation
+  lint [--text]                        formatting, clippy on both targets, rustdoc, documents, vocabulary; or the last
+                                       two alone, which compile nothing
 
 Each verb installs first what it needs.";
 

@@ -1,0 +1,85 @@
+//! What `lint` asks of words: the standard term, not a private one. Each entry is free of false alarms: a word that has an
+//! ordinary meaning as well is checked only as the name of an item.
+
+use anyhow::Result;
+
+use crate::documents::Tree;
+
+/// Private words in prose and code, each with the standard term.
+const WORDS: &[(&str, &str)] = &[];
+
+/// Names of items, each with the standard term.
+const NAMES: &[(&str, &str)] = &[];
+
+/// Keywords that stand before the name of an item.
+const ITEMS: [&str; 8] = ["fn", "struct", "enum", "trait", "mod", "type", "const", "static"];
+
+/// This file, which has to name them.
+const OWN: &str = "xtask/src/vocabulary.rs";
+
+/// All complaints, each with its file and line.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (path, text) in tree.texts(&[".rs", ".md"])? {
+        if path == OWN {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let found = words(line, WORDS).chain(names(line, NAMES));
+            all.extend(found.map(|(word, standard)| {
+                format!("{path}:{}: `{word}` is not the standard term: {standard}", number + 1)
+            }));
+        }
+    }
+    Ok(all)
+}
+
+type Entry = (&'static str, &'static str);
+
+/// The words of a line that are in the list, in upper or lower case.
+fn words(line: &str, list: &'static [Entry]) -> impl Iterator<Item = Entry> {
+    let line = line.to_ascii_lowercase();
+    list.iter().copied().filter(move |(word, _)| has_word(&line, &word.to_ascii_lowercase()))
+}
+
+/// The names of items of a line that are in the list.
+fn names(line: &str, list: &'static [Entry]) -> impl Iterator<Item = Entry> {
+    list.iter().copied().filter(move |(name, _)| {
+        ITEMS.iter().any(|item| {
+            let declared = format!("{item} {name}");
+            has_word(line, &declared)
+        })
+    })
+}
+
+/// Whether a line has a word, or several, that no longer word surrounds.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word)
+        .any(|(at, found)| !line[..at].ends_with(is_part) && !line[at + found.len()..].starts_with(is_part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[Entry] = &[("carriers", "trunks"), ("for good", "permanently")];
+
+    #[test]
+    fn whole_words_are_found_in_any_case() {
+        let found = |line| words(line, LIST).map(|(word, _)| word).collect::<Vec<_>>();
+        assert_eq!(found("Carriers are blocked for good."), ["carriers", "for good"]);
+        assert_eq!(found("the carrier, for goodness"), [""; 0]);
+        assert_eq!(found("fn carriers_of"), [""; 0]);
+    }
+
+    #[test]
+    fn names_are_those_of_items() {
+        let found = |line| names(line, LIST).count();
+        assert_eq!(found("pub mod carriers;"), 1);
+        assert_eq!(found("let carriers = 1;"), 0);
+    }
+}
