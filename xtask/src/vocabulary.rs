@@ -1,15 +1,32 @@
 //! What `lint` asks of words: the standard term, not a private one. Each entry is free of false alarms: a word that has an
-//! ordinary meaning as well is checked only as the name of an item.
+//! ordinary meaning as well is checked only as the name of an item. Prose is every line of a document, and the comments of
+//! sources.
 
 use anyhow::Result;
 
 use crate::documents::Tree;
 
-/// Private words in prose and code, each with the standard term.
-const WORDS: &[(&str, &str)] = &[];
+/// Private words in prose, each with the standard term.
+const WORDS: &[(&str, &str)] = &[
+    ("a room of", "a stage, or a module"),
+    ("doubted", "warned about"),
+    ("rehearse", "dry run"),
+    ("rehearsed", "dry run"),
+    ("unsay", "retract"),
+    ("unsaid", "retracted"),
+];
 
 /// Names of items, each with the standard term.
-const NAMES: &[(&str, &str)] = &[];
+const NAMES: &[(&str, &str)] = &[
+    ("carriers", "trunks"),
+    ("Chosen", "EffectiveSettings"),
+    ("doubt", "warning"),
+    ("rehearse", "dry_run"),
+    ("SettingsWish", "SettingsRequest"),
+    ("trouble", "health, or diagnosis"),
+    ("unsay", "retract"),
+    ("Wish", "Request, or Options"),
+];
 
 /// Keywords that stand before the name of an item.
 const ITEMS: [&str; 8] = ["fn", "struct", "enum", "trait", "mod", "type", "const", "static"];
@@ -28,7 +45,7 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
             continue;
         }
         for (number, line) in text.lines().enumerate() {
-            let found = words(line, WORDS).chain(names(line, NAMES));
+            let found = words(prose(path, line), WORDS).chain(names(line, NAMES));
             all.extend(found.map(|(word, standard)| {
                 format!("{path}:{}: `{word}` is not the standard term: {standard}", number + 1)
             }));
@@ -38,6 +55,11 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
 }
 
 type Entry = (&'static str, &'static str);
+
+/// What of a line is prose.
+fn prose<'l>(path: &str, line: &'l str) -> &'l str {
+    if path.ends_with(".md") { line } else { line.split_once("//").map_or("", |(_, comment)| comment) }
+}
 
 /// The words of a line that are in the list, in upper or lower case.
 fn words(line: &str, list: &'static [Entry]) -> impl Iterator<Item = Entry> {
@@ -74,6 +96,13 @@ mod tests {
         assert_eq!(found("Carriers are blocked for good."), ["carriers", "for good"]);
         assert_eq!(found("the carrier, for goodness"), [""; 0]);
         assert_eq!(found("fn carriers_of"), [""; 0]);
+    }
+
+    #[test]
+    fn prose_is_a_document_or_a_comment() {
+        assert_eq!(prose("README.md", "for good"), "for good");
+        assert_eq!(prose("a.rs", "for good in [1] { // for good"), " for good");
+        assert_eq!(prose("a.rs", "for good in [1] {"), "");
     }
 
     #[test]
