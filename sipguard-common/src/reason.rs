@@ -13,6 +13,19 @@ pub enum Class {
     Malformed,
 }
 
+impl Class {
+    /// Its name, as metrics and JSON have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Pass => "pass",
+            Class::Drop => "drop",
+            Class::Reset => "reset",
+            Class::Malformed => "malformed",
+        }
+    }
+}
+
 /// When a check is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {

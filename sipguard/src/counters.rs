@@ -10,6 +10,7 @@ use sipguard_common::abi::{Counter, Outcome, counter_index, names, trunk_counter
 use sipguard_common::{Class, Reason};
 
 use crate::maps::{self, Counters, Plain};
+use crate::named::named;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
 use crate::store::TrunkRow;
@@ -29,19 +30,15 @@ pub enum Action {
     WouldReset,
 }
 
-impl Action {
-    /// The word of tables and JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Pass => "pass",
-            Action::Drop => "drop",
-            Action::Reset => "reset",
-            Action::WouldDrop => "would-drop",
-            Action::WouldReset => "would-reset",
-        }
-    }
+named!(Action {
+    Pass = "pass",
+    Drop = "drop",
+    Reset = "reset",
+    WouldDrop = "would-drop",
+    WouldReset = "would-reset",
+});
 
+impl Action {
     /// Whether the packet was stopped. In monitor mode none is.
     #[must_use]
     pub fn stops(self) -> bool {
@@ -56,7 +53,7 @@ impl Action {
 
     /// What became of a packet, by the word of the kernel side.
     #[must_use]
-    pub fn of(reason: Reason, outcome: Outcome) -> Action {
+    pub fn of_outcome(reason: Reason, outcome: Outcome) -> Action {
         match (reason.class(), outcome) {
             (Class::Pass, _) => Action::Pass,
             (Class::Drop | Class::Reset | Class::Malformed, Outcome::Plain) => Action::Drop,
@@ -106,7 +103,7 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
         for (reason, outcome) in kinds() {
             let Counter { packets, bytes } = sum(&map, counter_index(slot, outcome, reason.number()))?;
             if packets > 0 || zeros {
-                let (interface, action) = (interface.clone(), Action::of(reason, outcome));
+                let (interface, action) = (interface.clone(), Action::of_outcome(reason, outcome));
                 rows.push(CounterRow { interface, reason, action, packets, bytes });
             }
         }
@@ -125,7 +122,7 @@ pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<CounterRow>> {
         let index = trunk_counter_index(u32::from(trunk.number), outcome, reason.number());
         let Counter { packets, bytes } = sum(&map, index)?;
         if packets > 0 {
-            let action = Action::of(reason, outcome);
+            let action = Action::of_outcome(reason, outcome);
             rows.push(CounterRow { interface: trunk.name.clone(), reason, action, packets, bytes });
         }
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use sipguard_common::abi::{CLASS_DEVICES, CLASS_TRUNKS, Denied, TCP, TLS, TRANSPORTS, UDP};
 use sipguard_common::framer::methods::{self, METHODS, Method};
 
+use crate::named::named;
+
 /// Who may not send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whom {
@@ -14,23 +16,15 @@ pub enum Whom {
     Trunks,
 }
 
-impl Whom {
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Whom::Devices => "devices",
-            Whom::Trunks => "trunks",
-        }
-    }
+named!(Whom { Devices = "devices", Trunks = "trunks" });
 
-    /// Who is meant by a word.
+impl Whom {
+    /// Reads its name.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn parse(text: &str) -> Result<Whom, String> {
-        let found = [Whom::Devices, Whom::Trunks].into_iter().find(|whom| whom.name() == text);
-        found.ok_or_else(|| format!("`{text}` is nobody: write trunks or devices"))
+        Whom::of(text).ok_or_else(|| format!("`{text}` is nobody: write trunks or devices"))
     }
 
     /// Its position in the settings.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use anyhow::{Context, Result};
 use sipguard_common::Reason;
 
-use crate::tap::TapPacket;
+use crate::redact::RedactedPacket;
 
 /// Node that Homer shows a packet to be from, when nothing else is said.
 pub const DEFAULT_ID: u32 = 2060;
@@ -71,8 +71,8 @@ impl Exporter {
     ///
     /// # Errors
     /// When the socket refuses it: nobody listens at Homer's port, or there is no way to it.
-    pub fn send(&self, packet: &TapPacket, payload: &[u8]) -> Result<bool> {
-        let Some(message) = message(&self.homer, packet, payload) else { return Ok(false) };
+    pub fn send(&self, packet: &RedactedPacket) -> Result<bool> {
+        let Some(message) = message(&self.homer, packet) else { return Ok(false) };
         match self.socket.send(&message) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
@@ -81,11 +81,12 @@ impl Exporter {
     }
 }
 
-/// The HEP message of a packet, whose payload may be a redacted copy; `None` when there is nothing of SIP in it: no payload, TLS, or headers
+/// The HEP message of a packet; `None` when there is nothing of SIP in it: no payload, TLS, or headers
 /// that can't be read.
 #[must_use]
-pub fn message(homer: &Homer, packet: &TapPacket, payload: &[u8]) -> Option<Vec<u8>> {
+pub fn message(homer: &Homer, packet: &RedactedPacket) -> Option<Vec<u8>> {
     let (source, destination) = (packet.source()?, packet.destination()?);
+    let payload = packet.payload();
     if payload.is_empty()
         || matches!(
             packet.reason,

@@ -38,9 +38,6 @@ pub struct Sizes {
 
 impl Sizes {
     /// As they are now.
-    ///
-    /// # Errors
-    /// When a map can't be read.
     pub fn read(pins: &Pins, store: &Path) -> Result<Sizes> {
         Ok(Sizes { blocks: status::blocks(pins, store)?, connections: Connections::read(pins)? })
     }
@@ -57,9 +54,6 @@ pub struct Stored {
 
 impl Stored {
     /// As it is now.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn read(path: &Path) -> Result<Stored> {
         let now_ms = Clock::now()?.wall_ms();
         let read = store::read(path, |rows| Ok((rows.trunks()?, rows.blocks_by_origin(now_ms)?)))?;
@@ -91,9 +85,6 @@ struct OfStored {
 
 impl Kernel {
     /// As it is now. Without `stored` nothing is said of trunks and sources of blocks.
-    ///
-    /// # Errors
-    /// When a map or rtnetlink can't be read.
     pub fn read(pins: &Pins, sizes: &Sizes, stored: Option<&Stored>) -> Result<Kernel> {
         let clock = Clock::now()?;
         let of_stored = |stored: &Stored| {
@@ -122,7 +113,11 @@ impl Kernel {
             let interface = vec![("interface", row.interface.clone())];
             received.get_or_create(&interface).inc_by(row.packets);
             received_bytes.get_or_create(&interface).inc_by(row.bytes);
-            let labels = vec![("interface", row.interface.clone()), ("reason", row.reason.name().to_owned())];
+            let labels = vec![
+                ("interface", row.interface.clone()),
+                ("reason", row.reason.name().to_owned()),
+                ("class", row.reason.class().name().to_owned()),
+            ];
             let (packets, bytes) = match row.action {
                 Action::Pass => continue,
                 Action::Drop | Action::Reset => (&dropped, &dropped_bytes),
@@ -257,9 +252,6 @@ impl Own {
 }
 
 /// The text: of an attached guard, or without one.
-///
-/// # Errors
-/// When it can't be encoded.
 pub fn text(kernel: Option<&Kernel>, own: &Own) -> Result<String> {
     let mut registry = Registry::with_prefix("sipguard");
     if let Some(kernel) = kernel {
@@ -271,5 +263,41 @@ pub fn text(kernel: Option<&Kernel>, own: &Own) -> Result<String> {
     own.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(ordered(&text))
+}
+
+/// The samples of each metric in the order of their labels: the library keeps them in a hash table.
+fn ordered(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    for samples in lines.chunk_by_mut(|one, other| one.starts_with('#') == other.starts_with('#')) {
+        if !samples[0].starts_with('#') {
+            samples.sort_unstable();
+        }
+    }
+    lines.iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_in_the_order_of_their_labels() {
+        let parts = ["log", "evidence", "the history", "Homer", "journal"].map(|part| (part, part == "log"));
+        let own = Own { attached: Some(true), missed: 3, parts: parts.to_vec(), ..Own::default() };
+        let text = text(None, &own).unwrap();
+        let failing: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("sipguard_serve_failing{")).collect();
+        assert_eq!(
+            failing,
+            [
+                "sipguard_serve_failing{part=\"Homer\"} 0",
+                "sipguard_serve_failing{part=\"evidence\"} 0",
+                "sipguard_serve_failing{part=\"journal\"} 0",
+                "sipguard_serve_failing{part=\"log\"} 1",
+                "sipguard_serve_failing{part=\"the history\"} 0",
+            ]
+        );
+        assert!(text.ends_with("# EOF\n") && text.starts_with("# HELP sipguard_events_lost "), "{text}");
+    }
 }

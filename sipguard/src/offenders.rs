@@ -61,9 +61,3 @@ pub fn read(pins: &Pins) -> Result<Vec<OffenderRow>> {
     });
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
-
-/// Bytes for people: what is not printable ASCII becomes an escape such as `\r` or `\x00`.
-#[must_use]
-pub fn printable(sample: &[u8]) -> String {
-    sample.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"")
-}

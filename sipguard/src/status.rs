@@ -120,14 +120,19 @@ pub struct GuardStatus {
 }
 
 /// Reads the state of the guard.
-///
-/// # Errors
-/// When a map or rtnetlink can't be read.
 pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
+    with_sizes(pins, blocks(pins, store)?, Connections::read(pins)?, &counters::read(pins, false)?)
+}
+
+/// The same, of what takes long to count and was counted already.
+pub fn with_sizes(
+    pins: &Pins,
+    blocks: usize,
+    connections: Connections,
+    counted: &[counters::CounterRow],
+) -> Result<GuardStatus> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
-    let connections = Connections::read(pins)?;
-    let counted = counters::read(pins, false)?;
     let known = |one: InterfaceStatus| InterfaceStatus {
         known: connections.known[one.slot as usize],
         unjudged: counted
@@ -143,25 +148,19 @@ pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
-        blocks: blocks(pins, store)?,
+        blocks,
         connections,
         weaknesses: weaknesses(pins),
     })
 }
 
 /// The attached interfaces.
-///
-/// # Errors
-/// When a map or rtnetlink can't be read.
 pub fn interfaces(pins: &Pins, clock: &Clock) -> Result<Vec<InterfaceStatus>> {
     own_slots(pins)?.iter().map(|(slot, iface)| interface(pins, *slot, iface, clock)).collect()
 }
 
 /// How many blocks hold. The store keeps count of the maps that it changes; of others each entry is looked at, which takes half a second for a
 /// million.
-///
-/// # Errors
-/// When a map can't be read.
 pub fn blocks(pins: &Pins, store: &Path) -> Result<usize> {
     let clock = Clock::now()?;
     match store::blocks_in_force(store, pins, clock.wall_ms()) {

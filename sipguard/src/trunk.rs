@@ -8,6 +8,7 @@ use sipguard_common::framer::methods::{self, METHODS};
 use sipguard_common::framer::{Limits, checks};
 
 use crate::denial::transport;
+use crate::named::named;
 
 /// By what a trunk's messages are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,56 +45,27 @@ pub struct TrunkPolicy {
     pub mode: TrunkMode,
 }
 
+named!(TrunkProfile { Inherit = "inherit", Default = "default", Strict = "strict" });
+named!(TrunkMode { Inherit = "inherit", Enforce = "enforce", Monitor = "monitor" });
+
 impl TrunkProfile {
-    const ALL: [(&str, TrunkProfile); 3] = [
-        ("inherit", TrunkProfile::Inherit),
-        ("default", TrunkProfile::Default),
-        ("strict", TrunkProfile::Strict),
-    ];
-
-    /// Every word.
-    #[must_use]
-    pub fn words() -> Vec<&'static str> {
-        Self::ALL.iter().map(|(word, _)| *word).collect()
-    }
-
-    /// Its word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        word(&Self::ALL, self)
-    }
-
-    /// Reads its word.
+    /// Reads its name.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn parse(text: &str) -> Result<TrunkProfile, String> {
-        parse("profile", &Self::ALL, text)
+        TrunkProfile::of(text)
+            .ok_or_else(|| format!("`{text}` is no profile: write one of {}", TrunkProfile::names()))
     }
 }
 
 impl TrunkMode {
-    const ALL: [(&str, TrunkMode); 3] =
-        [("inherit", TrunkMode::Inherit), ("enforce", TrunkMode::Enforce), ("monitor", TrunkMode::Monitor)];
-
-    /// Every word.
-    #[must_use]
-    pub fn words() -> Vec<&'static str> {
-        Self::ALL.iter().map(|(word, _)| *word).collect()
-    }
-
-    /// Its word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        word(&Self::ALL, self)
-    }
-
-    /// Reads its word.
+    /// Reads its name.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn parse(text: &str) -> Result<TrunkMode, String> {
-        parse("mode", &Self::ALL, text)
+        TrunkMode::of(text).ok_or_else(|| format!("`{text}` is no mode: write one of {}", TrunkMode::names()))
     }
 }
 
@@ -234,16 +206,6 @@ pub fn name(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` names a class of senders: choose another name"));
     }
     Ok(text.to_owned())
-}
-
-fn word<T: PartialEq>(all: &[(&'static str, T)], one: T) -> &'static str {
-    all.iter().find(|(_, value)| *value == one).map_or("", |(word, _)| word)
-}
-
-fn parse<T: Copy>(what: &str, all: &[(&str, T)], text: &str) -> Result<T, String> {
-    let found = all.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-    let words = || all.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-    found.ok_or_else(|| format!("`{text}` is no {what}: write one of {}", words()))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub fn reboot(guard: &Guard) -> Result<()> {
 /// Target and source of each listed rule.
 pub fn listed(guard: &Guard) -> Result<Vec<String>> {
     let rows = guard.rules()?;
-    rows.iter().map(|row| Ok(format!("{} {}", text(row, "source")?, text(row, "origin")?))).collect()
+    rows.iter().map(|row| Ok(format!("{} {}", text(row, "target")?, text(row, "origin")?))).collect()
 }
 
 /// Fails unless store and maps say the same, and gives how many rules there are.

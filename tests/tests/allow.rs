@@ -128,7 +128,7 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     says("unallow 192.0.2.7", "ended the allowance of 1 source, 1 block holds again")?;
     ensure!(other.json(&["unallow", "--all"])?["again"] == 1, "the imported block does not hold again");
     let rule = &guard.json(&["lookup", "192.0.2.7"])?["rule"];
-    ensure!(rule["rule"] == "block" && rule["reason"] == "scans" && !rule["ends"].is_null(), "it is {rule}");
+    ensure!(rule["rule"] == "block" && rule["comment"] == "scans" && !rule["expires_at"].is_null(), "it is {rule}");
     // And the other way round.
     says("allow 198.51.100.7 --reason office", "allowed 1 source permanently")?;
     says(
@@ -140,10 +140,10 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
     other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
     let rows = other.rules()?;
-    let decides = |row: &&Value| row["source"] == "198.51.100.7" && row["decides"] == true;
+    let decides = |row: &&Value| row["target"] == "198.51.100.7" && row["decides"] == true;
     ensure!(rows.iter().find(decides).is_some_and(|row| row["rule"] == "block"), "listed is {rows:?}");
     says("unblock 198.51.100.7", "unblocked 1 source, 1 allowance holds again")?;
-    ensure!(guard.json(&["lookup", "198.51.100.7"])?["rule"]["reason"] == "office", "the allowance is gone");
+    ensure!(guard.json(&["lookup", "198.51.100.7"])?["rule"]["comment"] == "office", "the allowance is gone");
     says("unallow --all", "ended the allowance of 1 source")?;
     says("unblock --all", "unblocked 2 sources")?;
     ensure!(guard.rules()?.is_empty(), "something is left");
@@ -162,9 +162,9 @@ fn lookup_says_who_decided_and_what_is_overruled() -> Result<()> {
     ensure!(!answers(&site)?, "the block does not hold");
     let found = guard.json(&["lookup", "10.77.0.2"])?;
     let rule = &found["rule"];
-    ensure!(rule["source"] == "10.77.0.2" && rule["origin"] == "feed", "it said {found}");
+    ensure!(rule["target"] == "10.77.0.2" && rule["origin"] == "feed", "it said {found}");
     ensure!(
-        rule["reason"] == "on a list" && rule["ends"].is_null() && rule["created"].is_string(),
+        rule["comment"] == "on a list" && rule["expires_at"].is_null() && rule["created_at"].is_string(),
         "it said {found}"
     );
     ensure!(rule["author"].as_str().is_some_and(|author| !author.is_empty()), "it said {found}");
@@ -176,7 +176,7 @@ fn lookup_says_who_decided_and_what_is_overruled() -> Result<()> {
         "{found}"
     );
     ensure!(
-        found["overruled"][1]["source"] == "10.77.0.0/16" && why(1) == "a longer prefix decides",
+        found["overruled"][1]["target"] == "10.77.0.0/16" && why(1) == "a longer prefix decides",
         "{found}"
     );
     let said = guard.run(&["lookup", "10.77.0.2"])?.expect(0)?.stdout;
@@ -214,7 +214,7 @@ fn list_shows_what_is_asked_for() -> Result<()> {
         ("list block --expiring 1d --source cli", "192.0.2.8"),
     ] {
         let rows = guard.rows(&words.split(' ').collect::<Vec<_>>())?;
-        let found: Vec<_> = rows.iter().filter_map(|row| row["source"].as_str()).collect();
+        let found: Vec<_> = rows.iter().filter_map(|row| row["target"].as_str()).collect();
         ensure!(found.join(" ") == sources, "{words}: {found:?}");
     }
     let said = guard.run(&["list"])?.expect(0)?.stdout;
@@ -241,7 +241,7 @@ fn the_log_has_one_row_a_command_that_changed_something() -> Result<()> {
     let told: Vec<String> = rows[1..]
         .iter()
         .map(|row| {
-            format!("{} {} +{} -{} {}", row["verb"], row["what"], row["added"], row["removed"], row["reason"])
+            format!("{} {} +{} -{} {}", row["verb"], row["what"], row["added"], row["removed"], row["comment"])
                 .replace('"', "")
         })
         .collect();

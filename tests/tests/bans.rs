@@ -117,10 +117,10 @@ fn a_device_is_banned_and_its_neighbours_go_on() -> Result<()> {
         ensure!(guard.counted(Reason::BannedDevice)? > 0, "{:?}", guard.counters()?);
         let [ban] = bans(guard)?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
         ensure!(
-            ban["source"] == device.to_string() && ban["rule"] == "ban" && ban["in_force"] == true,
+            ban["target"] == device.to_string() && ban["rule"] == "ban" && ban["in_force"] == true,
             "{ban}"
         );
-        ensure!(ban["reason"] == "ban 1, malformed streams: control-byte", "{ban}");
+        ensure!(ban["comment"] == "ban 1, malformed streams: control-byte", "{ban}");
         ensure!(number(&ban, "packets")? > 0 && ban["origin"] == "guard", "{ban}");
         let found = guard.json(&["lookup", &device.to_string()])?;
         ensure!(found["verdict"] == "block" && found["rule"]["rule"] == "ban", "{found}");
@@ -170,9 +170,9 @@ fn an_address_from_which_nothing_else_comes_is_banned_on_guarded_ports() -> Resu
             ensure!(offend(&site, &server, sip(pbx), port)?, "port {port} found no connection");
         }
         let banned = if phone.is_ipv4() { phone.to_string() } else { "fd77::/64".to_owned() };
-        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["source"] == *banned)))?;
+        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["target"] == *banned)))?;
         ensure!(dial(&site, sip(pbx), 4009, SOON)?.is_none(), "it comes through");
-        ensure!(guard.json(&["lookup", &phone.to_string()])?["rule"]["source"] == *banned, "not found");
+        ensure!(guard.json(&["lookup", &phone.to_string()])?["rule"]["target"] == *banned, "not found");
         let ssh = Server::listen(&site.pbx, SocketAddr::new(pbx, 22))?;
         drop(ssh.connect(&site.phone)?);
         // Nobody proved that its datagrams are the same sender's.
@@ -279,10 +279,10 @@ fn bans_come_back_after_a_restart() -> Result<()> {
         let server = Server::listen(&site.pbx, sip(pbx))?;
         ensure!(offend(&site, &server, sip(pbx), 4001)?, "no connection");
         let device = SocketAddr::new(phone, 4001).to_string();
-        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["source"] == *device)))?;
+        wait_until("it is banned", || Ok(bans(guard)?.iter().any(|ban| ban["target"] == *device)))?;
     }
     let told = |guard: &Guard| -> Result<Vec<[Value; 4]>> {
-        let fields = ["source", "reason", "ends", "created"];
+        let fields = ["target", "comment", "expires_at", "created_at"];
         Ok(bans(guard)?.into_iter().map(|row| fields.map(|field| row[field].clone())).collect())
     };
     let before = told(guard)?;

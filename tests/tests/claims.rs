@@ -78,10 +78,10 @@ fn a_scanner_is_stopped_and_other_user_agents_of_its_address_go_on() -> Result<(
     expect_second_datagram(&site, &scan, &phone)?;
     let found = guard.json(&["lookup", "--user-agent", "friendly-scanner/1.0"])?;
     ensure!(
-        found["verdict"] == "block" && found["rule"]["source"] == "user-agent:friendly-scanner",
+        found["verdict"] == "block" && found["rule"]["target"] == "user-agent:friendly-scanner",
         "{found}"
     );
-    ensure!(found["rule"]["reason"] == "scans" && number(&found["rule"], "packets")? == 3, "{found}");
+    ensure!(found["rule"]["comment"] == "scans" && number(&found["rule"], "packets")? == 3, "{found}");
     ensure!(guard.counted(Reason::BlockedUserAgent)? >= 3, "{:?}", guard.counters()?);
     println!("{}", run(guard, &["lookup", "--user-agent", "friendly-scanner/1.0"])?);
     ensure!(guard.json(&["lookup", "--user-agent", "friendly"])?["verdict"] == "pass");
@@ -124,7 +124,7 @@ fn the_longest_beginning_of_a_user_agent_decides() -> Result<()> {
         ("scans", "block", "user-agent:scan", 0),
     ] {
         let found = guard.json(&["lookup", "--user-agent", agent])?;
-        ensure!(found["verdict"] == verdict && found["rule"]["source"] == decides, "{agent}: {found}");
+        ensure!(found["verdict"] == verdict && found["rule"]["target"] == decides, "{agent}: {found}");
         let others = found["overruled"].as_array().context("a list")?;
         ensure!(others.len() == overruled, "{agent}: {found}");
         ensure!(others.iter().all(|one| one["why"] == "a longer beginning decides"), "{agent}: {found}");
@@ -166,7 +166,7 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     run(guard, &["block", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "--source", "watch", "--for", "1h"])?;
     run(guard, &["block", "--user-agent", "Evil, \"scanner\" x", "192.0.2.7"])?;
     let before = guard.rules()?;
-    let told: Vec<_> = before.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
+    let told: Vec<_> = before.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();
     let expected =
         ["192.0.2.7", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "user-agent:evil, \"scanner\" x"];
     ensure!(told == expected, "listed is {told:?}");
@@ -182,7 +182,7 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
         let said = guard.run_with_input(&["import", "-", "--format", form], &list)?.expect(0)?;
         ensure!(said.stdout == "added 4 rules\n", "{form}: it said {said:?}");
         let rows = guard.rules()?;
-        let again: Vec<_> = rows.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
+        let again: Vec<_> = rows.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();
         ensure!(again == expected && in_use(guard)? == both, "{form}: taken back is {again:?}");
     }
     let set = run(guard, &["export", "--format", "ipset"])?;
@@ -193,7 +193,7 @@ fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     std::fs::remove_file(guard.store())?;
     run(guard, &["unblock", "192.0.2.7"])?;
     let rows = guard.rules()?;
-    let again: Vec<_> = rows.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
+    let again: Vec<_> = rows.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();
     ensure!(again == expected[1..], "recovered is {again:?}");
     Ok(())
 }

@@ -110,13 +110,13 @@ fn each_command_says_what_changed_and_who_did_it() -> Result<()> {
         let rows = guard.rows(words)?;
         let told: Vec<String> = rows
             .iter()
-            .map(|row| format!("{} {} {} {}", row["from"], row["what"], row["reason"], row["in_force"]))
+            .map(|row| format!("{} {} {} {}", row["from"], row["what"], row["comment"], row["in_force"]))
             .map(|line| line.replace('"', ""))
             .collect();
         let expected =
             ["devices REGISTER/udp  true", "trunks tcp other true", "trunks REGISTER/tcp incident true"];
         ensure!(told == expected, "it told {told:?}");
-        ensure!(rows.iter().all(|row| row["author"].is_string() && row["created"].is_string()), "{rows:?}");
+        ensure!(rows.iter().all(|row| row["author"].is_string() && row["created_at"].is_string()), "{rows:?}");
     }
     let table = run(guard, "list deny")?;
     ensure!(table.contains("REGISTER/tcp") && table.contains("incident"), "it said {table}");
@@ -152,7 +152,7 @@ fn what_is_denied_comes_back_with_the_attach_and_outlives_a_damaged_store() -> R
     run(guard, "block 192.0.2.7")?;
     ensure!(in_force(guard)? == there, "the damage changed the kernel");
     let rows = guard.rows(&["deny"])?;
-    ensure!(rows.len() == before.len() && rows[0]["reason"] == "found in the kernel", "it has {rows:?}");
+    ensure!(rows.len() == before.len() && rows[0]["comment"] == "found in the kernel", "it has {rows:?}");
     Ok(())
 }
 

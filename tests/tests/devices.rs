@@ -47,8 +47,8 @@ fn one_errant_phone_is_cut_and_the_others_behind_its_address_go_on() -> Result<(
         wait_until("it is counted", || Ok(guard.counted(Reason::BlockedDevice)? > before))?;
         ensure!(errant.1.bytes() == OPTIONS, "it reached the PBX");
         let found = guard.json(&["lookup", &device.to_string()])?;
-        ensure!(found["verdict"] == "block" && found["rule"]["source"] == device.to_string(), "{found}");
-        ensure!(number(&found["rule"], "packets")? >= 1 && found["rule"]["reason"] == "errant", "{found}");
+        ensure!(found["verdict"] == "block" && found["rule"]["target"] == device.to_string(), "{found}");
+        ensure!(number(&found["rule"], "packets")? >= 1 && found["rule"]["comment"] == "errant", "{found}");
         let found = guard.json(&["lookup", &other.0.local()?.to_string()])?;
         ensure!(found["verdict"] == "pass" && found["rule"].is_null(), "{found}");
         ensure!(run(guard, &format!("unblock {device}"))? == "unblocked 1 source\n", "not lifted");
@@ -98,9 +98,9 @@ fn the_rule_of_a_device_is_asked_after_that_of_its_address() -> Result<()> {
     ] {
         run(guard, words)?;
         let found = guard.json(&["lookup", "192.0.2.7:4001"])?;
-        ensure!(found["verdict"] == verdict && found["rule"]["source"] == decides, "{words}: {found}");
+        ensure!(found["verdict"] == verdict && found["rule"]["target"] == decides, "{words}: {found}");
         let found = guard.json(&["lookup", "192.0.2.7:4002"])?;
-        ensure!(found["rule"]["source"] != "192.0.2.7:4001", "{words}: {found}");
+        ensure!(found["rule"]["target"] != "192.0.2.7:4001", "{words}: {found}");
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ fn devices_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     run(guard, "block 192.0.2.7:4001 [2001:db8::7]:4001 --reason errant --source watch --for 1h")?;
     run(guard, "block 192.0.2.8:4001")?;
     let before = guard.rules()?;
-    let told: Vec<_> = before.iter().map(|row| row["source"].as_str().unwrap_or_default()).collect();
+    let told: Vec<_> = before.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();
     ensure!(told == ["192.0.2.7:4001", "192.0.2.8:4001", "[2001:db8::7]:4001"], "listed is {told:?}");
     ensure!(before.iter().all(|row| row["in_force"] == true), "{before:?}");
     run(guard, "detach --all")?;

@@ -82,8 +82,8 @@ fn an_event_says_who_what_why_and_by_which_rule() -> Result<()> {
     ensure!(text(call, "timestamp")?.len() == "2026-01-01T00:00:00.000000Z".len(), "{call}");
     ensure!(jiff::Timestamp::now().duration_since(time).as_secs().abs() < 60, "{call}");
     let guard = &call["sipguard"];
-    ensure!(guard["verdict"] == "drop" && guard["reason"] == "control-byte", "{call}");
-    ensure!(guard["count"] == 1 && guard["trunk"].is_null(), "{call}");
+    ensure!(guard["action"] == "drop" && guard["reason"] == "control-byte", "{call}");
+    ensure!(guard["packets"] == 1 && guard["trunk"].is_null(), "{call}");
     ensure!(guard["rule"].is_null() && guard["evidence"].is_null(), "{call}");
     let sip = &call["sip"];
     ensure!(sip["method"] == "INVITE" && sip["uri"] == "sip:9100@pbx.example", "{call}");
@@ -93,14 +93,14 @@ fn an_event_says_who_what_why_and_by_which_rule() -> Result<()> {
         "{call}"
     );
     ensure!(text(call, "payload")?.len() == 344, "256 bytes are 344 in base64: {call}");
-    ensure!(of(4002)?["sip"].is_null() && of(4002)?["sipguard"]["verdict"] != "pass", "{events:?}");
+    ensure!(of(4002)?["sip"].is_null() && of(4002)?["sipguard"]["action"] != "pass", "{events:?}");
     ensure!(of(4003)?["src_ip"] == "fd77::2" && of(4003)?["dest_ip"] == "fd77::1", "{events:?}");
     ensure!(of(4004)?["sipguard"]["trunk"] == "carrier", "{events:?}");
     let blocked = &of(4009)?["sipguard"];
-    ensure!(blocked["reason"] == "blocked-device" && blocked["verdict"] == "drop", "{blocked}");
+    ensure!(blocked["reason"] == "blocked-device" && blocked["action"] == "drop", "{blocked}");
     ensure!(blocked["rule"] == "block 10.77.0.2:4009 (cli): too loud", "{blocked}");
     let tcp = events.iter().find(|event| event["proto"] == "TCP").context("none of TCP")?;
-    ensure!(tcp["sipguard"]["verdict"] == "reset", "{tcp}");
+    ensure!(tcp["sipguard"]["action"] == "reset", "{tcp}");
     ensure!(tcp["sipguard"]["reason"] == "bad-content-length" && tcp["sip"]["method"] == "REGISTER", "{tcp}");
     for form in ["table", "json", "ndjson"] {
         let told = site.guard.run(&["events", "-o", form])?.expect(0)?.stdout;
@@ -118,7 +118,7 @@ fn an_event_says_who_what_why_and_by_which_rule() -> Result<()> {
     );
     let ndjson = lines(&site.guard.run(&["events", "-o", "ndjson"])?.expect(0)?.stdout)?;
     ensure!(ndjson.len() == table.lines().count(), "{} lines", ndjson.len());
-    ensure!(ndjson.iter().all(|event| event["schema"] == "sipguard.events/1"), "{ndjson:?}");
+    ensure!(ndjson.iter().all(|event| event["schema"] == "sipguard.events/2"), "{ndjson:?}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use sipguard::{
     counters::Action,
     evidence::{PcapWriter, comment},
     header::Header,
-    redact,
+    redact::{self, RedactedPacket},
     tap::TapPacket,
 };
 use sipguard_common::Reason;
@@ -242,7 +242,8 @@ fn write(file: &Path, packets: &[TapPacket]) -> Result<()> {
     let mut writer = PcapWriter::new(std::fs::File::create(file)?)?;
     packets
         .iter()
-        .try_for_each(|packet| writer.write(packet, &comment(packet, Some("block 192.0.2.7 (cli)"))))
+        .map(RedactedPacket::new)
+        .try_for_each(|packet| writer.write(&packet, &comment(&packet, Some("block 192.0.2.7 (cli)"))))
 }
 
 #[test]

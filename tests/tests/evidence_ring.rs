@@ -21,6 +21,7 @@ use sipguard::{
     events::{JournalSocket, Log},
     evidence::{Evidence, EvidenceLimits},
     header::Header,
+    redact::RedactedPacket,
     tap::TapPacket,
 };
 use sipguard_common::Reason;
@@ -29,7 +30,11 @@ use sipguard_tests::{
     user_agent::is_installed,
 };
 
-fn packet() -> TapPacket {
+fn packet() -> RedactedPacket {
+    RedactedPacket::new(&recorded())
+}
+
+fn recorded() -> TapPacket {
     let frame = Peer::new("192.0.2.7:5060", "192.0.2.1:5060").udp(&good_call());
     TapPacket {
         number: 0,
@@ -100,7 +105,7 @@ fn the_newest_packets_are_kept_and_others_files_are_left_alone() -> Result<()> {
             drop(evidence);
             evidence = Evidence::open(&dir, limits(MOST, 0))?;
         }
-        let name = evidence.take_with(&packet, Some("a rule"))?.context("it was not kept")?;
+        let name = evidence.take(&packet, Some("a rule"))?.context("it was not kept")?;
         ensure!(dir.join(&name).exists(), "{name} is not there");
         names.push(name);
         let own = files(&dir)?
@@ -138,7 +143,7 @@ fn on_a_full_disk_it_stops_says_so_once_and_goes_on() -> Result<()> {
     // Without a floor, the oldest makes room on a disk that is smaller than the limit.
     let mut evidence = Evidence::open(&dir, limits(1 << 20, 0))?;
     for turn in 0..2000 {
-        ensure!(evidence.take(&packet)?.is_some(), "it was not kept at {turn}");
+        ensure!(evidence.take(&packet, None)?.is_some(), "it was not kept at {turn}");
     }
     ensure!(files(&dir)?.len() >= 2, "{:?}", files(&dir)?);
     drop(evidence);
@@ -151,10 +156,10 @@ fn on_a_full_disk_it_stops_says_so_once_and_goes_on() -> Result<()> {
     }
     let before = files(&dir)?;
     std::fs::write(&filler, vec![1; 200 << 10])?;
-    let said = evidence.take(&packet).err().context("it went on")?.to_string();
+    let said = evidence.take(&packet, None).err().context("it went on")?.to_string();
     ensure!(said.contains("no evidence is kept in") && said.contains("nearly full"), "{said}");
     for _ in 0..100 {
-        ensure!(evidence.take(&packet)?.is_none(), "it went on");
+        ensure!(evidence.take(&packet, None)?.is_none(), "it went on");
     }
     ensure!(files(&dir)? == before, "it threw away what would not have helped");
     ensure!(evidence.tick().is_none(), "it does not go on");
@@ -162,7 +167,7 @@ fn on_a_full_disk_it_stops_says_so_once_and_goes_on() -> Result<()> {
         std::fs::remove_file(path)?;
     }
     std::fs::remove_file(&filler)?;
-    wait_until("it goes on", || Ok(evidence.take(&packet)?.is_some()))?;
+    wait_until("it goes on", || Ok(evidence.take(&packet, None)?.is_some()))?;
     ensure!(evidence.tick() == Some("evidence is kept again"), "it does not say so");
     Ok(())
 }
@@ -179,7 +184,7 @@ fn a_kill_leaves_files_that_can_be_read() -> Result<()> {
                 if let Ok(mut evidence) = Evidence::open(&dir, limits(200_000, 0)) {
                     let packet = packet();
                     loop {
-                        let _ = evidence.take(&packet);
+                        let _ = evidence.take(&packet, None);
                     }
                 }
                 std::process::abort();
@@ -207,7 +212,7 @@ fn a_kill_leaves_files_that_can_be_read() -> Result<()> {
     let left = std::fs::metadata(&newest)?.len();
     ensure!(left == bytes, "{left} instead of {bytes} bytes");
     ensure!(
-        evidence.take(&packet())?.is_some_and(|name| !newest.ends_with(name)),
+        evidence.take(&packet(), None)?.is_some_and(|name| !newest.ends_with(name)),
         "it went on in the same file"
     );
     Ok(())
@@ -258,8 +263,7 @@ fn the_journal_gets_fields_that_line_ends_do_not_break() -> Result<()> {
     let path = scratch.join("socket");
     let listener = UnixDatagram::bind(&path)?;
     let mut journal = JournalSocket::at(&path)?;
-    let mut packet = packet();
-    packet.trunk = Some("carrier".to_owned());
+    let packet = RedactedPacket::new(&TapPacket { trunk: Some("carrier".to_owned()), ..recorded() });
     ensure!(journal.write(&packet, Some("block a\nMESSAGE=forged"))?, "not taken");
     let mut bytes = vec![0; 65536];
     let len = listener.recv(&mut bytes)?;

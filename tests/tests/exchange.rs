@@ -29,9 +29,9 @@ const IPSET: &str = "create bad hash:net family inet hashsize 1024 maxelem 65536
 /// Rules as the listing has them, short.
 fn listed(guard: &Guard) -> Result<Vec<String>> {
     let line = |row: &Value| {
-        let ends = if row["ends"].is_null() { "" } else { " ends" };
-        let parts = [text(row, "rule")?, text(row, "source")?, text(row, "mode")?, text(row, "origin")?];
-        Ok(format!("{} {}{ends}", parts.join(" "), text(row, "reason")?).trim_end().to_owned())
+        let ends = if row["expires_at"].is_null() { "" } else { " ends" };
+        let parts = [text(row, "rule")?, text(row, "target")?, text(row, "mode")?, text(row, "origin")?];
+        Ok(format!("{} {}{ends}", parts.join(" "), text(row, "comment")?).trim_end().to_owned())
     };
     guard.rules()?.iter().map(line).collect()
 }

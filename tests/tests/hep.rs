@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use sipguard::clock::Clock;
 use sipguard::hep::{DEFAULT_ID, Exporter, Homer, message};
+use sipguard::redact::RedactedPacket;
 use sipguard::tap::{Names, Start, TapPacket, TapRing, Which};
 use sipguard_tests::application::PATIENCE;
 use sipguard_tests::message::{good_call, register};
@@ -74,7 +75,7 @@ fn sngrep_shows_what_is_sent_to_it() -> Result<()> {
         ensure!(sngrep.try_wait()?.is_none(), "sngrep ended");
         for packet in &packets {
             // Nobody listens before sngrep does.
-            let _refused = exporter.send(packet, packet.payload());
+            let _refused = exporter.send(&RedactedPacket::new(packet));
         }
         std::thread::sleep(Duration::from_millis(200));
         let mut tshark = Command::new("tshark");
@@ -93,10 +94,11 @@ fn sngrep_shows_what_is_sent_to_it() -> Result<()> {
 fn what_is_no_sip_is_not_sent() -> Result<()> {
     let homer = homer("127.0.0.1:9060".parse()?);
     let packet = packets()?.remove(0);
-    assert!(message(&homer, &packet, packet.payload()).is_some());
-    assert!(message(&homer, &packet, b"").is_none());
+    assert!(message(&homer, &RedactedPacket::new(&packet)).is_some());
+    let empty = TapPacket { frame: Vec::new(), ..packet.clone() };
+    assert!(message(&homer, &RedactedPacket::new(&empty)).is_none());
     let v6 = packets()?.remove(2);
-    let sent = message(&homer, &v6, v6.payload()).context("a message")?;
+    let sent = message(&homer, &RedactedPacket::new(&v6)).context("a message")?;
     let len = sent.len() as u16;
     assert_eq!(sent[..6], [b"HEP3", &len.to_be_bytes()[..]].concat());
     let source: std::net::Ipv6Addr = "2001:db8::7".parse()?;
@@ -104,7 +106,7 @@ fn what_is_no_sip_is_not_sent() -> Result<()> {
     assert!(sent.windows(chunk.len()).any(|window| window == chunk), "{sent:?}");
     assert!(sent.ends_with(v6.payload()));
     let tls = TapPacket { reason: sipguard_common::Reason::BadTlsRecord, ..packet.clone() };
-    assert!(message(&homer, &tls, tls.payload()).is_none());
-    assert!(message(&homer, &TapPacket { header: None, ..packet }, b"SIP").is_none());
+    assert!(message(&homer, &RedactedPacket::new(&tls)).is_none());
+    assert!(message(&homer, &RedactedPacket::new(&TapPacket { header: None, ..packet })).is_none());
     Ok(())
 }

@@ -82,7 +82,7 @@ fn a_second_attach_changes_nothing() -> Result<()> {
     // Without `since`, which is as exact as the translation between two clocks.
     let status = || -> Result<Value> {
         let mut status = site.guard.json(&["status"])?;
-        status["interfaces"][0]["since"].take();
+        status["interfaces"][0]["attached_at"].take();
         Ok(status)
     };
     let before = (status()?, objects(site.guard.pins())?);
@@ -406,7 +406,7 @@ fn two_processes_at_once_lose_no_block() -> Result<()> {
             .try_for_each(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     let listed: BTreeSet<String> =
-        site.guard.rules()?.iter().map(|row| text(row, "source")).collect::<Result<_>>()?;
+        site.guard.rules()?.iter().map(|row| text(row, "target")).collect::<Result<_>>()?;
     ensure!(listed.len() == 400, "{} of 400 are listed", listed.len());
     Ok(())
 }
@@ -451,7 +451,7 @@ fn the_log_tells_what_was_done_to_the_guard() -> Result<()> {
     ];
     ensure!(told == expected, "{told:#?}");
     let rows = site.guard.rows(&["log"])?;
-    ensure!(rows.iter().all(|row| row["author"].is_string() && row["time"].is_string()), "{rows:?}");
+    ensure!(rows.iter().all(|row| row["author"].is_string() && row["done_at"].is_string()), "{rows:?}");
     Ok(())
 }
 

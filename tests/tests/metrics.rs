@@ -113,12 +113,12 @@ fn what_became_of_datagrams_and_of_connections_is_told_apart() -> Result<()> {
         .with_context(|| format!("{:?}", counted(words, key)))?;
     }
     let events = guard.rows(&["events"])?;
-    let verdicts: Vec<_> = events.iter().map(|one| (&one["proto"], &one["sipguard"]["verdict"])).collect();
+    let verdicts: Vec<_> = events.iter().map(|one| (&one["proto"], &one["sipguard"]["action"])).collect();
     ensure!(
         verdicts == [(&Value::from("UDP"), &"drop".into()), (&"TCP".into(), &"reset".into())],
         "{events:?}"
     );
-    let dropped = "sipguard_dropped_packets_total{interface=\"eth0\",reason=\"control-byte\"}";
+    let dropped = "sipguard_dropped_packets_total{interface=\"eth0\",reason=\"control-byte\",class=\"malformed\"}";
     ensure!(metrics(guard)?.get(dropped) == Some(&4.0), "both are stopped");
 
     // What only would have been is told apart as well.
@@ -214,9 +214,9 @@ fn a_rate_is_of_the_time_that_passed() -> Result<()> {
     }
     let valid = valid.context("ten times nothing came between the two readings")?;
     let of = |key: &str| valid[key].as_f64().with_context(|| format!("{key} in {valid}"));
-    ensure!(of("seconds")? >= HELD.as_secs_f64() && of("packets")? == 20.0, "{valid}");
+    ensure!(of("span_seconds")? >= HELD.as_secs_f64() && of("packets")? == 20.0, "{valid}");
     for (count, rate) in [("packets", "packets_per_second"), ("bytes", "bytes_per_second")] {
-        let truth = of(count)? / of("seconds")?;
+        let truth = of(count)? / of("span_seconds")?;
         ensure!((of(rate)? / truth - 1.0).abs() < 0.001, "{rate} is not {truth}: {valid}");
     }
     Ok(())

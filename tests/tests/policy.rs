@@ -148,12 +148,12 @@ fn a_short_block_that_has_ended_leaves_the_wider_one() -> Result<()> {
         wait_until("the other address is answered", ping)?;
         guard.run(&["block", wide])?.expect(0)?;
         guard.run(&["block", "--for", "1s", narrow])?.expect(0)?;
-        let decides = |prefix: &str| Ok(guard.json(&["lookup", from])?["rule"]["source"] == prefix);
+        let decides = |prefix: &str| Ok(guard.json(&["lookup", from])?["rule"]["target"] == prefix);
         wait_until("the short block ends", || decides(wide))?;
         let before = number(&guard.json(&["lookup", from])?["rule"], "packets")?;
         ensure!(!ping()?, "the end of {narrow} opened a hole in {wide}");
         ensure!(number(&guard.json(&["lookup", from])?["rule"], "packets")? > before, "{wide} did not count");
-        ensure!(guard.rules()?.iter().all(|row| row["source"] != narrow), "{narrow} is listed");
+        ensure!(guard.rules()?.iter().all(|row| row["target"] != narrow), "{narrow} is listed");
         guard.run(&["unblock", wide])?.expect(0)?;
         wait_until("the other address is answered again", ping)?;
     }
@@ -168,7 +168,7 @@ fn a_block_of_what_is_blocked_changes_nothing_and_says_so() -> Result<()> {
     let list = || -> Result<Vec<Value>> {
         let mut rows = guard.rules()?;
         // As exact as the translation between two clocks.
-        rows.iter_mut().for_each(|row| drop(row["created"].take()));
+        rows.iter_mut().for_each(|row| drop(row["created_at"].take()));
         Ok(rows)
     };
     let listed = list()?;
@@ -264,7 +264,7 @@ fn what_is_hardly_meant_needs_force() -> Result<()> {
         ensure!(said.stderr.contains(hint) && said.stderr.contains("--force"), "{source}: it said {said:?}");
         ensure!(guard.rules()?.is_empty(), "something was blocked in spite of {source}");
         guard.run(&["block", "--force", source])?.expect(0)?;
-        ensure!(guard.rules()?[0]["source"] == source, "--force did not block {source}");
+        ensure!(guard.rules()?[0]["target"] == source, "--force did not block {source}");
         guard.run(&["unblock", source])?.expect(0)?;
     }
     // A program writes what it has seen.
@@ -287,7 +287,7 @@ fn ipv4_that_is_written_as_ipv6_is_ipv4() -> Result<()> {
     for address in ["10.77.0.2", "::ffff:10.77.0.2", "[::ffff:10.77.0.2]:5060"] {
         let found = guard.json(&["lookup", address])?;
         ensure!(found["address"] == "10.77.0.2", "{address}: it said {found}");
-        ensure!(found["rule"]["source"] == "10.77.0.2/31", "{address}: it said {found}");
+        ensure!(found["rule"]["target"] == "10.77.0.2/31", "{address}: it said {found}");
     }
     guard.run(&["allow", "::ffff:a4d:2/128"])?.expect(0)?;
     ensure!(answers_ping(&site, Site::PBX[0])?, "the allowance does not hold");
@@ -315,7 +315,7 @@ fn lookup_names_the_prefix_that_decides_and_its_packets() -> Result<()> {
     guard.run(&["block", "--force", "10.0.0.0/8", "10.77.0.0/16", "10.77.0.2/31", "10.77.9.9"])?.expect(0)?;
     ensure!(!answers_ping(&site, Site::PBX[0])?, "the block does not hold");
     let found = guard.json(&["lookup", "10.77.0.2:5060"])?;
-    ensure!(found["verdict"] == "block" && found["rule"]["source"] == "10.77.0.2/31", "it said {found}");
+    ensure!(found["verdict"] == "block" && found["rule"]["target"] == "10.77.0.2/31", "it said {found}");
     ensure!(
         number(&found["rule"], "packets")? >= 1 && number(&found["rule"], "bytes")? >= 98,
         "it said {found}"
@@ -324,7 +324,7 @@ fn lookup_names_the_prefix_that_decides_and_its_packets() -> Result<()> {
         [("10.77.9.9", "10.77.9.9"), ("10.77.9.8", "10.77.0.0/16"), ("10.1.2.3", "10.0.0.0/8")]
     {
         let found = guard.json(&["lookup", address])?;
-        ensure!(found["rule"]["source"] == rule && found["rule"]["packets"] == 0, "it said {found}");
+        ensure!(found["rule"]["target"] == rule && found["rule"]["packets"] == 0, "it said {found}");
     }
     let output = guard.run(&["lookup", "10.77.0.2"])?.expect(0)?;
     ensure!(output.stdout.contains("blocked by 10.77.0.2/31"), "it said {:?}", output.stdout);
@@ -338,7 +338,7 @@ fn ban_unban_and_ls_are_other_names() -> Result<()> {
     guard.run(&["ban", "192.0.2.7"])?.expect(0)?;
     for verb in ["ls", "list"] {
         let listed = guard.rows(&[verb])?;
-        ensure!(listed.len() == 1 && listed[0]["source"] == "192.0.2.7", "{verb}: listed is {listed:?}");
+        ensure!(listed.len() == 1 && listed[0]["target"] == "192.0.2.7", "{verb}: listed is {listed:?}");
     }
     guard.run(&["unban", "192.0.2.7"])?.expect(0)?;
     ensure!(guard.rows(&["ls"])?.is_empty(), "`unban` did not lift the block");

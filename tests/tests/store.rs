@@ -49,8 +49,8 @@ fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
         attach(guard)?;
         let after = guard.rules()?;
         ensure!(after == before, "before {before:?}, after {after:?}");
-        let hour = before.iter().find(|row| row["source"] == "192.0.2.7").context("the hour's block")?;
-        ensure!(hour["reason"] == "scans for peers" && hour["created"] != hour["ends"], "listed is {hour}");
+        let hour = before.iter().find(|row| row["target"] == "192.0.2.7").context("the hour's block")?;
+        ensure!(hour["comment"] == "scans for peers" && hour["created_at"] != hour["expires_at"], "listed is {hour}");
         ensure!(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "block", "the short block is not back");
         Ok((site, end_before))
     })?;
@@ -93,7 +93,7 @@ fn one_source_lifts_its_own_block_only() -> Result<()> {
     let rows = guard.rules()?;
     let decides: Vec<_> = rows.iter().map(|row| (&row["origin"], row["decides"] == true)).collect();
     ensure!(decides == [(&"fail2ban".into(), false), (&"feed".into(), true)], "listed is {rows:?}");
-    let ends = || anyhow::Ok(guard.json(&["lookup", "192.0.2.7"])?["rule"]["ends"].clone());
+    let ends = || anyhow::Ok(guard.json(&["lookup", "192.0.2.7"])?["rule"]["expires_at"].clone());
     ensure!(ends()?.is_null(), "the block that ends last does not hold");
     guard.run(&["unblock", "--source", "feed", "--all"])?.expect(0)?;
     ensure!(listed(guard)? == ["192.0.2.7 fail2ban"] && ends()?.is_string(), "the other block does not hold");

@@ -37,10 +37,10 @@ fn an_added_trunk_that_is_added_again_keeps_its_reason() -> Result<()> {
     run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason main")?;
     let said = run(guard, "trunk add carrier --peer 198.51.100.0/28")?;
     ensure!(said == "nothing changed, it is so already\n", "it said {said}");
-    ensure!(guard.json(&["trunk", "show", "carrier"])?["reason"] == "main", "the reason is gone");
+    ensure!(guard.json(&["trunk", "show", "carrier"])?["comment"] == "main", "the reason is gone");
     let said = run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason other")?;
     ensure!(said.starts_with("changed the trunk carrier"), "it said {said}");
-    ensure!(guard.json(&["trunk", "show", "carrier"])?["reason"] == "other", "the reason is not the new one");
+    ensure!(guard.json(&["trunk", "show", "carrier"])?["comment"] == "other", "the reason is not the new one");
     Ok(())
 }
 
@@ -206,7 +206,7 @@ fn trunks_come_back_with_the_attach_and_outlive_a_damaged_store() -> Result<()> 
     ensure!(kernels_trunks(guard)? == 2 && trunk_of(guard, "192.0.2.9")? == "carrier", "not in force");
     let before = guard.rows(&["trunk", "list"])?;
     ensure!(
-        before.len() == 1 && before[0]["transports"] == "udp" && before[0]["reason"] == "main",
+        before.len() == 1 && before[0]["transports"] == "udp" && before[0]["comment"] == "main",
         "{before:?}"
     );
     run(guard, "detach --all")?;

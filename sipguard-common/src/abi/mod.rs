@@ -21,7 +21,10 @@ pub use flow::{
 };
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use open::{OPEN_COUNT, OPEN_ENTRIES, Opened, Opener};
-pub use policy::{DeviceKey, PERMANENT, Rule, rule_flags};
+pub use policy::{
+    DEVICE_ENTRIES, DeviceKey, HOST_ENTRIES, IDENTITY_ENTRIES, PERMANENT, PREFIX_ENTRIES, Rule,
+    USER_AGENT_ENTRIES, rule_flags,
+};
 pub use rate::{
     BUDGET_ENTRIES, BUDGET_TIME, Budget, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS,
     Rate, Rates, TRUNK_BUDGET_ENTRIES, UNVERIFIED, VERIFIED, budget_places, trunk_budget,

@@ -5,6 +5,17 @@ use bytemuck::{Pod, Zeroable};
 /// [`Rule::expires_ns`] of a rule without end.
 pub const PERMANENT: u64 = u64::MAX;
 
+/// Rules of hosts that the map has room for.
+pub const HOST_ENTRIES: u32 = 1 << 20;
+/// Rules of prefixes.
+pub const PREFIX_ENTRIES: u32 = 1 << 18;
+/// Rules of devices.
+pub const DEVICE_ENTRIES: u32 = 1 << 16;
+/// Rules of SIP identities.
+pub const IDENTITY_ENTRIES: u32 = 1 << 16;
+/// Rules of user agents.
+pub const USER_AGENT_ENTRIES: u32 = 1 << 12;
+
 /// Bits of [`Rule::flags`].
 pub mod rule_flags {
     /// What comes from there is stopped.

@@ -13,6 +13,7 @@ use crate::ban_rule::{BanRequest, BanRule, DEFAULT, MOST_STREAMS, parse_span};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::store::{self, OPERATOR, change};
+use crate::view::{self, BanView, schema};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -94,11 +95,7 @@ fn show(path: &Path, format: Format) -> Result<()> {
         reason = "the method of one lifetime does not stand for any"
     )]
     let rule = store::read(path, |rows| rows.ban_rule())?.flatten().unwrap_or(DEFAULT);
-    let value = json!({
-        "after": rule.after, "address_after": rule.address_after, "within_s": rule.within.as_secs_f64(),
-        "first_s": rule.first.as_secs_f64(), "longest_s": rule.longest.as_secs_f64(), "quiet_s": rule.quiet.as_secs_f64(),
-    });
-    object(format, "sipguard.bans/1", value, || sentence(&rule) + "\n")
+    object(format, schema::BANS, view::json(&BanView::from(&rule)), || sentence(&rule) + "\n")
 }
 
 fn save(pins: &Pins, path: &Path, format: Format) -> Result<()> {

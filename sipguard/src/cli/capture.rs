@@ -18,6 +18,7 @@ use crate::evidence::{PcapWriter, comment};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, object};
 use crate::pins::Pins;
+use crate::redact::RedactedPacket;
 use crate::tap::{Names, Start, TapPacket, TapRing, Which};
 
 /// How often the ring is looked at: while packets come, and while none does. It holds 1024.
@@ -99,7 +100,6 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
         Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(()),
         writer => writer?,
     };
-    let writer = if args.no_redact { writer.with_credentials() } else { writer };
     let names = Names::read(pins, store)?;
     let mut session = Session {
         pins,
@@ -180,8 +180,15 @@ impl Session<'_> {
         let before = self.written;
         for record in &records {
             let Some(packet) = TapPacket::read(record, &self.names, &clock) else { continue };
-            let rule = self.rules.of(&packet);
-            match self.writer.write(&packet, &comment(&packet, rule.as_deref())) {
+            let redacted = RedactedPacket::new(&packet);
+            let rule = self.rules.of(&redacted);
+            let comment = comment(&redacted, rule.as_deref());
+            let written = if self.args.no_redact {
+                self.writer.write_with_credentials(&packet, &comment)
+            } else {
+                self.writer.write(&redacted, &comment)
+            };
+            match written {
                 Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(Taken::End(End::Reader)),
                 Err(error) if is_of(&error, ErrorKind::StorageFull) => return Ok(Taken::End(End::Disk)),
                 written => written?,

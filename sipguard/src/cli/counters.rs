@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use serde_json::{Value, json};
 
 use crate::counters::{self, CounterReading, CounterRow, per_sec};
+use crate::escape::escaped;
 use crate::metrics::{self, Own};
-use crate::offenders::{self, printable};
+use crate::offenders::{self, OffenderRow};
 use crate::output::{Format, print, rows, table};
 use crate::pins::Pins;
+use crate::view::{self, CounterView, OffenderView, RateView, schema};
 
 /// What the rows are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -67,8 +68,8 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
         for trunk in super::trunk::stored(path)? {
             counted.extend(counters::of_trunk(pins, &trunk)?);
         }
-        let values = counted.iter().map(json_of_trunk).collect();
-        return rows(format, "sipguard.trunk-counters/1", values, || trunk_table(&counted));
+        let values = counted.iter().map(|row| view::json(&CounterView::of_trunk(row))).collect();
+        return rows(format, schema::TRUNK_COUNTERS, values, || trunk_table(&counted));
     }
     let counted = CounterReading::now(pins)?;
     if args.rate {
@@ -76,8 +77,8 @@ pub fn run(pins: &Pins, path: &Path, output: Format, args: &Args) -> Result<()> 
     }
     let counted = counted.rows;
     let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
-    let values = counted.iter().map(json_of).collect();
-    rows(format, "sipguard.counters/1", values, || table(&head, counted.iter().map(line)))
+    let values = counted.iter().map(|row| view::json(&CounterView::of_interface(row))).collect();
+    rows(format, schema::COUNTERS, values, || table(&head, counted.iter().map(line)))
 }
 
 /// What is counted in about a second, divided by the time that it really was.
@@ -85,38 +86,13 @@ fn rates(pins: &Pins, format: Format, before: &CounterReading) -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     pins.check()?;
     let (span, counted) = CounterReading::now(pins)?.since(before);
-    let value = |row: &CounterRow| {
-        let mut value = json_of(row);
-        value["seconds"] = thousandths(span.as_secs_f64());
-        value["packets_per_second"] = thousandths(per_sec(row.packets, span));
-        value["bytes_per_second"] = thousandths(per_sec(row.bytes, span));
-        value
-    };
-    rows(format, "sipguard.rates/1", counted.iter().map(value).collect(), || {
+    let value = |row: &CounterRow| view::json(&RateView::of_interface(row, span));
+    rows(format, schema::RATES, counted.iter().map(value).collect(), || {
         let head = ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"];
         let rates =
             |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, span)));
         let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
         table(&head, counted.iter().map(line))
-    })
-}
-
-fn thousandths(number: f64) -> Value {
-    ((number * 1000.0).round() / 1000.0).into()
-}
-
-fn json_of(row: &CounterRow) -> Value {
-    json!({
-        "interface": row.interface, "reason": row.reason.name(), "action": row.action.name(),
-        "packets": row.packets, "bytes": row.bytes,
-    })
-}
-
-/// The JSON form of a trunk's counter.
-pub fn json_of_trunk(row: &CounterRow) -> Value {
-    json!({
-        "trunk": row.interface, "reason": row.reason.name(), "action": row.action.name(), "packets": row.packets,
-        "bytes": row.bytes,
     })
 }
 
@@ -142,18 +118,10 @@ fn prometheus(pins: &Pins, path: &Path) -> Result<()> {
 
 fn by_source(pins: &Pins, format: Format) -> Result<()> {
     let offenders = offenders::read(pins)?;
-    let value = |row: &offenders::OffenderRow| {
-        json!({
-            "address": row.address.to_string(), "port": row.port, "reason": row.reason.name(), "packets": row.packets,
-            "first_seen": row.first_seen.map(|seen| seen.to_string()),
-            "last_seen": row.last_seen.map(|seen| seen.to_string()),
-            "sample_hex": row.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-            "sample": printable(&row.sample),
-        })
-    };
-    rows(format, "sipguard.sources/1", offenders.iter().map(value).collect(), || {
+    let value = |row: &OffenderRow| view::json(&OffenderView::of_row(row));
+    rows(format, schema::OFFENDERS, offenders.iter().map(value).collect(), || {
         let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "FIRST BYTES"];
-        let line = |row: &offenders::OffenderRow| {
+        let line = |row: &OffenderRow| {
             let last = row.last_seen.map(|seen| seen.to_string()).unwrap_or_default();
             let (address, port) = (row.address.to_string(), row.port.to_string());
             vec![
@@ -162,7 +130,7 @@ fn by_source(pins: &Pins, format: Format) -> Result<()> {
                 row.reason.name().to_owned(),
                 row.packets.to_string(),
                 last,
-                printable(&row.sample),
+                escaped(&row.sample),
             ]
         };
         table(&head, offenders.iter().map(line))

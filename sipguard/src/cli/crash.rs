@@ -101,13 +101,13 @@ fn list(format: Format, reports: &Reports) -> Result<()> {
         .map(|report| {
             let first = report.suspects.first();
             json!({
-                "name": report.name, "time": report.time, "how": report.how, "clear": report.clear, "suspect": first.map(|one| &one.source),
+                "name": report.name, "crashed_at": report.crashed_at, "how": report.how, "clear": report.clear, "suspect": first.map(|one| &one.target),
                 "identity": first.and_then(|one| one.identity.as_ref()), "score": first.map(|one| one.score),
                 "quarantine": report.quarantine.target,
             })
         })
         .collect();
-    rows(format, "sipguard.crashes/1", values, || {
+    rows(format, "sipguard.crashes/2", values, || {
         table(
             &["NAME", "HOW", "LIKELY CAUSE", "IDENTITY", "BITS", "CLEAR", "BLOCKED"],
             all.iter().map(|report| {
@@ -115,7 +115,7 @@ fn list(format: Format, reports: &Reports) -> Result<()> {
                 vec![
                     report.name.clone(),
                     report.how.clone(),
-                    first.source,
+                    first.target,
                     first.identity.unwrap_or_default(),
                     format!("{:.1}", first.score),
                     if report.clear { "yes" } else { "no" }.to_owned(),

@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::list::time;
 use super::usage;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
 use crate::store::{self, Changed, Counts, Denial, DenialChange, OPERATOR, change, parse_reason};
+use crate::view::{self, DenialView, schema, time};
 
 #[derive(Debug, clap::Args)]
 pub struct DenyArgs {
@@ -72,13 +72,8 @@ pub fn show(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     if format == Format::Table && !in_force {
         eprintln!("sipguard: not attached: this takes effect with the next `sipguard attach`");
     }
-    let value = |denial: &Denial| {
-        json!({
-            "from": denial.whom.name(), "what": denial.what.to_string(), "author": denial.author,
-            "reason": denial.reason, "created": time(denial.created_ms), "in_force": in_force,
-        })
-    };
-    rows(format, "sipguard.denials/1", denials.iter().map(value).collect(), || {
+    let value = |denial: &Denial| view::json(&DenialView::new(denial, in_force));
+    rows(format, schema::DENIALS, denials.iter().map(value).collect(), || {
         let line = |denial: &Denial| {
             let Denial { whom, what, reason, author, created_ms } = denial;
             vec![whom.name().to_owned(), what.to_string(), author.clone(), time(*created_ms), reason.clone()]

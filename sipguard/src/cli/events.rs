@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use serde::Serialize;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Record, names};
 
@@ -18,9 +18,11 @@ use crate::events::{self, EventFilter, RuleLookup, SenderFilter};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, rows};
 use crate::pins::Pins;
+use crate::redact::RedactedPacket;
 use crate::tap::{Names, Start, TapPacket, TapRing, Which, lost};
+use crate::view;
 
-const SCHEMA: &str = "sipguard.events/1";
+const SCHEMA: &str = "sipguard.events/2";
 /// How often the ring is looked at.
 const POLL: Duration = Duration::from_millis(200);
 /// How long names of interfaces and trunks hold.
@@ -65,12 +67,14 @@ pub fn run(pins: &Pins, store: &Path, format: Format, args: &Args) -> Result<()>
     let most = args.last.or((args.follow && args.since.is_none()).then_some(BEFORE));
     let before = reader.read(most)?;
     if !args.follow {
-        let told: Vec<(TapPacket, Option<String>)> = before
-            .into_iter()
+        let told: Vec<(RedactedPacket, Option<String>)> = before
+            .iter()
+            .map(RedactedPacket::new)
             .map(|packet| (reader.rules.of(&packet), packet))
             .map(|(rule, packet)| (packet, rule))
             .collect();
-        let values = || told.iter().map(|(packet, rule)| events::event(packet, rule.as_deref(), None));
+        let values =
+            || told.iter().map(|(packet, rule)| view::json(&events::event(packet, rule.as_deref(), None)));
         rows(format, SCHEMA, if format == Format::Table { Vec::new() } else { values().collect() }, || {
             told.iter().map(|(packet, rule)| events::line(packet, rule.as_deref()) + "\n").collect()
         })?;
@@ -152,10 +156,11 @@ impl<'p> Reader<'p> {
         let mut packets = before;
         loop {
             for packet in packets {
+                let packet = RedactedPacket::new(&packet);
                 let rule = self.rules.of(&packet);
                 let line = match format {
                     Format::Table => events::line(&packet, rule.as_deref()),
-                    Format::Json | Format::Ndjson => marked(events::event(&packet, rule.as_deref(), None)),
+                    Format::Json | Format::Ndjson => marked(&events::event(&packet, rule.as_deref(), None)),
                 };
                 if !told(&line)? {
                     return Ok(());
@@ -170,7 +175,7 @@ impl<'p> Reader<'p> {
                         format!("{more} events came faster than they were read, and are not told")
                     }
                     Format::Json | Format::Ndjson => {
-                        marked(events::stats(Timestamp::now(), missed, lost(self.pins).unwrap_or(0)))
+                        marked(&events::stats(Timestamp::now(), missed, lost(self.pins).unwrap_or(0)))
                     }
                 };
                 if !told(&line)? {
@@ -218,7 +223,8 @@ fn map(pins: &Pins) -> Option<u64> {
     std::fs::metadata(pins.map(names::EVENTS)).ok().map(|about| about.ino())
 }
 
-fn marked(mut event: Value) -> String {
+fn marked(event: &impl Serialize) -> String {
+    let mut event = view::json(event);
     event["schema"] = SCHEMA.into();
     event.to_string()
 }

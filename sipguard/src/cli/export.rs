@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::exchange::{self, Form};
 use crate::output::{Format, Rows, print};
 use crate::store::{self, RuleQuery, RuleRow, parse_origin};
+use crate::view::{self, RuleView, schema};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -53,7 +54,7 @@ impl Writer {
     /// Begins a list of `count` rows.
     fn begin(form: Form, count: usize, now_ms: i64) -> Result<Writer> {
         if form == Form::Json {
-            return Ok(Writer::Json(Rows::new(Format::Json, exchange::SCHEMA, &[])));
+            return Ok(Writer::Json(Rows::new(Format::Json, schema::RULES, &[])));
         }
         print(&exchange::head(form, count))?;
         Ok(Writer::Text(form, now_ms))
@@ -62,7 +63,9 @@ impl Writer {
     fn write(&mut self, rows: &mut Vec<RuleRow>) -> Result<()> {
         rows.sort_by(|one, other| (one.target, &one.origin).cmp(&(other.target, &other.origin)));
         match self {
-            Writer::Json(out) => out.print(rows.iter().map(|row| (exchange::json_of(row), Vec::new())))?,
+            Writer::Json(out) => {
+                out.print(rows.iter().map(|row| (view::json(&RuleView::exported(row)), Vec::new())))?
+            }
             Writer::Text(form, now_ms) => print(&exchange::lines(*form, rows, *now_ms))?,
         }
         rows.clear();

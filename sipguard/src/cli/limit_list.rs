@@ -3,16 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::{Value, json};
 use sipguard_common::abi::Opened;
 
-use super::limit::Kind;
-use super::list::time;
 use crate::address::Source;
 use crate::counting;
 use crate::output::{Format, rows, table};
 use crate::pins::Pins;
-use crate::store::{self, Limit, OpenLimit, StoreTables};
+use crate::store::{self, OpenLimit, StoreTables};
+use crate::view::{self, LimitView, schema};
 
 pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     let open = open_now(pins)?;
@@ -20,9 +18,9 @@ pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
         eprintln!("sipguard: not attached: limits take effect with the next `sipguard attach`");
     }
     let lines = store::read(path, |rows| lines(rows, open.as_deref()))?.unwrap_or_default();
-    rows(format, "sipguard.limits/1", lines.iter().map(Line::json).collect(), || {
-        let columns = ["PER", "OF", "RATE", "BURST", "OPEN", "BY", "SINCE"];
-        table(&columns, lines.iter().map(Line::columns))
+    rows(format, schema::LIMITS, lines.iter().map(view::json).collect(), || {
+        let head = ["PER", "OF", "RATE", "BURST", "OPEN", "BY", "SINCE"];
+        table(&head, lines.iter().map(columns))
     })
 }
 
@@ -36,91 +34,47 @@ fn open_now(pins: &Pins) -> Result<Option<Vec<(Opened, usize)>>> {
 }
 
 /// The limits: those of sources first, and those of each trunk side by side.
-fn lines(rows: &StoreTables<'_>, open: Option<&[(Opened, usize)]>) -> Result<Vec<Line>> {
+fn lines(rows: &StoreTables<'_>, open: Option<&[(Opened, usize)]>) -> Result<Vec<LimitView>> {
     let trunks = rows.trunks()?;
     let number = |name: &str| trunks.iter().find(|trunk| trunk.name == name).map(|trunk| trunk.number);
     let fullest = |trunk: Option<&str>| {
         let number = trunk.map_or(Some(0), number)?;
         open?.iter().find(|(opened, _)| opened.trunk == u32::from(number)).copied()
     };
-    let mut lines: Vec<Line> = rows.limits()?.into_iter().map(Line::of_rate).collect();
+    let mut lines: Vec<LimitView> = rows.limits()?.iter().map(LimitView::of_rate).collect();
     for limit in rows.open_limits()? {
         let fullest = fullest(limit.trunk.as_deref());
-        lines.push(Line::of_open(limit, fullest));
+        lines.push(open_limit(&limit, fullest));
     }
     lines.sort_by(|one, other| one.trunk.cmp(&other.trunk));
     Ok(lines)
 }
 
-/// A limit of either sort.
-struct Line {
-    trunk: Option<String>,
-    of: Kind,
-    /// A second, or at once.
-    most: u32,
-    burst: Option<u32>,
-    /// How many the trunk has open, or the source that has the most, and which source that is.
-    open: Option<(usize, Option<Source>)>,
-    author: String,
-    created_ms: i64,
+/// The cells of a limit.
+fn columns(limit: &LimitView) -> Vec<String> {
+    let (most, unit) = match limit.at_once {
+        Some(most) => (most, " at once"),
+        None => (limit.per_second.unwrap_or_default(), "/s"),
+    };
+    let open = limit.open.as_ref().map(|now| match &now.fullest {
+        Some(source) => format!("{} ({source})", now.open),
+        None => now.open.to_string(),
+    });
+    vec![
+        limit.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
+        limit.of.clone(),
+        format!("{most}{unit}"),
+        limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
+        open.unwrap_or_default(),
+        limit.author.clone(),
+        limit.created_at.clone(),
+    ]
 }
 
-impl Line {
-    fn of_rate(limit: Limit) -> Line {
-        let Limit { trunk, kind, per_second, burst, author, created_ms } = limit;
-        Line {
-            trunk,
-            of: Kind::Rate(kind),
-            most: per_second,
-            burst: Some(burst),
-            open: None,
-            author,
-            created_ms,
-        }
-    }
-
-    fn of_open(limit: OpenLimit, fullest: Option<(Opened, usize)>) -> Line {
-        let OpenLimit { trunk, most, author, created_ms } = limit;
-        let source = fullest.filter(|_| trunk.is_none()).and_then(|(opened, _)| source(&opened));
-        let open = Some((fullest.map_or(0, |(_, count)| count), source));
-        Line { trunk, of: Kind::Open, most, burst: None, open, author, created_ms }
-    }
-
-    fn json(&self) -> Value {
-        let per = if self.trunk.is_some() { "trunk" } else { "source" };
-        let mut value = json!({
-            "per": per, "trunk": self.trunk, "of": self.of.name(), "author": self.author,
-            "created": time(self.created_ms),
-        });
-        if let Some(burst) = self.burst {
-            value["per_second"] = self.most.into();
-            value["burst"] = burst.into();
-        } else {
-            value["at_once"] = self.most.into();
-        }
-        if let Some((count, source)) = &self.open {
-            value["open"] = (*count).into();
-            value["fullest"] = source.map(|source| source.to_string()).into();
-        }
-        value
-    }
-
-    fn columns(&self) -> Vec<String> {
-        let unit = if self.burst.is_some() { "/s" } else { " at once" };
-        let open = self.open.as_ref().map(|(count, source)| match source {
-            Some(source) => format!("{count} ({source})"),
-            None => count.to_string(),
-        });
-        vec![
-            self.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
-            self.of.name().to_owned(),
-            format!("{}{unit}", self.most),
-            self.burst.map(|burst| burst.to_string()).unwrap_or_default(),
-            open.unwrap_or_default(),
-            self.author.clone(),
-            time(self.created_ms),
-        ]
-    }
+/// A limit of open connections, with those of the trunk or of the source that has the most.
+fn open_limit(limit: &OpenLimit, fullest: Option<(Opened, usize)>) -> LimitView {
+    let source = fullest.filter(|_| limit.trunk.is_none()).and_then(|(opened, _)| source(&opened));
+    LimitView::of_open(limit, fullest.map_or(0, |(_, count)| count), source)
 }
 
 /// The source of a counted connection: a host, or of IPv6 its /64.

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytemuck::Zeroable as _;
-use jiff::Timestamp;
-use serde_json::{Value, json};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
 
 use super::{Span, deny, parse_duration, usage};
@@ -20,6 +18,7 @@ use crate::pins::Pins;
 use crate::store::parse_origin;
 use crate::store::{self, Allowed, RuleMode, RuleRow, RuleVerb, decides};
 use crate::target::Target;
+use crate::view::{self, RuleView, schema, time};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -75,12 +74,12 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
     };
     let filter = args.filter(&clock);
     let head = ["TARGET", "RULE", "ENDS", "PACKETS", "BYTES", "SOURCE", "BY", "SINCE", "REASON"];
-    let mut out = Rows::new(format, "sipguard.blocks/1", &head);
+    let mut out = Rows::new(format, schema::BLOCKS, &head);
     let mut chunk = Vec::new();
     let mut shown = 0;
     let mut show = |chunk: &mut Vec<ListedRule>| {
         chunk.sort_by_key(|one| one.row.target);
-        out.print(chunk.drain(..).map(|one| (json_of(&one), line(&one, &clock))))
+        out.print(chunk.drain(..).map(|one| (view::json(&RuleView::from(&one)), line(&one, &clock))))
     };
     let more = each(pins, path, &clock, kernel.as_ref(), &filter, args.limit.0, &mut |one| {
         chunk.push(one);
@@ -235,32 +234,6 @@ fn line(one: &ListedRule, clock: &Clock) -> Vec<String> {
         time(row.created_ms),
         row.reason.clone(),
     ]
-}
-
-/// The JSON form of a rule. `source` is the address that it is about, `origin` who set it.
-pub fn json_of(one: &ListedRule) -> Value {
-    let row = &one.row;
-    let entry = one.entry.unwrap_or(Rule::zeroed());
-    json!({
-        "source": row.target.to_string(),
-        "rule": one.name(),
-        "mode": row.mode.name(),
-        "origin": row.origin,
-        "author": row.author,
-        "reason": row.reason,
-        "created": time(row.created_ms),
-        "ends": row.expires_ms.map(time),
-        "decides": one.decides,
-        "in_force": one.entry.is_some(),
-        "packets": entry.packets,
-        "bytes": entry.bytes,
-    })
-}
-
-/// RFC 3339, UTC, to the second.
-pub fn time(ms: i64) -> String {
-    let second = (ms + 500).div_euclid(1000);
-    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// `never`, or such as `in 14m 3s`.

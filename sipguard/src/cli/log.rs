@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::list::time;
 use crate::output::{Format, rows, table};
 use crate::store;
 use crate::store::parse_origin;
+use crate::view::time;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,13 +27,13 @@ pub fn run(path: &Path, format: Format, args: &Args) -> Result<()> {
         .iter()
         .map(|one| {
             json!({
-                "time": time(one.at_ms), "author": one.author, "origin": one.origin, "verb": one.verb, "what": one.what,
-                "reason": one.reason, "added": one.counts.added, "moved": one.counts.moved, "removed": one.counts.removed,
+                "done_at": time(one.at_ms), "author": one.author, "origin": one.origin, "verb": one.verb, "what": one.what,
+                "comment": one.reason, "added": one.counts.added, "moved": one.counts.moved, "removed": one.counts.removed,
                 "unchanged": one.counts.same,
             })
         })
         .collect();
-    rows(format, "sipguard.log/1", values, || {
+    rows(format, "sipguard.log/2", values, || {
         let head = ["TIME", "BY", "SOURCE", "VERB", "WHAT", "ADDED", "CHANGED", "REMOVED", "REASON"];
         table(
             &head,

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 use sipguard_common::abi::MODE_MONITOR;
 
-use super::list::{json_of, remaining, time};
+use super::list::remaining;
 use super::usage;
 use crate::clock::Clock;
 use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled, find};
@@ -16,6 +16,7 @@ use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::store::{RuleMode, RuleRow, RuleVerb};
 use crate::target::Target;
+use crate::view::{RuleView, time};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -39,22 +40,21 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         "port": asked.device().map(|device| u16::from_be_bytes(device.key().port)),
         "claim": if let LookupQuery::Claim { shown, .. } = &asked { Some(shown) } else { None },
         "verdict": if decider.as_ref().is_some_and(stops) { "block" } else { "pass" },
-        "rule": decider.as_ref().map(json_of),
+        "rule": decider.as_ref().map(RuleView::from),
         "trunk": trunk.as_ref().map(|(name, _)| name),
-        "overruled": others.iter().map(json_of_overruled).collect::<Vec<_>>(),
+        "overruled": others.iter().map(overruled).collect::<Vec<_>>(),
     });
     let monitors = maps::settings(pins)?.mode == MODE_MONITOR && decider.as_ref().is_some_and(stops);
     let hint = if monitors { "the mode is monitor: what is blocked passes, and is counted\n" } else { "" };
-    object(format, "sipguard.lookup/1", value, || {
+    object(format, "sipguard.lookup/2", value, || {
         let trunk = trunk.map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
         text(&asked.shown(), decider.as_ref(), &others, &clock) + &trunk.unwrap_or_default() + hint
     })
 }
 
-fn json_of_overruled(one: &Overruled) -> Value {
-    let mut value = json_of(&ListedRule { row: one.row.clone(), decides: false, entry: None, is_ban: false });
-    value["why"] = Value::from(one.why.clone());
-    value
+fn overruled(one: &Overruled) -> RuleView {
+    let listed = ListedRule { row: one.row.clone(), decides: false, entry: None, is_ban: false };
+    RuleView { why: Some(one.why.clone()), ..RuleView::from(&listed) }
 }
 
 fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock: &Clock) -> String {

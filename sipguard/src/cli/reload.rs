@@ -16,7 +16,7 @@ use crate::presence::{iface_name, own_slots};
 use crate::protect::occupied;
 use crate::settings::{EffectiveSettings, XdpChoice, list};
 use crate::store::{self, change};
-use crate::{counters, counting, link};
+use crate::{counting, link};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -83,25 +83,15 @@ fn apply(pins: &Pins, path: &Path, config: &Config) -> Result<Vec<SettingDiffere
     }
     let done = change(path, pins, |change| {
         let settings = pins.are_attached().then(|| EffectiveSettings::read(pins)).transpose()?;
-        let before = change.rows.trunks()?;
-        let found = config::apply(change, config, settings)?;
-        let mut trunks = change.rows.trunks()?;
-        trunks.retain(|trunk| before.iter().all(|old| old.number != trunk.number || old.name != trunk.name));
-        Ok((found.lines, trunks))
+        Ok(config::apply(change, config, settings)?.lines)
     })?;
-    let (lines, new) = done.value;
-    if done.in_force {
-        // The number of a new trunk may have been another one's, whose counters are not its own.
-        for trunk in new {
-            counters::clear_trunk(pins, trunk.number)?;
-        }
-        if config.open.iter().any(|(_, most)| most.is_some())
-            && let Err(why) = counting::is_on_or_fail(pins)
-        {
-            eprintln!("sipguard: the limit of open connections holds nobody back: {why:#}");
-        }
+    if done.in_force
+        && config.open.iter().any(|(_, most)| most.is_some())
+        && let Err(why) = counting::is_on_or_fail(pins)
+    {
+        eprintln!("sipguard: the limit of open connections holds nobody back: {why:#}");
     }
-    Ok(lines)
+    Ok(done.value)
 }
 
 /// What the file says and only a new attach can change.

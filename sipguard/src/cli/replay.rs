@@ -15,6 +15,7 @@ use crate::output::{Format, rows};
 use crate::replay::{DEFAULT_FLOWS, ReplayReport, ReplayRequest, replay};
 use crate::settings::{EffectiveSettings, Profile, SettingsRequest};
 use crate::store::dry_run;
+use crate::view::{self, schema};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -62,8 +63,8 @@ pub fn run(store: &Path, format: Format, args: &Args) -> Result<()> {
         bar.finish_and_clear();
         reports.push((file, report?));
     }
-    let values = reports.iter().map(|(_, report)| report.json()).collect();
-    rows(format, "sipguard.replay/1", values, || {
+    let values = reports.iter().map(|(_, report)| view::json(&report.view())).collect();
+    rows(format, schema::REPLAY, values, || {
         // Of a file in which nothing could be read there is only the error.
         let told = reports.iter().filter(|(_, report)| report.packets > 0 || report.damage.is_none());
         told.map(|(_, report)| report.text()).collect::<Vec<_>>().join("\n")

@@ -1,16 +1,16 @@
 //! `sipguard status [IFACE]`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::json;
 use sipguard_common::framer::{LIMITS, Limits, checks};
 
 use crate::error::{Failure, Status};
 use crate::output::{Format, object, table};
 use crate::pins::Pins;
 use crate::status::{self, GuardStatus, InterfaceStatus};
+use crate::view::{self, StatusView, schema};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,7 +28,7 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
             return Err(Failure::with(Status::NotAttached, format!("sipguard is not attached to `{name}`")));
         }
     }
-    object(format, "sipguard.status/1", json_of(&report), || text(&report))?;
+    object(format, schema::STATUS, view::json(&StatusView::from(&report)), || text(&report))?;
     let gone: Vec<&str> =
         report.interfaces.iter().filter(|one| one.is_gone()).map(|one| one.name.as_str()).collect();
     if gone.is_empty() {
@@ -39,30 +39,6 @@ pub fn run(pins: &Pins, path: &Path, format: Format, args: &Args) -> Result<()> 
         "nothing is filtered on {names}: `sipguard attach {names}` guards it, `sipguard detach {names}` forgets it"
     );
     Err(Failure::with(Status::NotAttached, text))
-}
-
-fn json_of(report: &GuardStatus) -> serde_json::Value {
-    let interface = |one: &InterfaceStatus| {
-        json!({
-            "interface": one.name, "driver": one.driver, "mode": one.mode, "why": one.why,
-            "program_id": one.program_id, "since": one.since.map(|since| since.to_string()),
-            "followed": one.known.followed, "lost": one.known.lost, "cut": one.known.cut, "other": one.known.other,
-            "unjudged": one.unjudged.iter().map(|(reason, packets)| (reason.name(), *packets)).collect::<BTreeMap<_, _>>(),
-        })
-    };
-    json!({
-        "interfaces": report.interfaces.iter().map(interface).collect::<Vec<_>>(),
-        "mode": report.mode, "on_malformed": report.action, "ports": report.ports.sip,
-        "tls_ports": report.ports.tls, "profile": status::profile(&report.limits),
-        "refuse_lf": report.limits.has(checks::REFUSE_LF), "limits": limits(&report.limits),
-        "blocks": report.blocks, "connections": report.connections.live(),
-        "flows": report.connections.flows, "flows_max": report.connections.flows_max,
-        "weaknesses": report.weaknesses.iter().map(|one| json!({ "what": one.what, "text": one.text })).collect::<Vec<_>>(),
-    })
-}
-
-fn limits(limits: &Limits) -> serde_json::Value {
-    LIMITS.iter().map(|limit| (limit.name.to_owned(), json!(limit.get(limits)))).collect()
 }
 
 fn list(ports: &BTreeSet<u16>) -> String {

@@ -16,6 +16,7 @@ use crate::error::{Failure, Status};
 use crate::output::{Format, object};
 use crate::pins::Pins;
 use crate::top::{self, App, CAPTURE_SECS, Model, TopCommand, TopReader};
+use crate::view;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -78,7 +79,7 @@ fn once(pins: &Pins, path: &Path, format: Format, delay: Duration) -> Result<()>
     if let Some(error) = &model.error {
         eprintln!("sipguard: trunks, blocks and bans are left out: {error}");
     }
-    object(format, "sipguard.top/1", top::json(&model), || top::text(&model))
+    object(format, "sipguard.top/2", view::json(&top::view(&model)), || top::text(&model))
 }
 
 /// Does what the verb of the same name does, and says what it would.

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 use sipguard_common::abi::TRANSPORTS;
 
-use super::list::time;
 use super::usage;
 use crate::address::Source;
 use crate::counters;
@@ -16,6 +15,7 @@ use crate::output::{Format, object, rows, table};
 use crate::pins::Pins;
 use crate::store::{self, Changed, Counts, OPERATOR, TrunkRow, change, parse_reason};
 use crate::trunk::{self, TrunkMode, TrunkPolicy, TrunkProfile};
+use crate::view::{self, TrunkCounters, TrunkView, schema, time};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -144,9 +144,6 @@ fn add(pins: &Pins, path: &Path, format: Format, args: &AddArgs) -> Result<()> {
         change.record("trunk add", OPERATOR, &[&row.name], &row.reason)?;
         Ok(change.counts)
     })?;
-    if done.in_force && done.value.added > 0 {
-        counters::clear_trunk(pins, number(path, &row.name)?)?;
-    }
     hint(&row.policy);
     let what = match done.value.added {
         0 => format!("changed the trunk {}", row.name),
@@ -200,7 +197,7 @@ fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
     if format == Format::Table && !pins.are_attached() {
         eprintln!("sipguard: not attached: trunks take effect with the next `sipguard attach`");
     }
-    rows(format, "sipguard.trunks/1", trunks.iter().map(json_of).collect(), || {
+    rows(format, schema::TRUNKS, trunks.iter().map(|row| view::json(&TrunkView::from(row))).collect(), || {
         let head = ["TRUNK", "PEERS", "TRANSPORTS", "METHODS", "PROFILE", "MODE", "BY", "SINCE", "REASON"];
         table(&head, trunks.iter().map(line))
     })
@@ -213,9 +210,7 @@ fn show(pins: &Pins, path: &Path, format: Format, name: &str) -> Result<()> {
         pins.check()?;
         counted = counters::of_trunk(pins, &row)?;
     }
-    let mut value = json_of(&row);
-    value["counters"] = counted.iter().map(super::counters::json_of_trunk).collect();
-    object(format, "sipguard.trunk/1", value, || {
+    object(format, schema::TRUNK, view::json(&TrunkCounters::new(&row, &counted)), || {
         let peers: Vec<_> = row.peers.iter().map(ToString::to_string).collect();
         let policy = &row.policy;
         let mut text = format!(
@@ -251,10 +246,6 @@ fn find(trunks: Vec<TrunkRow>, name: &str) -> Result<TrunkRow> {
         let known = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
         Failure::with(Status::Failed, format!("there is no trunk {name} (known: {known})"))
     })
-}
-
-fn number(path: &Path, name: &str) -> Result<u16> {
-    Ok(find(stored(path)?, name)?.number)
 }
 
 fn peers(words: &[String], force: bool) -> Result<Vec<Source>> {
@@ -306,15 +297,6 @@ pub fn report(format: Format, done: &Changed<Counts>, did: &str, same: &str) -> 
             ""
         };
         if changed { format!("{did}{later}\n") } else { format!("nothing changed, {same}\n") }
-    })
-}
-
-fn json_of(row: &TrunkRow) -> Value {
-    json!({
-        "trunk": row.name, "peers": row.peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "transports": row.policy.transports_text(), "methods": row.policy.methods_text(),
-        "profile": row.policy.profile.name(), "mode": row.policy.mode.name(), "author": row.author,
-        "reason": row.reason, "created": time(row.created_ms),
     })
 }
 

@@ -12,9 +12,6 @@ use crate::target::Target;
 const REASON: &str = "the configuration file";
 
 /// What would have to change.
-///
-/// # Errors
-/// When the store can't be read.
 pub fn compare(
     rows: Option<&StoreTables<'_>>,
     config: &Config,

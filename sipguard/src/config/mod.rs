@@ -114,9 +114,6 @@ pub struct Invalid {
 }
 
 /// Reads and judges a file, or the default one, with `conf.d` beside it. The default file need not be there.
-///
-/// # Errors
-/// Everything that is wrong.
 pub fn load(named: Option<&Path>) -> Result<LoadedConfig, Invalid> {
     let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
     let files::FoundFiles { sources, warnings } = files::find(named).map_err(unreadable)?;
@@ -134,9 +131,6 @@ fn validate(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig,
 }
 
 /// Judges texts: what they mean, what is doubtful, and every setting that is in effect.
-///
-/// # Errors
-/// Everything that is wrong.
 pub fn parse(sources: &Sources) -> Result<(Config, Vec<Problem>, Vec<Shown>), Vec<Problem>> {
     let read = tree::read(sources);
     let shown = show::show(sources, &read.values, &read.locations);

@@ -144,7 +144,7 @@ impl Written for trunk::TrunkProfile {
     }
 
     fn schema() -> Value {
-        json!({ "enum": Self::words() })
+        json!({ "enum": Self::ALL.iter().map(|one| one.name()).collect::<Vec<_>>() })
     }
 }
 
@@ -156,7 +156,7 @@ impl Written for trunk::TrunkMode {
     }
 
     fn schema() -> Value {
-        json!({ "enum": Self::words() })
+        json!({ "enum": Self::ALL.iter().map(|one| one.name()).collect::<Vec<_>>() })
     }
 }
 

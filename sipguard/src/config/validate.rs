@@ -49,9 +49,6 @@ impl Validator<'_> {
 }
 
 /// What the files mean, and what is doubtful about it.
-///
-/// # Errors
-/// Everything that is wrong.
 pub fn validate(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let mut validator =
         Validator { sources, locations: &read.locations, problems: read.problems, warnings: Vec::new() };

@@ -18,9 +18,6 @@ pub trait Written: Sized {
     const FORM: &'static str;
 
     /// Reads it.
-    ///
-    /// # Errors
-    /// What is wrong, for people.
     fn read(text: &str) -> Result<Self, String>;
 
     /// What the schema says beside that it is text.

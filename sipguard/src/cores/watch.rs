@@ -83,9 +83,6 @@ impl CoreWatch {
     }
 
     /// Does what is to be done now, and says what it did; cheap enough for ten times a second.
-    ///
-    /// # Errors
-    /// When the directory can't be read.
     pub fn poll(&mut self) -> Result<Vec<CoreAction>> {
         let mut actions = self.act()?;
         // What fails is tried each time, and told once a minute.

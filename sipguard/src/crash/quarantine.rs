@@ -92,9 +92,6 @@ fn has_neighbours(suspects: &[Suspect], around: &[Seen], address: IpAddr) -> boo
 }
 
 /// Blocks what was chosen, unless it is allowed or a trunk.
-///
-/// # Errors
-/// When the store or the kernel refuses.
 pub fn apply(
     choice: &Choice,
     address: Option<IpAddr>,

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::evidence::PcapWriter;
 use crate::pins::Pins;
 use crate::protect::protected;
+use crate::redact::RedactedPacket;
 use crate::tap::{Names, TapPacket, recorded, set_records};
 
 /// Watches the PBX, learns what its devices usually send, and reports a crash.
@@ -62,9 +63,6 @@ impl Recorder {
     }
 
     /// What happened since the last time; to be called some ten times a second. A report is made before it returns.
-    ///
-    /// # Errors
-    /// When the guard's maps can't be read.
     pub fn poll(&mut self) -> Result<Vec<RecorderNotice>> {
         let mut notices = Vec::new();
         for event in self.watch.poll()? {
@@ -87,9 +85,6 @@ impl Recorder {
     }
 
     /// Reports a crash that happened now, or at a moment of one's own.
-    ///
-    /// # Errors
-    /// When the guard's maps can't be read.
     pub fn report(&mut self, crash: &Crash) -> Result<RecorderNotice> {
         let (mut packets, clock) = self.packets()?;
         // Who shares an address does so all the time, also before an earlier crash.
@@ -172,7 +167,7 @@ fn capture(packets: &[TapPacket], death_ns: u64, suspects: &[Suspect]) -> Result
         }
         let before = (death_ns - packet.time_ns) as f64 / 1e6;
         let comment = comment.map_or(String::new(), |comment| format!("{comment}; "));
-        writer.write(packet, &format!("{comment}{before:.1} ms before the death"))?;
+        writer.write(&RedactedPacket::new(packet), &format!("{comment}{before:.1} ms before the death"))?;
     }
     drop(writer);
     Ok(bytes)

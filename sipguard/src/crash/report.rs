@@ -9,11 +9,12 @@ use super::oddness::{Earlier, Suspect, SuspectDevice};
 use super::quarantine::CLEARLY;
 use super::watch::Crash;
 use crate::clock::Clock;
-use crate::redact;
+use crate::escape::escaped_lines;
+use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 
 /// The schema of a report.
-pub const SCHEMA: &str = "sipguard.crash/1";
+pub const SCHEMA: &str = "sipguard.crash/2";
 /// Suspects that a report names.
 const NAMED: usize = 10;
 /// Suspects whose packets are shown.
@@ -27,8 +28,9 @@ pub struct CrashReport {
     pub schema: String,
     /// Its name, which the files have.
     pub name: String,
-    /// When the PBX died (RFC 3339, UTC).
-    pub time: String,
+    /// When the PBX died (RFC 3339, UTC); `time` in a report of an older version.
+    #[serde(alias = "time")]
+    pub crashed_at: String,
     /// How.
     pub how: String,
     /// Which process it was.
@@ -53,10 +55,12 @@ pub struct CrashReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SuspectReport {
-    /// Address and port.
-    pub source: String,
-    /// Address.
-    pub address: String,
+    /// Address and port, as a rule names them; `source` in a report of an older version.
+    #[serde(alias = "source")]
+    pub target: String,
+    /// Address; `address` in a report of an older version.
+    #[serde(alias = "address")]
+    pub src_ip: String,
     /// What it is known by beside its address: its identity, or its port.
     pub device: String,
     /// `tcp` or `udp`.
@@ -87,8 +91,9 @@ pub struct SuspectReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PacketReport {
-    /// When it came (RFC 3339, UTC).
-    pub time: String,
+    /// When it came (RFC 3339, UTC); `time` in a report of an older version.
+    #[serde(alias = "time")]
+    pub seen_at: String,
     /// Its payload with credentials overwritten; bytes that can't be shown are escaped.
     pub payload: String,
 }
@@ -119,7 +124,7 @@ impl CrashReport {
         CrashReport {
             schema: SCHEMA.to_owned(),
             name: format!("crash-{}", time.strftime("%Y%m%dT%H%M%S.%3fZ")),
-            time: time.to_string(),
+            crashed_at: time.to_string(),
             how: crash.how.clone(),
             pid: crash.pid,
             core: crash.core.as_ref().map(|path| path.display().to_string()),
@@ -152,7 +157,7 @@ impl CrashReport {
             .as_deref()
             .map(|target| format!("; {target} is blocked"))
             .unwrap_or_default();
-        format!("{sure} {}{agent}{blocked}", first.source)
+        format!("{sure} {}{agent}{blocked}", first.target)
     }
 
     /// Whom it suspects, for the next report: the first, and whoever is close to it.
@@ -160,7 +165,7 @@ impl CrashReport {
     pub fn earlier(&self) -> Earlier {
         let least = self.suspects.first().map_or(0.0, |first| first.score - CLEARLY);
         let device = |named: &SuspectReport| {
-            Some(SuspectDevice { address: named.address.parse::<IpAddr>().ok()?, name: named.device.clone() })
+            Some(SuspectDevice { address: named.src_ip.parse::<IpAddr>().ok()?, name: named.device.clone() })
         };
         self.suspects.iter().filter(|named| named.score > least).filter_map(device).collect()
     }
@@ -168,7 +173,7 @@ impl CrashReport {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("{}: the PBX crashed at {}: {}\n", self.name, self.time, self.how);
+        let mut text = format!("{}: the PBX crashed at {}: {}\n", self.name, self.crashed_at, self.how);
         if let Some(core) = &self.core {
             let _ = writeln!(text, "core: {core}");
         }
@@ -191,7 +196,7 @@ impl CrashReport {
         }
         for suspect in self.suspects.iter().filter(|suspect| !suspect.packets.is_empty()) {
             for packet in &suspect.packets {
-                let _ = writeln!(text, "\n--- {} at {}", suspect.source, packet.time);
+                let _ = writeln!(text, "\n--- {} at {}", suspect.target, packet.seen_at);
                 let _ = writeln!(text, "{}", packet.payload);
             }
         }
@@ -215,8 +220,8 @@ impl SuspectReport {
         let round = |bits: f64| (bits * 100.0).round() / 100.0;
         let positions = if with_packets { &suspect.packets[..] } else { &[] };
         SuspectReport {
-            source: std::net::SocketAddr::new(suspect.device.address, suspect.port).to_string(),
-            address: suspect.device.address.to_string(),
+            target: std::net::SocketAddr::new(suspect.device.address, suspect.port).to_string(),
+            src_ip: suspect.device.address.to_string(),
             device: suspect.device.name.clone(),
             transport: if suspect.tcp { "tcp" } else { "udp" }.to_owned(),
             trunk: suspect.trunk.clone(),
@@ -233,7 +238,7 @@ impl SuspectReport {
     }
 
     fn who(&self) -> String {
-        let mut who = format!("{}/{}", self.source, self.transport);
+        let mut who = format!("{}/{}", self.target, self.transport);
         for (word, value) in [("", &self.identity), ("", &self.user_agent), ("trunk ", &self.trunk)] {
             if let Some(value) = value {
                 let _ = write!(who, ", {word}{value}");
@@ -245,30 +250,9 @@ impl SuspectReport {
 
 impl PacketReport {
     fn new(packet: &TapPacket) -> PacketReport {
-        let mut payload = packet.payload().to_vec();
-        redact::overwrite(&mut payload, packet.header.as_ref().is_some_and(|header| header.tcp));
-        PacketReport { time: packet.time.to_string(), payload: printable(&payload) }
+        let packet = RedactedPacket::new(packet);
+        PacketReport { seen_at: packet.time.to_string(), payload: escaped_lines(packet.payload()) }
     }
-}
-
-/// Text as it is, other bytes escaped.
-fn printable(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    let mut before = 0;
-    for byte in bytes {
-        match byte {
-            b'\n' if before == b'\r' => {
-                text.truncate(text.len() - "\\x0d".len());
-                text.push('\n');
-            }
-            b' '..=b'~' => text.push(*byte as char),
-            _ => {
-                let _ = write!(text, "\\x{byte:02x}");
-            }
-        }
-        before = *byte;
-    }
-    text
 }
 
 #[cfg(test)]
@@ -276,14 +260,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_can_be_shown() {
-        assert_eq!(printable(b"A: b\r\n\0\n\r\xff\x1b[2J"), "A: b\n\\x00\\x0a\\x0d\\xff\\x1b[2J");
-    }
-
-    #[test]
     fn a_report_comes_back() {
         let named = SuspectReport {
-            address: "192.0.2.1".to_owned(),
+            src_ip: "192.0.2.1".to_owned(),
             device: "sip:a@b".to_owned(),
             ..SuspectReport::default()
         };
@@ -294,5 +273,18 @@ mod tests {
         assert_eq!(back, report);
         assert_eq!(back.earlier()[0].name, "sip:a@b");
         assert!(back.text().contains("no device stands out"));
+    }
+
+    #[test]
+    fn a_report_of_an_older_version_is_read() {
+        let old = r#"{"schema": "sipguard.crash/1", "name": "crash-1", "time": "2026-01-31T12:00:00Z", "how": "SIGSEGV", "suspects": [
+            {"source": "192.0.2.1:5060", "address": "192.0.2.1", "device": "5060", "packets": [
+                {"time": "2026-01-31T11:59:59Z", "payload": "OPTIONS"}]}], "quarantine": {"target": null, "why": "off"}}"#;
+        let report: CrashReport = serde_json::from_str(old).unwrap();
+        assert_eq!(report.crashed_at, "2026-01-31T12:00:00Z");
+        let suspect = &report.suspects[0];
+        assert_eq!((suspect.target.as_str(), suspect.src_ip.as_str()), ("192.0.2.1:5060", "192.0.2.1"));
+        assert_eq!(suspect.packets[0].seen_at, "2026-01-31T11:59:59Z");
+        assert!(report.text().contains("--- 192.0.2.1:5060 at 2026-01-31T11:59:59Z"));
     }
 }

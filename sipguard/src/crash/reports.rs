@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::libc;
 
-use super::report::CrashReport;
+use super::report::{CrashReport, SCHEMA};
 
 /// The endings of a report's files, the one that is read first.
 pub const ENDINGS: [&str; 3] = ["json", "txt", "pcapng"];
@@ -54,7 +54,10 @@ impl Reports {
         file.take(LARGEST)
             .read_to_string(&mut text)
             .with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no report of sipguard", path.display()))
+        let report: CrashReport = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no report of sipguard", path.display()))?;
+        // A report of an older version is shown under the names of this one.
+        Ok(CrashReport { schema: SCHEMA.to_owned(), ..report })
     }
 
     /// All reports that can be read, the oldest first.

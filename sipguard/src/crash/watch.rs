@@ -97,9 +97,6 @@ impl PbxWatch {
     }
 
     /// What was seen since the last time; cheap enough for ten times a second.
-    ///
-    /// # Errors
-    /// When the clock can't be read.
     pub fn poll(&mut self) -> Result<Vec<PbxEvent>> {
         let clock = Clock::now()?;
         let mut events = Vec::new();

@@ -46,9 +46,6 @@ impl SenderFilter {
 }
 
 /// A reason by its word.
-///
-/// # Errors
-/// What is wrong, for people.
 pub fn reason(word: &str) -> Result<Reason, String> {
     let found = Reason::ALL.iter().find(|reason| reason.name() == word);
     found.copied().ok_or_else(|| {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{line, payload, printable, protocol};
-use crate::tap::TapPacket;
+use super::{line, protocol};
+use crate::escape::dotted;
+use crate::redact::RedactedPacket;
 
 /// Where the journal listens.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -46,10 +47,10 @@ impl JournalSocket {
     ///
     /// # Errors
     /// When there is no journal.
-    pub fn write(&mut self, packet: &TapPacket, rule: Option<&str>) -> Result<bool> {
+    pub fn write(&mut self, packet: &RedactedPacket, rule: Option<&str>) -> Result<bool> {
         let mut datagram = fields(packet, rule);
         let small = datagram.len();
-        field(&mut datagram, "SIPGUARD_PAYLOAD", &printable(&payload(packet)));
+        field(&mut datagram, "SIPGUARD_PAYLOAD", &dotted(packet.payload()));
         for bytes in [&datagram[..], &datagram[..small]] {
             match self.socket.send_to(bytes, &self.path) {
                 Ok(_) => return Ok(true),
@@ -73,7 +74,7 @@ impl JournalSocket {
     }
 }
 
-fn fields(packet: &TapPacket, rule: Option<&str>) -> Vec<u8> {
+fn fields(packet: &RedactedPacket, rule: Option<&str>) -> Vec<u8> {
     let mut datagram = Vec::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {

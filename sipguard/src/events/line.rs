@@ -1,14 +1,15 @@
 //! An event as one line for people.
 
-use super::{payload, printable, protocol};
-use crate::tap::TapPacket;
+use super::protocol;
+use crate::escape::dotted;
+use crate::redact::RedactedPacket;
 
 /// Longest part of a message that is shown, in bytes.
 const SHOWN: usize = 80;
 
 /// The line, without its end: time, from whom to whom, verdict and reason, and how the message begins.
 #[must_use]
-pub fn line(packet: &TapPacket, rule: Option<&str>) -> String {
+pub fn line(packet: &RedactedPacket, rule: Option<&str>) -> String {
     let end = |end: Option<std::net::SocketAddr>| match end {
         Some(end) if end.port() == 0 => end.ip().to_string(),
         Some(end) => end.to_string(),
@@ -33,10 +34,10 @@ pub fn line(packet: &TapPacket, rule: Option<&str>) -> String {
     if let Some(rule) = rule {
         line += &format!(" [{rule}]");
     }
-    let payload = payload(packet);
-    let mut lines = payload.split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
+    let mut lines =
+        packet.payload().split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
     if let Some(first) = lines.next() {
-        line += &format!(" \"{}\"", printable(&first[..first.len().min(SHOWN)]));
+        line += &format!(" \"{}\"", dotted(&first[..first.len().min(SHOWN)]));
     }
     line
 }

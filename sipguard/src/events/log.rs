@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::disk::{self, Floor};
 
@@ -21,9 +21,6 @@ pub struct Log {
 
 impl Log {
     /// Appends to a file of at most `most_bytes`, as long as the disk keeps what `floor` says.
-    ///
-    /// # Errors
-    /// When the file can't be opened.
     pub fn open(path: &Path, most_bytes: u64, floor: Floor) -> Result<Log> {
         let mut log = Log { path: path.to_owned(), file: None, most_bytes, floor, stopped: false };
         log.file = Some(log.begin()?);
@@ -34,8 +31,8 @@ impl Log {
     ///
     /// # Errors
     /// Once when the disk has no room any more; and when the file can't be written.
-    pub fn write(&mut self, event: &Value) -> Result<bool> {
-        let line = format!("{event}\n");
+    pub fn write(&mut self, event: &impl Serialize) -> Result<bool> {
+        let line = serde_json::to_string(event).context("an event as JSON")? + "\n";
         let bytes = line.len() as u64;
         let mut file = match self.file.take() {
             Some(file) if disk::is_at(&file, &self.path) => file,

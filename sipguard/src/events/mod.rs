@@ -11,7 +11,7 @@ mod log;
 mod rules;
 mod sip;
 
-pub use eve::{event, stats, time};
+pub use eve::{EveEvent, EveStats, event, stats, time};
 pub use filter::{EventFilter, SenderFilter, reason};
 pub use journal::{JOURNAL, JournalSocket};
 pub use line::line;
@@ -19,21 +19,12 @@ pub use log::Log;
 pub use rules::RuleLookup;
 pub use sip::Sip;
 
-use crate::redact;
 use crate::tap::TapPacket;
 
 /// Bytes of a payload that events show.
 pub const PAYLOAD_BYTES: usize = 256;
 
-/// A packet's payload without credentials, as far as it was recorded.
-#[must_use]
-pub fn payload(packet: &TapPacket) -> Vec<u8> {
-    let Some(header) = &packet.header else { return Vec::new() };
-    let frame = redact::frame(&packet.frame, Some(header));
-    frame.get(header.payload.clone()).unwrap_or_default().to_vec()
-}
-
-/// The protocol's word, as Suricata has it; empty where it is not known.
+/// The protocol's name, as Suricata has it; empty where it is not known.
 #[must_use]
 pub fn protocol(packet: &TapPacket) -> &'static str {
     match &packet.header {
@@ -41,11 +32,4 @@ pub fn protocol(packet: &TapPacket) -> &'static str {
         Some(header) if header.ends.ports != [0, 0] => "UDP",
         _ => "",
     }
-}
-
-/// Bytes for people: printable ASCII and line ends, all else as dots.
-#[must_use]
-pub fn printable(bytes: &[u8]) -> String {
-    let shown = |byte: &u8| if matches!(byte, b' '..=b'~' | b'\r' | b'\n') { char::from(*byte) } else { '.' };
-    bytes.iter().map(shown).collect()
 }

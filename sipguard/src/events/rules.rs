@@ -11,14 +11,14 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, TCP, TRANSPORTS, UDP};
 use sipguard_common::framer::identity_of;
 
-use super::{Sip, payload};
+use super::Sip;
 use crate::clock::Clock;
 use crate::denial::Whom;
 use crate::lookup::{ListedRule, LookupQuery, find};
 use crate::pins::Pins;
 use crate::rate;
+use crate::redact::RedactedPacket;
 use crate::store::{self, RuleRow};
-use crate::tap::TapPacket;
 use crate::target::{Device, Target};
 
 /// How long an answer holds.
@@ -68,7 +68,7 @@ impl RuleLookup {
     }
 
     /// The rule that decided; `None` where the reason is no rule's, or the rule is not found.
-    pub fn of(&mut self, packet: &TapPacket) -> Option<String> {
+    pub fn of(&mut self, packet: &RedactedPacket) -> Option<String> {
         let subject = subject(packet)?;
         if self.since.elapsed() > KEPT {
             self.found.clear();
@@ -175,10 +175,10 @@ impl RuleLookup {
 }
 
 /// What to ask about a packet; `None` where its reason is no rule's.
-fn subject(packet: &TapPacket) -> Option<RuleSubject> {
+fn subject(packet: &RedactedPacket) -> Option<RuleSubject> {
     let trunk = || packet.trunk.clone();
     let tcp = packet.header.as_ref().is_some_and(|header| header.tcp);
-    let sip = || Sip::read(&payload(packet));
+    let sip = || Sip::read(packet.payload());
     let reason = packet.reason;
     if matches!(reason, Reason::BlockedHost | Reason::BlockedPrefix | Reason::BannedAddress) {
         return packet.address().map(RuleSubject::Address);

@@ -1,6 +1,6 @@
 //! What a message says of itself, as far as it can be read. Fit for garbage: it gives less, and never fails.
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 /// Longest value in bytes.
 const VALUE_BYTES: usize = 256;
@@ -8,21 +8,28 @@ const VALUE_BYTES: usize = 256;
 const LINES: usize = 128;
 
 /// What was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sip {
     /// Method of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Its URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
     /// Code of a response.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// User-Agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
     /// From.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Contact.
+    #[serde(skip)]
     pub contact: Option<String>,
     /// Call-ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
 }
 
@@ -64,26 +71,16 @@ impl Sip {
         }
     }
 
-    /// The fields that were read; `None` when there is none.
+    /// Whether nothing was read that an event shows.
     #[must_use]
-    pub fn json(&self) -> Option<Value> {
-        let fields = [
-            ("method", &self.method),
-            ("uri", &self.uri),
-            ("code", &self.code),
-            ("user_agent", &self.user_agent),
-            ("from", &self.from),
-            ("call_id", &self.call_id),
-        ];
-        let read =
-            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?.into())));
-        let map: Map<String, Value> = read.collect();
-        (!map.is_empty()).then_some(Value::Object(map))
+    pub fn is_empty(&self) -> bool {
+        let Sip { method, uri, code, user_agent, from, contact: _, call_id } = self;
+        [method, uri, code, user_agent, from, call_id].iter().all(|field| field.is_none())
     }
 }
 
 fn shown(value: &[u8]) -> String {
-    super::printable(&value[..value.len().min(VALUE_BYTES)])
+    crate::escape::dotted(&value[..value.len().min(VALUE_BYTES)])
 }
 
 #[cfg(test)]

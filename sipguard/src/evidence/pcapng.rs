@@ -17,7 +17,7 @@ use pcap_file::{DataLink, Endianness};
 use sipguard_common::abi::RECORD_BYTES;
 
 use crate::counters::Action;
-use crate::redact;
+use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 
 /// Code of the option `epb_verdict`.
@@ -34,15 +34,11 @@ pub struct PcapWriter<W> {
     /// Makes the blocks.
     blocks: PcapNgWriter<Vec<u8>>,
     interfaces: BTreeMap<String, u32>,
-    redacts: bool,
     out: W,
 }
 
 impl<W: Write> PcapWriter<W> {
     /// Begins a section.
-    ///
-    /// # Errors
-    /// When it can't be written.
     pub fn new(out: W) -> Result<PcapWriter<W>> {
         let program = concat!("sipguard ", env!("CARGO_PKG_VERSION"));
         let options = vec![SectionHeaderOption::UserApplication(Cow::Borrowed(program))];
@@ -50,29 +46,26 @@ impl<W: Write> PcapWriter<W> {
             SectionHeaderBlock { endianness: Endianness::native(), options, ..SectionHeaderBlock::default() };
         let blocks =
             PcapNgWriter::with_section_header(Vec::new(), section).context("making a section header")?;
-        let mut writer = PcapWriter { blocks, interfaces: BTreeMap::new(), redacts: true, out };
+        let mut writer = PcapWriter { blocks, interfaces: BTreeMap::new(), out };
         writer.flush()?;
         Ok(writer)
-    }
-
-    /// The same, with the credentials that packets carry; without this they are overwritten.
-    #[must_use]
-    pub fn with_credentials(mut self) -> PcapWriter<W> {
-        self.redacts = false;
-        self
     }
 
     /// Writes a packet. Its interface is described before the first packet that came over it.
     ///
     /// # Errors
     /// When it can't be written. How much of it is written then is up to the writer below, and nothing may follow.
-    pub fn write(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
+    pub fn write(&mut self, packet: &RedactedPacket, comment: &str) -> Result<()> {
+        self.write_with_credentials(packet, comment)
+    }
+
+    /// The same of a packet with the credentials that it carries, for whoever asked for them.
+    ///
+    /// # Errors
+    /// As [`PcapWriter::write`].
+    pub fn write_with_credentials(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
         let interface_id = self.interface(&packet.interface)?;
-        let data = if self.redacts {
-            Cow::Owned(redact::frame(&packet.frame, packet.header.as_ref()))
-        } else {
-            Cow::Borrowed(packet.frame.as_slice())
-        };
+        let data = Cow::Borrowed(packet.frame.as_slice());
         let verdict = [&[XDP][..], &returned(packet.action).to_ne_bytes()].concat();
         let options = vec![
             EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(cut(comment)))),

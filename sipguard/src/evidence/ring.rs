@@ -15,7 +15,7 @@ use sipguard_common::abi::RECORD_BYTES;
 
 use super::pcapng::{COMMENT_BYTES, PcapWriter};
 use crate::disk::{self, Floor};
-use crate::tap::TapPacket;
+use crate::redact::RedactedPacket;
 
 /// More bytes than a packet and the description of its interface take.
 const PACKET_BYTES: u64 = (RECORD_BYTES + COMMENT_BYTES + 512) as u64;
@@ -121,7 +121,7 @@ impl EvidenceRing {
     ///
     /// # Errors
     /// Once when the disk has no room any more, after that `None` until it has; and when the directory can't be written.
-    pub fn write(&mut self, packet: &TapPacket, comment: &str) -> Result<Option<String>> {
+    pub fn write(&mut self, packet: &RedactedPacket, comment: &str) -> Result<Option<String>> {
         if self.stopped.is_some_and(|since| since.elapsed() < PAUSE) {
             return Ok(None);
         }
@@ -158,7 +158,7 @@ impl EvidenceRing {
         Ok(None)
     }
 
-    fn keep(&mut self, packet: &TapPacket, comment: &str) -> Result<Option<String>> {
+    fn keep(&mut self, packet: &RedactedPacket, comment: &str) -> Result<Option<String>> {
         loop {
             let lacking = self.limits.floor.lacking(&*self.handle, PACKET_BYTES)?;
             if lacking > 0 {

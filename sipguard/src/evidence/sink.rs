@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::pcapng::comment;
 use super::ring::{EvidenceLimits, EvidenceRing};
-use crate::tap::TapPacket;
+use crate::redact::RedactedPacket;
 
 /// Keeps the packets of events.
 pub struct Evidence {
@@ -23,19 +23,12 @@ impl Evidence {
         Ok(Evidence { ring: EvidenceRing::open(dir, limits)?, was_stopped: false })
     }
 
-    /// Keeps a packet. Gives the name of its file, for `sipguard.evidence` of its event; `None` while the disk has no room.
+    /// Keeps a packet, with the rule that decided in words. Gives the name of its file, for `sipguard.evidence` of its event; `None` while
+    /// the disk has no room.
     ///
     /// # Errors
     /// Once when nothing can be kept any more.
-    pub fn take(&mut self, packet: &TapPacket) -> Result<Option<String>> {
-        self.take_with(packet, None)
-    }
-
-    /// The same with the rule that decided, in words.
-    ///
-    /// # Errors
-    /// As [`Evidence::take`].
-    pub fn take_with(&mut self, packet: &TapPacket, rule: Option<&str>) -> Result<Option<String>> {
+    pub fn take(&mut self, packet: &RedactedPacket, rule: Option<&str>) -> Result<Option<String>> {
         self.ring.write(packet, &comment(packet, rule))
     }
 

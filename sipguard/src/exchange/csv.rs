@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{End, Entry, Mistake, parse_time, show_time};
+use super::{End, Entry, Mistake, parse_time};
 use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
 use crate::target::Target;
+use crate::view::exact_time;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +154,8 @@ pub fn lines(rows: &[RuleRow]) -> String {
             row.origin,
             quoted(&row.author),
             quoted(&row.reason),
-            show_time(row.created_ms),
-            row.expires_ms.map(show_time).unwrap_or_default()
+            exact_time(row.created_ms),
+            row.expires_ms.map(exact_time).unwrap_or_default()
         );
     }
     text

@@ -5,13 +5,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde_json::{Value, json};
 
-use super::{End, Entry, Mistake, parse_time, show_time};
-use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
+use super::{End, Entry, Mistake, parse_time};
+use crate::store::{RuleMode, RuleVerb, parse_origin, parse_reason};
 
-const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `source` and, if wanted, `rule`, `mode`, `reason`, `origin`, \
-`author`, `created`, `ends`, or such a list as `rows` of an object";
+const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `target` and, if wanted, `rule`, `mode`, `comment`, `origin`, \
+`author`, `created_at`, `expires_at`, or such a list as `rows` of an object";
 
 #[derive(Deserialize)]
 struct File<const WIDE: bool> {
@@ -21,18 +20,21 @@ struct File<const WIDE: bool> {
 /// An entry; with `WIDE` also one of a prefix that holds much of the internet.
 struct Item<const WIDE: bool>(Entry);
 
+/// What an object may say. The other names are those of `sipguard.rules/1`, and those of lists of others.
 #[derive(Deserialize)]
 struct Fields {
-    #[serde(alias = "address", alias = "target", alias = "ip", alias = "cidr")]
-    source: String,
+    #[serde(alias = "source", alias = "address", alias = "ip", alias = "cidr")]
+    target: String,
     rule: Option<String>,
     mode: Option<String>,
-    #[serde(alias = "comment")]
-    reason: Option<String>,
+    #[serde(alias = "reason")]
+    comment: Option<String>,
     origin: Option<String>,
     author: Option<String>,
-    created: Option<String>,
-    ends: Option<String>,
+    #[serde(alias = "created")]
+    created_at: Option<String>,
+    #[serde(alias = "ends")]
+    expires_at: Option<String>,
 }
 
 impl<'de, const WIDE: bool> Deserialize<'de> for Item<WIDE> {
@@ -47,7 +49,7 @@ impl<'de, const WIDE: bool> Visitor<'de> for OfItem<WIDE> {
     type Value = Item<WIDE>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address or an object with `source`")
+        f.write_str("an address or an object with `target`")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Item<WIDE>, E> {
@@ -62,7 +64,7 @@ impl<'de, const WIDE: bool> Visitor<'de> for OfItem<WIDE> {
 }
 
 fn entry(fields: Fields) -> Result<Entry, String> {
-    let mut entry = Entry::block(fields.source.parse()?);
+    let mut entry = Entry::block(fields.target.parse()?);
     if let Some(rule) = fields.rule {
         entry.verb =
             RuleVerb::of(&rule).ok_or_else(|| format!("`{rule}` is no rule: write block or allow"))?;
@@ -71,11 +73,11 @@ fn entry(fields: Fields) -> Result<Entry, String> {
         entry.mode =
             RuleMode::of(&mode).ok_or_else(|| format!("`{mode}` is no mode: write enforce or monitor"))?;
     }
-    entry.reason = fields.reason.as_deref().map(parse_reason).transpose()?;
+    entry.reason = fields.comment.as_deref().map(parse_reason).transpose()?;
     entry.origin = fields.origin.as_deref().map(parse_origin).transpose()?;
     entry.author = fields.author;
-    entry.created_ms = fields.created.as_deref().map(parse_time).transpose()?;
-    entry.end = match fields.ends.as_deref() {
+    entry.created_ms = fields.created_at.as_deref().map(parse_time).transpose()?;
+    entry.end = match fields.expires_at.as_deref() {
         None => End::Unsaid,
         Some(text) => End::At(parse_time(text)?),
     };
@@ -97,15 +99,46 @@ pub fn read<const WIDE: bool>(text: &str) -> Result<Vec<Entry>, Mistake> {
     Ok(items.into_iter().map(|Item(entry)| entry).collect())
 }
 
-/// Schema of the document.
-pub const SCHEMA: &str = "sipguard.rules/1";
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::RuleView;
 
-/// The JSON form of a rule.
-#[must_use]
-pub fn json_of(row: &RuleRow) -> Value {
-    json!({
-        "source": row.target.to_string(), "rule": row.verb.name(), "mode": row.mode.name(), "origin": row.origin,
-        "author": row.author, "reason": row.reason, "created": show_time(row.created_ms),
-        "ends": row.expires_ms.map(show_time),
-    })
+    #[test]
+    fn what_older_versions_exported_is_read() {
+        let old = r#"{"schema": "sipguard.rules/1", "rows": [{"source": "192.0.2.7", "rule": "allow", "mode": "enforce",
+            "origin": "feed", "author": "ann", "reason": "office", "created": "2026-01-31T12:00:00.5Z",
+            "ends": "2026-02-01T12:00:00Z"}]}"#;
+        let new = r#"{"schema": "sipguard.rules/2", "rows": [{"target": "192.0.2.7", "rule": "allow", "mode": "enforce",
+            "origin": "feed", "author": "ann", "comment": "office", "created_at": "2026-01-31T12:00:00.5Z",
+            "expires_at": "2026-02-01T12:00:00Z"}]}"#;
+        let entries = read::<false>(new).unwrap();
+        assert_eq!(read::<false>(old).unwrap(), entries);
+        assert_eq!(entries[0].reason.as_deref(), Some("office"));
+        assert_eq!(entries[0].created_ms, Some(1_769_860_800_500));
+        assert_eq!(entries[0].end, End::At(1_769_947_200_000));
+    }
+
+    #[test]
+    fn what_is_exported_comes_back() {
+        let row = crate::store::RuleRow {
+            target: "192.0.2.0/24".parse().unwrap(),
+            origin: "feed".to_owned(),
+            verb: RuleVerb::Block,
+            mode: RuleMode::Monitor,
+            reason: "scans".to_owned(),
+            author: "ann".to_owned(),
+            created_ms: 1_769_860_800_123,
+            expires_ms: Some(1_769_947_200_456),
+            version: 7,
+        };
+        let text = serde_json::to_string(&[RuleView::exported(&row)]).unwrap();
+        let entry = read::<false>(&text).unwrap().remove(0);
+        assert_eq!((entry.target, entry.verb, entry.mode), (row.target, row.verb, row.mode));
+        assert_eq!(
+            (entry.origin, entry.author, entry.reason),
+            (Some(row.origin), Some(row.author), Some(row.reason))
+        );
+        assert_eq!((entry.created_ms, entry.end), (Some(row.created_ms), End::At(1_769_947_200_456)));
+    }
 }

@@ -8,7 +8,6 @@ mod txt;
 use std::fmt;
 
 use clap::ValueEnum;
-pub use json::{SCHEMA, json_of};
 
 use crate::store::{RuleMode, RuleRow, RuleVerb};
 use crate::target::Target;
@@ -179,8 +178,4 @@ fn parse_time(text: &str) -> Result<i64, String> {
     let time: Result<jiff::Timestamp, _> = text.parse();
     time.map(jiff::Timestamp::as_millisecond)
         .map_err(|_| format!("`{text}` is no time: write such as 2026-01-31T12:00:00Z"))
-}
-
-fn show_time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
 }

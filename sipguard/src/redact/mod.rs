@@ -6,12 +6,14 @@
 //! much is overwritten rather than too little; control bytes and bytes above 0x7e never are, for they are what is looked for.
 
 mod marks;
+mod packet;
 
 use std::ops::Range;
 
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 
 use self::marks::{begins, digits, end_of_value, found};
+pub use self::packet::RedactedPacket;
 use crate::header::Header;
 
 /// Beginnings of header lines that no rest of a secret looks like.

@@ -1,9 +1,8 @@
-//! What a replay tells, for people and as JSON (`sipguard.replay/1`).
+//! What a replay tells, for people and as JSON (`sipguard.replay/2`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
 use sipguard_common::Reason;
 
 use super::side::Side;
@@ -11,9 +10,10 @@ use super::tally::{SourceKey, Stopped, Tally};
 use super::{ReplayRequest, side};
 use crate::address::unmapped;
 use crate::counters::Action;
-use crate::offenders::printable;
+use crate::escape::{escaped, hex};
 use crate::output::table;
 use crate::settings::list;
+use crate::view::{ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.
 const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
@@ -146,31 +146,56 @@ impl ReplayReport {
 
     /// The form for programs.
     #[must_use]
-    pub fn json(&self) -> Value {
-        let reasons = self.tally.reasons.iter().map(|((reason, action), packets)| {
-            let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
-            json!({ "reason": reason.name(), "action": action.name(), "packets": packets, "text": reason.text() })
+    pub fn view(&self) -> ReplayView {
+        let reasons = self.tally.reasons.iter().map(|((number, action), packets)| {
+            let reason = reason(*number);
+            ReasonView {
+                reason: reason.name(),
+                class: reason.class().name(),
+                action: action.name(),
+                packets: *packets,
+                text: reason.text(),
+            }
         });
         let sources = self.sources();
-        let sources = sources.iter().map(|((address, port, reason, action), stopped)| {
-            json!({
-                "address": unmapped(*address).to_string(), "port": port, "reason": word(*reason), "action": action.name(),
-                "packets": stopped.packets, "first_packet": stopped.first, "sample": printable(&stopped.sample),
-                "sample_hex": stopped.sample.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-            })
+        let offenders = sources.iter().map(|((address, port, number, action), stopped)| SourceView {
+            src_ip: unmapped(*address).to_string(),
+            src_port: *port,
+            reason: reason(*number).name(),
+            class: reason(*number).class().name(),
+            action: action.name(),
+            packets: stopped.packets,
+            first_packet: stopped.first,
+            sample: escaped(&stopped.sample),
+            sample_hex: hex(&stopped.sample),
         });
-        let trunks = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
-            json!({ "trunk": self.trunk(*trunk), "reason": word(*reason), "action": action.name(), "packets": packets })
+        let trunks = self.tally.trunks.iter().map(|((trunk, number, action), packets)| TrunkReasonView {
+            trunk: self.trunk(*trunk),
+            reason: reason(*number).name(),
+            class: reason(*number).class().name(),
+            action: action.name(),
+            packets: *packets,
         });
-        json!({
-            "file": self.file, "packets": self.packets, "judged": self.decided(), "stopped": self.stopped(),
-            "only_counted": self.tally.with(&[Action::WouldDrop, Action::WouldReset]),
-            "sent_by_pbx": self.sent, "cut": self.tally.cut, "lacking": self.tally.lacking, "no_frame": self.tally.no_frame,
-            "other_links": self.links.values().sum::<u64>(), "connections": self.tally.connections,
-            "pbx": self.pbx, "pbx_guessed": self.guessed, "damage": self.damage,
-            "reasons": reasons.collect::<Vec<_>>(), "sources": sources.collect::<Vec<_>>(),
-            "trunks": trunks.collect::<Vec<_>>(), "notes": self.notes,
-        })
+        ReplayView {
+            file: self.file.clone(),
+            packets: self.packets,
+            judged: self.decided(),
+            stopped: self.stopped(),
+            only_counted: self.tally.with(&[Action::WouldDrop, Action::WouldReset]),
+            sent_by_pbx: self.sent,
+            cut: self.tally.cut,
+            lacking: self.tally.lacking,
+            no_frame: self.tally.no_frame,
+            other_links: self.links.values().sum::<u64>(),
+            connections: self.tally.connections,
+            pbx: self.pbx.clone(),
+            pbx_guessed: self.guessed,
+            damage: self.damage.clone(),
+            reasons: reasons.collect(),
+            sources: offenders.collect(),
+            trunks: trunks.collect(),
+            notes: self.notes.clone(),
+        }
     }
 
     /// The form for people.
@@ -199,11 +224,11 @@ impl ReplayReport {
                 vec![
                     unmapped(*address).to_string(),
                     port.to_string(),
-                    word(*reason).to_owned(),
+                    reason_name(*reason),
                     action.name().to_owned(),
                     stopped.packets.to_string(),
                     stopped.first.to_string(),
-                    printable(&stopped.sample),
+                    escaped(&stopped.sample),
                 ]
             });
             let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "FIRST PACKET", "FIRST BYTES"];
@@ -214,12 +239,7 @@ impl ReplayReport {
         }
         if !self.tally.trunks.is_empty() {
             let lines = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
-                vec![
-                    self.trunk(*trunk),
-                    word(*reason).to_owned(),
-                    action.name().to_owned(),
-                    packets.to_string(),
-                ]
+                vec![self.trunk(*trunk), reason_name(*reason), action.name().to_owned(), packets.to_string()]
             });
             text += &format!("\n{}", table(&["TRUNK", "REASON", "ACTION", "PACKETS"], lines));
         }
@@ -236,8 +256,12 @@ fn packets(count: u64) -> String {
     if count == 1 { "1 packet".to_owned() } else { format!("{count} packets") }
 }
 
-fn word(reason: u8) -> &'static str {
-    Reason::from_number(reason).unwrap_or(Reason::Internal).name()
+fn reason_name(number: u8) -> String {
+    reason(number).name().to_owned()
+}
+
+fn reason(number: u8) -> Reason {
+    Reason::from_number(number).unwrap_or(Reason::Internal)
 }
 
 /// A sentence's beginning.

@@ -51,7 +51,7 @@ impl Tally {
     /// One more packet that was judged.
     pub fn count(&mut self, told: Told, number: u64, header: Option<&Header>, frame: &[u8]) {
         let Some(reason) = Reason::from_number(told.reason()) else { return };
-        let action = Action::of(reason, told.outcome());
+        let action = Action::of_outcome(reason, told.outcome());
         *self.reasons.entry((reason.number(), action)).or_default() += 1;
         if told.trunk() != 0 {
             *self.trunks.entry((told.trunk(), reason.number(), action)).or_default() += 1;

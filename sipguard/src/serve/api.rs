@@ -8,20 +8,46 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::attached::AttachedGuard;
 use super::rows;
 use super::shared::ServeShared;
-use super::sink::NoticeKind;
+use super::sink::HostEventKind;
 use crate::clock::Clock;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus};
+use crate::view;
 
 /// An answer, with its status.
 type ApiAnswer = Result<(StatusCode, Value)>;
+
+/// An answer about a guard, and whether packets are filtered on every interface that was attached.
+#[derive(Serialize)]
+struct Attached<T> {
+    attached: bool,
+    #[serde(flatten)]
+    answer: Option<T>,
+}
+
+/// The answer of the health check.
+#[derive(Serialize)]
+struct Health {
+    schema: &'static str,
+    /// `attached`, or what is wrong.
+    guard: String,
+    /// Parts of `serve` that fail.
+    failing: Vec<&'static str>,
+}
+
+/// Why there is no answer.
+#[derive(Serialize)]
+struct Wrong {
+    error: String,
+}
 
 /// Every route.
 pub fn router(shared: Arc<ServeShared>) -> Router {
@@ -44,8 +70,14 @@ pub fn router(shared: Arc<ServeShared>) -> Router {
             "/api/trunks",
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::trunks))),
         )
-        .route("/api/blocks", get(|state, query| answer(state, query, |shared, _| ok(rows::blocks(shared)?))))
-        .route("/api/events", get(|state, query| answer(state, query, |shared, _| ok(rows::events(shared)))))
+        .route(
+            "/api/blocks",
+            get(|state, query| answer(state, query, |shared, _| ok(view::json(&rows::blocks(shared)?)))),
+        )
+        .route(
+            "/api/events",
+            get(|state, query| answer(state, query, |shared, _| ok(view::json(&rows::events(shared))))),
+        )
         .route("/api/history", get(|state, query| answer(state, query, history)))
         .with_state(shared)
 }
@@ -71,7 +103,7 @@ async fn answer(
 ) -> Response {
     let outcome = blocking(move || make(&shared, &query.unwrap_or_default())).await;
     let (status, value) = outcome.unwrap_or_else(|error| {
-        (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") }))
+        (StatusCode::INTERNAL_SERVER_ERROR, view::json(&Wrong { error: format!("{error:#}") }))
     });
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
 }
@@ -86,13 +118,13 @@ async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
 fn exposition(shared: &ServeShared) -> Result<String> {
     let mut own = {
         let state = shared.state();
-        let count = |kind: NoticeKind| state.notices.get(kind.name()).copied().unwrap_or(0);
+        let count = |kind: HostEventKind| state.notices.get(kind.name()).copied().unwrap_or(0);
         Own {
             attached: Some(false),
             missed: state.missed,
             parts: state.parts.clone(),
-            crashes: count(NoticeKind::Crash),
-            core_actions: count(NoticeKind::Core),
+            crashes: count(HostEventKind::Crash),
+            core_actions: count(HostEventKind::Core),
         }
     };
     // Pins of another version are no guard that anything could be said of.
@@ -114,9 +146,8 @@ fn exposition(shared: &ServeShared) -> Result<String> {
 
 /// A health check that is green while nothing is filtered would mislead.
 fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
-    let failing: Vec<&str> =
-        shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
-    let (status, word) = match AttachedGuard::attached(&shared.pins) {
+    let failing = shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
+    let (status, guard) = match AttachedGuard::attached(&shared.pins) {
         Ok(Some(_)) => match gone(&shared.pins) {
             Ok(names) if names.is_empty() => (StatusCode::OK, "attached".to_owned()),
             Ok(names) => {
@@ -127,7 +158,7 @@ fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
         Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "not attached".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
     };
-    Ok((status, json!({ "schema": "sipguard.health/1", "guard": word, "failing": failing })))
+    Ok((status, view::json(&Health { schema: "sipguard.health/1", guard, failing })))
 }
 
 /// The interfaces on which nothing is filtered any more.
@@ -137,16 +168,16 @@ fn gone(pins: &Pins) -> Result<Vec<String>> {
 }
 
 /// An answer about an attached guard; without one it says so.
-fn while_attached(
+fn while_attached<T: Serialize>(
     shared: &ServeShared,
-    make: fn(&ServeShared, &AttachedGuard) -> Result<Value>,
+    make: fn(&ServeShared, &AttachedGuard) -> Result<T>,
 ) -> ApiAnswer {
-    let absent = || ok(json!({ "attached": false }));
+    let absent = || ok(view::json(&Attached { attached: false, answer: None::<()> }));
     let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent() };
     match make(shared, &guard) {
-        Ok(mut value) => {
-            value["attached"] = gone(&shared.pins)?.is_empty().into();
-            ok(value)
+        Ok(answer) => {
+            let attached = gone(&shared.pins)?.is_empty();
+            ok(view::json(&Attached { attached, answer: Some(answer) }))
         }
         // It was detached in between.
         Err(_) if AttachedGuard::attached(&shared.pins)?.is_none() => absent(),
@@ -157,10 +188,10 @@ fn while_attached(
 fn history(shared: &ServeShared, query: &str) -> ApiAnswer {
     let said = query.split('&').find_map(|pair| pair.strip_prefix("hours=")).unwrap_or("24");
     match said.parse() {
-        Ok(hours @ 1..=168) => ok(rows::history(shared, hours)?),
+        Ok(hours @ 1..=168) => ok(view::json(&rows::history(shared, hours)?)),
         _ => Ok((
             StatusCode::BAD_REQUEST,
-            json!({ "error": "`hours` is a number from 1 to 168, such as ?hours=24" }),
+            view::json(&Wrong { error: "`hours` is a number from 1 to 168, such as ?hours=24".to_owned() }),
         )),
     }
 }

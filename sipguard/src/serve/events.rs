@@ -46,9 +46,6 @@ impl Events {
     }
 
     /// What came since the last time; `guard` is the one that is attached.
-    ///
-    /// # Errors
-    /// When a ring can't be opened.
     pub fn read(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) -> Result<Vec<TapPacket>> {
         let mut records = Vec::new();
         // The rings of a guard that is gone are memory of ours until they are let go.

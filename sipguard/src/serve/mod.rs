@@ -44,6 +44,7 @@ use self::shared::ServeShared;
 use self::supervisor::Supervisor;
 use crate::clock::Clock;
 use crate::counters;
+use crate::events::RuleLookup;
 use crate::pins::Pins;
 use crate::store;
 
@@ -74,7 +75,7 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
         );
     }
     let shared = Arc::new(ServeShared::new(pins, store, options.history.0.as_deref()));
-    let mut sinks = Sinks::default();
+    let mut sinks = Sinks::new(RuleLookup::new(pins, store));
     sinks::add(&mut sinks, options, pins, store);
     sinks.add(Box::new(Recent(shared.clone())));
     let router = dashboard::add(api::router(shared.clone()));

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use serde_json::{Value, json};
 
 use super::shared::ServeShared;
-use super::sink::{EventContext, Notice, Sink};
-use crate::events;
-use crate::offenders::printable;
-use crate::tap::TapPacket;
+use super::sink::{EventContext, HostEvent, Sink};
+use crate::redact::RedactedPacket;
+use crate::view::EventView;
 
 /// How many are kept.
 pub const KEPT: usize = 100;
@@ -24,41 +22,32 @@ impl Sink for Recent {
         "recent events"
     }
 
-    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
-        self.keep(json_of(packet, context));
+    fn take(&mut self, packet: &RedactedPacket, context: &mut EventContext) -> Result<()> {
+        let EventContext { rule, evidence } = context.clone();
+        self.keep(EventView { rule, evidence, ..EventView::new(packet, SAMPLE_BYTES) });
         Ok(())
     }
 
-    fn notice(&mut self, notice: &Notice) -> Result<()> {
+    fn notice(&mut self, notice: &HostEvent) -> Result<()> {
         *self.0.state().notices.entry(notice.kind.name()).or_default() += 1;
-        self.keep(json!({
-            "time": notice.time.to_string(), "count": 1, "reason": notice.kind.name(), "text": notice.text, "action": "", "source": "",
-            "sample": notice.text,
-        }));
+        self.keep(EventView {
+            seen_at: notice.time.to_string(),
+            packets: 1,
+            reason: notice.kind.name().to_owned(),
+            text: notice.text.clone(),
+            sample: notice.text.clone(),
+            ..EventView::default()
+        });
         Ok(())
     }
 }
 
 impl Recent {
-    fn keep(&self, event: Value) {
+    fn keep(&self, event: EventView) {
         let mut state = self.0.state();
         if state.recent.len() == KEPT {
             state.recent.pop_front();
         }
         state.recent.push_back(event);
     }
-}
-
-fn json_of(packet: &TapPacket, context: &EventContext) -> Value {
-    let payload = events::payload(packet);
-    let sample = &payload[..payload.len().min(SAMPLE_BYTES)];
-    let (source, destination) = (packet.source(), packet.destination());
-    json!({
-        "number": packet.number, "time": packet.time.to_string(), "count": packet.count,
-        "interface": packet.interface, "trunk": packet.trunk, "rule": context.rule, "evidence": context.evidence,
-        "reason": packet.reason.name(), "text": packet.reason.text(), "action": packet.action.name(),
-        "source": source.map(|end| end.ip().to_string()), "source_port": source.map(|end| end.port()),
-        "destination": destination.map(|end| end.ip().to_string()), "destination_port": destination.map(|end| end.port()),
-        "frame_bytes": packet.frame_len, "sample": printable(sample),
-    })
 }

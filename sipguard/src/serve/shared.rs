@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::Value;
 
 use super::attached::AttachedGuard;
 use crate::metrics::{Sizes, Stored};
 use crate::pins::Pins;
+use crate::view::EventView;
 
 /// What takes long to count is counted anew when it is older than this, or than fifty times what it took.
 const FRESH: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct ServeShared {
 #[derive(Default)]
 pub struct ServeState {
     /// The last events, the oldest first.
-    pub recent: VecDeque<Value>,
+    pub recent: VecDeque<EventView>,
     /// Events that were written over before they were read.
     pub missed: u64,
     /// How many notes there were of each kind.
@@ -72,9 +72,6 @@ impl ServeShared {
     }
 
     /// What takes long to read, of the guard that is attached. Who asks at the same time waits for the one who reads.
-    ///
-    /// # Errors
-    /// When a map can't be read.
     pub fn slow(&self, guard: &AttachedGuard) -> Result<Slow> {
         let mut kept = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slow) = kept.as_ref()

@@ -1,11 +1,16 @@
 //! Where events go.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::Serialize;
 
 use super::health::Health;
 use crate::clock::Clock;
+use crate::events::RuleLookup;
+use crate::named::named;
+use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 
 /// Takes events: writes them down, sends them, keeps them.
@@ -20,7 +25,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When it can't; an operator is told so once, and the next event is handed over all the same.
-    fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
+    fn take(&mut self, _packet: &RedactedPacket, _context: &mut EventContext) -> Result<()> {
         Ok(())
     }
 
@@ -28,7 +33,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn notice(&mut self, _note: &Notice) -> Result<()> {
+    fn notice(&mut self, _note: &HostEvent) -> Result<()> {
         Ok(())
     }
 
@@ -36,12 +41,12 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As for [`Sink::take`].
-    fn tick(&mut self, _now: &Clock) -> Result<Vec<Notice>> {
+    fn tick(&mut self, _now: &Clock) -> Result<Vec<HostEvent>> {
         Ok(Vec::new())
     }
 }
 
-/// What sinks found out of an event.
+/// What is known of an event beside its packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventContext {
     /// The rule that decided, in words.
@@ -52,20 +57,66 @@ pub struct EventContext {
 
 /// Something that happened on this host: a crash of the PBX, a core that was moved.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
+pub struct HostEvent {
     /// When.
     pub time: Timestamp,
     /// What it is about.
-    pub kind: NoticeKind,
+    pub kind: HostEventKind,
     /// What happened, a line.
     pub text: String,
     /// The same for programs.
-    pub data: Value,
+    pub data: HostEventData,
+}
+
+/// What happened, for programs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum HostEventData {
+    /// The PBX began to run.
+    Runs {
+        /// Its process.
+        pid: i32,
+    },
+    /// The PBX ended, and did not crash.
+    Ended {
+        /// Its process.
+        pid: i32,
+        /// How it ended.
+        how: String,
+    },
+    /// The PBX crashed, and there is no report.
+    Crashed {
+        /// How it ended.
+        how: String,
+    },
+    /// The PBX crashed.
+    Reported {
+        /// Path of the report for people.
+        report: PathBuf,
+        /// The report in a line.
+        summary: String,
+    },
+    /// The PBX crashed, and its report can't be written.
+    Unwritten {
+        /// Why not.
+        error: String,
+        /// The report in a line.
+        summary: String,
+    },
+    /// Something was done to a core dump.
+    Core {
+        /// Its path.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// Why it was done.
+        why: String,
+    },
 }
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NoticeKind {
+pub enum HostEventKind {
     /// The PBX crashed.
     Crash,
     /// The PBX began to run, or ended in order.
@@ -74,21 +125,15 @@ pub enum NoticeKind {
     Core,
 }
 
-impl NoticeKind {
-    /// The word of logs and JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            NoticeKind::Crash => "crash",
-            NoticeKind::Pbx => "pbx",
-            NoticeKind::Core => "core",
-        }
-    }
-}
+named!(HostEventKind { Crash = "crash", Pbx = "pbx", Core = "core" });
 
-/// All sinks, none of which can disturb the others.
+/// All sinks, none of which can disturb the others. Each event is redacted once, and enriched with the rule that decided, before the first
+/// sink gets it.
 #[derive(Default)]
-pub struct Sinks(Vec<SinkEntry>);
+pub struct Sinks {
+    entries: Vec<SinkEntry>,
+    rules: Option<RuleLookup>,
+}
 
 struct SinkEntry {
     sink: Box<dyn Sink>,
@@ -97,28 +142,36 @@ struct SinkEntry {
 }
 
 impl Sinks {
+    /// None yet, with a lookup of the rules that decided.
+    #[must_use]
+    pub fn new(rules: RuleLookup) -> Sinks {
+        Sinks { entries: Vec::new(), rules: Some(rules) }
+    }
+
     /// Adds one.
     pub fn add(&mut self, sink: Box<dyn Sink>) {
         let name = sink.name();
-        self.0.push(SinkEntry { sink, takes: Health::new(name), ticks: Health::new(name) });
+        self.entries.push(SinkEntry { sink, takes: Health::new(name), ticks: Health::new(name) });
     }
 
     /// Hands over events, then the time, and then what the sinks have to say. What an operator is to be told.
     pub fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
         let (mut messages, mut notices) = (Vec::new(), Vec::new());
         for packet in packets {
-            let mut context = EventContext::default();
-            for SinkEntry { sink, takes, ticks } in &mut self.0 {
-                let outcome = sink.take(packet, &mut context);
+            let packet = RedactedPacket::new(packet);
+            let rule = self.rules.as_mut().and_then(|rules| rules.of(&packet));
+            let mut context = EventContext { rule, evidence: None };
+            for SinkEntry { sink, takes, ticks } in &mut self.entries {
+                let outcome = sink.take(&packet, &mut context);
                 messages.extend(once(takes, ticks, now, &outcome));
             }
         }
-        for SinkEntry { sink, takes, ticks } in &mut self.0 {
+        for SinkEntry { sink, takes, ticks } in &mut self.entries {
             let outcome = sink.tick(now).map(|said| notices.extend(said));
             messages.extend(once(ticks, takes, now, &outcome));
         }
         for notice in notices {
-            for SinkEntry { sink, takes, ticks } in &mut self.0 {
+            for SinkEntry { sink, takes, ticks } in &mut self.entries {
                 let outcome = sink.notice(&notice);
                 messages.extend(once(takes, ticks, now, &outcome));
             }
@@ -129,7 +182,7 @@ impl Sinks {
 
     /// Each with its name, and whether it fails.
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        self.0.iter().map(|one| (one.sink.name(), one.takes.fails() || one.ticks.fails()))
+        self.entries.iter().map(|one| (one.sink.name(), one.takes.fails() || one.ticks.fails()))
     }
 }
 
@@ -156,7 +209,7 @@ mod tests {
             "counting"
         }
 
-        fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
+        fn take(&mut self, _packet: &RedactedPacket, _context: &mut EventContext) -> Result<()> {
             self.0.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
@@ -169,7 +222,7 @@ mod tests {
             "broken"
         }
 
-        fn take(&mut self, _packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
+        fn take(&mut self, _packet: &RedactedPacket, _context: &mut EventContext) -> Result<()> {
             bail!("no room")
         }
     }
@@ -181,17 +234,17 @@ mod tests {
             "saying"
         }
 
-        fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
+        fn tick(&mut self, now: &Clock) -> Result<Vec<HostEvent>> {
             let time = Timestamp::from_millisecond(now.wall_ms())?;
-            Ok(vec![Notice {
+            Ok(vec![HostEvent {
                 time,
-                kind: NoticeKind::Core,
+                kind: HostEventKind::Core,
                 text: "core moved".to_owned(),
-                data: Value::Null,
+                data: HostEventData::Runs { pid: 1 },
             }])
         }
 
-        fn notice(&mut self, notice: &Notice) -> Result<()> {
+        fn notice(&mut self, notice: &HostEvent) -> Result<()> {
             self.0.push(notice.text.clone());
             assert_eq!(self.0, ["core moved"]);
             Ok(())

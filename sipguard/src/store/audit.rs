@@ -53,9 +53,6 @@ pub fn named<T: ToString>(first: &[T], count: usize) -> String {
 }
 
 /// Writes down what was done to the guard itself: attached, detached, its settings changed. Rules and maps stay as they are.
-///
-/// # Errors
-/// When the store can't be written.
 pub fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Counts) -> Result<()> {
     let record = AuditRecord {
         at_ms: Clock::now()?.wall_ms(),
@@ -107,9 +104,6 @@ pub fn write(db: &Connection, record: &AuditRecord) -> Result<()> {
 
 impl StoreTables<'_> {
     /// The last `count` rows of the trail, the oldest first; of one source or of all.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn trail(&self, count: usize, origin: Option<&str>) -> Result<Vec<AuditRecord>> {
         let mut statement = self.db().prepare(
             "SELECT at, author, origin, verb, what, reason, added, moved, removed, unchanged FROM audit

@@ -36,9 +36,6 @@ pub fn row(target: Target, ban: &Ban, clock: &Clock) -> RuleRow {
 
 impl StoreTables<'_> {
     /// Every ban that is kept, ended or not; counters of packets are the kernel's and 0 here.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn bans(&self, clock: &Clock) -> Result<Vec<(Target, Ban)>> {
         if !self.has("bans")? {
             return Ok(Vec::new());
@@ -60,9 +57,6 @@ impl StoreTables<'_> {
     }
 
     /// When a sender is banned; `None` in a store that is older than bans.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn ban_rule(&self) -> Result<Option<BanRule>> {
         if !self.has("ban_policy")? {
             return Ok(None);
@@ -85,9 +79,6 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Says when a sender is banned.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn set_ban_rule(&mut self, rule: &BanRule) -> Result<()> {
         if self.rows.ban_rule()?.as_ref() == Some(rule) {
             self.counts.same += 1;
@@ -110,9 +101,6 @@ impl Change<'_> {
     }
 
     /// Lifts the bans that lie in targets, or all: those of an address with those of its devices. Gives whose they were.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn lift(&mut self, targets: Option<&[Target]>) -> Result<Vec<Target>> {
         let mut lifted = Vec::new();
         for (banned, ban) in self.rows.bans(&self.clock)? {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rusqlite::{Connection, TransactionBehavior, params};
-use sipguard_common::abi::rule_flags;
+use sipguard_common::abi::{
+    DEVICE_ENTRIES, HOST_ENTRIES, IDENTITY_ENTRIES, PREFIX_ENTRIES, USER_AGENT_ENTRIES, rule_flags,
+};
 
 use super::apply::{Apply, DirtySet, Maps, in_force};
 use super::bulk::{self, BulkProgress, Slice};
@@ -17,15 +19,10 @@ use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
 use super::{RECOVERED, open};
 use crate::address::Source;
 use crate::clock::Clock;
+use crate::counters;
 use crate::error::{Failure, Status};
 use crate::pins::Pins;
 
-/// Room of the kernel's maps, which a store that nothing is attached to keeps to as well.
-const HOSTS: i64 = 1 << 20;
-const PREFIXES: i64 = 1 << 18;
-const DEVICES: i64 = 1 << 16;
-const IDENTITIES: i64 = 1 << 16;
-const USER_AGENTS: i64 = 1 << 12;
 /// Up to so many rows store and maps are compared within the change that asks for it; more take several changes.
 const FEW_ROWS: i64 = 4096;
 
@@ -57,9 +54,6 @@ pub fn change<T>(
 
 /// Brings the maps to what the store wants once `work` is done, for a first `attach`. A store that can't be written is read all the same,
 /// without `work`.
-///
-/// # Errors
-/// When the store can't be read or the kernel refuses.
 pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<()> {
     let mut restored = || {
         let store = Store::open(path, pins)?;
@@ -85,9 +79,6 @@ pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -
 }
 
 /// Makes good what processes that died have left. A store that can't be written is left as it is, and said.
-///
-/// # Errors
-/// When the store can't be read or the kernel refuses.
 pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
     let done = || {
         let store = Store::open(path, pins)?;
@@ -104,9 +95,6 @@ pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
 
 /// How many blocks hold in the maps of a guard at a wall time in milliseconds, without a look at each. `None` when these maps are not the ones
 /// that the store keeps count of.
-///
-/// # Errors
-/// When the store can't be read.
 pub fn blocks_in_force(path: &Path, pins: &Pins, now_ms: i64) -> Result<Option<usize>> {
     let guard = pins.identity()?;
     let counted = open::read(path, |rows| match rows.blocks_of(&guard)? {
@@ -380,6 +368,10 @@ impl ChangeState {
         if fresh {
             apply.ban(&change.rows)?;
         }
+        // Before the kernel knows the trunk, so that nothing of it is counted yet.
+        for number in &change.new_trunks {
+            counters::clear_trunk(&apply.maps.pins, *number)?;
+        }
         apply.policy(&change.rows)?;
         let rows = &change.rows;
         let many = |net: &Source| rows.are_more_within(net, FEW_ROWS);
@@ -442,14 +434,14 @@ fn take_over(db: &mut Connection, maps: &Maps, clock: &Clock) -> Result<()> {
 /// Without a kernel to refuse it, the store keeps to the room of the maps by itself.
 fn fits(change: &Change<'_>) -> Result<()> {
     for (kind, room) in [
-        ("host", HOSTS),
-        ("prefix", PREFIXES),
-        ("device", DEVICES),
-        ("identity", IDENTITIES),
-        ("user-agent", USER_AGENTS),
+        ("host", HOST_ENTRIES),
+        ("prefix", PREFIX_ENTRIES),
+        ("device", DEVICE_ENTRIES),
+        ("identity", IDENTITY_ENTRIES),
+        ("user-agent", USER_AGENT_ENTRIES),
     ] {
         let count = change.rows.targets(kind)?;
-        if count > room {
+        if count > i64::from(room) {
             return Err(Failure::with(
                 Status::Failed,
                 format!(

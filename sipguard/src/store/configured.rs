@@ -56,9 +56,6 @@ impl ConfiguredRows {
 
 impl StoreTables<'_> {
     /// All that a configuration file may change.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn configured_rows(&self) -> Result<ConfiguredContent> {
         let mut content = ConfiguredContent::new();
         for (table, which) in TABLES {
@@ -74,9 +71,6 @@ impl StoreTables<'_> {
     }
 
     /// What the configuration file named.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn configured(&self) -> Result<ConfiguredNames> {
         let mut named = ConfiguredNames::new();
         if !self.has("configured")? {
@@ -93,9 +87,6 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Takes a difference back. Rows that somebody has changed since stay.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn give_back(&mut self, rows: &ConfiguredRows) -> Result<()> {
         for ((table, _), values) in &rows.added {
             let statement = self.rows.db().prepare(&format!("SELECT * FROM {table}"))?;
@@ -115,9 +106,6 @@ impl Change<'_> {
     }
 
     /// Notes what the configuration file names from now on.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn set_configured(&mut self, named: &ConfiguredNames) -> Result<()> {
         if self.rows.configured()? == *named {
             return Ok(());

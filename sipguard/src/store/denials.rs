@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use rusqlite::params;
 
 use super::edit::Change;
-use super::rows::StoreTables;
+use super::rows::{FromRow, StoreTables, text};
 use crate::denial::{DeniedTraffic, Whom};
 
 /// One thing that is denied.
@@ -24,32 +24,26 @@ pub struct Denial {
 
 impl StoreTables<'_> {
     /// All that is denied, by whom.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn denials(&self) -> Result<Vec<Denial>> {
-        if !self.has("denials")? {
-            return Ok(Vec::new());
-        }
-        let mut statement = self.db().prepare(
-            "SELECT whom, method, transport, reason, author, created FROM denials ORDER BY whom, transport, method",
-        )?;
-        let mut found = statement.query([])?;
-        let mut denials = Vec::new();
-        while let Some(row) = found.next()? {
-            let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
-            let (method, transport) = (text(1)?, text(2)?);
-            let word = if method.is_empty() { transport.to_owned() } else { format!("{method}/{transport}") };
-            let strange = |error| anyhow!("the store denies what this sipguard does not know: {error}");
-            denials.push(Denial {
-                whom: Whom::parse(text(0)?).map_err(strange)?,
-                what: DeniedTraffic::parse(&word).map_err(strange)?[0],
-                reason: text(3)?.to_owned(),
-                author: text(4)?.to_owned(),
-                created_ms: row.get(5)?,
-            });
-        }
-        Ok(denials)
+        self.read_all()
+    }
+}
+
+impl FromRow for Denial {
+    const TABLE: &'static str = "denials";
+    const SELECT: &'static str = "SELECT whom, method, transport, reason, author, created FROM denials ORDER BY whom, transport, method";
+
+    fn from_row(row: &rusqlite::Row<'_>) -> Result<Denial> {
+        let (method, transport) = (text(row, 1)?, text(row, 2)?);
+        let name = if method.is_empty() { transport.to_owned() } else { format!("{method}/{transport}") };
+        let strange = |error| anyhow!("the store denies what this sipguard does not know: {error}");
+        Ok(Denial {
+            whom: Whom::parse(text(row, 0)?).map_err(strange)?,
+            what: DeniedTraffic::parse(&name).map_err(strange)?[0],
+            reason: text(row, 3)?.to_owned(),
+            author: text(row, 4)?.to_owned(),
+            created_ms: row.get(5)?,
+        })
     }
 }
 
@@ -66,9 +60,6 @@ pub struct DenialChange {
 
 impl Change<'_> {
     /// Denies. A reason that is not given leaves the one that is there.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn deny(&mut self, whom: Whom, all: &[DeniedTraffic], reason: Option<&str>) -> Result<DenialChange> {
         let before = self.rows.denials()?;
         let mut done = DenialChange::default();
@@ -102,9 +93,6 @@ impl Change<'_> {
     }
 
     /// Permits what was denied.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn permit(&mut self, whom: Whom, all: &[DeniedTraffic]) -> Result<DenialChange> {
         let mut done = DenialChange::default();
         for what in all {

@@ -99,6 +99,10 @@ pub struct Change<'c> {
     pending: Vec<RuleRow>,
     /// Whether nothing but blocks are said, none of which another one changes.
     only_blocks: bool,
+    /// Indices of trunks that this change makes: whatever was counted there is of a trunk that is gone.
+    pub(super) new_trunks: Vec<u16>,
+    /// Trunks that this change removes: one that comes back in it under its index goes on counting.
+    pub(super) removed_trunks: Vec<(String, u16)>,
     /// Whose bans are lifted.
     pub(super) lifted: Vec<Target>,
     /// Whether the store had no rows: then what comes in the order of the store is new without a look.
@@ -128,6 +132,8 @@ impl<'c> Change<'c> {
             version,
             author: author(),
             allowed,
+            new_trunks: Vec::new(),
+            removed_trunks: Vec::new(),
             lifted: Vec::new(),
             highest: None,
             slice: progress.map(|_| Slice::begin()),
@@ -166,9 +172,6 @@ impl<'c> Change<'c> {
     }
 
     /// Sets the rule of a source about a target.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn upsert(&mut self, target: &Target, spec: &RuleSpec) -> Result<()> {
         let now_ms = self.clock.wall_ms();
         let automatic = spec.verb == RuleVerb::Block && !is_operators(&spec.origin);
@@ -230,9 +233,6 @@ impl<'c> Change<'c> {
     }
 
     /// Writes the rows that wait.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn flush(&mut self) -> Result<()> {
         self.rows.write_all(&take(&mut self.pending))
     }
@@ -251,9 +251,6 @@ impl<'c> Change<'c> {
     }
 
     /// Takes rows away.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn remove(&mut self, rows: &[RuleRow]) -> Result<()> {
         for row in rows {
             self.keep(Some(row))?;
@@ -264,9 +261,6 @@ impl<'c> Change<'c> {
     }
 
     /// Takes away what was said with a verb about a target, by one source or by all, and counts the target.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn retract(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
         self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
@@ -284,9 +278,6 @@ impl<'c> Change<'c> {
 
     /// Takes away all that was said with a verb, by one source or by all, except about some targets, in as many parts as it takes. Whether it is
     /// through.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn retract_all(
         &mut self,
         gone: &mut RuleRemoval,
@@ -373,17 +364,11 @@ impl<'c> Change<'c> {
     }
 
     /// Writes the row of the trail, when anything was done.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn record<T: ToString>(&self, verb: &str, origin: &str, targets: &[T], reason: &str) -> Result<()> {
         self.record_all(verb, origin, audit::what(targets), reason)
     }
 
     /// The same, with the targets as the trail tells them.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn record_all(&self, verb: &str, origin: &str, what: String, reason: &str) -> Result<()> {
         if self.counts.added + self.counts.moved + self.counts.removed == 0 {
             return Ok(());

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS, Rate};
 
 use super::edit::Change;
-use super::rows::StoreTables;
+use super::rows::{FromRow, StoreTables};
 
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,39 +47,32 @@ impl Limit {
 
 impl StoreTables<'_> {
     /// Every limit; those of sources first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn limits(&self) -> Result<Vec<Limit>> {
-        if !self.has("limits")? {
-            return Ok(Vec::new());
-        }
-        let mut statement = self.db().prepare(
-            "SELECT trunk, kind, per_second, burst, author, created FROM limits ORDER BY trunk, kind",
-        )?;
-        let mut found = statement.query([])?;
-        let mut limits = Vec::new();
-        while let Some(row) = found.next()? {
-            let (trunk, kind): (String, String) = (row.get(0)?, row.get(1)?);
-            let strange = || anyhow!("the store has a limit of `{kind}`, which this sipguard does not know");
-            limits.push(Limit {
-                trunk: Some(trunk).filter(|trunk| !trunk.is_empty()),
-                kind: RATE_KINDS.iter().position(|name| *name == kind).ok_or_else(strange)?,
-                per_second: row.get(2)?,
-                burst: row.get(3)?,
-                author: row.get(4)?,
-                created_ms: row.get(5)?,
-            });
-        }
-        Ok(limits)
+        self.read_all()
+    }
+}
+
+impl FromRow for Limit {
+    const TABLE: &'static str = "limits";
+    const SELECT: &'static str =
+        "SELECT trunk, kind, per_second, burst, author, created FROM limits ORDER BY trunk, kind";
+
+    fn from_row(row: &rusqlite::Row<'_>) -> Result<Limit> {
+        let (trunk, kind): (String, String) = (row.get(0)?, row.get(1)?);
+        let strange = || anyhow!("the store has a limit of `{kind}`, which this sipguard does not know");
+        Ok(Limit {
+            trunk: Some(trunk).filter(|trunk| !trunk.is_empty()),
+            kind: RATE_KINDS.iter().position(|name| *name == kind).ok_or_else(strange)?,
+            per_second: row.get(2)?,
+            burst: row.get(3)?,
+            author: row.get(4)?,
+            created_ms: row.get(5)?,
+        })
     }
 }
 
 impl Change<'_> {
     /// Sets a limit; author and time are this change's.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn set_limit(&mut self, trunk: Option<&str>, kind: usize, per_second: u32, burst: u32) -> Result<()> {
         let all = self.rows.limits()?;
         let old = all.iter().find(|old| (old.trunk.as_deref(), old.kind) == (trunk, kind));
@@ -98,9 +91,6 @@ impl Change<'_> {
     }
 
     /// Takes limits away, of one kind or of all.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn clear_limits(&mut self, trunk: Option<&str>, kind: Option<usize>) -> Result<()> {
         let removed = self.rows.db().execute(
             "DELETE FROM limits WHERE trunk = ?1 AND (?2 IS NULL OR kind = ?2)",

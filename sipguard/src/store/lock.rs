@@ -46,9 +46,6 @@ pub struct Held {
 
 impl Locks {
     /// Those of a store, whose directory is there.
-    ///
-    /// # Errors
-    /// When the file can't be made.
     pub fn of(store: &Path) -> Result<Locks> {
         let path = path_of(store);
         let mut open = OpenOptions::new();

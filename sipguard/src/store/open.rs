@@ -33,9 +33,6 @@ pub fn for_change(path: &Path) -> Result<Connection> {
 }
 
 /// What is in the store; `None` when there is no file. A damaged one is left to the next change, and said.
-///
-/// # Errors
-/// When it can't be read.
 pub fn read<T>(path: &Path, work: impl FnOnce(&StoreTables<'_>) -> Result<T>) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
@@ -72,9 +69,6 @@ pub fn as_it_is(path: &Path) -> Result<Connection> {
 }
 
 /// Every trunk, or none without a file.
-///
-/// # Errors
-/// When it can't be read.
 #[expect(
     clippy::redundant_closure_for_method_calls,
     reason = "the method of one lifetime does not stand for any"

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rusqlite::params;
 
 use super::edit::Change;
-use super::rows::StoreTables;
+use super::rows::{FromRow, StoreTables};
 
 /// A limit of open connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,32 +21,27 @@ pub struct OpenLimit {
 
 impl StoreTables<'_> {
     /// Every limit of open connections; that of sources first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn open_limits(&self) -> Result<Vec<OpenLimit>> {
-        if !self.has("open_limits")? {
-            return Ok(Vec::new());
-        }
-        let sql = "SELECT trunk, most, author, created FROM open_limits ORDER BY trunk";
-        let mut statement = self.db().prepare(sql)?;
-        let limits = statement.query_map([], |row| {
-            Ok(OpenLimit {
-                trunk: Some(row.get(0)?).filter(|trunk: &String| !trunk.is_empty()),
-                most: row.get(1)?,
-                author: row.get(2)?,
-                created_ms: row.get(3)?,
-            })
-        })?;
-        Ok(limits.collect::<Result<_, _>>()?)
+        self.read_all()
+    }
+}
+
+impl FromRow for OpenLimit {
+    const TABLE: &'static str = "open_limits";
+    const SELECT: &'static str = "SELECT trunk, most, author, created FROM open_limits ORDER BY trunk";
+
+    fn from_row(row: &rusqlite::Row<'_>) -> Result<OpenLimit> {
+        Ok(OpenLimit {
+            trunk: Some(row.get(0)?).filter(|trunk: &String| !trunk.is_empty()),
+            most: row.get(1)?,
+            author: row.get(2)?,
+            created_ms: row.get(3)?,
+        })
     }
 }
 
 impl Change<'_> {
     /// Sets a limit of open connections; author and time are this change's.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn set_open_limit(&mut self, trunk: Option<&str>, most: u32) -> Result<()> {
         let all = self.rows.open_limits()?;
         let old = all.iter().find(|old| old.trunk.as_deref() == trunk);
@@ -64,9 +59,6 @@ impl Change<'_> {
     }
 
     /// Takes a limit of open connections away.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn clear_open_limit(&mut self, trunk: Option<&str>) -> Result<()> {
         let sql = "DELETE FROM open_limits WHERE trunk = ?1";
         self.counts.removed += self.rows.db().execute(sql, [trunk.unwrap_or_default()])?;

@@ -3,9 +3,6 @@
 use super::{CONFIGURATION, OPERATOR};
 
 /// Who sets a rule: a short word.
-///
-/// # Errors
-/// What is wrong, for people.
 pub fn origin(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte);
     if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
@@ -15,9 +12,6 @@ pub fn origin(text: &str) -> Result<String, String> {
 }
 
 /// A reason: one line that can be shown.
-///
-/// # Errors
-/// What is wrong, for people.
 pub fn reason(text: &str) -> Result<String, String> {
     if text.len() <= 200 && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());

@@ -7,6 +7,7 @@ use rusqlite::{Connection, ToSql, params};
 
 use super::origin::is_operators;
 use crate::address::{Source, mapped};
+use crate::named::named;
 use crate::target::Target;
 
 /// What a rule does.
@@ -27,39 +28,8 @@ pub enum RuleMode {
     Monitor,
 }
 
-impl RuleVerb {
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            RuleVerb::Block => "block",
-            RuleVerb::Allow => "allow",
-        }
-    }
-
-    /// The verb of a word.
-    #[must_use]
-    pub fn of(word: &str) -> Option<RuleVerb> {
-        [RuleVerb::Block, RuleVerb::Allow].into_iter().find(|verb| verb.name() == word)
-    }
-}
-
-impl RuleMode {
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            RuleMode::Enforce => "enforce",
-            RuleMode::Monitor => "monitor",
-        }
-    }
-
-    /// The mode of a word.
-    #[must_use]
-    pub fn of(word: &str) -> Option<RuleMode> {
-        [RuleMode::Enforce, RuleMode::Monitor].into_iter().find(|mode| mode.name() == word)
-    }
-}
+named!(RuleVerb { Block = "block", Allow = "allow" });
+named!(RuleMode { Enforce = "enforce", Monitor = "monitor" });
 
 /// What one source said about one target, with either verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +103,21 @@ pub(super) const PAGE: usize = 1000;
 
 const COLUMNS: &str = "target, origin, verb, mode, reason, author, created, expires, word";
 
+/// What a row of a table holds.
+pub(super) trait FromRow: Sized {
+    /// The table, which an older store may not have.
+    const TABLE: &'static str;
+    /// Reads all of it.
+    const SELECT: &'static str;
+
+    fn from_row(row: &rusqlite::Row<'_>) -> Result<Self>;
+}
+
+/// The text of a column.
+pub(super) fn text<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<&'r str> {
+    row.get_ref(column)?.as_str().map_err(anyhow::Error::new)
+}
+
 /// The table in a connection or transaction.
 pub struct StoreTables<'c> {
     db: &'c Connection,
@@ -153,10 +138,21 @@ impl<'c> StoreTables<'c> {
         Ok(self.db.query_row(sql, [table], |row| row.get(0))?)
     }
 
+    /// All rows of a table; none where the store is older than the table.
+    pub(super) fn read_all<T: FromRow>(&self) -> Result<Vec<T>> {
+        if !self.has(T::TABLE)? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db.prepare(T::SELECT)?;
+        let mut found = statement.query([])?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next()? {
+            rows.push(T::from_row(row)?);
+        }
+        Ok(rows)
+    }
+
     /// Every row, those of one target side by side.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn all(&self) -> Result<Vec<RuleRow>> {
         let mut all = Vec::new();
         let query = RuleQuery { verb: None, origin: None, now_ms: i64::MIN, ends_by_ms: None };
@@ -168,26 +164,17 @@ impl<'c> StoreTables<'c> {
     }
 
     /// The rows that allow.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn allowing(&self) -> Result<Vec<RuleRow>> {
         self.select("WHERE verb = 'allow'", [])
     }
 
     /// The rows of one target.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn of(&self, target: &Target) -> Result<Vec<RuleRow>> {
         let (kind, text) = key(target);
         self.select("WHERE kind = ?1 AND target = ?2", params![kind, text])
     }
 
     /// The rows that an address lies in, the longest prefix first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn around(&self, address: IpAddr) -> Result<Vec<RuleRow>> {
         let mut rows = self.of(&Source::from(address).into())?;
         let nets = (0..128).rev().filter_map(|bits| Source::network(mapped(address), bits));
@@ -199,34 +186,22 @@ impl<'c> StoreTables<'c> {
     }
 
     /// The rows of one source about user agents.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn agents_of(&self, origin: &str) -> Result<Vec<RuleRow>> {
         self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 
     /// The rows of identities and user agents, which are few.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn claims(&self) -> Result<Vec<RuleRow>> {
         self.select("WHERE kind IN ('identity', 'user-agent')", [])
     }
 
     /// The blocks that hold at a wall time in milliseconds, the newest first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn newest_blocks(&self, now_ms: i64, most: usize) -> Result<Vec<RuleRow>> {
         let rest = "WHERE verb = 'block' AND (expires IS NULL OR expires > ?1) ORDER BY created DESC, target LIMIT ?2";
         self.select(rest, params![now_ms, i64::try_from(most)?])
     }
 
     /// The rules that were set or changed last, the latest first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn newest(&self, count: u32) -> Result<Vec<RuleRow>> {
         self.select("ORDER BY word DESC, kind, target, origin LIMIT ?1", [count])
     }
@@ -237,9 +212,6 @@ impl<'c> StoreTables<'c> {
     }
 
     /// Rows of a verb, of one source or of all, in the order of the table behind a kind, target and source.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn said(
         &self,
         verb: RuleVerb,
@@ -257,9 +229,6 @@ impl<'c> StoreTables<'c> {
     }
 
     /// Hands on the rows that are wanted and hold, `most` of them, in the order of the table. How many more there are.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn each(
         &self,
         query: &RuleQuery<'_>,
@@ -298,9 +267,6 @@ impl<'c> StoreTables<'c> {
     }
 
     /// How many rows are wanted and hold.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn count(&self, query: &RuleQuery<'_>) -> Result<usize> {
         let RuleQuery { verb, origin, now_ms, ends_by_ms } = *query;
         let sql = format!("SELECT count(*) FROM rules WHERE {HOLDS}");
@@ -313,9 +279,6 @@ impl<'c> StoreTables<'c> {
     }
 
     /// Rows in the order of the table, behind those of a target.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn page(&self, after: Option<&RuleKey>, most: usize) -> Result<Vec<RuleRow>> {
         let (kind, target) = after.map_or(("", ""), |(kind, target)| (*kind, target.as_str()));
         self.select(

@@ -9,9 +9,6 @@ use super::rows::StoreTables;
 
 impl StoreTables<'_> {
     /// How many blocks of each source hold at a wall time in milliseconds. A million rows take a fifth of a second.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn blocks_by_origin(&self, now_ms: i64) -> Result<Vec<(String, i64)>> {
         // SQLite would sort all rows to group them.
         let sql = "SELECT origin, kind, target, verb, verb = 'block' AND (expires IS NULL OR expires > ?1) FROM rules
@@ -44,9 +41,6 @@ impl StoreTables<'_> {
     }
 
     /// How many blocks have ended and are not swept yet, whose targets nothing else blocks.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn ended_blocks(&self, now_ms: i64) -> Result<i64> {
         let sql = "SELECT count(DISTINCT kind || target) FROM rules AS gone WHERE expires <= ?1 AND verb = 'block' AND NOT EXISTS (
              SELECT 1 FROM rules WHERE kind = gone.kind AND target = gone.target AND verb = 'block' AND (expires IS NULL OR expires > ?1))";
@@ -54,9 +48,6 @@ impl StoreTables<'_> {
     }
 
     /// How many entries of maps block, by the last change, when the maps are those that it changed; and whether no change has begun since.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn blocks_of(&self, guard: &str) -> Result<Option<(i64, bool)>> {
         if !self.has("bulk")? {
             return Ok(None);

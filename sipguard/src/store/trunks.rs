@@ -10,7 +10,7 @@ use super::RuleSpec;
 use super::apply::DirtyEntry;
 use super::edit::Change;
 use super::origin::is_operators;
-use super::rows::{RuleVerb, StoreTables};
+use super::rows::{FromRow, RuleVerb, StoreTables, text};
 use crate::address::Source;
 use crate::error::{Failure, Status};
 use crate::target::Target;
@@ -40,50 +40,20 @@ pub type Peers = HashMap<Source, u16>;
 
 impl StoreTables<'_> {
     /// Every trunk, by name.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn trunks(&self) -> Result<Vec<TrunkRow>> {
-        if !self.has("trunks")? {
-            return Ok(Vec::new());
-        }
         let mut peers: HashMap<u16, Vec<Source>> = HashMap::new();
         for (peer, number) in self.peers()? {
             peers.entry(number).or_default().push(peer);
         }
-        let mut statement = self.db().prepare(
-            "SELECT name, number, transports, methods, profile, mode, reason, author, created FROM trunks ORDER BY name",
-        )?;
-        let mut found = statement.query([])?;
-        let mut trunks = Vec::new();
-        while let Some(row) = found.next()? {
-            let text = |index| row.get_ref(index)?.as_str().map_err(anyhow::Error::new);
-            let strange = |error| anyhow!("the store has a trunk that this sipguard does not know: {error}");
-            let number = row.get(1)?;
-            let mut peers = peers.remove(&number).unwrap_or_default();
-            peers.sort_unstable();
-            trunks.push(TrunkRow {
-                name: text(0)?.to_owned(),
-                number,
-                peers,
-                policy: TrunkPolicy {
-                    transports: transports(text(2)?).map_err(strange)?,
-                    methods: method_set(text(3)?).map_err(strange)?,
-                    profile: TrunkProfile::parse(text(4)?).map_err(strange)?,
-                    mode: TrunkMode::parse(text(5)?).map_err(strange)?,
-                },
-                reason: text(6)?.to_owned(),
-                author: text(7)?.to_owned(),
-                created_ms: row.get(8)?,
-            });
+        let mut trunks: Vec<TrunkRow> = self.read_all()?;
+        for trunk in &mut trunks {
+            trunk.peers = peers.remove(&trunk.number).unwrap_or_default();
+            trunk.peers.sort_unstable();
         }
         Ok(trunks)
     }
 
     /// The peers of all trunks.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn peers(&self) -> Result<Peers> {
         let mut peers = Peers::new();
         if !self.has("trunks")? {
@@ -97,6 +67,30 @@ impl StoreTables<'_> {
             peers.insert(peer, row.get(1)?);
         }
         Ok(peers)
+    }
+}
+
+impl FromRow for TrunkRow {
+    const TABLE: &'static str = "trunks";
+    const SELECT: &'static str = "SELECT name, number, transports, methods, profile, mode, reason, author, created FROM trunks ORDER BY name";
+
+    /// Without its peers, which have a table of their own.
+    fn from_row(row: &rusqlite::Row<'_>) -> Result<TrunkRow> {
+        let strange = |error| anyhow!("the store has a trunk that this sipguard does not know: {error}");
+        Ok(TrunkRow {
+            name: text(row, 0)?.to_owned(),
+            number: row.get(1)?,
+            peers: Vec::new(),
+            policy: TrunkPolicy {
+                transports: transports(text(row, 2)?).map_err(strange)?,
+                methods: method_set(text(row, 3)?).map_err(strange)?,
+                profile: TrunkProfile::parse(text(row, 4)?).map_err(strange)?,
+                mode: TrunkMode::parse(text(row, 5)?).map_err(strange)?,
+            },
+            reason: text(row, 6)?.to_owned(),
+            author: text(row, 7)?.to_owned(),
+            created_ms: row.get(8)?,
+        })
     }
 }
 
@@ -149,18 +143,24 @@ impl Change<'_> {
         for peer in &desired.peers {
             self.rows.db().execute("INSERT INTO peers VALUES (?1, ?2)", params![peer.to_string(), number])?;
         }
-        let count = if old.is_some() { &mut self.counts.moved } else { &mut self.counts.added };
-        *count += 1;
+        if old.is_some() {
+            self.counts.moved += 1;
+        } else {
+            self.counts.added += 1;
+            let is_same = |(name, old): &(String, u16)| *name == desired.name && *old == number;
+            if !self.removed_trunks.iter().any(is_same) {
+                self.new_trunks.push(number);
+            }
+        }
         self.repeer(&before)?;
         Ok(true)
     }
 
     /// Removes a trunk. Whether there was one.
-    ///
-    /// # Errors
-    /// When the store refuses.
     pub fn remove_trunk(&mut self, name: &str) -> Result<bool> {
         let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
+        let old = self.rows.trunks()?.into_iter().find(|trunk| trunk.name == name);
+        self.removed_trunks.extend(old.map(|trunk| (trunk.name, trunk.number)));
         let sql = "DELETE FROM peers WHERE number = (SELECT number FROM trunks WHERE name = ?1)";
         self.rows.db().execute(sql, [name])?;
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
@@ -187,9 +187,6 @@ impl Change<'_> {
     }
 
     /// The name of the trunk that a block by the operator would stop.
-    ///
-    /// # Errors
-    /// When the store can't be read.
     pub fn blocked_trunk(&self, target: &Target, spec: &RuleSpec) -> Result<Option<String>> {
         if spec.verb != RuleVerb::Block || !is_operators(&spec.origin) {
             return Ok(None);

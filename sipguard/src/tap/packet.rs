@@ -55,17 +55,11 @@ pub struct Names {
 
 impl Names {
     /// As they are now. Without a store there are no trunks.
-    ///
-    /// # Errors
-    /// When a map or the store can't be read.
     pub fn read(pins: &Pins, path: &Path) -> Result<Names> {
         Names::of(pins, &store::all_trunks(path)?)
     }
 
     /// The same with trunks that were read already.
-    ///
-    /// # Errors
-    /// When a map can't be read.
     pub fn of(pins: &Pins, trunks: &[TrunkRow]) -> Result<Names> {
         let interfaces = own_slots(pins)?.iter().map(|(slot, iface)| (*slot, iface_name(iface))).collect();
         let trunks =
@@ -89,7 +83,7 @@ impl TapPacket {
             interface: names.interfaces.get(&record.slot).cloned().unwrap_or_default(),
             trunk: names.trunks.get(&record.trunk).cloned(),
             reason,
-            action: Action::of(reason, Outcome::from_number(record.outcome)),
+            action: Action::of_outcome(reason, Outcome::from_number(record.outcome)),
             header,
             frame,
             frame_len: record.frame_len,

@@ -119,9 +119,6 @@ impl TapRing {
 }
 
 /// Packets that no event tells of, because there were too many at once.
-///
-/// # Errors
-/// When the map can't be read.
 pub fn lost(dir: &dyn MapDir) -> Result<u64> {
     let map: PerCpuArray<_, Plain<EventBudget>> = maps::open(dir, names::EVENT_BUDGETS)?;
     let values = map.get(&0, 0).context("reading the budgets of events")?;

@@ -30,6 +30,6 @@ mod view;
 
 pub use app::{App, run};
 pub use model::Model;
-pub use once::{json, text};
+pub use once::{TopView, text, view};
 pub use order::{CAPTURE_SECS, TopCommand};
 pub use reading::TopReader;

@@ -1,85 +1,173 @@
 //! One reading, as JSON and as tables.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
-use super::reading::TopEvent;
+use super::reading::{TopEvent, TrunkReading};
 use super::rows::{CellContent, rows};
-use crate::offenders::printable;
+use crate::counters::CounterRow;
+use crate::escape::escaped;
+use crate::offenders::OffenderRow;
 use crate::output::table;
+use crate::status::InterfaceStatus;
+use crate::view::{CounterView, EventView, OffenderView, Totals, thousandths};
 
 /// Events that are told, the latest.
 const EVENTS: usize = 20;
 
-/// The JSON form, `sipguard.top/1` without its name. Rates are packets a second between two readings, `seconds` apart.
+/// The document `sipguard.top/2`, without its name. Rates are packets a second between two readings, `span_seconds` apart.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TopView {
+    /// When the second reading was taken.
+    read_at: String,
+    span_seconds: f64,
+    /// `enforce` or `monitor`.
+    mode: &'static str,
+    interfaces: Vec<InterfaceRates>,
+    totals: TotalRates,
+    reasons: Vec<ReasonRates>,
+    offenders: Vec<OffenderRates>,
+    trunks: Vec<TrunkRates>,
+    /// The latest first.
+    events: Vec<EventView>,
+    events_lost: u64,
+    blocks: u64,
+    bans: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct InterfaceRates {
+    interface: String,
+    driver: String,
+    mode: &'static str,
+    received_packets: u64,
+    received_packets_per_second: f64,
+    dropped_packets: u64,
+    dropped_packets_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct TotalRates {
+    #[serde(flatten)]
+    totals: Totals,
+    received_packets_per_second: f64,
+    dropped_packets_per_second: f64,
+    would_drop_packets_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ReasonRates {
+    #[serde(flatten)]
+    counter: CounterView,
+    packets_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct OffenderRates {
+    #[serde(flatten)]
+    offender: OffenderView,
+    packets_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct TrunkRates {
+    trunk: String,
+    #[serde(flatten)]
+    totals: Totals,
+    received_packets_per_second: f64,
+    dropped_packets_per_second: f64,
+}
+
+/// The document; `None` before the first reading.
 #[must_use]
-pub fn json(model: &Model) -> Value {
-    let Some(reading) = &model.reading else { return json!({}) };
-    let numbers = |key: &MetricKey| (model.value(key), per_sec(model, key));
-    let interfaces = reading.interfaces.iter().map(|one| {
-        let [(received, received_per_sec), (dropped, dropped_per_sec)] =
-            [false, true].map(|stopped| numbers(&MetricKey::Interface(one.name.clone(), stopped)));
-        json!({
-            "interface": one.name, "driver": one.driver, "mode": one.mode,
-            "received_packets": received, "received_packets_per_second": received_per_sec,
-            "dropped_packets": dropped, "dropped_packets_per_second": dropped_per_sec,
-        })
-    });
-    let totals = [
-        ("received", MetricKey::Received),
-        ("dropped", MetricKey::Dropped),
-        ("would_drop", MetricKey::WouldDrop),
-    ];
-    let mut sums = serde_json::Map::new();
-    for (name, key) in totals {
-        let (packets, per_sec) = numbers(&key);
-        sums.insert(format!("{name}_packets"), json!(packets));
-        sums.insert(format!("{name}_packets_per_second"), json!(per_sec));
-    }
-    let reasons = reading.counters.iter().map(|row| {
-        let key = MetricKey::Counter(row.interface.clone(), row.reason, row.action);
-        json!({
-            "interface": row.interface, "reason": row.reason.name(), "action": row.action.name(),
-            "packets": row.packets, "bytes": row.bytes, "packets_per_second": per_sec(model, &key),
-        })
-    });
-    let sources = reading.sources.iter().map(|row| {
-        json!({
-            "address": row.address.to_string(), "port": row.port, "reason": row.reason.name(), "packets": row.packets,
-            "packets_per_second": per_sec(model, &MetricKey::Source(row.address, row.port, row.reason)),
-            "first_seen": row.first_seen.map(|seen| seen.to_string()),
-            "last_seen": row.last_seen.map(|seen| seen.to_string()),
-            "sample": printable(&row.sample),
-        })
-    });
-    let trunks = reading.trunks.iter().map(|row| {
-        let [received, dropped] =
-            [false, true].map(|stopped| per_sec(model, &MetricKey::Trunk(row.name.clone(), stopped)));
-        json!({
-            "trunk": row.name, "received_packets": row.received, "received_packets_per_second": received,
-            "dropped_packets": row.dropped, "dropped_packets_per_second": dropped,
-            "would_drop_packets": row.would_drop,
-        })
-    });
-    json!({
-        "time": second(reading.time), "seconds": rounded(model.seconds), "mode": reading.mode,
-        "interfaces": interfaces.collect::<Vec<_>>(), "totals": sums, "reasons": reasons.collect::<Vec<_>>(),
-        "sources": sources.collect::<Vec<_>>(), "trunks": trunks.collect::<Vec<_>>(),
-        "events": model.events.iter().rev().take(EVENTS).map(event).collect::<Vec<_>>(),
-        "events_lost": reading.events_lost, "blocks": model.rules.blocks, "bans": model.rules.bans,
+pub fn view(model: &Model) -> Option<TopView> {
+    let reading = model.reading.as_ref()?;
+    Some(TopView {
+        read_at: second(reading.time),
+        span_seconds: thousandths(model.seconds),
+        mode: reading.mode,
+        interfaces: reading.interfaces.iter().map(|one| interface(model, one)).collect(),
+        totals: totals(model),
+        reasons: reading.counters.iter().map(|row| reason(model, row)).collect(),
+        offenders: reading.sources.iter().map(|row| offender(model, row)).collect(),
+        trunks: reading.trunks.iter().map(|row| trunk(model, row)).collect(),
+        events: model.events.iter().rev().take(EVENTS).map(event).collect(),
+        events_lost: reading.events_lost,
+        blocks: model.rules.blocks,
+        bans: model.rules.bans,
     })
 }
 
-fn event(event: &TopEvent) -> Value {
-    let end =
-        |end: Option<std::net::SocketAddr>| (end.map(|end| end.ip().to_string()), end.map(|end| end.port()));
-    let ((address, port), (destination, destination_port)) = (end(event.source), end(event.destination));
-    json!({
-        "time": second(event.time), "interface": event.interface, "trunk": event.trunk, "address": address, "port": port,
-        "destination": destination, "destination_port": destination_port, "reason": event.reason.name(),
-        "action": event.action.name(), "count": event.count, "sample": printable(&event.sample),
-    })
+fn interface(model: &Model, one: &InterfaceStatus) -> InterfaceRates {
+    let [received, dropped] = [false, true].map(|stopped| MetricKey::Interface(one.name.clone(), stopped));
+    InterfaceRates {
+        interface: one.name.clone(),
+        driver: one.driver.clone(),
+        mode: one.mode,
+        received_packets: model.value(&received),
+        received_packets_per_second: per_sec(model, &received),
+        dropped_packets: model.value(&dropped),
+        dropped_packets_per_second: per_sec(model, &dropped),
+    }
+}
+
+fn totals(model: &Model) -> TotalRates {
+    let [received_packets, dropped_packets, would_drop_packets] =
+        [MetricKey::Received, MetricKey::Dropped, MetricKey::WouldDrop].map(|key| model.value(&key));
+    TotalRates {
+        totals: Totals { received_packets, dropped_packets, would_drop_packets },
+        received_packets_per_second: per_sec(model, &MetricKey::Received),
+        dropped_packets_per_second: per_sec(model, &MetricKey::Dropped),
+        would_drop_packets_per_second: per_sec(model, &MetricKey::WouldDrop),
+    }
+}
+
+fn reason(model: &Model, row: &CounterRow) -> ReasonRates {
+    let key = MetricKey::Counter(row.interface.clone(), row.reason, row.action);
+    ReasonRates { counter: CounterView::of_interface(row), packets_per_second: per_sec(model, &key) }
+}
+
+fn offender(model: &Model, row: &OffenderRow) -> OffenderRates {
+    let key = MetricKey::Source(row.address, row.port, row.reason);
+    OffenderRates { offender: OffenderView::of_row(row), packets_per_second: per_sec(model, &key) }
+}
+
+fn trunk(model: &Model, row: &TrunkReading) -> TrunkRates {
+    let [received, dropped] =
+        [false, true].map(|stopped| per_sec(model, &MetricKey::Trunk(row.name.clone(), stopped)));
+    TrunkRates {
+        trunk: row.name.clone(),
+        totals: Totals {
+            received_packets: row.received,
+            dropped_packets: row.dropped,
+            would_drop_packets: row.would_drop,
+        },
+        received_packets_per_second: received,
+        dropped_packets_per_second: dropped,
+    }
+}
+
+fn event(event: &TopEvent) -> EventView {
+    EventView {
+        number: None,
+        seen_at: second(event.time),
+        packets: event.count,
+        interface: Some(event.interface.clone()),
+        trunk: event.trunk.clone(),
+        rule: None,
+        evidence: None,
+        reason: event.reason.name().to_owned(),
+        class: event.reason.class().name().to_owned(),
+        text: event.reason.text().to_owned(),
+        action: event.action.name().to_owned(),
+        src_ip: event.source.map(|end| end.ip().to_string()),
+        src_port: event.source.map(|end| end.port()),
+        dst_ip: event.destination.map(|end| end.ip().to_string()),
+        dst_port: event.destination.map(|end| end.port()),
+        frame_bytes: event.frame_bytes,
+        sample: escaped(&event.sample),
+    }
 }
 
 fn second(time: jiff::Timestamp) -> String {
@@ -87,12 +175,7 @@ fn second(time: jiff::Timestamp) -> String {
 }
 
 fn per_sec(model: &Model, key: &MetricKey) -> f64 {
-    rounded(model.per_sec(key))
-}
-
-/// To thousandths.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    thousandths(model.per_sec(key))
 }
 
 /// The same as the panes show, one below the other.
@@ -147,6 +230,6 @@ mod tests {
         let mut model = Model::default();
         model.take(fixed(10));
         model.take(fixed(12));
-        insta::assert_snapshot!(format!("{:#}\n\n{}", json(&model), text(&model)));
+        insta::assert_snapshot!(format!("{:#}\n\n{}", crate::view::json(&view(&model)), text(&model)));
     }
 }

@@ -86,6 +86,8 @@ pub struct TopEvent {
     pub action: Action,
     /// Packets of its source and reason since their last event, itself included.
     pub count: u64,
+    /// Length of the frame in bytes.
+    pub frame_bytes: u32,
     /// The first bytes of its payload, 64 at the most.
     pub sample: Vec<u8>,
 }
@@ -238,6 +240,7 @@ fn event(packet: &TapPacket) -> TopEvent {
         reason: packet.reason,
         action: packet.action,
         count: packet.count,
+        frame_bytes: packet.frame_len,
         sample: payload[..payload.len().min(64)].to_vec(),
     }
 }
@@ -330,6 +333,7 @@ mod tests {
             reason,
             action,
             count,
+            frame_bytes: 512,
             sample: b"OPTIONS sip:pbx SIP/2.0\nVia: SIP/2.0/TCP h".to_vec(),
         };
         let trunk = |name: &str, received, dropped| TrunkReading {

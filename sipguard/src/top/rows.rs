@@ -11,7 +11,8 @@ use super::pane::Pane;
 use super::reading::{RuleReading, TopEvent};
 use super::theme::{rate, span};
 use crate::counters::Action;
-use crate::offenders::{OffenderRow as Offender, printable};
+use crate::escape::escaped;
+use crate::offenders::OffenderRow as Offender;
 use crate::target::{Device, Target};
 
 /// How a cell is to be seen.
@@ -164,10 +165,10 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
             TopCell::count(row.packets),
             TopCell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
             last,
-            TopCell::text(printable(&row.sample)),
+            TopCell::text(escaped(&row.sample)),
         ],
         subject: Some(RowSubject::Sender(sender, row.reason.name())),
-        detail: format!("{sender}  {}", printable(&row.sample)),
+        detail: format!("{sender}  {}", escaped(&row.sample)),
     }
 }
 
@@ -236,10 +237,10 @@ fn event(event: &TopEvent) -> TopRow {
             TopCell::text(word),
             TopCell::text(event.action.name()).toned(tone(event.action)),
             TopCell::count(event.count),
-            TopCell::text(printable(&event.sample)),
+            TopCell::text(escaped(&event.sample)),
         ],
         subject: event.source.map(|source| RowSubject::Sender(source, word)),
-        detail: place(event) + &printable(&event.sample),
+        detail: place(event) + &escaped(&event.sample),
     }
 }
 

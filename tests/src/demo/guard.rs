@@ -58,8 +58,8 @@ impl Guard {
 fn offenders(rows: &[Value]) -> Result<BTreeMap<String, Offender>> {
     let mut offenders: BTreeMap<String, Offender> = BTreeMap::new();
     for row in rows {
-        let offender = offenders.entry(text(row, "address")?).or_default();
-        offender.ports.insert(u16::try_from(number(row, "port")?).context("a port beyond 65535")?);
+        let offender = offenders.entry(text(row, "src_ip")?).or_default();
+        offender.ports.insert(u16::try_from(number(row, "src_port")?).context("a port beyond 65535")?);
         *offender.reasons.entry(text(row, "reason")?).or_default() += number(row, "packets")?;
         let sample = String::from_utf8_lossy(&sample(row)?).into_owned();
         let user_agent = user_agent(&sample);
@@ -88,10 +88,10 @@ mod tests {
     fn connections_of_one_address_are_one_offender() {
         let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         let rows = json!([
-            {"address": "10.77.0.2", "port": 5, "reason": "bad-version", "packets": 2, "sample_hex": hex("X")},
-            {"address": "10.77.0.2", "port": 4, "reason": "bad-version", "packets": 1,
+            {"src_ip": "10.77.0.2", "src_port": 5, "reason": "bad-version", "packets": 2, "sample_hex": hex("X")},
+            {"src_ip": "10.77.0.2", "src_port": 4, "reason": "bad-version", "packets": 1,
              "sample_hex": hex("REGISTER sip:a SIP/2.0\r\nUser-Agent: BrokenPhone/1.0\r\nVi")},
-            {"address": "10.77.1.3", "port": 5060, "reason": "nul", "packets": 1, "sample_hex": hex("SIP/2.0")},
+            {"src_ip": "10.77.1.3", "src_port": 5060, "reason": "nul", "packets": 1, "sample_hex": hex("SIP/2.0")},
         ]);
         let offenders = offenders(rows.as_array().unwrap()).unwrap();
         let office = &offenders["10.77.0.2"];

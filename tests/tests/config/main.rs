@@ -203,7 +203,7 @@ fn bans(guard: &Guard) -> Result<(u32, u64, u64)> {
 /// Who blocks a user agent, and how; empty when nobody does.
 fn blocked(guard: &Guard, agent: &str) -> Result<String> {
     let rows = guard.rows(&["list", "block"])?;
-    let of = rows.iter().filter(|row| row["source"] == format!("user-agent:{agent}"));
+    let of = rows.iter().filter(|row| row["target"] == format!("user-agent:{agent}"));
     Ok(of
         .map(|row| format!("{} {}", row["origin"], row["mode"]))
         .collect::<Vec<_>>()

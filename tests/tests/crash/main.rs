@@ -164,7 +164,7 @@ fn twenty_crashes_name_twenty_devices() -> Result<()> {
         let margin = report.suspects.get(1).map_or(f64::INFINITY, |second| first.score - second.score);
         println!(
             "run {run}: {} of {} devices, {:.1} bits, {margin:.1} ahead, {}; {}",
-            first.source,
+            first.target,
             report.devices,
             first.score,
             report.how,
@@ -173,7 +173,7 @@ fn twenty_crashes_name_twenty_devices() -> Result<()> {
         cores += usize::from(report.core.is_some());
         ensure!(report.how.contains("SIGABRT"), "{report:?}");
         if first.identity.as_deref() == Some(&Office::identity(phone))
-            && first.address == Office::address(phone).to_string()
+            && first.src_ip == Office::address(phone).to_string()
         {
             right += 1;
         } else {
@@ -196,7 +196,7 @@ fn twenty_crashes_name_twenty_devices() -> Result<()> {
     let all = guard.rows(&["crash", "list", "--directory", &directory])?;
     ensure!(all.len() == RUNS && all.iter().all(|one| one["suspect"].is_string()), "{all:?}");
     let last = guard.json(&["crash", "show", "--directory", &directory])?;
-    ensure!(last["schema"] == "sipguard.crash/1" && last["name"] == all[RUNS - 1]["name"], "{last}");
+    ensure!(last["schema"] == "sipguard.crash/2" && last["name"] == all[RUNS - 1]["name"], "{last}");
     let by_hand = guard.json(&["crash", "report", "--directory", &directory])?;
     ensure!(by_hand["devices"].as_u64().is_some_and(|devices| devices > 150), "{by_hand}");
     Ok(())
@@ -331,12 +331,12 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
     ensure!(incident.crashes <= LOOP + 3, "{} crashes in spite of the quarantine", incident.crashes);
     let blocks = incident.site.guard.rows(&["list", "block", "--source", "crash"])?;
     let [block] = &blocks[..] else { bail!("{blocks:?}") };
-    ensure!(block["source"] == wanted, "{block}");
+    ensure!(block["target"] == wanted, "{block}");
     ensure!(
-        block["reason"].as_str().is_some_and(|reason| reason.starts_with("likely cause of crash-")),
+        block["comment"].as_str().is_some_and(|reason| reason.starts_with("likely cause of crash-")),
         "{block}"
     );
-    ensure!(block["ends"] != Value::Null, "for good: {block}");
+    ensure!(block["expires_at"] != Value::Null, "for good: {block}");
     ensure!(incident.office.answers(neighbour) > answered, "the neighbour gets no answers");
     Ok(())
 }

@@ -71,7 +71,7 @@ fn serve_ends_a_crash_loop_and_says_whose_it_was() -> Result<()> {
     ensure!(least > 0, "the disk was full");
     let blocks = site.guard.rows(&["list", "block", "--source", "crash"])?;
     let [block] = &blocks[..] else { bail!("{blocks:?}") };
-    ensure!(block["source"] == Office::address(PHONE).to_string(), "{block}");
+    ensure!(block["target"] == Office::address(PHONE).to_string(), "{block}");
     let log = std::fs::read_to_string(notes.join("events.json")).context("the log of events")?;
     let address = Office::address(PHONE).to_string();
     ensure!(log.lines().any(|line| line.contains("\"note\":\"crash\"") && line.contains(&address)), "{log}");

@@ -131,5 +131,5 @@ fn run(guard: &Guard, words: &str) -> Result<String> {
 
 /// Whom the guard has banned.
 fn banned(guard: &Guard) -> Result<Vec<String>> {
-    guard.rows(&["list", "ban"])?.iter().map(|row| text(row, "source")).collect()
+    guard.rows(&["list", "ban"])?.iter().map(|row| text(row, "target")).collect()
 }

@@ -59,7 +59,7 @@ fn is_found_and_blocked(stage: &Stage) -> Result<()> {
     let guard = &stage.guard;
     let [found] =
         guard.rows(&["counters", "--by", "source"])?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
-    let device = format!("{}:{}", text(&found, "address")?, number(&found, "port")?);
+    let device = format!("{}:{}", text(&found, "src_ip")?, number(&found, "src_port")?);
     ensure!(device == format!("{OFFICE}:{PORT}") && found["reason"] == Reason::ControlByte.name(), "{found}");
     print!("{}", run(guard, "counters --by source")?);
     let said = run(guard, &format!("block {device} --for 1d --reason firmware"))?;
@@ -98,9 +98,9 @@ fn expect_only_it_was_stopped(stage: &Stage) -> Result<()> {
         rows.iter().filter(|row| row.action != "pass" && !own.contains(&&*row.reason)).collect();
     ensure!(others.is_empty(), "also stopped: {others:?}");
     for row in stage.guard.rows(&["counters", "--by", "source"])? {
-        let port = number(&row, "port")?;
+        let port = number(&row, "src_port")?;
         let errant = port == u64::from(PORT) || (4100..4120).contains(&port);
-        ensure!(errant && row["address"] == OFFICE.to_string(), "accused: {row}");
+        ensure!(errant && row["src_ip"] == OFFICE.to_string(), "accused: {row}");
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ fn replay(scratch: &Scratch, file: &[u8], options: &[&str]) -> Result<(Value, i3
     let output = run(&[&["replay", "-j", &path], options].concat(), &scratch.join("rules.db"))?;
     let mut answer: Value = serde_json::from_str(&output.stdout)
         .with_context(|| format!("status {}: {}", output.status, output.stderr))?;
-    ensure!(answer["schema"] == "sipguard.replay/1", "{answer}");
+    ensure!(answer["schema"] == "sipguard.replay/2", "{answer}");
     Ok((answer["rows"][0].take(), output.status))
 }
 
@@ -76,7 +76,7 @@ fn stopped(report: &Value) -> Vec<(String, String, u64, u64)> {
     let rows = report["sources"].as_array().into_iter().flatten();
     let mut all: Vec<_> = rows
         .map(|row| {
-            let source = format!("{} {}", text(row, "address"), row["port"]);
+            let source = format!("{} {}", text(row, "src_ip"), row["src_port"]);
             let number = |key: &str| row[key].as_u64().unwrap_or(0);
             (source, text(row, "reason"), number("packets"), number("first_packet"))
         })
@@ -175,7 +175,7 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
         } else if frame[12..14] == [8, 0] && frame[23] == 6 && frame[47] == SYN {
             program.leave(&phone(u16::from_be_bytes([frame[34], frame[35]])).answer(1000))?;
         }
-        let action = Action::of(reason, run.outcome).name().to_owned();
+        let action = Action::of_outcome(reason, run.outcome).name().to_owned();
         *counted.entry((reason.name().to_owned(), action)).or_default() += 1;
         if reason.class() != Class::Pass {
             let port = u16::from_be_bytes([frame[34], frame[35]]);

@@ -105,10 +105,10 @@ fn it_waits_for_a_guard_and_goes_on_with_the_next_one() -> Result<()> {
         })?;
         let event = told()?["rows"][0].clone();
         ensure!(
-            text(&event, "reason")? == "bad-content-length" && text(&event, "source")? == "10.77.0.2",
+            text(&event, "reason")? == "bad-content-length" && text(&event, "src_ip")? == "10.77.0.2",
             "{event}"
         );
-        ensure!(text(&event, "interface")? == "eth0" && number(&event, "source_port")? == 5070, "{event}");
+        ensure!(text(&event, "interface")? == "eth0" && number(&event, "src_port")? == 5070, "{event}");
         ensure!(text(&event, "sample")?.starts_with("REGISTER sip:"), "{event}");
         ensure!(service.get("/metrics")?.body.contains("sipguard_attached 1"), "attached");
         guard.run(&["detach", "--all"])?.expect(0)?;
@@ -194,7 +194,7 @@ fn a_full_disk_stops_the_history_and_nothing_else() -> Result<()> {
         service.get("/metrics")?.body.contains("sipguard_serve_failing{part=\"the history\"} 1"),
         "metrics"
     );
-    ensure!(number(&service.json("/api/status")?, "dropped")? == 3, "status");
+    ensure!(number(&service.json("/api/status")?, "dropped_packets")? == 3, "status");
     std::fs::remove_file(disk.join("ballast"))?;
     wait_until("the history works again", || fails(""))?;
     let said = service.said()?;
@@ -221,7 +221,7 @@ fn what_a_dashboard_needs_is_told() -> Result<()> {
     };
     let status = service.json("/api/status")?;
     ensure!(status["mode"] == "enforce" && status["interfaces"][0]["interface"] == "eth0", "{status}");
-    ensure!(number(&status, "dropped")? == 3 && number(&status, "blocks")? == 1, "{status}");
+    ensure!(number(&status, "dropped_packets")? == 3 && number(&status, "blocks")? == 1, "{status}");
     let counters = rows("/api/counters")?;
     ensure!(
         counters.iter().any(|row| row["reason"] == "control-byte" && row["packets"] == 2),
@@ -229,23 +229,25 @@ fn what_a_dashboard_needs_is_told() -> Result<()> {
     );
     let trunks = rows("/api/trunks")?;
     ensure!(
-        trunks[0]["trunk"] == "carrier" && trunks[0]["received"] == 3 && trunks[0]["dropped"] == 3,
+        trunks[0]["trunk"] == "carrier"
+            && trunks[0]["received_packets"] == 3
+            && trunks[0]["dropped_packets"] == 3,
         "{trunks:?}"
     );
     let stopped = trunks[0]["stopped"].to_string();
     ensure!(stopped.contains("method-denied") && stopped.contains("control-byte"), "{stopped}");
     let offenders = rows("/api/offenders")?;
     ensure!(
-        offenders[0]["address"] == "10.77.0.2" && text(&offenders[0], "sample")?.starts_with("OPTIONS"),
+        offenders[0]["src_ip"] == "10.77.0.2" && text(&offenders[0], "sample")?.starts_with("OPTIONS"),
         "{offenders:?}"
     );
     let blocks = rows("/api/blocks")?;
     let block = &blocks[0];
     ensure!(
-        block["target"] == "192.0.2.7" && block["reason"] == "errant" && block["source"] == "noc",
+        block["target"] == "192.0.2.7" && block["comment"] == "errant" && block["origin"] == "noc",
         "{blocks:?}"
     );
-    ensure!(block["ends"].is_string() && block["author"].is_string(), "{blocks:?}");
+    ensure!(block["expires_at"].is_string() && block["author"].is_string(), "{blocks:?}");
     ensure!(
         service.get("/api/history?hours=0")?.status == 400 && service.get("/api/nothing")?.status == 404,
         "paths"

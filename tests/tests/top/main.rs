@@ -75,7 +75,7 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
     run(guard, "block 192.0.2.7 192.0.2.8")?;
     let senders = traffic(&site, 5)?;
     let (counters, told) = beside(guard, || guard.json(&["top", "--once", "--delay", "100ms"]))?;
-    ensure!(told["schema"] == "sipguard.top/1" && told["mode"] == "enforce", "{told:#}");
+    ensure!(told["schema"] == "sipguard.top/2" && told["mode"] == "enforce", "{told:#}");
     let mut reasons = list(&told, "reasons")?.clone();
     for row in &mut reasons {
         row.as_object_mut().context("a row")?.remove("packets_per_second").context("a rate")?;
@@ -88,14 +88,11 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
         let numbers = (number(row, "received_packets")?, number(row, "dropped_packets")?);
         ensure!(numbers == (received, dropped), "{name}: {row:#}");
     }
-    let mut sources = list(&told, "sources")?.clone();
+    let mut sources = list(&told, "offenders")?.clone();
     for row in &mut sources {
         row.as_object_mut().context("a row")?.remove("packets_per_second").context("a rate")?;
     }
-    let mut by_source = guard.rows(&["counters", "--by", "source"])?;
-    for row in &mut by_source {
-        row.as_object_mut().context("a row")?.remove("sample_hex").context("bytes")?;
-    }
+    let by_source = guard.rows(&["counters", "--by", "source"])?;
     ensure!(sources == by_source && sources.len() == senders.len(), "{sources:#?} and not {by_source:#?}");
     let of_trunk = guard.rows(&["counters", "--by", "trunk"])?;
     let trunk = &told["trunks"][0];
@@ -103,8 +100,9 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
     let wanted = (sum(&of_trunk, "packets")?, sum(of_trunk.iter().filter(stopped), "packets")?);
     ensure!(numbers == wanted && trunk["trunk"] == "carrier", "{trunk:#} and not {wanted:?}");
     for sender in &senders {
-        let of =
-            |event: &&Value| event["port"] == sender.port() && event["reason"] == Reason::ControlByte.name();
+        let of = |event: &&Value| {
+            event["src_port"] == sender.port() && event["reason"] == Reason::ControlByte.name()
+        };
         let event =
             list(&told, "events")?.iter().find(of).with_context(|| format!("no event of {sender}"))?;
         ensure!(text(event, "action")? == "reset" && text(event, "trunk")? == "carrier", "{event:#}");
@@ -150,7 +148,7 @@ fn the_screen_says_what_the_counters_say() -> Result<()> {
     for sender in &senders {
         let screen = pty.wait_for(&sender.to_string())?;
         let packets = guard.rows(&["counters", "--by", "source"])?;
-        let of = |row: &&Value| row["port"] == sender.port();
+        let of = |row: &&Value| row["src_port"] == sender.port();
         let packets = number(packets.iter().find(of).context("a source")?, "packets")?.to_string();
         let line = line(&screen, &sender.to_string())?;
         ensure!(line.split_whitespace().nth(2) == Some(&packets), "{line} has not {packets} packets");
@@ -220,8 +218,11 @@ fn whom_the_operator_points_at_is_blocked_and_unblocked() -> Result<()> {
     keep(&pty.wait_for("blocked 1 source for 1h")?, "top-blocked")?;
     let rows = guard.rows(&["list", "block"])?;
     let [row] = &rows[..] else { panic!("{rows:#?}") };
-    ensure!(text(row, "source")? == sender && row["in_force"] == true, "{row:#}");
-    ensure!(text(row, "reason")? == "control-byte of the screen" && row["ends"].is_string(), "{row:#}");
+    ensure!(text(row, "target")? == sender && row["in_force"] == true, "{row:#}");
+    ensure!(
+        text(row, "comment")? == "control-byte of the screen" && row["expires_at"].is_string(),
+        "{row:#}"
+    );
     ensure!(text(row, "origin")? == "cli", "{row:#}");
     pty.press("5")?;
     pty.wait_for("of the screen")?;
@@ -234,7 +235,7 @@ fn whom_the_operator_points_at_is_blocked_and_unblocked() -> Result<()> {
     pty.press("ba\u{15}10m\r\ry")?;
     pty.wait_for("blocked 1 source for 10m")?;
     let rows = guard.rows(&["list", "block"])?;
-    ensure!(rows.len() == 1 && rows[0]["source"] == "10.77.0.2", "{rows:#?}");
+    ensure!(rows.len() == 1 && rows[0]["target"] == "10.77.0.2", "{rows:#?}");
     pty.press("\u{3}")?;
     pty.expect_end()
 }

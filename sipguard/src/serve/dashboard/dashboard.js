@@ -70,21 +70,21 @@ function showStatus(status) {
   const attached = status.attached;
   mode.textContent = attached ? status.mode : "not attached";
   mode.className = `badge ${attached ? (status.mode === "enforce" ? "good" : "warn") : "bad"}`;
-  for (const id of ["received", "dropped", "would_drop"]) number($(id), status[id] ?? 0);
+  for (const id of ["received", "dropped", "would_drop"]) number($(id), status[`${id}_packets`] ?? 0);
   // Null where the connections are not this host's own: their sockets are elsewhere.
   if (attached && status.connections === null) $("connections").textContent = "unknown";
   else number($("connections"), status.connections ?? 0);
   $("connections").title = attached ? `flow table: ${whole.format(status.flows)} of ${whole.format(status.flows_max)}` : "";
-  $("dropped").classList.toggle("bad", (status.dropped ?? 0) > 0);
+  $("dropped").classList.toggle("bad", (status.dropped_packets ?? 0) > 0);
   $("version").textContent = status.version ? `sipguard ${status.version}` : "";
   table("interfaces", [
     ["interface", "name", (row) => row.interface],
     ["driver", "", (row) => row.driver],
     ["XDP", "", (row) => row.mode + (row.why ? ` (${row.why})` : "")],
-    ["attached", "time", (row) => clock(row.since)],
-    ["received", "number", (row) => row.received],
-    ["dropped", "number", (row, cell) => marked(row.dropped, cell)],
-    ["would drop", "number", (row) => row.would_drop],
+    ["attached", "time", (row) => clock(row.attached_at)],
+    ["received", "number", (row) => row.received_packets],
+    ["dropped", "number", (row, cell) => marked(row.dropped_packets, cell)],
+    ["would drop", "number", (row) => row.would_drop_packets],
   ], status.interfaces ?? [], "The guard is attached to no interface: nothing is filtered.");
 }
 
@@ -106,33 +106,33 @@ function showCounters(counters) {
 
 function showTrunks(trunks) {
   table("trunks", [
-    ["trunk", "name", (row, cell) => { cell.title = `${row.reason} ${row.peers.join(", ")}`; return row.trunk; }],
+    ["trunk", "name", (row, cell) => { cell.title = `${row.comment} ${row.peers.join(", ")}`; return row.trunk; }],
     ["may use", "", (row) => row.transports],
-    ["received", "number", (row) => row.received],
-    ["dropped", "number", (row, cell) => marked(row.dropped, cell)],
-    ["would drop", "number", (row) => row.would_drop],
+    ["received", "number", (row) => row.received_packets],
+    ["dropped", "number", (row, cell) => marked(row.dropped_packets, cell)],
+    ["would drop", "number", (row) => row.would_drop_packets],
     ["why", "", (row) => [...row.stopped, ...row.would_stop].map((one) => `${one.reason} ${whole.format(one.packets)} (${one.action})`).join(", ")],
   ], trunks.rows ?? [], "There are no trunks.");
 }
 
 function showOffenders(offenders) {
   table("offenders", [
-    ["source", "name", (row) => ends(row.address, row.port)],
+    ["source", "name", (row) => ends(row.src_ip, row.src_port)],
     ["reason", "name", (row) => row.reason],
     ["packets", "number", (row) => row.packets],
-    ["last seen", "time", (row) => clock(row.last_seen)],
+    ["last seen", "time", (row) => clock(row.last_seen_at)],
     ["bytes", "bytes", (row) => row.sample],
   ], (offenders.rows ?? []).slice(0, 20), "Nobody.");
 }
 
 function showEvents(events) {
   table("events", [
-    ["time", "time", (row) => clock(row.time)],
-    ["source", "name", (row) => ends(row.source, row.source_port)],
+    ["time", "time", (row) => clock(row.seen_at)],
+    ["source", "name", (row) => ends(row.src_ip, row.src_port)],
     ["trunk", "", (row) => row.trunk ?? ""],
     ["reason", "name", (row, cell) => { cell.title = row.text; return row.reason; }],
     ["action", "", (row) => row.action],
-    ["packets", "number", (row) => row.count],
+    ["packets", "number", (row) => row.packets],
     ["bytes", "bytes", (row) => row.sample],
   ], (events.rows ?? []).slice(0, 30), "None yet.");
 }
@@ -142,9 +142,9 @@ function showBlocks(blocks) {
   table("blocks", [
     ["who", "name", (row) => row.target],
     ["how", "", (row) => (row.rule === "ban" ? "ban" : row.mode)],
-    ["why", "", (row) => row.reason],
-    ["by", "", (row) => (row.author ? `${row.source} (${row.author})` : row.source)],
-    ["until", "time", (row) => (row.ends ? clock(row.ends) : "for good")],
+    ["why", "", (row) => row.comment],
+    ["by", "", (row) => (row.author ? `${row.origin} (${row.author})` : row.origin)],
+    ["until", "time", (row) => (row.expires_at ? clock(row.expires_at) : "permanent")],
   ], (blocks.rows ?? []).slice(0, 50), "Nobody is blocked.");
 }
 
@@ -209,7 +209,7 @@ function plot(id, history, lines, reasons) {
   });
   const axis = element("div", { class: "axis" });
   const caption = element("figcaption");
-  const time = (at) => new Date((history.from + at * history.step_seconds) * 1000);
+  const time = (at) => new Date(Date.parse(history.begins_at) + at * history.step_seconds * 1000);
   const label = (at) => (hours > 24 ? time(at).toLocaleDateString("en-CA") : time(at).toLocaleTimeString("en-GB").slice(0, 5));
   const scale = element("div", { class: "scale" }, ...[top, top / 2, 0].map((rate) => element("span", {}, short.format(rate))));
   const times = element("div", { class: "times" }, ...[0, points / 2, points].map((at) => element("span", {}, label(at))));

@@ -15,7 +15,7 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::attached::AttachedGuard;
-pub use plot::plot;
+pub use plot::{PlotView, plot};
 pub use reading::HistorySample;
 
 /// Default place.
@@ -56,9 +56,6 @@ impl History {
     }
 
     /// Where the last process had got to with the events.
-    ///
-    /// # Errors
-    /// When the file can't be read or made.
     pub fn position(&mut self) -> Result<Option<Position>> {
         self.with(|db, _| {
             let sql = "SELECT boot, map, next FROM position";
@@ -71,9 +68,6 @@ impl History {
     }
 
     /// Remembers how far events were read.
-    ///
-    /// # Errors
-    /// When the file can't be written.
     pub fn set_position(&mut self, position: &Position) -> Result<()> {
         self.with(|db, _| {
             let sql = "INSERT INTO position VALUES (1, ?1, ?2, ?3) ON CONFLICT (one) DO UPDATE SET boot = ?1, map = ?2, next = ?3";

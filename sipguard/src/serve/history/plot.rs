@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{SLOT_SECS, THIN_SECS, file};
+use crate::view::{thousandths, time};
 
 /// Points of a plot at the most.
 const POINTS: i64 = 720;
@@ -40,9 +41,6 @@ pub struct PlotLine {
 }
 
 /// The last hours before a wall time in seconds.
-///
-/// # Errors
-/// When the file can't be read.
 pub fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
     let secs = hours * 3600;
     let unit = if hours > 24 { THIN_SECS } else { SLOT_SECS };
@@ -95,20 +93,56 @@ pub fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
     Ok(plot)
 }
 
+/// The document of a plot, of which `rows.rs` makes an answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlotView {
+    /// When the first point begins.
+    pub begins_at: String,
+    /// Seconds from point to point.
+    pub step_seconds: i64,
+    /// How many points there are.
+    pub points: usize,
+    /// Milliseconds of each point that were watched.
+    pub watched_ms: Vec<i64>,
+    /// The lines, the busiest first.
+    pub series: Vec<SeriesView>,
+    /// How many lines were left out.
+    pub left_out: usize,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeriesView {
+    /// `interface` or `trunk`.
+    pub kind: String,
+    /// Name of the interface or trunk.
+    pub name: String,
+    /// `received`, `dropped` or `would-drop`.
+    pub what: String,
+    /// Name of the reason; empty for what was received.
+    pub reason: String,
+    /// To thousandths; null where nobody watched.
+    pub packets_per_second: Vec<Option<f64>>,
+}
+
 impl Plot {
-    /// The JSON form: `null` where nobody watched.
+    /// The document.
     #[must_use]
-    pub fn json(&self) -> Value {
-        let line = |PlotLine { series: [kind, name, what, reason], rates }: &PlotLine| {
-            let rate = |rate: &Option<f64>| rate.map(|rate| (rate * 1000.0).round() / 1000.0);
-            json!({
-                "kind": kind, "name": name, "what": what, "reason": reason,
-                "packets_per_second": rates.iter().map(rate).collect::<Vec<_>>(),
-            })
+    pub fn view(&self) -> PlotView {
+        let line = |PlotLine { series: [kind, name, what, reason], rates }: &PlotLine| SeriesView {
+            kind: kind.clone(),
+            name: name.clone(),
+            what: what.clone(),
+            reason: reason.clone(),
+            packets_per_second: rates.iter().map(|rate| rate.map(thousandths)).collect(),
         };
-        json!({
-            "from": self.from, "step_seconds": self.step, "points": self.watched_ms.len(), "watched_ms": self.watched_ms,
-            "series": self.lines.iter().map(line).collect::<Vec<_>>(), "left_out": self.left_out,
-        })
+        PlotView {
+            begins_at: time(self.from * 1000),
+            step_seconds: self.step,
+            points: self.watched_ms.len(),
+            watched_ms: self.watched_ms.clone(),
+            series: self.lines.iter().map(line).collect(),
+            left_out: self.left_out,
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! Looks after core dumps.
 
 use anyhow::Result;
-use serde_json::json;
 
 use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::cores::{CoreSettings, CoreWatch};
-use crate::serve::sink::{self, Notice, NoticeKind};
+use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
 
 pub struct CoresSink(Lazy<CoreWatch>);
 
@@ -22,14 +21,18 @@ impl sink::Sink for CoresSink {
         "core dumps"
     }
 
-    fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
+    fn tick(&mut self, now: &Clock) -> Result<Vec<HostEvent>> {
         let time = now.wall_exactly(now.boot_ns);
         let actions = self.0.get()?.poll()?;
-        let notice = |action: &crate::cores::CoreAction| Notice {
+        let notice = |action: &crate::cores::CoreAction| HostEvent {
             time,
-            kind: NoticeKind::Core,
+            kind: HostEventKind::Core,
             text: action.to_string(),
-            data: json!({ "path": action.path, "bytes": action.bytes, "why": action.why }),
+            data: HostEventData::Core {
+                path: action.path.clone(),
+                bytes: action.bytes,
+                why: action.why.clone(),
+            },
         };
         Ok(actions.iter().map(notice).collect())
     }

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::crash::{CrashSettings, PbxEvent, Recorder, RecorderNotice};
 use crate::pins::Pins;
-use crate::serve::sink::{self, Notice, NoticeKind};
+use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
 
 pub struct CrashSink(Lazy<Recorder>);
 
@@ -26,28 +25,33 @@ impl sink::Sink for CrashSink {
         "crash watch"
     }
 
-    fn tick(&mut self, now: &Clock) -> Result<Vec<Notice>> {
+    fn tick(&mut self, now: &Clock) -> Result<Vec<HostEvent>> {
         let time = now.wall_exactly(now.boot_ns);
         Ok(self.0.get()?.poll()?.into_iter().map(|seen| notice(time, seen)).collect())
     }
 }
 
-fn notice(time: Timestamp, seen: RecorderNotice) -> Notice {
+fn notice(time: Timestamp, seen: RecorderNotice) -> HostEvent {
     match seen {
-        RecorderNotice::Seen(PbxEvent::Runs { pid }) => Notice {
+        RecorderNotice::Seen(PbxEvent::Runs { pid }) => HostEvent {
             time,
-            kind: NoticeKind::Pbx,
+            kind: HostEventKind::Pbx,
             text: format!("the PBX runs: process {pid}"),
-            data: json!({ "pid": pid }),
+            data: HostEventData::Runs { pid },
         },
         RecorderNotice::Seen(PbxEvent::Ended { pid, how }) => {
             let text = format!("the PBX ended, and did not crash: process {pid} {how}");
-            Notice { time, kind: NoticeKind::Pbx, text, data: json!({ "pid": pid, "how": how }) }
+            HostEvent { time, kind: HostEventKind::Pbx, text, data: HostEventData::Ended { pid, how } }
         }
         // A recorder makes a report of it.
         RecorderNotice::Seen(PbxEvent::Crashed(crash)) => {
             let text = format!("the PBX crashed: {}", crash.how);
-            Notice { time, kind: NoticeKind::Crash, text, data: json!({ "how": crash.how }) }
+            HostEvent {
+                time,
+                kind: HostEventKind::Crash,
+                text,
+                data: HostEventData::Crashed { how: crash.how },
+            }
         }
         RecorderNotice::Reported(report, path) => {
             let text = format!(
@@ -55,20 +59,20 @@ fn notice(time: Timestamp, seen: RecorderNotice) -> Notice {
                 report.line(),
                 path.display()
             );
-            Notice {
+            HostEvent {
                 time,
-                kind: NoticeKind::Crash,
+                kind: HostEventKind::Crash,
                 text,
-                data: json!({ "report": path, "summary": report.line() }),
+                data: HostEventData::Reported { report: path, summary: report.line() },
             }
         }
         RecorderNotice::Unwritten(report, error) => {
             let text = format!("the PBX crashed; {}. Its report can't be written: {error}", report.line());
-            Notice {
+            HostEvent {
                 time,
-                kind: NoticeKind::Crash,
+                kind: HostEventKind::Crash,
                 text,
-                data: json!({ "error": error, "summary": report.line() }),
+                data: HostEventData::Unwritten { error, summary: report.line() },
             }
         }
     }

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use super::lazy::Lazy;
 use crate::clock::Clock;
 use crate::evidence::{Evidence, EvidenceLimits};
-use crate::serve::sink::{self, EventContext, Notice};
-use crate::tap::TapPacket;
+use crate::redact::RedactedPacket;
+use crate::serve::sink::{self, EventContext, HostEvent};
 
 pub struct EvidenceSink(Lazy<Evidence>);
 
@@ -24,15 +24,15 @@ impl sink::Sink for EvidenceSink {
         "evidence"
     }
 
-    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
-        context.evidence = self.0.get()?.take_with(packet, context.rule.as_deref())?;
+    fn take(&mut self, packet: &RedactedPacket, context: &mut EventContext) -> Result<()> {
+        context.evidence = self.0.get()?.take(packet, context.rule.as_deref())?;
         if context.evidence.is_none() {
             bail!("the disk has no room");
         }
         Ok(())
     }
 
-    fn tick(&mut self, _now: &Clock) -> Result<Vec<Notice>> {
+    fn tick(&mut self, _now: &Clock) -> Result<Vec<HostEvent>> {
         // That it is kept again shows by the next event.
         let _again = self.0.get()?.tick();
         Ok(Vec::new())

@@ -3,10 +3,9 @@
 use anyhow::Result;
 
 use super::lazy::Lazy;
-use crate::events;
 use crate::hep::{Exporter, Homer};
+use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext};
-use crate::tap::TapPacket;
 
 pub struct HomerSink(Lazy<Exporter>);
 
@@ -22,7 +21,7 @@ impl sink::Sink for HomerSink {
         "Homer"
     }
 
-    fn take(&mut self, packet: &TapPacket, _known: &mut EventContext) -> Result<()> {
-        self.0.get()?.send(packet, &events::payload(packet)).map(drop)
+    fn take(&mut self, packet: &RedactedPacket, _context: &mut EventContext) -> Result<()> {
+        self.0.get()?.send(packet).map(drop)
     }
 }

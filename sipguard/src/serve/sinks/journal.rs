@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::lazy::Lazy;
 use crate::events::{JOURNAL, JournalSocket};
+use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext};
-use crate::tap::TapPacket;
 
 /// Whether this machine has a journal.
 pub fn is_there() -> bool {
@@ -28,7 +28,7 @@ impl sink::Sink for JournalSink {
         "journal"
     }
 
-    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+    fn take(&mut self, packet: &RedactedPacket, context: &mut EventContext) -> Result<()> {
         // What a busy journal does not take is lost to it, and to nobody else.
         self.0.get()?.write(packet, context.rule.as_deref()).map(drop)
     }

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::lazy::Lazy;
 use crate::disk::Floor;
 use crate::events::{self, Log};
-use crate::serve::sink::{self, EventContext, Notice};
-use crate::tap::TapPacket;
+use crate::redact::RedactedPacket;
+use crate::serve::sink::{self, EventContext, HostEvent, HostEventData};
 
 pub struct LogSink(Lazy<Log>);
 
@@ -19,7 +19,7 @@ impl LogSink {
         LogSink(Lazy::new(move || Log::open(&file, most_bytes, floor)))
     }
 
-    fn write(&mut self, event: &Value) -> Result<()> {
+    fn write(&mut self, event: &impl Serialize) -> Result<()> {
         if !self.0.get()?.write(event)? {
             bail!("the disk has no room");
         }
@@ -32,14 +32,34 @@ impl sink::Sink for LogSink {
         "log of events"
     }
 
-    fn take(&mut self, packet: &TapPacket, context: &mut EventContext) -> Result<()> {
+    fn take(&mut self, packet: &RedactedPacket, context: &mut EventContext) -> Result<()> {
         self.write(&events::event(packet, context.rule.as_deref(), context.evidence.as_deref()))
     }
 
-    fn notice(&mut self, notice: &Notice) -> Result<()> {
-        self.write(&json!({
-            "timestamp": events::time(notice.time), "event_type": "sipguard",
-            "sipguard": { "note": notice.kind.name(), "text": notice.text, "data": notice.data },
-        }))
+    fn notice(&mut self, notice: &HostEvent) -> Result<()> {
+        self.write(&HostEventLine {
+            timestamp: events::time(notice.time),
+            event_type: "sipguard",
+            sipguard: HostEventFields {
+                notice: notice.kind.name(),
+                text: notice.text.clone(),
+                data: notice.data.clone(),
+            },
+        })
     }
+}
+
+/// A line of something that happened on this host, among those of events.
+#[derive(Serialize)]
+struct HostEventLine {
+    timestamp: String,
+    event_type: &'static str,
+    sipguard: HostEventFields,
+}
+
+#[derive(Serialize)]
+struct HostEventFields {
+    notice: &'static str,
+    text: String,
+    data: HostEventData,
 }

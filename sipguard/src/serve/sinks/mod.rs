@@ -1,4 +1,4 @@
-//! Where events go, in the order in which they get there: what one finds out of an event the ones behind it know.
+//! Where events go, in the order in which they get there: evidence comes before what tells where the evidence is.
 
 mod cores;
 mod crash;
@@ -7,7 +7,6 @@ mod homer;
 mod journal;
 mod lazy;
 mod log;
-mod rule;
 
 use std::path::Path;
 
@@ -17,7 +16,6 @@ use crate::pins::Pins;
 
 /// Adds what the options ask for.
 pub fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {
-    sinks.add(Box::new(rule::RuleSink::new(pins, store)));
     if let Some(directory) = &options.evidence {
         sinks.add(Box::new(evidence::EvidenceSink::new(directory, options.evidence_limits)));
     }

@@ -1,0 +1,99 @@
+//! What became of one capture.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// A replay of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReplayView {
+    /// The file.
+    pub file: PathBuf,
+    /// Packets in it.
+    pub packets: u64,
+    /// Packets that came in and were decided about.
+    pub judged: u64,
+    /// Packets that an attached guard would stop.
+    pub stopped: u64,
+    /// Packets that a monitoring trunk or block would let pass.
+    pub only_counted: u64,
+    /// Packets that the PBX sent.
+    pub sent_by_pbx: u64,
+    /// Packets that the capture has only in part.
+    pub cut: u64,
+    /// Packets behind one that is missing in the capture.
+    pub lacking: u64,
+    /// Packets shorter or longer than a network card brings.
+    pub no_frame: u64,
+    /// Packets of link types of which no frame can be made.
+    pub other_links: u64,
+    /// Connections that were opened.
+    pub connections: u64,
+    /// Addresses of the PBX.
+    pub pbx: Vec<String>,
+    /// Whether they were guessed.
+    pub pbx_guessed: bool,
+    /// What is wrong with the file; the rest is of what comes before.
+    pub damage: Option<String>,
+    /// By reason.
+    pub reasons: Vec<ReasonView>,
+    /// By sender, the one with the most packets first.
+    pub sources: Vec<SourceView>,
+    /// By trunk.
+    pub trunks: Vec<TrunkReasonView>,
+    /// What is to be known of it, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReasonView {
+    /// Its name.
+    pub reason: &'static str,
+    /// Name of its class.
+    pub class: &'static str,
+    /// What would become of the packets.
+    pub action: &'static str,
+    /// How many.
+    pub packets: u64,
+    /// The reason as a sentence.
+    pub text: &'static str,
+}
+
+/// A sender and a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceView {
+    /// Address of the sender.
+    pub src_ip: String,
+    /// Port of the sender.
+    pub src_port: u16,
+    /// Name of the reason.
+    pub reason: &'static str,
+    /// Name of its class.
+    pub class: &'static str,
+    /// What would become of the packets.
+    pub action: &'static str,
+    /// How many.
+    pub packets: u64,
+    /// Number of the first of them in the capture, from 1.
+    pub first_packet: u64,
+    /// The first bytes of its payload, escaped.
+    pub sample: String,
+    /// The same as hexadecimal digits.
+    pub sample_hex: String,
+}
+
+/// A trunk and a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrunkReasonView {
+    /// The trunk.
+    pub trunk: String,
+    /// Name of the reason.
+    pub reason: &'static str,
+    /// Name of its class.
+    pub class: &'static str,
+    /// What would become of the packets.
+    pub action: &'static str,
+    /// How many.
+    pub packets: u64,
+}
