@@ -128,7 +128,10 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     says("unallow 192.0.2.7", "ended the allowance of 1 source, 1 block holds again")?;
     ensure!(other.json(&["unallow", "--all"])?["again"] == 1, "the imported block does not hold again");
     let rule = &guard.json(&["lookup", "192.0.2.7"])?["rule"];
-    ensure!(rule["rule"] == "block" && rule["comment"] == "scans" && !rule["expires_at"].is_null(), "it is {rule}");
+    ensure!(
+        rule["rule"] == "block" && rule["comment"] == "scans" && !rule["expires_at"].is_null(),
+        "it is {rule}"
+    );
     // And the other way round.
     says("allow 198.51.100.7 --reason office", "allowed 1 source permanently")?;
     says(
@@ -241,8 +244,11 @@ fn the_log_has_one_row_a_command_that_changed_something() -> Result<()> {
     let told: Vec<String> = rows[1..]
         .iter()
         .map(|row| {
-            format!("{} {} +{} -{} {}", row["verb"], row["what"], row["added"], row["removed"], row["comment"])
-                .replace('"', "")
+            format!(
+                "{} {} +{} -{} {}",
+                row["verb"], row["what"], row["added"], row["removed"], row["comment"]
+            )
+            .replace('"', "")
         })
         .collect();
     let expected = [

@@ -116,7 +116,10 @@ fn each_command_says_what_changed_and_who_did_it() -> Result<()> {
         let expected =
             ["devices REGISTER/udp  true", "trunks tcp other true", "trunks REGISTER/tcp incident true"];
         ensure!(told == expected, "it told {told:?}");
-        ensure!(rows.iter().all(|row| row["author"].is_string() && row["created_at"].is_string()), "{rows:?}");
+        ensure!(
+            rows.iter().all(|row| row["author"].is_string() && row["created_at"].is_string()),
+            "{rows:?}"
+        );
     }
     let table = run(guard, "list deny")?;
     ensure!(table.contains("REGISTER/tcp") && table.contains("incident"), "it said {table}");

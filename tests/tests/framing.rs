@@ -124,7 +124,8 @@ fn accuses(site: &Site, sender: &Connection, reason: Reason, segments: &[&[u8]])
     let (rows, local) = (site.guard.rows(&["counters", "--by", "source"])?, sender.local()?);
     let mut named = 0;
     for row in &rows {
-        if number(row, "src_port")? == u64::from(local.port()) && text(row, "src_ip")? == local.ip().to_string()
+        if number(row, "src_port")? == u64::from(local.port())
+            && text(row, "src_ip")? == local.ip().to_string()
         {
             named += 1;
             ensure!(text(row, "reason")? == reason.name(), "{local} is accused otherwise: {row}");

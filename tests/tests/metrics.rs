@@ -118,7 +118,8 @@ fn what_became_of_datagrams_and_of_connections_is_told_apart() -> Result<()> {
         verdicts == [(&Value::from("UDP"), &"drop".into()), (&"TCP".into(), &"reset".into())],
         "{events:?}"
     );
-    let dropped = "sipguard_dropped_packets_total{interface=\"eth0\",reason=\"control-byte\",class=\"malformed\"}";
+    let dropped =
+        "sipguard_dropped_packets_total{interface=\"eth0\",reason=\"control-byte\",class=\"malformed\"}";
     ensure!(metrics(guard)?.get(dropped) == Some(&4.0), "both are stopped");
 
     // What only would have been is told apart as well.

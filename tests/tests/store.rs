@@ -50,7 +50,10 @@ fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
         let after = guard.rules()?;
         ensure!(after == before, "before {before:?}, after {after:?}");
         let hour = before.iter().find(|row| row["target"] == "192.0.2.7").context("the hour's block")?;
-        ensure!(hour["comment"] == "scans for peers" && hour["created_at"] != hour["expires_at"], "listed is {hour}");
+        ensure!(
+            hour["comment"] == "scans for peers" && hour["created_at"] != hour["expires_at"],
+            "listed is {hour}"
+        );
         ensure!(guard.json(&["lookup", "192.0.2.8"])?["verdict"] == "block", "the short block is not back");
         Ok((site, end_before))
     })?;

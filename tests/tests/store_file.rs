@@ -39,8 +39,9 @@ fn a_damaged_store_is_kept_aside_and_the_kernels_rules_stay() -> Result<()> {
         ensure!(name == "empty" || said.stderr.contains("set aside"), "{name}: it said {said:?}");
         let rows = guard.rules()?;
         ensure!(rows.len() == 3 && rows.iter().all(|row| row["in_force"] == true), "{name}: {rows:?}");
-        let ends =
-            rows.iter().filter(|row| row["expires_at"].is_string() && row["comment"] == "found in the kernel");
+        let ends = rows
+            .iter()
+            .filter(|row| row["expires_at"].is_string() && row["comment"] == "found in the kernel");
         ensure!(ends.count() == 2, "{name}: {rows:?}");
         // And they come back.
         reboot(guard)?;

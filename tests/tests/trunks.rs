@@ -40,7 +40,10 @@ fn an_added_trunk_that_is_added_again_keeps_its_reason() -> Result<()> {
     ensure!(guard.json(&["trunk", "show", "carrier"])?["comment"] == "main", "the reason is gone");
     let said = run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason other")?;
     ensure!(said.starts_with("changed the trunk carrier"), "it said {said}");
-    ensure!(guard.json(&["trunk", "show", "carrier"])?["comment"] == "other", "the reason is not the new one");
+    ensure!(
+        guard.json(&["trunk", "show", "carrier"])?["comment"] == "other",
+        "the reason is not the new one"
+    );
     Ok(())
 }
 
