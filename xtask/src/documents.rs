@@ -94,7 +94,9 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
     let mut all = Vec::new();
     let sources = tree.texts(&[".rs"])?;
     let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| functions(text)).collect();
-    for (path, text) in tree.texts(&[".md"])? {
+    let documents = tree.texts(&[".md"])?;
+    let anchors: BTreeSet<String> = documents.iter().flat_map(|(path, text)| anchors(path, text)).collect();
+    for (path, text) in &documents {
         let mut is_code = false;
         for (number, line) in text.lines().enumerate() {
             let mut complain = |what: String| all.push(format!("{path}:{}: {what}", number + 1));
@@ -105,7 +107,8 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
             if line.trim_start().starts_with("```") {
                 is_code = !is_code;
             } else if !is_code {
-                links(line).filter(|link| !resolves(tree, path, link)).for_each(|link| complain(dead(link)));
+                let is_dead = |link: &&str| !resolves(tree, path, link) || !is_anchored(&anchors, path, link);
+                links(line).filter(is_dead).for_each(|link| complain(dead(link)));
                 spans(line).filter(|span| !is_there(tree, span)).for_each(|span| complain(dead(span)));
                 let named = spans(line).filter(|span| is_test_name(span));
                 named.filter(|name| !tests.contains(name)).for_each(|name| complain(dead(name)));
@@ -142,14 +145,27 @@ fn sizes(path: &str, text: &str) -> Option<String> {
 
 /// Targets of the links of a line that are no URLs.
 fn links(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).filter(
-        |target| !target.contains("://") && !target.starts_with("mailto:") && !target.starts_with('#'),
-    )
+    let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
 }
 
 /// Whether a link of a document leads to a file or directory.
 fn resolves(tree: &Tree, from: &str, link: &str) -> bool {
+    tree.has(&target(from, link))
+}
+
+/// Whether the heading that a link names is in its document.
+fn is_anchored(anchors: &BTreeSet<String>, from: &str, link: &str) -> bool {
+    link.split_once('#')
+        .is_none_or(|(_, anchor)| anchors.contains(&format!("{}#{anchor}", target(from, link))))
+}
+
+/// Path from the root of what a link of a document leads to.
+fn target(from: &str, link: &str) -> String {
     let target = link.split('#').next().unwrap_or(link);
+    if target.is_empty() {
+        return from.to_owned();
+    }
     let mut path = Vec::new();
     for part in Path::new(from).parent().unwrap_or(Path::new("")).join(target).components() {
         match part {
@@ -160,7 +176,18 @@ fn resolves(tree: &Tree, from: &str, link: &str) -> bool {
             Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
         }
     }
-    tree.has(&path.join("/"))
+    path.join("/")
+}
+
+/// Path and anchor of each heading of a document: small letters, digits and hyphens, as a forge makes them.
+fn anchors(path: &str, text: &str) -> Vec<String> {
+    let kept = |c: char| c.is_alphanumeric() || c == '-' || c == '_' || c == ' ';
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let slug = |heading: &str| {
+        heading.to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-")
+    };
+    headings.map(|heading| format!("{path}#{}", slug(heading))).collect()
 }
 
 /// What stands between single backticks.
@@ -225,7 +252,12 @@ mod tests {
             assert_eq!(resolves(&tree, "docs/guide/serve.md", link), exists, "{link}");
         }
         let line = "see [a](../limits.md), [b](https://example.org/x) and [c](#below)";
-        assert_eq!(links(line).collect::<Vec<_>>(), ["../limits.md"]);
+        assert_eq!(links(line).collect::<Vec<_>>(), ["../limits.md", "#below"]);
+        let anchors =
+            anchors("docs/limits.md", "# Limits\n\n## What is `not` seen, ever\n").into_iter().collect();
+        assert!(is_anchored(&anchors, "docs/guide/serve.md", "../limits.md#what-is-not-seen-ever"));
+        assert!(is_anchored(&anchors, "docs/limits.md", "#limits"));
+        assert!(!is_anchored(&anchors, "docs/limits.md", "#gone"));
     }
 
     #[test]
