@@ -1,7 +1,7 @@
 //! `docs/reference/json.md`, generated from the sources: the names of the documents, and the fields of the structs of
 //! `view/`, which are what is serialized.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -31,11 +31,23 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Names of documents in a source file: literals such as `sipguard.log/1`. What follows its tests is left out.
-fn schemas(text: &str) -> impl Iterator<Item = String> {
+/// Names of documents in a source file, literals such as `sipguard.log/1`, with the documentation of their constants. What
+/// follows its tests is left out.
+fn schemas(text: &str) -> Vec<(String, String)> {
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
-    let literals = text.split("\"sipguard.").skip(1).filter_map(|rest| rest.split_once('"'));
-    literals.map(|(rest, _)| format!("sipguard.{rest}")).filter(|name| is_schema(name))
+    let (mut all, mut docs) = (Vec::new(), Vec::new());
+    for line in text.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("///") {
+            docs.push(doc.trim());
+            continue;
+        }
+        let literals = line.split("\"sipguard.").skip(1).filter_map(|rest| rest.split_once('"'));
+        let names = literals.map(|(rest, _)| format!("sipguard.{rest}")).filter(|name| is_schema(name));
+        let doc = if line.starts_with("pub const") { linked(&docs) } else { String::new() };
+        all.extend(names.map(|name| (name, doc.clone())));
+        docs.clear();
+    }
+    all
 }
 
 fn is_schema(literal: &str) -> bool {
@@ -84,11 +96,15 @@ fn linked(docs: &[&str]) -> String {
 fn page() -> String {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
-    let names: BTreeSet<String> =
-        sources(&src).iter().flat_map(|path| schemas(&read(path)).collect::<Vec<_>>()).collect();
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for (name, doc) in sources(&src).iter().flat_map(|path| schemas(&read(path))) {
+        let known = names.entry(name).or_default();
+        *known = if known.is_empty() { doc } else { std::mem::take(known) };
+    }
     let mut page = HEAD.to_owned() + "\n## Documents\n\n";
-    for name in names {
-        writeln!(page, "- `{name}`").unwrap();
+    for (name, doc) in names {
+        let colon = if doc.is_empty() { "" } else { ": " };
+        writeln!(page, "- `{name}`{colon}{doc}").unwrap();
     }
     let fields: String = sources(&src.join("view")).iter().map(|path| structs(&read(path))).collect();
     if !fields.is_empty() {
@@ -113,6 +129,6 @@ fn fields_have_their_documentation() {
     let text = "/// A row.\n#[derive(Debug)]\npub struct RowView {\n    /// Packets of [`super::X`].\n    pub packets: u64,\n}\n";
     let table = "\n### RowView\n\nA row.\n\n| field | type | meaning |\n|---|---|---|\n| `packets` | `u64` | Packets of `X`. |\n";
     assert_eq!(structs(text), table);
-    let names = schemas("let a = \"sipguard.log/1\"; let b = \"sipguard.log\"; let c = \"sipguard.toml/x\";");
-    assert_eq!(names.collect::<Vec<_>>(), ["sipguard.log/1"]);
+    let source = "/// A row.\npub const LOG: &str = \"sipguard.log/1\";\nlet b = \"sipguard.log\"; let c = \"sipguard.toml/x\";";
+    assert_eq!(schemas(source), [("sipguard.log/1".to_owned(), "A row.".to_owned())]);
 }
