@@ -92,8 +92,8 @@ impl Tree {
 /// When a file can't be read.
 pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
     let mut all = Vec::new();
-    let sources = tree.texts(&[".rs"])?;
-    let tests: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| functions(text)).collect();
+    let rust = tree.texts(&[".rs"])?;
+    let tests: BTreeSet<&str> = rust.iter().flat_map(|(_, text)| functions(text)).collect();
     let documents = tree.texts(&[".md"])?;
     let anchors: BTreeSet<String> = documents.iter().flat_map(|(path, text)| anchors(path, text)).collect();
     for (path, text) in &documents {
@@ -106,7 +106,9 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
             }
             if line.trim_start().starts_with("```") {
                 is_code = !is_code;
-            } else if !is_code {
+            } else if is_code {
+                sources(line).filter(|name| !tree.has_end(name)).for_each(|name| complain(dead(name)));
+            } else {
                 let is_dead = |link: &&str| !resolves(tree, path, link) || !is_anchored(&anchors, path, link);
                 links(line).filter(is_dead).for_each(|link| complain(dead(link)));
                 spans(line).filter(|span| !is_there(tree, span)).for_each(|span| complain(dead(span)));
@@ -116,7 +118,7 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
         }
         all.extend(sizes(path, &text));
     }
-    for (path, text) in &sources {
+    for (path, text) in &rust {
         for (number, line) in text.lines().enumerate() {
             let pages = pages(line).filter(|page| !tree.has(page));
             all.extend(pages.map(|page| format!("{path}:{}: {}", number + 1, dead(page))));
@@ -190,7 +192,13 @@ fn anchors(path: &str, text: &str) -> Vec<String> {
     headings.map(|heading| format!("{path}#{}", slug(heading))).collect()
 }
 
-/// What stands between single backticks.
+/// Rust files that a line of a picture names.
+fn sources(line: &str) -> impl Iterator<Item = &str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    line.split(move |c| !plain(c)).filter(|name| name.len() > ".rs".len() && name.ends_with(".rs"))
+}
+
+/// What is between single backticks.
 fn spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -276,6 +284,8 @@ mod tests {
             assert_eq!(is_there(&tree, span), exists, "{span}");
         }
         assert_eq!(spans("a `b` c `d e`").collect::<Vec<_>>(), ["b", "d e"]);
+        let node = "    eth[\"packet/eth.rs: Ethernet\"] --> ip.rs";
+        assert_eq!(sources(node).collect::<Vec<_>>(), ["packet/eth.rs", "ip.rs"]);
         assert!(is_test_name("a_rule_that_the_kernel_refuses") && !is_test_name("sip_validate"));
         assert_eq!(functions("fn a_b() {}\n    pub fn c(d: u8)").collect::<Vec<_>>(), ["a_b", "c"]);
         assert_eq!(
