@@ -164,7 +164,7 @@ fn padded(text: &str) -> [u8; KEY_BYTES] {
     std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
 }
 
-/// One copy of each text, kept for good: so targets are small and can be copied, and those of addresses pay nothing.
+/// One copy of each text, kept permanently: so targets are small and can be copied, and those of addresses pay nothing.
 fn kept(text: &str) -> &'static str {
     static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -53,7 +53,7 @@ impl Clock {
         self.wall.as_millisecond()
     }
 
-    /// The wall time (milliseconds) after `duration`; `None` for good, also when it is beyond all calendars.
+    /// The wall time (milliseconds) after `duration`; `None`: permanent, also when it is beyond all calendars.
     #[must_use]
     pub fn wall_ms_after(&self, duration: Option<Duration>) -> Option<i64> {
         let end = self.wall_ms().checked_add(i64::try_from(duration?.as_millis()).ok()?)?;

@@ -30,7 +30,7 @@ pub fn parse_duration(text: &str) -> Result<Span, String> {
     if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
 }
 
-/// What [`parse_duration`] gives: `None` is for good.
+/// What [`parse_duration`] gives: `None` is permanent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Option<Duration>);
 

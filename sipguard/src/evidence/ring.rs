@@ -83,7 +83,7 @@ impl Write for RingShared {
 }
 
 impl EvidenceRing {
-    /// Goes on with the files that are in a directory, which is made where it is missing (mode 0750). The newest is mended, should its
+    /// Goes on with the files that are in a directory, which is made where it is missing (mode 0750). The newest is repaired, should its
     /// writer have been killed within a packet.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl EvidenceRing {
         let files = ring.files()?;
         if let Some(newest) = files.last() {
             ring.next = newest.number + 1;
-            mend(&dir.join(&newest.name))?;
+            repair(&dir.join(&newest.name))?;
         }
         Ok(ring)
     }
@@ -300,7 +300,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Cuts a file behind its last whole block.
-fn mend(path: &Path) -> Result<()> {
+fn repair(path: &Path) -> Result<()> {
     let mut file =
         disk::private().read(true).open(path).with_context(|| format!("opening {}", path.display()))?;
     let len = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();

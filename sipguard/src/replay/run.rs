@@ -67,7 +67,7 @@ pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Resul
     })
 }
 
-/// Makes the maps say what is wanted. What hangs on how fast packets come stays off.
+/// Makes the maps say what is wanted. What depends on how fast packets come stays off.
 fn prepare(loaded: &Loaded, request: &ReplayRequest) -> Result<()> {
     let settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     maps::set_settings(loaded, settings)?;
@@ -80,7 +80,7 @@ fn prepare(loaded: &Loaded, request: &ReplayRequest) -> Result<()> {
     Ok(())
 }
 
-/// Without limits and bans: who is trusted with how much hangs on connections that the PBX's kernel has.
+/// Without limits and bans: who is trusted with how much depends on connections that the PBX's kernel has.
 fn without_rates(policy: &Policy) -> Policy {
     let mut policy = policy.clone();
     policy.rates.fill(Rate::NONE);

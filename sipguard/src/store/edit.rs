@@ -57,7 +57,7 @@ pub struct RuleSpec {
     pub mode: RuleMode,
     /// Why; `None` leaves a reason that is there.
     pub reason: Option<String>,
-    /// When it ends (milliseconds since 1970, UTC); `None` for good.
+    /// When it ends (milliseconds since 1970, UTC); `None`: permanent.
     pub expires_ms: Option<i64>,
     /// When it was said first, where that is known; else now.
     pub created_ms: Option<i64>,
@@ -66,7 +66,7 @@ pub struct RuleSpec {
 }
 
 impl RuleSpec {
-    /// A rule for good, without a reason.
+    /// A permanent rule, without a reason.
     #[must_use]
     pub fn new(origin: &str, verb: RuleVerb) -> RuleSpec {
         RuleSpec {

@@ -48,7 +48,7 @@ pub struct RuleRow {
     pub author: String,
     /// When it was said first (milliseconds since 1970, UTC).
     pub created_ms: i64,
-    /// When it ends; `None` for good.
+    /// When it ends; `None`: permanent.
     pub expires_ms: Option<i64>,
     /// The store's version at which it was said last.
     pub version: i64,

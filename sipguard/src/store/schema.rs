@@ -12,7 +12,7 @@ pub const APPLICATION_ID: i32 = 0x7369_7067;
 const STEPS: &[&str] = &[
     // `version` counts the changes; `applied` is the version that the maps were brought to. At 0 no change was ever made.
     // One row a source and target: what that source said last. `kind` leaves room for targets that are no addresses.
-    // Times are milliseconds since 1970, UTC; no `expires` is for good; `word` is the version at which the row was said.
+    // Times are milliseconds since 1970, UTC; no `expires`: permanent; `word` is the version at which the row was said.
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, applied INTEGER NOT NULL) STRICT;
      INSERT INTO state VALUES (1, 0, 0);
      CREATE TABLE rules (

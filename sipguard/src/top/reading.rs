@@ -24,7 +24,7 @@ use crate::target::Target;
 
 /// Rules that are shown, the latest ones: a list of a million is none to look at.
 const RULES: u32 = 500;
-/// The store is read so seldom that it takes no more than this part of the time.
+/// The store is read so rarely that it takes no more than this part of the time.
 const STORE_SHARE: u32 = 50;
 
 /// What was there at one moment.
@@ -112,7 +112,7 @@ pub struct RuleReading {
     pub word: &'static str,
     /// Whether it only counts.
     pub only_counts: bool,
-    /// When it ends (milliseconds since 1970, UTC); `None` for good.
+    /// When it ends (milliseconds since 1970, UTC); `None`: permanent.
     pub expires_ms: Option<i64>,
     /// Packets that it decided about.
     pub packets: u64,

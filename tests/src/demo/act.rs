@@ -63,7 +63,7 @@ pub struct Figures {
     /// Reads of the fragile PBX that held malformed bytes, by fault.
     pub read: BTreeMap<String, u32>,
     pub complaints: Complaints,
-    /// Requests of the errant device that Kamailio took for good enough to look into.
+    /// Requests of the errant device that Kamailio considered good enough to look into.
     pub accepted: usize,
     /// What sipguard says; `None` without it.
     pub guard: Option<Testimony>,

@@ -32,7 +32,7 @@ pub struct Choice {
     pub cells: Vec<String>,
     /// Whether the units are tried under systemd.
     pub systemd: bool,
-    /// What is not tried, so that nobody takes it for good.
+    /// What is not tried, so that nobody takes it as passed.
     pub left_out: Vec<String>,
 }
 
