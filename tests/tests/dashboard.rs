@@ -72,7 +72,7 @@ fn its_numbers_are_the_counters() -> Result<()> {
     browser.view(VIEWS[0].1)?;
     browser.open(URL)?;
     wait(&mut browser, PATIENCE, "Number(document.body?.dataset.ready) > 0")?;
-    ensure!(browser.value("document.querySelector('#trouble').hidden")? == true, "there is trouble");
+    ensure!(browser.value("document.querySelector('#error').hidden")? == true, "there is trouble");
 
     // Some more, so that the history has something to tell of a time that it watched.
     for _ in 0..4 {
@@ -150,7 +150,7 @@ fn its_numbers_are_the_counters() -> Result<()> {
     wait(
         &mut browser,
         PATIENCE * 2,
-        "document.querySelector('#trouble').innerText.includes('filters all the same')",
+        "document.querySelector('#error').innerText.includes('filters all the same')",
     )?;
     Ok(())
 }

@@ -102,7 +102,7 @@ fn list(format: Format, reports: &Reports) -> Result<()> {
             let first = report.suspects.first();
             json!({
                 "name": report.name, "crashed_at": report.crashed_at, "how": report.how, "clear": report.clear, "suspect": first.map(|one| &one.target),
-                "identity": first.and_then(|one| one.identity.as_ref()), "score": first.map(|one| one.score),
+                "identity": first.and_then(|one| one.assessment.identity.as_ref()), "score": first.map(|one| one.assessment.score),
                 "quarantine": report.quarantine.target,
             })
         })
@@ -116,8 +116,8 @@ fn list(format: Format, reports: &Reports) -> Result<()> {
                     report.name.clone(),
                     report.how.clone(),
                     first.target,
-                    first.identity.unwrap_or_default(),
-                    format!("{:.1}", first.score),
+                    first.assessment.identity.unwrap_or_default(),
+                    format!("{:.1}", first.assessment.score),
                     if report.clear { "yes" } else { "no" }.to_owned(),
                     report.quarantine.target.clone().unwrap_or_default(),
                 ]

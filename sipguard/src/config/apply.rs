@@ -1,4 +1,4 @@
-//! Brings the store and the maps to what the configuration says, within one change.
+//! Applies the configuration to the store and the maps, within one change.
 
 use anyhow::{Context, Result};
 

@@ -21,7 +21,7 @@ const OTHERS_WRITE: u32 = 0o002;
 pub struct FoundFiles {
     /// The files.
     pub sources: Sources,
-    /// What is doubtful about them, for people.
+    /// Warnings about them, for people.
     pub warnings: Vec<String>,
 }
 

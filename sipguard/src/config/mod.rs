@@ -98,7 +98,7 @@ pub struct LoadedConfig {
     pub config: Config,
     /// The files, in the order in which they were read.
     pub sources: Sources,
-    /// What is doubtful, a sentence each.
+    /// Warnings, a sentence each.
     pub warnings: Vec<String>,
     /// Every setting that is in effect.
     pub shown: Vec<Shown>,
@@ -113,14 +113,14 @@ pub struct Invalid {
     pub problems: Vec<Problem>,
 }
 
-/// Reads and judges a file, or the default one, with `conf.d` beside it. The default file need not be there.
+/// Reads and validates a file, or the default one, with `conf.d` beside it. The default file need not be there.
 pub fn load(named: Option<&Path>) -> Result<LoadedConfig, Invalid> {
     let unreadable = |text| Invalid { sentences: vec![text], problems: Vec::new() };
     let files::FoundFiles { sources, warnings } = files::find(named).map_err(unreadable)?;
     validate(sources, warnings)
 }
 
-/// Judges files; `warnings` are of reading them.
+/// Validates files; `warnings` are of reading them.
 fn validate(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig, Invalid> {
     let (config, more, shown) = parse(&sources).map_err(|problems| Invalid {
         sentences: problems.iter().map(ToString::to_string).collect(),
@@ -130,7 +130,7 @@ fn validate(sources: Sources, mut warnings: Vec<String>) -> Result<LoadedConfig,
     Ok(LoadedConfig { config, sources, warnings, shown })
 }
 
-/// Judges texts: what they mean, what is doubtful, and every setting that is in effect.
+/// Validates texts: what they mean, warnings, and every setting that is in effect.
 pub fn parse(sources: &Sources) -> Result<(Config, Vec<Problem>, Vec<Shown>), Vec<Problem>> {
     let read = tree::read(sources);
     let shown = show::show(sources, &read.values, &read.locations);

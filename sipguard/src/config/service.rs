@@ -129,7 +129,7 @@ impl Validator<'_> {
         }
     }
 
-    /// Doubts what changes nothing, because what it is about is not said.
+    /// Warns of settings without effect, because what they are about is not set.
     fn idle(&mut self) {
         for (key, about, example) in [
             ("log-size", "log", "log = \"/var/lib/sipguard/events.json\""),

@@ -33,7 +33,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// Something wrong, or something doubtful.
+/// A mistake, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.

@@ -14,7 +14,7 @@ use crate::denial::{DeniedTraffic, Whom};
 use crate::protect::other_protocol;
 use crate::settings::SettingsRequest;
 
-/// Collects what is wrong and what is doubtful.
+/// Collects mistakes and warnings.
 pub struct Validator<'j> {
     sources: &'j Sources,
     locations: &'j Locations,
@@ -48,7 +48,7 @@ impl Validator<'_> {
     }
 }
 
-/// What the files mean, and what is doubtful about it.
+/// What the files mean, and warnings about it.
 pub fn validate(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let mut validator =
         Validator { sources, locations: &read.locations, problems: read.problems, warnings: Vec::new() };

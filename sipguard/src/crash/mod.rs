@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use baseline::Baseline;
-pub use oddness::{Suspect, SuspectDevice, rank};
+pub use oddness::{Assessment, Suspect, SuspectDevice, rank};
 pub use quarantine::{CLEARLY, Choice, choose};
 pub use recorder::{Recorder, RecorderNotice};
 pub use report::{CrashReport, SCHEMA};

@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::baseline::{Baseline, key};
 use super::message::{self, Feature, MessageReading, neighbours};
 use crate::tap::TapPacket;
@@ -31,6 +33,30 @@ pub struct SuspectDevice {
     pub name: String,
 }
 
+/// What speaks against a device, and what it has told of itself. A report has it as it is, rounded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assessment {
+    /// Its trunk.
+    pub trunk: Option<String>,
+    /// Its address of record.
+    pub identity: Option<String>,
+    /// Its User-Agent.
+    pub user_agent: Option<String>,
+    /// How likely it was the cause, in bits; the sum of the next three.
+    pub score: f64,
+    /// How odd what it sent is.
+    pub oddness: f64,
+    /// How shortly before the death that came.
+    pub recency: f64,
+    /// How often it was suspected before.
+    pub earlier: f64,
+    /// Milliseconds from that packet to the death.
+    pub before_ms: f64,
+    /// The score in words.
+    pub why: Vec<String>,
+}
+
 /// A device that may have been the cause.
 #[derive(Clone, Debug)]
 pub struct Suspect {
@@ -40,24 +66,8 @@ pub struct Suspect {
     pub port: u16,
     /// Whether that was TCP.
     pub tcp: bool,
-    /// Its trunk.
-    pub trunk: Option<String>,
-    /// Its address of record.
-    pub identity: Option<String>,
-    /// Its User-Agent.
-    pub user_agent: Option<String>,
-    /// Sum of the three.
-    pub score: f64,
-    /// How odd what it sent is.
-    pub oddness: f64,
-    /// How shortly before the death that came.
-    pub recency: f64,
-    /// How often it was there before.
-    pub earlier: f64,
-    /// Milliseconds from its packet to the death.
-    pub before_ms: f64,
-    /// The score in words.
-    pub why: Vec<String>,
+    /// What speaks against it, and what it has told of itself.
+    pub assessment: Assessment,
     /// Its packets, as positions in what was given.
     pub packets: Vec<usize>,
 }
@@ -88,20 +98,22 @@ pub fn rank(packets: &[TapPacket], death_ns: u64, baseline: &Baseline, earlier: 
         why.extend(before);
         let score = oddness + recency + earlier;
         let slot = &mut best[piece.device];
-        if slot.as_ref().is_none_or(|suspect| suspect.score < score) {
+        if slot.as_ref().is_none_or(|suspect| suspect.assessment.score < score) {
             *slot = Some(Suspect {
                 device: devices[piece.device].0.clone(),
                 port: packet.source().map_or(0, |source| source.port()),
                 tcp: packet.header.as_ref().is_some_and(|header| header.tcp),
-                trunk: packet.trunk.clone(),
-                identity: piece.reading.identity.clone(),
-                user_agent: piece.reading.user_agent.clone(),
-                score,
-                oddness,
-                recency,
-                earlier,
-                before_ms: age_s * 1e3,
-                why,
+                assessment: Assessment {
+                    trunk: packet.trunk.clone(),
+                    identity: piece.reading.identity.clone(),
+                    user_agent: piece.reading.user_agent.clone(),
+                    score,
+                    oddness,
+                    recency,
+                    earlier,
+                    before_ms: age_s * 1e3,
+                    why,
+                },
                 packets: Vec::new(),
             });
         }
@@ -109,8 +121,9 @@ pub fn rank(packets: &[TapPacket], death_ns: u64, baseline: &Baseline, earlier: 
     for piece in &pieces {
         if let Some(suspect) = &mut best[piece.device] {
             // That of the odd message comes before that of another.
-            suspect.identity = suspect.identity.take().or_else(|| piece.reading.identity.clone());
-            suspect.user_agent = suspect.user_agent.take().or_else(|| piece.reading.user_agent.clone());
+            let Assessment { identity, user_agent, .. } = &mut suspect.assessment;
+            *identity = identity.take().or_else(|| piece.reading.identity.clone());
+            *user_agent = user_agent.take().or_else(|| piece.reading.user_agent.clone());
         }
     }
     for (slot, (_, positions)) in best.iter_mut().zip(devices) {
@@ -119,7 +132,7 @@ pub fn rank(packets: &[TapPacket], death_ns: u64, baseline: &Baseline, earlier: 
         }
     }
     let mut suspects: Vec<Suspect> = best.into_iter().flatten().collect();
-    suspects.sort_by(|a, b| b.score.total_cmp(&a.score));
+    suspects.sort_by(|a, b| b.assessment.score.total_cmp(&a.assessment.score));
     suspects
 }
 

@@ -78,7 +78,11 @@ fn an_odd_packet_is_found_among_many() {
             let suspects = rank(&packets, 100 * SECOND, &baseline, &[]);
             assert_eq!(suspects.len(), 100);
             assert_eq!(suspects[0].device.name, "sip:33@pbx.example", "{more}: {:?}", &suspects[..2]);
-            assert!(suspects[0].score > suspects[1].score + 4.0, "{more}: {:?}", &suspects[..2]);
+            assert!(
+                suspects[0].assessment.score > suspects[1].assessment.score + 4.0,
+                "{more}: {:?}",
+                &suspects[..2]
+            );
         }
     }
 }
@@ -89,7 +93,12 @@ fn what_all_send_or_what_came_after_is_not_odd() {
     let death_ns = 100 * SECOND;
     packets.push(packet("192.0.2.3:4033", false, death_ns + 1, 0, &register(33, 9, "X-Firmware: a\r\n")));
     let suspects = rank(&packets, death_ns, &learned(&phones(100)), &[]);
-    assert!(suspects[0].oddness < 8.0 && suspects[0].score < suspects[1].score + 4.0, "{:?}", &suspects[..2]);
+    assert!(
+        suspects[0].assessment.oddness < 8.0
+            && suspects[0].assessment.score < suspects[1].assessment.score + 4.0,
+        "{:?}",
+        &suspects[..2]
+    );
 }
 
 #[test]
@@ -119,11 +128,15 @@ fn the_last_of_equals_comes_first_and_whoever_was_there_before() {
     let baseline = learned(&packets);
     let suspects = rank(&packets, 100 * SECOND, &baseline, &[]);
     let last = packets.iter().max_by_key(|packet| packet.time_ns).unwrap();
-    assert_eq!(suspects[0].before_ms, (100 * SECOND - last.time_ns) as f64 / 1e6);
+    assert_eq!(suspects[0].assessment.before_ms, (100 * SECOND - last.time_ns) as f64 / 1e6);
     let device = suspects[20].device.clone();
     let again = rank(&packets, 100 * SECOND, &baseline, &[vec![device.clone()], vec![device.clone()]]);
     assert_eq!(again[0].device, device, "{:?}", again[0]);
-    assert!(again[0].why.iter().any(|why| why == "also before 2 of 2 earlier crashes"), "{:?}", again[0].why);
+    assert!(
+        again[0].assessment.why.iter().any(|why| why == "also before 2 of 2 earlier crashes"),
+        "{:?}",
+        again[0].assessment.why
+    );
 }
 
 #[test]
@@ -139,7 +152,11 @@ fn a_message_in_segments_is_one_and_a_device_by_many_ports_too() {
     let suspects = rank(&packets, 100 * SECOND, &learned(&phones(100)), &[]);
     assert_eq!(suspects.len(), 100, "its ports are one device");
     assert_eq!((suspects[0].device.name.as_str(), suspects[0].port), ("sip:33@pbx.example", 5002));
-    assert!(suspects[0].why[0].contains("no other of 99 devices"), "{:?}", suspects[0].why);
+    assert!(
+        suspects[0].assessment.why[0].contains("no other of 99 devices"),
+        "{:?}",
+        suspects[0].assessment.why
+    );
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub enum Choice {
 #[must_use]
 pub fn is_clear(suspects: &[Suspect]) -> bool {
     let Some(first) = suspects.first() else { return false };
-    first.score >= LEAST && suspects.get(1).is_none_or(|second| first.score - second.score >= CLEARLY)
+    first.assessment.score >= LEAST
+        && suspects.get(1).is_none_or(|second| first.assessment.score - second.assessment.score >= CLEARLY)
 }
 
 /// Chooses what to block; `around` are all devices of the recorder, those before an earlier crash too: the address when nobody else was seen behind it, else the SIP identity, which holds by whatever port the device
@@ -46,7 +47,7 @@ pub fn choose(suspects: &[Suspect], around: &[Seen], protected: &[Protected]) ->
     if !is_clear(suspects) {
         return nobody("for no device stands out clearly enough");
     }
-    if let Some(trunk) = &first.trunk {
+    if let Some(trunk) = &first.assessment.trunk {
         return Choice::Nobody(format!("for it is the trunk {trunk}, which nothing automatic blocks"));
     }
     let address = first.device.address;
@@ -59,12 +60,11 @@ pub fn choose(suspects: &[Suspect], around: &[Seen], protected: &[Protected]) ->
         return Choice::Block(address.into(), "for no other device was seen behind its address".to_owned());
     }
     let elsewhere = |identity: &str| {
-        suspects
-            .iter()
-            .any(|other| other.device.address != address && other.identity.as_deref() == Some(identity))
-            || around.iter().any(|other| other.address != address && other.name == identity)
+        suspects.iter().any(|other| {
+            other.device.address != address && other.assessment.identity.as_deref() == Some(identity)
+        }) || around.iter().any(|other| other.address != address && other.name == identity)
     };
-    if let Some(identity) = first.identity.as_deref().filter(|identity| !elsewhere(identity))
+    if let Some(identity) = first.assessment.identity.as_deref().filter(|identity| !elsewhere(identity))
         && let Ok(identity) = Identity::parse(identity)
     {
         return Choice::Block(
@@ -135,25 +135,23 @@ pub fn apply(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Assessment, SuspectDevice};
     use super::*;
 
     fn suspect(address: &str, identity: Option<&str>, port: u16, score: f64) -> Suspect {
         Suspect {
-            device: super::super::SuspectDevice {
+            device: SuspectDevice {
                 address: address.parse().unwrap(),
                 name: identity.unwrap_or("").to_owned(),
             },
             port,
             tcp: port == 0,
-            trunk: None,
-            identity: identity.map(str::to_owned),
-            user_agent: None,
-            score,
-            oddness: score,
-            recency: 0.0,
-            earlier: 0.0,
-            before_ms: 0.0,
-            why: Vec::new(),
+            assessment: Assessment {
+                identity: identity.map(str::to_owned),
+                score,
+                oddness: score,
+                ..Assessment::default()
+            },
             packets: Vec::new(),
         }
     }
@@ -185,7 +183,8 @@ mod tests {
         assert!(chosen(&[suspect("192.0.2.1", None, 4, 9.0)]).contains("clearly"));
         assert!(chosen(&[]).contains("nobody"));
         assert!(chosen(&[suspect("192.0.2.9", None, 4, 20.0)]).contains("is a gateway"));
-        let trunk = Suspect { trunk: Some("carrier".to_owned()), ..first };
+        let mut trunk = first;
+        trunk.assessment.trunk = Some("carrier".to_owned());
         assert!(chosen(&[trunk, other]).contains("the trunk carrier"));
     }
 }

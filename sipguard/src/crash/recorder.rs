@@ -156,7 +156,7 @@ fn capture(packets: &[TapPacket], death_ns: u64, suspects: &[Suspect]) -> Result
     let mut comments = vec![None; packets.len()];
     for (at, suspect) in suspects.iter().enumerate().take(10) {
         for position in &suspect.packets {
-            comments[*position] = Some(format!("suspect {}: {:.1} bits", at + 1, suspect.score));
+            comments[*position] = Some(format!("suspect {}: {:.1} bits", at + 1, suspect.assessment.score));
         }
     }
     let mut bytes = Vec::new();

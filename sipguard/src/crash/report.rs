@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::oddness::{Earlier, Suspect, SuspectDevice};
+use super::oddness::{Assessment, Earlier, Suspect, SuspectDevice};
 use super::quarantine::CLEARLY;
 use super::watch::Crash;
 use crate::clock::Clock;
@@ -65,24 +65,9 @@ pub struct SuspectReport {
     pub device: String,
     /// `tcp` or `udp`.
     pub transport: String,
-    /// Its trunk.
-    pub trunk: Option<String>,
-    /// Its address of record.
-    pub identity: Option<String>,
-    /// Its User-Agent.
-    pub user_agent: Option<String>,
-    /// How likely it was the cause, in bits; the sum of the next three.
-    pub score: f64,
-    /// How odd what it sent is.
-    pub oddness: f64,
-    /// How shortly before the death that came.
-    pub recency: f64,
-    /// How often it was suspected before.
-    pub earlier: f64,
-    /// Milliseconds from that packet to the death.
-    pub before_ms: f64,
-    /// The score in words.
-    pub why: Vec<String>,
+    /// What speaks against it, and what it has told of itself.
+    #[serde(flatten)]
+    pub assessment: Assessment,
     /// Its last packets, of the first suspects.
     pub packets: Vec<PacketReport>,
 }
@@ -148,7 +133,8 @@ impl CrashReport {
         let Some(first) = self.suspects.first() else {
             return "no device sent anything before".to_owned();
         };
-        let agent = first.user_agent.as_deref().map(|agent| format!(" ({agent})")).unwrap_or_default();
+        let agent =
+            first.assessment.user_agent.as_deref().map(|agent| format!(" ({agent})")).unwrap_or_default();
         let sure =
             if self.clear { "it was most likely" } else { "no device stands out; first among them is" };
         let blocked = self
@@ -163,11 +149,11 @@ impl CrashReport {
     /// Whom it suspects, for the next report: the first, and whoever is close to it.
     #[must_use]
     pub fn earlier(&self) -> Earlier {
-        let least = self.suspects.first().map_or(0.0, |first| first.score - CLEARLY);
+        let least = self.suspects.first().map_or(0.0, |first| first.assessment.score - CLEARLY);
         let device = |named: &SuspectReport| {
             Some(SuspectDevice { address: named.src_ip.parse::<IpAddr>().ok()?, name: named.device.clone() })
         };
-        self.suspects.iter().filter(|named| named.score > least).filter_map(device).collect()
+        self.suspects.iter().filter(|named| named.assessment.score > least).filter_map(device).collect()
     }
 
     /// For people.
@@ -189,8 +175,8 @@ impl CrashReport {
         };
         let _ = writeln!(text, "{verdict}\n{}\n", self.quarantine.words());
         for (at, suspect) in self.suspects.iter().enumerate() {
-            let _ = writeln!(text, "{}. {}: {:.1} bits", at + 1, suspect.who(), suspect.score);
-            for why in &suspect.why {
+            let _ = writeln!(text, "{}. {}: {:.1} bits", at + 1, suspect.who(), suspect.assessment.score);
+            for why in &suspect.assessment.why {
                 let _ = writeln!(text, "   - {why}");
             }
         }
@@ -218,28 +204,29 @@ impl QuarantineReport {
 impl SuspectReport {
     fn new(suspect: &Suspect, packets: &[TapPacket], with_packets: bool) -> SuspectReport {
         let round = |bits: f64| (bits * 100.0).round() / 100.0;
+        let found = &suspect.assessment;
         let positions = if with_packets { &suspect.packets[..] } else { &[] };
         SuspectReport {
             target: std::net::SocketAddr::new(suspect.device.address, suspect.port).to_string(),
             src_ip: suspect.device.address.to_string(),
             device: suspect.device.name.clone(),
             transport: if suspect.tcp { "tcp" } else { "udp" }.to_owned(),
-            trunk: suspect.trunk.clone(),
-            identity: suspect.identity.clone(),
-            user_agent: suspect.user_agent.clone(),
-            score: round(suspect.score),
-            oddness: round(suspect.oddness),
-            recency: round(suspect.recency),
-            earlier: round(suspect.earlier),
-            before_ms: round(suspect.before_ms),
-            why: suspect.why.clone(),
+            assessment: Assessment {
+                score: round(found.score),
+                oddness: round(found.oddness),
+                recency: round(found.recency),
+                earlier: round(found.earlier),
+                before_ms: round(found.before_ms),
+                ..found.clone()
+            },
             packets: positions.iter().map(|at| PacketReport::new(&packets[*at])).collect(),
         }
     }
 
     fn who(&self) -> String {
         let mut who = format!("{}/{}", self.target, self.transport);
-        for (word, value) in [("", &self.identity), ("", &self.user_agent), ("trunk ", &self.trunk)] {
+        let Assessment { identity, user_agent, trunk, .. } = &self.assessment;
+        for (word, value) in [("", identity), ("", user_agent), ("trunk ", trunk)] {
             if let Some(value) = value {
                 let _ = write!(who, ", {word}{value}");
             }

@@ -29,7 +29,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Takes what another sink has to say.
+    /// Takes what another sink reports.
     ///
     /// # Errors
     /// As for [`Sink::take`].
@@ -37,7 +37,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Is called some five times a second, behind the events, and also while no guard is attached. What it has to say itself.
+    /// Is called some five times a second, behind the events, and also while no guard is attached. What it reports itself.
     ///
     /// # Errors
     /// As for [`Sink::take`].
@@ -154,7 +154,7 @@ impl Sinks {
         self.entries.push(SinkEntry { sink, takes: Health::new(name), ticks: Health::new(name) });
     }
 
-    /// Hands over events, then the time, and then what the sinks have to say. What an operator is to be told.
+    /// Hands over events, then the time, and then what the sinks report. Gives messages for the operator.
     pub fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
         let (mut messages, mut notices) = (Vec::new(), Vec::new());
         for packet in packets {

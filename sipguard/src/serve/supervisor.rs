@@ -40,7 +40,7 @@ impl Supervisor {
     }
 }
 
-/// A supervisor that does not listen is its own trouble: it kills by its own clock.
+/// A supervisor that does not listen is not waited for: it kills by its own clock.
 fn tell(states: &[NotifyState<'_>]) {
     let _unheard = notify(states);
 }

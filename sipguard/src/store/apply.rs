@@ -1,4 +1,4 @@
-//! Brings the maps from what they have to what the store wants, and back when the kernel refuses.
+//! Reconciles the maps with the store, and takes it back when the kernel refuses.
 
 use anyhow::{Result, ensure};
 use sipguard_common::abi::{Ban, Rule, rule_flags};
@@ -124,7 +124,7 @@ impl<'b> Apply<'b> {
         Ok(())
     }
 
-    /// Brings the policy, which is small, as a whole.
+    /// Applies the policy, which is small, as a whole.
     pub fn policy(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
         let (old, desired) = (self.maps.policy.read()?, policy::desired(rows)?);

@@ -59,7 +59,7 @@ fn worked() -> Duration {
 pub struct BulkProgress {
     /// What was done so far.
     pub counts: Counts,
-    /// The word of the last change; 0 before the first.
+    /// The version of the last change; 0 before the first.
     pub version: i64,
     /// Whether the store had no rows at first: then what comes in the order of the store is new without a look.
     pub empty: bool,
@@ -151,7 +151,7 @@ pub fn is_left(db: &Connection) -> Result<bool> {
     Ok(db.query_row("SELECT EXISTS (SELECT 1 FROM bulk)", [], |row| row.get(0))?)
 }
 
-/// Takes a long list back whose process died or that failed. Whoever does has the right to bring one.
+/// Takes a long list back whose process died or that failed. The caller holds the lock of long lists.
 pub fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
     take_back(store)?;
     store.settle()

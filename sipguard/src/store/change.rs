@@ -31,7 +31,7 @@ const FEW_ROWS: i64 = 4096;
 pub struct Changed<T> {
     /// What its work gave.
     pub value: T,
-    /// Whether it is in force; otherwise the next `attach` brings it.
+    /// Whether it is in force; otherwise the next `attach` applies it.
     pub in_force: bool,
 }
 
@@ -52,7 +52,7 @@ pub fn change<T>(
     Ok(Changed { value, in_force: pins.are_attached() })
 }
 
-/// Brings the maps to what the store wants once `work` is done, for a first `attach`. A store that can't be written is read all the same,
+/// Reconciles the maps with the store once `work` is done, for a first `attach`. A store that can't be written is read all the same,
 /// without `work`.
 pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<()> {
     let mut restored = || {
@@ -78,7 +78,7 @@ pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -
     .context("restoring the rules")
 }
 
-/// Makes good what processes that died have left. A store that can't be written is left as it is, and said.
+/// Repairs what processes that died have left. A store that can't be written is left as it is, and said.
 pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
     let done = || {
         let store = Store::open(path, pins)?;
@@ -361,7 +361,7 @@ impl ChangeState {
         Ok(())
     }
 
-    /// Brings the maps to what a change wants.
+    /// Reconciles the maps with a change.
     fn reconcile(&mut self, change: &mut Change<'_>, apply: &mut Apply<'_>, fresh: bool) -> Result<()> {
         self.count(apply.maps)?;
         apply.lift(&change.lifted)?;

@@ -1,4 +1,4 @@
-//! Compares all of the store with all of the maps, and brings the maps there. A million rules take seconds, so it is done in as many changes as it
+//! Compares all of the store with all of the maps, and reconciles them. A million rules take seconds, so it is done in as many changes as it
 //! takes, and others get their turn in between: each of them keeps store and maps equal, so what was compared stays so.
 
 use std::collections::HashSet;

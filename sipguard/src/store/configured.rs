@@ -1,4 +1,4 @@
-//! The rows of `configured`: what the configuration file named when it was brought the last time.
+//! The rows of `configured`: what the configuration file named when it was applied the last time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ impl Change<'_> {
         self.record("undo", CONFIGURATION, &["attach"], "an attach that nobody confirmed")
     }
 
-    /// Notes what the configuration file names from now on.
+    /// Records what the configuration file names from now on.
     pub fn set_configured(&mut self, named: &ConfiguredNames) -> Result<()> {
         if self.rows.configured()? == *named {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What the maps should say, from what the store says. Pure.
+//! The entries that the maps should have, from the rows of the store. Pure.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -101,7 +101,7 @@ fn lengths<'s>(nets: impl Iterator<Item = &'s Source>) -> Vec<u32> {
 
 /// Which of the rows of one target decides; none when nothing is to be done about it.
 ///
-/// The operator's last word, by hand or by an allowance, says whether it is blocked or allowed. Without one, what is automatic blocks,
+/// The operator's last decision, by hand or by an allowance, says whether it is blocked or allowed. Without one, what is automatic blocks,
 /// unless the target lies in an allowance or is a trunk's. Of several blocks one that stops comes before one that only counts, then the one that
 /// ends last.
 #[must_use]

@@ -1,4 +1,4 @@
-//! What the maps would say, for a replay: of a store, of the configuration, or of both. Neither store nor kernel change.
+//! The entries that the maps would have, for a replay: of a store, of the configuration, or of both. Neither store nor kernel change.
 
 use std::path::Path;
 

@@ -46,10 +46,10 @@ impl Counts {
     }
 }
 
-/// What is said about targets.
+/// A rule as it is asked for.
 #[derive(Clone, Debug)]
 pub struct RuleSpec {
-    /// Who says it.
+    /// Who sets it.
     pub origin: String,
     /// What is to be done.
     pub verb: RuleVerb,
@@ -57,9 +57,9 @@ pub struct RuleSpec {
     pub mode: RuleMode,
     /// Why; `None` leaves a reason that is there.
     pub reason: Option<String>,
-    /// When it ends (milliseconds since 1970, UTC); `None`: permanent.
+    /// When it ends (milliseconds since 1970, UTC); `None` for a permanent one.
     pub expires_ms: Option<i64>,
-    /// When it was said first, where that is known; else now.
+    /// When it was set first, where that is known; else now.
     pub created_ms: Option<i64>,
     /// Whose hand it was, where that is known; else ours.
     pub author: Option<String>,
@@ -97,7 +97,7 @@ pub struct Change<'c> {
     pub(super) allowed: Allowed,
     /// Rows that are not written yet: those of a long list, of which nobody asks.
     pending: Vec<RuleRow>,
-    /// Whether nothing but blocks are said, none of which another one changes.
+    /// Whether nothing but blocks are set, none of which another one changes.
     only_blocks: bool,
     /// Indices of trunks that this change makes: whatever was counted there is of a trunk that is gone.
     pub(super) new_trunks: Vec<u16>,
@@ -260,7 +260,7 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
-    /// Takes away what was said with a verb about a target, by one source or by all, and counts the target.
+    /// Retracts the rules with a verb about a target, by one source or by all, and counts the target.
     pub fn retract(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
         self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
@@ -276,7 +276,7 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
-    /// Takes away all that was said with a verb, by one source or by all, except about some targets, in as many parts as it takes. Whether it is
+    /// Retracts all rules with a verb, by one source or by all, except about some targets, in as many parts as it takes. Whether it is
     /// through.
     pub fn retract_all(
         &mut self,
@@ -331,19 +331,19 @@ impl<'c> Change<'c> {
         }
     }
 
-    /// What is said of a target beside a long list holds, also when that is taken back.
+    /// A rule that is set during a long list stays, also when that list is taken back.
     fn supersede(&self, target: &Target) -> Result<()> {
         if self.slice.is_some() { Ok(()) } else { self.rows.forget_all(target) }
     }
 
-    /// Takes a row away that a long list had brought.
+    /// Takes a row away that a long list had added.
     pub(super) fn take_away(&mut self, row: &RuleRow) -> Result<()> {
         self.rows.remove(row)?;
         self.touch(row.target, row.verb == RuleVerb::Allow, None);
         Ok(())
     }
 
-    /// Puts a row back that a long list had taken, unless somebody has said something else since.
+    /// Puts a row back that a long list had taken, unless somebody has set another one since.
     pub(super) fn put_back(&mut self, row: &RuleRow) -> Result<()> {
         if !self
             .rows
@@ -387,7 +387,7 @@ impl<'c> Change<'c> {
         )
     }
 
-    /// An allowance of a prefix says something about all within it.
+    /// An allowance of a prefix concerns all within it.
     fn touch(&mut self, target: Target, allows: bool, known: Option<Option<DesiredEntry>>) {
         if let (true, Target::Source(net)) = (allows, target)
             && !net.is_host()
@@ -397,7 +397,7 @@ impl<'c> Change<'c> {
         self.dirty.some.push(DirtyEntry { target, known });
     }
 
-    /// Says that nothing but blocks will be said, none of which another one changes: then rows are written many at a time.
+    /// Nothing but blocks will be set, none of which another one changes: rows are written many at a time.
     pub fn only_blocks(&mut self) {
         self.only_blocks = true;
     }
@@ -441,7 +441,7 @@ fn opposes(row: &RuleRow, verb: RuleVerb, now_ms: i64) -> bool {
     row.verb != verb && row.is_operators() && row.is_active(now_ms)
 }
 
-/// Whether another word came later, so that saying the same again is news.
+/// Whether another decision came later, so that setting the same again is a change.
 fn is_overruled(row: &RuleRow, rows: &[RuleRow]) -> bool {
     let later =
         |other: &RuleRow| other.is_operators() && other.verb != row.verb && other.version > row.version;

@@ -1,7 +1,7 @@
 //! The locks of the store: a file beside it, `sipguard.db.lock`, of which each byte is one (open file description locks, fcntl(2)). They go with
 //! their process, however it ends.
 //!
-//! A long list is brought in many short changes (`bulk.rs`). Whoever wants one change in between gets its turn: it stands at [`NEXT`] while it
+//! A long list is applied in many short changes (`bulk.rs`). Whoever wants one change in between gets its turn: it stands at [`NEXT`] while it
 //! waits for [`CHANGE`], and the list's next change has to queue behind it.
 
 use std::fs::{File, OpenOptions};
@@ -74,7 +74,7 @@ impl Locks {
         self.wait(CHANGE)
     }
 
-    /// Waits for the right to bring a long list.
+    /// Waits for the lock of long lists.
     ///
     /// # Errors
     /// When another process keeps it for more than a minute.
@@ -82,7 +82,7 @@ impl Locks {
         self.wait(BULK)
     }
 
-    /// The right to bring a long list, when nobody has it.
+    /// The lock of long lists, when nobody has it.
     ///
     /// # Errors
     /// When the lock can't be asked for.

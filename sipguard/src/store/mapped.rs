@@ -30,7 +30,7 @@ pub fn migrate(db: &Connection) -> Result<()> {
     }
     taken.sort_unstable();
     taken.dedup();
-    // The kernel may have them: all of its maps are brought to what the store says.
+    // The kernel may have them: all of its maps are reconciled with the store.
     db.execute("UPDATE state SET applied = -1", [])?;
     let reason = "blocks written as ::ffff:ADDR/LEN, which may hold addresses of this machine";
     audit::write(

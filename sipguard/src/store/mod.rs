@@ -4,11 +4,11 @@
 //!
 //! 1. its turn (`lock.rs`);
 //! 2. while attached: `version` is raised and committed. From here on `version` and `applied` differ;
-//! 3. one transaction: what has ended is swept, rows change, and the maps are brought from what they have to what is wanted;
+//! 3. one transaction: what has ended is swept, rows change, and the maps are reconciled with what is desired;
 //! 4. `applied` becomes `version` with the commit of that transaction.
 //!
 //! A rule that the kernel refuses undoes the maps and the transaction, so the store never claims what is not in force. A process
-//! that dies leaves `version` and `applied` apart; the next one sees it and compares all of the store with all of the maps (`compare.rs`). A long list
+//! that dies leaves `version` and `applied` distinct; the next one sees it and compares all of the store with all of the maps (`compare.rs`). A long list
 //! takes many such changes (`bulk.rs`). Who only reads takes no lock, and reads page by page: a long look would keep writers from their commit.
 
 mod apply;
@@ -55,11 +55,11 @@ pub use trunks::{Peers, TrunkRow};
 
 /// Default place of the store.
 pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";
-/// Who sets a rule when nothing else is said: the operator, by hand.
+/// Who sets a rule unless another origin is named: the operator, by hand.
 pub const OPERATOR: &str = "cli";
 /// Who bans: the guard itself.
 pub const GUARD: &str = "guard";
-/// Who changes rules when the configuration file says so.
+/// Who changes rules for the configuration file.
 pub const CONFIGURATION: &str = "config";
 /// Who set a rule that was found in the kernel without a row in the store.
 pub const RECOVERED: &str = "recovered";

@@ -53,7 +53,7 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&StoreTables<'_>) -> Result<T>) ->
     }
 }
 
-/// Opens a store that is there, to be left as it is. An older one is too old: only a change brings it to today's tables.
+/// Opens a store that is there, to be left as it is. An older one is too old: only a change migrates it to today's tables.
 pub fn as_it_is(path: &Path) -> Result<Connection> {
     let db = connect(path)?;
     let version = checked(&db, path, false)?;

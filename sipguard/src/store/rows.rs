@@ -31,12 +31,12 @@ pub enum RuleMode {
 named!(RuleVerb { Block = "block", Allow = "allow" });
 named!(RuleMode { Enforce = "enforce", Monitor = "monitor" });
 
-/// What one source said about one target, with either verb.
+/// A rule: what one origin set for one target, with either verb.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleRow {
     /// Whom it is about.
     pub target: Target,
-    /// Who said it: [`super::OPERATOR`], or such as `fail2ban`.
+    /// Who set it: [`super::OPERATOR`], or such as `fail2ban`.
     pub origin: String,
     /// What is to be done.
     pub verb: RuleVerb,
@@ -46,11 +46,11 @@ pub struct RuleRow {
     pub reason: String,
     /// The person at the keyboard, or the user of the program.
     pub author: String,
-    /// When it was said first (milliseconds since 1970, UTC).
+    /// When it was set first (milliseconds since 1970, UTC).
     pub created_ms: i64,
-    /// When it ends; `None`: permanent.
+    /// When it ends; `None` for a permanent one.
     pub expires_ms: Option<i64>,
-    /// The store's version at which it was said last.
+    /// The store's version at which it was set last.
     pub version: i64,
 }
 
@@ -77,7 +77,7 @@ pub fn key(target: &Target) -> RuleKey {
     (target.kind(), target.to_string())
 }
 
-/// Which rows are wanted; `None` is any.
+/// Which rows are asked for; `None` is any.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleQuery<'w> {
     /// Of this verb.
@@ -93,7 +93,7 @@ pub struct RuleQuery<'w> {
 /// The rows that are wanted, with the fields of [`RuleQuery`] as parameters 1 to 4.
 const HOLDS: &str = "(?1 IS NULL OR verb = ?1) AND (?2 IS NULL OR origin = ?2) AND (expires IS NULL OR expires > ?3) AND (?4 IS NULL OR expires <= ?4)";
 
-/// Kind, target and source of a row: where it stands among those of one verb.
+/// Kind, target and origin of a row: its position among those of one verb.
 pub type RulePosition = (String, String, String);
 
 /// Rows of one statement.

@@ -10,9 +10,9 @@ pub const APPLICATION_ID: i32 = 0x7369_7067;
 
 /// Steps from each schema version to the next; their number is the version of today.
 const STEPS: &[&str] = &[
-    // `version` counts the changes; `applied` is the version that the maps were brought to. At 0 no change was ever made.
+    // `version` counts the changes; `applied` is the version that the maps were reconciled with. At 0 no change was ever made.
     // One row a source and target: what that source said last. `kind` leaves room for targets that are no addresses.
-    // Times are milliseconds since 1970, UTC; no `expires`: permanent; `word` is the version at which the row was said.
+    // Times are milliseconds since 1970, UTC; no `expires` is permanent; `word` is the version at which the row was set.
     "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, applied INTEGER NOT NULL) STRICT;
      INSERT INTO state VALUES (1, 0, 0);
      CREATE TABLE rules (

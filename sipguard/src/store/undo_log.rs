@@ -1,4 +1,4 @@
-//! The rows of `bulk` and `undo`: what a long list has brought, replaced and removed so far.
+//! The rows of `bulk` and `undo`: what a long list has added, replaced and removed so far.
 
 use anyhow::Result;
 use rusqlite::params;
@@ -7,7 +7,7 @@ use super::rows::{RulePosition, RuleRow, RuleVerb, StoreTables, key};
 use crate::target::Target;
 
 impl StoreTables<'_> {
-    /// Marks the rows of a word as those of a long list that is under way.
+    /// Marks the rows of a version as those of a long list that is under way.
     pub(super) fn note_bulk(&self, version: i64) -> Result<()> {
         self.db().execute("INSERT INTO bulk VALUES (?1)", [version])?;
         Ok(())

@@ -112,7 +112,7 @@ pub struct RuleReading {
     pub word: &'static str,
     /// Whether it only counts.
     pub only_counts: bool,
-    /// When it ends (milliseconds since 1970, UTC); `None`: permanent.
+    /// When it ends (milliseconds since 1970, UTC); `None` for a permanent one.
     pub expires_ms: Option<i64>,
     /// Packets that it decided about.
     pub packets: u64,

@@ -161,18 +161,21 @@ fn twenty_crashes_name_twenty_devices() -> Result<()> {
             std::thread::sleep(POLL);
         }
         let first = report.suspects.first().context("nobody is suspected")?;
-        let margin = report.suspects.get(1).map_or(f64::INFINITY, |second| first.score - second.score);
+        let margin = report
+            .suspects
+            .get(1)
+            .map_or(f64::INFINITY, |second| first.assessment.score - second.assessment.score);
         println!(
             "run {run}: {} of {} devices, {:.1} bits, {margin:.1} ahead, {}; {}",
             first.target,
             report.devices,
-            first.score,
+            first.assessment.score,
             report.how,
-            first.why.join("; ")
+            first.assessment.why.join("; ")
         );
         cores += usize::from(report.core.is_some());
         ensure!(report.how.contains("SIGABRT"), "{report:?}");
-        if first.identity.as_deref() == Some(&Office::identity(phone))
+        if first.assessment.identity.as_deref() == Some(&Office::identity(phone))
             && first.src_ip == Office::address(phone).to_string()
         {
             right += 1;

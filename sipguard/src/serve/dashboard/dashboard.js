@@ -251,12 +251,12 @@ const PARTS = [
 ];
 
 async function refresh() {
-  const troubles = [];
+  const errors = [];
   const attempt = async (path, show) => {
     try {
       show(await get(path));
     } catch (error) {
-      troubles.push(error instanceof TypeError ? "sipguard serve does not answer; the guard filters all the same." : error.message);
+      errors.push(error instanceof TypeError ? "sipguard serve does not answer; the guard filters all the same." : error.message);
     }
   };
   for (const [path, show] of PARTS) await attempt(path, show);
@@ -268,9 +268,9 @@ async function refresh() {
     $("monitored-plot").hidden = monitored.length === 0;
     plot("monitored", history, monitored, history.reasons);
   });
-  $("trouble").hidden = troubles.length === 0;
-  $("trouble").textContent = [...new Set(troubles)].join(" ");
-  if (troubles.length < PARTS.length) $("age").textContent = `as of ${new Date().toLocaleTimeString("en-GB")}`;
+  $("error").hidden = errors.length === 0;
+  $("error").textContent = [...new Set(errors)].join(" ");
+  if (errors.length < PARTS.length) $("age").textContent = `as of ${new Date().toLocaleTimeString("en-GB")}`;
   document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
 }
 

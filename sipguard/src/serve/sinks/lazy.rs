@@ -1,4 +1,4 @@
-//! What can't be opened now may be later.
+//! Something that is opened when it is first needed, with a retry after it failed.
 
 use std::time::{Duration, Instant};
 
