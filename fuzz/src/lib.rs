@@ -1,18 +1,18 @@
 //! What the fuzz targets do with an input. Ordinary tests replay the corpus and every regression through the same
 //! functions (`tests/replay.rs`).
 //!
-//! The byte-wise framer and the properties are those of `sipguard-common/tests/oracle/`, compiled here once more: a file
+//! The byte-wise framer and the properties are those of `sipguard-common/tests/host/oracle/`, compiled here once more: a file
 //! of tests that two crates need, and no third crate to keep it in.
 
-#[path = "../../sipguard-common/tests/oracle/bytewise.rs"]
+#[path = "../../sipguard-common/tests/host/oracle/bytewise.rs"]
 mod bytewise;
-#[path = "../../sipguard-common/tests/oracle/flow.rs"]
+#[path = "../../sipguard-common/tests/host/oracle/flow.rs"]
 mod flow;
-#[path = "../../sipguard-common/tests/oracle/properties.rs"]
+#[path = "../../sipguard-common/tests/host/oracle/properties.rs"]
 mod properties;
-#[path = "../../sipguard-common/tests/oracle/stun.rs"]
+#[path = "../../sipguard-common/tests/host/oracle/stun.rs"]
 mod stun;
-#[path = "../../sipguard-common/tests/oracle/tls.rs"]
+#[path = "../../sipguard-common/tests/host/oracle/tls.rs"]
 mod tls;
 
 use flow::Outcome;

@@ -17,7 +17,7 @@ use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
-    Opener, Outcome, PERMANENT, PORT_WORDS, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
+    Opener, Outcome, PERMANENT, PORT_WORDS, Rate, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
     counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
@@ -364,6 +364,14 @@ impl Program {
     /// The program with its maps.
     pub fn loaded(&self) -> &Loaded {
         &self.loaded
+    }
+
+    /// Limits every source to a rate: packets, connections or messages, as `kind` says.
+    pub fn limit(&mut self, kind: usize, rate: Rate) -> Result<()> {
+        self.change(|settings| {
+            settings.rules |= rules_in_use::RATES;
+            settings.rates[kind] = rate;
+        })
     }
 
     /// Says which packets are recorded beside events.

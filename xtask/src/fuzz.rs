@@ -105,8 +105,8 @@ fn attack(seconds: u64) -> Result<bool> {
     println!("fuzz: {ATTACKER}");
     let since = SystemTime::UNIX_EPOCH.elapsed().context("the clock")?;
     let mut command =
-        cargo(&["test", "--locked", "--release", "--package", "sipguard-tests", "--test", ATTACKER]);
-    command.args(["--", "--nocapture", "no_attacker"]);
+        cargo(&["test", "--locked", "--release", "--package", "sipguard-tests", "--test", "program"]);
+    command.args(["--", "--nocapture", "attacker::no_attacker"]);
     command.env("SIPGUARD_SECONDS", seconds.to_string());
     command.env("SIPGUARD_SEED", (since.as_secs() << 16).to_string());
     Ok(command.status().context("starting cargo")?.success())

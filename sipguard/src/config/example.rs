@@ -104,7 +104,7 @@ pub fn trunk_of(trunks: &Value) -> &Value {
 pub fn markdown() -> String {
     format!(
         "# The configuration file\n\nGenerated from the schema (`sipguard config schema`) by\n\
-         `SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-tests --test config`.\n\
+         `SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-tests --test host config`.\n\
          `sipguard config example` prints the file below. [How to use it](../guide/configuration.md).\n\n```toml\n{}```\n",
         example()
     )

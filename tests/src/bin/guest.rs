@@ -17,7 +17,7 @@ fn main() -> Result<()> {
             let cells = CELLS.iter().map(|cell| cell.name);
             cells.chain(SUITES.iter().map(|suite| suite.name)).for_each(|name| println!("{name}"));
         }
-        Some("suites") => SUITES.iter().for_each(|suite| println!("{}", suite.test)),
+        Some("suites") => SUITES.iter().for_each(|suite| println!("{}", suite.tier)),
         Some("steps") => system::steps().for_each(|name| println!("{name}")),
         Some("system") => {
             let outcome = system::run();

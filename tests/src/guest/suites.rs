@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::output;
 
-/// Where the initramfs has their programs, by the name of the test.
+/// Where the initramfs has their programs, by the name of the tier.
 pub const DIRECTORY: &str = "usr/lib/sipguard-tests";
 
 /// Such a test.
@@ -14,9 +14,9 @@ pub const DIRECTORY: &str = "usr/lib/sipguard-tests";
 pub struct Suite {
     /// Its name in the table.
     pub name: &'static str,
-    /// The name of the test.
-    pub test: &'static str,
-    /// Those of its parts that are tried, or all: each load of the program takes an emulated processor half a minute.
+    /// The tier: the executable that the tests are in.
+    pub tier: &'static str,
+    /// The tests, by module and the beginning of their name: each load of the program takes an emulated processor half a minute.
     only: &'static [&'static str],
 }
 
@@ -24,23 +24,27 @@ pub struct Suite {
 pub const SUITES: &[Suite] = &[
     Suite {
         name: "runs",
-        test: "program_runs",
-        only: &["what_tcp_does_legally", "a_port_is_guarded", "a_new_connection_of_the_same_ports"],
+        tier: "program",
+        only: &[
+            "program_runs::what_tcp_does_legally",
+            "program_runs::a_port_is_guarded",
+            "program_runs::a_new_connection_of_the_same_ports",
+        ],
     },
     // The matrix of ports that come again is too long for an emulated processor.
     Suite {
         name: "attacks",
-        test: "attacks",
+        tier: "lab",
         only: &[
-            "begins_alike",
-            "every_connection",
-            "a_damaged_good",
-            "data_together",
-            "a_blind_forger",
-            "a_forged_segment",
-            "other_services",
-            "a_stray",
-            "malformed_connections",
+            "attacks::reuse::a_device_that_always_begins_alike",
+            "attacks::judged::every_connection",
+            "attacks::damaged::a_damaged_good",
+            "attacks::dialled::data_together",
+            "attacks::forged::a_blind_forger",
+            "attacks::forged::a_forged_segment",
+            "attacks::ports::other_services",
+            "attacks::trust::a_stray",
+            "attacks::bans::malformed_connections",
         ],
     },
 ];
@@ -58,7 +62,7 @@ pub fn run(suite: &Suite) -> Result<String> {
             output(Command::new("ip").args(["link", "set", &card, "name", &name]))?;
         }
     }
-    let output = Command::new(format!("/{DIRECTORY}/{}", suite.test))
+    let output = Command::new(format!("/{DIRECTORY}/{}", suite.tier))
         .arg("--test-threads=1")
         .args(suite.only)
         .envs([("SIPGUARD", "/usr/sbin/sipguard"), ("SIPGUARD_SETTINGS", "local"), ("RUST_BACKTRACE", "0")])

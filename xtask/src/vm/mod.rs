@@ -57,7 +57,7 @@ struct Bench {
     apt: Apt,
     sipguard: PathBuf,
     guest: PathBuf,
-    /// Tests that run in the machines as they do outside, by name.
+    /// Tests that run in the machines as they do outside: tiers of them, by name.
     suites: Vec<(String, PathBuf)>,
     directory: PathBuf,
 }
@@ -146,7 +146,7 @@ fn suites(names: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let output = build.output().context("building the tests")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "building the tests failed: {said}");
-    // `Executable tests/NAME.rs (target/debug/deps/NAME-0123456789abcdef)`
+    // `Executable tests/NAME/main.rs (target/debug/deps/NAME-0123456789abcdef)`
     let programs =
         said.lines().filter_map(|line| line.trim().strip_prefix("Executable ")?.split(['(', ')']).nth(1));
     let programs: Vec<&str> = programs.collect();

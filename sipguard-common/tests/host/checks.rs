@@ -1,0 +1,95 @@
+//! `docs/reference/checks.md` is generated from `Reason` and the limits. With `SIPGUARD_WRITE_DOCS` set this test writes
+//! the page; without, it fails when the page is not current.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use sipguard_common::framer::{LIMITS, Limits};
+
+use sipguard_common::{Class, Reason, When};
+
+const HEAD: &str = "# What sipguard checks
+
+Generated from `sipguard-common/src/reason.rs` and `framer/limits.rs` by
+`SIPGUARD_WRITE_DOCS=1 cargo test -p sipguard-common --test host checks`.
+
+The names are those of `sipguard counters` and of the Prometheus label `reason`. A malformed TCP stream is reset (with
+`attach --on-malformed drop` its segments are dropped). A malformed datagram is dropped. In monitor mode both pass and
+are counted apart.
+
+On TCP every check of a message holds for the byte stream, however it is cut into segments. On UDP a datagram is one
+message: Content-Length is optional, bytes after the body are ignored, and headers that continue in later IP fragments
+are checked there. On a TLS port only the record framing is checked. Nothing is decrypted: SIP inside TLS and WSS is
+not seen. SDP, multipart bodies and the meaning of a message are left to the PBX.
+
+Two profiles: `default` is what every real device passes; `strict` (`attach --profile strict`) also refuses what only
+the grammar forbids.
+";
+
+fn table(out: &mut String, title: &str, class: Class) {
+    let rows = Reason::ALL.iter().filter(|reason| reason.class() == class);
+    writeln!(out, "\n## {title}\n").unwrap();
+    let malformed = class == Class::Malformed;
+    if malformed {
+        writeln!(
+            out,
+            "| reason | what is refused | profile | written in | seen in the wild |\n|---|---|---|---|---|"
+        )
+        .unwrap();
+    } else {
+        writeln!(out, "| reason | what it is | written in |\n|---|---|---|").unwrap();
+    }
+    for reason in rows {
+        let (word, text, source) = (reason.name(), reason.text(), reason.source());
+        if malformed {
+            let when = match reason.when() {
+                When::Always | When::Default => "default",
+                When::Stricter => "default; more in strict",
+                When::Strict => "strict",
+            };
+            writeln!(out, "| `{word}` | {text} | {when} | {source} | {} |", reason.advisories()).unwrap();
+        } else {
+            writeln!(out, "| `{word}` | {text} | {source} |").unwrap();
+        }
+    }
+}
+
+fn page() -> String {
+    let mut out = HEAD.to_owned();
+    table(&mut out, "Malformed: refused, and the source is named", Class::Malformed);
+    table(&mut out, "Reset without accusation", Class::Reset);
+    table(&mut out, "Dropped", Class::Drop);
+    table(&mut out, "Passed", Class::Pass);
+    out += "\n## Limits\n\n`sipguard attach --limit NAME=VALUE` sets one; the profile sets all.\n\n";
+    out += "| name | what it limits | default | strict | range |\n|---|---|---|---|---|\n";
+    for limit in LIMITS {
+        let (default, strict) = (limit.get(&Limits::default()), limit.get(&Limits::strict()));
+        let (low, high) = limit.range;
+        writeln!(out, "| `{}` | {} | {default} | {strict} | {low} to {high} |", limit.name, limit.text)
+            .unwrap();
+    }
+    out
+}
+
+#[test]
+fn the_page_says_what_the_code_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/checks.md");
+    if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page(), "docs/reference/checks.md is not current: its head says how to generate it");
+}
+
+#[test]
+fn limits_lie_within_their_ranges() {
+    for limit in LIMITS {
+        for limits in [Limits::default(), Limits::strict()] {
+            let (low, high) = limit.range;
+            assert!((low..=high).contains(&limit.get(&limits)), "{}", limit.name);
+        }
+        let mut limits = Limits::default();
+        limit.set(&mut limits, limit.range.1);
+        assert_eq!(limit.get(&limits), limit.range.1, "{}", limit.name);
+    }
+}

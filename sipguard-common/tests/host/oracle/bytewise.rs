@@ -1,0 +1,497 @@
+//! The framer once more, byte by byte, from RFC 3261 and docs/reference/checks.md.
+
+use sipguard_common::Reason;
+use sipguard_common::framer::methods::{METHODS, OTHER};
+use sipguard_common::framer::{Limits, checks, name_bucket};
+
+use super::Outcome;
+
+/// Judges a whole stream at once, line by line, byte by byte.
+pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
+    let mut messages = 0;
+    let mut at = 0;
+    loop {
+        while at < bytes.len() && matches!(bytes[at], b'\r' | b'\n') {
+            at += 1;
+        }
+        if at == bytes.len() {
+            return (messages, None);
+        }
+        match Message::new(limits).judge(&bytes[at..]) {
+            Ok(Some((section, body))) => {
+                messages += 1;
+                at = (at + section + body.unwrap_or(0)).min(bytes.len());
+            }
+            Ok(None) => return (messages, None),
+            Err(reason) => return (messages, Some(reason)),
+        }
+    }
+}
+
+/// Judges a datagram that is not STUN; `whole` is false for the first of several IP fragments.
+pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Reason, Reason> {
+    if bytes.len() <= 8 || bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+        return Ok(Reason::NatPing);
+    }
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+    let bytes = &bytes[start..];
+    let mut message = Message { datagram: true, ..Message::new(limits) };
+    match message.judge(bytes)? {
+        Some((section, body)) => {
+            let short = body.is_some_and(|body| section + body > bytes.len());
+            if short && whole && message.has(checks::WHOLE_BODY) {
+                Err(Reason::TruncatedBody)
+            } else {
+                Ok(Reason::Valid)
+            }
+        }
+        None if !whole => Ok(Reason::Valid),
+        None if bytes.contains(&b'\n') => Err(Reason::NoEndOfHeaders),
+        None => Err(Reason::BadStartLine),
+    }
+}
+
+/// What is known of a header by its name.
+#[derive(Clone, Copy, PartialEq)]
+enum Name {
+    Via,
+    From,
+    To,
+    CallId,
+    Cseq,
+    ContentLength,
+    MaxForwards,
+    Expires,
+    List,
+    Other,
+}
+
+fn known(name: &[u8]) -> Name {
+    match std::str::from_utf8(name).unwrap_or("").to_ascii_lowercase().as_str() {
+        "via" | "v" => Name::Via,
+        "from" | "f" => Name::From,
+        "to" | "t" => Name::To,
+        "call-id" | "i" => Name::CallId,
+        "cseq" => Name::Cseq,
+        "content-length" | "l" => Name::ContentLength,
+        "max-forwards" => Name::MaxForwards,
+        "expires" => Name::Expires,
+        "route" | "record-route" | "path" | "contact" | "m" => Name::List,
+        _ => Name::Other,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Lacks {
+    Nothing,
+    Value,
+    Method,
+}
+
+/// One message under judgement.
+struct Message<'a> {
+    limits: &'a Limits,
+    datagram: bool,
+    method: Option<Vec<u8>>,
+    seen: Vec<Name>,
+    buckets: [u32; 32],
+    last: Name,
+    lacks: Lacks,
+    length: Option<u32>,
+}
+
+fn blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && blank(*first)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn trim_both(text: &[u8]) -> &[u8] {
+    let mut text = trim(text);
+    while let [rest @ .., last] = text
+        && blank(*last)
+    {
+        text = rest;
+    }
+    text
+}
+
+fn is_token(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b))
+}
+
+fn value_of(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+}
+
+impl<'a> Message<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Message {
+            limits,
+            datagram: false,
+            method: None,
+            seen: Vec::new(),
+            buckets: [0; 32],
+            last: Name::Other,
+            lacks: Lacks::Nothing,
+            length: None,
+        }
+    }
+
+    fn has(&self, check: u32) -> bool {
+        self.limits.checks & check != 0
+    }
+
+    /// Lengths of header section and body of the message at the start of `bytes`; `None` while it is incomplete.
+    fn judge(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<usize>)>, Reason> {
+        let mut at = 0;
+        let mut lf_style = false;
+        let mut first = true;
+        let mut lines = 0;
+        loop {
+            let Some(line) = line(bytes, at, first, self.limits)? else { return Ok(None) };
+            let (text, cr) = match line.strip_suffix(b"\r") {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            at += line.len() + 1;
+            if first {
+                self.start_line(text)?;
+                if !cr && self.has(checks::REFUSE_LF) {
+                    return Err(Reason::BareLf);
+                }
+                lf_style = !cr;
+                first = false;
+                continue;
+            }
+            if cr == lf_style {
+                return Err(Reason::BareLf);
+            }
+            if text.is_empty() {
+                self.end()?;
+                return Ok(Some((at, self.length.map(|length| length as usize))));
+            }
+            lines += 1;
+            if lines > self.limits.header_lines {
+                return Err(Reason::TooManyHeaders);
+            }
+            if blank(text[0]) {
+                if lines == 1 {
+                    return Err(Reason::BadHeaderName);
+                }
+                self.value(text, 0)?;
+            } else {
+                self.header(text)?;
+            }
+        }
+    }
+
+    fn header(&mut self, text: &[u8]) -> Result<(), Reason> {
+        self.closed()?;
+        let colon = text.iter().take(128).position(|b| *b == b':').ok_or(Reason::BadHeaderName)?;
+        let mut name = &text[..colon];
+        if colon >= 64 {
+            // A name that is longer than what else is looked at of a line.
+            if self.has(checks::TOKENS) || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
+                return Err(Reason::BadHeaderName);
+            }
+            name = &name[..63];
+        }
+        while let [front @ .., b' ' | b'\t'] = name {
+            name = front;
+        }
+        if name.is_empty() || name.iter().any(|b| !(0x21..0x7f).contains(b)) {
+            return Err(Reason::BadHeaderName);
+        }
+        if self.has(checks::SPACES) && name.len() < colon.min(63)
+            || self.has(checks::TOKENS) && !is_token(name)
+        {
+            return Err(Reason::BadHeaderName);
+        }
+        self.last = known(name);
+        self.lacks = match self.last {
+            Name::Cseq | Name::ContentLength => Lacks::Value,
+            _ => Lacks::Nothing,
+        };
+        let single =
+            matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq | Name::MaxForwards);
+        if single && self.seen.contains(&self.last) && self.has(checks::SINGLETONS) {
+            return Err(Reason::DuplicateHeader);
+        }
+        self.seen.push(self.last);
+        if !matches!(self.last, Name::Via | Name::List) {
+            let count = &mut self.buckets[name_bucket(name)];
+            *count += 1;
+            if *count > self.limits.same_name {
+                return Err(Reason::TooManyHeaders);
+            }
+        }
+        self.value(text, colon + 1)
+    }
+
+    /// What ends without the rest of its value.
+    fn closed(&self) -> Result<(), Reason> {
+        match (self.last, self.lacks) {
+            (_, Lacks::Nothing) => Ok(()),
+            (Name::ContentLength, _) => Err(Reason::BadContentLength),
+            (_, Lacks::Method) if self.has(checks::CSEQ) => Err(Reason::CseqMismatch),
+            (_, Lacks::Value) if self.has(checks::NUMBERS) => Err(Reason::BadNumber),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&self) -> Result<(), Reason> {
+        self.closed()?;
+        if self.length.is_none() && !self.datagram {
+            return Err(Reason::MissingContentLength);
+        }
+        let must = [Name::Via, Name::From, Name::To, Name::CallId, Name::Cseq];
+        if self.has(checks::MANDATORY) && !must.iter().all(|name| self.seen.contains(name)) {
+            return Err(Reason::MissingHeader);
+        }
+        let hops = self.has(checks::MAX_FORWARDS) && self.method.is_some();
+        if hops && !self.seen.contains(&Name::MaxForwards) { Err(Reason::MissingHeader) } else { Ok(()) }
+    }
+
+    /// Only the first 64 bytes of a line are looked at.
+    fn value(&mut self, text: &[u8], from: usize) -> Result<(), Reason> {
+        let visible = &text[from.min(64).min(text.len())..text.len().min(64)];
+        let long = text.len() > 64;
+        match self.last {
+            Name::ContentLength => self.content_length(visible, long),
+            Name::Cseq => self.cseq(visible, long),
+            Name::MaxForwards | Name::Expires => self.number(trim_both(visible)),
+            Name::Via if self.has(checks::NUMBERS) => via(&text[..text.len().min(64)]),
+            _ => Ok(()),
+        }
+    }
+
+    fn content_length(&mut self, visible: &[u8], long: bool) -> Result<(), Reason> {
+        let value = trim_both(visible);
+        if long || !value.is_empty() && self.lacks == Lacks::Nothing {
+            return Err(Reason::BadContentLength);
+        }
+        if value.is_empty() {
+            return Ok(());
+        }
+        if !value.iter().all(u8::is_ascii_digit) || value.len() > 16 || value_of(value) >= 1_000_000_000 {
+            return Err(Reason::BadContentLength);
+        }
+        let number = value_of(value) as u32;
+        if number > self.limits.body_bytes {
+            return Err(Reason::BodyTooLarge);
+        }
+        if self.length.is_some_and(|length| length != number) {
+            return Err(Reason::DuplicateContentLength);
+        }
+        self.length = Some(number);
+        self.lacks = Lacks::Nothing;
+        Ok(())
+    }
+
+    fn cseq(&mut self, visible: &[u8], long: bool) -> Result<(), Reason> {
+        let mut rest = trim(visible);
+        if self.lacks == Lacks::Value {
+            if rest.is_empty() {
+                return if long && self.has(checks::NUMBERS) { Err(Reason::BadNumber) } else { Ok(()) };
+            }
+            let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+            let (digits, behind) = rest.split_at(count);
+            if self.has(checks::NUMBERS) && (count == 0 || count > 16 || value_of(digits) >= 1 << 31) {
+                return Err(Reason::BadNumber);
+            }
+            if self.has(checks::CSEQ) && behind.first().is_some_and(|b| !blank(*b)) {
+                return Err(Reason::CseqMismatch);
+            }
+            self.lacks = Lacks::Method;
+            rest = trim(behind);
+        }
+        if rest.is_empty() && !long {
+            return Ok(());
+        }
+        self.lacks = Lacks::Nothing;
+        let Some(method) = self.method.as_ref().filter(|_| self.has(checks::CSEQ)) else { return Ok(()) };
+        let said: &[u8] = rest.split(|b| blank(*b)).next().unwrap_or(b"");
+        let cut = long && said.len() == rest.len() && !said.is_empty() && said.len() < method.len();
+        if said == method || cut { Ok(()) } else { Err(Reason::CseqMismatch) }
+    }
+
+    fn number(&mut self, value: &[u8]) -> Result<(), Reason> {
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Ok(());
+        }
+        if !self.has(checks::NUMBERS) && !self.has(checks::MAX_FORWARDS) {
+            return Ok(());
+        }
+        let number = if value.len() > 16 { u64::MAX } else { value_of(value) };
+        let hops = self.last == Name::MaxForwards && self.has(checks::MAX_FORWARDS) && number > 255;
+        if hops || number >= 1 << 32 { Err(Reason::BadNumber) } else { Ok(()) }
+    }
+
+    fn start_line(&mut self, text: &[u8]) -> Result<(), Reason> {
+        if is_status(text) {
+            return status_line(text);
+        }
+        let space = text.iter().take(64).position(|b| *b == b' ').ok_or(Reason::BadStartLine)?;
+        if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b))
+        {
+            return Err(Reason::BadStartLine);
+        }
+        let mut end = text.len();
+        if !text.to_ascii_lowercase().ends_with(b" sip/2.0") && !self.has(checks::SPACES) {
+            while end > space + 10 && text.len() - end < 7 && blank(text[end - 1]) {
+                end -= 1;
+            }
+        }
+        let last = &text[end - 8..end];
+        if last.eq_ignore_ascii_case(b" SIP/2.0") {
+        } else if last[..5].eq_ignore_ascii_case(b" SIP/") {
+            return Err(Reason::BadVersion);
+        } else {
+            return Err(Reason::BadStartLine);
+        }
+        let others = text.iter().take(64).enumerate();
+        let spaces = others.filter(|(k, b)| **b == b' ' && *k != space && *k != text.len() - 8).count();
+        if self.has(checks::SPACES) && spaces > 0 || self.has(checks::TOKENS) && !is_token(&text[..space]) {
+            return Err(Reason::BadStartLine);
+        }
+        let method = &text[..space];
+        let known = METHODS.iter().find(|known| known.name.as_bytes() == method && known.bit != OTHER);
+        if self.limits.denied & known.map_or(OTHER, |known| known.bit) != 0 {
+            return Err(Reason::MethodDenied);
+        }
+        self.method = Some(method.to_vec());
+        Ok(())
+    }
+}
+
+/// Port of sent-by and ttl.
+fn via(visible: &[u8]) -> Result<(), Reason> {
+    let semicolon = visible.iter().position(|b| *b == b';').unwrap_or(64);
+    let digits = |at: usize| visible[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let begins = |at: &usize| digits(*at) >= 5 && (*at == 0 || !visible[at - 1].is_ascii_digit());
+    let starts: Vec<usize> = (1..visible.len()).filter(begins).collect();
+    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b':' && **at < semicolon) {
+        let count = digits(*at);
+        if count > 16 || value_of(&visible[*at..at + count]) > 65535 {
+            return Err(Reason::BadNumber);
+        }
+    }
+    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b'=' && **at > semicolon)
+        && *at >= 5
+        && visible[at - 5..*at].eq_ignore_ascii_case(b";ttl=")
+    {
+        return Err(Reason::BadNumber);
+    }
+    Ok(())
+}
+
+/// The line at `at` without its LF; `None` while it has not ended.
+fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
+    if at > limits.section_bytes as usize {
+        // The line ends before this one count; only the LF of the line itself does not.
+        return Err(Reason::HeadersTooLong);
+    }
+    let mut in_method = first;
+    let mut quoting = Quoting::default();
+    for now in at.. {
+        if now == bytes.len() {
+            return if first && too_long_method(&bytes[at..now]) {
+                Err(Reason::BadStartLine)
+            } else {
+                Ok(None)
+            };
+        }
+        let byte = bytes[now];
+        if byte == b'\n' {
+            return Ok(Some(&bytes[at..now]));
+        }
+        let after_cr = now > at && bytes[now - 1] == b'\r';
+        let length = now - at >= limits.line_bytes as usize;
+        if length || now >= limits.section_bytes as usize {
+            return Err(if length { Reason::LineTooLong } else { Reason::HeadersTooLong });
+        }
+        if after_cr {
+            return Err(if first { Reason::BadStartLine } else { Reason::BareCr });
+        }
+        let quoted = quoting.take(now - at, byte) && !first && limits.checks & checks::TOKENS == 0;
+        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !quoted {
+            return Err(if first { Reason::BadStartLine } else { Reason::ControlByte });
+        }
+        if in_method {
+            in_method = byte != b' ' && !is_status(&bytes[at..=now]);
+            let bad = if is_status(&bytes[at..=now]) {
+                false
+            } else if byte == b' ' {
+                now == at
+            } else {
+                !(0x21..0x7f).contains(&byte)
+            };
+            if bad || too_long_method(&bytes[at..=now]) {
+                return Err(Reason::BadStartLine);
+            }
+        }
+    }
+    unreachable!("the loop ends at the end of the bytes")
+}
+
+/// Where in a header line quoted pairs are (RFC 3261 section 25.1): `quoted-string = DQUOTE *(qdtext / quoted-pair) DQUOTE`.
+#[derive(Default)]
+enum Quoting {
+    /// Before the colon.
+    #[default]
+    Name,
+    /// In the value, and in no quoted string.
+    Outside,
+    Inside,
+    /// Behind a backslash in a quoted string.
+    Pair,
+    /// Nobody knows: a line that goes on with another, or a backslash that quotes nothing.
+    Unknown,
+}
+
+impl Quoting {
+    /// Takes the byte at an offset of the line, and tells whether it is quoted and among the first 64, which are kept of any line.
+    fn take(&mut self, offset: usize, byte: u8) -> bool {
+        let quoted = matches!(self, Quoting::Pair) && offset < 64;
+        *self = match (&self, byte) {
+            (Quoting::Name, _) if offset == 0 && blank(byte) => Quoting::Unknown,
+            (Quoting::Name, b':') | (Quoting::Inside, b'"') => Quoting::Outside,
+            (Quoting::Name, _) => Quoting::Name,
+            (Quoting::Outside, b'"') | (Quoting::Pair, _) => Quoting::Inside,
+            (Quoting::Inside, b'\\') => Quoting::Pair,
+            (Quoting::Inside, _) => Quoting::Inside,
+            (Quoting::Unknown, _) | (Quoting::Outside, b'\\') => Quoting::Unknown,
+            (Quoting::Outside, _) => Quoting::Outside,
+        };
+        quoted
+    }
+}
+
+/// Whether the first 64 bytes hold no space.
+fn too_long_method(line: &[u8]) -> bool {
+    line.len() >= 64 && !line[..64].contains(&b' ') && !is_status(line)
+}
+
+fn is_status(line: &[u8]) -> bool {
+    line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"sip/")
+}
+
+fn status_line(text: &[u8]) -> Result<(), Reason> {
+    if text.len() < 8 || !text[..8].eq_ignore_ascii_case(b"sip/2.0 ") {
+        return Err(Reason::BadVersion);
+    }
+    let code = &text[8..];
+    let good = code.len() >= 3
+        && (b'1'..=b'6').contains(&code[0])
+        && code[1..3].iter().all(u8::is_ascii_digit)
+        && (code.len() == 3 || code[3] == b' ');
+    if good { Ok(()) } else { Err(Reason::BadStartLine) }
+}

@@ -1,0 +1,20 @@
+//! Tier `program`: frames through the loaded programs with `BPF_PROG_TEST_RUN`. It needs root, and neither an interface nor a peer.
+
+mod advisories;
+mod advisories_headers;
+mod attacker;
+mod budgets;
+mod buffers;
+mod corpus;
+mod differential;
+mod found;
+mod fragments;
+mod identities;
+mod legal;
+mod legal_headers;
+mod program_runs;
+mod rates;
+mod reasons;
+mod replay;
+mod rules;
+mod taps;
