@@ -28,7 +28,8 @@ const USAGE: &str = "usage: cargo xtask VERB
                                        install what is missing on this machine (Debian 12; root or sudo)
   build [--release]                    sipguard and the programs of its tests
   demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
-  test [ARGUMENTS]                     every test, or those that `cargo test ARGUMENTS` selects (root)
+  test [--fast] [ARGUMENTS]            every test, or those that `cargo test ARGUMENTS` selects (root); with --fast
+                                       those alone that need no peers, with fewer random cases: less than a minute
   bench [-o json] [--rounds N] [--runs N]
                                        what a packet costs, beside xdp-filter (root or sudo)
   fuzz [TARGET] [--for 10m] [-- ARGUMENTS]

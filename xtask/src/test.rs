@@ -1,4 +1,6 @@
-//! `test`: every test of the workspace.
+//! `test`: every test of the workspace, or those that are fast and need no peers.
+
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
@@ -8,21 +10,46 @@ use crate::{
     setup,
 };
 
-/// `test [ARGUMENTS] [-- ARGUMENTS]`, which are those of `cargo test`.
+/// What `--fast` asks of the long ones among the tests of the loaded programs; without it they run as many cases as they say.
+const FEWER: [(&str, &str); 2] = [("SIPGUARD_SEQUENCES", "400"), ("SIPGUARD_STREAMS", "4000")];
+
+/// `test [--fast] [ARGUMENTS] [-- ARGUMENTS]`, which are those of `cargo test`.
 pub fn run(args: &[String]) -> Result<()> {
     ensure!(
         is_root(),
         "the tests make network namespaces and load XDP programs, which needs root: \
          become root (`sudo --login` finds root's own Rust) and run `cargo xtask test` again"
     );
+    if let [first, args @ ..] = args
+        && first == "--fast"
+    {
+        return fast(args);
+    }
     setup::ready(Purpose::Test)?;
     // The end-to-end tests start programs of the workspace, which `cargo test` alone does not build.
     succeed(&mut cargo(&["build", "--locked", "--workspace"]))?;
+    exec(&mut tests(&["--workspace"], args))
+}
 
+/// Unit tests of all crates but the lab, and the tiers `host` and `program`: nothing of it needs more than a build does.
+fn fast(args: &[String]) -> Result<()> {
+    setup::ready(Purpose::Build)?;
+    succeed(&mut cargo(&["build", "--locked", "--workspace", "--bin", "sipguard"]))?;
+    let tiers = ["--package", "sipguard-tests", "--test", "host", "--test", "program"];
+    let failed = [&["--workspace", "--exclude", "sipguard-tests"][..], &tiers]
+        .map(|which| succeed(tests(which, args).envs(FEWER)))
+        .into_iter()
+        .find_map(Result::err);
+    failed.map_or(Ok(()), Err)
+}
+
+/// `cargo test` of some of the workspace, with what the command line asks for.
+fn tests(which: &[&str], args: &[String]) -> Command {
     let (to_cargo, to_tests) = split(args);
-    let mut command = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    let mut command = cargo(&["test", "--locked", "--no-fail-fast"]);
     // The tests that are ignored without root run here.
-    exec(command.args(to_cargo).args(["--", "--include-ignored"]).args(to_tests))
+    command.args(which).args(to_cargo).args(["--", "--include-ignored"]).args(to_tests);
+    command
 }
 
 fn split(args: &[String]) -> (&[String], &[String]) {
