@@ -1,12 +1,14 @@
 //! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
 
 mod connection;
+mod reset;
+mod shared;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use sipguard::address::{Source, mapped};
@@ -22,6 +24,7 @@ use sipguard_common::abi::{
 };
 use sipguard_common::framer::{KEY_BYTES, Limits};
 
+pub use self::shared::Shared;
 use crate::packet::{ACK, PSH, Peer};
 
 /// XDP's actions.
@@ -64,14 +67,19 @@ impl Program {
     pub fn with_flows(flows: u32) -> Result<Self> {
         let loaded = Loaded::new(None, 0, flows).context("loading the program needs root")?;
         let mut program = Self { loaded, out: vec![0; 1 << 17] };
-        program.set(Settings {
+        program.begin()?;
+        Ok(program)
+    }
+
+    /// Settings and ports of a program whose maps are empty.
+    fn begin(&mut self) -> Result<()> {
+        self.set(Settings {
             limits: Limits::default(),
             hash_keys: std::array::from_fn(|k| 0x5eed * (k as u64 + 1)),
             ..Settings::zeroed()
         })?;
-        program.guard(5060)?;
-        program.guard_tls(5061)?;
-        Ok(program)
+        self.guard(5060)?;
+        self.guard_tls(5061)
     }
 
     /// Replaces the settings.
@@ -387,24 +395,29 @@ impl Program {
 
     /// Memory of every map, by name, as the kernel accounts for it.
     pub fn maps(&mut self) -> Vec<(String, std::os::fd::RawFd)> {
-        use std::os::fd::{AsFd as _, AsRawFd as _};
-        let fd = |map: &aya::maps::Map| match map {
-            aya::maps::Map::Array(data)
-            | aya::maps::Map::HashMap(data)
-            | aya::maps::Map::LruHashMap(data)
-            | aya::maps::Map::LpmTrie(data)
-            | aya::maps::Map::PerCpuArray(data) => Some(data.fd().as_fd().as_raw_fd()),
-            _ => None,
-        };
+        use std::os::fd::AsRawFd as _;
+        let fd = |map| descriptor(map).map(|data| data.fd().as_fd().as_raw_fd());
         self.loaded.ebpf().maps().filter_map(|(name, map)| Some((name.to_owned(), fd(map)?))).collect()
     }
 
     fn map<'a, T>(&'a mut self, name: &str) -> Result<T>
     where
-        T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+        T: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
     {
         let map = self.loaded.ebpf().map_mut(name).with_context(|| format!("no map {name}"))?;
         Ok(T::try_from(map)?)
+    }
+}
+
+/// A map of one of the kinds that sipguard has.
+fn descriptor(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data) => Some(data),
+        _ => None,
     }
 }
 
@@ -441,9 +454,9 @@ pub fn device() -> Peer {
     Peer::new("192.0.2.7:40000", "198.51.100.1:5060")
 }
 
-/// Runs frames on a fresh program; the last one's outcome counts.
+/// Runs frames on a program that has seen none; the last one's outcome counts.
 pub fn last(frames: &[Vec<u8>]) -> Result<Run> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let mut outcome = None;
     for frame in frames {
         outcome = Some(program.run(frame)?);
@@ -453,7 +466,7 @@ pub fn last(frames: &[Vec<u8>]) -> Result<Run> {
 
 /// A stream of segments on a new connection; the outcomes of each.
 pub fn stream(peer: &Peer, segments: &[&[u8]]) -> Result<Vec<Run>> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(peer, 1000)?;
     let mut seq = 1000u32;
     segments

@@ -34,7 +34,7 @@ pub fn run(args: &[String]) -> Result<()> {
 /// Unit tests of all crates but the lab, and the tiers `host` and `program`: nothing of it needs more than a build does.
 fn fast(args: &[String]) -> Result<()> {
     setup::ready(Purpose::Build)?;
-    succeed(&mut cargo(&["build", "--locked", "--workspace", "--bin", "sipguard"]))?;
+    succeed(&mut cargo(&["build", "--locked", "--workspace", "--bin", "sipguard", "--bin", "measure"]))?;
     let tiers = ["--package", "sipguard-tests", "--test", "host", "--test", "program"];
     let failed = [&["--workspace", "--exclude", "sipguard-tests"][..], &tiers]
         .map(|which| succeed(tests(which, args).envs(FEWER)))

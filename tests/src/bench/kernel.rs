@@ -1,4 +1,4 @@
-//! bpf(2), as far as the benchmark needs programs that come from no ELF object.
+//! bpf(2), as far as the benchmark needs programs that come from no ELF object, and for entries of maps as bytes.
 
 use std::{
     io,
@@ -111,7 +111,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &mut [u8], repeat: u32) -> Resul
     Ok(Timed { action: run.retval, ns: run.duration })
 }
 
-fn blank() -> bpf_attr {
+pub(crate) fn blank() -> bpf_attr {
     // SAFETY: a union of structs of integers, for which all zeros are valid.
     unsafe { zeroed() }
 }
@@ -122,7 +122,7 @@ fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+pub(crate) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is initialised to its whole size, and what it points to outlives the call.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<bpf_attr>())

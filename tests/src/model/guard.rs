@@ -6,11 +6,11 @@ use sipguard_common::abi::Flow;
 use super::pbx::any;
 use super::segment::{Segment, Tuple};
 use crate::chance::Chance;
-use crate::program::{Program, XDP_PASS};
+use crate::program::{Program, Shared, XDP_PASS};
 
 /// The guard.
 pub struct Guard {
-    program: Program,
+    program: Shared,
     /// Whether it is asked at all: without it everything passes, which shows that the judge sees something.
     pub absent: bool,
     /// Whether it is asked why, which takes longer.
@@ -31,12 +31,12 @@ pub enum Fate {
 }
 
 impl Guard {
-    /// Loads the programs.
+    /// The loaded programs.
     ///
     /// # Errors
     /// When the kernel refuses them.
     pub fn new() -> Result<Self> {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         // As good as the keys of an installation: those of the other tests have zeros where short segments are hashed.
         let mut chance = Chance::new(0x5eed);
         program.change(|settings| {

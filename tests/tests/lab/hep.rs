@@ -23,7 +23,7 @@ fn homer(address: SocketAddr) -> Homer {
 
 /// What is recorded of three messages that a blocked address sends, over UDP, TCP and IPv6.
 fn packets() -> Result<Vec<TapPacket>> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     for address in ["192.0.2.7", "192.0.2.8", "2001:db8::7"] {
         program.block(address, u64::MAX)?;
     }

@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 use sipguard_tests::envelope::{Envelope, datagram, extension};
 use sipguard_tests::message::{OPTIONS as GOOD, stun};
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4};
-use sipguard_tests::program::{Program, Run, XDP_DROP, XDP_PASS};
+use sipguard_tests::program::{Program, Run, Shared, XDP_DROP, XDP_PASS};
 
 const V4: (&str, &str) = ("192.0.2.7:40000", "198.51.100.1:5060");
 const V6: (&str, &str) = ("[2001:db8::7]:40000", "[2001:db8::1]:5060");
@@ -157,8 +157,8 @@ fn a_later_fragment_is_judged_wherever_its_first_buffer_ends() -> Result<()> {
 }
 
 /// A program, where the kernel takes frames that are cut anywhere.
-fn program() -> Result<Option<Program>> {
-    let mut program = Program::new()?;
+fn program() -> Result<Option<Shared>> {
+    let mut program = Program::shared()?;
     let Err(error) = program.run_cut(&Peer::new(V4.0, V4.1).udp(GOOD), LEAST + 20) else {
         return Ok(Some(program));
     };

@@ -11,7 +11,7 @@ use sipguard_common::framer::{
     screens,
 };
 use sipguard_tests::packet::{ACK, Peer, SYN};
-use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP};
+use sipguard_tests::program::{PERMANENTLY, Program, Shared, XDP_DROP};
 
 /// Streams that are compared; `SIPGUARD_STREAMS` asks for another number. Each is a few segments, and a datagram.
 const STREAMS: u32 = 45_000;
@@ -183,7 +183,7 @@ fn expected(segments: &[&[u8]], limits: &Limits, buffer: &mut Buffer) -> Vec<Rea
 
 /// Runs frames and compares what was counted with what was expected.
 struct Comparison {
-    program: Program,
+    program: Shared,
     counts: Vec<u64>,
     runs: u64,
 }
@@ -213,7 +213,7 @@ fn kernel_and_userspace_agree() -> Result<()> {
         Ok(number) => number.parse().context("SIPGUARD_STREAMS is a number")?,
         Err(_) => STREAMS,
     };
-    let mut comparison = Comparison { program: Program::new()?, counts: vec![0; Reason::COUNT], runs: 0 };
+    let mut comparison = Comparison { program: Program::shared()?, counts: vec![0; Reason::COUNT], runs: 0 };
     let blocked = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
     comparison.program.identity(IDENTITY, blocked)?;
     comparison.program.user_agent(USER_AGENT, blocked)?;
@@ -335,7 +335,7 @@ fn parts(random: &mut Random, end: usize) -> Vec<Range<usize>> {
 #[test]
 fn any_cut_of_a_datagram_gives_the_same_verdict() -> Result<()> {
     const DATAGRAMS: u32 = 12_000;
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let (mut random, mut buffer, mut judged_later) = (Random(3), Box::new(Buffer::NEW), 0);
     let mut counts = vec![0; Reason::COUNT];
     for number in 0..DATAGRAMS {

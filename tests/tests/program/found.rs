@@ -30,7 +30,7 @@ fn trunk() -> Peer {
 
 #[test]
 fn a_connection_after_one_that_ended_within_a_line_begins_anew() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, &GOOD[..70]))?.reason, Reason::Valid);
     program.leave(&peer.answer(9000))?;
@@ -43,7 +43,7 @@ fn a_connection_after_one_that_ended_within_a_line_begins_anew() -> Result<()> {
 
 #[test]
 fn the_segment_that_completes_a_handshake_may_begin_before_the_first_byte() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.run(&peer.tcp(SYN, FIRST - 1, b""))?;
     program.leave(&peer.answer(FIRST))?;
     let run = program.run(&peer.tcp(ACK, FIRST - 9, b"whatever\0malformed\r\n\r\n"))?;
@@ -53,7 +53,7 @@ fn the_segment_that_completes_a_handshake_may_begin_before_the_first_byte() -> R
 
 #[test]
 fn a_reset_without_acknowledgement_ends_nothing() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.run(&peer.tcp(SYN, FIRST - 1, b""))?;
     program.leave(&peer.answer(FIRST))?;
     program.run(&damaged(peer.tcp(ACK, FIRST, b""), &peer))?;
@@ -69,7 +69,7 @@ fn a_reset_without_acknowledgement_ends_nothing() -> Result<()> {
 #[test]
 fn the_end_of_a_header_section_is_compared_when_its_cr_came_before() -> Result<()> {
     let message = b"MESSAGE sip:a SIP/2.0\r\nv:h\r\nf:a\r\nt:b\r\ni:c\r\nCSeq: 1 MESSAGE\r\nl: 20\r\n\r";
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, message))?.reason, Reason::Valid);
     let next = FIRST + message.len() as u32;
@@ -84,7 +84,7 @@ fn the_end_of_a_header_section_is_compared_when_its_cr_came_before() -> Result<(
 
 #[test]
 fn both_may_dial_at_once() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, trunk());
+    let (mut program, peer) = (Program::shared()?, trunk());
     program.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
     program.run(&peer.tcp(SYN, FIRST - 1, b""))?;
     program.leave(&peer.answer(FIRST))?;
@@ -97,7 +97,7 @@ fn both_may_dial_at_once() -> Result<()> {
 
 #[test]
 fn an_answer_that_the_pbx_did_not_take_says_nothing_of_where_the_peer_begins() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, trunk());
+    let (mut program, peer) = (Program::shared()?, trunk());
     program.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
     program.run(&damaged(peer.tcp(SYN | ACK, FIRST + 50_000, b""), &peer))?;
     program.run(&peer.tcp(SYN | ACK, FIRST - 1, b""))?;
@@ -112,7 +112,7 @@ fn an_answer_that_the_pbx_did_not_take_says_nothing_of_where_the_peer_begins() -
 /// A device sends its SYN twice, and the PBX's second answer leaves when the first bytes have passed: they are not judged anew.
 #[test]
 fn a_syn_ack_that_is_repeated_rewinds_nothing() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
     program.leave(&peer.answer(FIRST))?;
@@ -127,7 +127,7 @@ fn a_syn_ack_that_is_repeated_rewinds_nothing() -> Result<()> {
 /// The PBX still waits for the handshake a second later: what passed was lost behind the guard. A phone that starts again alike is none that rewinds.
 #[test]
 fn a_handshake_that_was_lost_behind_the_guard_goes_on() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
     program.change_flow(&peer, |flow| flow.first_ns -= 2_000_000_000)?;
@@ -140,7 +140,7 @@ fn a_handshake_that_was_lost_behind_the_guard_goes_on() -> Result<()> {
 /// The PBX has taken something: then no SYN-ACK of that handshake is one that goes on, however late.
 #[test]
 fn a_late_syn_ack_rewinds_nothing_either() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid);
     program.acknowledge(&peer, FIRST + GOOD.len() as u32)?;
@@ -157,7 +157,7 @@ fn a_late_syn_ack_rewinds_nothing_either() -> Result<()> {
 /// Once the PBX spoke SIP from a port to one that is not guarded, other services from there go on as before.
 #[test]
 fn urgent_bytes_of_another_service_pass_on_a_port_that_was_spoken_from() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let (callee, server) =
         (Peer::new("192.0.2.9:7777", "198.51.100.1:40000"), Peer::new("192.0.2.10:21", "198.51.100.1:40000"));
     program.dial(&callee, FIRST, GOOD)?;
@@ -174,7 +174,7 @@ fn urgent_bytes_of_another_service_pass_on_a_port_that_was_spoken_from() -> Resu
 /// A peer that reads much and answers while more than a window is under way.
 #[test]
 fn an_acknowledgement_lies_between_what_was_acknowledged_and_what_was_sent() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.connect(&peer, FIRST)?;
     program.leave(&peer.back(ACK, PBX_NEXT.wrapping_add(5 << 20), FIRST, b""))?;
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid, "five megabytes under way");

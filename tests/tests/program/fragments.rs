@@ -53,7 +53,7 @@ const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2,
 fn headers_are_judged_over_all_fragments() -> Result<()> {
     use Reason::{ControlByte, Valid};
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let good = run_all(&mut program, &peer.udp_parts(&long(), 1, &thirds()))?;
         assert!(good.iter().all(|run| (run.reason, run.action) == (Valid, XDP_PASS)), "{good:?}");
         let second = run_all(&mut program, &peer.udp_parts(&bad_at(500), 2, &thirds()))?;
@@ -81,7 +81,7 @@ fn only_in_order_it_completes() -> Result<()> {
     let complete = call("Content-Length: 900\r\n", &[0; 900]);
     for peer in devices() {
         for order in ORDERS {
-            let mut program = Program::new()?;
+            let mut program = Program::shared()?;
             let parts = order.map(|part| thirds()[part].clone());
             let runs = run_all(&mut program, &peer.udp_parts(&long(), 1, &parts))?;
             let passed = runs.iter().filter(|run| run.action == XDP_PASS).count();
@@ -109,7 +109,7 @@ fn only_in_order_it_completes() -> Result<()> {
 fn gaps_overlaps_and_repetitions_are_dropped() -> Result<()> {
     use Reason::{FragmentOrder, Valid};
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let end = 8 + long().len();
         let ways: [(Range<usize>, Reason); 10] = [
             (0..400, Valid),
@@ -138,7 +138,7 @@ fn gaps_overlaps_and_repetitions_are_dropped() -> Result<()> {
 fn a_fragment_before_the_first_ends_the_datagram() -> Result<()> {
     let complete = call("Content-Length: 900\r\n", &[0; 900]);
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let tail = peer.udp_parts(&bad_at(500), 1, &[400..800, 800..8 + long().len()]);
         assert_eq!(reasons(&mut program, &tail)?, [Reason::NotGuarded; 2]);
         let other = &peer.udp_parts(&complete, 1, &[0..600, 600..908])[0];
@@ -167,7 +167,7 @@ fn an_id_may_come_again_after_a_while() -> Result<()> {
     for peer in devices() {
         // The kernel's 30 and 60 seconds have passed, or not yet.
         let units = if peer.remote.is_ipv4() { [28, 34] } else { [56, 64] };
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let frames = peer.udp_parts(&long(), 1, &thirds());
         let bad = peer.udp_parts(&bad_at(500), 1, &thirds());
         let age = |program: &mut Program, units: u32| -> Result<()> {
@@ -202,7 +202,7 @@ fn an_id_may_come_again_after_a_while() -> Result<()> {
 #[test]
 fn fragments_of_other_ports_pass_in_any_order() -> Result<()> {
     for mut peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         peer.local.set_port(53);
         for (id, order) in ORDERS.iter().enumerate() {
             let parts = order.map(|part| thirds()[part].clone());
@@ -220,7 +220,7 @@ fn fragments_of_other_ports_pass_in_any_order() -> Result<()> {
 fn ipv6_fragments_belong_together_whatever_protocol_they_say() -> Result<()> {
     let [_, peer] = devices();
     for protocol in [6, 0, 44, 58, 59, 60, 255] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let mut frames = peer.udp_parts(&bad_at(500), 1, &thirds());
         frames[1][TCP6] = protocol;
         let expected = [Reason::Valid, Reason::ControlByte, Reason::ControlByte];
@@ -246,7 +246,7 @@ fn extension_headers_and_tags_are_walked() -> Result<()> {
     };
     // Before the fragment header.
     for (number, id) in [(0, 1), (60, 2)] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let mut frames = v6.udp_parts(&bad_at(900), id, &thirds());
         frames.iter_mut().for_each(|frame| options(frame, number));
         let expected = [Reason::Valid, Reason::Valid, Reason::ControlByte];
@@ -254,7 +254,7 @@ fn extension_headers_and_tags_are_walked() -> Result<()> {
     }
     // Behind it, as a part of what is in fragments.
     for (message, last) in [(long(), Reason::Valid), (bad_at(900), Reason::ControlByte)] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let mut frames = v6.udp_parts(&message, 1, &thirds());
         for (number, frame) in frames.iter_mut().enumerate() {
             if number == 0 {
@@ -271,7 +271,7 @@ fn extension_headers_and_tags_are_walked() -> Result<()> {
     }
     // A fragment header within a fragment.
     for outer in [[0, 1], [0, 0], [0, 9]] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         // The inner one says that it is the first of several, or all.
         let [high, low] = outer;
         let part = 0..if low == 1 { 8 + long().len() } else { 800 };
@@ -284,7 +284,7 @@ fn extension_headers_and_tags_are_walked() -> Result<()> {
     }
     // Tags are no part of what the kernel tells datagrams by.
     for peer in [v4, v6] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let mut frames = peer.udp_parts(&bad_at(900), 1, &thirds());
         for (tags, frame) in frames.iter_mut().enumerate() {
             for _ in 0..tags {
@@ -300,7 +300,7 @@ fn extension_headers_and_tags_are_walked() -> Result<()> {
 #[test]
 fn large_fragments_are_judged() -> Result<()> {
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let lines = format!("Record-Route: <sip:192.0.2.1;lr;x={}>\r\n", "x".repeat(130)).repeat(90);
         let good = call(&format!("{lines}Content-Length: 40000\r\n"), &[0; 40_000]);
         let mut bad = good.clone();
@@ -322,7 +322,7 @@ fn large_fragments_are_judged() -> Result<()> {
 #[test]
 fn ip_options_of_ipv4_are_walked() -> Result<()> {
     let [peer, _] = devices();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let mut frames = peer.udp_parts(&bad_at(900), 1, &thirds());
     for frame in &mut frames {
         frame.splice(TCP4..TCP4, [1, 1, 1, 1]);
@@ -338,7 +338,7 @@ fn ip_options_of_ipv4_are_walked() -> Result<()> {
 fn the_udp_length_ends_the_message() -> Result<()> {
     for peer in devices() {
         let udp_at = if peer.remote.is_ipv4() { TCP4 } else { TCP6 + 8 };
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let mut claim = |id: u32, length: u16, parts: &[Range<usize>]| -> Result<Vec<Reason>> {
             let mut frames = peer.udp_parts(&bad_at(900), id, parts);
             frames[0][udp_at + 4..udp_at + 6].copy_from_slice(&length.to_be_bytes());
@@ -360,7 +360,7 @@ fn the_udp_length_ends_the_message() -> Result<()> {
 #[test]
 fn what_is_cut_where_none_may_be_is_dropped() -> Result<()> {
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         // The kernel cuts off what is over, or refuses it.
         let first = peer.udp_parts(&long(), 1, std::slice::from_ref(&(0..401)));
         assert_eq!(reasons(&mut program, &first)?, [Reason::FragmentOrder]);
@@ -377,7 +377,7 @@ fn what_is_cut_where_none_may_be_is_dropped() -> Result<()> {
 #[test]
 fn the_end_is_judged_as_that_of_a_whole_datagram() -> Result<()> {
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let good = long();
         let headers = good.windows(4).position(|end| end == b"\r\n\r\n").context("an end")?;
         let text = "OPTIONS sip:a".to_owned() + &"b".repeat(1000);
@@ -414,7 +414,7 @@ fn the_end_is_judged_as_that_of_a_whole_datagram() -> Result<()> {
 #[test]
 fn a_datagram_in_work_is_left_alone() -> Result<()> {
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         let frames = peer.udp_parts(&long(), 1, &thirds());
         assert_eq!(program.run(&frames[0])?.reason, Reason::Valid);
         let (key, mut datagram) = program.datagrams()?[0];
@@ -432,7 +432,7 @@ fn a_datagram_in_work_is_left_alone() -> Result<()> {
 #[test]
 fn monitor_mode_passes_and_counts() -> Result<()> {
     for peer in devices() {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         program.change(|settings| settings.mode = MODE_MONITOR)?;
         for run in run_all(&mut program, &peer.udp_parts(&bad_at(500), 1, &thirds()))? {
             assert_eq!((run.action, run.let_pass), (XDP_PASS, run.reason != Reason::Valid), "{run:?}");
@@ -447,7 +447,7 @@ fn monitor_mode_passes_and_counts() -> Result<()> {
 #[test]
 fn a_full_map_takes_no_other_until_the_time_is_over() -> Result<()> {
     let [peer, _] = devices();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     assert_eq!(
         program.run(&peer.udp_parts(&bad_at(500), 1, &thirds())[0])?.reason,
         Reason::Valid,

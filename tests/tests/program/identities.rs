@@ -92,7 +92,7 @@ fn expect_passes(program: &mut Program, message: &[u8]) -> Result<()> {
 
 #[test]
 fn a_scanner_is_known_by_its_user_agent_whatever_its_address() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.user_agent("friendly-scanner", BLOCK)?;
     for agent in [
         "User-Agent: friendly-scanner",
@@ -117,7 +117,7 @@ fn a_scanner_is_known_by_its_user_agent_whatever_its_address() -> Result<()> {
 
 #[test]
 fn a_device_is_known_by_its_identity() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.identity("1234@pbx.example", BLOCK)?;
     for from in [
         "From: <sip:1234@pbx.example>;tag=1",
@@ -153,7 +153,7 @@ fn a_device_is_known_by_its_identity() -> Result<()> {
 
 #[test]
 fn the_case_of_a_user_counts() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.identity("Alice@h", BLOCK)?;
     expect_passes(&mut program, &with_from("From: <sip:alice@h>"))?;
     expect_stopped(&mut program, &with_from("From: <sip:Alice@H>"), Reason::BlockedIdentity)
@@ -161,7 +161,7 @@ fn the_case_of_a_user_counts() -> Result<()> {
 
 #[test]
 fn neighbours_behind_the_same_address_go_on() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.identity("1234@pbx.example", BLOCK)?;
     let (errant, neighbour) = (Peer::new(DEVICE, PBX), Peer::new("192.0.2.7:40001", PBX));
     let run = segments(&mut program, &errant, &[&with_from("From: <sip:1234@pbx.example>")])?;
@@ -179,7 +179,7 @@ fn neighbours_behind_the_same_address_go_on() -> Result<()> {
 
 #[test]
 fn a_rule_that_has_ended_or_only_counts_stops_nothing() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let ended = |rule: Rule| Rule { expires_ns: 1, ..rule };
     program.identity("ended@h", ended(BLOCK))?;
     program.identity("counted@h", MONITORED)?;
@@ -210,7 +210,7 @@ fn a_rule_that_has_ended_or_only_counts_stops_nothing() -> Result<()> {
 
 #[test]
 fn trunks_and_allowed_addresses_are_excused() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.identity("1234@pbx.example", BLOCK)?;
     program.user_agent("friendly-scanner", BLOCK)?;
     program.rule("192.0.2.0/28", Rule { trunk: 3, ..Rule::zeroed() })?;

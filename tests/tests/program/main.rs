@@ -16,5 +16,6 @@ mod program_runs;
 mod rates;
 mod reasons;
 mod replay;
+mod reset;
 mod rules;
 mod taps;

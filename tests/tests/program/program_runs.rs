@@ -52,7 +52,7 @@ fn ip_options_and_extension_headers_are_walked() -> Result<()> {
     frame[IP + 10..IP + 12].fill(0);
     let checksum = !sum(&frame[IP..IP + 24]);
     frame[IP + 10..IP + 12].copy_from_slice(&checksum.to_be_bytes());
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     let run = program.run(&frame)?;
     assert_eq!(run.reason, Reason::BadStartLine);
@@ -71,7 +71,7 @@ fn ip_options_and_extension_headers_are_walked() -> Result<()> {
     frame[IP + 6] = 0;
     let payload = (frame.len() - IP - 40) as u16;
     frame[IP + 4..IP + 6].copy_from_slice(&payload.to_be_bytes());
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     let run = program.run(&frame)?;
     assert_eq!(run.reason, Reason::BadStartLine);
@@ -91,7 +91,7 @@ fn a_checksum_that_the_hardware_finishes_stays_one() -> Result<()> {
         // What the sum over the pseudo-header alone is: as if nothing followed it.
         let pseudo = tcp_sum(peer.remote.ip(), peer.local.ip(), &vec![0; frame.len() - at]).to_be_bytes();
         frame[at + 16..at + 18].copy_from_slice(&pseudo);
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         program.connect(&peer, 1000)?;
         let run = program.run(&frame)?;
         assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_PASS), "{remote}");
@@ -103,7 +103,7 @@ fn a_checksum_that_the_hardware_finishes_stays_one() -> Result<()> {
 #[test]
 fn ethernet_padding_is_not_data() -> Result<()> {
     let peer = device();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     let mut frame = peer.tcp(ACK, 1000, b"");
     frame.extend([0; 8]);
@@ -127,7 +127,7 @@ fn a_length_of_zero_is_no_way_past_the_guard() -> Result<()> {
 
 #[test]
 fn a_port_is_guarded_on_either_side_and_settable() -> Result<()> {
-    let (trunk, mut program) = (Peer::new("192.0.2.9:5060", "198.51.100.1:33333"), Program::new()?);
+    let (trunk, mut program) = (Peer::new("192.0.2.9:5060", "198.51.100.1:33333"), Program::shared()?);
     let answer = b"SIP/2.0 200 OK\r\nContent-Length: -1\r\n";
     assert_eq!(program.run(&trunk.tcp(ACK, 1, answer))?.reason, Reason::NotGuarded, "nothing was dialled");
     assert_eq!(program.dial(&trunk, 1000, b"")?.reason, Reason::TcpControl);
@@ -149,7 +149,7 @@ fn a_port_is_guarded_on_either_side_and_settable() -> Result<()> {
 #[test]
 fn blocks_end_by_themselves_and_prefixes_nest() -> Result<()> {
     let frame = device().tcp(ACK, 1, b"");
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.block("192.0.2.7", 1)?;
     assert_eq!(program.run(&frame)?.reason, Reason::TcpControl, "ended");
     program.block("192.0.2.0/24", PERMANENT)?;
@@ -219,7 +219,7 @@ fn what_tcp_does_legally_is_never_malformed() -> Result<()> {
     let (a, b) = GOOD.split_at(30);
     let start = u32::MAX - 10; // the sequence number wraps in the first segment
     let at = |offset: usize| start.wrapping_add(offset as u32);
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, start)?;
     let mut reason = |seq: u32, bytes: &[u8]| {
         program.acknowledge(&peer, at(0))?;
@@ -252,7 +252,7 @@ fn what_tcp_does_legally_is_never_malformed() -> Result<()> {
 #[test]
 fn a_new_connection_of_the_same_ports_takes_the_place_of_the_old_one() -> Result<()> {
     let peer = device();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     program.run(&peer.tcp(ACK, 1000, GOOD))?;
     program.run(&peer.tcp(RST, 5, b""))?;
@@ -289,7 +289,7 @@ fn frames_of_64_kib_are_judged_to_their_end() -> Result<()> {
 #[test]
 fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
     let peer = device();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.change(|settings| settings.action = ACTION_DROP)?;
     program.connect(&peer, 1000)?;
     for (seq, bytes) in [(1000, &b"nonsense\r\n"[..]), (1000, b"nonsense\r\n"), (1010, GOOD)] {
@@ -297,7 +297,7 @@ fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
         assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_DROP));
     }
 
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.change(|settings| settings.mode = MODE_MONITOR)?;
     program.connect(&peer, 1000)?;
     let frame = peer.tcp(ACK, 1000, b"nonsense\r\n");
@@ -325,7 +325,7 @@ fn what_became_of_a_packet_is_what_is_counted() -> Result<()> {
         (MODE_MONITOR, ACTION_RESET, Outcome::WouldReset, Outcome::WouldDrop),
         (MODE_MONITOR, ACTION_DROP, Outcome::WouldDrop, Outcome::WouldDrop),
     ] {
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         program.change(|settings| (settings.mode, settings.action) = (mode, on_malformed))?;
         program.connect(&peer, 1000)?;
         for (frame, outcome) in
@@ -343,7 +343,7 @@ fn what_became_of_a_packet_is_what_is_counted() -> Result<()> {
 #[test]
 fn the_offender_is_named_with_its_first_bytes() -> Result<()> {
     let peer = device();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let long = [b"REGISTER sip:pbx SIP/9.9\r\nUser-Agent: Bad/1\r\n".as_slice(), &[b'x'; 100]].concat();
     for text in [&b"no\r\n"[..], &long] {
         program.connect(&peer, 1000)?;
@@ -370,7 +370,7 @@ fn a_right_checksum_is_told_from_a_wrong_one_at_any_length() -> Result<()> {
         [("192.0.2.7:40000", "198.51.100.1:5060"), ("[2001:db8::7]:40000", "[2001:db8::1]:5060")]
     {
         let mut peer = Peer::new(remote, local);
-        let mut program = Program::new()?;
+        let mut program = Program::shared()?;
         for length in (1..300).chain([511, 512, 513, 1023, 1024, 1025, 1448, 9001, 60_001]) {
             peer.remote.set_port(1000 + length as u16);
             let text: Vec<u8> = (0..length).map(|k| if k == 0 { 1 } else { (k * 7 % 251) as u8 }).collect();
@@ -388,7 +388,7 @@ fn a_right_checksum_is_told_from_a_wrong_one_at_any_length() -> Result<()> {
 
 #[test]
 fn nobody_is_banned_for_what_the_kernel_has_no_connection_for() -> Result<()> {
-    let (mut program, peer) = (Program::new()?, device());
+    let (mut program, peer) = (Program::shared()?, device());
     program.change(|settings| {
         settings.rules |= rules_in_use::RATES;
         settings.bans.after = 1;
@@ -408,7 +408,7 @@ fn nobody_is_banned_for_what_the_kernel_has_no_connection_for() -> Result<()> {
 
 #[test]
 fn a_ban_ends_by_itself() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let frame = device().tcp(ACK, 1, b"");
     program.ban("192.0.2.7:40000", 1)?;
     assert_eq!(program.run(&frame)?.reason, Reason::TcpControl, "ended");

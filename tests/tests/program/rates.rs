@@ -9,7 +9,7 @@ use sipguard_common::abi::{
 use sipguard_tests::application::wait_until;
 use sipguard_tests::message::{OPTIONS, good_call, register};
 use sipguard_tests::packet::{ACK, Peer, SYN};
-use sipguard_tests::program::{PERMANENTLY, Program, XDP_DROP, XDP_PASS};
+use sipguard_tests::program::{PERMANENTLY, Program, Shared, XDP_DROP, XDP_PASS};
 
 const PBX: &str = "198.51.100.1:5060";
 const PBX6: &str = "[2001:db8:1::1]:5060";
@@ -22,8 +22,8 @@ const fn slow(burst: u64) -> Rate {
     Rate { interval_ns: hour_ns, tolerance_ns: hour_ns * burst }
 }
 
-fn limited(kind: usize, rate: Rate) -> Result<Program> {
-    let mut program = Program::new()?;
+fn limited(kind: usize, rate: Rate) -> Result<Shared> {
+    let mut program = Program::shared()?;
     program.limit(kind, rate)?;
     Ok(program)
 }
@@ -160,7 +160,7 @@ fn monitor_mode_counts_what_is_over() -> Result<()> {
 
 #[test]
 fn only_a_syn_to_a_guarded_port_waits_for_an_open_connection_to_end() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5060");
     program.open(&peer)?;
     assert_eq!(program.run(&peer.tcp(SYN, 1, b""))?.reason, Reason::OpenConnections);

@@ -25,73 +25,54 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     let malformed = |text: &[u8]| -> Result<Run> { Ok(stream(&peer, &[text])?.remove(0)) };
     let message = |headers: &str| format!("OPTIONS sip:pbx SIP/2.0\r\n{headers}\r\n\r\n").into_bytes();
 
-    let mut blocked = Program::new()?;
-    blocked.block("192.0.2.7", PERMANENT)?;
-    let mut blocked_prefix = Program::new()?;
-    blocked_prefix.block("192.0.2.0/24", PERMANENT)?;
-    let mut no_udp = Program::new()?;
-    no_udp.change(|settings| settings.denied[CLASS_DEVICES][UDP] = methods::ALL)?;
-    let mut no_options = Program::new()?;
-    no_options.change(|settings| settings.denied[CLASS_DEVICES] = [methods::OPTIONS; 3])?;
-    no_options.connect(&peer, 1000)?;
-    let mut no_device = Program::new()?;
-    no_device.device("192.0.2.7:40000", Rule { flags: rule_flags::BLOCK, ..PERMANENTLY })?;
-    let (mut device_banned, mut address_banned) = (Program::new()?, Program::new()?);
-    device_banned.ban("192.0.2.7:40000", PERMANENT)?;
-    address_banned.ban("192.0.2.7:0", PERMANENT)?;
-    let mut followed = Program::new()?;
+    let stops = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
+    let connected = |prepare: &dyn Fn(&mut Program) -> Result<()>, frame: &[u8]| {
+        let prepare = |program: &mut Program| {
+            prepare(program)?;
+            program.connect(&peer, 1000)
+        };
+        after(prepare, frame)
+    };
+    let mut followed = Program::shared()?;
     followed.connect(&peer, 1000)?;
     let valid = followed.run(&data)?;
     let retransmission = followed.run(&data)?;
     let conflict = followed.run(&peer.tcp(ACK, 1000, &b"x".repeat(GOOD.len())))?;
     let gap = followed.run(&peer.tcp(ACK, 2000, GOOD))?;
-    let mut watched = Program::new()?;
+    let mut watched = Program::shared()?;
     watched.change(|settings| settings.mode = MODE_MONITOR)?;
     watched.connect(&peer, 1000)?;
     watched.run(&peer.tcp(ACK, 1000, b"nonsense\r\n"))?;
     let mid_stream = watched.run(&peer.tcp(ACK, 1010, b"more of it"))?;
-
-    let mut damaged = Program::new()?;
-    damaged.connect(&peer, 1000)?;
+    drop((followed, watched));
     let nonsense = peer.tcp(ACK, 1000, b"nonsense\r\n");
     let end = nonsense.len() - 4;
-    let damaged = damaged.run(&bent(nonsense, end, b'z'))?;
-    let mut slow = Program::new()?;
-    slow.change(|settings| settings.limits.message_segments = 1)?;
-    slow.connect(&peer, 1000)?;
-    slow.run(&peer.tcp(ACK, 1000, b"OPT"))?;
-    let slow = slow.run(&peer.tcp(ACK, 1003, b"IONS"))?;
-    let mut strict = Program::new()?;
-    strict.change(|settings| settings.limits.checks |= checks::WHOLE_BODY)?;
+    let slow = |program: &mut Program| {
+        program.change(|settings| settings.limits.message_segments = 1)?;
+        program.connect(&peer, 1000)?;
+        program.run(&peer.tcp(ACK, 1000, b"OPT")).map(drop)
+    };
     let short = String::from_utf8(GOOD.to_vec())?.replace("Length: 0", "Length: 1").into_bytes();
-    let mut open = Program::new()?;
-    open.open(&peer)?;
     let tls = |text: &[u8]| -> Result<Run> {
         let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5061");
-        let mut program = Program::new()?;
-        program.connect(&peer, 1000)?;
-        program.run(&peer.tcp(ACK, 1000, text))
+        after(|program| program.connect(&peer, 1000), &peer.tcp(ACK, 1000, text))
     };
 
-    let stops = Rule { flags: rule_flags::BLOCK, ..PERMANENTLY };
-    let (mut no_identity, mut no_agent) = (Program::new()?, Program::new()?);
-    no_identity.identity("a@h", stops)?;
-    no_agent.user_agent("scan", stops)?;
-    no_identity.connect(&peer, 1000)?;
-    no_agent.connect(&peer, 1000)?;
     let with_agent =
         String::from_utf8(GOOD.to_vec())?.replace("Call-ID", "User-Agent: Scanner\r\nCall-ID").into_bytes();
     let trunk = Peer::new("192.0.2.9:5060", "198.51.100.1:33333");
-    let (mut not_acceptable, mut busy, mut dialled) = (Program::new()?, Program::new()?, Program::new()?);
-    not_acceptable.connect(&peer, 1000)?;
     // The peer has acknowledged more than any window since.
-    not_acceptable.change_flow(&peer, |flow| {
-        flow.sent = PBX_NEXT.wrapping_add(1 << 20);
-        flow.una = flow.sent;
-    })?;
-    busy.connect(&peer, 1000)?;
-    busy.change_flow(&peer, |flow| flow.lock = 99)?;
-    dialled.dial(&trunk, 1000, b"")?;
+    let not_acceptable = |program: &mut Program| {
+        program.connect(&peer, 1000)?;
+        program.change_flow(&peer, |flow| {
+            flow.sent = PBX_NEXT.wrapping_add(1 << 20);
+            flow.una = flow.sent;
+        })
+    };
+    let busy = |program: &mut Program| {
+        program.connect(&peer, 1000)?;
+        program.change_flow(&peer, |flow| flow.lock = 99)
+    };
     let fragment = bent(data.clone(), IP + 6, 0x20);
     let routes = format!("OPTIONS sip:pbx SIP/2.0\r\n{}", "Route: <sip:192.0.2.1;lr>\r\n".repeat(50));
     let first = peer.udp_fragments(routes.as_bytes(), 800).remove(0);
@@ -109,8 +90,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::Stun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 3, b'a', b'b', b'c', 0]))])?),
         (Reason::Tls, tls(&[22, 3, 1, 0, 2, 1, 0])?),
         (Reason::Internal, last(&[data[..IP + 2].to_vec()])?),
-        (Reason::BlockedHost, blocked.run(&data)?),
-        (Reason::BlockedPrefix, blocked_prefix.run(&data)?),
+        (Reason::BlockedHost, after(|program| program.block("192.0.2.7", PERMANENT), &data)?),
+        (Reason::BlockedPrefix, after(|program| program.block("192.0.2.0/24", PERMANENT), &data)?),
         (Reason::BadIpHeader, last(&[bent(data.clone(), IP, 0x44)])?),
         (Reason::TcpFragment, last(&[fragment])?),
         (Reason::TinyFragment, last(&[bent(peer.udp(GOOD), IP + 6, 0x20)])?),
@@ -119,10 +100,10 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::BadTcpFlags, last(&[peer.tcp(SYN | FIN, 1, b"")])?),
         (Reason::SynData, last(&[peer.tcp(SYN, 1, GOOD)])?),
         (Reason::BadUdpHeader, last(&[bent(peer.udp(GOOD), TCP4 + 4, 9)])?),
-        (Reason::BadChecksum, damaged),
+        (Reason::BadChecksum, connected(&|_| Ok(()), &bent(nonsense, end, b'z'))?),
         (Reason::SequenceGap, gap),
         (Reason::Conflict, conflict),
-        (Reason::SlowMessage, slow),
+        (Reason::SlowMessage, after(slow, &peer.tcp(ACK, 1003, b"IONS"))?),
         (Reason::BadStartLine, malformed(b"nonsense\r\n")?),
         (Reason::BadVersion, malformed(b"OPTIONS sip:pbx SIP/3.0\r\n")?),
         (Reason::ControlByte, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\0b\r\n")?),
@@ -141,33 +122,67 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::DuplicateContentLength, malformed(&message("Content-Length: 1\r\nl: 2"))?),
         (Reason::BodyTooLarge, malformed(&message("Content-Length: 65536"))?),
         (Reason::NoEndOfHeaders, last(&[peer.udp(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\r\n")])?),
-        (Reason::TruncatedBody, strict.run(&peer.udp(&short))?),
+        (
+            Reason::TruncatedBody,
+            after(
+                |program| program.change(|settings| settings.limits.checks |= checks::WHOLE_BODY),
+                &peer.udp(&short),
+            )?,
+        ),
         (Reason::BadStun, last(&[peer.udp(&stun(&[0x80, 0x22, 0, 9, b'a', b'b', b'c', 0]))])?),
         (Reason::NotTls, tls(&[0x80, 0x2e, 1, 3])?),
         (Reason::FragmentOrder, last(&[first.clone(), first])?),
         (Reason::BadTlsRecord, tls(&[22, 3, 1, 0, 2, 1, 0, 23, 9, 9, 0, 1])?),
-        (Reason::TransportDenied, no_udp.run(&peer.udp(GOOD))?),
-        (Reason::MethodDenied, no_options.run(&data)?),
-        (Reason::BlockedDevice, no_device.run(&data)?),
-        (Reason::BannedDevice, device_banned.run(&data)?),
-        (Reason::BannedAddress, address_banned.run(&data)?),
-        (Reason::BlockedIdentity, no_identity.run(&data)?),
-        (Reason::BlockedUserAgent, no_agent.run(&peer.tcp(ACK, 1000, &with_agent))?),
+        (
+            Reason::TransportDenied,
+            after(
+                |program| program.change(|settings| settings.denied[CLASS_DEVICES][UDP] = methods::ALL),
+                &peer.udp(GOOD),
+            )?,
+        ),
+        (
+            Reason::MethodDenied,
+            connected(
+                &|program| program.change(|settings| settings.denied[CLASS_DEVICES] = [methods::OPTIONS; 3]),
+                &data,
+            )?,
+        ),
+        (Reason::BlockedDevice, after(|program| program.device("192.0.2.7:40000", stops), &data)?),
+        (Reason::BannedDevice, after(|program| program.ban("192.0.2.7:40000", PERMANENT), &data)?),
+        (Reason::BannedAddress, after(|program| program.ban("192.0.2.7:0", PERMANENT), &data)?),
+        (Reason::BlockedIdentity, connected(&|program| program.identity("a@h", stops), &data)?),
+        (
+            Reason::BlockedUserAgent,
+            connected(&|program| program.user_agent("scan", stops), &peer.tcp(ACK, 1000, &with_agent))?,
+        ),
         (Reason::RatePackets, one_too_many(PACKETS, &peer.udp(GOOD))?),
         (Reason::RateMessages, one_too_many(MESSAGES, &peer.udp(GOOD))?),
         (Reason::RateRegister, one_too_many(REGISTERS, &peer.udp(&register(1)))?),
         (Reason::RateInvite, one_too_many(INVITES, &peer.udp(&good_call()))?),
         (Reason::RateConnections, one_connection_too_many(&peer)?),
-        (Reason::OpenConnections, open.run(&peer.tcp(SYN, 1, b""))?),
-        (Reason::NotAcceptable, not_acceptable.run(&peer.tcp(ACK, 1000, GOOD))?),
-        (Reason::FlowBusy, busy.run(&data)?),
-        (Reason::EarlyAnswer, dialled.run(&trunk.tcp(ACK, 1000, b"nonsense\r\n"))?),
+        (Reason::OpenConnections, after(|program| program.open(&peer), &peer.tcp(SYN, 1, b""))?),
+        (Reason::NotAcceptable, after(not_acceptable, &data)?),
+        (Reason::FlowBusy, after(busy, &data)?),
+        (
+            Reason::EarlyAnswer,
+            after(
+                |program| program.dial(&trunk, 1000, b"").map(drop),
+                &trunk.tcp(ACK, 1000, b"nonsense\r\n"),
+            )?,
+        ),
     ])
+}
+
+/// A frame on a program that something was done to.
+fn after(prepare: impl Fn(&mut Program) -> Result<()>, frame: &[u8]) -> Result<Run> {
+    let mut program = Program::shared()?;
+    prepare(&mut program)?;
+    program.run(frame)
 }
 
 /// The second of two connections where one is allowed.
 fn one_connection_too_many(peer: &Peer) -> Result<Run> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.change(|settings| {
         settings.rules |= rules_in_use::RATES;
         settings.rates[CONNECTIONS] = Rate::new(1, 1);
@@ -179,7 +194,7 @@ fn one_connection_too_many(peer: &Peer) -> Result<Run> {
 
 /// The second of two frames where one of a kind is allowed.
 fn one_too_many(kind: usize, frame: &[u8]) -> Result<Run> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.change(|settings| {
         settings.rules |= rules_in_use::RATES;
         settings.rates[kind] = Rate::new(1, 1);

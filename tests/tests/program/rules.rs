@@ -10,7 +10,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::{Limits, methods};
 use sipguard_tests::message::{OPTIONS, register};
 use sipguard_tests::packet::{ACK, Peer, RST, SYN};
-use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
+use sipguard_tests::program::{PERMANENTLY, Program, Run, Shared, XDP_DROP, XDP_PASS};
 
 const ALLOW: Rule = flagged(rule_flags::ALLOW);
 const BLOCK: Rule = flagged(rule_flags::BLOCK);
@@ -28,7 +28,7 @@ fn datagram(program: &mut Program, from: &str) -> Result<Run> {
 
 #[test]
 fn the_longest_prefix_decides_whatever_it_says() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.rule("192.0.2.0/24", BLOCK)?;
     program.rule("192.0.2.64/26", ALLOW)?;
     program.rule("192.0.2.80/28", BLOCK)?;
@@ -55,7 +55,7 @@ fn the_longest_prefix_decides_whatever_it_says() -> Result<()> {
 
 #[test]
 fn a_rule_that_has_ended_says_nothing() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let ended = |rule: Rule| Rule { expires_ns: 1, ..rule };
     program.rule("192.0.2.0/24", BLOCK)?;
     program.rule("192.0.2.0/25", ended(ALLOW))?;
@@ -69,7 +69,7 @@ fn a_rule_that_has_ended_says_nothing() -> Result<()> {
 
 #[test]
 fn a_monitored_block_counts_and_the_packet_goes_on_to_the_checks() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.rule("192.0.2.7", MONITORED)?;
     program.rule("192.0.2.0/24", BLOCK)?;
     let good = Peer::new("192.0.2.7:5060", "198.51.100.1:5060");
@@ -85,7 +85,7 @@ fn a_monitored_block_counts_and_the_packet_goes_on_to_the_checks() -> Result<()>
 
 #[test]
 fn an_entry_that_names_a_trunk_alone_blocks_nothing() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.rule("192.0.2.0/28", Rule { trunk: 3, ..Rule::zeroed() })?;
     program.rule("192.0.2.0/24", BLOCK)?;
     assert_eq!(datagram(&mut program, "192.0.2.9:5060")?.reason, Reason::BlockedPrefix);
@@ -95,8 +95,8 @@ fn an_entry_that_names_a_trunk_alone_blocks_nothing() -> Result<()> {
 }
 
 /// The trunk that has index 3, at 192.0.2.0/28.
-fn with_trunk(trunk: Trunk) -> Result<Program> {
-    let mut program = Program::new()?;
+fn with_trunk(trunk: Trunk) -> Result<Shared> {
+    let mut program = Program::shared()?;
     program.rule("192.0.2.0/28", Rule { trunk: 3, ..Rule::zeroed() })?;
     program.trunk(3, trunk)?;
     Ok(program)
@@ -207,7 +207,7 @@ fn a_trunk_has_counters_of_its_own() -> Result<()> {
 
 #[test]
 fn one_device_is_blocked_and_its_neighbours_behind_the_address_are_not() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.device("192.0.2.7:4001", BLOCK)?;
     program.device("[2001:db8::7]:4001", BLOCK)?;
     program.device("192.0.2.8:4001", Rule { expires_ns: 1, ..BLOCK })?;

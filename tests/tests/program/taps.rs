@@ -43,7 +43,7 @@ fn bytes(record: &Record) -> &[u8] {
 
 #[test]
 fn an_event_holds_the_packet_as_it_came() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let peer = device();
     program.connect(&peer, 1000)?;
     let frame = peer.tcp(ACK | PSH, 1000, BAD);
@@ -62,7 +62,7 @@ fn an_event_holds_the_packet_as_it_came() -> Result<()> {
 
 #[test]
 fn a_source_and_reason_has_one_event_and_a_count() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.block("203.0.113.7", PERMANENT)?;
     for port in 1..=50 {
         program.run(&Peer::new(&format!("203.0.113.7:{port}"), PBX).udp(OPTIONS))?;
@@ -103,7 +103,7 @@ fn expire(program: &Program) -> Result<()> {
 #[test]
 fn a_flood_costs_a_counter_and_nothing_is_lost_from_the_sum() -> Result<()> {
     const FLOOD: u32 = 30_000;
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let mut slow = ring(&program, Which::Events, Start::Now)?;
     for source in 0..FLOOD {
         let from = format!("10.{}.{}.{}:5060", source >> 16, source >> 8 & 255, source & 255);
@@ -129,7 +129,7 @@ fn a_flood_costs_a_counter_and_nothing_is_lost_from_the_sum() -> Result<()> {
 
 #[test]
 fn who_reads_too_late_knows_how_many_were_missed() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.tap(Taps { capture_until_ns: u64::MAX, verdicts: CAPTURE_PASSED, ..Taps::zeroed() })?;
     let (mut first, mut second) =
         (ring(&program, Which::Captured, Start::Now)?, ring(&program, Which::Captured, Start::Now)?);
@@ -152,7 +152,7 @@ fn who_reads_too_late_knows_how_many_were_missed() -> Result<()> {
 
 #[test]
 fn what_tcp_does_is_no_event() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let peer = device();
     program.connect(&peer, 1000)?;
     assert_eq!(program.run(&peer.tcp(ACK, 1400, OPTIONS))?.reason, Reason::SequenceGap);
@@ -164,7 +164,7 @@ fn what_tcp_does_is_no_event() -> Result<()> {
 
 #[test]
 fn monitor_mode_tells_what_it_let_pass() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.change(|settings| settings.mode = MODE_MONITOR)?;
     program.run(&device().udp(BAD))?;
     let events = all(&program, Which::Events)?;
@@ -174,7 +174,7 @@ fn monitor_mode_tells_what_it_let_pass() -> Result<()> {
 
 #[test]
 fn headers_that_cannot_be_read_have_events_too() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let mut frame = device().udp(OPTIONS);
     // A header length of 16 bytes.
     frame[14] = 0x44;
@@ -188,7 +188,7 @@ fn headers_that_cannot_be_read_have_events_too() -> Result<()> {
 
 #[test]
 fn a_capture_takes_what_it_asked_for() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.block("203.0.113.7", PERMANENT)?;
     let frames: Vec<Vec<u8>> = ["192.0.2.7:5060", "192.0.2.7:5062", "192.0.3.7:5060", "203.0.113.7:5060"]
         .iter()
@@ -240,7 +240,7 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
 
 #[test]
 fn long_frames_are_cut_and_say_how_long_they_were() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.tap(Taps { capture_until_ns: u64::MAX, verdicts: CAPTURE_PASSED, ..Taps::zeroed() })?;
     for len in [1022, 1023, 1024, 1025, 1535, 1536, 1537, 3000] {
         // What stands behind the body of a datagram is nobody's.
@@ -259,7 +259,7 @@ fn long_frames_are_cut_and_say_how_long_they_were() -> Result<()> {
 
 #[test]
 fn the_last_packets_of_each_device_are_kept() -> Result<()> {
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let peer = Peer::new("192.0.2.9:40000", PBX);
     program.run(&device().udp(OPTIONS))?;
     assert!(recorded(program.loaded())?.is_empty(), "nobody asked");
@@ -317,7 +317,7 @@ fn whoever_watches_changes_no_verdict() -> Result<()> {
     for message in messages.iter().filter(|message| message.len() < 60_000) {
         let mut outcomes = Vec::new();
         for taps in [Taps::zeroed(), watched] {
-            let mut program = Program::new()?;
+            let mut program = Program::shared()?;
             program.tap(taps)?;
             let peer = device();
             program.connect(&peer, 1000)?;

@@ -362,7 +362,7 @@ fn a_connection_out_of_step_is_given_up() -> Result<()> {
 fn syns_for_a_pbx_in_a_container() -> Result<()> {
     let peer = sipguard_tests::packet::Peer::new("192.0.2.7:40000", "198.51.100.1:5060");
     let bad = negative_length().bytes;
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     program.run(&peer.tcp(SYN, 5000, b""))?;
     let frame = peer.tcp(ACK, 1000, &bad);
@@ -370,7 +370,7 @@ fn syns_for_a_pbx_in_a_container() -> Result<()> {
     ensure!(run.action != XDP_PASS || run.frame != frame, "a second SYN, then malformed: {:?}", run.reason);
 
     let (first, second) = halves();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     program.connect(&peer, 1000)?;
     program.run(&peer.tcp(ACK, 1000, &first))?;
     let next = 1000 + first.len() as u32;

@@ -32,7 +32,7 @@ const LARGE_MAP_BYTES: u64 = 132 << 20;
 
 #[test]
 fn the_program_stays_small() -> Result<()> {
-    let info = Program::new()?.info()?;
+    let info = Program::shared()?.info()?;
     let verified =
         info.verified_instruction_count().context("the kernel tells how many instructions it verified")?;
     println!(

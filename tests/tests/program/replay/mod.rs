@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 use serde_json::Value;
 use sipguard::counters::Action;
 use sipguard_common::{Class, Reason};
@@ -25,13 +22,16 @@ use sipguard_tests::scratch::Scratch;
 /// Link types of which all captures must come to the same.
 const LINKS: [u32; 6] = [1, 113, 276, 101, 12, 0];
 /// Most memory of a replay, in kilobytes, whatever the size of the capture.
-const MOST_KB: i64 = 100 << 10;
+const MOST_KB: u64 = 100 << 10;
 const PBX: &str = "198.51.100.1:5060";
 
 /// A run of the command on its own: no pins, no configuration of the machine.
 fn run(words: &[&str], store: &Path) -> Result<Output> {
-    let output = Command::new(neighbour("SIPGUARD", "sipguard")?)
-        .args(words)
+    finish(Command::new(neighbour("SIPGUARD", "sipguard")?).args(words), store)
+}
+
+fn finish(command: &mut Command, store: &Path) -> Result<Output> {
+    let output = command
         .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-replay-test")
         .env("SIPGUARD_STORE", store)
         .env("SIPGUARD_CONFIG", "/dev/null")
@@ -164,7 +164,7 @@ fn every_form_and_link_type_comes_to_the_same() -> Result<()> {
 fn what_is_told_is_what_the_program_does() -> Result<()> {
     let scratch = Scratch::new("replay")?;
     let frames = traffic();
-    let mut program = Program::new()?;
+    let mut program = Program::shared()?;
     let (mut counted, mut of_sources) =
         (BTreeMap::<(String, String), u64>::new(), BTreeMap::<(String, String), (u64, u64)>::new());
     for (number, frame) in (1u64..).zip(&frames) {
