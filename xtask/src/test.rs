@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What `--fast` asks of the long ones among the tests of the loaded programs; without it they run as many cases as they say.
-const FEWER: [(&str, &str); 2] = [("SIPGUARD_SEQUENCES", "400"), ("SIPGUARD_STREAMS", "4000")];
+const FEWER: [(&str, &str); 2] = [("SIPGUARD_SEQUENCES", "400"), ("SIPGUARD_STREAMS", "10000")];
 
 /// `test [--fast] [ARGUMENTS] [-- ARGUMENTS]`, which are those of `cargo test`.
 pub fn run(args: &[String]) -> Result<()> {

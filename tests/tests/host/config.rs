@@ -138,7 +138,8 @@ fn what_is_in_effect_is_shown_with_its_place() -> Result<()> {
 
 #[test]
 fn the_scanners_are_those_of_the_recipe() -> Result<()> {
-    let policy = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/incidents.md"))?;
+    let policy =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/incidents.md"))?;
     let toml = format!("user-agents = [{}]", SCANNERS.map(|agent| format!("\"{agent}\"")).join(", "));
     ensure!(
         policy.contains(&SCANNERS.join(" ")) && policy.contains(&toml),

@@ -262,9 +262,11 @@ fn kernel_and_userspace_agree() -> Result<()> {
     let framer =
         |reason: &&Reason| reason.is_malformed() && !matches!(reason, Reason::NotTls | Reason::BadTlsRecord);
     let screened = [Reason::BlockedIdentity, Reason::BlockedUserAgent];
+    // Fewer streams than usual reach each of them at least once.
+    let enough = if streams < STREAMS { 0 } else { 10 };
     for reason in Reason::ALL.iter().filter(framer).chain(&screened) {
         let count = comparison.counts[usize::from(reason.number())];
-        assert!(count > 10, "{count} cases of {} are too few", reason.name());
+        assert!(count > enough, "{count} cases of {} are too few", reason.name());
         if screened.contains(reason) {
             println!("{count} of them {}", reason.name());
         }

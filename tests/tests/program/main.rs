@@ -15,7 +15,6 @@ mod legal_headers;
 mod program_runs;
 mod rates;
 mod reasons;
-mod replay;
 mod reset;
 mod rules;
 mod taps;

@@ -5,4 +5,5 @@ mod avalanche;
 mod burst;
 mod crash;
 mod rates;
+mod replay;
 mod verbs;

@@ -13,6 +13,7 @@ use sipguard::counters::Action;
 use sipguard_common::{Class, Reason};
 use sipguard_tests::capture::{Captured, Form, on_link, whole};
 use sipguard_tests::chance::Chance;
+use sipguard_tests::exclusive;
 use sipguard_tests::guard::{Output, neighbour};
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register, stun};
 use sipguard_tests::packet::{ACK, FIN, PSH, Peer, SYN};
@@ -137,6 +138,7 @@ fn traffic() -> Vec<Vec<u8>> {
 
 #[test]
 fn every_form_and_link_type_comes_to_the_same() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let frames = traffic();
     let (usual, status) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&frames)), &[])?;
@@ -162,6 +164,7 @@ fn every_form_and_link_type_comes_to_the_same() -> Result<()> {
 
 #[test]
 fn what_is_told_is_what_the_program_does() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let frames = traffic();
     let mut program = Program::shared()?;
@@ -198,6 +201,7 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
 
 #[test]
 fn only_what_comes_in_is_judged() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let peer = phone(40_000);
     let trunk = Peer::new("203.0.113.9:5060", "198.51.100.1:47000");
@@ -239,6 +243,7 @@ fn only_what_comes_in_is_judged() -> Result<()> {
 
 #[test]
 fn what_a_capture_lacks_accuses_nobody() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let text = register(1);
     let frames = connection(&phone(40_000), &[&text[..100], &text[100..200], &text[200..], OPTIONS]);
@@ -286,6 +291,7 @@ fn what_a_capture_lacks_accuses_nobody() -> Result<()> {
 
 #[test]
 fn the_clock_is_the_captures() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let text = register(1);
     let frames = connection(&phone(40_000), &[&text[..100], &text[100..]]);
@@ -301,6 +307,7 @@ fn the_clock_is_the_captures() -> Result<()> {
 
 #[test]
 fn the_policy_is_the_files_and_the_stores() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let trunk = Peer::new("203.0.113.9:5060", PBX);
     let on_5080 = Peer::new("192.0.2.8:40000", "198.51.100.1:5080");
@@ -347,6 +354,7 @@ fn the_policy_is_the_files_and_the_stores() -> Result<()> {
 
 #[test]
 fn damaged_files() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let packets = whole(&[phone(40_000).udp(&register(1)), phone(40_001).udp(&register(2))]);
     let (usual, big) = (Form::USUAL, Form { big_endian: true, ..Form::USUAL });
@@ -405,6 +413,7 @@ fn damaged_files() -> Result<()> {
 /// Files with a few bytes changed: whatever they say, the command ends as it should, within its memory.
 #[test]
 fn hostile_files_end_in_a_report_or_an_error() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let packets = whole(&traffic()[..40]);
     let forms = [
@@ -439,6 +448,7 @@ fn hostile_files_end_in_a_report_or_an_error() -> Result<()> {
 /// Captures of real traffic, where `SIPGUARD_CORPUS` names a directory with such: told, and read to their ends.
 #[test]
 fn captures_of_the_corpus() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let Some(directory) = std::env::var_os("SIPGUARD_CORPUS") else {
         println!("skipped: SIPGUARD_CORPUS names no directory");
         return Ok(());

@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn voice_is_judged_once_a_flow_and_what_is_odd_in_it_each_time() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let voice = Peer::new("192.0.2.7:40000", "198.51.100.1:40002");
     let plain = voice.udp(&[0x80; 172]);
@@ -43,6 +44,7 @@ fn voice_is_judged_once_a_flow_and_what_is_odd_in_it_each_time() -> Result<()> {
 /// Megabytes of a generated capture: `SIPGUARD_CAPTURE_MB`, by default 20.
 #[test]
 fn a_large_capture_takes_constant_memory() -> Result<()> {
+    let _shared = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let megabytes: usize = std::env::var("SIPGUARD_CAPTURE_MB").map_or(Ok(20), |text| text.parse())?;
     let path = scratch.join("large.pcap");
