@@ -10,6 +10,7 @@ use crate::documents::Tree;
 const WORDS: &[(&str, &str)] = &[
     ("a room of", "a stage, or a module"),
     ("doubted", "warned about"),
+    ("for good", "permanently"),
     ("rehearse", "dry run"),
     ("rehearsed", "dry run"),
     ("unsay", "retract"),
@@ -18,13 +19,23 @@ const WORDS: &[(&str, &str)] = &[
 
 /// Names of items, each with the standard term.
 const NAMES: &[(&str, &str)] = &[
+    ("apart", "distinct"),
+    ("bring", "apply, or reconcile"),
     ("carriers", "trunks"),
     ("Chosen", "EffectiveSettings"),
     ("doubt", "warning"),
+    ("gate", "rate limiter"),
+    ("Known", "Context, or Counts"),
+    ("Late", "lazy, with retry"),
     ("rehearse", "dry_run"),
     ("SettingsWish", "SettingsRequest"),
+    ("Touched", "dirty set"),
     ("trouble", "health, or diagnosis"),
+    ("Trouble", "Health"),
+    ("twin", "second attachment"),
     ("unsay", "retract"),
+    ("want", "desired"),
+    ("Wanted", "Desired"),
     ("Wish", "Request, or Options"),
 ];
 
