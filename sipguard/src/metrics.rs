@@ -30,7 +30,7 @@ type Counts = Family<Labels, Counter>;
 /// How full maps are. With a million rules it takes seconds to count them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sizes {
-    /// Blocks that hold.
+    /// Active blocks.
     pub blocks: usize,
     /// Connections that are followed.
     pub connections: Connections,
@@ -48,7 +48,7 @@ impl Sizes {
 pub struct Stored {
     /// The trunks.
     pub trunks: Vec<TrunkRow>,
-    /// How many blocks hold of each source.
+    /// How many blocks of each origin are active.
     pub blocks: Vec<(String, i64)>,
 }
 
@@ -199,13 +199,13 @@ impl OfStored {
             }
         }
         let blocks = Family::<Labels, Gauge>::default();
-        for (source, count) in &self.blocks {
-            blocks.get_or_create(&vec![("source", source.clone())]).inc_by(*count);
+        for (origin, count) in &self.blocks {
+            blocks.get_or_create(&vec![("origin", origin.clone())]).inc_by(*count);
         }
         registry.register("trunk_received_packets", "Packets of a trunk that the guard looked at", received);
         let text = "Packets of a trunk dropped or turned into a reset";
         registry.register("trunk_dropped_packets", text, dropped);
-        let text = "Blocks that hold, by who set them; those of the source guard are bans";
+        let text = "Active blocks, by who set them; those of the origin guard are bans";
         registry.register("blocks", text, blocks);
     }
 }

@@ -42,7 +42,8 @@ pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Resul
     let mut loaded = Loaded::for_replay(request.flows)?;
     prepare(&loaded, request)?;
     let program: &Xdp = loaded.program()?;
-    let side = if request.pbx.is_empty() { guess(path, &request.settings) } else { Side::said(&request.pbx) };
+    let side =
+        if request.pbx.is_empty() { guess(path, &request.settings) } else { Side::named(&request.pbx) };
     let cpus = cpus();
     let base_ns = Clock::now()?.boot_ns;
     std::thread::scope(|scope| {

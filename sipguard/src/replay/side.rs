@@ -21,9 +21,9 @@ pub struct Side {
 }
 
 impl Side {
-    /// As the operator says.
+    /// The addresses that the operator named.
     #[must_use]
-    pub fn said(pbx: &[IpAddr]) -> Side {
+    pub fn named(pbx: &[IpAddr]) -> Side {
         Side { addresses: pbx.iter().copied().map(mapped).collect(), guessed: false }
     }
 

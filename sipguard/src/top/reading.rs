@@ -109,7 +109,7 @@ pub struct RuleReading {
     /// Whom it is about.
     pub target: Target,
     /// `block`, `allow` or `ban`.
-    pub word: &'static str,
+    pub rule: &'static str,
     /// Whether it only counts.
     pub only_counts: bool,
     /// When it ends (milliseconds since 1970, UTC); `None` for a permanent one.
@@ -259,7 +259,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
         let row = store::ban_row(*target, ban, clock);
         rows.push(RuleReading {
             target: *target,
-            word: "ban",
+            rule: "ban",
             only_counts: false,
             expires_ms: row.expires_ms,
             packets: ban.packets,
@@ -271,7 +271,7 @@ fn stored(pins: &Pins, path: &Path, clock: &Clock) -> Result<(Vec<TrunkRow>, Rul
         let entry = kernel.get(&row.target)?;
         rows.push(RuleReading {
             target: row.target,
-            word: row.verb.name(),
+            rule: row.verb.name(),
             only_counts: row.verb == RuleVerb::Block && row.mode == RuleMode::Monitor,
             expires_ms: row.expires_ms,
             packets: entry.map_or(0, |entry| entry.packets),
@@ -342,9 +342,9 @@ mod tests {
             dropped,
             would_drop: 0,
         };
-        let rule = |target: &str, word, expires_ms, packets, reason: &str| RuleReading {
+        let rule = |target: &str, rule, expires_ms, packets, reason: &str| RuleReading {
             target: target.parse().unwrap(),
-            word,
+            rule,
             only_counts: false,
             expires_ms,
             packets,

@@ -176,7 +176,7 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
 fn mark(model: &Model, sender: SocketAddr) -> &'static str {
     let about = [Target::from(Device::from(sender)), Target::from(sender.ip())];
     let rule = model.rules.rows.iter().find(|rule| about.contains(&rule.target));
-    match rule.map(|rule| rule.word) {
+    match rule.map(|rule| rule.rule) {
         Some("ban") => "b",
         Some("block") => "B",
         Some("allow") => "A",
@@ -253,16 +253,16 @@ fn place(event: &TopEvent) -> String {
 
 fn rule(rule: &RuleReading, now: Timestamp) -> TopRow {
     let left = rule.expires_ms.map(|end| u64::try_from(end - now.as_millisecond()).unwrap_or(0));
-    let word = if rule.only_counts { "block, counts".to_owned() } else { rule.word.to_owned() };
+    let word = if rule.only_counts { "block, counts".to_owned() } else { rule.rule.to_owned() };
     let ends = left.map_or_else(
         || TopCell { number: Some(f64::INFINITY), ..TopCell::text("never") },
         |ms| TopCell { number: Some(ms as f64), ..TopCell::text(span(Duration::from_millis(ms))) },
     );
     TopRow {
-        id: format!("{} {} {}", rule.target, rule.word, rule.origin),
+        id: format!("{} {} {}", rule.target, rule.rule, rule.origin),
         cells: vec![
             TopCell::text(rule.target.to_string()),
-            TopCell::text(word).toned(match (rule.word, rule.only_counts) {
+            TopCell::text(word).toned(match (rule.rule, rule.only_counts) {
                 ("allow", _) => Tone::Plain,
                 (_, true) => Tone::Would,
                 (_, false) => Tone::Stopped,
@@ -272,7 +272,7 @@ fn rule(rule: &RuleReading, now: Timestamp) -> TopRow {
             TopCell::text(rule.origin.clone()),
             TopCell::text(rule.reason.clone()),
         ],
-        subject: Some(RowSubject::Rule(rule.target, rule.word)),
+        subject: Some(RowSubject::Rule(rule.target, rule.rule)),
         detail: format!("{}  {}", rule.target, rule.reason),
     }
 }
@@ -317,7 +317,7 @@ mod tests {
             .rules
             .rows
             .iter_mut()
-            .filter(|rule| rule.word == "block")
+            .filter(|rule| rule.rule == "block")
             .for_each(|rule| rule.only_counts = true);
         let tones = |model: &Model, pane: Pane, column: usize| -> Vec<Tone> {
             rows(model, pane, "", 1, true).iter().map(|row| row.cells[column].tone).collect()

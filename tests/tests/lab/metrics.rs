@@ -56,9 +56,9 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
         ("sipguard_trunk_dropped_packets_total{trunk=\"carrier\"}", 2.0),
         ("sipguard_trunk_received_packets_total{trunk=\"quiet\"}", 0.0),
         ("sipguard_trunk_dropped_packets_total{trunk=\"quiet\"}", 0.0),
-        ("sipguard_blocks{source=\"cli\"}", 2.0),
-        ("sipguard_blocks{source=\"fail2ban\"}", 3.0),
-        ("sipguard_blocks{source=\"guard\"}", 1.0),
+        ("sipguard_blocks{origin=\"cli\"}", 2.0),
+        ("sipguard_blocks{origin=\"fail2ban\"}", 3.0),
+        ("sipguard_blocks{origin=\"guard\"}", 1.0),
     ] {
         ensure!(told.get(name) == Some(&value), "{name} is not {value}: {told:#?}");
     }
