@@ -64,7 +64,7 @@ impl Writer {
         rows.sort_by(|one, other| (one.target, &one.origin).cmp(&(other.target, &other.origin)));
         match self {
             Writer::Json(out) => {
-                out.print(rows.iter().map(|row| (view::json(&RuleView::exported(row)), Vec::new())))?
+                out.print(rows.iter().map(|row| (view::json(&RuleView::exported(row)), Vec::new())))?;
             }
             Writer::Text(form, now_ms) => print(&exchange::lines(*form, rows, *now_ms))?,
         }
