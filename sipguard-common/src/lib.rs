@@ -1,5 +1,5 @@
-//! What the kernel side and the user side of sipguard share: the SIP framer, the [`Reason`] vocabulary and the
-//! layout of every map ([`abi`]).
+//! What the kernel side and the user side of sipguard share: the SIP framer ([`framer`]), the list of [`Reason`]s, the layout of
+//! every map ([`abi`]) and the header fields on the [`wire`].
 //!
 //! Pure code: no clock, no I/O, no allocation, no `unsafe`, no eBPF library. Time and bytes come in as arguments, so the
 //! same functions run in the XDP program, in the tests, under the fuzzer and in offline replay.
@@ -9,5 +9,6 @@
 pub mod abi;
 pub mod framer;
 mod reason;
+pub mod wire;
 
 pub use reason::{Class, Reason, When};

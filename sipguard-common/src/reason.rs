@@ -41,8 +41,8 @@ pub enum When {
 
 /// Declares [`Reason`] so that nothing about a reason is typed twice.
 macro_rules! reasons {
-    ($($variant:ident = $number:literal, $word:literal, $class:ident, $when:ident, $text:literal,
-        $source:literal, $advisories:literal;)*) => {
+    ($($variant:ident = $number:literal, $name:literal, $class:ident, $when:ident, $text:literal,
+        $spec:literal, $advisories:literal;)*) => {
         /// Why a packet passed, was dropped or had its connection reset.
         ///
         /// It is the counter's index, the word of the command line, the label of the metrics and a row of `docs/reference/checks.md`.
@@ -59,7 +59,7 @@ macro_rules! reasons {
             /// The word of the command line and of the metrics' label, such as `bad-content-length`.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                match self { $(Reason::$variant => $word,)* }
+                match self { $(Reason::$variant => $name,)* }
             }
 
             /// One or more sentences for people.
@@ -70,8 +70,8 @@ macro_rules! reasons {
 
             /// Where the rule is written, such as `RFC 3261 7.1`; empty where it is the guard's own.
             #[must_use]
-            pub const fn source(self) -> &'static str {
-                match self { $(Reason::$variant => $source,)* }
+            pub const fn spec(self) -> &'static str {
+                match self { $(Reason::$variant => $spec,)* }
             }
 
             /// Published faults of real systems that the check catches.

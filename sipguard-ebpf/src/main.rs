@@ -1,7 +1,6 @@
-//! The XDP program. `inspect` is the reading order: one packet's way through the rooms, each of which ends it early with a
-//! `Reason` or hands it on.
+//! The XDP program. [`inspect`] shows the order of the stages; each one passes the packet on or ends with a [`Reason`].
 //!
-//! On the host this is an empty program, so that the workspace can be checked as a whole, the rooms included.
+//! On the host this is an empty program, so that the whole workspace, these modules included, can be checked there.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![expect(
     clippy::needless_borrows_for_generic_args,
@@ -22,8 +21,8 @@ use aya_ebpf::programs::{BtfTracePointContext, TcContext, XdpContext};
 use sipguard_common::Reason;
 
 use admit::port::{self, Transport};
-use admit::{open, policy};
-use cpu::ending::Ending;
+use admit::{connections, policy};
+use cpu::stage_result::StageResult;
 use cpu::{scratch, settings};
 use message::{fragment, sip};
 use packet::{bytes, eth, ip, tcp, udp};
@@ -33,40 +32,40 @@ fn sipguard(ctx: XdpContext) -> u32 {
     let reason = match inspect(&ctx) {
         Ok(reason) | Err(reason) => reason,
     };
-    verdict::act(&ctx, reason)
+    verdict::emit(&ctx, reason)
 }
 
-/// One packet's way. `Err` is an early end, `Ok` the end of the way; both carry the reason.
+/// Takes a packet through the stages. `Err` ends early, `Ok` after the last stage; both carry the reason.
 #[inline(always)]
 fn inspect(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Ending::of(headers(ctx.ctx)).go_on()?;
+    StageResult::from_scalar(headers(ctx.ctx)).proceed()?;
     let packet = scratch::packet()?;
     // SAFETY: this CPU's map value; two words.
     let (transport, fragment) = unsafe { ((*packet).transport, (*packet).fragment) };
     if transport != scratch::UDP {
-        return stream::judge(ctx);
+        return stream::decide(ctx);
     }
     if fragment != fragment::WHOLE {
         policy::permit()?;
-        return fragment::judge(ctx);
+        return fragment::decide(ctx);
     }
-    Ok(Ending::of(datagram(ctx.ctx)).end())
+    Ok(StageResult::from_scalar(datagram(ctx.ctx)).final_reason())
 }
 
-/// A global function, as [`headers`]. Returns an [`Ending`].
+/// A global function like [`headers`]. Returns a [`StageResult`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn datagram(ctx: *mut xdp_md) -> u32 {
     let judged = policy::permit().and_then(|()| sip::datagram(&XdpContext::new(ctx)));
-    Ending::from(judged).scalar()
+    StageResult::from(judged).scalar()
 }
 
-/// A global function: the verifier looks at it once, and its stack is free again afterwards. Returns an
-/// [`Ending`]: what goes on is a packet of a guarded port, which then is [`scratch::packet`].
+/// A global function: the kernel verifies it once, independently of its callers, and its stack is free again when it returns. Returns a
+/// [`StageResult`]; a packet that continues is for a guarded port and is stored as [`scratch::packet`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn headers(ctx: *mut xdp_md) -> u32 {
-    Ending::from(read_headers(&XdpContext::new(ctx))).scalar()
+    StageResult::from(read_headers(&XdpContext::new(ctx))).scalar()
 }
 
 #[inline(always)]
@@ -76,39 +75,40 @@ fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
         // SAFETY: this CPU's map value.
         unsafe { (*scratch).now_ns = bytes::time_before(ctx) };
     }
-    // SAFETY: this CPU's map value; the other rooms have other parts of it.
-    let who = unsafe { &mut (*scratch).who };
+    // SAFETY: this CPU's map value; the functions called below use other fields of it.
+    let sender = unsafe { &mut (*scratch).sender };
     let l3 = eth::parse(ctx)?;
-    let ip = scratch::note_ip(scratch, ip::parse(ctx, l3)?);
-    policy::admit(ip, who)?;
-    let (transport, side) = port::guarded(ctx, ip, who.trunk)?;
+    let ip = scratch::record_ip(scratch, ip::parse(ctx, l3)?);
+    policy::admit(ip, sender)?;
+    let (transport, side) = port::guarded(ctx, ip, sender.trunk)?;
     let l4 = match transport {
         Transport::Udp => udp::parse(ctx, ip, side)?,
         Transport::Fragment => udp::fragment(ip),
-        // Before its header is judged: it may be another service's.
+        // Before the TCP header is checked: the segment may belong to another service.
         _ if side != port::OWN && !stream::is_awaited(ctx) => return Err(Reason::NotGuarded),
         transport => tcp::parse(ctx, ip, transport, side)?,
     };
-    scratch::note(scratch, ip, &l4);
+    scratch::record_packet(scratch, ip, &l4);
     Ok(())
 }
 
-/// Looks at what the PBX sends.
+/// Observes the packets that the PBX sends.
 #[classifier]
 fn sipguard_out(ctx: TcContext) -> i32 {
-    stream::out::note(&ctx)
+    stream::egress::observe(&ctx)
 }
 
-/// Counts open connections. The kernel calls a program no second time on a CPU where it is at work (a connection that ends in an
-/// interrupt), and calls its twin then: so there are two, and whichever comes first does it.
+/// Counts open connections. The kernel does not run a tracing program again on a CPU that is already running it (a connection that ends
+/// in an interrupt). So there are two programs on the tracepoint, and whichever runs first counts the event.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn sipguard_open(ctx: BtfTracePointContext) -> i32 {
-    open::note(&ctx)
+    connections::on_state_change(&ctx)
 }
 
+/// The second attachment of [`sipguard_open`].
 #[btf_tracepoint(function = "inet_sock_set_state")]
-fn sipguard_twin(ctx: BtfTracePointContext) -> i32 {
-    open::note(&ctx)
+fn sipguard_open_2(ctx: BtfTracePointContext) -> i32 {
+    connections::on_state_change(&ctx)
 }
 
 #[unsafe(link_section = "license")]
@@ -118,7 +118,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // No panic is reachable; if one were, this endless loop would make the verifier refuse the program.
+    // No panic is reachable. If one were, the verifier would reject the program for this endless loop.
     loop {}
 }
 

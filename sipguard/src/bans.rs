@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, MapError};
 use sipguard_common::abi::{
-    BAN_ENTRIES, BUDGET_TIME, Ban, Budget, DeviceKey, VERIFIED, budget_places, names,
+    BAN_ENTRIES, Ban, COARSE_SHIFT, DeviceKey, RateBucket, VERIFIED, bucket_slots, names,
 };
 use sipguard_common::framer::HashKeys;
 
@@ -17,7 +17,7 @@ use crate::target::{Device, Target};
 /// The maps.
 pub struct Bans {
     bans: HashMap<MapData, Plain<DeviceKey>, Plain<Ban>>,
-    budgets: Array<MapData, Plain<Budget>>,
+    budgets: Array<MapData, Plain<RateBucket>>,
     keys: HashKeys,
 }
 
@@ -92,9 +92,9 @@ impl Bans {
         };
         self.bans.insert(key, Plain(ban), 0).with_context(|| format!("banning {target}"))?;
         // The kernel looks for bans only where this mark says so.
-        let (_, [home, _]) = budget_places(words, VERIFIED, &self.keys);
+        let (_, [home, _]) = bucket_slots(words, VERIFIED, &self.keys);
         let Plain(mut budget) = self.budgets.get(&home, 0).context("reading the budgets")?;
-        budget.banned = budget.banned.max((ban.until_ns >> BUDGET_TIME) as u32 + 1);
+        budget.banned = budget.banned.max((ban.until_ns >> COARSE_SHIFT) as u32 + 1);
         self.budgets.set(home, Plain(budget), 0).context("writing the budgets")
     }
 

@@ -8,7 +8,7 @@ use aya::maps::lpm_trie::Key;
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{PERMANENT, Rule, names, rule_flags};
-use sipguard_common::framer::KEY_BYTES;
+use sipguard_common::framer::MATCH_KEY_BYTES;
 
 use crate::address::{Source, mapped};
 use crate::claim::{Identity, UserAgent};
@@ -332,7 +332,7 @@ fn bits(target: &Target) -> u16 {
     bits as u16
 }
 
-fn prefix(agent: &UserAgent) -> Key<[u8; KEY_BYTES]> {
+fn prefix(agent: &UserAgent) -> Key<[u8; MATCH_KEY_BYTES]> {
     Key::new(agent.bits(), agent.key())
 }
 

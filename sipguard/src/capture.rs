@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use aya::maps::Array;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, Taps, names};
+use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, ObserveSettings, names};
 
 use crate::clock::Clock;
 use crate::error::{Failure, Status};
@@ -69,7 +69,7 @@ impl Drop for Capture<'_> {
     fn drop(&mut self) {
         // What can't be cleared ends by itself.
         let _ended = change(self.pins, |taps| {
-            *taps = Taps { records: taps.records, ..bytemuck::Zeroable::zeroed() };
+            *taps = ObserveSettings { records: taps.records, ..bytemuck::Zeroable::zeroed() };
             Ok(())
         });
     }
@@ -83,7 +83,7 @@ fn ask(pins: &Pins, request: &CaptureRequest, ahead: Duration) -> Result<()> {
             let mask = u128::MAX.checked_shl(128 - source.net.bits()).unwrap_or(0);
             (source.net.bytes(), mask.to_be_bytes())
         });
-        *taps = Taps {
+        *taps = ObserveSettings {
             capture_until_ns: until_ns,
             source,
             mask,
@@ -97,9 +97,9 @@ fn ask(pins: &Pins, request: &CaptureRequest, ahead: Duration) -> Result<()> {
     })
 }
 
-fn change(pins: &Pins, how: impl FnOnce(&mut Taps) -> Result<()>) -> Result<()> {
+fn change(pins: &Pins, how: impl FnOnce(&mut ObserveSettings) -> Result<()>) -> Result<()> {
     let _edit = pins.edit()?;
-    let mut map: Array<_, Plain<Taps>> = maps::open(pins, names::TAPS)?;
+    let mut map: Array<_, Plain<ObserveSettings>> = maps::open(pins, names::TAPS)?;
     let mut taps = map.get(&0, 0).context("reading what is captured")?.0;
     how(&mut taps)?;
     map.set(0, Plain(taps), 0).context("setting what is captured")

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use sipguard_common::framer::{KEY_BYTES, Key, identity_of};
+use sipguard_common::framer::{MATCH_KEY_BYTES, MatchKey, identity_of};
 
 /// The address of record of a device: user and host of the SIP URI in its From or Contact (RFC 3261 sections 8.1.1.3 and 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,20 +74,20 @@ impl Identity {
             Some((key, bytes)) if bytes as usize == rest.len() => Ok(Identity(kept(&text(&key, bytes)))),
             _ => Err(format!(
                 "`{uri}` is no SIP identity: write `sip:user@host`, up to {} bytes, without port, password and parameters",
-                KEY_BYTES - 1
+                MATCH_KEY_BYTES - 1
             )),
         }
     }
 
     /// From the map's form.
     #[must_use]
-    pub fn from_key(key: &[u8; KEY_BYTES]) -> Identity {
+    pub fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> Identity {
         Identity(kept(&of_key(key)))
     }
 
     /// The map's form.
     #[must_use]
-    pub fn key(&self) -> [u8; KEY_BYTES] {
+    pub fn key(&self) -> [u8; MATCH_KEY_BYTES] {
         padded(self.0)
     }
 }
@@ -121,13 +121,13 @@ impl UserAgent {
 
     /// From the map's form.
     #[must_use]
-    pub fn from_key(key: &[u8; KEY_BYTES]) -> UserAgent {
+    pub fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> UserAgent {
         UserAgent(kept(&of_key(key)))
     }
 
     /// The map's form.
     #[must_use]
-    pub fn key(&self) -> [u8; KEY_BYTES] {
+    pub fn key(&self) -> [u8; MATCH_KEY_BYTES] {
         padded(self.0)
     }
 
@@ -150,17 +150,17 @@ impl UserAgent {
     }
 }
 
-fn text(key: &Key, bytes: u32) -> String {
+fn text(key: &MatchKey, bytes: u32) -> String {
     let all: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).take(bytes as usize).collect();
     String::from_utf8_lossy(&all).into_owned()
 }
 
-fn of_key(key: &[u8; KEY_BYTES]) -> String {
-    let end = key.iter().position(|byte| *byte == 0).unwrap_or(KEY_BYTES);
+fn of_key(key: &[u8; MATCH_KEY_BYTES]) -> String {
+    let end = key.iter().position(|byte| *byte == 0).unwrap_or(MATCH_KEY_BYTES);
     String::from_utf8_lossy(&key[..end]).into_owned()
 }
 
-fn padded(text: &str) -> [u8; KEY_BYTES] {
+fn padded(text: &str) -> [u8; MATCH_KEY_BYTES] {
     std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
 }
 

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use aya::maps::{MapError, MapInfo};
-use sipguard_common::abi::{Flow, IFACE_SLOTS, flow_state, names};
+use sipguard_common::abi::{Flow, FlowState, IFACE_SLOTS, names};
 
 use crate::maps::{self, Flows, Plain};
 use crate::pins::Pins;
@@ -67,10 +67,10 @@ impl Connections {
         if flow.ended != 0 {
             return;
         }
-        *match flow.state {
-            flow_state::LOST => &mut known.lost,
-            flow_state::CUT => &mut known.cut,
-            flow_state::SILENT | flow_state::OTHER => &mut known.other,
+        *match FlowState::from_number(flow.state) {
+            Some(FlowState::Desynchronised) => &mut known.lost,
+            Some(FlowState::Rejected) => &mut known.cut,
+            Some(FlowState::AwaitingFirstBytes | FlowState::NotSip) => &mut known.other,
             _ => &mut known.followed,
         } += 1;
     }

@@ -10,7 +10,7 @@ use aya::programs::links::FdLink;
 use nix::libc;
 use nix::sys::socket::sockopt::GetStruct;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
-use sipguard_common::abi::{Opened, names};
+use sipguard_common::abi::{CountedConnection, names};
 
 use crate::error::{Failure, Status};
 use crate::kernel::Offsets;
@@ -33,7 +33,7 @@ nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64, GetSt
 /// When the kernel can't, and says why. Then no pin of them is left.
 pub fn begin(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
     start(loaded, pins).inspect_err(|_| {
-        for path in names::COUNTING.iter().flat_map(|name| pins.counting(name)) {
+        for path in names::CONNECTION_PROGRAMS.iter().flat_map(|name| pins.counting(name)) {
             // Most often there is none.
             let _absent = std::fs::remove_file(path);
         }
@@ -46,7 +46,7 @@ fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
     }
     let btf = Btf::from_sys_fs().context("reading its BTF")?;
     let mut links = Vec::new();
-    for name in names::COUNTING {
+    for name in names::CONNECTION_PROGRAMS {
         let program: &mut BtfTracePoint =
             loaded.ebpf().program_mut(name).context("the object holds no such program")?.try_into()?;
         program.load(TRACEPOINT, &btf).map_err(verifier)?;
@@ -65,7 +65,7 @@ fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
 /// Whether they are at work.
 #[must_use]
 pub fn is_on(pins: &Pins) -> bool {
-    names::COUNTING.iter().all(|name| pins.counting(name)[1].exists())
+    names::CONNECTION_PROGRAMS.iter().all(|name| pins.counting(name)[1].exists())
 }
 
 /// Says so when there would be nobody to count for a limit of open connections.
@@ -89,9 +89,9 @@ pub fn is_on_or_fail(pins: &Pins) -> Result<()> {
 ///
 /// # Errors
 /// When the map can't be read.
-pub fn senders(pins: &Pins) -> Result<Vec<(Opened, usize)>> {
+pub fn senders(pins: &Pins) -> Result<Vec<(CountedConnection, usize)>> {
     let sockets: Sockets = maps::open(pins, names::SOCKETS)?;
-    let mut counts: BTreeMap<_, (Opened, usize)> = BTreeMap::new();
+    let mut counts: BTreeMap<_, (CountedConnection, usize)> = BTreeMap::new();
     for opened in sockets.iter() {
         let Plain(opened) = opened.context("counting the open connections")?.1;
         counts.entry((opened.remote, opened.netns, opened.trunk)).or_insert((opened, 0)).1 += 1;

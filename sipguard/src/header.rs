@@ -2,16 +2,14 @@
 
 use std::ops::Range;
 
+use sipguard_common::wire::protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING, TCP, UDP};
+use sipguard_common::wire::tcp::{ACK, SYN};
+use sipguard_common::wire::{ether_type, ethernet, ipv4, ipv6, tcp, udp, vlan};
+
 use crate::address::Mapped;
 
-const VLANS: [u16; 2] = [0x8100, 0x88a8];
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 /// Extension headers of IPv6 that have a length in units of eight bytes.
-const EXTENSIONS: [u8; 4] = [0, 43, 60, 135];
-const FRAGMENT: u8 = 44;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+const EXTENSIONS: [u8; 4] = [HOP_BY_HOP, ROUTING, DESTINATION, MOBILITY];
 
 /// From where to where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -47,18 +45,18 @@ impl Header {
     /// Of an Ethernet frame, as far as it was captured. `None` when it is not IP or too short to have addresses.
     #[must_use]
     pub fn read(frame: &[u8]) -> Option<Header> {
-        let mut at = 12;
-        let mut kind = half(frame, at)?;
+        let mut at = ethernet::LEN;
+        let mut kind = half(frame, ethernet::TYPE)?;
         for _ in 0..2 {
-            if VLANS.contains(&kind) {
-                at += 4;
-                kind = half(frame, at)?;
+            if ether_type::is_vlan(kind) {
+                kind = half(frame, at + vlan::TYPE)?;
+                at += vlan::LEN;
             }
         }
         let mut header = Header::default();
         let l4 = match kind {
-            0x0800 => header.ipv4(frame, at + 2)?,
-            0x86dd => header.ipv6(frame, at + 2)?,
+            ether_type::IPV4 => header.ipv4(frame, at)?,
+            ether_type::IPV6 => header.ipv6(frame, at)?,
             _ => return None,
         };
         if let Some((protocol, at, end)) = l4 {
@@ -81,41 +79,40 @@ impl Header {
 
     /// Fills in the addresses. `Some` of it is the protocol, and from where to where it is; `None` for a later fragment.
     fn ipv4(&mut self, frame: &[u8], at: usize) -> Option<Option<(u8, usize, usize)>> {
-        let head = frame.get(at..at + 20)?;
-        self.ends.from = v4(&head[12..16]);
-        self.ends.to = v4(&head[16..20]);
-        let place = u16::from_be_bytes([head[6], head[7]]);
-        if place & 0x3fff != 0 {
-            self.fragment = Some(u32::from(u16::from_be_bytes([head[4], head[5]])));
+        let head = frame.get(at..at + ipv4::LEN)?;
+        self.ends.from = v4(&head[ipv4::SOURCE..ipv4::DESTINATION]);
+        self.ends.to = v4(&head[ipv4::DESTINATION..]);
+        let place = half(head, ipv4::FRAGMENT)?;
+        if place & (ipv4::FRAGMENT_OFFSET | ipv4::MORE_FRAGMENTS) != 0 {
+            self.fragment = Some(u32::from(half(head, ipv4::ID)?));
         }
-        let total = usize::from(u16::from_be_bytes([head[2], head[3]]));
-        self.plain = head[0] == 0x45
-            && head[9] == UDP
+        let total = usize::from(half(head, ipv4::TOTAL_LEN)?);
+        self.plain = head[ipv4::VERSION] == 0x45
+            && head[ipv4::PROTOCOL] == UDP
             && self.fragment.is_none()
-            && total >= 28
+            && total >= ipv4::LEN + udp::LEN
             && at + total <= frame.len();
-        let l4 = at + usize::from(head[0] & 15) * 4;
-        Some((place & 0x1fff == 0).then_some((head[9], l4, at + total)))
+        let l4 = at + usize::from(head[ipv4::VERSION] & 15) * 4;
+        Some((place & ipv4::FRAGMENT_OFFSET == 0).then_some((head[ipv4::PROTOCOL], l4, at + total)))
     }
 
     fn ipv6(&mut self, frame: &[u8], at: usize) -> Option<Option<(u8, usize, usize)>> {
-        let head = frame.get(at..at + 40)?;
-        self.ends.from.copy_from_slice(&head[8..24]);
-        self.ends.to.copy_from_slice(&head[24..40]);
-        let end = at + 40 + usize::from(u16::from_be_bytes([head[4], head[5]]));
-        let (mut next, mut at) = (head[6], at + 40);
+        let head = frame.get(at..at + ipv6::LEN)?;
+        self.ends.from.copy_from_slice(&head[ipv6::SOURCE..ipv6::DESTINATION]);
+        self.ends.to.copy_from_slice(&head[ipv6::DESTINATION..]);
+        let end = at + ipv6::LEN + usize::from(half(head, ipv6::PAYLOAD_LEN)?);
+        let (mut next, mut at) = (head[ipv6::NEXT_HEADER], at + ipv6::LEN);
         // As many as anyone sends.
         for _ in 0..8 {
-            let Some(extension) = frame.get(at..at + 8) else { break };
+            let Some(extension) = frame.get(at..at + ipv6::EXTENSION_LEN) else { break };
             if next == FRAGMENT {
-                self.fragment =
-                    Some(u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]));
-                if u16::from_be_bytes([extension[2], extension[3]]) & 0xfff8 != 0 {
+                self.fragment = Some(word(extension, ipv6::FRAGMENT_ID)?);
+                if half(extension, ipv6::FRAGMENT)? & ipv6::FRAGMENT_OFFSET != 0 {
                     return Some(None);
                 }
-                at += 8;
+                at += ipv6::EXTENSION_LEN;
             } else if EXTENSIONS.contains(&next) {
-                at += 8 + usize::from(extension[1]) * 8;
+                at += ipv6::EXTENSION_LEN + usize::from(extension[ipv6::EXTENSION_SIZE]) * 8;
             } else {
                 break;
             }
@@ -130,13 +127,14 @@ impl Header {
             return;
         }
         self.ends.ports = [from, to];
-        let mut data = at + 8;
+        let mut data = at + udp::LEN;
         if protocol == TCP {
             self.tcp = true;
-            let Some(head) = frame.get(at..at + 20) else { return };
-            self.seq = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-            self.flags = head[13];
-            data = at + usize::from(head[12] >> 4) * 4;
+            let Some(head) = frame.get(at..at + tcp::LEN) else { return };
+            let Some(seq) = word(head, tcp::SEQ) else { return };
+            self.seq = seq;
+            self.flags = head[tcp::FLAGS];
+            data = at + usize::from(head[tcp::DATA_OFFSET] >> 4) * 4;
         }
         if data < end {
             self.payload = data..end;
@@ -146,6 +144,10 @@ impl Header {
 
 fn half(frame: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn word(frame: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?))
 }
 
 fn v4(bytes: &[u8]) -> Mapped {

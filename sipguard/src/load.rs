@@ -91,7 +91,7 @@ impl Loaded {
     }
 
     /// Loads the program for a replay of captures, with maps of its own: it asks no socket of this machine, and returns
-    /// [`sipguard_common::abi::Told`]. Handshakes are remembered for as many connections as can be followed.
+    /// [`sipguard_common::abi::ReplayVerdict`]. Handshakes are remembered for as many connections as can be followed.
     ///
     /// # Errors
     /// As [`Loaded::new`].
@@ -114,7 +114,7 @@ impl Loaded {
     /// When the kernel refuses it.
     pub fn second_eye(&mut self) -> Result<&mut SchedClassifier> {
         let program =
-            self.ebpf.program_mut(names::SECOND_EYE).context("the object holds no second program")?;
+            self.ebpf.program_mut(names::EGRESS_PROGRAM).context("the object holds no second program")?;
         let program: &mut SchedClassifier =
             program.try_into().context("the object's second program is no classifier")?;
         if program.fd().is_err() {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sipguard_common::abi::{
-    Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, Opened, PORT_ENTRIES, PORT_WORDS, Rule,
-    Settings, names, port_bit,
+    CountedConnection, Counter, DeviceKey, Flow, FlowKey, Iface, Offender, OffenderKey, PORT_ENTRIES,
+    PORT_WORDS, Rule, Settings, names, port_bit,
 };
-use sipguard_common::framer::KEY_BYTES;
+use sipguard_common::framer::MATCH_KEY_BYTES;
 
 use crate::address::Mapped;
 use crate::pins::Pins;
@@ -28,13 +28,13 @@ pub type Prefixes = LpmTrie<MapData, Mapped, Plain<Rule>>;
 /// Rules of devices.
 pub type Devices = HashMap<MapData, Plain<DeviceKey>, Plain<Rule>>;
 /// Rules of SIP identities.
-pub type Identities = HashMap<MapData, [u8; KEY_BYTES], Plain<Rule>>;
+pub type Identities = HashMap<MapData, [u8; MATCH_KEY_BYTES], Plain<Rule>>;
 /// Rules of user agents.
-pub type UserAgents = LpmTrie<MapData, [u8; KEY_BYTES], Plain<Rule>>;
+pub type UserAgents = LpmTrie<MapData, [u8; MATCH_KEY_BYTES], Plain<Rule>>;
 /// Followed connections.
 pub type Flows = HashMap<MapData, Plain<FlowKey>, Plain<Flow>>;
 /// Open connections that are counted, by the address of the kernel's socket.
-pub type Sockets = HashMap<MapData, u64, Plain<Opened>>;
+pub type Sockets = HashMap<MapData, u64, Plain<CountedConnection>>;
 /// Counters.
 pub type Counters = PerCpuArray<MapData, Plain<Counter>>;
 /// Offenders.

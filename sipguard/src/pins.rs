@@ -6,7 +6,7 @@
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
 //! DIR/programs/SLOT-out  the program that sees what the PBX sends
 //! DIR/links/SLOT-out     its link, where the kernel has one for it
-//! DIR/programs/NAME  a program of `abi::names::COUNTING`, for all interfaces
+//! DIR/programs/NAME  a program of `abi::names::CONNECTION_PROGRAMS`, for all interfaces
 //! DIR/links/NAME     its link
 //! ```
 //!

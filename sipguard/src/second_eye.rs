@@ -57,7 +57,7 @@ fn attach_filter(
         Err(error) => return Err(error).context("making the clsact qdisc"),
     };
     // What a killed `attach` may have left.
-    let _absent = tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, names::SECOND_EYE);
+    let _absent = tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, names::EGRESS_PROGRAM);
     let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), classid: None };
     let id =
         program.attach_with_options(&interface.name, TcAttachType::Egress, TcAttachOptions::Netlink(options));
@@ -78,7 +78,7 @@ pub fn detach_filter(iface: &Iface) -> Result<()> {
     }
     // By the name that it has now.
     let Some(Interface { name, .. }) = link::by_index(iface.ifindex)? else { return Ok(()) };
-    match tc::qdisc_detach_program(&name, TcAttachType::Egress, names::SECOND_EYE) {
+    match tc::qdisc_detach_program(&name, TcAttachType::Egress, names::EGRESS_PROGRAM) {
         Ok(()) => {}
         Err(TcError::IoError(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("taking the filter off {name}")),

@@ -14,18 +14,8 @@ pub const PBX_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x66];
 
 /// IPv6 extension headers that are in use.
-pub mod extension {
-    /// Hop-by-hop options.
-    pub const HOP_BY_HOP: u8 = 0;
-    /// Routing.
-    pub const ROUTING: u8 = 43;
-    /// Fragment.
-    pub const FRAGMENT: u8 = 44;
-    /// Authentication.
-    pub const AUTHENTICATION: u8 = 51;
-    /// Destination options.
-    pub const DESTINATION: u8 = 60;
-}
+pub use sipguard_common::wire::protocol as extension;
+use sipguard_common::wire::{ether_type, ipv4};
 
 /// What a frame is, apart from its transport segment.
 #[derive(Clone, Debug)]
@@ -100,7 +90,7 @@ impl Envelope {
     fn frame(&self, protocol: u8, body: &[u8], packet: u16, fragment: u16) -> Vec<u8> {
         let mut frame = [&self.to_mac[..], &SENDER_MAC].concat();
         for tag in &self.tags {
-            frame.extend([0x81, 0x00]);
+            frame.extend(ether_type::VLAN.to_be_bytes());
             frame.extend(tag.to_be_bytes());
         }
         match (self.from, self.to) {
@@ -116,13 +106,14 @@ impl Envelope {
                 header.extend(to.octets());
                 header.extend(&self.options);
                 let checksum = !sum(&header) ^ (u16::from(self.bad_checksum) * 0x0101);
-                header[10..12].copy_from_slice(&checksum.to_be_bytes());
-                frame.extend([0x08, 0x00]);
+                header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
+                frame.extend(ether_type::IPV4.to_be_bytes());
                 frame.extend(header);
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let length = if self.zero_length { 0 } else { body.len() as u16 };
-                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                frame.extend(ether_type::IPV6.to_be_bytes());
+                frame.extend([0x60, 0, 0, 0]);
                 frame.extend(length.to_be_bytes());
                 frame.extend([protocol, 64]);
                 frame.extend(from.octets());

@@ -18,7 +18,7 @@ use sipguard::{
 };
 use sipguard_common::{
     Class, Reason,
-    abi::{Taps, names},
+    abi::{ObserveSettings, names},
 };
 
 use crate::netns::{Netns, veth};
@@ -188,8 +188,8 @@ impl Guard {
     }
 
     /// What the kernel is asked to record, by `capture` or another.
-    pub fn taps(&self) -> Result<Taps> {
-        let map: Array<_, Plain<Taps>> = open(&Pins::new(&self.pins), names::TAPS)?;
+    pub fn taps(&self) -> Result<ObserveSettings> {
+        let map: Array<_, Plain<ObserveSettings>> = open(&Pins::new(&self.pins), names::TAPS)?;
         Ok(map.get(&0, 0).context("reading what is captured")?.0)
     }
 

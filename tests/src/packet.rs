@@ -4,29 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use etherparse::PacketBuilder;
+pub use sipguard_common::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
+use sipguard_common::wire::{ethernet, ipv4, ipv6, protocol::FRAGMENT, tcp};
 
 /// Offset of the IP header in a frame without VLAN tag.
-pub const IP: usize = 14;
+pub const IP: usize = ethernet::LEN;
 /// Offset of the TCP header in a frame of IPv4 without VLAN tag.
-pub const TCP4: usize = IP + 20;
+pub const TCP4: usize = IP + ipv4::LEN;
 /// Offset of the TCP header in a frame of IPv6 without VLAN tag.
-pub const TCP6: usize = IP + 40;
-
-/// The IPv6 extension header of a fragment.
-const FRAGMENT: u8 = 44;
-
-/// FIN flag, and so on.
-pub const FIN: u8 = 0x01;
-/// SYN flag.
-pub const SYN: u8 = 0x02;
-/// RST flag.
-pub const RST: u8 = 0x04;
-/// PSH flag.
-pub const PSH: u8 = 0x08;
-/// ACK flag.
-pub const ACK: u8 = 0x10;
-/// URG flag.
-pub const URG: u8 = 0x20;
+pub const TCP6: usize = IP + ipv6::LEN;
 
 /// Sequence number of the first byte that the PBX sends, which every segment acknowledges.
 pub const PBX_NEXT: u32 = 0x0102_0304;
@@ -83,9 +69,9 @@ impl Peer {
             ),
         };
         let at = self.tcp_at();
-        frame[at + 13] = flags;
+        frame[at + tcp::FLAGS] = flags;
         if flags & ACK != 0 {
-            frame[at + 8..at + 12].copy_from_slice(&PBX_NEXT.to_be_bytes());
+            frame[at + tcp::ACK_SEQ..at + tcp::ACK_SEQ + 4].copy_from_slice(&PBX_NEXT.to_be_bytes());
         }
         self.finish_checksum(&mut frame);
         frame
@@ -97,7 +83,7 @@ impl Peer {
         let pbx = Peer { remote: self.local, local: self.remote, ..self.clone() };
         let mut frame = pbx.tcp(flags, seq, payload);
         let at = pbx.tcp_at();
-        frame[at + 8..at + 12].copy_from_slice(&acknowledged.to_be_bytes());
+        frame[at + tcp::ACK_SEQ..at + tcp::ACK_SEQ + 4].copy_from_slice(&acknowledged.to_be_bytes());
         pbx.finish_checksum(&mut frame);
         frame
     }
@@ -144,15 +130,17 @@ impl Peer {
             let offset = (part.start / 8) as u16;
             let mut frame = whole[..at].to_vec();
             if self.remote.is_ipv4() {
-                frame[IP + 2..IP + 4].copy_from_slice(&((at - IP + piece.len()) as u16).to_be_bytes());
-                frame[IP + 4..IP + 6].copy_from_slice(&(id as u16).to_be_bytes());
-                frame[IP + 6..IP + 8].copy_from_slice(&(more << 13 | offset).to_be_bytes());
-                frame[IP + 10..IP + 12].fill(0);
+                frame[IP + ipv4::TOTAL_LEN..][..2]
+                    .copy_from_slice(&((at - IP + piece.len()) as u16).to_be_bytes());
+                frame[IP + ipv4::ID..][..2].copy_from_slice(&(id as u16).to_be_bytes());
+                frame[IP + ipv4::FRAGMENT..][..2].copy_from_slice(&(more << 13 | offset).to_be_bytes());
+                frame[IP + ipv4::CHECKSUM..][..2].fill(0);
                 let checksum = !sum(&frame[IP..at]);
-                frame[IP + 10..IP + 12].copy_from_slice(&checksum.to_be_bytes());
+                frame[IP + ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
             } else {
-                frame[IP + 4..IP + 6].copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
-                let udp = std::mem::replace(&mut frame[IP + 6], FRAGMENT);
+                frame[IP + ipv6::PAYLOAD_LEN..][..2]
+                    .copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
+                let udp = std::mem::replace(&mut frame[IP + ipv6::NEXT_HEADER], FRAGMENT);
                 frame.extend([udp, 0]);
                 frame.extend((offset << 3 | more).to_be_bytes());
                 frame.extend(id.to_be_bytes());
@@ -171,9 +159,9 @@ impl Peer {
 
     fn finish_checksum(&self, frame: &mut [u8]) {
         let at = self.tcp_at();
-        frame[at + 16..at + 18].fill(0);
+        frame[at + tcp::CHECKSUM..at + tcp::CHECKSUM + 2].fill(0);
         let sum = tcp_sum(self.remote.ip(), self.local.ip(), &frame[at..]);
-        frame[at + 16..at + 18].copy_from_slice(&(!sum).to_be_bytes());
+        frame[at + tcp::CHECKSUM..at + tcp::CHECKSUM + 2].copy_from_slice(&(!sum).to_be_bytes());
     }
 }
 

@@ -18,11 +18,12 @@ use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, Budget, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, Offender, OffenderKey,
-    Opener, Outcome, PERMANENT, PORT_WORDS, Rate, Rule, Settings, Taps, Trunk, VERIFIED, budget_places,
-    counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
+    Ban, ConnectionOwner, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake,
+    ObserveSettings, Offender, OffenderKey, Outcome, PERMANENT, PORT_WORDS, Rate, RateBucket, Rule, Settings,
+    Trunk, VERIFIED, bucket_slots, counter_index, names, port_bit, rule_flags, rules_in_use,
+    trunk_counter_index,
 };
-use sipguard_common::framer::{KEY_BYTES, Limits};
+use sipguard_common::framer::{Limits, MATCH_KEY_BYTES};
 
 pub use self::shared::Shared;
 use crate::packet::{ACK, PSH, Peer};
@@ -149,10 +150,10 @@ impl Program {
         let mut home = 0;
         self.change(|settings| {
             settings.rules |= rules_in_use::RATES;
-            home = budget_places(words, VERIFIED, &settings.hash_keys).1[0];
+            home = bucket_slots(words, VERIFIED, &settings.hash_keys).1[0];
         })?;
-        let mut map: Array<_, Plain<Budget>> = self.map(names::BUDGETS)?;
-        Ok(map.set(home, Plain(Budget { banned: u32::MAX, ..Budget::zeroed() }), 0)?)
+        let mut map: Array<_, Plain<RateBucket>> = self.map(names::BUDGETS)?;
+        Ok(map.set(home, Plain(RateBucket { banned: u32::MAX, ..RateBucket::zeroed() }), 0)?)
     }
 
     /// What is known of devices and addresses that sent malformed streams.
@@ -166,9 +167,9 @@ impl Program {
         let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
         let keys = settings.get(&0, 0)?.0.hash_keys;
         let remote: [u32; 4] = bytemuck::cast(mapped(peer.remote.ip()));
-        let opener = Opener::new(remote, 0, counting::netns()?, &keys);
+        let opener = ConnectionOwner::new(remote, 0, counting::netns()?, &keys);
         let mut map: Array<_, u64> = self.map(names::OPEN)?;
-        map.set(opener.places()[1], opener.one_more(0, true).context("a free place")?, 0)?;
+        map.set(opener.slots()[1], opener.one_more(0, true).context("a free place")?, 0)?;
         self.change(|settings| {
             settings.rules |= rules_in_use::OPEN;
             settings.open = 1;
@@ -177,7 +178,7 @@ impl Program {
 
     /// Sets the rule of a SIP identity, such as `1234@pbx.example`.
     pub fn identity(&mut self, identity: &str, rule: Rule) -> Result<()> {
-        let mut map: HashMap<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
+        let mut map: HashMap<_, [u8; MATCH_KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
         map.insert(padded(identity), Plain(rule), 0)?;
         self.change(|settings| settings.rules |= rules_in_use::IDENTITIES)
     }
@@ -186,14 +187,14 @@ impl Program {
     pub fn user_agent(&mut self, prefix: &str, rule: Rule) -> Result<()> {
         let rule = Rule { bits: prefix.len() as u16 * 8, ..rule };
         let key = lpm_trie::Key::new(u32::from(rule.bits), padded(prefix));
-        let mut map: LpmTrie<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::USER_AGENTS)?;
+        let mut map: LpmTrie<_, [u8; MATCH_KEY_BYTES], Plain<Rule>> = self.map(names::USER_AGENTS)?;
         map.insert(&key, Plain(rule), 0)?;
         self.change(|settings| settings.rules |= rules_in_use::USER_AGENTS)
     }
 
     /// The rule of a SIP identity, with its counters.
     pub fn rule_of_identity(&mut self, identity: &str) -> Result<Rule> {
-        let map: HashMap<_, [u8; KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
+        let map: HashMap<_, [u8; MATCH_KEY_BYTES], Plain<Rule>> = self.map(names::IDENTITIES)?;
         Ok(map.get(&padded(identity), 0)?.0)
     }
 
@@ -383,8 +384,8 @@ impl Program {
     }
 
     /// Says which packets are recorded beside events.
-    pub fn tap(&mut self, taps: Taps) -> Result<()> {
-        let mut map: Array<_, Plain<Taps>> = self.map(names::TAPS)?;
+    pub fn tap(&mut self, taps: ObserveSettings) -> Result<()> {
+        let mut map: Array<_, Plain<ObserveSettings>> = self.map(names::TAPS)?;
         Ok(map.set(0, Plain(taps), 0)?)
     }
 
@@ -444,7 +445,7 @@ fn flow_key(peer: &Peer) -> FlowKey {
 }
 
 /// A key as the maps have it.
-fn padded(text: &str) -> [u8; KEY_BYTES] {
+fn padded(text: &str) -> [u8; MATCH_KEY_BYTES] {
     std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
 }
 

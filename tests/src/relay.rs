@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use sipguard_common::wire::{ether_type, ethernet, ipv4, ipv6, protocol::TCP};
 
 use crate::{
     chance::Chance,
@@ -174,9 +175,10 @@ impl Relay {
 }
 
 fn is_tcp(frame: &[u8]) -> bool {
-    match frame.get(12..14) {
-        Some([0x08, 0x00]) => frame.get(IP + 9) == Some(&6),
-        Some([0x86, 0xdd]) => frame.get(IP + 6) == Some(&6),
+    let kind = frame.get(ethernet::TYPE..IP).map(|kind| u16::from_be_bytes([kind[0], kind[1]]));
+    match kind {
+        Some(ether_type::IPV4) => frame.get(IP + ipv4::PROTOCOL) == Some(&TCP),
+        Some(ether_type::IPV6) => frame.get(IP + ipv6::NEXT_HEADER) == Some(&TCP),
         _ => false,
     }
 }

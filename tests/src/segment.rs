@@ -2,13 +2,12 @@
 
 use std::net::IpAddr;
 
+use sipguard_common::wire::{ether_type, ethernet, ipv4, ipv6, protocol::TCP, tcp};
+
 use crate::{
     envelope::{Envelope, checksum},
     packet::{ACK, IP, PSH},
 };
-
-/// TCP's protocol number.
-const TCP: u8 = 6;
 
 /// A segment on its way to the PBX.
 #[derive(Clone, Debug)]
@@ -121,26 +120,27 @@ impl Answer {
     /// Reads a frame of the PBX's kernel to `own`; `None` when it is something else.
     #[must_use]
     pub fn parse(frame: &[u8], own: IpAddr) -> Option<Self> {
-        let (at, to) = match frame.get(12..14)? {
-            [0x08, 0x00] if *frame.get(IP + 9)? == TCP => {
-                let to: [u8; 4] = frame.get(IP + 16..IP + 20)?.try_into().ok()?;
+        let kind = u16::from_be_bytes(frame.get(ethernet::TYPE..IP)?.try_into().ok()?);
+        let (at, to) = match kind {
+            ether_type::IPV4 if *frame.get(IP + ipv4::PROTOCOL)? == TCP => {
+                let to: [u8; 4] = frame.get(IP + ipv4::DESTINATION..IP + ipv4::LEN)?.try_into().ok()?;
                 (IP + usize::from(frame[IP] & 15) * 4, IpAddr::from(to))
             }
-            [0x86, 0xdd] if *frame.get(IP + 6)? == TCP => {
-                let to: [u8; 16] = frame.get(IP + 24..IP + 40)?.try_into().ok()?;
-                (IP + 40, IpAddr::from(to))
+            ether_type::IPV6 if *frame.get(IP + ipv6::NEXT_HEADER)? == TCP => {
+                let to: [u8; 16] = frame.get(IP + ipv6::DESTINATION..IP + ipv6::LEN)?.try_into().ok()?;
+                (IP + ipv6::LEN, IpAddr::from(to))
             }
             _ => return None,
         };
-        let tcp = frame.get(at..)?;
-        let word = |at: usize| Some(u32::from_be_bytes(tcp.get(at..at + 4)?.try_into().ok()?));
-        let options = tcp.get(20..usize::from(tcp.get(12)? >> 4) * 4)?;
+        let header = frame.get(at..)?;
+        let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
+        let options = header.get(tcp::LEN..usize::from(header.get(tcp::DATA_OFFSET)? >> 4) * 4)?;
         let answer = Self {
-            from_port: u16::from_be_bytes(tcp.get(0..2)?.try_into().ok()?),
-            to_port: u16::from_be_bytes(tcp.get(2..4)?.try_into().ok()?),
-            seq: word(4)?,
-            ack: word(8)?,
-            flags: tcp[13],
+            from_port: u16::from_be_bytes(header.get(0..2)?.try_into().ok()?),
+            to_port: u16::from_be_bytes(header.get(2..4)?.try_into().ok()?),
+            seq: word(tcp::SEQ)?,
+            ack: word(tcp::ACK_SEQ)?,
+            flags: header[tcp::FLAGS],
             timestamp: timestamp(options).unwrap_or(0),
         };
         (to == own).then_some(answer)

@@ -62,7 +62,7 @@ impl Ban {
 
     /// Takes one more malformed stream into account, of which `after` make a ban. Whether one begins.
     #[inline(always)]
-    pub const fn strike(&mut self, policy: &BanPolicy, after: u32, now_ns: u64) -> bool {
+    pub const fn add_violation(&mut self, policy: &BanPolicy, after: u32, now_ns: u64) -> bool {
         if self.until_ns != 0
             && now_ns.wrapping_sub(self.until_ns).cast_signed() > BAN_MEMORY_NS.cast_signed()
         {
@@ -105,10 +105,10 @@ mod tests {
     fn the_third_stream_within_the_time_bans() {
         let mut ban = Ban::zeroed();
         let now = 1_000_000 * SECOND;
-        let mut strike = |second: u64| ban.strike(&POLICY, 3, now + second * SECOND);
-        assert_eq!([0, 20, 40].map(&mut strike), [false; 3], "slowly");
-        assert_eq!([100, 110, 120].map(&mut strike), [false, false, true]);
-        assert_eq!([150, 151, 152, 153].map(&mut strike), [false; 4], "while it holds");
+        let mut add_violation = |second: u64| ban.add_violation(&POLICY, 3, now + second * SECOND);
+        assert_eq!([0, 20, 40].map(&mut add_violation), [false; 3], "slowly");
+        assert_eq!([100, 110, 120].map(&mut add_violation), [false, false, true]);
+        assert_eq!([150, 151, 152, 153].map(&mut add_violation), [false; 4], "while it is active");
         assert!(ban.is_active(now + 179 * SECOND) && !ban.is_active(now + 180 * SECOND));
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let (mut ban, mut now) = (Ban::zeroed(), 1_000_000 * SECOND);
         let mut next = |gap: u64| {
             now += gap * SECOND;
-            assert_eq!([now; 3].map(|now| ban.strike(&POLICY, 3, now)), [false, false, true]);
+            assert_eq!([now; 3].map(|now| ban.add_violation(&POLICY, 3, now)), [false, false, true]);
             now = ban.until_ns;
             (ban.until_ns - ban.since_ns) / SECOND
         };

@@ -21,21 +21,41 @@ pub struct FlowKey {
     pub local_port: [u8; 2],
 }
 
-/// What becomes of the next bytes of a connection: [`Flow::state`].
-pub mod flow_state {
-    /// The framer judges them.
-    pub const FOLLOWED: u32 = 0;
-    /// The framer does not know where it is: bytes pass unjudged until a segment starts with a message.
-    pub const LOST: u32 = 1;
-    /// The stream is not judged any more, and everything that follows ends for [`super::Flow::reason`]: it was malformed, or the guard
+/// What becomes of the next bytes of a connection: the number is [`Flow::state`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowState {
+    /// The position in the stream is known: the framer validates the bytes.
+    InSync = 0,
+    /// The position is not known: bytes pass unvalidated until a segment starts with a message.
+    Desynchronised = 1,
+    /// The stream is not validated any more. Everything that follows has the reason [`Flow::reason`]: the stream was malformed, or the guard
     /// itself failed and it passes.
-    pub const CUT: u32 = 2;
-    /// The PBX dialled a port that is guarded and has sent nothing yet: what is no SIP waits until it has.
-    pub const EXPECTED: u32 = 3;
-    /// The PBX dialled another port from one that is guarded, and has sent nothing yet: bytes pass.
-    pub const SILENT: u32 = 4;
-    /// The PBX dialled and speaks no SIP: not guarded.
-    pub const OTHER: u32 = 5;
+    Rejected = 2,
+    /// The PBX dialled a guarded port and has sent nothing yet: the first bytes from the peer wait until it has.
+    AwaitingRequest = 3,
+    /// The PBX dialled from a guarded port to another port and has sent nothing yet: bytes pass.
+    AwaitingFirstBytes = 4,
+    /// The PBX dialled and does not use SIP on it: not guarded.
+    NotSip = 5,
+}
+
+impl FlowState {
+    /// Every state, in the order of the numbers.
+    pub const ALL: [FlowState; 6] = [
+        FlowState::InSync,
+        FlowState::Desynchronised,
+        FlowState::Rejected,
+        FlowState::AwaitingRequest,
+        FlowState::AwaitingFirstBytes,
+        FlowState::NotSip,
+    ];
+
+    /// The state of a number, as read from the map; `None` for a number that no state has.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<FlowState> {
+        Self::ALL.get(number as usize).copied()
+    }
 }
 
 /// Bits of [`Flow::flags`].
@@ -43,15 +63,15 @@ pub mod flow_flags {
     /// SIP over TLS.
     pub const TLS: u32 = 1;
     /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
-    pub const GUESSED: u32 = 2;
+    pub const TENTATIVE: u32 = 2;
     /// The stream was malformed and counted against its sender.
-    pub const STRUCK: u32 = 4;
+    pub const VIOLATION: u32 = 4;
     /// The PBX's own segments told of a connection that was unknown.
-    pub const ADOPTED: u32 = 8;
+    pub const PICKED_UP: u32 = 8;
     /// [`super::Flow::timestamp`] is one.
-    pub const TIMED: u32 = 16;
+    pub const TIMESTAMPS: u32 = 16;
     /// The sender's FIN came behind the last byte.
-    pub const FINISHED: u32 = 32;
+    pub const FIN_SEEN: u32 = 32;
     /// The connection is this host's own: a socket knows it.
     pub const LOCAL: u32 = 64;
 }
@@ -76,17 +96,17 @@ pub const HANDSHAKE_DIALLED: u32 = 2;
 /// The connection has ended, by the word of the kernel that had it, or of the PBX that resets it or has the sender's FIN.
 pub const FLOW_ENDED: u32 = 1;
 
-/// [`Flow::offer`] of an answered handshake.
+/// [`Flow::pending_handshake`] of an answered handshake.
 #[must_use]
 #[inline(always)]
-pub const fn offer(peer_next: u32, pbx_next: u32) -> u64 {
+pub const fn pack_handshake(peer_next: u32, pbx_next: u32) -> u64 {
     (peer_next as u64) << 32 | pbx_next as u64
 }
 
 /// A validated segment.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Segment {
+pub struct SegmentRecord {
     /// Sequence number of its first byte.
     pub seq: u32,
     /// Its length in bytes; 0 marks an empty record.
@@ -99,26 +119,26 @@ pub struct Segment {
 
 /// One direction (remote to PBX) of one connection, whose handshake was verified or of which the kernel or the PBX told.
 ///
-/// The program that sees what the PBX sends writes `offer`, `acked`, `sent`, `heard` and `ended`; all else is written by whoever
+/// The program that sees what the PBX sends writes `pending_handshake`, `acked`, `sent`, `egress_known` and `ended`; all else is written by whoever
 /// holds `lock`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
     /// 0, or the token of the CPU that judges a segment of it.
     pub lock: u64,
-    /// The PBX answered another handshake of the same ports: [`offer`], or 0.
-    pub offer: u64,
-    /// [`offer`] of the handshake that began it, or 0: a repeated SYN-ACK of it offers nothing.
-    pub begun: u64,
+    /// The PBX answered another handshake of the same ports: [`pack_handshake`], or 0.
+    pub pending_handshake: u64,
+    /// [`pack_handshake`] of the handshake that began it, or 0: a repeated SYN-ACK of it offers nothing.
+    pub current_handshake: u64,
     /// What the PBX acknowledged last: the next byte that it takes.
     pub acked: u32,
     /// Sequence number behind the last byte that the PBX sent.
     pub sent: u32,
     /// 1 once `acked` and `sent` are known.
-    pub heard: u32,
+    pub egress_known: u32,
     /// 0, or [`FLOW_ENDED`].
     pub ended: u32,
-    /// One of [`flow_state`].
+    /// Number of a [`FlowState`].
     pub state: u32,
     /// [`flow_flags`].
     pub flags: u32,
@@ -139,7 +159,7 @@ pub struct Flow {
     /// Slot of the interface that it came by first.
     pub slot: u32,
     /// The segments validated last.
-    pub segments: [Segment; FLOW_SEGMENTS],
+    pub segments: [SegmentRecord; FLOW_SEGMENTS],
     /// The framer's state after the byte before `next`.
     pub stream: Stream,
     /// When it began (`CLOCK_BOOTTIME`, nanoseconds).
@@ -150,4 +170,13 @@ pub struct Flow {
     pub message_segments: u32,
     /// Zero.
     pub pad: u32,
+}
+
+impl Flow {
+    /// Whether the flow is in a state.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(&self, state: FlowState) -> bool {
+        self.state == state as u32
+    }
 }

@@ -12,7 +12,7 @@ pub const OPEN_COUNT: u64 = (1 << 24) - 1;
 /// An open connection that was counted: a value of `SOCKETS`, by the address of the kernel's socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Opened {
+pub struct CountedConnection {
     /// Address of the sender, IPv4 mapped; of IPv6 its /64, of a trunk's peer zero.
     pub remote: [u32; 4],
     /// Cookie of the network namespace that the connection is in (`SO_NETNS_COOKIE`).
@@ -20,33 +20,33 @@ pub struct Opened {
     /// Index of the trunk whose peer it is, or 0.
     pub trunk: u32,
     /// Where in `OPEN` it is counted.
-    pub place: u32,
+    pub slot: u32,
 }
 
 /// Whose connections a word of `OPEN` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opener {
+pub struct ConnectionOwner {
     hash: u64,
 }
 
-impl Opener {
+impl ConnectionOwner {
     /// A source by its address (words in network order, IPv4 mapped, of IPv6 the /64), or with zeros for it a trunk by its index, in a
     /// network namespace.
     #[must_use]
     #[inline(always)]
-    pub const fn new(remote: [u32; 4], trunk: u32, netns: u64, keys: &HashKeys) -> Opener {
+    pub const fn new(remote: [u32; 4], trunk: u32, netns: u64, keys: &HashKeys) -> ConnectionOwner {
         let high = ((remote[0] as u64) << 32 | remote[1] as u64) ^ keys[4];
         let low = ((remote[2] as u64) << 32 | remote[3] as u64) ^ keys[5];
-        let place = (netns << 16 ^ trunk as u64).wrapping_mul(keys[6] | 1);
-        let mut hash = (high ^ low.rotate_left(29) ^ place.rotate_left(47)).wrapping_mul(keys[7] | 1);
+        let slot = (netns << 16 ^ trunk as u64).wrapping_mul(keys[6] | 1);
+        let mut hash = (high ^ low.rotate_left(29) ^ slot.rotate_left(47)).wrapping_mul(keys[7] | 1);
         hash = (hash ^ hash >> 32).wrapping_mul(keys[6] | 1);
-        Opener { hash: hash ^ hash >> 29 }
+        ConnectionOwner { hash: hash ^ hash >> 29 }
     }
 
     /// The two places in `OPEN` where it may be.
     #[must_use]
     #[inline(always)]
-    pub const fn places(self) -> [u32; 2] {
+    pub const fn slots(self) -> [u32; 2] {
         let other = self.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let (first, second) = (self.hash as u32 & (OPEN_ENTRIES - 1), other as u32 & (OPEN_ENTRIES - 1));
         // Never one and the same, or it would be counted twice.
@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn a_place_is_its_owners_until_it_is_free() {
-        let (one, other) = (Opener::new([0, 0, 1, 7], 0, 1, &KEYS), Opener::new([0, 0, 1, 8], 0, 1, &KEYS));
+        let (one, other) = (
+            ConnectionOwner::new([0, 0, 1, 7], 0, 1, &KEYS),
+            ConnectionOwner::new([0, 0, 1, 8], 0, 1, &KEYS),
+        );
         assert_eq!(one.one_more(0, false), None, "first it looks for its own");
         let word = one.one_more(0, true).unwrap();
         assert_eq!((one.count(word), other.count(word)), (1, 0));
@@ -98,29 +101,29 @@ mod tests {
     #[test]
     fn who_it_is_makes_the_place() {
         let all = [
-            Opener::new([0, 0, 1, 7], 0, 1, &KEYS),
-            Opener::new([0, 0, 1, 8], 0, 1, &KEYS),
-            Opener::new([0, 0, 7, 1], 0, 1, &KEYS),
-            Opener::new([0, 0, 1, 7], 0, 2, &KEYS),
-            Opener::new([0; 4], 1, 1, &KEYS),
-            Opener::new([0; 4], 2, 1, &KEYS),
-            Opener::new([0; 4], 1, 2, &KEYS),
+            ConnectionOwner::new([0, 0, 1, 7], 0, 1, &KEYS),
+            ConnectionOwner::new([0, 0, 1, 8], 0, 1, &KEYS),
+            ConnectionOwner::new([0, 0, 7, 1], 0, 1, &KEYS),
+            ConnectionOwner::new([0, 0, 1, 7], 0, 2, &KEYS),
+            ConnectionOwner::new([0; 4], 1, 1, &KEYS),
+            ConnectionOwner::new([0; 4], 2, 1, &KEYS),
+            ConnectionOwner::new([0; 4], 1, 2, &KEYS),
         ];
         for (index, one) in all.iter().enumerate() {
             assert!(all[index + 1..].iter().all(|other| other.hash >> 24 != one.hash >> 24), "{index}");
         }
         // 20,000 sources spread over the places.
         let mut taken = [false; OPEN_ENTRIES as usize];
-        let of = |source: u32| Opener::new([0, 0, 0xffff_0000, source.to_be()], 0, 1, &KEYS);
+        let of = |source: u32| ConnectionOwner::new([0, 0, 0xffff_0000, source.to_be()], 0, 1, &KEYS);
         for source in 0..500_000 {
-            let [first, second] = of(source).places();
+            let [first, second] = of(source).slots();
             assert_ne!(first, second, "{source}");
         }
         for source in 0..20_000 {
-            let places = of(source).places();
-            places.iter().for_each(|place| taken[*place as usize] = true);
+            let slots = of(source).slots();
+            slots.iter().for_each(|slot| taken[*slot as usize] = true);
         }
         let count = taken.iter().filter(|taken| **taken).count();
-        assert!(count > 28_000, "{count} places");
+        assert!(count > 28_000, "{count} slots");
     }
 }

@@ -62,25 +62,25 @@ impl Rate {
 /// What a source, or a trunk, has used of its limits. As long as a cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Budget {
+pub struct RateBucket {
     /// Secret hash of the source that has the entry; 0 is nobody.
     pub tag: u64,
     /// Well-formed messages on connections that the kernel has, since the last malformed one.
     pub trust: u64,
     /// Theoretical arrival times (`CLOCK_MONOTONIC`, nanoseconds), by kind.
     pub tat_ns: [u64; RATE_KINDS.len()],
-    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, in units of [`BUDGET_TIME`]).
-    pub good: u32,
-    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, in units of [`BUDGET_TIME`]);
+    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, in units of [`COARSE_SHIFT`]).
+    pub last_well_formed: u32,
+    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, in units of [`COARSE_SHIFT`]);
     /// 0 when none ever was.
     pub banned: u32,
 }
 
-/// Some times in [`Budget`] are in units of 2 to this power of nanoseconds, which is 1.07 s.
-pub const BUDGET_TIME: u32 = 30;
+/// Some times in [`RateBucket`] are in units of 2 to this power of nanoseconds, which is 1.07 s.
+pub const COARSE_SHIFT: u32 = 30;
 
 /// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
-pub const BUDGET_ENTRIES: u32 = 1 << 16;
+pub const BUCKET_ENTRIES: u32 = 1 << 16;
 
 /// What comes over UDP, whose sender may be forged.
 pub const UNVERIFIED: u32 = 0;
@@ -88,12 +88,12 @@ pub const UNVERIFIED: u32 = 0;
 pub const VERIFIED: u32 = 1;
 
 /// Entries of `TRUNK_BUDGETS`: two a trunk.
-pub const TRUNK_BUDGET_ENTRIES: u32 = 2 * super::TRUNK_ENTRIES;
+pub const TRUNK_BUCKET_ENTRIES: u32 = 2 * super::TRUNK_ENTRIES;
 
 /// Index in `TRUNK_BUDGETS` of a trunk, by its index, and [`UNVERIFIED`] or [`VERIFIED`].
 #[must_use]
 #[inline(always)]
-pub const fn trunk_budget(trunk: u32, class: u32) -> u32 {
+pub const fn trunk_bucket(trunk: u32, class: u32) -> u32 {
     2 * trunk + class
 }
 
@@ -102,14 +102,14 @@ pub const fn trunk_budget(trunk: u32, class: u32) -> u32 {
 /// [`UNVERIFIED`] or [`VERIFIED`].
 #[must_use]
 #[inline(always)]
-pub const fn budget_places(source: [u32; 4], class: u32, keys: &HashKeys) -> (u64, [u32; 2]) {
+pub const fn bucket_slots(source: [u32; 4], class: u32, keys: &HashKeys) -> (u64, [u32; 2]) {
     let high = ((source[0] as u64) << 32 | source[1] as u64) ^ keys[0] ^ class as u64;
     let low = ((source[2] as u64) << 32 | source[3] as u64) ^ keys[1];
     let mut tag = (high ^ low.rotate_left(29)).wrapping_mul(keys[2] | 1);
     tag = (tag ^ tag >> 32).wrapping_mul(keys[3] | 1);
     tag ^= tag >> 29;
     tag |= 1;
-    (tag, [(tag >> 8) as u32 & (BUDGET_ENTRIES - 1), (tag >> 40) as u32 & (BUDGET_ENTRIES - 1)])
+    (tag, [(tag >> 8) as u32 & (BUCKET_ENTRIES - 1), (tag >> 40) as u32 & (BUCKET_ENTRIES - 1)])
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 /// Interfaces that can be attached at once.
 pub const IFACE_SLOTS: u32 = 16;
 /// Counters of one interface; [`crate::Reason::COUNT`] may grow to this.
-pub const REASON_SLOTS: u32 = 72;
+pub const REASON_SLOTS: u32 = 88;
 /// Bytes kept of an offender's segment.
 pub const SAMPLE_BYTES: usize = 64;
 
@@ -78,14 +78,14 @@ pub struct Counter {
 
 /// What the program returns in a replay: XDP's action in the lowest byte, and above it what was judged. Elsewhere it returns the action alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told(pub u32);
+pub struct ReplayVerdict(pub u32);
 
-impl Told {
+impl ReplayVerdict {
     /// A reason's number, the index of a trunk (0 for none), and what became of the packet.
     #[must_use]
     #[inline(always)]
-    pub const fn new(reason: u8, trunk: u32, outcome: Outcome) -> Told {
-        Told((reason as u32) << 8 | (trunk & 0xff) << 16 | (outcome as u32) << 24)
+    pub const fn new(reason: u8, trunk: u32, outcome: Outcome) -> ReplayVerdict {
+        ReplayVerdict((reason as u32) << 8 | (trunk & 0xff) << 16 | (outcome as u32) << 24)
     }
 
     /// XDP's action.

@@ -9,7 +9,7 @@ const PING: u32 = 8;
 /// Whether a datagram of `len` bytes is too short for anything but a NAT keep-alive.
 #[must_use]
 #[inline(always)]
-pub const fn harmless(len: u32) -> bool {
+pub const fn is_keep_alive_len(len: u32) -> bool {
     len <= PING
 }
 

@@ -51,8 +51,8 @@ pub struct Limits {
     pub checks: u32,
     /// Methods that are refused though well-formed: bits of [`super::methods`].
     pub denied: u32,
-    /// Which header lines rules are looked up for: sets of [`super::screens`].
-    pub screens: u32,
+    /// Which header lines rules are looked up for: sets of [`super::matched_headers`].
+    pub matched_headers: u32,
 }
 
 impl Default for Limits {
@@ -67,7 +67,7 @@ impl Default for Limits {
             message_segments: 0,
             checks: checks::DEFAULT,
             denied: 0,
-            screens: 0,
+            matched_headers: 0,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Limits {
 }
 
 /// A limit by name, as the command line and the documentation have it.
-pub struct Named {
+pub struct NamedLimit {
     /// Its name, such as `line-bytes`.
     pub name: &'static str,
     /// Its lowest and highest value.
@@ -102,7 +102,7 @@ pub struct Named {
 macro_rules! named {
     ($($field:ident, $name:literal, $low:literal..=$high:literal, $text:literal;)*) => {
         /// Every limit.
-        pub const LIMITS: &[Named] = &[$(Named {
+        pub const LIMITS: &[NamedLimit] = &[$(NamedLimit {
             name: $name,
             range: ($low, $high),
             text: $text,
@@ -122,7 +122,7 @@ named! {
     message_segments, "message-segments", 0..=1_000_000, "TCP segments that one message comes in (0: no limit)";
 }
 
-impl Named {
+impl NamedLimit {
     /// The limit's value.
     #[must_use]
     pub fn get(&self, limits: &Limits) -> u32 {

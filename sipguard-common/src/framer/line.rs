@@ -6,7 +6,7 @@ use super::names::{
 };
 use super::scan::{BAD_NAME, FAR_NAME};
 use super::step::Cursor;
-use super::value::{self, COMPLETE, HEAD, OPEN, Value};
+use super::value::{self, COMPLETE, HEAD, HeaderValue, OPEN};
 use super::window::{SAVED_HEAD, Window};
 use super::words::{eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible};
 use super::{
@@ -20,7 +20,7 @@ const TRAILING: u32 = 7;
 
 /// Judges the line that ends at `cursor.stop`, with CRLF or LF.
 #[inline(always)]
-pub(super) fn judge<W: Window>(
+pub(super) fn check<W: Window>(
     stream: &mut Stream,
     cursor: &Cursor,
     window: &W,
@@ -161,7 +161,7 @@ fn status_line<W: Window>(window: &W, head: u32, len: u32, first: u64) -> Result
 /// # Errors
 /// [`Reason::BadStartLine`], which the complete line would get as well.
 #[inline(always)]
-pub(super) fn hopeful<W: Window>(window: &W, head: u32, len: u32) -> Result<(), Reason> {
+pub(super) fn can_be_start_line<W: Window>(window: &W, head: u32, len: u32) -> Result<(), Reason> {
     if len >= 4 && fold(window.word(head)) as u32 == u32::from_le_bytes(*b"sip/") {
         return Ok(());
     }
@@ -178,7 +178,7 @@ fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
     // Most methods end within 16 bytes. What is not visible ends it, and must be a space.
     let mut odd = gather(not_visible(window.word(head))) | gather(not_visible(window.word(head + 8))) << 8;
     if odd == 0 {
-        odd = window.odd(head, len);
+        odd = window.not_visible(head, len);
     }
     let known = if len < HEAD { len } else { HEAD };
     let method = if odd == 0 { HEAD } else { first_bit(odd) };
@@ -204,7 +204,7 @@ fn header<W: Window>(
         if stream.lines == 1 {
             return Err(Reason::BadHeaderName);
         }
-        return value::judge(stream, window, Value { head, from: 0, len }, limits);
+        return value::check(stream, window, HeaderValue { head, from: 0, len }, limits);
     }
     value::unfinished(stream, limits)?;
     // Most names are followed by their colon, within 16 bytes. Below the lowest bit of a colon's byte stands the name.
@@ -234,7 +234,7 @@ fn header<W: Window>(
         (low, high) = (fold(low) & spread(low), fold(high) & spread(high));
     }
     named(stream, identify(low, high), bucket(low, high), limits)?;
-    value::judge(stream, window, Value { head, from, len }, limits)
+    value::check(stream, window, HeaderValue { head, from, len }, limits)
 }
 
 /// All ones in every byte that is not zero and below 0x80.
@@ -308,7 +308,7 @@ pub(super) fn far_name<W: Window>(stream: &Stream, window: &W, head: u32, line: 
     }
     let behind = line.wrapping_add(HEAD);
     let here = low_bits(len - HEAD) & !low_bits(from.wrapping_sub(HEAD));
-    let stops = (window.equal(behind, len - HEAD, b':') | window.odd(behind, len - HEAD)) & here;
+    let stops = (window.equal(behind, len - HEAD, b':') | window.not_visible(behind, len - HEAD)) & here;
     if stops == 0 {
         return if len < NAME_END { 0 } else { FLAG_FAR_BAD };
     }

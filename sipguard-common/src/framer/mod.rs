@@ -6,16 +6,19 @@
 //! segmentation of the same bytes gives the same verdict**.
 //!
 //! The XDP program drives [`prime`], [`step`] and [`settle`] from `bpf_loop`; userspace drives the same three in [`feed`] and
-//! [`judge_datagram`].
+//! [`decide_datagram`].
+
+#[cfg(test)]
+extern crate std;
 
 mod datagram;
 mod feed;
 mod limits;
 mod line;
+mod match_headers;
 pub mod methods;
 mod names;
 pub mod scan;
-mod screen;
 mod start;
 mod step;
 mod stun;
@@ -24,15 +27,16 @@ mod value;
 mod window;
 pub mod words;
 
-pub use datagram::{finish, harmless};
-pub use feed::{Buffer, Find, Malformed, feed, feed_by, judge_datagram, judge_datagram_by};
-pub use limits::{LIMITS, Limits, Named, checks};
-pub use names::name_bucket;
-pub use screen::{
-    Header, KEY_BYTES, Key, Screened, Subject, answer, ask, identity, identity_of, screens, user_agent,
+pub use datagram::{finish, is_keep_alive_len};
+pub use feed::{Buffer, FindRule, Malformed, decide_datagram, decide_datagram_with, feed, feed_with};
+pub use limits::{LIMITS, Limits, NamedLimit, checks};
+pub use match_headers::{
+    HeaderLine, MATCH_KEY_BYTES, MatchKey, MatchOutcome, MatchSubject, apply_match, identity, identity_of,
+    match_line, matched_headers, user_agent,
 };
+pub use names::name_bucket;
 pub use start::{leading_line_ends, plausible_record, plausible_start};
-pub use step::{Cursor, Step, step};
+pub use step::{Cursor, StepOutcome, step};
 pub use stun::{ATTRIBUTES, STUN_HEAD, Stun, is_stun};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};
 pub use words::HashKeys;
@@ -79,7 +83,7 @@ pub struct Stream {
     /// One of the `PHASE_` constants.
     pub phase: u8,
     flags: u8,
-    /// Header lines of this message so far; in a TLS record, bytes of its header.
+    /// HeaderLine lines of this message so far; in a TLS record, bytes of its header.
     lines: u16,
     /// One bit for each of the known header names that have come.
     seen: u16,
@@ -107,7 +111,7 @@ pub struct Stream {
     pub invites: u8,
     /// The request's method: up to eight bytes as they are, longer ones hashed.
     method: u64,
-    /// Header lines of this message by the bucket of their name.
+    /// HeaderLine lines of this message by the bucket of their name.
     names: [u8; NAME_BUCKETS],
     /// First 64 bytes of the unfinished line.
     head: [u64; 8],
@@ -198,6 +202,13 @@ impl Stream {
         }
     }
 
+    /// Whether the next byte is of a TLS record.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.phase, PHASE_HELLO | PHASE_RECORD | PHASE_CONTENT)
+    }
+
     /// Whether the header section of a datagram has ended.
     #[must_use]
     #[inline(always)]
@@ -211,4 +222,37 @@ impl Stream {
     pub fn is_within_message(&self) -> bool {
         matches!(self.phase, PHASE_START | PHASE_HEADERS | PHASE_BODY)
     }
+}
+
+/// The fields of [`Stream`] with offset and size, for the ABI's layout.
+#[cfg(test)]
+pub(crate) fn stream_layout() -> std::string::String {
+    use core::mem::{offset_of, size_of_val};
+    macro_rules! fields {
+        ($($field:ident),*) => {{
+            let Stream { $($field),* } = Stream::NEW;
+            [$(std::format!("  {} at {} size {}\n", stringify!($field), offset_of!(Stream, $field), size_of_val(&$field))),*].concat()
+        }};
+    }
+    fields!(
+        phase,
+        flags,
+        lines,
+        seen,
+        last,
+        open,
+        line_bytes,
+        section_bytes,
+        content_length,
+        body_left,
+        messages,
+        method_bytes,
+        pad,
+        registers,
+        invites,
+        method,
+        names,
+        head,
+        tail
+    )
 }

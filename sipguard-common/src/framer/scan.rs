@@ -6,7 +6,7 @@ use super::window::Window;
 use super::words::{self, first_bit, gather};
 
 #[inline(always)]
-fn places<W: Window>(window: &W, at: u32, len: u32, mut marked: impl FnMut(u64) -> u64) -> u64 {
+fn mask_of<W: Window>(window: &W, at: u32, len: u32, mut marked: impl FnMut(u64) -> u64) -> u64 {
     let end = if len < HEAD { len } else { HEAD };
     let (mut mask, mut k) = (0, 0);
     while k < end {
@@ -20,49 +20,49 @@ fn places<W: Window>(window: &W, at: u32, len: u32, mut marked: impl FnMut(u64) 
 #[must_use]
 #[inline(always)]
 pub fn equal<W: Window>(window: &W, at: u32, len: u32, byte: u8) -> u64 {
-    places(window, at, len, |word| words::equal(word, byte))
+    mask_of(window, at, len, |word| words::equal(word, byte))
 }
 
 /// Bytes below `limit`, up to 128.
 #[must_use]
 #[inline(always)]
 pub fn below<W: Window>(window: &W, at: u32, len: u32, limit: u8) -> u64 {
-    places(window, at, len, |word| words::below(word, limit))
+    mask_of(window, at, len, |word| words::below(word, limit))
 }
 
 /// Spaces and tabs.
 #[must_use]
 #[inline(always)]
 pub fn blanks<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    places(window, at, len, |word| words::equal(word, b' ') | words::equal(word, b'\t'))
+    mask_of(window, at, len, |word| words::equal(word, b' ') | words::equal(word, b'\t'))
 }
 
 /// CR and LF.
 #[must_use]
 #[inline(always)]
 pub fn line_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    places(window, at, len, |word| words::equal(word, b'\r') | words::equal(word, b'\n'))
+    mask_of(window, at, len, |word| words::equal(word, b'\r') | words::equal(word, b'\n'))
 }
 
 /// Decimal digits.
 #[must_use]
 #[inline(always)]
 pub fn digits<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    places(window, at, len, words::digits)
+    mask_of(window, at, len, words::digits)
 }
 
 /// Bytes that no header name or method has.
 #[must_use]
 #[inline(always)]
-pub fn odd<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    places(window, at, len, words::not_visible)
+pub fn not_visible<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    mask_of(window, at, len, words::not_visible)
 }
 
 /// Visible bytes that are of no token (RFC 3261 section 25.1).
 #[must_use]
 #[inline(always)]
 pub fn not_of_tokens<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    places(window, at, len, words::not_token)
+    mask_of(window, at, len, words::not_token)
 }
 
 /// Bytes of a header line that a backslash quotes within a quoted string (RFC 3261 section 25.1, quoted-pair; CR and LF can't be
@@ -75,7 +75,7 @@ pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
         return 0;
     }
     let (mut quotes, mut colons, mut ends, mut k) = (0, 0, 0, 0);
-    let backslashes = places(window, at, len, |word| {
+    let backslashes = mask_of(window, at, len, |word| {
         quotes |= gather(words::equal(word, b'"')) << k;
         colons |= gather(words::equal(word, b':')) << k;
         ends |= gather(words::equal(word, b'\r') | words::equal(word, b'\n')) << k;
@@ -132,7 +132,7 @@ pub const NEITHER: u32 = 64 << 8 | 64;
 #[inline(always)]
 pub fn via_numbers<W: Window>(window: &W, at: u32, len: u32, numbers: u64) -> u32 {
     let (mut equals, mut semicolons, mut k) = (0, 0, 0);
-    let colons = places(window, at, len, |word| {
+    let colons = mask_of(window, at, len, |word| {
         equals |= gather(words::equal(word, b'=')) << k;
         semicolons |= gather(words::equal(word, b';')) << k;
         k += 8;

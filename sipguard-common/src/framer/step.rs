@@ -1,7 +1,7 @@
 //! One step of the framer: the next block marked, or the next control byte of the marked one.
 
 use super::line;
-use super::screen;
+use super::match_headers;
 use super::tls;
 use super::value::HEAD;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
@@ -48,9 +48,9 @@ pub struct Cursor {
     /// 1 when its end is CRLF, 0 when it is LF alone.
     pub cr: u32,
     /// Start of the line that was judged last.
-    pub asked: u32,
+    pub judged_line: u32,
     /// Not 0 when rules are to be asked about it; whoever asks sets it to 0.
-    pub asks: u32,
+    pub match_due: u32,
     /// Zero.
     pub pad: u32,
 }
@@ -80,7 +80,7 @@ pub(super) const fn head(line: u32) -> u32 {
 /// Outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Step {
+pub enum StepOutcome {
     /// There may be more to do.
     More,
     /// The window is used up.
@@ -89,8 +89,8 @@ pub enum Step {
     Malformed(Reason),
 }
 
-/// Does one step. Call it until it says something else than [`Step::More`], then [`super::settle`] the window. When [`Cursor::asks`] is not 0, first
-/// rules are asked about the line of [`super::Header::of`].
+/// Does one step. Call it until it says something else than [`StepOutcome::More`], then [`super::settle`] the window. When [`Cursor::match_due`] is not 0, first
+/// rules are asked about the line of [`super::HeaderLine::of`].
 #[inline(always)]
 pub fn step<W: Window>(
     stream: &mut Stream,
@@ -98,45 +98,45 @@ pub fn step<W: Window>(
     window: &W,
     limits: &Limits,
     keys: &HashKeys,
-) -> Step {
+) -> StepOutcome {
     if cursor.marks == 0 {
         if cursor.pos >= cursor.end {
-            return Step::Done;
+            return StepOutcome::Done;
         }
         match stream.phase {
             PHASE_BODY | PHASE_CONTENT => return skip_body(stream, cursor),
             PHASE_HELLO | PHASE_RECORD => {
                 return outcome(tls::header(stream, cursor, window).map_or(Ok(()), Err));
             }
-            PHASE_END => return Step::Done,
+            PHASE_END => return StepOutcome::Done,
             _ => {}
         }
         if !next_block(stream, cursor, window, keys) {
-            return Step::Done;
+            return StepOutcome::Done;
         }
         if cursor.marks == 0 {
-            return Step::More;
+            return StepOutcome::More;
         }
     }
     let at = cursor.base + first_bit(cursor.marks);
     if let Err(reason) = control(stream, cursor, window, limits, at) {
-        return Step::Malformed(reason);
+        return StepOutcome::Malformed(reason);
     }
     // Most windows end with a message.
-    if cursor.pos >= cursor.end { Step::Done } else { Step::More }
+    if cursor.pos >= cursor.end { StepOutcome::Done } else { StepOutcome::More }
 }
 
 #[inline(always)]
-fn outcome(judged: Result<(), Reason>) -> Step {
+fn outcome(judged: Result<(), Reason>) -> StepOutcome {
     match judged {
-        Ok(()) => Step::More,
-        Err(reason) => Step::Malformed(reason),
+        Ok(()) => StepOutcome::More,
+        Err(reason) => StepOutcome::Malformed(reason),
     }
 }
 
 /// RFC 3261 section 18.3: on a stream transport the Content-Length alone says where the message ends.
 #[inline(always)]
-fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> Step {
+fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> StepOutcome {
     let here = cursor.end - cursor.pos;
     let taken = if stream.body_left < here { stream.body_left } else { here };
     stream.body_left -= taken;
@@ -144,7 +144,7 @@ fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> Step {
     if stream.body_left == 0 {
         stream.phase = if stream.phase == PHASE_BODY { PHASE_IDLE } else { PHASE_RECORD };
     }
-    Step::More
+    StepOutcome::More
 }
 
 /// Marks the next block, if there is one. What is left of the one before it is text.
@@ -236,8 +236,8 @@ fn control<W: Window>(
     }
     cursor.stop = at;
     cursor.cr = u32::from(!lf);
-    line::judge(stream, cursor, window, limits)?;
-    screen::note(stream, cursor, limits);
+    line::check(stream, cursor, window, limits)?;
+    match_headers::mark_line(stream, cursor, limits);
     let behind = at + 1 + cursor.cr;
     cursor.pos = behind;
     cursor.line = behind;
@@ -274,7 +274,7 @@ pub(super) fn within<W: Window>(
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Limits, end: u32) -> Reason {
     // A start line whose method is none is told so even when it is also too long, as it would be in smaller windows.
-    if stream.phase == PHASE_START && line::hopeful(window, cursor.head(), u32::MAX).is_err() {
+    if stream.phase == PHASE_START && line::can_be_start_line(window, cursor.head(), u32::MAX).is_err() {
         return Reason::BadStartLine;
     }
     let over_line = end.wrapping_sub(cursor.line).saturating_sub(limits.line_bytes);

@@ -40,8 +40,8 @@ impl Stun {
     #[must_use]
     #[inline(always)]
     pub const fn begin(head: u64, len: u32) -> Option<Stun> {
-        let said = length(head as u32);
-        if said + HEADER != len || !said.is_multiple_of(4) {
+        let stated = length(head as u32);
+        if stated + HEADER != len || !stated.is_multiple_of(4) {
             return None;
         }
         Some(Stun { at: HEADER, end: len, count: 0 })

@@ -18,7 +18,7 @@ pub(super) const OPEN_TEXT: u8 = 3;
 
 /// A value: it stands from `from` to `len` of the line whose first bytes are at `head`.
 #[derive(Clone, Copy)]
-pub(super) struct Value {
+pub(super) struct HeaderValue {
     pub head: u32,
     pub from: u32,
     pub len: u32,
@@ -37,10 +37,10 @@ const WORD_END: u64 = 1 << 32;
 
 /// Judges the value of a known header, or what a continuation line adds to it. `stream.last` is its name.
 #[inline(always)]
-pub(super) fn judge<W: Window>(
+pub(super) fn check<W: Window>(
     stream: &mut Stream,
     window: &W,
-    value: Value,
+    value: HeaderValue,
     limits: &Limits,
 ) -> Result<(), Reason> {
     match stream.last {
@@ -68,7 +68,7 @@ pub(super) fn unfinished(stream: &Stream, limits: &Limits) -> Result<(), Reason>
 
 /// Most values are one space and a few digits: their value and the offset in the line behind them.
 #[inline(always)]
-fn plain<W: Window>(window: &W, value: Value) -> Option<(u64, u32)> {
+fn plain<W: Window>(window: &W, value: HeaderValue) -> Option<(u64, u32)> {
     if value.len > HEAD {
         return None;
     }
@@ -93,7 +93,7 @@ fn plain<W: Window>(window: &W, value: Value) -> Option<(u64, u32)> {
 fn content_length<W: Window>(
     stream: &mut Stream,
     window: &W,
-    value: Value,
+    value: HeaderValue,
     limits: &Limits,
 ) -> Result<(), Reason> {
     let number = match plain(window, value) {
@@ -125,7 +125,7 @@ const EMPTY: u64 = u64::MAX;
 /// The number of a value that has other white space than one space before it, or that goes on in a continuation line;
 /// [`LENGTH_END`] for anything else. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn padded_number<W: Window>(open: u8, window: &W, value: &Value) -> u64 {
+fn padded_number<W: Window>(open: u8, window: &W, value: &HeaderValue) -> u64 {
     if value.len > HEAD {
         return LENGTH_END;
     }
@@ -148,7 +148,12 @@ fn padded_number<W: Window>(open: u8, window: &W, value: &Value) -> u64 {
 
 /// RFC 3261 section 20.16: `1*DIGIT LWS Method`, the request's own (section 8.1.1.5).
 #[inline(always)]
-fn cseq<W: Window>(stream: &mut Stream, window: &W, value: Value, limits: &Limits) -> Result<(), Reason> {
+fn cseq<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    value: HeaderValue,
+    limits: &Limits,
+) -> Result<(), Reason> {
     if stream.open == OPEN
         && let Some((number, end)) = plain(window, value)
         && window.byte(value.head + end) == b' '
@@ -178,8 +183,13 @@ fn judges_method(stream: &Stream, limits: &Limits) -> bool {
 
 /// Any other CSeq. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn cseq_padded<W: Window>(stream: &mut Stream, window: &W, value: &Value, limits: &Limits) -> Option<Reason> {
-    let Value { head, from, len } = *value;
+fn cseq_padded<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    value: &HeaderValue,
+    limits: &Limits,
+) -> Option<Reason> {
+    let HeaderValue { head, from, len } = *value;
     let mut solid = low_bits(len) & !low_bits(from) & !window.blanks(head, len);
     if stream.open == OPEN {
         if solid == 0 {
@@ -221,7 +231,12 @@ fn cseq_padded<W: Window>(stream: &mut Stream, window: &W, value: &Value, limits
 
 /// Max-Forwards and Expires: a number that does not overflow. Expires may be a date (RFC 2543), so what is no number passes.
 #[inline(always)]
-fn number<W: Window>(stream: &mut Stream, window: &W, value: Value, limits: &Limits) -> Result<(), Reason> {
+fn number<W: Window>(
+    stream: &mut Stream,
+    window: &W,
+    value: HeaderValue,
+    limits: &Limits,
+) -> Result<(), Reason> {
     let number = match plain(window, value) {
         Some((number, end)) if end == value.len => number,
         _ => match long_number(window, &value) {
@@ -240,7 +255,7 @@ const NO_NUMBER: u64 = u64::MAX;
 /// The number of a value that is nothing but digits and white space around them; beyond 16 digits it is [`WORD_END`]. A function
 /// of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn long_number<W: Window>(window: &W, value: &Value) -> u64 {
+fn long_number<W: Window>(window: &W, value: &HeaderValue) -> u64 {
     let solid = low_bits(value.len) & !low_bits(value.from) & !window.blanks(value.head, value.len);
     if solid == 0 || solid & !window.digits(value.head, value.len) != 0 {
         return NO_NUMBER;
@@ -256,7 +271,7 @@ fn long_number<W: Window>(window: &W, value: &Value) -> u64 {
 
 /// RFC 3261 section 20.42: the port of sent-by and the ttl, as far as the first 64 bytes of the line show them.
 #[inline(always)]
-fn via<W: Window>(window: &W, value: Value) -> Result<(), Reason> {
+fn via<W: Window>(window: &W, value: HeaderValue) -> Result<(), Reason> {
     let digits = window.digits(value.head, value.len) & low_bits(value.len);
     // Where five digits or more begin.
     let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
@@ -289,8 +304,8 @@ fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
 
 /// Looks closer at a Via with long runs of digits. A function of its own in the kernel, for the stack's sake.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn via_overflows<W: Window>(window: &W, value: &Value, long: u64, digits: u64) -> bool {
-    let Value { head, len, .. } = *value;
+fn via_overflows<W: Window>(window: &W, value: &HeaderValue, long: u64, digits: u64) -> bool {
+    let HeaderValue { head, len, .. } = *value;
     let found = window.via_numbers(head, len, long);
     let (port, ttl) = (found >> 8, found & 0xff);
     if port < HEAD {

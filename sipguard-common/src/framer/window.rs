@@ -95,13 +95,13 @@ pub trait Window {
         scan::digits(self, at, len)
     }
 
-    /// See [`scan::odd`].
+    /// See [`scan::not_visible`].
     #[inline(always)]
-    fn odd(&self, at: u32, len: u32) -> u64
+    fn not_visible(&self, at: u32, len: u32) -> u64
     where
         Self: Sized,
     {
-        scan::odd(self, at, len)
+        scan::not_visible(self, at, len)
     }
 
     /// See [`scan::not_of_tokens`].
@@ -200,5 +200,9 @@ fn keep<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor, limits: &Li
     }
     stream.line_bytes = line_bytes;
     stream.section_bytes = cursor.end.wrapping_sub(cursor.section);
-    if stream.phase == PHASE_START { line::hopeful(window, head_at, line_bytes).err() } else { None }
+    if stream.phase == PHASE_START {
+        line::can_be_start_line(window, head_at, line_bytes).err()
+    } else {
+        None
+    }
 }

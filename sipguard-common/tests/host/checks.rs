@@ -40,7 +40,7 @@ fn table(out: &mut String, title: &str, class: Class) {
         writeln!(out, "| reason | what it is | written in |\n|---|---|---|").unwrap();
     }
     for reason in rows {
-        let (word, text, source) = (reason.name(), reason.text(), reason.source());
+        let (word, text, source) = (reason.name(), reason.text(), reason.spec());
         if malformed {
             let when = match reason.when() {
                 When::Always | When::Default => "default",

@@ -2,5 +2,5 @@
 
 mod checks;
 mod corpus;
+mod match_headers;
 mod oracle;
-mod screen;

@@ -1,8 +1,8 @@
-//! Who sends it, and what and how much may they send. In the order in which a packet comes by: `policy` (`admit`: host and prefix), `port` (may it
-//! be ours), `policy` again (`permit`: device, transports), which asks `ban`, `rate` and `open`.
+//! Admission: who is the sender, and what and how much may it send. In this order: `policy::admit` (rules of hosts and prefixes), `port` (is
+//! the port guarded), `policy::permit` (rules of devices, transports), which uses `ban`, `rate` and `connections`.
 
 pub mod ban;
-pub mod open;
+pub mod connections;
 pub mod policy;
 pub mod port;
 pub mod rate;

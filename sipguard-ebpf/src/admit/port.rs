@@ -1,16 +1,17 @@
-//! May it be ours: UDP to a guarded port, or from one of a trunk; TCP of which a port is guarded, or of a connection that the PBX dialled and speaks
-//! SIP on. The peer's port alone makes no TCP connection SIP: [`crate::stream`] knows more of it.
+//! Is the port guarded: UDP to a guarded port, or from a guarded port of a trunk; TCP with a guarded port on either side, or on a
+//! connection that the PBX dialled and uses SIP on. For TCP the peer's port alone is not enough; [`crate::stream`] decides then.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{PORT_ENTRIES, PORT_WORDS, port_bit};
+use sipguard_common::wire::protocol;
+use sipguard_common::wire::tcp::{self, ACK, SYN};
 
 use crate::packet::bytes;
-use crate::packet::ip::{self, Ip};
-use crate::packet::tcp::{ACK, SYN};
-use crate::stream::out;
+use crate::packet::ip::Ip;
+use crate::stream::egress;
 
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_ENTRIES, 0);
@@ -20,16 +21,16 @@ pub enum Transport {
     Tcp,
     Tls,
     Udp,
-    /// A fragment of UDP without ports, or the first of a datagram for other ports.
+    /// A UDP fragment without ports, or the first fragment of a datagram for other ports.
     Fragment,
 }
 
-/// What the transport header says.
+/// The parsed transport header.
 pub struct L4 {
     pub transport: Transport,
-    /// Source and destination port as they stand in the header.
+    /// Source and destination port in network order.
     pub ports: u32,
-    /// Offset and length of the payload.
+    /// Offset in the frame and length of the payload.
     pub data_at: u32,
     pub data_len: u32,
     /// Sequence number and flags of a TCP segment; 0 for UDP.
@@ -39,35 +40,35 @@ pub struct L4 {
     pub fragment: u32,
     /// [`OWN`], [`PEER`] or [`NEITHER`].
     pub side: u32,
-    /// What a TCP segment acknowledges; 0 for UDP.
+    /// Acknowledgement number of a TCP segment; 0 for UDP.
     pub acknowledged: u32,
 }
 
 /// Neither port is guarded.
 pub const NEITHER: u32 = 0;
-/// The peer's port is guarded, and the PBX's is not.
+/// The peer's port is guarded, the PBX's is not.
 pub const PEER: u32 = 1;
 /// The PBX's port is guarded.
 pub const OWN: u32 = 2;
 
-/// First entries of the two bitmaps.
+/// First entries of the two bitmaps in `PORTS`.
 const SIP: u32 = 0;
 const TLS: u32 = PORT_WORDS;
-/// Bytes of the transport header and payload in a first fragment of UDP, at the least. Every link carries more.
+/// Least bytes of UDP header and payload in a first fragment. Every link carries more.
 const TINY: u32 = 256;
 
-/// What a packet may be, and whose port says so. `trunk` is the index of its sender's.
+/// The transport of a packet, and which side's port is guarded. `trunk` is the index of the sender's trunk.
 #[inline(always)]
 pub fn guarded(ctx: &XdpContext, ip: &Ip, trunk: u32) -> Result<(Transport, u32), Reason> {
     if ip.fragment_offset != 0 {
         return Ok((later(ip)?, OWN));
     }
     let tcp = match ip.protocol {
-        ip::TCP => true,
-        ip::UDP => false,
+        protocol::TCP => true,
+        protocol::UDP => false,
         _ => return Err(Reason::NotGuarded),
     };
-    if ip.more_fragments && ip.l4_len < 20 {
+    if ip.more_fragments && (ip.l4_len as usize) < tcp::LEN {
         return Err(if tcp { Reason::TcpFragment } else { Reason::TinyFragment });
     }
     if ip.l4_len < 4 {
@@ -95,7 +96,7 @@ fn of_udp(remote: u16, local: u16, trunk: u32) -> Option<(Transport, u32)> {
     if is_among(SIP, local) {
         return Some((Transport::Udp, OWN));
     }
-    // A trunk answers from its port to whichever the PBX called from.
+    // A trunk answers from its port to any port that the PBX sent from.
     if trunk != 0 && is_among(SIP, remote) { Some((Transport::Udp, PEER)) } else { None }
 }
 
@@ -113,20 +114,21 @@ fn of_tcp(ctx: &XdpContext, ip: &Ip, remote: u16, local: u16) -> Option<(Transpo
     if is_among(TLS, remote) {
         return Some((Transport::Tls, PEER));
     }
-    // The answer to a connection that the PBX dials, wherever to, or what comes on one that it speaks SIP on.
-    let flags = bytes::byte(ctx, ip.l4_at + 13).unwrap_or(0);
+    // A SYN-ACK to any connection that the PBX dials, or a segment of one on which it uses SIP.
+    let flags = bytes::byte(ctx, ip.l4_at + tcp::FLAGS).unwrap_or(0);
     let answers = flags & (SYN | ACK) == SYN | ACK;
-    if answers || out::is_spoken(local) { Some((Transport::Tcp, NEITHER)) } else { None }
+    if answers || egress::is_dialled_sip_port(local) { Some((Transport::Tcp, NEITHER)) } else { None }
 }
 
-/// A later fragment has no ports. Of TCP it can't complete without the first, and one that would overwrite the TCP header is an
-/// attack (RFC 3128). Of IPv6 it may be of UDP whatever it says, for only the first one's word counts (RFC 8200 section 4.5).
+/// The transport of a fragment without ports. TCP cannot be reassembled without the first fragment, and a fragment that would overwrite the
+/// TCP header is an attack (RFC 3128). An IPv6 fragment may be UDP whatever its header says: only the first fragment's next header counts
+/// (RFC 8200 section 4.5).
 #[inline(always)]
 fn later(ip: &Ip) -> Result<Transport, Reason> {
-    if ip.protocol == ip::TCP && ip.fragment_offset == 1 {
+    if ip.protocol == protocol::TCP && ip.fragment_offset == 1 {
         return Err(Reason::TcpFragment);
     }
-    if ip.v6 || ip.protocol == ip::UDP { Ok(Transport::Fragment) } else { Err(Reason::NotGuarded) }
+    if ip.v6 || ip.protocol == protocol::UDP { Ok(Transport::Fragment) } else { Err(Reason::NotGuarded) }
 }
 
 /// Whether a port is one of SIP over TLS.

@@ -1,12 +1,12 @@
-//! Loads, stores and bounds as they must stand for the verifier, which rustc would write otherwise: it removes masks that it can prove to change
-//! nothing, rewrites comparisons, and reads single bytes where it does not know the alignment. BPF on this target needs none.
+//! Loads, stores and bounds in the form that the verifier accepts. The compiler would change them: it removes masks that it can prove to
+//! change nothing, rewrites comparisons, and reads single bytes where it does not know the alignment. BPF needs no alignment.
 
 #[cfg(target_arch = "bpf")]
 use core::arch::asm;
 
-/// What stands in memory is read again behind this: rustc assumes nothing about it.
+/// A compiler barrier: after it, memory is read again.
 #[inline(always)]
-pub fn forget_memory() {
+pub fn compiler_barrier() {
     // SAFETY: there is no instruction.
     unsafe { asm!("", options(nostack)) };
 }
@@ -20,7 +20,7 @@ pub fn mask<const MASK: u32>(value: usize) -> usize {
     value
 }
 
-/// A length of 1 to `MASK + 1`, a power of two: a longer one is cut by the mask, and 0 becomes `MASK + 1`.
+/// Bounds a length to 1 to `MASK + 1`, a power of two. A longer one loses its high bits; 0 becomes `MASK + 1`.
 #[inline(always)]
 pub fn bounded<const MASK: u32>(len: u32) -> u32 {
     let mut len = u64::from(len);
@@ -31,10 +31,10 @@ pub fn bounded<const MASK: u32>(len: u32) -> u32 {
     len as u32
 }
 
-/// One byte.
+/// Reads one byte.
 ///
 /// # Safety
-/// `from` may be read.
+/// `from` is readable.
 #[inline(always)]
 pub unsafe fn byte(from: *const u8) -> u64 {
     let value: u64;
@@ -45,10 +45,10 @@ pub unsafe fn byte(from: *const u8) -> u64 {
     value
 }
 
-/// Two bytes, as they stand there.
+/// Reads two bytes in network order.
 ///
 /// # Safety
-/// Two bytes at `from` may be read.
+/// Two bytes at `from` are readable.
 #[inline(always)]
 pub unsafe fn half(from: *const u8) -> u64 {
     let value: u64;
@@ -59,10 +59,10 @@ pub unsafe fn half(from: *const u8) -> u64 {
     value
 }
 
-/// Four bytes, as they stand there.
+/// Reads four bytes in network order.
 ///
 /// # Safety
-/// Four bytes at `from` may be read.
+/// Four bytes at `from` are readable.
 #[inline(always)]
 pub unsafe fn word(from: *const u8) -> u64 {
     let value: u64;
@@ -73,10 +73,10 @@ pub unsafe fn word(from: *const u8) -> u64 {
     value
 }
 
-/// Four bytes of a kernel object.
+/// Reads four bytes of a kernel object.
 ///
 /// # Safety
-/// `object` has a BTF type that has four bytes at `offset`; the verifier checks the offset, a constant of the frozen read-only data.
+/// `object` has a BTF type with four bytes at `offset`. The verifier checks this: the offset is a constant in frozen read-only data.
 #[inline(always)]
 pub unsafe fn field(object: *const u8, offset: u32) -> u32 {
     let value: u64;
@@ -88,10 +88,10 @@ pub unsafe fn field(object: *const u8, offset: u32) -> u32 {
     value as u32
 }
 
-/// Two bytes of a kernel object.
+/// Reads two bytes of a kernel object.
 ///
 /// # Safety
-/// As for [`field`], of two bytes.
+/// As for [`field`], with two bytes.
 #[inline(always)]
 pub unsafe fn half_field(object: *const u8, offset: u32) -> u16 {
     let value: u64;
@@ -103,10 +103,10 @@ pub unsafe fn half_field(object: *const u8, offset: u32) -> u16 {
     value as u16
 }
 
-/// Eight bytes of a kernel object.
+/// Reads eight bytes of a kernel object.
 ///
 /// # Safety
-/// As for [`field`], of eight bytes.
+/// As for [`field`], with eight bytes.
 #[inline(always)]
 pub unsafe fn long_field(object: *const u8, offset: u32) -> u64 {
     let value: u64;
@@ -118,10 +118,10 @@ pub unsafe fn long_field(object: *const u8, offset: u32) -> u64 {
     value
 }
 
-/// Eight bytes at an offset of the window, which is cut to 13 bits.
+/// Reads eight bytes at an offset of the window; only the low 13 bits of the offset are used.
 ///
 /// # Safety
-/// `window` has 8192 bytes and eight more.
+/// `window` has 8200 bytes.
 #[inline(always)]
 pub unsafe fn window_word(window: *const u8, at: u32) -> u64 {
     let value: u64;
@@ -133,7 +133,7 @@ pub unsafe fn window_word(window: *const u8, at: u32) -> u64 {
     value
 }
 
-/// Writes eight bytes at an offset of the window, which is cut to 13 bits.
+/// Writes eight bytes at an offset of the window; only the low 13 bits of the offset are used.
 ///
 /// # Safety
 /// As for [`window_word`].
@@ -146,8 +146,8 @@ pub unsafe fn set_window_word(window: *mut u8, at: u32, word: u64) {
     }
 }
 
-/// The 64 bytes of a block of the window, whose number is cut to 7 bits. Not `pure`, so that marking and hashing each read the block anew: the
-/// words of both at once would be more than the registers hold.
+/// The 64 bytes of a block of the window; only the low 7 bits of the number are used. Not `pure`: marking and hashing each read the block,
+/// because both sets of words together do not fit into the registers.
 ///
 /// # Safety
 /// `window` has 8192 bytes.

@@ -1,4 +1,4 @@
-//! BPF's own atomic operations on words of map values; core offers none for this target.
+//! Atomic operations of BPF on 64-bit words in map values; `core` has none for this target.
 
 #[cfg(target_arch = "bpf")]
 use core::arch::asm;
@@ -23,7 +23,7 @@ pub unsafe fn or(word: *mut u64, bits: u64) {
     unsafe { asm!("lock *(u64 *)({p} + 0) |= {v}", p = in(reg) word, v = in(reg) bits, options(nostack)) };
 }
 
-/// Adds to a word, and gives what was there.
+/// Adds to a word and returns the old value.
 ///
 /// # Safety
 /// `word` points into a live map value.
@@ -37,7 +37,7 @@ pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
     value
 }
 
-/// Puts `value` in the place of a word, and gives what was there; in order with all reads and writes around it.
+/// Replaces a word and returns the old value. A full memory barrier.
 ///
 /// # Safety
 /// `word` points into a live map value.
@@ -49,7 +49,7 @@ pub unsafe fn exchange(word: *mut u64, value: u64) -> u64 {
     value
 }
 
-/// Puts `new` where `old` still stands, and says whether it did.
+/// Compare and swap: replaces `old` by `new`. Returns whether the word was `old`.
 ///
 /// # Safety
 /// `word` points into a live map value.

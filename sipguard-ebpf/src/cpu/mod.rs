@@ -1,7 +1,7 @@
-//! What the rooms share: `scratch` (the work space of one CPU, and what a packet is), `ending` (how a global function ends), `settings` (what the
-//! operator set), and the instructions that Rust has no words for (`atomic`, `asm`).
+//! Shared by all stages: `scratch` (per-CPU memory, with the packet that is processed), `stage_result` (results of global functions),
+//! `settings` (the operator's settings), and instructions that Rust cannot express (`atomic`, `asm`).
 
-/// On the host the program is only checked: what has BPF's instructions is never run there.
+/// On the host the program is only checked; BPF instructions never run there.
 #[cfg(not(target_arch = "bpf"))]
 macro_rules! asm {
     ($($instruction:tt)*) => {
@@ -19,6 +19,6 @@ pub mod asm;
     expect(unreachable_code, unused_mut, unused_unsafe, unused_variables, reason = "see `asm`")
 )]
 pub mod atomic;
-pub mod ending;
 pub mod scratch;
 pub mod settings;
+pub mod stage_result;

@@ -1,5 +1,5 @@
-//! Work space of one CPU. What a packet is, once it is known, lives here and not on the stack: the global functions of
-//! [`crate::stream`] and [`crate::message::sip`] are verified by themselves and share nothing else, and the stack has 512 bytes.
+//! Per-CPU memory. The parsed packet is stored here and not on the stack, for two reasons: the global functions of [`crate::stream`] and
+//! [`crate::message::sip`] are verified separately and can share only map values, and the stack has 512 bytes.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
@@ -9,27 +9,28 @@ use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
 use super::asm;
-use super::ending::Ending;
+use super::stage_result::StageResult;
 use crate::admit::port::{L4, Transport};
-use crate::message::screen::Screen;
+use crate::message::match_headers::MatchKeyBuffer;
 use crate::packet::ip::Ip;
 
-/// `FlowKey` in words: remote address, local address, both ports as they stand in the header.
-pub type Key = [u32; 9];
+/// [`sipguard_common::abi::FlowKey`] as words in network order: remote address, local address, remote and local port.
+pub type FlowWords = [u32; 9];
 
-/// The segment or datagram under judgement.
+/// The segment or datagram that is processed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Packet {
-    pub key: Key,
-    /// Offsets of the IP and the transport header and of the payload.
+    pub key: FlowWords,
+    /// Offsets in the frame of the IP and the transport header and of the payload.
     pub ip_at: u32,
     pub l4_at: u32,
     pub data_at: u32,
     /// Length of the payload.
     pub data_len: u32,
+    /// Sequence number of a TCP segment.
     pub seq: u32,
-    /// The sequence number that the kernel expects next, as far as it is known.
+    /// The sequence number that the receiver expects next, as far as it is known.
     pub expected: u32,
     /// TCP flags.
     pub flags: u32,
@@ -39,16 +40,16 @@ pub struct Packet {
     pub transport: u32,
     /// One of the constants of [`crate::message::fragment`].
     pub fragment: u32,
-    /// The part of the payload that is to be validated.
+    /// Offset in the frame and length of the part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
-    /// 1 when it made its stream malformed.
-    pub strikes: u32,
+    /// 1 when this packet is to be counted as a violation of its sender.
+    pub violations: u32,
     /// [`crate::admit::port::OWN`], [`crate::admit::port::PEER`] or [`crate::admit::port::NEITHER`].
     pub side: u32,
-    /// What a TCP segment acknowledges.
+    /// Acknowledgement number of a TCP segment.
     pub acknowledged: u32,
-    /// Its sender's clock, where `timed` is 1 (RFC 7323).
+    /// The sender's timestamp (RFC 7323), where `timed` is 1.
     pub timestamp: u32,
     pub timed: u32,
 }
@@ -65,37 +66,37 @@ impl Packet {
     }
 }
 
-/// What the loops over the payload keep from step to step.
+/// State of the loops over the payload.
 #[repr(C)]
-pub struct Walk {
-    /// Offset in the frame and length of what is still to be looked at.
+pub struct PayloadCursor {
+    /// Offset in the frame and length of the part that is not loaded yet.
     pub at: u32,
     pub left: u32,
-    /// How it has ended, if it has before its end.
-    pub ending: Ending,
-    /// 1 once every byte was looked at.
+    /// The reason, if the loop has stopped early.
+    pub result: StageResult,
+    /// 1 once every byte was processed.
     pub done: u32,
     pub cursor: Cursor,
-    /// Where a walk over STUN is.
+    /// Position in the attributes of a STUN message.
     pub stun: Stun,
-    /// What a checksum has come to.
+    /// Checksum so far.
     pub sum: u32,
 }
 
-impl Walk {
-    /// Starts over a payload.
+impl PayloadCursor {
+    /// Starts at the beginning of a payload.
     #[inline(always)]
     pub fn begin(&mut self, at: u32, len: u32) {
         self.at = at;
         self.left = len;
-        self.ending = Ending::ON;
+        self.result = StageResult::CONTINUE;
         self.done = 0;
         self.cursor.end = 0;
         self.cursor.hash = 0;
         self.cursor.hashed = 0;
         self.cursor.hash_next = 0;
         self.cursor.gap = 0;
-        self.cursor.asks = 0;
+        self.cursor.match_due = 0;
     }
 
     /// Length of the next chunk.
@@ -104,87 +105,94 @@ impl Walk {
         if self.left < CHUNK { self.left } else { CHUNK }
     }
 
-    /// How many bytes stand behind the point where the framer stopped looking.
+    /// How many bytes are behind the point where the framer stopped.
     #[inline(always)]
     pub fn left_behind(&self) -> u32 {
         self.left + self.cursor.end - self.cursor.pos
     }
 
-    /// Ends the loop.
+    /// Stops the loop with a reason; returns what the callback of `bpf_loop` returns.
     #[inline(always)]
     pub fn fail(&mut self, reason: Reason) -> i64 {
-        self.ending = Ending::with(reason);
+        self.result = StageResult::stop(reason);
         1
     }
 
-    /// How it has ended. What ran out of turns is not through, and is refused: nothing of ours failed, so it is too long for what it is.
+    /// The result of the loop. A loop that ran out of iterations is an error of the payload, `too_long`, and not an internal one.
     #[inline(always)]
-    pub fn ending(&self, too_long: Reason) -> Ending {
-        if self.ending == Ending::ON && self.done == 0 { Ending::with(too_long) } else { self.ending }
+    pub fn result(&self, too_long: Reason) -> StageResult {
+        if self.result == StageResult::CONTINUE && self.done == 0 {
+            StageResult::stop(too_long)
+        } else {
+            self.result
+        }
     }
 }
 
-/// Who sent the packet at hand.
+/// The sender of the packet.
 #[repr(C)]
-pub struct Who {
+pub struct Sender {
     /// Index of its trunk, or 0.
     pub trunk: u32,
-    /// Methods that it may not send by this transport.
+    /// Methods that it may not send over this transport.
     pub denied: u32,
-    /// Place of its budget plus one, or 0 for a sender without limits.
-    pub budget: u32,
-    /// Which of its budgets: [`sipguard_common::abi::UNVERIFIED`] or [`sipguard_common::abi::VERIFIED`].
+    /// Index of its rate bucket plus one, or 0 for a sender without limits.
+    pub bucket: u32,
+    /// Which of its buckets: [`sipguard_common::abi::UNVERIFIED`] or [`sipguard_common::abi::VERIFIED`].
     pub class: u32,
     /// 1 when it is allowed by a rule.
     pub allowed: u32,
-    /// The first place of its budget plus one, whoever has it; 0 for a sender that is never banned.
-    pub home: u32,
-    /// Which lines of its requests rules are looked up for.
-    pub screens: u32,
-    /// Once its packet is known, with its port: [`crate::observe::tap::asked`]. Before, 0.
-    pub taps: u32,
+    /// Index of its primary bucket plus one, whether or not another sender occupies it; 0 for a sender that is never banned.
+    pub primary_bucket: u32,
+    /// Header lines of its requests that are matched against rules.
+    pub matched_headers: u32,
+    /// [`crate::observe::points::requested`] once the packet is parsed up to its ports, else 0.
+    pub observe: u32,
 }
 
+/// Per-CPU memory: the only value of `SCRATCH`.
 #[repr(C)]
 pub struct Scratch {
     /// The framer's window.
     pub window: [u8; WINDOW + 8],
-    pub walk: Walk,
-    /// State of the framer while it works: a flow's, or a datagram's own.
+    pub payload: PayloadCursor,
+    /// State of the framer while it runs: a copy of the flow's, or a datagram's.
     pub stream: Stream,
     pub packet: Packet,
     pub ip: Ip,
-    pub who: Who,
-    /// What the framer judges by: the limits of whoever sent the packet, and the methods that it may not send.
+    pub sender: Sender,
+    /// The limits that apply to the sender, with the methods that it may not send.
     pub limits: Limits,
-    /// Where keys of identities and user agents are made.
-    pub screen: Screen,
-    /// Length of the frame as it came.
+    /// Buffer for the keys of identities and user agents.
+    pub match_key: MatchKeyBuffer,
+    /// Length of the received frame in bytes.
     pub frame_len: u64,
-    /// A header that lies beyond the linear part of the frame.
+    /// A header that lies behind the linear part of the frame.
     pub header: [u64; 8],
-    /// Where an offender's record is put together.
+    /// Buffer for the record of an offender.
     pub offender: Offender,
-    /// Always zero: what a new flow starts from.
+    /// Always zero: the initial value of a flow.
     pub new_flow: Flow,
-    /// Always zero: what is known of a new offender.
+    /// Always zero: the initial value of a ban.
     pub new_ban: Ban,
-    /// `FragmentKey` in words, and where the record of a datagram in fragments is put together.
-    pub fragment_key: Key,
-    /// What a replay is told of the packet: [`sipguard_common::abi::Told`].
-    pub told: u32,
+    /// [`sipguard_common::abi::FragmentKey`] as words in network order.
+    pub fragment_key: FlowWords,
+    /// The [`sipguard_common::abi::ReplayVerdict`] of the packet. Only in a replay.
+    pub reported: u32,
+    /// Buffer for the record of a fragmented datagram.
     pub datagram: Datagram,
-    /// When stale ones were looked for last (`CLOCK_BOOTTIME`, nanoseconds).
+    /// When stale datagrams were last removed (`CLOCK_BOOTTIME`, nanoseconds).
     pub swept_ns: u64,
-    /// In a replay, the time of the packet.
+    /// In a replay, the time of the packet in nanoseconds.
     pub now_ns: u64,
-    /// Exchanged for the order of memory that it gives.
+    /// Target of an atomic exchange that serves as a memory barrier.
     pub fence: u64,
 }
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// This CPU's memory.
 #[inline(always)]
 pub fn get() -> Result<*mut Scratch, Reason> {
     match SCRATCH.get_ptr_mut(0) {
@@ -193,11 +201,11 @@ pub fn get() -> Result<*mut Scratch, Reason> {
     }
 }
 
-/// This CPU's packet. A program is not preempted by another packet's run on its CPU; whoever makes a reference of the pointer says that nobody
-/// else has one meanwhile.
+/// This CPU's packet. A run of the program is not interrupted by another run on the same CPU. Whoever makes a reference of the pointer
+/// guarantees that there is no other one.
 #[inline(always)]
 pub fn packet() -> Result<*mut Packet, Reason> {
-    // SAFETY: a place in this CPU's map value; nothing is read.
+    // SAFETY: the address of a field of this CPU's map value; nothing is read.
     get().map(|scratch| unsafe { &raw mut (*scratch).packet })
 }
 
@@ -208,47 +216,47 @@ pub fn transport() -> Result<u32, Reason> {
     get().map(|scratch| unsafe { (*scratch).packet.transport })
 }
 
-/// What no other CPU has at the moment: its number and one.
+/// A lock token that no other CPU uses: the CPU's number plus one.
 #[inline(always)]
 pub fn token() -> u64 {
     // SAFETY: a helper without arguments.
     1 + u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// Who sent this CPU's packet, as [`packet`].
+/// The sender of this CPU's packet; see [`packet`].
 #[inline(always)]
-pub fn who() -> Result<*mut Who, Reason> {
+pub fn sender() -> Result<*mut Sender, Reason> {
     // SAFETY: as in `packet`.
-    get().map(|scratch| unsafe { &raw mut (*scratch).who })
+    get().map(|scratch| unsafe { &raw mut (*scratch).sender })
 }
 
-/// Index of the trunk of whoever sent this CPU's packet, or 0.
+/// Index of the trunk of the sender of this CPU's packet, or 0.
 #[inline(always)]
 pub fn trunk() -> Result<u32, Reason> {
     // SAFETY: this CPU's map value; one word.
-    get().map(|scratch| unsafe { (*scratch).who.trunk })
+    get().map(|scratch| unsafe { (*scratch).sender.trunk })
 }
 
-/// Writes down the findings of the IP header, and reads them again: the verifier, which knows nothing of what stands in a map,
-/// thus follows the many ways through the header to this point and no farther.
+/// Stores the parsed IP header and reads it back. The verifier tracks nothing about map values, so the many paths through the header
+/// end here for it instead of multiplying with all that follows.
 #[inline(always)]
-pub fn note_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
+pub fn record_ip(scratch: *mut Scratch, ip: Ip) -> &'static Ip {
     // SAFETY: this CPU's map value.
     unsafe {
         (*scratch).ip = ip;
-        asm::forget_memory();
+        asm::compiler_barrier();
         &(*scratch).ip
     }
 }
 
-/// A word that was written before: read from the map, of which the verifier knows nothing, see [`note_ip`].
+/// Reads a word back from the map, so that the verifier forgets what it knew about it; see [`record_ip`].
 #[inline(always)]
-pub fn again(word: &u32) -> u32 {
-    asm::forget_memory();
+pub fn reload(word: &u32) -> u32 {
+    asm::compiler_barrier();
     *word
 }
 
-/// Length of the frame as it came, in bytes.
+/// Length of the received frame in bytes.
 #[inline(always)]
 pub fn frame_len() -> u64 {
     // SAFETY: this CPU's map value.
@@ -262,23 +270,23 @@ pub fn now_ns() -> u64 {
     get().map_or(0, |scratch| unsafe { (*scratch).now_ns })
 }
 
-/// What was judged, above XDP's action. Only in a replay.
+/// The verdict in the bits above the XDP action. Only in a replay.
 #[inline(always)]
-pub fn told() -> u32 {
+pub fn reported() -> u32 {
     // SAFETY: this CPU's map value.
-    get().map_or(0, |scratch| unsafe { (*scratch).told })
+    get().map_or(0, |scratch| unsafe { (*scratch).reported })
 }
 
-/// A new packet, of which nothing is known but its length.
+/// Starts a new packet; only the length of its frame is known.
 #[inline(always)]
 pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
     let scratch = get()?;
     // SAFETY: this CPU's map value.
     unsafe {
         (*scratch).frame_len = frame_len;
-        (*scratch).who.trunk = 0;
-        (*scratch).who.allowed = 0;
-        (*scratch).who.taps = 0;
+        (*scratch).sender.trunk = 0;
+        (*scratch).sender.allowed = 0;
+        (*scratch).sender.observe = 0;
     }
     Ok(scratch)
 }
@@ -290,12 +298,12 @@ pub fn set_frame_len(len: u64) -> Result<(), Reason> {
     get().map(|scratch| unsafe { (*scratch).frame_len = len })
 }
 
-/// Writes down the packet once it is known to be one for a guarded port.
+/// Stores the packet once it is known to be for a guarded port.
 #[inline(always)]
-pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
+pub fn record_packet(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
-    // SAFETY: this CPU's map value, of which `ip` is another part.
+    // SAFETY: this CPU's map value; `ip` is another field of it.
     let packet = unsafe { &mut (*scratch).packet };
     *packet = Packet {
         key: [r0, r1, r2, r3, l0, l1, l2, l3, l4.ports],
@@ -311,7 +319,7 @@ pub fn note(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
         fragment: l4.fragment,
         new_at: l4.data_at,
         new_len: l4.data_len,
-        strikes: 0,
+        violations: 0,
         side: l4.side,
         acknowledged: l4.acknowledged,
         timestamp: 0,

@@ -1,4 +1,4 @@
-//! What the operator set.
+//! The operator's settings, and constants that the loader sets.
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
@@ -10,7 +10,7 @@ use sipguard_common::abi::{IFACE_SLOTS, Iface, Settings};
 
 use super::scratch;
 
-/// For userspace alone, like [`IFACES`]: declared here because maps come into being with the program.
+/// Used by userspace only, like [`IFACES`]. Declared here because loading the object creates the maps.
 #[map]
 static ABI: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -20,7 +20,7 @@ static IFACES: Array<Iface> = Array::with_max_entries(IFACE_SLOTS, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
-/// Slot of the interface that this copy of the program is attached to. Set by the loader.
+/// Slot of the interface that this instance of the program is attached to. Set by the loader.
 #[unsafe(no_mangle)]
 static SLOT: Global<u32> = Global::new(0);
 
@@ -28,8 +28,8 @@ static SLOT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static REPLAY: Global<u32> = Global::new(0);
 
-/// Whether packets come out of a capture: no socket of this machine is theirs, and the return value tells what was judged. The
-/// verifier knows the answer, and leaves out what hangs on it.
+/// Whether packets come from a capture file: then sockets of this machine are not asked, and the return value contains the verdict. A
+/// constant for the verifier, which removes the branches that depend on it.
 #[inline(always)]
 pub fn is_replay() -> bool {
     REPLAY.load() != 0
@@ -41,8 +41,8 @@ pub fn slot() -> u32 {
     SLOT.load()
 }
 
-/// Whether a packet that leaves came in by an attached interface: then it is no PBX's, but a peer's that is forwarded, or a stranger's in the PBX's
-/// name.
+/// Whether an outgoing packet came in by an attached interface. Then the PBX did not send it: it is a forwarded packet, or one with the
+/// PBX's address as a forged source.
 #[inline(always)]
 pub fn is_attached(ctx: &TcContext) -> bool {
     // SAFETY: the context of this program.
@@ -50,13 +50,14 @@ pub fn is_attached(ctx: &TcContext) -> bool {
     index != 0 && (0..IFACE_SLOTS).any(|slot| IFACES.get(slot).is_some_and(|iface| iface.ifindex == index))
 }
 
+/// The settings.
 #[inline(always)]
 pub fn get() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)
 }
 
-/// `CLOCK_BOOTTIME` in nanoseconds: it goes on while the machine sleeps, so that a block's end is an absolute time. In a replay the time
-/// of the packet, which the metadata before it says.
+/// `CLOCK_BOOTTIME` in nanoseconds. It continues during suspend, so that a rule can end at an absolute time. In a replay it is the time of
+/// the packet, from the metadata in front of the frame.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     if is_replay() {

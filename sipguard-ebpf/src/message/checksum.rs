@@ -1,5 +1,5 @@
-//! The TCP checksum (RFC 9293 section 3.1), looked at only before a stream is refused: what was damaged on its way is the wire's
-//! fault, and the kernel discards it anyway.
+//! The TCP checksum (RFC 9293 section 3.1), verified only before a stream is rejected: a segment that was damaged on its way is no fault of
+//! its sender, and the kernel discards it anyway.
 
 use core::ffi::c_void;
 
@@ -7,31 +7,32 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::framer::Window;
+use sipguard_common::wire::tcp::CHECKSUM;
 
 use super::window::Bytes;
 use crate::cpu::scratch::{self, Scratch};
 use crate::packet::bytes;
 use crate::verdict::reset;
 
-/// Bytes summed at a time: the most that `bpf_csum_diff` takes on older kernels.
+/// Bytes per call of `bpf_csum_diff`: the most that it takes on older kernels.
 const PIECE: u32 = 512;
-/// Pieces of one segment, and a turn that finds that there is no other.
+/// Pieces of the longest segment, and one iteration that finds no more.
 const PIECES: u32 = 65536 / PIECE + 1;
 
-/// What the callback works on.
+/// Argument of the loop callback.
 #[repr(C)]
-struct Hands {
+struct LoopContext {
     ctx: *mut xdp_md,
     scratch: *mut Scratch,
 }
 
-/// Whether the segment in [`scratch::packet`] is damaged.
+/// Whether the checksum of the segment in [`scratch::packet`] is wrong.
 #[inline(always)]
 pub fn is_wrong(ctx: &XdpContext) -> bool {
     checksum_wrong(ctx.ctx) == 1
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns 1 for a wrong checksum, else 0.
+/// A global function: verified once, for any packet. Returns 1 for a wrong checksum, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
@@ -40,46 +41,48 @@ extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
     unsafe {
         let packet = &(*scratch).packet;
         let len = packet.data_at - packet.l4_at + packet.data_len;
-        let Ok(said) = bytes::half(&XdpContext::new(ctx), (packet.l4_at + 16) as usize) else { return 0 };
-        if reset::is_unfinished(packet, said) {
+        let Ok(stored) = bytes::half(&XdpContext::new(ctx), packet.l4_at as usize + CHECKSUM) else {
+            return 0;
+        };
+        if reset::is_unfinished(packet, stored) {
             return 0;
         }
         let pseudo = reset::pseudo_header(packet, len as u16);
-        let walk = &raw mut (*scratch).walk;
-        (*walk).begin(packet.l4_at, len);
-        (*walk).sum = 0;
-        let mut hands = Hands { ctx, scratch };
-        bpf_loop(PIECES, piece as *mut c_void, (&raw mut hands).cast(), 0);
-        if (*walk).done == 0 {
+        let payload = &raw mut (*scratch).payload;
+        (*payload).begin(packet.l4_at, len);
+        (*payload).sum = 0;
+        let mut context = LoopContext { ctx, scratch };
+        bpf_loop(PIECES, piece as *mut c_void, (&raw mut context).cast(), 0);
+        if (*payload).done == 0 {
             return 0;
         }
-        u32::from(reset::fold(pseudo + u64::from((*walk).sum)) != 0)
+        u32::from(reset::fold(pseudo + u64::from((*payload).sum)) != 0)
     }
 }
 
-/// Adds one piece to the sum. 0 goes on, 1 ends the loop.
+/// Adds one piece to the sum. Returns 0 to continue, 1 to stop the loop.
 #[inline(never)]
-extern "C" fn piece(_: u32, hands: *mut Hands) -> i64 {
+extern "C" fn piece(_: u32, context: *mut LoopContext) -> i64 {
     // SAFETY: the pointer is the one given to `bpf_loop`; what it points to are live map values.
-    let (hands, scratch) = unsafe { (&*hands, &mut *(*hands).scratch) };
-    let walk = &mut scratch.walk;
-    if walk.left == 0 {
-        walk.done = 1;
+    let (context, scratch) = unsafe { (&*context, &mut *(*context).scratch) };
+    let payload = &mut scratch.payload;
+    if payload.left == 0 {
+        payload.done = 1;
         return 1;
     }
-    let len = if walk.left < PIECE { walk.left } else { PIECE };
+    let len = if payload.left < PIECE { payload.left } else { PIECE };
     let into = scratch.window.as_mut_ptr();
     for word in 0..PIECE / 8 {
         Bytes(into).set_word(8 * word, 0);
     }
-    // SAFETY: the window has room for a piece.
+    // SAFETY: a piece fits into the window.
     unsafe {
-        if !bytes::copy::<{ PIECE - 1 }>(&XdpContext::new(hands.ctx), walk.at, len, into) {
+        if !bytes::copy::<{ PIECE - 1 }>(&XdpContext::new(context.ctx), payload.at, len, into) {
             return 1;
         }
-        walk.sum = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, walk.sum) as u32;
+        payload.sum = bpf_csum_diff(core::ptr::null_mut(), 0, into.cast(), PIECE, payload.sum) as u32;
     }
-    walk.at += len;
-    walk.left -= len;
+    payload.at += len;
+    payload.left -= len;
     0
 }

@@ -1,9 +1,10 @@
-//! UDP in IP fragments: a header section that goes on behind the first fragment is judged over the later ones, in order.
+//! UDP in IP fragments: a header section that continues behind the first fragment is validated across the later ones, in order.
 //!
-//! The rule: of a datagram whose headers do not end in its first fragment, every byte that reaches the kernel was judged in its
-//! place, once. So its fragments must come in order; what comes twice, overlaps or leaves a gap is dropped. A fragment that came before
-//! the first one passed unjudged, for most belong to other services; then the first one is dropped, and the datagram never completes.
-//! Nobody can make the guard forget: [`DATAGRAMS`] evicts nothing, and [`EARLY`] only ever errs towards having seen a fragment.
+//! The rule: of a datagram whose headers do not end in its first fragment, every byte that reaches the kernel was validated at its position,
+//! once. So its fragments must come in order; duplicates, overlaps and gaps are dropped. A fragment that came before the first one has
+//! passed unvalidated, because most such fragments belong to other services. Then the first one is dropped, and the datagram never
+//! completes. No sender can evict this state: [`DATAGRAMS`] evicts nothing, and [`EARLY`] can only report fragments that did not come, never
+//! miss one that did.
 
 use core::ffi::c_void;
 
@@ -14,12 +15,13 @@ use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
-use sipguard_common::framer::{finish, harmless};
+use sipguard_common::framer::{finish, is_keep_alive_len};
+use sipguard_common::wire::{self, ipv4, ipv6};
 
 use super::sip;
 use crate::admit::policy;
-use crate::cpu::ending::Ending;
-use crate::cpu::scratch::{self, Key, Scratch};
+use crate::cpu::scratch::{self, FlowWords, Scratch};
+use crate::cpu::stage_result::StageResult;
 use crate::cpu::{atomic, settings};
 use crate::packet::{bytes, udp};
 use crate::stream::copy_framer;
@@ -32,55 +34,58 @@ pub const FIRST: u32 = 1;
 pub const FOREIGN: u32 = 2;
 /// [`scratch::Packet::fragment`]: a later one.
 pub const LATER: u32 = 3;
-/// [`scratch::Packet::fragment`]: a later one of a datagram that was refused, and its sender noted.
+/// [`scratch::Packet::fragment`]: a later one of a datagram that was refused and counted already.
 pub const REFUSED: u32 = 4;
 
-/// Datagrams whose headers did not end in their first fragment. Full of such that the kernel may still hold, it takes no other;
-/// the kernel then has long run out of memory for fragments (`ipfrag_high_thresh`).
+/// Datagrams whose headers did not end in their first fragment. When it is full of datagrams that the kernel may still hold, more are
+/// refused; by then the kernel has run out of memory for fragments (`ipfrag_high_thresh`).
 #[map(name = "FRAGMENTS")]
-static DATAGRAMS: HashMap<Key, Datagram> = HashMap::with_max_entries(1 << 14, BPF_F_NO_PREALLOC);
+static DATAGRAMS: HashMap<FlowWords, Datagram> = HashMap::with_max_entries(1 << 14, BPF_F_NO_PREALLOC);
 
-/// When later fragments of unknown datagrams came: a Bloom filter of times, since what evicts could be made to forget.
+/// When later fragments of unknown datagrams came: a Bloom filter of times. A map that evicts could be made to forget.
 #[map(name = "EARLY_FRAGMENTS")]
 static EARLY: Array<[u32; SLOTS]> = Array::with_max_entries(BLOCKS, 0);
 
 const BLOCKS: u32 = 1 << 14;
 const SLOTS: usize = 16;
 
-/// Units of [`UNIT_SHIFT`] that the kernel holds the fragments of an incomplete datagram, and some more: 30 s and 60 s
+/// How long the kernel keeps the fragments of an incomplete datagram, in units of 2^[`UNIT_SHIFT`] ns: a little more than 30 s and 60 s
 /// (`ipfrag_time`, `ip6frag_time`).
 const LIFE_V4: u32 = 32;
 const LIFE_V6: u32 = 62;
-/// A unit is 2^30 ns.
+/// A unit is 2^30 ns, 1.07 s.
 const UNIT_SHIFT: u32 = 30;
-/// So that a time in [`EARLY`] is far from that of an empty slot, soon after the machine has started too.
+/// Added to times in [`EARLY`], so that an empty slot never looks recent, not even right after boot.
 const EPOCH: u32 = 2 * LIFE_V6;
 
-/// Judges the fragment in [`scratch::packet`].
+/// Decides about the fragment in [`scratch::packet`].
 #[inline(always)]
-pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Ok(Ending::of(fragment_judge(ctx.ctx)).end())
+pub fn decide(ctx: &XdpContext) -> Result<Reason, Reason> {
+    Ok(StageResult::from_scalar(fragment_decide(ctx.ctx)).final_reason())
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
+/// A global function: verified once, for any packet. Returns a [`StageResult`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn fragment_judge(ctx: *mut xdp_md) -> u32 {
-    Ending::from(place(&XdpContext::new(ctx))).scalar()
+extern "C" fn fragment_decide(ctx: *mut xdp_md) -> u32 {
+    StageResult::from(fragment(&XdpContext::new(ctx))).scalar()
 }
 
 #[inline(always)]
-fn place(ctx: &XdpContext) -> Result<Reason, Reason> {
+fn fragment(ctx: &XdpContext) -> Result<Reason, Reason> {
     let pointer = scratch::get()?;
-    // SAFETY: this CPU's map value. Who calls the framer gets the pointer, because the framer changes what it points to.
+    // SAFETY: this CPU's map value. Functions that run the framer take the pointer, because the framer changes the value behind it.
     let scratch = unsafe { &mut *pointer };
     let ip = &scratch.ip;
     if ip.fragment_headers > 1 {
-        // RFC 8200 section 4.1: once. The kernel would put together what the inner one says as well.
+        // RFC 8200 section 4.1 allows one. The kernel would reassemble by the inner one as well.
         return Err(Reason::BadIpHeader);
     }
-    let id =
-        if ip.v6 { bytes::word(ctx, ip.fragment_at - 4)? } else { u32::from(bytes::half(ctx, ip.at + 4)?) };
+    let id = if ip.v6 {
+        bytes::word(ctx, ip.fragment_at - (ipv6::EXTENSION_LEN - ipv6::FRAGMENT_ID))?
+    } else {
+        u32::from(bytes::half(ctx, ip.at + ipv4::ID)?)
+    };
     for k in 0..4 {
         scratch.fragment_key[k] = ip.remote[k];
         scratch.fragment_key[4 + k] = ip.local[k];
@@ -89,11 +94,11 @@ fn place(ctx: &XdpContext) -> Result<Reason, Reason> {
     if scratch.packet.fragment == LATER { later(ctx, pointer) } else { first(ctx, pointer) }
 }
 
-/// The first fragment. While the kernel may hold another of the same datagram it takes no second one, so neither does the guard:
-/// what follows would be judged behind the one and read behind the other.
+/// The first fragment. While the kernel may hold another first fragment of the same datagram it takes no second one, so neither does the
+/// guard: the rest would be validated behind one and read behind the other.
 #[inline(always)]
 fn first(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
-    // SAFETY: as in `place`.
+    // SAFETY: as in `fragment`.
     let scratch = unsafe { &mut *pointer };
     if let Some(datagram) = lookup(&scratch.fragment_key) {
         if is_live(datagram, settings::now_ns()) {
@@ -105,27 +110,28 @@ fn first(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
     if packet.fragment == FOREIGN {
         return Err(Reason::NotGuarded);
     }
-    let length = u32::from(u16::from_be(bytes::half(ctx, packet.l4_at as usize + 4)?));
+    let length = u32::from(u16::from_be(bytes::half(ctx, packet.l4_at as usize + wire::udp::TOTAL_LEN)?));
     let beyond = length - udp::HEADER - packet.data_len;
-    if beyond == 0 && harmless(packet.data_len) {
+    if beyond == 0 && is_keep_alive_len(packet.data_len) {
         return Ok(Reason::NatPing);
     }
     let left = sip::frame(ctx, pointer)? + beyond;
     let ended = scratch.stream.is_at_end() || beyond == 0;
     if !ended {
-        note(scratch, length)?;
+        remember(scratch, length)?;
     }
     finish(&scratch.stream, left, ended, policy::limits()?)
 }
 
-/// Takes note of a datagram that goes on. `Err` is the reason why it must not. A function of its own for the stack's sake.
+/// Remembers a datagram whose headers continue in later fragments. `Err` refuses it.
+// own frame: 16 bytes
 #[inline(never)]
-fn note(scratch: &mut Scratch, length: u32) -> Result<(), Reason> {
+fn remember(scratch: &mut Scratch, length: u32) -> Result<(), Reason> {
     let ip = &scratch.ip;
     let header_at = (ip.l4_at - ip.fragment_at) as u32;
     let next = header_at + ip.l4_len;
     if !next.is_multiple_of(8) {
-        // The kernel would cut off what is over.
+        // The kernel would cut off the rest.
         return Err(Reason::FragmentOrder);
     }
     let now_ns = settings::now_ns();
@@ -145,7 +151,7 @@ fn note(scratch: &mut Scratch, length: u32) -> Result<(), Reason> {
             return Err(Reason::FragmentOrder);
         }
     }
-    // First known, then asked; `came_early` does the same the other way round, so that one CPU sees the other.
+    // Write the datagram, then read `EARLY`. `came_early` writes `EARLY`, then reads the datagram. So of two CPUs at least one sees the other.
     fence(scratch);
     if !came_before(scratch, now_ns) {
         return Ok(());
@@ -167,7 +173,7 @@ fn insert(scratch: &Scratch) -> Result<(), i32> {
 /// A later fragment.
 #[inline(always)]
 fn later(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
-    // SAFETY: as in `place`.
+    // SAFETY: as in `fragment`.
     let scratch = unsafe { &mut *pointer };
     let now_ns = settings::now_ns();
     let datagram = match lookup(&scratch.fragment_key) {
@@ -178,10 +184,10 @@ fn later(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
     let busy = unsafe { &raw mut (*datagram).busy };
     // SAFETY: a live map value.
     if unsafe { atomic::exchange(busy, 1) } != 0 {
-        // Another CPU has one of its fragments at this moment, so there is no order.
+        // Another CPU processes one of its fragments at the same time, so there is no order.
         return Err(Reason::FragmentOrder);
     }
-    // SAFETY: a live map value, which the exchange above made this CPU's.
+    // SAFETY: a live map value, which the exchange above locked for this CPU.
     let judged = follow(ctx, pointer, unsafe { &mut *datagram }, now_ns);
     // SAFETY: as above.
     unsafe { atomic::exchange(busy, 0) };
@@ -195,7 +201,7 @@ fn follow(
     datagram: &mut Datagram,
     now_ns: u64,
 ) -> Result<Reason, Reason> {
-    // SAFETY: as in `place`.
+    // SAFETY: as in `fragment`.
     let scratch = unsafe { &mut *pointer };
     let (packet, ip) = (&mut scratch.packet, &scratch.ip);
     packet.key[8] = u32::from_ne_bytes(datagram.ports);
@@ -212,13 +218,13 @@ fn follow(
     }
     let mut passed = Reason::Valid;
     if open {
-        let judged = if behind < datagram.end && !ip.more_fragments {
+        let result = if behind < datagram.end && !ip.more_fragments {
             // Shorter than its UDP header says.
             Err(Reason::BadUdpHeader)
         } else {
-            go_on(ctx, pointer, datagram, at)
+            continue_headers(ctx, pointer, datagram, at)
         };
-        match judged {
+        match result {
             Ok(reason) => passed = reason,
             Err(reason) => {
                 datagram.reason = u32::from(reason.number());
@@ -232,15 +238,15 @@ fn follow(
     Ok(passed)
 }
 
-/// Takes a fragment at `at` of the datagram through the framer.
+/// Runs the framer over a fragment at offset `at` of the datagram.
 #[inline(always)]
-fn go_on(
+fn continue_headers(
     ctx: &XdpContext,
     pointer: *mut Scratch,
     datagram: &mut Datagram,
     at: u32,
 ) -> Result<Reason, Reason> {
-    // SAFETY: as in `place`.
+    // SAFETY: as in `fragment`.
     let scratch = unsafe { &mut *pointer };
     let packet = &mut scratch.packet;
     let until_end = datagram.end - at;
@@ -256,15 +262,16 @@ fn go_on(
     } else {
         copy_framer(&scratch.stream, &mut datagram.stream);
     }
-    finish(&scratch.stream, scratch.walk.left_behind() + beyond, ended, policy::limits()?)
+    finish(&scratch.stream, scratch.payload.left_behind() + beyond, ended, policy::limits()?)
 }
 
-/// A later fragment of a datagram that is not known: an ordinary one, or one that came before its first.
+/// A later fragment of an unknown datagram: one of another service, or one that came before its first fragment.
+// own frame: 4 bytes
 #[inline(never)]
 fn came_early(scratch: &mut Scratch, now_ns: u64) -> Reason {
     if let Some([a, b]) = slots(scratch) {
         let now = time(now_ns);
-        // SAFETY: two slots of a live map value. Whoever writes writes the time.
+        // SAFETY: two slots of a live map value. All CPUs write the current time.
         unsafe {
             a.write_volatile(now);
             b.write_volatile(now);
@@ -277,7 +284,7 @@ fn came_early(scratch: &mut Scratch, now_ns: u64) -> Reason {
     }
 }
 
-/// Whether a later fragment of the datagram came before this first one; also true for what falls on the same slots.
+/// Whether a later fragment of the datagram came before this first one; also true for another datagram in the same slots.
 #[inline(always)]
 fn came_before(scratch: &Scratch, now_ns: u64) -> bool {
     let Some([a, b]) = slots(scratch) else { return false };
@@ -286,7 +293,7 @@ fn came_before(scratch: &Scratch, now_ns: u64) -> bool {
     unsafe { now.wrapping_sub(a.read_volatile()) <= life && now.wrapping_sub(b.read_volatile()) <= life }
 }
 
-/// The two slots of a datagram.
+/// The two slots of a datagram in [`EARLY`].
 #[inline(always)]
 fn slots(scratch: &Scratch) -> Option<[*mut u32; 2]> {
     let hash = hash(scratch);
@@ -297,7 +304,8 @@ fn slots(scratch: &Scratch) -> Option<[*mut u32; 2]> {
     Some(unsafe { [block.add(first), block.add(second)] })
 }
 
-/// A keyed hash of the datagram, so that nobody can aim at another's slots.
+/// A keyed hash of the datagram, so that no sender can choose the slots of another datagram.
+// own frame: 4 bytes
 #[inline(never)]
 fn hash(scratch: &Scratch) -> u64 {
     let Ok(settings) = settings::get() else { return 0 };
@@ -310,7 +318,7 @@ fn hash(scratch: &Scratch) -> u64 {
     hash
 }
 
-/// Removes what the kernel holds no fragment of any more; at most once a second on each CPU.
+/// Removes datagrams of which the kernel holds no fragment any more; at most once a second on each CPU.
 #[inline(always)]
 fn sweep(scratch: &mut Scratch, now_ns: u64) {
     if now_ns.wrapping_sub(scratch.swept_ns) < 1 << UNIT_SHIFT {
@@ -329,11 +337,11 @@ fn sweep(scratch: &mut Scratch, now_ns: u64) {
     }
 }
 
-/// Looks at one entry; always 0, which goes on.
+/// Removes one entry if it is stale. Returns 0 to continue.
 #[inline(never)]
 extern "C" fn remove_stale(
     _: *mut c_void,
-    key: *const Key,
+    key: *const FlowWords,
     datagram: *const Datagram,
     stale_ns: *const u64,
 ) -> i64 {
@@ -347,7 +355,7 @@ extern "C" fn remove_stale(
 }
 
 #[inline(always)]
-fn lookup(key: &Key) -> Option<*mut Datagram> {
+fn lookup(key: &FlowWords) -> Option<*mut Datagram> {
     DATAGRAMS.get_ptr_mut(key)
 }
 
@@ -367,7 +375,7 @@ fn time(now_ns: u64) -> u32 {
     (now_ns >> UNIT_SHIFT) as u32 + EPOCH
 }
 
-/// What was written before is seen by other CPUs before anything is read after it.
+/// A full memory barrier.
 #[inline(always)]
 fn fence(scratch: &mut Scratch) {
     // SAFETY: this CPU's map value.

@@ -1,8 +1,8 @@
-//! The message, TCP and UDP alike: `sip` drives the framer of `sipguard-common` over `window`, and asks `screen` where there are rules about a line.
-//! `fragment` puts a datagram in IP fragments in order before that, and `checksum` is asked before a stream is refused.
+//! Messages over TCP and UDP: `sip` runs the framer of `sipguard-common` over `window`, and `match_headers` looks up rules about header lines.
+//! `fragment` orders the IP fragments of a datagram before that, and `checksum` is verified before a stream is rejected.
 
 pub mod checksum;
 pub mod fragment;
-pub mod screen;
+pub mod match_headers;
 pub mod sip;
 mod window;

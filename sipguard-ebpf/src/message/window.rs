@@ -1,4 +1,4 @@
-//! The framer's window over this CPU's scratch bytes.
+//! The framer's window over this CPU's scratch memory.
 
 use sipguard_common::framer::{Window, scan};
 
@@ -10,7 +10,7 @@ pub struct Bytes(pub *mut u8);
 impl Window for Bytes {
     #[inline(always)]
     fn word(&self, at: u32) -> u64 {
-        // SAFETY: these are the scratch space's WINDOW bytes and eight more.
+        // SAFETY: these are the WINDOW + 8 bytes of the scratch memory.
         unsafe { asm::window_word(self.0, at) }
     }
 
@@ -22,7 +22,7 @@ impl Window for Bytes {
 
     #[inline(always)]
     fn block(&self, number: u32) -> &[u64; 8] {
-        // SAFETY: as in `word`; blocks start at multiples of 64 of a map value.
+        // SAFETY: as in `word`; blocks start at multiples of 64 bytes of a map value.
         unsafe { &*asm::window_block(self.0, number) }
     }
 
@@ -62,8 +62,8 @@ impl Window for Bytes {
     }
 
     #[inline(always)]
-    fn odd(&self, at: u32, len: u32) -> u64 {
-        window_odd(at, len)
+    fn not_visible(&self, at: u32, len: u32) -> u64 {
+        window_not_visible(at, len)
     }
 
     #[inline(always)]
@@ -77,35 +77,35 @@ impl Window for Bytes {
     }
 }
 
-/// The window of this CPU's scratch space, which is the only one.
+/// The only window of this CPU.
 #[inline(always)]
 fn window() -> Option<Bytes> {
     // SAFETY: this CPU's map value.
     scratch::get().ok().map(|scratch| Bytes(unsafe { (*scratch).window.as_mut_ptr() }))
 }
 
-/// A global function: the verifier looks at it once, for any line.
+/// A global function: verified once, for any line.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn window_equal(at: u32, len: u32, byte: u32) -> u64 {
     window().map_or(0, |window| scan::equal(&window, at, len, byte as u8))
 }
 
-/// A global function, as [`window_equal`].
+/// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn window_below(at: u32, len: u32, limit: u32) -> u64 {
     window().map_or(0, |window| scan::below(&window, at, len, limit as u8))
 }
 
-/// A global function, as [`window_equal`].
+/// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn window_name(at: u32, len: u32) -> u32 {
     window().map_or(scan::BAD_NAME, |window| scan::name(&window, at, len))
 }
 
-/// A global function, as [`window_equal`].
+/// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn window_via_numbers(at: u32, len: u32, numbers: u64) -> u32 {
@@ -114,7 +114,7 @@ extern "C" fn window_via_numbers(at: u32, len: u32, numbers: u64) -> u32 {
 
 macro_rules! scans {
     ($($name:ident $function:ident;)*) => {$(
-        /// A global function, as [`window_equal`].
+        /// A global function like [`window_equal`].
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $function(at: u32, len: u32) -> u64 {
@@ -127,7 +127,7 @@ scans! {
     blanks window_blanks;
     line_ends window_line_ends;
     digits window_digits;
-    odd window_odd;
+    not_visible window_not_visible;
     not_of_tokens window_not_of_tokens;
     quoted_pairs window_quoted_pairs;
 }

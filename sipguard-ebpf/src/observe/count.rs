@@ -1,10 +1,11 @@
-//! Counters by interface and reason.
+//! Counters by interface, trunk, outcome and reason.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    COUNTER_ENTRIES, Counter, Outcome, TRUNK_COUNTER_ENTRIES, Told, counter_index, trunk_counter_index,
+    COUNTER_ENTRIES, Counter, Outcome, ReplayVerdict, TRUNK_COUNTER_ENTRIES, counter_index,
+    trunk_counter_index,
 };
 
 use crate::cpu::scratch::Scratch;
@@ -16,14 +17,14 @@ static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_EN
 #[map]
 static TRUNK_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(TRUNK_COUNTER_ENTRIES, 0);
 
-/// Counts the packet for its interface, and for the trunk that it came from.
+/// Counts the packet for its interface and its trunk.
 #[inline(always)]
 pub fn packet(scratch: *mut Scratch, reason: Reason, outcome: Outcome) {
     // SAFETY: this CPU's map value.
-    let (trunk, bytes) = unsafe { ((*scratch).who.trunk, (*scratch).frame_len) };
+    let (trunk, bytes) = unsafe { ((*scratch).sender.trunk, (*scratch).frame_len) };
     if settings::is_replay() {
         // SAFETY: as above.
-        unsafe { (*scratch).told = Told::new(reason.number(), trunk, outcome).0 };
+        unsafe { (*scratch).reported = ReplayVerdict::new(reason.number(), trunk, outcome).0 };
     }
     add(COUNTERS.get_ptr_mut(counter_index(settings::slot(), outcome, reason.number())), bytes);
     if trunk != 0 {

@@ -1,6 +1,6 @@
-//! What userspace gets to see: `count` (counters), `offender` (who sent what was malformed), `tap` (events and whole packets). Nothing here decides
-//! about a packet.
+//! What userspace can observe: `count` (counters), `offender` (senders of malformed traffic), `points` (events and whole packets). Nothing here
+//! decides about a packet.
 
 pub mod count;
 pub mod offender;
-pub mod tap;
+pub mod points;

@@ -1,4 +1,4 @@
-//! Who sent what was malformed, with the first bytes of it.
+//! Senders of malformed traffic, with a sample of its first bytes.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
@@ -10,14 +10,15 @@ use crate::cpu::{scratch, settings};
 use crate::message::fragment;
 use crate::packet::bytes;
 
-/// `OffenderKey` in words: remote address, then port, reason and zero.
-type Key = [u32; 5];
+/// [`sipguard_common::abi::OffenderKey`] as words in network order: remote address, then port, reason and zero.
+type OffenderWords = [u32; 5];
 
 #[map]
-static OFFENDERS: LruHashMap<Key, Offender> = LruHashMap::with_max_entries(1 << 13, 0);
+static OFFENDERS: LruHashMap<OffenderWords, Offender> = LruHashMap::with_max_entries(1 << 13, 0);
 
+/// Counts a malformed packet, and keeps a sample of the first one of its sender and reason.
 #[inline(always)]
-pub fn note(ctx: &XdpContext, reason: Reason) {
+pub fn record(ctx: &XdpContext, reason: Reason) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
     let packet = unsafe { &(*scratch).packet };
@@ -25,10 +26,10 @@ pub fn note(ctx: &XdpContext, reason: Reason) {
         return;
     }
     let [r0, r1, r2, r3, ..] = packet.key;
-    let key: Key = [r0, r1, r2, r3, packet.key[8] & 0xffff | u32::from(reason.number()) << 16];
+    let key: OffenderWords = [r0, r1, r2, r3, packet.key[8] & 0xffff | u32::from(reason.number()) << 16];
     let now_ns = settings::now_ns();
     if let Some(offender) = OFFENDERS.get_ptr_mut(&key) {
-        // SAFETY: a live map value. A lost increment between two CPUs costs nothing but precision.
+        // SAFETY: a live map value. A lost increment between two CPUs is accepted.
         unsafe {
             (*offender).packets += 1;
             (*offender).last_ns = now_ns;

@@ -1,5 +1,5 @@
-//! Access to the frame. Every read is checked against the linear part of the frame, and what lies beyond it is copied from the other
-//! buffers; values come as they stand there.
+//! Access to the frame. Every read is checked against the end of the linear part of the frame; data behind it is copied from the other
+//! buffers of a multi-buffer frame. Values are in network order.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
@@ -8,28 +8,24 @@ use sipguard_common::Reason;
 
 use crate::cpu::{asm, scratch};
 
-/// Farthest offset of any header that is read: two VLAN tags, an IP header and eight extension headers. It bounds the
-/// offsets for the verifier, which must know them to be small.
+/// Largest offset of a header that is read: two VLAN tags, an IP header and eight extension headers. The verifier needs the bound.
 pub const MAX_OFFSET: usize = 0x3ff;
 
-/// A frame: one that comes, or one that the PBX sends.
+/// A frame: a received one (XDP), or one that is sent (traffic control).
 pub trait Frame {
-    /// Where its linear part begins.
+    /// Address of the first byte of the linear part.
     fn start(&self) -> usize;
 
-    /// Where its linear part ends.
+    /// Address behind the linear part.
     fn end(&self) -> usize;
 
-    /// `size` bytes (1 to 4) at an offset beyond the linear part.
-    ///
-    /// # Errors
-    /// [`Reason::Internal`] where the frame has ended, or nobody looks.
+    /// Reads `size` bytes (1 to 4) at an offset behind the linear part. `Err` is [`Reason::Internal`]: behind the end of the frame, or not supported.
     fn beyond(&self, at: usize, size: usize) -> Result<u64, Reason>;
 
-    /// Copies `size` bytes at an offset, wherever they are, and says whether that worked.
+    /// Copies `size` bytes at an offset, in any buffer. Returns whether they exist.
     ///
     /// # Safety
-    /// `into` has room for them.
+    /// `into` has `size` bytes.
     unsafe fn load(&self, at: u32, into: *mut u8, size: u32) -> bool;
 }
 
@@ -59,7 +55,7 @@ impl Frame for XdpContext {
     }
 }
 
-/// Headers that are not in the linear part go unseen here.
+/// Headers behind the linear part are not read here.
 impl Frame for TcContext {
     #[inline(always)]
     fn start(&self) -> usize {
@@ -89,22 +85,22 @@ pub fn linear_len(ctx: &XdpContext) -> u64 {
     (ctx.data_end() - ctx.data()) as u64
 }
 
-/// Length of the whole frame in bytes, fragments of a multi-buffer frame included.
+/// Length of the whole frame in bytes, with all buffers of a multi-buffer frame.
 #[inline(always)]
 pub fn frame_len(ctx: &XdpContext) -> u64 {
     // SAFETY: the context pointer is the one that the kernel gave.
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }
 
-/// The eight bytes of metadata before the frame: in a replay, when it came (nanoseconds). 0 without them.
+/// The eight bytes of metadata in front of the frame: in a replay, the time of the packet in nanoseconds. 0 without metadata.
 #[inline(always)]
 pub fn time_before(ctx: &XdpContext) -> u64 {
     let (time, end) = (ctx.metadata(), ctx.metadata_end());
-    // SAFETY: metadata that the verifier was shown the end of.
+    // SAFETY: checked against the end of the metadata.
     if time + 8 > end { 0 } else { unsafe { (time as *const u64).read() } }
 }
 
-/// Pointer to `size` bytes at `at`, all within the linear part.
+/// Pointer to `size` bytes at offset `at`. `Err` unless all are in the linear part.
 #[inline(always)]
 pub fn pointer(frame: &impl Frame, at: usize, size: usize) -> Result<*mut u8, Reason> {
     let start = frame.start() + asm::mask::<{ MAX_OFFSET as u32 }>(at);
@@ -133,7 +129,7 @@ read!(byte, u8, "The byte at an offset.");
 read!(half, u16, "Two bytes at an offset, in network order.");
 read!(word, u32, "Four bytes at an offset, in network order.");
 
-/// Reads words at an offset, in network order; all of them at once, since every check costs.
+/// Reads words at an offset, in network order, with one check for all of them.
 #[inline(always)]
 pub fn words<const N: usize>(ctx: &XdpContext, at: usize, words: &mut [u32; N]) -> Result<(), Reason> {
     if let Ok(pointer) = pointer(ctx, at, 4 * N) {
@@ -158,24 +154,24 @@ pub fn words<const N: usize>(ctx: &XdpContext, at: usize, words: &mut [u32; N]) 
     Ok(())
 }
 
-/// What [`bytes_beyond`] returns where the frame has ended; what lies behind its end is not judged.
+/// What [`bytes_beyond`] returns behind the end of the frame.
 const NONE: u64 = u64::MAX;
 
-/// `size` bytes (1 to 4) at an offset, wherever they are in the frame. A global function: the verifier looks at it once, for any read.
+/// Reads `size` bytes (1 to 4) at an offset, in any buffer. A global function: verified once, for any read.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn bytes_beyond(ctx: *mut xdp_md, at: u32, size: u32) -> u64 {
     let mut value = 0u64;
-    // SAFETY: at most eight bytes, and room for them.
+    // SAFETY: at most eight bytes, the size of `value`.
     if unsafe { copy::<7>(&XdpContext::new(ctx), at, size, (&raw mut value).cast()) } { value } else { NONE }
 }
 
-/// A global function, as [`bytes_beyond`]: copies `size` bytes (1 to 64) into [`scratch::Scratch::header`]. 0 is success.
+/// A global function like [`bytes_beyond`]: copies `size` bytes (1 to 64) into [`scratch::Scratch::header`]. 0 is success.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn bytes_words_beyond(ctx: *mut xdp_md, at: u32, size: u32) -> u32 {
     let Ok(scratch) = scratch::get() else { return 1 };
-    // SAFETY: this CPU's map value, with room for 64 bytes.
+    // SAFETY: this CPU's map value, a field of 64 bytes.
     unsafe {
         (*scratch).frame_len = bpf_xdp_get_buff_len(ctx);
         u32::from(!copy::<63>(&XdpContext::new(ctx), at, size, (&raw mut (*scratch).header).cast()))
@@ -191,23 +187,23 @@ pub fn write<const N: usize>(ctx: &XdpContext, at: usize, bytes: [u8; N]) -> Res
     Ok(())
 }
 
-/// Copies `len` bytes of the frame at `at`, also from beyond its linear part, and says whether that worked. `MASK` plus one is
-/// the most that `into` takes, a power of two; a longer `len` is cut by the mask, a zero one becomes that most.
+/// Copies `len` bytes at offset `at` of the frame, in any buffer. Returns whether they exist. `MASK + 1` is the size of `into`, a power of
+/// two, and bounds `len` as [`asm::bounded`] does.
 ///
 /// # Safety
-/// `into` has room for `MASK + 1` bytes.
+/// `into` has `MASK + 1` bytes.
 #[inline(always)]
 pub unsafe fn copy<const MASK: u32>(frame: &impl Frame, at: u32, len: u32, into: *mut u8) -> bool {
     // SAFETY: the caller's, for a length of 1 to MASK + 1.
     unsafe { frame.load(at, into, asm::bounded::<MASK>(len)) }
 }
 
-/// The first 24 bytes of `len` (at least 1) at `at` of the frame, zero padded.
+/// The first 24 of `len` bytes (at least 1) at offset `at` of the frame, zero padded.
 #[inline(always)]
 pub fn head(frame: &impl Frame, at: u32, len: u32) -> Option<[u64; 3]> {
     let mut head = [0u64; 4];
     let len = if len < 24 { len } else { 24 };
-    // SAFETY: 24 bytes at the most, and room for 32.
+    // SAFETY: at most 24 bytes into a buffer of 32.
     let loaded = unsafe { copy::<31>(frame, at, len, head.as_mut_ptr().cast()) };
     loaded.then_some([head[0], head[1], head[2]])
 }

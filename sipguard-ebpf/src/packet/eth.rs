@@ -1,11 +1,12 @@
 //! Ethernet with up to two VLAN tags (IEEE 802.1Q, 802.1ad).
 
-use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
+use sipguard_common::wire::ether_type::{IPV4, IPV6, SERVICE_VLAN, VLAN, is_vlan};
+use sipguard_common::wire::{ethernet, vlan};
 
-use super::bytes;
+use super::bytes::{self, Frame};
 
-/// What stands behind the Ethernet header.
+/// The IP header behind the Ethernet header.
 pub struct L3 {
     /// Offset of the IP header.
     pub at: usize,
@@ -13,28 +14,22 @@ pub struct L3 {
     pub v6: bool,
 }
 
-const HEADER: usize = 14;
-const TAG: usize = 4;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const VLAN: u16 = 0x8100;
-const VLAN_SERVICE: u16 = 0x88a8;
-
+/// Finds the IP header. `Err` for other protocols and more than two VLAN tags.
 #[inline(always)]
-pub fn parse(ctx: &XdpContext) -> Result<L3, Reason> {
-    let mut at = HEADER;
-    let mut kind = u16::from_be(bytes::half(ctx, 12)?);
+pub fn parse(ctx: &impl Frame) -> Result<L3, Reason> {
+    let mut at = ethernet::LEN;
+    let mut kind = u16::from_be(bytes::half(ctx, ethernet::TYPE)?);
     for _ in 0..2 {
-        if kind == VLAN || kind == VLAN_SERVICE {
-            kind = u16::from_be(bytes::half(ctx, at + 2)?);
-            at += TAG;
+        if is_vlan(kind) {
+            kind = u16::from_be(bytes::half(ctx, at + vlan::TYPE)?);
+            at += vlan::LEN;
         }
     }
     match kind {
         IPV4 => Ok(L3 { at, v6: false }),
         IPV6 => Ok(L3 { at, v6: true }),
-        // The kernel takes off as many tags of VLAN 0 as there are.
-        VLAN | VLAN_SERVICE => Err(Reason::BadIpHeader),
+        // The kernel removes any number of tags of VLAN 0, so the packet could reach it uninspected.
+        VLAN | SERVICE_VLAN => Err(Reason::BadIpHeader),
         _ => Err(Reason::NotIp),
     }
 }

@@ -1,7 +1,9 @@
-//! IPv4 (RFC 791) and IPv6 (RFC 8200). Addresses leave as 16 bytes, IPv4 mapped, so that there is one key type.
+//! IPv4 (RFC 791) and IPv6 (RFC 8200). IPv4 addresses are stored as IPv4-mapped IPv6 addresses, so that there is one key type.
 
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
+use sipguard_common::wire::protocol::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
+use sipguard_common::wire::{ipv4, ipv6};
 
 use super::bytes;
 use super::eth::L3;
@@ -10,9 +12,10 @@ use crate::cpu::scratch;
 /// Four words in network order: an IPv6 address, or `::ffff:a.b.c.d`.
 pub type Address = [u32; 4];
 
+/// Third word of an IPv4-mapped address, in network order.
 pub const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
-/// The IP header's findings.
+/// The parsed IP header.
 #[repr(C)]
 pub struct Ip {
     /// Source address.
@@ -23,7 +26,7 @@ pub struct Ip {
     pub at: usize,
     /// Offset of the transport header.
     pub l4_at: usize,
-    /// Offset of what the packet carries of a fragmented one, for a fragment.
+    /// Of a fragment: offset of the part of the original packet that it carries.
     pub fragment_at: usize,
     /// Bytes from the transport header to the end of the packet, by the IP header (Ethernet padding is not data).
     pub l4_len: u32,
@@ -39,16 +42,10 @@ pub struct Ip {
     pub fragment_headers: u8,
 }
 
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
-/// Extension headers that are walked; no packet of a phone has as many.
+/// Most extension headers that are parsed; packets with more are refused.
 const MAX_EXTENSIONS: usize = 8;
 
+/// Parses the IP header and the extension headers of IPv6.
 #[inline(always)]
 pub fn parse(ctx: &XdpContext, l3: L3) -> Result<Ip, Reason> {
     if l3.v6 { parse_v6(ctx, l3.at) } else { parse_v4(ctx, l3.at) }
@@ -56,17 +53,17 @@ pub fn parse(ctx: &XdpContext, l3: L3) -> Result<Ip, Reason> {
 
 #[inline(always)]
 fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
-    let mut words = [0; 5];
+    let mut words = [0; ipv4::LEN / 4];
     bytes::words(ctx, at, &mut words)?;
     let [first, second, third, remote, local] = words;
     let (version, header) = (first as u8 >> 4, usize::from(first as u8 & 0x0f) * 4);
     let total = u32::from(u16::from_be((first >> 16) as u16));
     if total == 0 && bytes::frame_len(ctx) > 0xffff {
-        // A GSO frame above 64 KiB of this machine's own (BIG TCP).
+        // A GSO frame above 64 KiB, which only this machine itself can send (BIG TCP).
         return Err(Reason::Internal);
     }
     let reaches = reaches(ctx, at as u64 + u64::from(total))?;
-    if version != 4 || header < 20 || total < header as u32 || !reaches {
+    if version != 4 || header < ipv4::LEN || total < header as u32 || !reaches {
         return Err(Reason::BadIpHeader);
     }
     let fragment = u16::from_be((second >> 16) as u16);
@@ -78,8 +75,8 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         l4_at: at + header,
         fragment_at: at + header,
         l4_len: total - header as u32,
-        fragment_offset: fragment & 0x1fff,
-        more_fragments: fragment & 0x2000 != 0,
+        fragment_offset: fragment & ipv4::FRAGMENT_OFFSET,
+        more_fragments: fragment & ipv4::MORE_FRAGMENTS != 0,
         remote: [0, 0, MAPPED, remote],
         local: [0, 0, MAPPED, local],
     })
@@ -87,7 +84,7 @@ fn parse_v4(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
 
 #[inline(always)]
 fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
-    let mut words = [0; 10];
+    let mut words = [0; ipv6::LEN / 4];
     bytes::words(ctx, at, &mut words)?;
     let [first, second, r0, r1, r2, r3, l0, l1, l2, l3] = words;
     let total = u32::from(u16::from_be(second as u16));
@@ -95,8 +92,8 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         // As for IPv4.
         return Err(Reason::Internal);
     }
-    let reaches = reaches(ctx, (at + 40) as u64 + u64::from(total))?;
-    // Behind hop-by-hop options the kernel takes a length of zero for all that is there.
+    let reaches = reaches(ctx, (at + ipv6::LEN) as u64 + u64::from(total))?;
+    // Behind hop-by-hop options the kernel takes a length of zero for the rest of the frame.
     if total == 0 || first as u8 >> 4 != 6 || !reaches {
         return Err(Reason::BadIpHeader);
     }
@@ -105,7 +102,7 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         v6: true,
         fragment_headers: 0,
         protocol: (second >> 16) as u8,
-        l4_at: at + 40,
+        l4_at: at + ipv6::LEN,
         fragment_at: 0,
         l4_len: total,
         fragment_offset: 0,
@@ -113,25 +110,27 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
         remote: [r0, r1, r2, r3],
         local: [l0, l1, l2, l3],
     };
-    // The kernel refuses mapped addresses on the wire; here they would stand for the IPv4 ones.
+    // The kernel refuses IPv4-mapped addresses on the wire; here they would be taken for IPv4.
     if matches!(ip.remote, [0, 0, MAPPED, _]) || matches!(ip.local, [0, 0, MAPPED, _]) {
         return Err(Reason::BadIpHeader);
     }
     for _ in 0..MAX_EXTENSIONS {
-        // A first fragment may end here (against RFC 7112); the kernel puts it together all the same.
-        if ip.l4_len < 8 && is_extension(ip.protocol) {
+        // A first fragment may end here (against RFC 7112), and the kernel reassembles it nevertheless.
+        if (ip.l4_len as usize) < ipv6::EXTENSION_LEN && is_extension(ip.protocol) {
             return Err(Reason::BadIpHeader);
         }
         let length = match ip.protocol {
-            HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 1) * 8,
-            AUTHENTICATION => (usize::from(bytes::byte(ctx, ip.l4_at + 1)?) + 2) * 4,
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                (usize::from(bytes::byte(ctx, ip.l4_at + ipv6::EXTENSION_SIZE)?) + 1) * 8
+            }
+            AUTHENTICATION => (usize::from(bytes::byte(ctx, ip.l4_at + ipv6::EXTENSION_SIZE)?) + 2) * 4,
             FRAGMENT => {
-                ip.fragment_at = ip.l4_at + 8;
+                ip.fragment_at = ip.l4_at + ipv6::EXTENSION_LEN;
                 ip.fragment_headers += 1;
-                let fragment = u16::from_be(bytes::half(ctx, ip.l4_at + 2)?);
+                let fragment = u16::from_be(bytes::half(ctx, ip.l4_at + ipv6::FRAGMENT)?);
                 ip.fragment_offset = fragment >> 3;
-                ip.more_fragments |= fragment & 1 != 0;
-                8
+                ip.more_fragments |= fragment & ipv6::MORE_FRAGMENTS != 0;
+                ipv6::EXTENSION_LEN
             }
             _ => return Ok(ip),
         };
@@ -153,7 +152,7 @@ fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT)
 }
 
-/// Whether the frame reaches to `end`. Only one of several buffers has to be asked for its length.
+/// Whether the frame has `end` bytes. The helper for the length is called only for frames of several buffers.
 #[inline(always)]
 fn reaches(ctx: &XdpContext, end: u64) -> Result<bool, Reason> {
     if end <= bytes::linear_len(ctx) {

@@ -1,4 +1,4 @@
-//! The packet's headers, from the outside in: `eth` finds the IP header, `ip` the transport header, `tcp` and `udp` the payload. All of them read
+//! The headers of a packet, from the outside in: `eth` finds the IP header, `ip` the transport header, `tcp` and `udp` the payload. All read
 //! through `bytes`.
 
 pub mod bytes;

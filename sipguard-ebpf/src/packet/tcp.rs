@@ -1,34 +1,29 @@
-//! The TCP header (RFC 9293 section 3.1) and its sanity.
+//! The TCP header (RFC 9293 section 3.1) and checks of it.
 
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
+use sipguard_common::wire::tcp::{ACK, ACK_SEQ, FIN, LEN, RST, SYN, TIMESTAMP_OPTION, URG};
 
 use super::bytes;
 use super::ip::Ip;
 use crate::admit::port::{L4, NEITHER, Transport};
 use crate::message::fragment;
 
-pub const FIN: u8 = 0x01;
-pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
-pub const ACK: u8 = 0x10;
-pub const URG: u8 = 0x20;
-
-const HEADER: usize = 20;
 /// Option kinds without a length byte.
 const END_OF_OPTIONS: u8 = 0;
 const NO_OPERATION: u8 = 1;
 
+/// Parses and checks the TCP header.
 #[inline(always)]
 pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Result<L4, Reason> {
-    if (ip.l4_len as usize) < HEADER {
+    if (ip.l4_len as usize) < LEN {
         return Err(Reason::BadTcpHeader);
     }
     let mut words = [0; 4];
     bytes::words(ctx, ip.l4_at, &mut words)?;
     let [ports, seq, _, fourth] = words;
     let header = usize::from(fourth as u8 >> 4) * 4;
-    if header < HEADER || header as u32 > ip.l4_len {
+    if header < LEN || header as u32 > ip.l4_len {
         return Err(Reason::BadTcpHeader);
     }
     let segment = L4 {
@@ -40,39 +35,39 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
         flags: (fourth >> 8) as u8,
         fragment: fragment::WHOLE,
         side,
-        acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + 8)?),
+        acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + ACK_SEQ)?),
     };
     check_flags(segment.flags, segment.data_len, side)?;
-    if header > HEADER && !are_usual(ctx, ip.l4_at + HEADER, header - HEADER)? {
-        check_options(ctx, ip.l4_at + HEADER, ip.l4_at + header)?;
+    if header > LEN && !are_usual(ctx, ip.l4_at + LEN, header - LEN)? {
+        check_options(ctx, ip.l4_at + LEN, ip.l4_at + header)?;
     }
     Ok(segment)
 }
 
-/// Sets of flags that no TCP sends. Reserved bits are ignored, as the kernel does.
+/// Refuses sets of flags that no TCP sends. Reserved bits are ignored, as the kernel does.
 #[inline(always)]
 fn check_flags(flags: u8, data_len: u32, side: u32) -> Result<(), Reason> {
     let pair = |two: u8| flags & two == two;
     let unacknowledged = flags & (SYN | RST | ACK) == 0;
-    // The kernel takes an urgent byte out of the stream, so what the PBX reads would not be what was validated. SIP has none. Also
-    // without payload: the kernel remembers the pointer and takes out the byte when it comes.
+    // The kernel removes an urgent byte from the stream, so the PBX would read other bytes than were validated. SIP uses none. Refused without
+    // payload too: the kernel remembers the pointer and removes the byte when it comes.
     let urgent = flags & URG != 0;
     if pair(SYN | FIN) || pair(SYN | RST) || pair(FIN | RST) || unacknowledged || urgent {
         return Err(Reason::BadTcpFlags);
     }
-    // With fast open (RFC 7413) the kernel would take these bytes before there is a connection to follow. The answer from a port that is not
-    // guarded is of any service that this host dials.
+    // With fast open (RFC 7413) the kernel would take these bytes before there is a flow. A SYN-ACK from a port that is not guarded may belong
+    // to any service that this host connects to.
     if flags & SYN != 0 && data_len > 0 && side != NEITHER {
         return Err(Reason::SynData);
     }
     Ok(())
 }
 
-/// Whether the `len` bytes of options at `at` are those that nearly all segments have: a timestamp (RFC 7323 appendix A), or those
-/// of a Linux SYN.
+/// Whether the `len` bytes of options at offset `at` are those of nearly all segments: a timestamp (RFC 7323 appendix A), or those of a Linux
+/// SYN. A shortcut for [`check_options`].
 #[inline(always)]
 fn are_usual(ctx: &XdpContext, at: usize, len: usize) -> Result<bool, Reason> {
-    const TIMESTAMP: u32 = u32::from_ne_bytes([1, 1, 8, 10]);
+    const TIMESTAMP: u32 = u32::from_ne_bytes(TIMESTAMP_OPTION);
     const SEGMENT_SIZE: u16 = u16::from_ne_bytes([2, 4]);
     const SACK_TIMESTAMP: u32 = u32::from_ne_bytes([4, 2, 8, 10]);
     const WINDOW_SCALE: u16 = u16::from_ne_bytes([1, 3]);
@@ -89,10 +84,10 @@ fn are_usual(ctx: &XdpContext, at: usize, len: usize) -> Result<bool, Reason> {
     }
 }
 
-/// Most bytes of options; each takes one at least.
+/// Most options: there are at most 40 bytes, and each takes at least one.
 const MOST_OPTIONS: usize = 40;
 
-/// Every option's length is at least 2 and stays within the header.
+/// Checks that every option has a length of at least 2 and ends within the header.
 #[inline(always)]
 fn check_options(ctx: &XdpContext, from: usize, to: usize) -> Result<(), Reason> {
     let mut at = from;

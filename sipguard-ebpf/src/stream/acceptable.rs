@@ -1,26 +1,25 @@
-//! Would the receiver take this segment? What it would not changes nothing here either, and accuses nobody: a forger knows ports, and maybe
-//! where the stream is, but not what the PBX sent.
+//! Would the receiver accept this segment? One that it would not changes no state here and is no violation: it may be forged, by someone who
+//! knows the ports and perhaps the position in the stream, but not what the PBX sent.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Flow, flow_flags};
+use sipguard_common::wire::tcp;
 
 use crate::cpu::scratch::Packet;
 use crate::packet::bytes;
 
-/// How far an acknowledgement may lie behind what was acknowledged, or ahead of what the PBX sent, in bytes: no receiver takes one that lies farther
-/// behind than its largest window (RFC 5961 section 5.2), and none ahead. Some way ahead is let pass here, since what the PBX sends may have left by
-/// another interface.
+/// How many bytes an acknowledgement may be behind the newest one, or ahead of what the PBX sent. A receiver accepts none that is further
+/// behind than its largest window (RFC 5961 section 5.2), and none ahead. Some bytes ahead are accepted here, because the PBX may have sent
+/// them over another interface.
 const REACH: i32 = 1 << 17;
-/// Length of the TCP header with a timestamp alone, as nearly all segments have it (RFC 7323 appendix A).
-const TIMED_HEADER: u32 = 32;
 
-/// Refuses what the receiver would not take, as far as that is known.
+/// Refuses a segment that the receiver would not accept, as far as that is known.
 #[inline(always)]
 pub fn check(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let ctx = &XdpContext::new(ctx);
-    if flow.heard != 0 {
+    if flow.egress_known != 0 {
         let ahead = packet.acknowledged.wrapping_sub(flow.sent).cast_signed();
         let behind = flow.una.wrapping_sub(packet.acknowledged).cast_signed();
         if ahead > REACH || behind > REACH {
@@ -29,16 +28,16 @@ pub fn check(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(
         acknowledge(packet, flow);
     }
     packet.timed = 0;
-    if packet.data_at - packet.l4_at == TIMED_HEADER {
-        const TIMESTAMP: u32 = u32::from_ne_bytes([1, 1, 8, 10]);
-        if bytes::word(ctx, packet.l4_at as usize + 20)? == TIMESTAMP {
-            packet.timestamp = u32::from_be(bytes::word(ctx, packet.l4_at as usize + 24)?);
+    if packet.data_at - packet.l4_at == tcp::TIMESTAMP_LEN as u32 {
+        const OPTION: u32 = u32::from_ne_bytes(tcp::TIMESTAMP_OPTION);
+        if bytes::word(ctx, packet.l4_at as usize + tcp::LEN)? == OPTION {
+            packet.timestamp = u32::from_be(bytes::word(ctx, packet.l4_at as usize + tcp::TIMESTAMP)?);
             packet.timed = 1;
             let older = flow.timestamp.wrapping_sub(packet.timestamp).cast_signed() > 0;
-            // What came before is compared in any case.
+            // Old bytes are compared in any case.
             let end = packet.seq.wrapping_add(packet.data_len);
             let new = end.wrapping_sub(flow.next).cast_signed() > 0;
-            if flow.flags & flow_flags::TIMED != 0 && older && new {
+            if flow.flags & flow_flags::TIMESTAMPS != 0 && older && new {
                 return Err(Reason::NotAcceptable);
             }
         }
@@ -46,25 +45,25 @@ pub fn check(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(
     Ok(())
 }
 
-/// Takes note of what the peer acknowledges. Of two CPUs at once one may be lost, which the next segment makes good.
+/// Records the peer's acknowledgement. If two CPUs write at once one may be lost; the next segment corrects that.
 #[inline(always)]
 pub fn acknowledge(packet: &Packet, flow: &mut Flow) {
     let more = packet.acknowledged.wrapping_sub(flow.una).cast_signed() > 0;
     let beyond = packet.acknowledged.wrapping_sub(flow.sent).cast_signed() > 0;
-    if flow.heard != 0 && more && !beyond {
+    if flow.egress_known != 0 && more && !beyond {
         flow.una = packet.acknowledged;
     }
 }
 
-/// Takes note of what a segment said whose payload was validated.
+/// Records timestamp and acknowledgement of a segment whose payload was validated.
 #[inline(always)]
-pub fn note(packet: &Packet, flow: &mut Flow) {
+pub fn record(packet: &Packet, flow: &mut Flow) {
     if packet.timed != 0 {
         flow.timestamp = packet.timestamp;
-        flow.flags |= flow_flags::TIMED;
+        flow.flags |= flow_flags::TIMESTAMPS;
     }
-    if flow.heard != 0 && packet.acknowledged.wrapping_sub(flow.sent).cast_signed() > 0 {
-        // What the PBX sent left by another interface.
+    if flow.egress_known != 0 && packet.acknowledged.wrapping_sub(flow.sent).cast_signed() > 0 {
+        // The PBX sent these bytes over another interface.
         flow.sent = packet.acknowledged;
     }
 }

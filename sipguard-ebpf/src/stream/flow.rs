@@ -1,4 +1,4 @@
-//! The guarded TCP connections: their map, whose turn it is, and what is noted of each.
+//! Flows, the state of guarded TCP connections: the map, the lock of each flow, and updates.
 
 use core::ffi::c_void;
 
@@ -7,64 +7,63 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, Segment as Record, flow_flags};
+use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, SegmentRecord, flow_flags};
 use sipguard_common::framer::Stream;
+use sipguard_common::wire::tcp::FIN;
 
 use crate::admit::policy;
-use crate::cpu::scratch::{self, Key, Packet};
+use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::{atomic, settings};
-use crate::packet::tcp::FIN;
 
 #[map]
-static FLOWS: LruHashMap<Key, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
+static FLOWS: LruHashMap<FlowWords, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
 
-/// Attempts to lock a flow. The other CPU is at work on one segment, some microseconds at the most.
+/// Attempts to lock a flow. The other CPU processes one segment, which takes some microseconds at most.
 const ATTEMPTS: u32 = 1 << 14;
 
 /// The flow of a key.
 #[inline(always)]
-pub fn lookup(key: &Key) -> Option<*mut Flow> {
+pub fn lookup(key: &FlowWords) -> Option<*mut Flow> {
     FLOWS.get_ptr_mut(key)
 }
 
-/// A flow of the packet's connection, of which nothing is known, or the one that there is.
+/// The flow of the packet's connection; a new one if there is none.
 #[inline(always)]
 pub fn insert(packet: &Packet) -> Result<*mut Flow, Reason> {
     insert_key(&packet.key)
 }
 
-/// As [`insert`].
+/// The flow of a key; a new one if there is none.
 #[inline(always)]
-pub fn insert_key(key: &Key) -> Result<*mut Flow, Reason> {
+pub fn insert_key(key: &FlowWords) -> Result<*mut Flow, Reason> {
     // SAFETY: `new_flow` is never written, so it is all zeros: a stream before its first byte.
     let _there = unsafe { FLOWS.insert(key, &(*scratch::get()?).new_flow, u64::from(BPF_NOEXIST)) };
     lookup(key).ok_or(Reason::Internal)
 }
 
-/// There is no such connection any more.
+/// Removes the flow of a key.
 #[inline(always)]
-pub fn forget(key: &Key) {
+pub fn forget(key: &FlowWords) {
     let _absent = FLOWS.remove(key);
 }
 
-/// The connection of a key has ended, by the word of the kernel that had it.
+/// Marks the flow of a key as ended: the kernel reports that the connection is closed.
 #[inline(always)]
-pub fn ended(key: &Key) {
+pub fn ended(key: &FlowWords) {
     if let Some(flow) = lookup(key) {
         // SAFETY: a live map value; one word.
         unsafe { (*flow).ended = FLOW_ENDED };
     }
 }
 
-/// Locks a flow: two receive queues may bring segments of one connection at the same moment. `None` when another CPU has it for
-/// too long.
+/// Locks a flow: two receive queues may deliver segments of one connection at the same time. `None` when another CPU holds it for too long.
 #[inline(always)]
 pub fn lock(flow: &mut Flow) -> Option<u64> {
     let token = scratch::token();
     if flow_lock(&raw mut flow.lock, token) == 0 { None } else { Some(token) }
 }
 
-/// Takes the lock. A function of its own, for it is called from several places. 1 when it has it, else 0.
+/// Takes the lock. Returns 1 on success, else 0. Not inlined: there are several callers.
 #[inline(never)]
 fn flow_lock(word: *mut u64, token: u64) -> u32 {
     // SAFETY: a word of a live map value.
@@ -77,14 +76,14 @@ fn flow_lock(word: *mut u64, token: u64) -> u32 {
     waiting.got
 }
 
-/// Unlocks a flow. One that was evicted meanwhile is another's, and has another token.
+/// Unlocks a flow. If it was evicted meanwhile, the entry belongs to another flow with another token and stays locked.
 #[inline(always)]
 pub fn unlock(flow: &mut Flow, token: u64) {
     // SAFETY: a word of a live map value.
     unsafe { atomic::replace(&raw mut flow.lock, token, 0) };
 }
 
-/// Sets a flow to a place in the sequence; `known` when it is the beginning of the stream.
+/// Sets a flow to a sequence number; `known` when that is the first byte of the stream.
 #[inline(always)]
 pub fn start(flow: &mut Flow, next: u32, known: bool) {
     flow.next = next;
@@ -100,7 +99,7 @@ pub fn start(flow: &mut Flow, next: u32, known: bool) {
     }
 }
 
-/// What waits for a lock.
+/// Argument of the loop callback.
 #[repr(C)]
 struct Waiting {
     word: *mut u64,
@@ -108,7 +107,7 @@ struct Waiting {
     got: u32,
 }
 
-/// Tries once more. 0 goes on, 1 ends the loop.
+/// Tries once more. Returns 0 to continue, 1 to stop the loop.
 #[inline(never)]
 extern "C" fn attempt(_: u32, waiting: *mut Waiting) -> i64 {
     // SAFETY: the pointer is the one given to `bpf_loop`; the word is of a live map value.
@@ -120,37 +119,37 @@ extern "C" fn attempt(_: u32, waiting: *mut Waiting) -> i64 {
     i64::from(waiting.got)
 }
 
-/// How many bytes of the segment lie before the next one of the flow.
+/// How many bytes of the segment are before the next byte of the flow.
 #[inline(always)]
 pub fn old_bytes(packet: &Packet, flow: &Flow) -> u32 {
     let distance = flow.next.wrapping_sub(packet.seq);
     if distance < packet.data_len { distance } else { packet.data_len }
 }
 
-/// Takes validated bytes into account, of which the hash stands for the first `hashed`.
+/// Records validated bytes; the hash covers the first `hashed` of them.
 #[inline(always)]
 pub fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
     let hash = match scratch::get() {
         // SAFETY: this CPU's map value.
-        Ok(scratch) => unsafe { (*scratch).walk.cursor.hash },
+        Ok(scratch) => unsafe { (*scratch).payload.cursor.hash },
         Err(_) => 0,
     };
-    let record = Record { seq: flow.next, len: packet.new_len as u16, hashed: hashed as u16, hash };
+    let record = SegmentRecord { seq: flow.next, len: packet.new_len as u16, hashed: hashed as u16, hash };
     flow.segments[usize::from(flow.segment_at) % FLOW_SEGMENTS] = record;
     flow.segment_at = flow.segment_at.wrapping_add(1);
     flow.next = flow.next.wrapping_add(packet.new_len);
     flow.conflicts = 0;
 }
 
-/// Takes note of the sender's FIN, when it stands behind the last byte.
+/// Records the sender's FIN, when it follows the last validated byte.
 #[inline(always)]
-pub fn note_fin(packet: &Packet, flow: &mut Flow) {
+pub fn record_fin(packet: &Packet, flow: &mut Flow) {
     if packet.has(FIN) && packet.seq.wrapping_add(packet.data_len) == flow.next {
-        flow.flags |= flow_flags::FINISHED;
+        flow.flags |= flow_flags::FIN_SEEN;
     }
 }
 
-/// A message that goes on for longer, or in more segments, than the limits allow.
+/// Refuses a message that takes longer, or more segments, than the limits allow.
 #[inline(always)]
 pub fn check_pace(flow: &Flow) -> Result<(), Reason> {
     let limits = policy::limits()?;
@@ -160,9 +159,9 @@ pub fn check_pace(flow: &Flow) -> Result<(), Reason> {
     if late || many { Err(Reason::SlowMessage) } else { Ok(()) }
 }
 
-/// Takes note of a message that is not complete yet; `before` messages were when the segment came.
+/// Records the time and segments of an incomplete message; `before` messages were complete before the segment.
 #[inline(always)]
-pub fn note_pace(flow: &mut Flow, before: u32) {
+pub fn record_pace(flow: &mut Flow, before: u32) {
     if !flow.stream.is_within_message() {
         flow.message_segments = 0;
     } else if flow.message_segments == 0 || flow.stream.messages != before {
@@ -173,7 +172,7 @@ pub fn note_pace(flow: &mut Flow, before: u32) {
     }
 }
 
-/// Copies what counts of a framer's state, word by word: an assignment would go over the stack.
+/// Copies the part of a framer's state that is in use, word by word: an assignment would go through the stack.
 #[inline(always)]
 pub fn copy(from: &Stream, to: &mut Stream) {
     let words = from.words();

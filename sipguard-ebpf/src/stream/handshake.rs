@@ -1,69 +1,69 @@
-//! Handshakes, by the word of the PBX: its SYN-ACK says where both sides go on, and only who got it can acknowledge it.
+//! Handshakes. The PBX's SYN-ACK has the sequence numbers of both sides, and only a peer that received it can acknowledge it.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Flow, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, flow_flags, flow_state, offer,
+    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, flow_flags, pack_handshake,
 };
 
 use super::flow;
 use crate::admit::{policy, port, rate};
-use crate::cpu::scratch::{self, Key, Packet};
+use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::settings;
 
-/// Handshakes that are not complete. Apart from the flows, so that a flood of SYNs can't push connections out.
+/// Incomplete handshakes. Separate from the flows, so that a flood of SYNs cannot evict connections.
 #[map]
-static HANDSHAKES: LruHashMap<Key, Handshake> = LruHashMap::with_max_entries(1 << 15, 0);
+static HANDSHAKES: LruHashMap<FlowWords, Handshake> = LruHashMap::with_max_entries(1 << 15, 0);
 
 /// The handshake of a key.
 #[inline(always)]
-pub fn get(key: &Key) -> Option<*mut Handshake> {
+pub fn get(key: &FlowWords) -> Option<*mut Handshake> {
     HANDSHAKES.get_ptr_mut(key)
 }
 
-/// Takes note of one.
+/// Records a handshake.
 #[inline(always)]
-pub fn note(key: &Key, handshake: &Handshake) {
-    // A map that is full forgets the oldest.
+pub fn record(key: &FlowWords, handshake: &Handshake) {
+    // A full map evicts the oldest.
     let _forgotten = HANDSHAKES.insert(key, handshake, 0);
 }
 
-/// It is complete.
+/// Removes a complete handshake.
 #[inline(always)]
-pub fn forget(key: &Key) {
+pub fn forget(key: &FlowWords) {
     let _absent = HANDSHAKES.remove(key);
 }
 
-/// In a replay, which has no PBX to say anything, a SYN is taken for a handshake.
+/// In a replay, where the PBX's answer may be missing, a SYN alone is taken for a handshake.
 #[inline(always)]
-pub fn note_unanswered(packet: &Packet) {
+pub fn record_unanswered(packet: &Packet) {
     let peer_next = packet.seq.wrapping_add(1);
     match flow::lookup(&packet.key) {
         // SAFETY: a live map value; one word.
-        Some(flow) => unsafe { (*flow).offer = offer(peer_next, UNKNOWN) },
-        None => note(&packet.key, &Handshake { peer_next, pbx_next: UNKNOWN, kind: HANDSHAKE_ANSWERED }),
+        Some(flow) => unsafe { (*flow).pending_handshake = pack_handshake(peer_next, UNKNOWN) },
+        None => record(&packet.key, &Handshake { peer_next, pbx_next: UNKNOWN, kind: HANDSHAKE_ANSWERED }),
     }
 }
 
 /// [`Handshake::pbx_next`] in a replay that did not see the answer.
 const UNKNOWN: u32 = 0;
 
-/// Whether the packet is of the connection that a handshake makes: it acknowledges what the PBX answered. Where it lies does not count: it may
-/// have overtaken others, and a receiver takes what of it lies behind the first byte even when it begins before that.
+/// Whether the packet completes a handshake: it acknowledges the PBX's answer. Its own sequence number does not matter: it may have overtaken
+/// others, and a receiver accepts the part behind the first byte even if the segment begins before that.
 #[inline(always)]
 fn is_true(packet: &Packet, pbx_next: u32) -> bool {
     packet.acknowledged == pbx_next || settings::is_replay() && pbx_next == UNKNOWN
 }
 
-/// Begins the flow of a handshake that the packet completes. `None` when there is none such.
+/// Creates the flow of a handshake that the packet completes. `None` when there is no such handshake.
 #[inline(always)]
 pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     let Some(handshake) = get(&packet.key) else { return Ok(None) };
     // SAFETY: a live map value.
     let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
     if kind == HANDSHAKE_DIALLED {
-        // The PBX's own connection, which it has from a port that is guarded; it is known once it is answered.
+        // The PBX dialled from a guarded port. The flow is created once the connection is answered.
         return Err(Reason::NotGuarded);
     }
     if !is_true(packet, pbx_next) {
@@ -71,7 +71,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     }
     rate::connection(settings::get()?)?;
     let flow = flow::insert(packet)?;
-    // SAFETY: a live map value that nobody has but this CPU and those that lock it.
+    // SAFETY: a live map value, locked before it is changed.
     let flow = unsafe { &mut *flow };
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
     restart(packet, flow, peer_next, pbx_next);
@@ -80,11 +80,11 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     Ok(Some(flow))
 }
 
-/// Begins a flow anew when the packet completes the handshake of another connection of the same ports. `Err` is why it may not. A function
-/// of its own for the stack's sake.
+/// Restarts a flow when the packet completes the handshake of a new connection of the same ports. `Err` is the reason to refuse that.
+// own frame: 24 bytes
 #[inline(never)]
 pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
-    let (peer_next, pbx_next) = ((flow.offer >> 32) as u32, flow.offer as u32);
+    let (peer_next, pbx_next) = ((flow.pending_handshake >> 32) as u32, flow.pending_handshake as u32);
     if !is_true(packet, pbx_next) {
         return Ok(());
     }
@@ -95,22 +95,22 @@ pub fn completes(packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
 
 #[inline(always)]
 fn restart(packet: &mut Packet, flow: &mut Flow, peer_next: u32, pbx_next: u32) {
-    flow.offer = 0;
-    flow.begun = offer(peer_next, pbx_next);
+    flow.pending_handshake = 0;
+    flow.current_handshake = pack_handshake(peer_next, pbx_next);
     flow.ended = 0;
     flow.sent = pbx_next;
     flow.una = pbx_next;
     flow.acked = peer_next;
-    flow.heard = u32::from(!settings::is_replay());
+    flow.egress_known = u32::from(!settings::is_replay());
     flow.first_ns = settings::now_ns();
     flow.slot = settings::slot();
     flow.flags = if packet.transport == scratch::TLS { flow_flags::TLS } else { 0 };
-    flow.state = flow_state::FOLLOWED;
+    flow.state = FlowState::InSync as u32;
     flow::start(flow, peer_next, true);
     packet.expected = flow.next;
 }
 
-/// The answer to a SYN of the PBX: it acknowledges it, or it is nobody's. It begins nothing: a damaged one goes no further.
+/// A SYN-ACK to the PBX. It must acknowledge a SYN of the PBX. It creates no flow: the kernel may discard it as damaged.
 #[inline(always)]
 pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     if settings::is_replay() {
@@ -122,7 +122,7 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     if handshake.kind != HANDSHAKE_DIALLED || packet.acknowledged != handshake.pbx_next {
         return Err(Reason::NotGuarded);
     }
-    // The PBX may not take it. Its own acknowledgement begins the flow.
+    // The PBX may not accept it; its acknowledgement creates the flow.
     handshake.peer_next = packet.seq.wrapping_add(1);
     if packet.side != port::PEER {
         return Err(Reason::NotGuarded);
@@ -131,14 +131,14 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     Ok(Reason::TcpControl)
 }
 
-/// Whether the packet comes on a connection that the PBX dials, and whose answer it has not acknowledged yet.
+/// Whether the packet is of a connection that the PBX dials and has not acknowledged the answer of.
 #[inline(always)]
 pub fn is_early(packet: &Packet) -> bool {
     // SAFETY: a live map value.
     get(&packet.key).is_some_and(|handshake| unsafe { (*handshake).kind } == HANDSHAKE_DIALLED)
 }
 
-/// In a replay the SYN of the PBX was not seen.
+/// In a replay, where the SYN of the PBX may be missing, its answer creates the flow.
 #[inline(always)]
 fn answered_unseen(packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.side != port::PEER {

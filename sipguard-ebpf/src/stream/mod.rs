@@ -1,45 +1,45 @@
 //! TCP connections: is this exactly the next byte?
 //!
-//! The rule: every payload byte that reaches the kernel was validated in order exactly once, or is the same as one that was,
-//! or is one that the PBX already has and throws away. A flow begins with a verified handshake and ends with its connection; what a
-//! receiver would not take changes nothing and accuses nobody. docs/internals/streams.md says who is the word on what.
+//! The rule: every payload byte that reaches the kernel was validated in order exactly once, or equals a byte that was, or is one that the
+//! PBX already has and discards. A flow begins with a verified handshake and ends with its connection. A segment that the receiver would
+//! not accept changes no state and is no violation. docs/internals/streams.md lists which source is trusted for what.
 
 mod acceptable;
-mod adopt;
+pub mod egress;
 mod find;
 mod flow;
 mod handshake;
-mod judge;
-pub mod out;
+mod payload;
+mod pickup;
 mod retransmission;
 pub mod socket;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags, flow_state};
+use sipguard_common::abi::{FLOW_ENDED, Flow, FlowState, flow_flags};
+use sipguard_common::wire::tcp::{ACK, FIN, RST, SYN};
 
 pub use flow::{copy as copy_framer, ended};
 
 use crate::admit::{policy, port, rate};
-use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
+use crate::cpu::stage_result::StageResult;
 use crate::packet::bytes;
-use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
-/// Judges the segment in [`scratch::packet`].
+/// Decides about the segment in [`scratch::packet`].
 #[inline(always)]
-pub fn judge(ctx: &XdpContext) -> Result<Reason, Reason> {
-    Ok(Ending::of(stream_judge(ctx.ctx)).end())
+pub fn decide(ctx: &XdpContext) -> Result<Reason, Reason> {
+    Ok(StageResult::from_scalar(stream_decide(ctx.ctx)).final_reason())
 }
 
-/// A global function: the verifier looks at it once, for any packet. Returns an [`Ending`].
+/// A global function: verified once, for any packet. Returns a [`StageResult`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stream_judge(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: this CPU's map value. This is the only reference by which the rooms of a segment change it.
-    Ending::from(scratch::packet().and_then(|packet| segment(ctx, unsafe { &mut *packet }))).scalar()
+extern "C" fn stream_decide(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: this CPU's map value. This is the only mutable reference to the packet in the stages of a segment.
+    StageResult::from(scratch::packet().and_then(|packet| segment(ctx, unsafe { &mut *packet }))).scalar()
 }
 
 #[inline(always)]
@@ -51,9 +51,9 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
         Some(flow) => flow,
         None => found(ctx, packet)?,
     };
-    // SAFETY: a live map value. Who holds its lock changes it; until then it is only read.
+    // SAFETY: a live map value. It is only read until this CPU holds its lock.
     let flow = unsafe { &mut *flow };
-    if flow.state == flow_state::OTHER && flow.offer == 0 {
+    if flow.is(FlowState::NotSip) && flow.pending_handshake == 0 {
         return Err(Reason::NotGuarded);
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
@@ -61,25 +61,25 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.has(RST) {
         return Ok(Reason::TcpControl);
     }
-    if packet.data_len == 0 && flow.offer == 0 && !packet.has(FIN) {
+    if packet.data_len == 0 && flow.pending_handshake == 0 && !packet.has(FIN) {
         acceptable::acknowledge(packet, flow);
         return Ok(Reason::TcpControl);
     }
     let token = flow::lock(flow).ok_or(Reason::FlowBusy)?;
     packet.expected = flow.next;
-    let judged = of_flow(ctx, packet, flow);
+    let judged = segment_of_flow(ctx, packet, flow);
     flow::unlock(flow, token);
     judged
 }
 
-/// Whether a TCP segment to a port that is not guarded, whose IP header was read and no more, is of a connection that the PBX dialled: there is a flow,
-/// or a handshake. In a replay nobody saw the PBX dial.
+/// Whether a TCP segment to a port that is not guarded is of a connection that the PBX dialled: there is a flow or a handshake. Only the IP
+/// header is parsed at this point. Always true in a replay, where the PBX's own segments may be missing.
 #[inline(always)]
 pub fn is_awaited(ctx: &XdpContext) -> bool {
     settings::is_replay() || stream_awaits(ctx.ctx) == 1
 }
 
-/// A global function, as [`stream_judge`]. Returns 1 or 0.
+/// A global function like [`stream_decide`]. Returns 1 or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stream_awaits(ctx: *mut xdp_md) -> u32 {
@@ -93,8 +93,8 @@ extern "C" fn stream_awaits(ctx: *mut xdp_md) -> u32 {
     u32::from(flow::lookup(&key).is_some() || handshake::get(&key).is_some())
 }
 
-/// A SYN begins nothing by itself, for anyone can send one; the answer to one that the PBX sent may. A function of its own for the stack's
-/// sake.
+/// A segment with SYN. A SYN creates no flow, since anyone can send one; a SYN-ACK to the PBX may lead to one.
+// own frame: 12 bytes
 #[inline(never)]
 fn opening(packet: &mut Packet) -> Reason {
     match opened(packet) {
@@ -112,12 +112,12 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
     }
     policy::permit()?;
     if settings::is_replay() {
-        handshake::note_unanswered(packet);
+        handshake::record_unanswered(packet);
     }
     Ok(Reason::TcpControl)
 }
 
-/// The flow of a connection that has none yet. `Err` when it is to have none.
+/// Creates the flow of a connection. `Err` is the reason when it gets none.
 #[inline(always)]
 fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
     if packet.side == port::PEER && packet.data_len != 0 && handshake::is_early(packet) {
@@ -131,28 +131,28 @@ fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
     flow::lookup(&packet.key).ok_or(Reason::Internal)
 }
 
-/// The segment of a flow that is locked.
+/// Decides about a segment of a locked flow.
 #[inline(always)]
-fn of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
-    if flow.offer != 0 {
+fn segment_of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
+    if flow.pending_handshake != 0 {
         handshake::completes(packet, flow)?;
-        if flow.offer == 0 {
-            find::note_local(ctx, packet, flow);
+        if flow.pending_handshake == 0 {
+            find::record_local(ctx, packet, flow);
         }
     }
     if flow.ended == FLOW_ENDED {
         find::anew(ctx, packet, flow)?;
     }
-    if flow.state == flow_state::OTHER || flow.state == flow_state::SILENT {
+    if flow.is(FlowState::NotSip) || flow.is(FlowState::AwaitingFirstBytes) {
         return Err(Reason::NotGuarded);
     }
     acceptable::check(ctx, packet, flow)?;
     rate::segment(settings::get()?)?;
     if packet.data_len == 0 {
-        flow::note_fin(packet, flow);
+        flow::record_fin(packet, flow);
         return Ok(Reason::TcpControl);
     }
-    let reason = judge::payload(&XdpContext::new(ctx), packet, flow)?;
-    flow::note_fin(packet, flow);
+    let reason = payload::decide(&XdpContext::new(ctx), packet, flow)?;
+    flow::record_fin(packet, flow);
     Ok(reason)
 }

@@ -1,38 +1,38 @@
-//! Bytes that came before: harmless when they are the same as those that were validated, or when the kernel already has them.
+//! Retransmitted bytes: harmless when they equal those that were validated, or when the kernel already has them.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, Segment as Record, flow_state};
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, FlowState, SegmentRecord};
 
-use super::judge::is_adopted_just_now;
+use super::payload::is_recent_pickup;
 use super::socket::{self, Socket};
 use crate::cpu::scratch::Packet;
 use crate::message::sip;
 
-/// Conflicts in a row after which the connection is given up: the kernel discarded what was validated, and both can't go on.
-const PATIENCE: u8 = 8;
+/// Conflicts in a row after which the connection is reset: the kernel has discarded the validated bytes, and the connection cannot continue.
+const MAX_CONFLICTS: u8 = 8;
 
-/// What is known of bytes that came before.
+/// Result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
-    /// They are the same, or the receiver has them and throws them away.
+    /// The bytes are the same, or the receiver has them and discards them.
     Harmless,
     /// The kernel has another connection of the same ports.
     Moved,
-    /// They differ from what was validated, or nobody knows.
+    /// They differ from the validated bytes, or there is nothing to compare them with.
     Conflict,
-    /// They have differed too often.
+    /// There were too many conflicts in a row.
     OutOfStep,
 }
 
-/// Judges the first `old` bytes of the segment, which lie before the next one of the flow. A function of its own for the stack's
-/// sake.
+/// Compares the first `old` bytes of the segment, which are before the next byte of the flow.
+// own frame: 96 bytes
 #[inline(never)]
 pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
     let ctx = &XdpContext::new(ctx);
     // Coalesced retransmissions repeat several segments at once.
-    let mut same = unjudged(packet, flow, old);
+    let mut same = untracked(packet, flow, old);
     for _ in 0..FLOW_SEGMENTS {
         if same >= old {
             break;
@@ -50,11 +50,11 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
         return Compared::Harmless;
     }
     let mut socket = Socket::NONE;
-    socket::ask(ctx.ctx, packet, &mut socket);
+    socket::lookup(ctx.ctx, packet, &mut socket);
     let end = packet.seq.wrapping_add(old);
-    let receiver = if socket.known {
+    let receiver = if socket.has_position {
         socket.rcv_nxt
-    } else if flow.heard != 0 {
+    } else if flow.egress_known != 0 {
         flow.acked
     } else {
         return Compared::Conflict;
@@ -62,25 +62,25 @@ pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32)
     if receiver.wrapping_sub(end).cast_signed() >= 0 {
         return Compared::Harmless;
     }
-    if socket.known && socket.fresh && socket.rcv_nxt != flow.first {
+    if socket.has_position && socket.fresh && socket.rcv_nxt != flow.first {
         return Compared::Moved;
     }
     flow.conflicts = flow.conflicts.saturating_add(1);
-    if flow.conflicts < PATIENCE {
+    if flow.conflicts < MAX_CONFLICTS {
         return Compared::Conflict;
     }
     packet.expected = receiver;
-    flow.state = flow_state::CUT;
+    flow.state = FlowState::Rejected as u32;
     flow.reason = Reason::OutOfStep.number();
     Compared::OutOfStep
 }
 
-/// How many of the first `old` bytes lie before the first that was followed, on a connection that the PBX told of just now: they passed unjudged,
-/// and may do so again.
+/// How many of the first `old` bytes are before the first tracked byte, on a connection that was picked up just now: they passed unvalidated, and
+/// may pass again.
 #[inline(always)]
-fn unjudged(packet: &Packet, flow: &Flow, old: u32) -> u32 {
+fn untracked(packet: &Packet, flow: &Flow, old: u32) -> u32 {
     let before = flow.first.wrapping_sub(packet.seq);
-    if before.cast_signed() <= 0 || !is_adopted_just_now(flow) {
+    if before.cast_signed() <= 0 || !is_recent_pickup(flow) {
         0
     } else if before < old {
         before
@@ -91,7 +91,7 @@ fn unjudged(packet: &Packet, flow: &Flow, old: u32) -> u32 {
 
 /// The record of a segment that starts at `seq` and is no longer than `most`.
 #[inline(always)]
-fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<Record> {
-    let fits = |record: &Record| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
+fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<SegmentRecord> {
+    let fits = |record: &SegmentRecord| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
     flow.segments.iter().copied().find(fits)
 }

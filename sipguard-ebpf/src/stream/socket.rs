@@ -1,5 +1,5 @@
-//! What the kernel knows of a connection. Its word is better than anything that is seen on the wire: spoofed segments have no
-//! socket, and `rcv_nxt` says which byte it takes next.
+//! The kernel's socket of a connection. It is more reliable than any packet: forged segments have no socket, and `rcv_nxt` is the next byte
+//! that the kernel accepts.
 //!
 //! `bpf_skc_lookup_tcp` is Linux 4.20, callable from XDP since 5.4 (commit edbf8c01de5a); `bpf_skc_to_tcp_sock` is 5.9
 //! (commit 478cfbdf5f13).
@@ -13,13 +13,14 @@ use aya_ebpf::helpers::generated::{
     bpf_tcp_check_syncookie,
 };
 use aya_ebpf::programs::XdpContext;
+use sipguard_common::wire::{ipv6, tcp};
 
 use crate::cpu::asm::field;
-use crate::cpu::scratch::{Key, Packet};
+use crate::cpu::scratch::{FlowWords, Packet};
 use crate::cpu::settings;
 use crate::packet::bytes;
 
-/// Byte offsets in the running kernel's structs, taken from its BTF by the loader; 0 where they are unknown.
+/// Byte offsets in the running kernel's structs, which the loader takes from its BTF; 0 where they are unknown.
 #[unsafe(no_mangle)]
 static TCP_RCV_NXT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -31,7 +32,7 @@ static REQ_SNT_ISN: Global<u32> = Global::new(0);
 
 /// States of `include/net/tcp_states.h`.
 pub const ESTABLISHED: u32 = 1;
-/// Opened by a SYN with a fast open cookie: a socket already.
+/// CountedConnection by a SYN with a fast open cookie: a socket already.
 pub const SYN_RECV: u32 = 3;
 const FIN_WAIT1: u32 = 4;
 const FIN_WAIT2: u32 = 5;
@@ -42,39 +43,39 @@ const LISTEN: u32 = 10;
 const CLOSING: u32 = 11;
 const NEW_SYN_RECV: u32 = 12;
 
-/// A connection as the kernel has it.
+/// A connection in the kernel.
 #[repr(C)]
 pub struct Socket {
     /// Whether there is one: established, closing or in the last step of its handshake.
     pub connected: bool,
-    /// Whether `rcv_nxt` and `fresh` mean anything.
-    pub known: bool,
-    /// The next sequence number that the kernel takes.
+    /// Whether `rcv_nxt` and `fresh` are valid.
+    pub has_position: bool,
+    /// The next sequence number that the kernel accepts.
     pub rcv_nxt: u32,
-    /// Whether no byte of payload has come yet.
+    /// Whether no payload was received yet.
     pub fresh: bool,
-    /// Whether the segment ends a handshake with a SYN cookie, so that its first byte is the first of the stream.
+    /// Whether the segment completes a handshake with a SYN cookie, so that its first byte is the first of the stream.
     pub cookie: bool,
 }
 
 impl Socket {
     /// There is none.
     pub const NONE: Socket =
-        Socket { connected: false, known: false, rcv_nxt: 0, fresh: false, cookie: false };
+        Socket { connected: false, has_position: false, rcv_nxt: 0, fresh: false, cookie: false };
 }
 
-/// Asks for the connection of a segment in the network namespace of the interface. A function of its own for the program's size; `found` is
-/// [`Socket::NONE`] before.
+/// Looks up the connection of a segment in the network namespace of the interface. `found` must be [`Socket::NONE`]. Not inlined, for the
+/// size of the program.
 #[inline(never)]
-pub fn ask(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
+pub fn lookup(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
     if settings::is_replay() {
         return;
     }
     let ctx = &XdpContext::new(ctx);
     let key = &packet.key;
-    let mut tuple = MaybeUninit::<Key>::uninit();
-    // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key; the sizes are theirs. The socket
-    // is released on every way out, and what is read of it is checked by the verifier against BTF.
+    let mut tuple = MaybeUninit::<FlowWords>::uninit();
+    // SAFETY: both layouts of `bpf_sock_tuple` are source, destination, ports, as in the key, and the sizes are right. The socket is
+    // released on every path, and the verifier checks reads of it against BTF.
     unsafe {
         let size = if packet.v6 != 0 {
             tuple.write(*key);
@@ -98,7 +99,7 @@ pub fn ask(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
             found.connected = true;
             let tcp = bpf_skc_to_tcp_sock(socket.cast());
             if !tcp.is_null() && TCP_RCV_NXT.load() != 0 && TCP_RECEIVED.load() != 0 {
-                found.known = true;
+                found.has_position = true;
                 found.rcv_nxt = field(tcp.cast(), TCP_RCV_NXT.load());
                 found.fresh = field(tcp.cast(), TCP_RECEIVED.load()) == 0
                     && field(tcp.cast(), TCP_RECEIVED.load() + 4) == 0;
@@ -107,20 +108,26 @@ pub fn ask(ctx: *mut xdp_md, packet: &Packet, found: &mut Socket) {
             found.connected = true;
             let request = bpf_skc_to_tcp_request_sock(socket.cast());
             if !request.is_null() && REQ_RCV_NXT.load() != 0 && REQ_SNT_ISN.load() != 0 {
-                found.known = true;
+                found.has_position = true;
                 found.rcv_nxt = field(request.cast(), REQ_RCV_NXT.load());
                 found.fresh = true;
-                // Whoever does not acknowledge the SYN's answer has not seen it; the kernel refuses that.
+                // A segment that does not acknowledge the SYN-ACK is forged; the kernel refuses it.
                 if packet.acknowledged != field(request.cast(), REQ_SNT_ISN.load()).wrapping_add(1) {
                     found.connected = false;
-                    found.known = false;
+                    found.has_position = false;
                 }
             }
         } else if state == LISTEN {
-            let ip = bytes::pointer(ctx, packet.ip_at as usize, 40);
-            let tcp = bytes::pointer(ctx, packet.l4_at as usize, 20);
-            if let (Ok(ip), Ok(tcp)) = (ip, tcp) {
-                found.cookie = bpf_tcp_check_syncookie(socket.cast(), ip.cast(), 40, tcp.cast(), 20) == 0;
+            let ip = bytes::pointer(ctx, packet.ip_at as usize, ipv6::LEN);
+            let transport = bytes::pointer(ctx, packet.l4_at as usize, tcp::LEN);
+            if let (Ok(ip), Ok(transport)) = (ip, transport) {
+                found.cookie = bpf_tcp_check_syncookie(
+                    socket.cast(),
+                    ip.cast(),
+                    ipv6::LEN as u32,
+                    transport.cast(),
+                    tcp::LEN as u32,
+                ) == 0;
             }
         }
         bpf_sk_release(socket.cast());

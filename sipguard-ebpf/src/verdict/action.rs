@@ -1,4 +1,4 @@
-//! The only room that names an XDP action: reason in, action out, counted once.
+//! Turns a reason into an XDP action, counted once. No other module names an XDP action.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::programs::XdpContext;
@@ -7,35 +7,35 @@ use sipguard_common::{Class, Reason};
 
 use super::reset;
 use crate::admit::{ban, policy};
-use crate::cpu::ending::Ending;
 use crate::cpu::scratch::{self, Scratch};
 use crate::cpu::settings;
-use crate::observe::{count, offender, tap};
+use crate::cpu::stage_result::StageResult;
+use crate::observe::{count, offender, points};
 
-/// Counts the packet and says what becomes of it.
+/// Counts the packet and returns the XDP action; in a replay with the verdict above it.
 #[inline(always)]
-pub fn act(ctx: &XdpContext, reason: Reason) -> u32 {
+pub fn emit(ctx: &XdpContext, reason: Reason) -> u32 {
     let action = counted(ctx, reason);
-    if settings::is_replay() { action | scratch::told() } else { action }
+    if settings::is_replay() { action | scratch::reported() } else { action }
 }
 
 #[inline(always)]
 fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
     if reason.class() == Class::Pass {
         if let Ok(scratch) = scratch::get() {
-            tap::passed(ctx, scratch, reason);
+            points::passed(ctx, scratch, reason);
             count::packet(scratch, reason, Outcome::Plain);
         }
         return xdp_action::XDP_PASS;
     }
-    verdict_act(ctx.ctx, Ending::with(reason).scalar())
+    verdict_emit(ctx.ctx, StageResult::stop(reason).scalar())
 }
 
-/// A global function: the verifier looks at it once, and its stack is its own. Takes an [`Ending`], returns an XDP action.
+/// A global function: verified once, independently of its caller. Takes a [`StageResult`], returns an XDP action.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn verdict_act(ctx: *mut xdp_md, ending: u32) -> u32 {
-    decide(&XdpContext::new(ctx), Ending::of(ending).end())
+extern "C" fn verdict_emit(ctx: *mut xdp_md, result: u32) -> u32 {
+    decide(&XdpContext::new(ctx), StageResult::from_scalar(result).final_reason())
 }
 
 #[inline(always)]
@@ -45,20 +45,20 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let monitor = policy::is_monitored();
     let resets = resets(scratch, settings, reason);
     if class == Class::Malformed {
-        offender::note(ctx, reason);
-        ban::note(ctx, settings, reason);
+        offender::record(ctx, reason);
+        ban::record(ctx, settings, reason);
     }
-    // Before the frame is changed.
-    tap::stopped(ctx, scratch, settings, reason, Outcome::new(resets, monitor));
+    // Before the frame is rewritten.
+    points::stopped(ctx, scratch, settings, reason, Outcome::new(resets, monitor));
     let reset = resets && (monitor || reset::rewrite(ctx).is_ok());
     count::packet(scratch, reason, Outcome::new(reset, monitor));
     if reset || monitor { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
 }
 
-/// Whether such a packet is stopped by a reset of its connection, which a datagram has none of.
+/// Whether a packet with this reason is stopped by a reset of its connection. Never for a datagram.
 #[inline(always)]
 pub fn resets(scratch: *mut Scratch, settings: &Settings, reason: Reason) -> bool {
     let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
-    // SAFETY: this CPU's map value. What ends for such a reason is a packet that is known.
+    // SAFETY: this CPU's map value. A packet with such a reason is parsed.
     ends && settings.action != ACTION_DROP && unsafe { (*scratch).packet.transport } != scratch::UDP
 }

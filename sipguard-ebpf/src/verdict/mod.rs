@@ -1,6 +1,6 @@
-//! What becomes of the packet: `action` makes an XDP action of its reason, and `reset` a RST of a malformed segment.
+//! The verdict: `action` turns a reason into an XDP action, and `reset` rewrites a malformed segment to a RST.
 
 mod action;
 pub mod reset;
 
-pub use action::{act, resets};
+pub use action::{emit, resets};

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Record, names};
+use sipguard_common::abi::{PacketRecord, names};
 
 use super::{Span, parse_duration, usage};
 use crate::clock::Clock;
@@ -125,7 +125,7 @@ impl<'p> Reader<'p> {
 
     /// What came since the last time and is asked for; of it only the last `most`.
     fn read(&mut self, most: Option<usize>) -> Result<Vec<TapPacket>> {
-        let mut records: Vec<Record> = Vec::new();
+        let mut records: Vec<PacketRecord> = Vec::new();
         self.ring.read(|record| {
             records.push(*record);
             Ok(())

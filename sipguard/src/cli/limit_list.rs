@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use sipguard_common::abi::Opened;
+use sipguard_common::abi::CountedConnection;
 
 use crate::address::Source;
 use crate::counting;
@@ -25,7 +25,7 @@ pub fn list(pins: &Pins, path: &Path, format: Format) -> Result<()> {
 }
 
 /// Who has how many open, the most first; `None` without an attached interface.
-fn open_now(pins: &Pins) -> Result<Option<Vec<(Opened, usize)>>> {
+fn open_now(pins: &Pins) -> Result<Option<Vec<(CountedConnection, usize)>>> {
     if !pins.are_attached() {
         return Ok(None);
     }
@@ -34,7 +34,7 @@ fn open_now(pins: &Pins) -> Result<Option<Vec<(Opened, usize)>>> {
 }
 
 /// The limits: those of sources first, and those of each trunk side by side.
-fn lines(rows: &StoreTables<'_>, open: Option<&[(Opened, usize)]>) -> Result<Vec<LimitView>> {
+fn lines(rows: &StoreTables<'_>, open: Option<&[(CountedConnection, usize)]>) -> Result<Vec<LimitView>> {
     let trunks = rows.trunks()?;
     let number = |name: &str| trunks.iter().find(|trunk| trunk.name == name).map(|trunk| trunk.number);
     let fullest = |trunk: Option<&str>| {
@@ -72,13 +72,13 @@ fn columns(limit: &LimitView) -> Vec<String> {
 }
 
 /// A limit of open connections, with those of the trunk or of the source that has the most.
-fn open_limit(limit: &OpenLimit, fullest: Option<(Opened, usize)>) -> LimitView {
+fn open_limit(limit: &OpenLimit, fullest: Option<(CountedConnection, usize)>) -> LimitView {
     let source = fullest.filter(|_| limit.trunk.is_none()).and_then(|(opened, _)| source(&opened));
     LimitView::of_open(limit, fullest.map_or(0, |(_, count)| count), source)
 }
 
 /// The source of a counted connection: a host, or of IPv6 its /64.
-fn source(opened: &Opened) -> Option<Source> {
+fn source(opened: &CountedConnection) -> Option<Source> {
     let bytes = bytemuck::cast(opened.remote);
     Source::from_map(bytes, 128).filter(Source::is_ipv4).or_else(|| Source::from_map(bytes, 64))
 }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use sipguard_common::framer::{LIMITS, Limits, Named};
+use sipguard_common::framer::{LIMITS, Limits, NamedLimit};
 
 use crate::rate::MOST_OPEN;
 
@@ -215,7 +215,7 @@ impl JsonSchema for Checks {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let (default, strict) = (Limits::default(), Limits::strict());
-        let property = |limit: &Named| {
+        let property = |limit: &NamedLimit| {
             let (low, high) = limit.range;
             let (usual, other) = (limit.get(&default), limit.get(&strict));
             let strict =

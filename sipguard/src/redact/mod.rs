@@ -11,6 +11,7 @@ mod packet;
 use std::ops::Range;
 
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
+use sipguard_common::wire::{ether_type, ethernet, ipv6, vlan};
 
 use self::marks::{begins, digits, end_of_value, found};
 pub use self::packet::RedactedPacket;
@@ -29,7 +30,6 @@ const HEADERS: [&[u8]; 10] = [
     b"user-agent:",
     b"expires:",
 ];
-const IP_HEADER: usize = 14;
 
 /// A frame without its secrets. `header` is what its headers say.
 #[must_use]
@@ -41,7 +41,7 @@ pub fn frame(frame: &[u8], header: Option<&Header>) -> Vec<u8> {
         // The rest of a datagram.
         Some(header) if header.fragment.is_some() => (behind_ip(&frame), true),
         // Other protocols quote packets.
-        _ => (IP_HEADER, false),
+        _ => (ethernet::LEN, false),
     };
     if let Some(payload) = frame.get_mut(begin..) {
         overwrite(payload, rest_of_one);
@@ -52,14 +52,15 @@ pub fn frame(frame: &[u8], header: Option<&Header>) -> Vec<u8> {
 /// Where a fragment's part of the datagram begins.
 fn behind_ip(frame: &[u8]) -> usize {
     let kind = |at: usize| frame.get(at..at + 2).map(|kind| u16::from_be_bytes([kind[0], kind[1]]));
-    let mut at = 12;
-    while matches!(kind(at), Some(0x8100 | 0x88a8)) {
-        at += 4;
+    let (mut at, mut next) = (ethernet::LEN, kind(ethernet::TYPE));
+    while next.is_some_and(ether_type::is_vlan) {
+        next = kind(at + vlan::TYPE);
+        at += vlan::LEN;
     }
-    match (kind(at), frame.get(at + 2)) {
-        (Some(0x0800), Some(first)) => at + 2 + usize::from(first & 15) * 4,
+    match (next, frame.get(at)) {
+        (Some(ether_type::IPV4), Some(first)) => at + usize::from(first & 15) * 4,
         // Whatever extension headers there are holds nothing to be read.
-        _ => at + 2 + 40,
+        _ => at + ipv6::LEN,
     }
 }
 

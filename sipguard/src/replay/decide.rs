@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use sipguard_common::abi::Told;
+use sipguard_common::abi::ReplayVerdict;
 use sipguard_common::{Class, Reason};
 
+use super::explain::Explainer;
 use super::missing::{Broken, Gaps, Waiting};
 use super::tally::Tally;
 use crate::header::{Ends, Header};
@@ -37,20 +38,22 @@ pub struct Decider<'p> {
     broken: Broken,
     gaps: Gaps,
     tally: Tally,
+    explainer: Option<Explainer>,
     /// What the program said of flows of voice, which are most of a capture. Nothing that changes while a capture is judged decides about
     /// a plain datagram to a port that is not guarded, so one answer is good for the flow.
-    unguarded: HashMap<Ends, Told>,
+    unguarded: HashMap<Ends, ReplayVerdict>,
 }
 
 impl<'p> Decider<'p> {
-    /// Nothing found yet.
+    /// Nothing found yet. With an explainer the faults of malformed messages are located.
     #[must_use]
-    pub fn new(program: &'p Xdp) -> Decider<'p> {
+    pub fn new(program: &'p Xdp, explainer: Option<Explainer>) -> Decider<'p> {
         Decider {
             program,
             broken: Broken::new(),
             gaps: Gaps::default(),
             tally: Tally::default(),
+            explainer,
             unguarded: HashMap::new(),
         }
     }
@@ -85,6 +88,7 @@ impl<'p> Decider<'p> {
     #[must_use]
     pub fn end(mut self) -> Tally {
         self.tally.lacking += self.gaps.len();
+        self.tally.explained = self.explainer.map(Explainer::end).unwrap_or_default();
         self.tally
     }
 
@@ -117,7 +121,11 @@ impl<'p> Decider<'p> {
             return Ok(false);
         }
         self.tally.count(told, packet.number, packet.header, &packet.bytes[TIME_BYTES..]);
-        Ok(Reason::from_number(told.reason()).is_some_and(|reason| reason.class() == Class::Pass))
+        let Some(reason) = Reason::from_number(told.reason()) else { return Ok(false) };
+        if let (Some(explainer), Some(header)) = (&mut self.explainer, packet.header) {
+            explainer.packet(packet.number, header, &packet.bytes[TIME_BYTES..], reason);
+        }
+        Ok(reason.class() == Class::Pass)
     }
 
     /// What waited on the connection, and may be next now: it comes at the time of the packet that it waited for.
@@ -140,14 +148,14 @@ impl<'p> Decider<'p> {
     }
 
     /// `None` for a frame that the kernel does not take, such as no card would bring.
-    fn run(&self, bytes: &[u8]) -> Result<Option<Told>> {
+    fn run(&self, bytes: &[u8]) -> Result<Option<ReplayVerdict>> {
         // `struct xdp_md`: data, data_end, data_meta and three words that stay zero. What stands before `data` is metadata.
         let context: [u32; 6] = [TIME_BYTES as u32, bytes.len() as u32, 0, 0, 0, 0];
         let mut options = TestRunOptions::new();
         options.data_in = Some(bytes);
         options.ctx_in = Some(bytemuck::bytes_of(&context));
         match self.program.test_run(options) {
-            Ok(result) => Ok(Some(Told(result.return_value))),
+            Ok(result) => Ok(Some(ReplayVerdict(result.return_value))),
             Err(_) if bytes.len() > MOST_BYTES => Ok(None),
             Err(error) => Err(error).context("running the program on a packet of the capture"),
         }

@@ -1,5 +1,7 @@
 //! Link types: what was captured elsewhere than on Ethernet gets an Ethernet header in front of its IP header.
 
+use sipguard_common::wire::{ether_type, ethernet};
+
 /// Ethernet (`LINKTYPE_ETHERNET` and so on, tcpdump.org).
 const ETHERNET: u32 = 1;
 const NULL: u32 = 0;
@@ -10,9 +12,6 @@ const IPV4: u32 = 228;
 const IPV6: u32 = 229;
 const LINUX_SLL2: u32 = 276;
 
-/// EtherTypes.
-const TYPE_IPV4: u16 = 0x0800;
-const TYPE_IPV6: u16 = 0x86dd;
 /// Family of IPv4 on every system, and of IPv6 on Linux, FreeBSD, macOS and NetBSD.
 const FAMILY_IPV4: u32 = 2;
 const FAMILIES_IPV6: [u32; 4] = [10, 24, 28, 30];
@@ -35,16 +34,16 @@ pub fn put(link: u32, data: &[u8], out: &mut Vec<u8>) -> Linked {
     match link {
         ETHERNET => {
             out.extend_from_slice(data);
-            if data.len() < 14 { Linked::Short } else { Linked::Frame(None) }
+            if data.len() < ethernet::LEN { Linked::Short } else { Linked::Frame(None) }
         }
         LINUX_SLL => cooked(data, 16, 14, |data| u16::from_be_bytes([data[0], data[1]]), out),
         LINUX_SLL2 => cooked(data, 20, 0, |data| u16::from(data[10]), out),
-        IPV4 => behind(TYPE_IPV4, data, out),
-        IPV6 => behind(TYPE_IPV6, data, out),
+        IPV4 => behind(ether_type::IPV4, data, out),
+        IPV6 => behind(ether_type::IPV6, data, out),
         NULL | LOOP => of_family(link, data, out),
         _ if RAW.contains(&link) => match data.first().map(|byte| byte >> 4) {
-            Some(6) => behind(TYPE_IPV6, data, out),
-            Some(_) => behind(TYPE_IPV4, data, out),
+            Some(6) => behind(ether_type::IPV6, data, out),
+            Some(_) => behind(ether_type::IPV4, data, out),
             None => Linked::Short,
         },
         _ => Linked::Unknown,
@@ -64,8 +63,8 @@ fn of_family(link: u32, data: &[u8], out: &mut Vec<u8>) -> Linked {
     let (little, big) = (u32::from_le_bytes(*family), u32::from_be_bytes(*family));
     let family = if link == NULL && little < big { little } else { big };
     match family {
-        FAMILY_IPV4 => behind(TYPE_IPV4, rest, out),
-        _ if FAMILIES_IPV6.contains(&family) => behind(TYPE_IPV6, rest, out),
+        FAMILY_IPV4 => behind(ether_type::IPV4, rest, out),
+        _ if FAMILIES_IPV6.contains(&family) => behind(ether_type::IPV6, rest, out),
         // Neither is IP: a frame of no EtherType.
         _ => behind(0, rest, out),
     }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sipguard_common::abi::{SAMPLE_BYTES, Told};
+use sipguard_common::abi::{ReplayVerdict, SAMPLE_BYTES};
 use sipguard_common::{Class, Reason};
 
+use super::explain::Explanation;
 use crate::address::Mapped;
 use crate::counters::Action;
 use crate::header::Header;
@@ -45,11 +46,13 @@ pub struct Tally {
     pub no_frame: u64,
     /// Connections that were opened.
     pub connections: u64,
+    /// Where the faults of malformed messages are, in no order.
+    pub explained: Vec<Explanation>,
 }
 
 impl Tally {
     /// One more packet that was judged.
-    pub fn count(&mut self, told: Told, number: u64, header: Option<&Header>, frame: &[u8]) {
+    pub fn count(&mut self, told: ReplayVerdict, number: u64, header: Option<&Header>, frame: &[u8]) {
         let Some(reason) = Reason::from_number(told.reason()) else { return };
         let action = Action::of_outcome(reason, told.outcome());
         *self.reasons.entry((reason.number(), action)).or_default() += 1;
@@ -96,6 +99,7 @@ impl Tally {
         self.lacking += other.lacking;
         self.no_frame += other.no_frame;
         self.connections += other.connections;
+        self.explained.extend(other.explained);
     }
 
     /// Packets with one of these actions.

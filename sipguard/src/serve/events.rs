@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use sipguard_common::abi::Record;
+use sipguard_common::abi::PacketRecord;
 
 use super::attached::AttachedGuard;
 use super::history::Position;
@@ -59,7 +59,7 @@ impl Events {
         self.packets(&records, clock)
     }
 
-    fn change(&mut self, guard: Option<&AttachedGuard>, records: &mut Vec<Record>) -> Result<()> {
+    fn change(&mut self, guard: Option<&AttachedGuard>, records: &mut Vec<PacketRecord>) -> Result<()> {
         if let Some((_, ring)) = self.ring.take() {
             self.missed_before += ring.missed();
         }
@@ -77,11 +77,11 @@ impl Events {
         Ok(())
     }
 
-    fn packets(&mut self, records: &[Record], clock: &Clock) -> Result<Vec<TapPacket>> {
+    fn packets(&mut self, records: &[PacketRecord], clock: &Clock) -> Result<Vec<TapPacket>> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let unknown = |record: &Record| !self.names.interfaces.contains_key(&record.slot);
+        let unknown = |record: &PacketRecord| !self.names.interfaces.contains_key(&record.slot);
         if clock.boot_ns.saturating_sub(self.named_ns) > NAMES_NS || records.iter().any(unknown) {
             // Of a guard that was detached meanwhile there are no names; that is no reason to lose its events.
             if let Ok(names) = Names::read(&self.pins, &self.store) {
@@ -109,7 +109,7 @@ impl Events {
     }
 }
 
-fn take(ring: &mut TapRing, records: &mut Vec<Record>) -> Result<()> {
+fn take(ring: &mut TapRing, records: &mut Vec<PacketRecord>) -> Result<()> {
     ring.read(|record| {
         records.push(*record);
         Ok(())

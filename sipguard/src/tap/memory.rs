@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use sipguard_common::abi::{RECORD_BYTES, Record};
+use sipguard_common::abi::{PacketRecord, RECORD_BYTES};
 
 use crate::maps::MapDir;
 
@@ -60,7 +60,7 @@ impl Memory<u64> {
     }
 }
 
-impl Memory<Record> {
+impl Memory<PacketRecord> {
     /// The number of the record at an index as it is now; 0 while it is being written.
     pub fn number(&self, index: u32) -> u64 {
         // SAFETY: a live, aligned word, which others change atomically.
@@ -69,7 +69,7 @@ impl Memory<Record> {
     }
 
     /// A copy of the record at an index; `None` when it is being written, or was while it was copied.
-    pub fn record(&self, index: u32) -> Option<Record> {
+    pub fn record(&self, index: u32) -> Option<PacketRecord> {
         let before = self.number(index);
         // SAFETY: live memory of the type. What changes meanwhile makes a wrong value, never an invalid one, and is thrown away.
         let mut copy = unsafe { self.at(index).read_volatile() };

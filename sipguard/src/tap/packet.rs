@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::Timestamp;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Outcome, Record};
+use sipguard_common::abi::{Outcome, PacketRecord};
 
 use crate::address::unmapped;
 use crate::clock::Clock;
@@ -71,7 +71,7 @@ impl Names {
 impl TapPacket {
     /// Reads a record. `None` when it is of a reason that this version does not know.
     #[must_use]
-    pub fn read(record: &Record, names: &Names, clock: &Clock) -> Option<TapPacket> {
+    pub fn read(record: &PacketRecord, names: &Names, clock: &Clock) -> Option<TapPacket> {
         let reason = Reason::from_number(record.reason)?;
         let frame = record.bytes.get(..record.captured as usize)?.to_vec();
         let header = Header::read(&frame);

@@ -1,19 +1,20 @@
 //! The last packets of each device.
 
 use anyhow::Result;
-use sipguard_common::abi::{RECORDED_ENTRIES, Record, names};
+use sipguard_common::abi::{PacketRecord, RECORDED_ENTRIES, names};
 
 use super::memory::Memory;
 use crate::maps::MapDir;
 
 /// The last packets of each device that passed, the oldest first; a few devices that share a place have fewer each. Empty unless
-/// `Taps::records` is set.
+/// `ObserveSettings::records` is set.
 ///
 /// # Errors
 /// When the map is not there, or can't be mapped.
-pub fn recorded(dir: &dyn MapDir) -> Result<Vec<Record>> {
-    let memory: Memory<Record> = Memory::of(dir, names::RECORDED, RECORDED_ENTRIES)?;
-    let mut records: Vec<Record> = (0..RECORDED_ENTRIES).filter_map(|index| memory.record(index)).collect();
+pub fn recorded(dir: &dyn MapDir) -> Result<Vec<PacketRecord>> {
+    let memory: Memory<PacketRecord> = Memory::of(dir, names::RECORDED, RECORDED_ENTRIES)?;
+    let mut records: Vec<PacketRecord> =
+        (0..RECORDED_ENTRIES).filter_map(|index| memory.record(index)).collect();
     records.sort_by_key(|record| record.time_ns);
     Ok(records)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya::maps::Array;
-use sipguard_common::abi::{Taps, names};
+use sipguard_common::abi::{ObserveSettings, names};
 
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
@@ -21,13 +21,13 @@ pub fn set_records(pins: &Pins, records: bool) -> Result<bool> {
     pins.check()?;
     let _edit = pins.edit()?;
     let (mut map, old) = taps(pins)?;
-    map.set(0, Plain(Taps { records: desired, ..old }), 0).context("writing what is recorded")?;
+    map.set(0, Plain(ObserveSettings { records: desired, ..old }), 0).context("writing what is recorded")?;
     Ok(true)
 }
 
-type Entry = Array<aya::maps::MapData, Plain<Taps>>;
+type Entry = Array<aya::maps::MapData, Plain<ObserveSettings>>;
 
-fn taps(pins: &Pins) -> Result<(Entry, Taps)> {
+fn taps(pins: &Pins) -> Result<(Entry, ObserveSettings)> {
     let map: Entry = maps::open(pins, names::TAPS)?;
     let taps = map.get(&0, 0).context("reading what is recorded")?.0;
     Ok((map, taps))

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use sipguard_common::abi::{
-    CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS, EVENT_ENTRIES, EventBudget, Record,
-    names,
+    CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS, EVENT_ENTRIES, EventBucket,
+    PacketRecord, names,
 };
 
 use super::memory::Memory;
@@ -36,7 +36,7 @@ const GIVEN_UP: u64 = 64;
 /// A reader of a ring.
 #[derive(Debug)]
 pub struct TapRing {
-    records: Memory<Record>,
+    records: Memory<PacketRecord>,
     cursors: Memory<u64>,
     cursor: u32,
     entries: u64,
@@ -88,7 +88,7 @@ impl TapRing {
     ///
     /// # Errors
     /// Those of `take`; the record that it was for counts as read.
-    pub fn read(&mut self, mut take: impl FnMut(&Record) -> Result<()>) -> Result<()> {
+    pub fn read(&mut self, mut take: impl FnMut(&PacketRecord) -> Result<()>) -> Result<()> {
         let head = self.head();
         if head.saturating_sub(self.next) > self.entries {
             self.missed += head - self.entries - self.next;
@@ -120,7 +120,7 @@ impl TapRing {
 
 /// Packets that no event tells of, because there were too many at once.
 pub fn lost(dir: &dyn MapDir) -> Result<u64> {
-    let map: PerCpuArray<_, Plain<EventBudget>> = maps::open(dir, names::EVENT_BUDGETS)?;
+    let map: PerCpuArray<_, Plain<EventBucket>> = maps::open(dir, names::EVENT_BUDGETS)?;
     let values = map.get(&0, 0).context("reading the budgets of events")?;
     Ok(values.iter().map(|value| value.0.lost).sum())
 }

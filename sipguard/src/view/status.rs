@@ -91,7 +91,7 @@ pub struct WeaknessView {
 impl From<&GuardStatus> for StatusView {
     fn from(status: &GuardStatus) -> StatusView {
         let limit =
-            |limit: &sipguard_common::framer::Named| (limit.name.to_owned(), limit.get(&status.limits));
+            |limit: &sipguard_common::framer::NamedLimit| (limit.name.to_owned(), limit.get(&status.limits));
         StatusView {
             interfaces: status.interfaces.iter().map(InterfaceView::from).collect(),
             mode: status.mode.to_owned(),

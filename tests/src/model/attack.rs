@@ -187,7 +187,7 @@ fn place_of(flow: Option<&Flow>, chance: &mut Chance) -> Option<u32> {
         15 => flow.next.wrapping_add(chance.below(1 << 17)),
         16 => flow.next.wrapping_sub(chance.below(1 << 17)),
         17..21 => flow.segments[chance.below(flow.segments.len() as u32) as usize].seq,
-        21 => (flow.offer >> 32) as u32,
+        21 => (flow.pending_handshake >> 32) as u32,
         _ => return None,
     })
 }

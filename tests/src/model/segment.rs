@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard_common::abi::FlowKey;
+use sipguard_common::wire::tcp;
 
-use crate::packet::{ACK, FIN, PSH, RST, SYN, sum, tcp_sum};
+use crate::packet::{ACK, FIN, PSH, RST, SYN, TCP4, sum, tcp_sum};
 
-/// Where the TCP header begins.
-const TCP_AT: usize = 34;
+/// Offset of the TCP header in the frame.
+const TCP_AT: usize = TCP4;
 
 /// Addresses and ports of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -130,7 +131,7 @@ impl Segment {
         frame.extend(options);
         frame.extend(&self.data);
         let checksum = !tcp_sum(from.0.into(), to.0.into(), &frame[TCP_AT..]) ^ u16::from(self.damaged);
-        frame[TCP_AT + 16..TCP_AT + 18].copy_from_slice(&checksum.to_be_bytes());
+        frame[TCP_AT + tcp::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
         frame
     }
 
@@ -141,16 +142,16 @@ impl Segment {
     pub fn changed(&self, frame: &[u8]) -> Result<Segment> {
         let was = self.frame(true);
         let word = |at: usize| frame.get(at..at + 4).and_then(|word| word.try_into().ok());
-        let seq = u32::from_be_bytes(word(TCP_AT + 4).context("a frame without header")?);
+        let seq = u32::from_be_bytes(word(TCP_AT + tcp::SEQ).context("a frame without header")?);
         let mut expected = was.clone();
-        expected[TCP_AT + 4..TCP_AT + 8].copy_from_slice(&seq.to_be_bytes());
-        expected[TCP_AT + 13] = RST | ACK;
-        expected[TCP_AT + 16..TCP_AT + 18].copy_from_slice(&frame[TCP_AT + 16..TCP_AT + 18]);
+        expected[TCP_AT + tcp::SEQ..][..4].copy_from_slice(&seq.to_be_bytes());
+        expected[TCP_AT + tcp::FLAGS] = RST | ACK;
+        expected[TCP_AT + tcp::CHECKSUM..][..2].copy_from_slice(&frame[TCP_AT + tcp::CHECKSUM..][..2]);
         ensure!(frame == expected, "a reset changes number, flags and checksum alone");
         let (from, to) = self.ends(true);
         let right = tcp_sum(from.0.into(), to.0.into(), &frame[TCP_AT..]) == 0xffff;
         // One in many thousand checksums looks like one that somebody else is to finish, and stays.
-        let kept = frame[TCP_AT + 16..TCP_AT + 18] == was[TCP_AT + 16..TCP_AT + 18];
+        let kept = frame[TCP_AT + tcp::CHECKSUM..][..2] == was[TCP_AT + tcp::CHECKSUM..][..2];
         ensure!(right != self.damaged || kept, "the checksum of the reset");
         Ok(Segment { flags: RST | ACK, seq, damaged: !right, ..self.clone() })
     }

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sipguard_common::Reason;
 use sipguard_common::abi::{CLASS_DEVICES, Rule, TRANSPORTS, rule_flags, rules_in_use};
 use sipguard_common::framer::{
-    Buffer, Key, Limits, Stream, Subject, checks, feed_by, judge_datagram, judge_datagram_by, methods,
-    screens,
+    Buffer, Limits, MatchKey, MatchSubject, Stream, checks, decide_datagram, decide_datagram_with, feed_with,
+    matched_headers, methods,
 };
 use sipguard_tests::packet::{ACK, Peer, SYN};
 use sipguard_tests::program::{PERMANENTLY, Program, Shared, XDP_DROP};
@@ -29,7 +29,11 @@ fn limits(round: u32) -> Limits {
         message_segments: 0,
         checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
         denied: if round % 4 == 2 { methods::REGISTER | methods::OTHER } else { 0 },
-        screens: if round % 4 < 2 { screens::IDENTITIES | screens::USER_AGENTS } else { 0 },
+        matched_headers: if round % 4 < 2 {
+            matched_headers::IDENTITIES | matched_headers::USER_AGENTS
+        } else {
+            0
+        },
     }
 }
 
@@ -75,7 +79,7 @@ const PIECES: &[&[u8]] = &[
     b"Content-Length: 4294967296\r\n",
     b"Content-Length: 0000000000000002\r\n\r\nab",
     b"Content-Length: 5001\r\n",
-    b"Subject: a\tb\r\n",
+    b"MatchSubject: a\tb\r\n",
     b" folded\r\n",
     b"NoColon\r\n",
     b"To\x01: x\r\n",
@@ -115,7 +119,7 @@ const PIECES: &[&[u8]] = &[
     b"User-Agent:\r\n",
     b"user-agent  : scan\r\n",
     b"User-Agent: ",
-    b"Subject: \"a\\\x01\\\x02\\\\\" \"\\\x0b",
+    b"MatchSubject: \"a\\\x01\\\x02\\\\\" \"\\\x0b",
     b"\\\x01",
     b"a:\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\r\n",
     b"\r\n\r\n\n\n\r\n\r\n\r\n\r\n\r\n\n\n\n\n\n\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
@@ -150,19 +154,21 @@ fn stream(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// What is blocked where [`Limits::screens`] says so.
+/// What is blocked where [`Limits::matched_headers`] says so.
 const IDENTITY: &str = "A1@h";
 /// See [`IDENTITY`].
 const USER_AGENT: &str = "scanner";
 
 /// The rules of userspace.
-fn find(subject: Subject, key: &Key, _: u32) -> Option<Reason> {
+fn find(subject: MatchSubject, key: &MatchKey, _: u32) -> Option<Reason> {
     let bytes: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
     match subject {
-        Subject::Uri(_) => {
+        MatchSubject::Uri(_) => {
             (bytes.strip_prefix(IDENTITY.as_bytes())?[0] == 0).then_some(Reason::BlockedIdentity)
         }
-        Subject::UserAgent(_) => bytes.starts_with(USER_AGENT.as_bytes()).then_some(Reason::BlockedUserAgent),
+        MatchSubject::UserAgent(_) => {
+            bytes.starts_with(USER_AGENT.as_bytes()).then_some(Reason::BlockedUserAgent)
+        }
     }
 }
 
@@ -170,7 +176,7 @@ fn find(subject: Subject, key: &Key, _: u32) -> Option<Reason> {
 fn expected(segments: &[&[u8]], limits: &Limits, buffer: &mut Buffer) -> Vec<Reason> {
     let (mut state, mut reasons) = (Stream::NEW, Vec::new());
     for segment in segments {
-        match feed_by(&find, &mut state, limits, buffer, segment) {
+        match feed_with(&find, &mut state, limits, buffer, segment) {
             Ok(()) => reasons.push(Reason::Valid),
             Err(malformed) => {
                 reasons.push(malformed.reason);
@@ -226,7 +232,7 @@ fn kernel_and_userspace_agree() -> Result<()> {
                 settings.limits = limits;
                 settings.denied[CLASS_DEVICES] = [limits.denied; TRANSPORTS.len()];
                 let rules = rules_in_use::IDENTITIES | rules_in_use::USER_AGENTS;
-                settings.rules = if limits.screens == 0 { 0 } else { rules };
+                settings.rules = if limits.matched_headers == 0 { 0 } else { rules };
             })?;
         }
         let limits = limits(number / (streams / 16).max(1));
@@ -253,7 +259,8 @@ fn kernel_and_userspace_agree() -> Result<()> {
             comparison.run(&peer.tcp(ACK, seq, segment), *expected, &what)?;
             seq = seq.wrapping_add(segment.len() as u32);
         }
-        let judged = judge_datagram_by(&find, &mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+        let judged =
+            decide_datagram_with(&find, &mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
         let expected = judged.unwrap_or_else(|malformed| malformed.reason);
         comparison.run(&peer.udp(&bytes), expected, &|| format!("datagram {number} {bytes:?}"))?;
     }
@@ -278,8 +285,8 @@ fn kernel_and_userspace_agree() -> Result<()> {
 /// A datagram of good and bad lines, whole or unfinished, with a body that nobody has to look at.
 fn datagram(random: &mut Random) -> Vec<u8> {
     const LINES: &[&[u8]] = &[
-        b"Subject: a\tb\r\n",
-        b"Subject:\r\n folded\r\n",
+        b"MatchSubject: a\tb\r\n",
+        b"MatchSubject:\r\n folded\r\n",
         b"Content-Length: 9\r\n",
         b"Content-Length: 10\r\n",
         b"Content-Length: -1\r\n",
@@ -356,7 +363,7 @@ fn any_cut_of_a_datagram_gives_the_same_verdict() -> Result<()> {
             program.change(|settings| settings.limits = limits)?;
         }
         let bytes = datagram(&mut random);
-        let judged = judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
+        let judged = decide_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, &bytes, true);
         let expected = judged.unwrap_or_else(|malformed| malformed.reason);
         let parts = parts(&mut random, 8 + bytes.len());
         let what =

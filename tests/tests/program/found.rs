@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sipguard_common::Reason;
-use sipguard_common::abi::flow_state;
+use sipguard_common::abi::FlowState;
 use sipguard_tests::message::OPTIONS as GOOD;
 use sipguard_tests::packet::{ACK, PBX_NEXT, PSH, Peer, RST, SYN, URG};
 use sipguard_tests::program::{Program, Run, XDP_PASS, device};
@@ -90,7 +90,7 @@ fn both_may_dial_at_once() -> Result<()> {
     program.leave(&peer.answer(FIRST))?;
     program.run(&peer.tcp(ACK, FIRST, b""))?;
     program.leave(&peer.back(ACK | PSH, PBX_NEXT, FIRST, GOOD))?;
-    assert_eq!(program.flow(&peer)?.map(|flow| flow.state), Some(flow_state::FOLLOWED));
+    assert_eq!(program.flow(&peer)?.map(|flow| flow.state), Some(FlowState::InSync as u32));
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\0\r\n\r\n"))?.reason, Reason::BadStartLine);
     Ok(())
 }

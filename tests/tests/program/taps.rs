@@ -7,8 +7,8 @@ use sipguard::maps::{self, Plain};
 use sipguard::tap::{Start, TapRing, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, GATE_ENTRIES, Gate, MODE_MONITOR, Outcome,
-    PERMANENT, RECORD_BYTES, Record, Taps, names,
+    CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, EVENT_LIMITER_ENTRIES, EventLimiter,
+    MODE_MONITOR, ObserveSettings, Outcome, PERMANENT, PacketRecord, RECORD_BYTES, names,
 };
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
@@ -24,7 +24,7 @@ fn ring(program: &Program, which: Which, start: Start) -> Result<TapRing> {
     TapRing::open(program.loaded(), which, start)
 }
 
-fn read(ring: &mut TapRing) -> Result<Vec<Record>> {
+fn read(ring: &mut TapRing) -> Result<Vec<PacketRecord>> {
     let mut records = Vec::new();
     ring.read(|record| {
         records.push(*record);
@@ -33,11 +33,11 @@ fn read(ring: &mut TapRing) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn all(program: &Program, which: Which) -> Result<Vec<Record>> {
+fn all(program: &Program, which: Which) -> Result<Vec<PacketRecord>> {
     read(&mut ring(program, which, Start::Oldest)?)
 }
 
-fn bytes(record: &Record) -> &[u8] {
+fn bytes(record: &PacketRecord) -> &[u8] {
     &record.bytes[..record.captured as usize]
 }
 
@@ -86,16 +86,16 @@ fn a_source_and_reason_has_one_event_and_a_count() -> Result<()> {
 
 /// Packets that wait for the next event of their source.
 fn pending(program: &Program) -> Result<u64> {
-    let map: Array<_, Plain<Gate>> = maps::open(program.loaded(), names::EVENT_GATES)?;
-    (0..GATE_ENTRIES).map(|index| Ok(map.get(&index, 0)?.0.count)).sum()
+    let map: Array<_, Plain<EventLimiter>> = maps::open(program.loaded(), names::EVENT_GATES)?;
+    (0..EVENT_LIMITER_ENTRIES).map(|index| Ok(map.get(&index, 0)?.0.count)).sum()
 }
 
 /// Makes every gate as old as if its time had passed.
 fn expire(program: &Program) -> Result<()> {
-    let mut map: Array<_, Plain<Gate>> = maps::open(program.loaded(), names::EVENT_GATES)?;
-    for index in 0..GATE_ENTRIES {
+    let mut map: Array<_, Plain<EventLimiter>> = maps::open(program.loaded(), names::EVENT_GATES)?;
+    for index in 0..EVENT_LIMITER_ENTRIES {
         let Plain(gate) = map.get(&index, 0)?;
-        map.set(index, Plain(Gate { next_ns: 0, ..gate }), 0)?;
+        map.set(index, Plain(EventLimiter { next_ns: 0, ..gate }), 0)?;
     }
     Ok(())
 }
@@ -130,7 +130,11 @@ fn a_flood_costs_a_counter_and_nothing_is_lost_from_the_sum() -> Result<()> {
 #[test]
 fn who_reads_too_late_knows_how_many_were_missed() -> Result<()> {
     let mut program = Program::shared()?;
-    program.tap(Taps { capture_until_ns: u64::MAX, verdicts: CAPTURE_PASSED, ..Taps::zeroed() })?;
+    program.tap(ObserveSettings {
+        capture_until_ns: u64::MAX,
+        verdicts: CAPTURE_PASSED,
+        ..ObserveSettings::zeroed()
+    })?;
     let (mut first, mut second) =
         (ring(&program, Which::Captured, Start::Now)?, ring(&program, Which::Captured, Start::Now)?);
     let frame = device().udp(OPTIONS);
@@ -195,15 +199,18 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
         .flat_map(|from| [Peer::new(from, PBX).udp(OPTIONS), Peer::new(from, PBX).udp(BAD)])
         .chain([Peer::new("[2001:db8::7]:5060", "[2001:db8:1::1]:5060").udp(OPTIONS)])
         .collect();
-    let any =
-        Taps { capture_until_ns: u64::MAX, verdicts: CAPTURE_DROPPED | CAPTURE_PASSED, ..Taps::zeroed() };
-    let of = |source: &str, bits: u32, taps: Taps| {
+    let any = ObserveSettings {
+        capture_until_ns: u64::MAX,
+        verdicts: CAPTURE_DROPPED | CAPTURE_PASSED,
+        ..ObserveSettings::zeroed()
+    };
+    let of = |source: &str, bits: u32, taps: ObserveSettings| {
         let mut mask = [0; 16];
         mask[..(96 + bits) as usize / 8].fill(0xff);
-        Taps { source: mapped(source.parse().unwrap()), mask, ..taps }
+        ObserveSettings { source: mapped(source.parse().unwrap()), mask, ..taps }
     };
-    let port = |port: u16, taps: Taps| Taps { port: port.to_be_bytes(), ..taps };
-    let verdict = |verdicts: u8, taps: Taps| Taps { verdicts, ..taps };
+    let port = |port: u16, taps: ObserveSettings| ObserveSettings { port: port.to_be_bytes(), ..taps };
+    let verdict = |verdicts: u8, taps: ObserveSettings| ObserveSettings { verdicts, ..taps };
     for (taps, expected) in [
         (any, &[0, 1, 2, 3, 4, 5, 6, 7, 8][..]),
         (verdict(CAPTURE_PASSED, any), &[0, 2, 4, 8]),
@@ -213,8 +220,8 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
         (of("192.0.3.7", 32, any), &[4, 5]),
         (port(5062, of("192.0.2.7", 32, any)), &[2, 3]),
         (of("203.0.113.7", 32, verdict(CAPTURE_DROPPED, any)), &[6, 7]),
-        (Taps { capture_until_ns: 1, ..any }, &[]),
-        (Taps { capture_until_ns: 0, ..any }, &[]),
+        (ObserveSettings { capture_until_ns: 1, ..any }, &[]),
+        (ObserveSettings { capture_until_ns: 0, ..any }, &[]),
     ] {
         program.tap(taps)?;
         let mut ring = ring(&program, Which::Captured, Start::Now)?;
@@ -227,7 +234,7 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
         let expected: Vec<_> = expected.iter().copied().map(Some).collect();
         assert_eq!(found, expected, "{taps:?}");
         if taps.capture_until_ns == 1 {
-            let map: Array<_, Plain<Taps>> = maps::open(program.loaded(), names::TAPS)?;
+            let map: Array<_, Plain<ObserveSettings>> = maps::open(program.loaded(), names::TAPS)?;
             assert_eq!(
                 map.get(&0, 0)?.0.capture_until_ns,
                 0,
@@ -241,7 +248,11 @@ fn a_capture_takes_what_it_asked_for() -> Result<()> {
 #[test]
 fn long_frames_are_cut_and_say_how_long_they_were() -> Result<()> {
     let mut program = Program::shared()?;
-    program.tap(Taps { capture_until_ns: u64::MAX, verdicts: CAPTURE_PASSED, ..Taps::zeroed() })?;
+    program.tap(ObserveSettings {
+        capture_until_ns: u64::MAX,
+        verdicts: CAPTURE_PASSED,
+        ..ObserveSettings::zeroed()
+    })?;
     for len in [1022, 1023, 1024, 1025, 1535, 1536, 1537, 3000] {
         // What stands behind the body of a datagram is nobody's.
         let mut message = OPTIONS.to_vec();
@@ -263,7 +274,7 @@ fn the_last_packets_of_each_device_are_kept() -> Result<()> {
     let peer = Peer::new("192.0.2.9:40000", PBX);
     program.run(&device().udp(OPTIONS))?;
     assert!(recorded(program.loaded())?.is_empty(), "nobody asked");
-    program.tap(Taps { records: 1, ..Taps::zeroed() })?;
+    program.tap(ObserveSettings { records: 1, ..ObserveSettings::zeroed() })?;
     program.connect(&peer, 1000)?;
     let mut seq = 1000;
     let mut sent = Vec::new();
@@ -304,11 +315,11 @@ fn a_replay_leaves_no_trace() -> Result<()> {
 
 #[test]
 fn whoever_watches_changes_no_verdict() -> Result<()> {
-    let watched = Taps {
+    let watched = ObserveSettings {
         capture_until_ns: u64::MAX,
         verdicts: CAPTURE_DROPPED | CAPTURE_PASSED,
         records: 1,
-        ..Taps::zeroed()
+        ..ObserveSettings::zeroed()
     };
     let legal = [OPTIONS.to_vec(), register(1), good_call(), invite(), large(), b"\r\n\r\n".to_vec()];
     let messages: Vec<Vec<u8>> =
@@ -316,7 +327,7 @@ fn whoever_watches_changes_no_verdict() -> Result<()> {
     // Those that a datagram takes.
     for message in messages.iter().filter(|message| message.len() < 60_000) {
         let mut outcomes = Vec::new();
-        for taps in [Taps::zeroed(), watched] {
+        for taps in [ObserveSettings::zeroed(), watched] {
             let mut program = Program::shared()?;
             program.tap(taps)?;
             let peer = device();

@@ -15,7 +15,7 @@ use properties::{SMALL, datagram, profiles, segments, stream};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, feed, judge_datagram};
+use sipguard_common::framer::{Buffer, Limits, PHASE_IDLE, Stream, decide_datagram, feed};
 
 /// One piece of a stream, good or bad.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
@@ -113,7 +113,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"Na(me: x\r\n",
         b"To: again\r\n",
         b"Accept: a\r\nAccept: b\r\nAccept: c\r\n",
-        b"X-A-Header-Of-Thirty-Bytes-001: a\r\nX-A-Header-Of-Thirty-Bytes-001: b\r\n",
+        b"X-A-Header-Of-Thirty-Bytes-001: a\r\nX-A-HeaderLine-Of-Thirty-Bytes-001: b\r\n",
         b"x-a-name-of-more-than-sixty-three-bytes-that-nobody-ever-sent-but-the-torture-test:1\r\n",
         b"x-a-name-of-sixty-bytes-which-more-bytes-may-follow-in-pieces",
         b"INV",
@@ -244,7 +244,7 @@ fn short_start_lines() {
     }
 }
 
-/// Header names around every length that matters, each cut everywhere, then in three.
+/// HeaderLine names around every length that matters, each cut everywhere, then in three.
 #[test]
 fn long_header_names() {
     let opening = "OPTIONS sip:x SIP/2.0\r\n";
@@ -331,7 +331,7 @@ fn attributes_are_walked_to_the_end() {
         bytes.extend([7; 12]);
         bytes.extend(attributes);
         let mut buffer = Box::new(Buffer::NEW);
-        let judged = judge_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, &bytes, true);
+        let judged = decide_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, &bytes, true);
         judged.map_err(|malformed| malformed.reason)
     };
     let (empty, lying) = ([0x80, 0x22, 0, 0], [0, 6, 0xff, 0xfc]);

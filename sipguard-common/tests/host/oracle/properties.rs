@@ -2,7 +2,7 @@
 //! functions; each panics where the property does not hold.
 
 use sipguard_common::Reason;
-use sipguard_common::framer::{Buffer, CHUNK, Limits, Stream, checks, judge_datagram, methods};
+use sipguard_common::framer::{Buffer, CHUNK, Limits, Stream, checks, decide_datagram, methods};
 
 use super::bytewise::{datagram_oracle, oracle};
 use super::flow::{Flow, fast, pieces};
@@ -20,7 +20,7 @@ pub const SMALL: Limits = Limits {
     message_segments: 0,
     checks: 0,
     denied: 0,
-    screens: 0,
+    matched_headers: 0,
 };
 
 /// Limits and checks that every stream is judged by.
@@ -142,7 +142,7 @@ pub fn datagram(bytes: &[u8]) {
     buffer.put(0, &[b':'; CHUNK as usize + 256]);
     for limits in profiles() {
         let mut judge = |bytes: &[u8], whole| {
-            judge_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, bytes, whole)
+            decide_datagram(&mut Stream::NEW.clone(), &limits, &mut buffer, bytes, whole)
                 .map_err(|malformed| malformed.reason)
         };
         let verdict = judge(bytes, true);

@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, ops::Range};
 
 use anyhow::{Result, ensure};
-use sipguard_common::framer::{Buffer, Limits, Stream, judge_datagram};
+use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram};
 use sipguard_tests::{
     chance::Chance,
     envelope::{PBX_MAC, SENDER_MAC},
@@ -90,7 +90,7 @@ impl<'a> Trial<'a> {
         for datagram in &all {
             let mut buffer = Box::new(Buffer::NEW);
             let judged =
-                judge_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, datagram, true);
+                decide_datagram(&mut Stream::NEW.clone(), &Limits::default(), &mut buffer, datagram, true);
             let shown = datagram.escape_ascii();
             judged.map_err(|malformed| {
                 anyhow::anyhow!("{name}: {} was read: {shown}", malformed.reason.name())

@@ -17,7 +17,7 @@ use serde_json::Value;
 use sipguard::maps::{self, Plain};
 use sipguard::{counting, pins::Pins};
 use sipguard_common::abi::{OPEN_COUNT, OPEN_ENTRIES, names, rules_in_use};
-use sipguard_common::{Reason, abi::Opened};
+use sipguard_common::{Reason, abi::CountedConnection};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, wait_until},
     guard::{Guard, Site},
@@ -100,7 +100,7 @@ fn limits(guard: &Guard) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-fn senders(guard: &Guard) -> Result<Vec<(Opened, usize)>> {
+fn senders(guard: &Guard) -> Result<Vec<(CountedConnection, usize)>> {
     counting::senders(&Pins::new(guard.pins()))
 }
 
@@ -342,7 +342,7 @@ fn limits_of_open_connections_are_kept_and_said() -> Result<()> {
         .map(|row| format!("{} {} {}", row["trunk"], row["of"], row["at_once"]).replace('"', ""))
         .collect();
     ensure!(told == ["null invite null", "null open 5", "carrier open 7"], "it told {told:?}");
-    let (links, gone) = (pins.counting(names::COUNTING[0])[1].clone(), guard.pins().to_owned());
+    let (links, gone) = (pins.counting(names::CONNECTION_PROGRAMS[0])[1].clone(), guard.pins().to_owned());
     ensure!(links.exists(), "nothing counts");
     run(guard, "detach --all")?;
     ensure!(!gone.exists(), "pins stay behind");

@@ -91,6 +91,23 @@ impl Calls {
         self.below(place.with_context(|| format!("no function {name}"))?, 0)
     }
 
+    /// Functions that none of `programs` is or calls, directly or through others.
+    pub fn unreached(&self, programs: &[&str]) -> Result<Vec<&str>> {
+        let mut next: Vec<Place> = Vec::new();
+        for program in programs {
+            let place = self.0.iter().find(|(_, function)| function.name == *program);
+            next.push(*place.with_context(|| format!("no function {program}"))?.0);
+        }
+        let mut reached = BTreeSet::new();
+        while let Some(place) = next.pop() {
+            if reached.insert(place) {
+                next.extend(&self.0[&place].calls);
+            }
+        }
+        let rest = self.0.iter().filter(|(place, _)| !reached.contains(*place));
+        Ok(rest.map(|(_, function)| function.name.as_str()).collect())
+    }
+
     fn below(&self, place: Place, depth: usize) -> Result<(u32, Vec<String>)> {
         let function = &self.0[&place];
         if depth > 16 {

@@ -1,6 +1,7 @@
 //! Numbers that matter, measured on the running kernel. Whoever raises one says why in the commit.
 
 mod calls;
+mod object;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,8 @@ const OBJECT_BYTES: usize = 2_400_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
 const STACK_BYTES: u32 = 512;
 /// What the kernel calls.
-const PROGRAMS: [&str; 3] = [names::PROGRAM, names::SECOND_EYE, names::COUNTING[0]];
+const PROGRAMS: [&str; 4] =
+    [names::PROGRAM, names::EGRESS_PROGRAM, names::CONNECTION_PROGRAMS[0], names::CONNECTION_PROGRAMS[1]];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
 const MAP_BYTES: u64 = 74 << 20;
 /// The same with room for 200,000 connections.

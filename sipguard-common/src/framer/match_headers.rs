@@ -1,6 +1,6 @@
 //! Values that rules may be about: SIP identities (the address of record of From and Contact) and user agents.
 //!
-//! Where rules are (`Limits::screens`), whoever drives the framer asks them about such a line when it was judged. The key that rules are
+//! Where rules are (`Limits::matched_headers`), whoever drives the framer asks them about such a line when it was judged. The key that rules are
 //! looked up by is made here, in the kernel and in userspace alike.
 
 use super::names::{FROM, USER_AGENT};
@@ -11,8 +11,8 @@ use super::words::{escaped, first_bit, fold, low_bits, lower, within};
 use super::{Buffer, FLAG_REQUEST, Limits, Stream};
 use crate::Reason;
 
-/// Sets of header names, one bit each: which lines rules are looked up for ([`Limits::screens`]).
-pub mod screens {
+/// Sets of header names, one bit each: which lines rules are looked up for ([`Limits::matched_headers`]).
+pub mod matched_headers {
     use super::super::names::{CONTACT, FROM, USER_AGENT, bit};
 
     /// From and Contact, which have SIP identities.
@@ -22,16 +22,16 @@ pub mod screens {
 }
 
 /// Bytes of a key.
-pub const KEY_BYTES: usize = 64;
+pub const MATCH_KEY_BYTES: usize = 64;
 /// Bytes that rules are looked up by, zero padded; the first in the lowest bits of the first word.
-pub type Key = [u64; KEY_BYTES / 8];
+pub type MatchKey = [u64; MATCH_KEY_BYTES / 8];
 /// Places of one line where a URI may begin that are looked at. Nobody has as many in 64 bytes who does not hide one behind the others,
 /// so the rest stands for what rules stop.
 const URIS: usize = 5;
 
 /// A header line, and what the framer knows of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Header {
+pub struct HeaderLine {
     /// Offset of the line in the window.
     head: u32,
     /// Length of the line in bytes.
@@ -44,13 +44,13 @@ pub struct Header {
     request: bool,
 }
 
-impl Header {
+impl HeaderLine {
     /// The line that was judged last.
     #[inline(always)]
-    pub fn of(stream: &Stream, cursor: &Cursor) -> Header {
-        Header {
-            head: head(cursor.asked),
-            len: cursor.stop.wrapping_sub(cursor.asked),
+    pub fn of(stream: &Stream, cursor: &Cursor) -> HeaderLine {
+        HeaderLine {
+            head: head(cursor.judged_line),
+            len: cursor.stop.wrapping_sub(cursor.judged_line),
             name: stream.last,
             open: stream.open == OPEN_TEXT,
             request: stream.flags & FLAG_REQUEST != 0,
@@ -66,30 +66,30 @@ impl Header {
 
 /// Notes the line that was judged last, and whether rules are to be asked about it. Without a branch, for the verifier's sake.
 #[inline(always)]
-pub(super) fn note(stream: &Stream, cursor: &mut Cursor, limits: &Limits) {
-    cursor.asked = cursor.line;
-    cursor.asks = limits.screens >> (stream.last & 31) & 1;
+pub(super) fn mark_line(stream: &Stream, cursor: &mut Cursor, limits: &Limits) {
+    cursor.judged_line = cursor.line;
+    cursor.match_due = limits.matched_headers >> (stream.last & 31) & 1;
 }
 
 /// Takes note of what rules say of a line. `Some` is the reason to stop the message.
 #[inline(always)]
-pub fn answer(stream: &mut Stream, screened: Screened) -> Option<Reason> {
+pub fn apply_match(stream: &mut Stream, outcome: MatchOutcome) -> Option<Reason> {
     if stream.open == OPEN_TEXT {
         stream.open = COMPLETE;
     }
-    match screened {
-        Screened::Passes => None,
-        Screened::Blank => {
+    match outcome {
+        MatchOutcome::Passes => None,
+        MatchOutcome::Blank => {
             stream.open = OPEN_TEXT;
             None
         }
-        Screened::Stops(reason) => Some(reason),
+        MatchOutcome::Stops(reason) => Some(reason),
     }
 }
 
 /// What rules say of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Screened {
+pub enum MatchOutcome {
     /// Nothing.
     Passes,
     /// Nothing yet: the value has not begun when its line ends.
@@ -100,7 +100,7 @@ pub enum Screened {
 
 /// What rules may be about: it begins at an offset of the line, below 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum MatchSubject {
     /// A URI, perhaps; [`identity`] knows.
     Uri(u32),
     /// A user agent.
@@ -109,40 +109,41 @@ pub enum Subject {
 
 /// Finds out what rules say of a header line. `find` tells the reason to stop a request for a subject.
 #[inline(always)]
-pub fn ask<W: Window>(
+pub fn match_line<W: Window>(
     window: &W,
-    header: &Header,
-    mut find: impl FnMut(Subject) -> Option<Reason>,
-) -> Screened {
+    header: &HeaderLine,
+    mut find: impl FnMut(MatchSubject) -> Option<Reason>,
+) -> MatchOutcome {
     let goes_on = matches!(window.byte(header.head), b' ' | b'\t');
     let is_agent = header.name == USER_AGENT;
     // A user agent is known by the line in which its value begins.
     if !header.request || header.len == 0 || is_agent && goes_on && !header.open {
-        return Screened::Passes;
+        return MatchOutcome::Passes;
     }
     let solid = solid(window, header, goes_on);
     if solid == 0 {
-        return if is_agent && header.len <= HEAD { Screened::Blank } else { Screened::Passes };
+        return if is_agent && header.len <= HEAD { MatchOutcome::Blank } else { MatchOutcome::Passes };
     }
     if is_agent {
-        return find(Subject::UserAgent(first_bit(solid))).map_or(Screened::Passes, Screened::Stops);
+        return find(MatchSubject::UserAgent(first_bit(solid)))
+            .map_or(MatchOutcome::Passes, MatchOutcome::Stops);
     }
     let mut places = uris(window, header, solid);
     for _ in 0..URIS {
         if places == 0 {
             break;
         }
-        if let Some(reason) = find(Subject::Uri(first_bit(places))) {
-            return Screened::Stops(reason);
+        if let Some(reason) = find(MatchSubject::Uri(first_bit(places))) {
+            return MatchOutcome::Stops(reason);
         }
         places &= places - 1;
     }
-    if places == 0 { Screened::Passes } else { Screened::Stops(Reason::BlockedIdentity) }
+    if places == 0 { MatchOutcome::Passes } else { MatchOutcome::Stops(Reason::BlockedIdentity) }
 }
 
 /// Which of the first 64 bytes of the line are of the value and no white space. A line that goes on with one before it is all value.
 #[inline(always)]
-fn solid<W: Window>(window: &W, header: &Header, goes_on: bool) -> u64 {
+fn solid<W: Window>(window: &W, header: &HeaderLine, goes_on: bool) -> u64 {
     let solid = low_bits(header.len) & !window.blanks(header.head, header.len);
     if goes_on {
         return solid;
@@ -154,7 +155,7 @@ fn solid<W: Window>(window: &W, header: &Header, goes_on: bool) -> u64 {
 /// The key of the user agent that begins at offset `at` of the line (below 64): its first 64 bytes, with ASCII letters in lower case. Gives how
 /// many there are.
 #[inline(always)]
-pub fn user_agent<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) -> u32 {
+pub fn user_agent<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut MatchKey) -> u32 {
     let left = header.seen().wrapping_sub(at);
     let count = if left < HEAD { left } else { HEAD };
     put(window, header.head + at, low_bits(count), u64::MAX, key);
@@ -163,12 +164,12 @@ pub fn user_agent<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key
 
 /// The key of a SIP URI that stands by itself, and its length in bytes; `None` where [`identity`] gives 0.
 #[must_use]
-pub fn identity_of(uri: &str) -> Option<(Key, u32)> {
+pub fn identity_of(uri: &str) -> Option<(MatchKey, u32)> {
     let mut buffer = Buffer::NEW;
     let len = u32::try_from(uri.len()).ok().filter(|len| *len < CHUNK)?;
     buffer.put(0, uri.as_bytes());
-    let header = Header { head: 0, len, name: FROM, open: false, request: true };
-    let mut key = Key::default();
+    let header = HeaderLine { head: 0, len, name: FROM, open: false, request: true };
+    let mut key = MatchKey::default();
     let bytes = identity(&buffer, &header, 0, &mut key);
     (bytes != 0).then_some((key, bytes))
 }
@@ -176,7 +177,7 @@ pub fn identity_of(uri: &str) -> Option<(Key, u32)> {
 /// Where URIs may begin in the first 64 bytes of the line, one bit each (RFC 3261 section 20.10): behind a `<` that no quoted string
 /// holds, and where the value begins. A function of its own in the kernel, for the stack's sake, as the others here.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn uris<W: Window>(window: &W, header: &Header, solid: u64) -> u64 {
+fn uris<W: Window>(window: &W, header: &HeaderLine, solid: u64) -> u64 {
     let mut angles = window.equal(header.head, header.len, b'<') & solid;
     let quotes = window.equal(header.head, header.len, b'"') & solid;
     let signs = angles | quotes;
@@ -191,7 +192,7 @@ fn uris<W: Window>(window: &W, header: &Header, solid: u64) -> u64 {
 /// scheme, port, parameters and headers. Gives its length in bytes; 0 for what is no SIP URI with a user, has a password, is longer than
 /// 63 bytes, or can't be seen whole.
 #[inline(always)]
-pub fn identity<W: Window>(window: &W, header: &Header, at: u32, key: &mut Key) -> u32 {
+pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut MatchKey) -> u32 {
     let scheme = fold(window.word(header.head + at));
     let colon = if scheme as u32 == u32::from_le_bytes(*b"sip:") {
         4
@@ -254,7 +255,7 @@ fn of_users<W: Window>(window: &W, at: u32, len: u32) -> u64 {
 
 /// Puts the bytes at `at` that `keep` has into a key, those that `folded` has in lower case. A function of its own in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut Key) {
+fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut MatchKey) {
     for k in 0..8u32 {
         let word = window.word(at + 8 * k);
         let folded = bytes_of(folded >> (8 * k));

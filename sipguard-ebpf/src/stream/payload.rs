@@ -1,11 +1,11 @@
-//! The payload of a segment of a flow: what of it is new goes through the framer, in order.
+//! The payload of a segment of a flow: the framer validates the new bytes, in order.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::abi::{Flow, Settings, flow_flags, flow_state};
+use sipguard_common::abi::{Flow, FlowState, Settings, flow_flags};
 use sipguard_common::{Class, Reason};
 
-use super::adopt::{self, Beginning};
+use super::pickup::{self, PayloadStart};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
 use super::{acceptable, find, flow};
@@ -14,29 +14,29 @@ use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
 use crate::message::{checksum, sip};
 
-/// How long a connection that the PBX's own segments told of may go on unjudged until a message begins, in nanoseconds.
-const ADOPTION_NS: u64 = 60_000_000_000;
+/// How long a connection that was picked up mid-stream may continue unvalidated until a sync point, in nanoseconds.
+const PICKUP_NS: u64 = 60_000_000_000;
 
-/// Judges it.
+/// Decides about the payload.
 #[inline(always)]
-pub fn payload(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
+pub fn decide(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
     new_bytes(ctx, packet, flow)?;
     let hashed = validate(ctx, packet, flow).map_err(|reason| refuse(packet, flow, reason))?;
     flow::advance(packet, flow, hashed);
-    acceptable::note(packet, flow);
+    acceptable::record(packet, flow);
     Ok(if flow.flags & flow_flags::TLS != 0 { Reason::Tls } else { Reason::Valid })
 }
 
-/// Finds what is new of the segment, after what is old was compared: `new_at` and `new_len` of the packet.
+/// Compares the old bytes of the segment, and finds the new ones: `new_at` and `new_len` of the packet.
 #[inline(always)]
 fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     let ahead = packet.seq.wrapping_sub(flow.next).cast_signed() > 0;
-    if flow.state == flow_state::CUT {
-        after_the_cut(ctx.ctx, packet, flow)?;
+    if flow.is(FlowState::Rejected) {
+        after_rejection(ctx.ctx, packet, flow)?;
     } else if ahead && !moved(ctx.ctx, packet, flow) {
         return Err(Reason::SequenceGap);
     }
-    if flow.state == flow_state::LOST {
+    if flow.is(FlowState::Desynchronised) {
         go_back(packet, flow);
     }
     let mut old = flow::old_bytes(packet, flow);
@@ -54,86 +54,90 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     packet.new_at = packet.data_at + old;
     packet.new_len = new;
-    if flow.state == flow_state::LOST {
-        find_again(ctx.ctx, packet, flow)?;
+    if flow.is(FlowState::Desynchronised) {
+        resynchronise(ctx.ctx, packet, flow)?;
     }
     Ok(())
 }
 
-/// What passed unjudged and was not acknowledged is not old: there is nothing to compare it with, and the receiver may not have it.
+/// Moves a desynchronised flow back to the last acknowledged byte. Bytes behind that passed unvalidated: there is no hash to compare them with,
+/// and the receiver may not have them.
 #[inline(always)]
 fn go_back(packet: &Packet, flow: &mut Flow) {
     let begun = packet.seq.wrapping_sub(flow.acked).cast_signed() < 0;
-    let place = if begun { flow.acked } else { packet.seq };
-    if flow.heard != 0 && place.wrapping_sub(flow.next).cast_signed() < 0 {
-        flow.next = place;
+    let position = if begun { flow.acked } else { packet.seq };
+    if flow.egress_known != 0 && position.wrapping_sub(flow.next).cast_signed() < 0 {
+        flow.next = position;
     }
 }
 
-/// Whether the receiver is elsewhere than the flow: it has more bytes than were followed, or the kernel has another connection of the same
-/// ports. The flow then goes on where the receiver is. A function of its own for the stack's sake, as those below.
+/// Moves the flow to the receiver's position if that differs: the receiver has more bytes than were tracked, or the kernel has another
+/// connection of the same ports. Returns whether it moved.
+// own frame: 16 bytes
 #[inline(never)]
 fn moved(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
     let mut socket = Socket::NONE;
-    socket::ask(ctx, packet, &mut socket);
-    let (next, known, another) = if socket.known {
+    socket::lookup(ctx, packet, &mut socket);
+    let (next, known, another) = if socket.has_position {
         (socket.rcv_nxt, true, socket.fresh && socket.rcv_nxt != flow.first)
     } else {
-        (flow.acked, flow.heard != 0 && flow.flags & flow_flags::FINISHED == 0, false)
+        (flow.acked, flow.egress_known != 0 && flow.flags & flow_flags::FIN_SEEN == 0, false)
     };
-    let ahead = next.wrapping_sub(flow.next).cast_signed() > 0 && flow.state != flow_state::CUT;
+    let ahead = next.wrapping_sub(flow.next).cast_signed() > 0 && !flow.is(FlowState::Rejected);
     if !known || !another && !ahead || packet.seq.wrapping_sub(next).cast_signed() > 0 {
         return false;
     }
-    flow.flags &= flow_flags::TLS | flow_flags::ADOPTED;
-    flow.state = if another { flow_state::FOLLOWED } else { flow_state::LOST };
+    flow.flags &= flow_flags::TLS | flow_flags::PICKED_UP;
+    flow.state = (if another { FlowState::InSync } else { FlowState::Desynchronised }) as u32;
     flow::start(flow, next, another);
     packet.expected = flow.next;
     true
 }
 
-/// What comes on a connection whose stream was refused. Its reset may have been lost, or not have been where the kernel expected
-/// it; so there is one for every segment, until the kernel has no such connection. `Ok` is a new connection of the same ports.
+/// A segment of a connection whose stream was rejected. Its reset may have been lost, or have had a sequence number that the kernel did not
+/// expect. So every segment is reset until the kernel has no such connection. `Ok` is a new connection of the same ports.
+// own frame: 16 bytes
 #[inline(never)]
-fn after_the_cut(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+fn after_rejection(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     if moved(ctx, packet, flow) {
         return Ok(());
     }
     let mut socket = Socket::NONE;
-    socket::ask(ctx, packet, &mut socket);
+    socket::lookup(ctx, packet, &mut socket);
     if socket.connected {
         flow.flags |= flow_flags::LOCAL;
     } else if flow.flags & flow_flags::LOCAL != 0 {
         return Err(Reason::NoConnection);
     }
-    if socket.known {
+    if socket.has_position {
         packet.expected = socket.rcv_nxt;
-    } else if flow.heard != 0 {
+    } else if flow.egress_known != 0 {
         packet.expected = flow.acked;
     }
     Err(Reason::from_number(flow.reason).unwrap_or(Reason::Internal))
 }
 
-/// Looks for the place in the stream of a flow that lost it. `Err` is the reason when it is not here.
+/// Synchronises a desynchronised flow if the segment begins at a sync point. `Err` is the reason when it does not.
+// own frame: 16 bytes
 #[inline(never)]
-fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(), Reason> {
-    let beginning = adopt::beginning_of(&XdpContext::new(ctx), packet);
+fn resynchronise(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(), Reason> {
+    let start = pickup::payload_start(&XdpContext::new(ctx), packet);
     let tls = flow.flags & flow_flags::TLS != 0;
-    if beginning == Beginning::Message {
-        flow.state = flow_state::FOLLOWED;
+    if start == PayloadStart::Message {
+        flow.state = FlowState::InSync as u32;
         flow::start(flow, flow.next, false);
-        flow.flags |= flow_flags::GUESSED;
+        flow.flags |= flow_flags::TENTATIVE;
         return Ok(());
     }
-    if flow.flags & (flow_flags::ADOPTED | flow_flags::LOCAL) == flow_flags::ADOPTED {
-        find::note_local(ctx, packet, flow);
+    if flow.flags & (flow_flags::PICKED_UP | flow_flags::LOCAL) == flow_flags::PICKED_UP {
+        find::record_local(ctx, packet, flow);
     }
     let settings = settings::get()?;
     let excused = tls
-        || beginning != Beginning::Other
+        || start != PayloadStart::Other
         || policy::is_monitored()
         || settings::now_ns() < settings.grace_until_ns
-        || is_adopted_just_now(flow);
+        || is_recent_pickup(flow);
     if !excused {
         return Err(Reason::UnknownStream);
     }
@@ -141,14 +145,14 @@ fn find_again(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(), 
     Err(Reason::MidStream)
 }
 
-/// Whether a connection that is not this host's own was told of by the PBX just now.
+/// Whether a connection of another host was picked up mid-stream just now.
 #[inline(always)]
-pub fn is_adopted_just_now(flow: &Flow) -> bool {
-    flow.flags & (flow_flags::ADOPTED | flow_flags::LOCAL) == flow_flags::ADOPTED
-        && settings::now_ns().wrapping_sub(flow.first_ns) < ADOPTION_NS
+pub fn is_recent_pickup(flow: &Flow) -> bool {
+    flow.flags & (flow_flags::PICKED_UP | flow_flags::LOCAL) == flow_flags::PICKED_UP
+        && settings::now_ns().wrapping_sub(flow.first_ns) < PICKUP_NS
 }
 
-/// Takes the new bytes through the framer. `Ok` is how many of them the hash in the scratch space stands for.
+/// Runs the framer over the new bytes. `Ok` is how many of them the hash in the scratch memory covers.
 #[inline(always)]
 fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, Reason> {
     if flow.stream.is_within_message() {
@@ -170,12 +174,12 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
     let more = scratch.stream.messages.wrapping_sub(messages);
     rate::messages(&scratch.stream, more)?;
     if more != 0 {
-        flow.flags &= !flow_flags::GUESSED;
+        flow.flags &= !flow_flags::TENTATIVE;
         rate::trust(more);
     }
     flow::copy(&scratch.stream, &mut flow.stream);
-    flow::note_pace(flow, messages);
-    let cursor = &mut scratch.walk.cursor;
+    flow::record_pace(flow, messages);
+    let cursor = &mut scratch.payload.cursor;
     if cursor.gap != 0 {
         sip::hash(ctx, packet.new_at, packet.new_len)?;
         return Ok(packet.new_len);
@@ -183,49 +187,49 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
     Ok(if cursor.hashed < packet.new_len { cursor.hashed } else { packet.new_len })
 }
 
-/// Ends the judgement of a stream, as the settings say.
+/// Handles a stream that the framer refuses. Returns the reason with which this segment ends.
 #[inline(always)]
 fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
     let Ok(settings) = settings::get() else { return reason };
-    if flow.state == flow_state::EXPECTED && reason.class() != Class::Drop {
-        // It may be no SIP at all: what the PBX says will tell.
+    if flow.is(FlowState::AwaitingRequest) && reason.class() != Class::Drop {
+        // The connection may not carry SIP at all: the PBX's first bytes will show.
         return Reason::EarlyAnswer;
     }
     if reason.is_malformed() {
         rate::distrust();
-        if flow.flags & (flow_flags::STRUCK | flow_flags::GUESSED) == 0 {
-            flow.flags |= flow_flags::STRUCK;
-            packet.strikes = 1;
+        if flow.flags & (flow_flags::VIOLATION | flow_flags::TENTATIVE) == 0 {
+            flow.flags |= flow_flags::VIOLATION;
+            packet.violations = 1;
         }
     }
     if reason.class() == Class::Drop {
-        // Damaged, or over a limit: the sender's TCP repeats it.
+        // Damaged, or over a limit: the sender's TCP retransmits it.
     } else if reason.number() == Reason::Internal.number() {
-        // The guard failed, not the stream: what follows passes, counted for the same reason.
-        flow.state = flow_state::CUT;
+        // An internal error: what follows passes with the same reason.
+        flow.state = FlowState::Rejected as u32;
         flow.reason = reason.number();
-    } else if is_wrong_guess(flow, settings) {
-        flow.flags &= !flow_flags::GUESSED;
-        flow.state = flow_state::LOST;
+    } else if is_failed_pickup(flow, settings) {
+        flow.flags &= !flow_flags::TENTATIVE;
+        flow.state = FlowState::Desynchronised as u32;
         flow.next = packet.seq.wrapping_add(packet.data_len);
         return Reason::MidStream;
     } else if policy::is_monitored() {
-        // The framer finds its way back at the next beginning.
-        flow.state = flow_state::LOST;
+        // The framer synchronises again at the next sync point.
+        flow.state = FlowState::Desynchronised as u32;
         flow.next = packet.seq.wrapping_add(packet.data_len);
     } else {
-        flow.state = flow_state::CUT;
+        flow.state = FlowState::Rejected as u32;
         flow.reason = reason.number();
     }
     reason
 }
 
-/// Whether what looked like a beginning was none: `ISTER sip:` is the rest of a REGISTER. What could pass anyway, as the middle
-/// of a stream, then does.
+/// Whether a tentative sync point was wrong: `ISTER sip:` is the rest of a REGISTER. A segment that could also pass as the middle of a stream
+/// then does.
 #[inline(always)]
-fn is_wrong_guess(flow: &Flow, settings: &Settings) -> bool {
-    flow.flags & flow_flags::GUESSED != 0
+fn is_failed_pickup(flow: &Flow, settings: &Settings) -> bool {
+    flow.flags & flow_flags::TENTATIVE != 0
         && (flow.flags & flow_flags::TLS != 0
             || settings::now_ns() < settings.grace_until_ns
-            || is_adopted_just_now(flow))
+            || is_recent_pickup(flow))
 }

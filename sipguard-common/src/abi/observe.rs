@@ -1,5 +1,5 @@
 //! Packets that userspace gets to see: events, what a capture asked for, and the last packets of each device. All are rings of
-//! [`Record`] that any number of readers map into their memory; nobody takes a record away, and the writer waits for nobody.
+//! [`PacketRecord`] that any number of readers map into their memory; nobody takes a record away, and the writer waits for nobody.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,18 +10,18 @@ pub const EVENT_ENTRIES: u32 = 1 << 10;
 /// Entries of `CAPTURED`, a power of two.
 pub const CAPTURED_ENTRIES: u32 = 1 << 10;
 /// Packets kept of each place of `RECORDED`, a power of two.
-pub const PLACE_PACKETS: u32 = 4;
+pub const PACKETS_PER_SLOT: u32 = 4;
 /// Places of `RECORDED`, a power of two. A device always has the same one; a few may share it.
-pub const RECORDED_PLACES: u32 = 1 << 10;
+pub const RECORDED_SLOTS: u32 = 1 << 10;
 /// Entries of `RECORDED`.
-pub const RECORDED_ENTRIES: u32 = RECORDED_PLACES * PLACE_PACKETS;
+pub const RECORDED_ENTRIES: u32 = RECORDED_SLOTS * PACKETS_PER_SLOT;
 /// Entries of `EVENT_GATES`, a power of two.
-pub const GATE_ENTRIES: u32 = 1 << 12;
+pub const EVENT_LIMITER_ENTRIES: u32 = 1 << 12;
 
 /// A source and reason has one event in this many nanoseconds; the next says how many packets there were.
 pub const EVENT_INTERVAL_NS: u64 = 10_000_000_000;
 /// Nanoseconds between events of one CPU in the long run.
-pub const EVENT_BUDGET_NS: u64 = 5_000_000;
+pub const EVENT_COST_NS: u64 = 5_000_000;
 /// Events that one CPU may make at once.
 pub const EVENT_BURST: u64 = 200;
 
@@ -32,12 +32,12 @@ pub const CURSOR_CAPTURED: u32 = 1;
 /// Position in `CURSORS` of the first place of `RECORDED`; the others follow.
 pub const CURSOR_RECORDED: u32 = 8;
 /// Entries of `CURSORS`.
-pub const CURSOR_ENTRIES: u32 = CURSOR_RECORDED + RECORDED_PLACES;
+pub const CURSOR_ENTRIES: u32 = CURSOR_RECORDED + RECORDED_SLOTS;
 
 /// A packet, in a ring.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Record {
+pub struct PacketRecord {
     /// Its number in the ring plus one, in `RECORDED` that of its place; 0 while it is being written. A reader that finds another number
     /// afterwards than before has read two packets.
     pub number: u64,
@@ -66,7 +66,7 @@ pub struct Record {
 /// What is recorded beside events: the only entry of `TAPS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Taps {
+pub struct ObserveSettings {
     /// Until when packets are captured (`CLOCK_BOOTTIME`, nanoseconds). Whoever captures puts it off again and again, so that
     /// the capture ends with its process.
     pub capture_until_ns: u64,
@@ -92,7 +92,7 @@ pub const CAPTURE_PASSED: u8 = 2;
 /// Who had an event lately: an entry of `EVENT_GATES`. Nobody else reads it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Gate {
+pub struct EventLimiter {
     /// Hash of the source and the reason.
     pub tag: u64,
     /// Before this time there is no other event (`CLOCK_MONOTONIC`, nanoseconds).
@@ -104,7 +104,7 @@ pub struct Gate {
 /// What one CPU spent on events: an entry of `EVENT_BUDGETS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct EventBudget {
+pub struct EventBucket {
     /// Theoretical arrival time of the next event (`CLOCK_MONOTONIC`, nanoseconds).
     pub tat_ns: u64,
     /// Packets that no event tells of, because there were too many at once.

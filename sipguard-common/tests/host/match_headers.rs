@@ -5,10 +5,12 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use sipguard_common::Reason;
 use sipguard_common::framer::{
-    Buffer, Key, Limits, Stream, Subject, feed_by, identity_of, judge_datagram_by, screens,
+    Buffer, Limits, MatchKey, MatchSubject, Stream, decide_datagram_with, feed_with, identity_of,
+    matched_headers,
 };
 
-const SCREENED: Limits = Limits { screens: screens::IDENTITIES | screens::USER_AGENTS, ..LIMITS };
+const SCREENED: Limits =
+    Limits { matched_headers: matched_headers::IDENTITIES | matched_headers::USER_AGENTS, ..LIMITS };
 const LIMITS: Limits = Limits {
     line_bytes: 4096,
     section_bytes: 16384,
@@ -19,10 +21,10 @@ const LIMITS: Limits = Limits {
     message_segments: 0,
     checks: 0,
     denied: 0,
-    screens: 0,
+    matched_headers: 0,
 };
 
-fn text(key: &Key, bytes: u32) -> String {
+fn text(key: &MatchKey, bytes: u32) -> String {
     let all: Vec<u8> = key.iter().flat_map(|word| word.to_le_bytes()).collect();
     let (text, rest) = all.split_at(bytes as usize);
     assert!(rest.iter().all(|byte| *byte == 0), "a key is padded with zeros: {key:?}");
@@ -37,17 +39,17 @@ const PLACES: usize = 5;
 /// Everything that is asked about a stream in segments.
 fn asked(segments: &[&[u8]]) -> Vec<String> {
     let all = RefCell::new(Vec::new());
-    let find = |subject, key: &Key, bytes| {
+    let find = |subject, key: &MatchKey, bytes| {
         let kind = match subject {
-            Subject::Uri(_) => "",
-            Subject::UserAgent(_) => "agent ",
+            MatchSubject::Uri(_) => "",
+            MatchSubject::UserAgent(_) => "agent ",
         };
         all.borrow_mut().push(format!("{kind}{}", text(key, bytes)));
         None
     };
     let (mut stream, mut buffer) = (Stream::NEW, Box::new(Buffer::NEW));
     for segment in segments {
-        if let Err(end) = feed_by(&find, &mut stream, &SCREENED, &mut buffer, segment) {
+        if let Err(end) = feed_with(&find, &mut stream, &SCREENED, &mut buffer, segment) {
             // There is no rule, so it is for what is not looked at.
             assert_eq!(end.reason, Reason::BlockedIdentity, "well-formed");
             all.borrow_mut().push(STOPPED.to_owned());
@@ -260,18 +262,22 @@ proptest! {
 
 #[test]
 fn a_rule_stops_the_stream_and_the_datagram() {
-    let find = |_, key: &Key, bytes| (text(key, bytes) == "1@h").then_some(Reason::BlockedIdentity);
+    let find = |_, key: &MatchKey, bytes| (text(key, bytes) == "1@h").then_some(Reason::BlockedIdentity);
     let (mut stream, mut buffer) = (Stream::NEW, Box::new(Buffer::NEW));
     for (uri, stops) in [("sip:1@h", true), ("sip:2@h", false)] {
         let message = with_from(uri);
         stream = Stream::NEW;
-        let fed = feed_by(&find, &mut stream, &SCREENED, &mut buffer, message.as_bytes());
+        let fed = feed_with(&find, &mut stream, &SCREENED, &mut buffer, message.as_bytes());
         assert_eq!(fed.err().map(|end| end.reason), stops.then_some(Reason::BlockedIdentity));
         stream = Stream::NEW;
-        let judged = judge_datagram_by(&find, &mut stream, &SCREENED, &mut buffer, message.as_bytes(), true);
+        let judged =
+            decide_datagram_with(&find, &mut stream, &SCREENED, &mut buffer, message.as_bytes(), true);
         assert_eq!(judged.is_err(), stops);
         stream = Stream::NEW;
-        assert!(feed_by(&find, &mut stream, &LIMITS, &mut buffer, message.as_bytes()).is_ok(), "no screens");
+        assert!(
+            feed_with(&find, &mut stream, &LIMITS, &mut buffer, message.as_bytes()).is_ok(),
+            "no matched headers"
+        );
     }
     assert_eq!(stream.messages, 1);
 }

@@ -1,10 +1,10 @@
-//! How many at once: the TCP connections that a source, or a trunk, has open, by the kernel's own word. What stands on the wire says
-//! nothing about that, for FIN and RST can be forged; so programs on the kernel's tracepoint of socket states count.
+//! Limits of open TCP connections of a source or a trunk. Packets cannot tell how many are open, since FIN and RST can be forged. So
+//! programs on the kernel's tracepoint of socket states count.
 //!
-//! The same programs tell the flow of a connection of this host that it has ended.
+//! The same programs mark the flow of a connection of this host as ended.
 //!
-//! A connection is counted when its handshake has ended, and remembered by its socket. What was not counted, because it is older
-//! than the guard or there was no room, is not discounted.
+//! A connection is counted when its handshake is complete, and remembered by its socket. One that was not counted, because it is older than
+//! the guard or the map was full, is not subtracted either.
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
@@ -13,18 +13,18 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::BtfTracePointContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{OPEN_ENTRIES, Opened, Opener, Settings, rules_in_use};
+use sipguard_common::abi::{ConnectionOwner, CountedConnection, OPEN_ENTRIES, Settings, rules_in_use};
 
 use super::{policy, port};
 use crate::cpu::asm::{field, half_field, long_field};
-use crate::cpu::scratch::{Key, Packet, Who};
+use crate::cpu::scratch::{FlowWords, Packet, Sender};
 use crate::cpu::{atomic, settings};
 use crate::packet::ip;
 use crate::stream;
-use crate::stream::out;
+use crate::stream::egress;
 use crate::stream::socket::{CLOSE, ESTABLISHED, SYN_RECV};
 
-/// Byte offsets in the running kernel's structs, as in [`crate::stream::socket`]. The programs are not loaded where one is unknown.
+/// Byte offsets in the running kernel's structs, as in [`crate::stream::socket`]. The programs are not loaded if one of them is unknown.
 #[unsafe(no_mangle)]
 static SOCK_FAMILY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -37,7 +37,7 @@ static SOCK_V6_RCV_SADDR: Global<u32> = Global::new(0);
 static INET_SPORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NET_COOKIE: Global<u32> = Global::new(0);
-/// Cookie of the network namespace of the interface, or 0 where it is unknown. What other namespaces have open is not counted.
+/// Cookie of the network namespace of the interface, or 0 where it is unknown. Connections in other namespaces are not counted.
 #[unsafe(no_mangle)]
 static NETNS: Global<u64> = Global::new(0);
 
@@ -45,45 +45,45 @@ static NETNS: Global<u64> = Global::new(0);
 static OPEN: Array<u64> = Array::with_max_entries(OPEN_ENTRIES, 0);
 
 #[map]
-static SOCKETS: HashMap<u64, Opened> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
+static SOCKETS: HashMap<u64, CountedConnection> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
 
-/// Attempts to change a word that other CPUs change as well.
+/// Attempts to change a word that other CPUs change too.
 const ATTEMPTS: usize = 8;
 
 /// Refuses the first segment of a connection while its sender has as many open as it may.
 #[inline(always)]
-pub fn admit(packet: &Packet, who: &Who, settings: &Settings) -> Result<(), Reason> {
-    if settings.rules & rules_in_use::OPEN == 0 || who.allowed != 0 {
+pub fn admit(packet: &Packet, sender: &Sender, settings: &Settings) -> Result<(), Reason> {
+    if settings.rules & rules_in_use::OPEN == 0 || sender.allowed != 0 {
         return Ok(());
     }
-    if has_room(packet, who, settings) { Ok(()) } else { policy::over(Reason::OpenConnections) }
+    if is_below_limit(packet, sender, settings) { Ok(()) } else { policy::over(Reason::OpenConnections) }
 }
 
 #[inline(never)]
-fn has_room(packet: &Packet, who: &Who, settings: &Settings) -> bool {
-    // What comes from a guarded port to another one is not counted.
+fn is_below_limit(packet: &Packet, sender: &Sender, settings: &Settings) -> bool {
+    // Connections to a port that is not guarded are not counted.
     if !port::is_guarded(u16::from_be((packet.key[8] >> 16) as u16)) {
         return true;
     }
-    let most = policy::trunk(who.trunk).map_or(settings.open, |trunk| trunk.open);
+    let most = policy::trunk(sender.trunk).map_or(settings.open, |trunk| trunk.open);
     if most == 0 {
         return true;
     }
     let [r0, r1, r2, r3, ..] = packet.key;
-    let opener = opener([r0, r1, r2, r3], packet.v6 != 0, who.trunk, NETNS.load(), settings).1;
+    let owner = owner([r0, r1, r2, r3], packet.v6 != 0, sender.trunk, NETNS.load(), settings).1;
     let mut open = 0;
-    for place in opener.places() {
-        if let Some(word) = OPEN.get_ptr(place) {
+    for slot in owner.slots() {
+        if let Some(word) = OPEN.get_ptr(slot) {
             // SAFETY: a live map value.
-            open += opener.count(unsafe { word.read_volatile() });
+            open += owner.count(unsafe { word.read_volatile() });
         }
     }
     open < u64::from(most)
 }
 
-/// Takes note of a socket's new state. A function of its own for the size of the object.
+/// Handles a change of a socket's state. Not inlined: two programs share it.
 #[inline(never)]
-pub fn note(ctx: &BtfTracePointContext) -> i32 {
+pub fn on_state_change(ctx: &BtfTracePointContext) -> i32 {
     let socket: *const u8 = ctx.arg(0);
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     match new {
@@ -97,12 +97,12 @@ pub fn note(ctx: &BtfTracePointContext) -> i32 {
     0
 }
 
-/// A handshake that somebody else began has ended.
+/// An incoming connection's handshake is complete.
 #[inline(always)]
 fn opened(socket: *const u8) {
     let Ok(settings) = settings::get() else { return };
-    // SAFETY: the tracepoint's argument is a socket, whose offsets the loader has from the kernel's BTF. The port stands before the
-    // family since Linux 3.13.
+    // SAFETY: the tracepoint's argument is a socket, and the loader takes the offsets from the kernel's BTF. The ports are right before
+    // the family since Linux 3.13.
     let (port, netns, remote) = unsafe {
         let port = field(socket, SOCK_FAMILY.load() - 4) >> 16;
         let net = long_field(socket, SOCK_NET.load()) as *const u8;
@@ -116,30 +116,30 @@ fn opened(socket: *const u8) {
     }
     let v6 = !matches!(remote, [0, 0, ip::MAPPED, _]);
     let trunk = policy::trunk_of(&remote, v6);
-    let (remote, opener) = opener(remote, v6, trunk, netns, settings);
-    let Some(place) = take(opener) else { return };
-    let opened = Opened { remote, netns, trunk, place };
+    let (remote, owner) = owner(remote, v6, trunk, netns, settings);
+    let Some(slot) = add(owner) else { return };
+    let opened = CountedConnection { remote, netns, trunk, slot };
     if SOCKETS.insert(&key, &opened, u64::from(BPF_NOEXIST)).is_err() {
-        // There is no room.
-        give_back(place);
+        // The map is full.
+        subtract(slot);
     }
 }
 
-/// The connection has ended, whichever way.
+/// A connection has ended.
 #[inline(always)]
 fn closed(socket: *const u8) {
     let key = socket as u64;
-    // SAFETY: a live map value. The kernel tells of one change of a socket at a time.
-    let Some(place) = (unsafe { SOCKETS.get(&key) }).map(|opened| opened.place) else { return };
+    // SAFETY: a live map value. The kernel reports the state changes of one socket one after the other.
+    let Some(slot) = (unsafe { SOCKETS.get(&key) }).map(|opened| opened.slot) else { return };
     if SOCKETS.remove(&key).is_ok() {
-        give_back(place);
+        subtract(slot);
     }
 }
 
-/// Tells the flow of a socket's connection that it has ended: its ports may come again.
+/// Marks the flow of a socket's connection as ended: its ports may be used again.
 #[inline(always)]
 fn end_flow(socket: *const u8) {
-    // SAFETY: as in `opened`. The kernel has given the port back by now; the socket still says which it was.
+    // SAFETY: as in `opened`. The kernel has released the local port by now; the inet socket still has its number.
     let (remote, local, netns) = unsafe {
         let tcp = bpf_skc_to_tcp_sock(socket.cast_mut().cast());
         if tcp.is_null() {
@@ -151,14 +151,14 @@ fn end_flow(socket: *const u8) {
             long_field(long_field(socket, SOCK_NET.load()) as *const u8, NET_COOKIE.load()),
         )
     };
-    let guarded = port::is_guarded(local) || port::is_guarded(remote) || out::is_spoken(local);
+    let guarded = port::is_guarded(local) || port::is_guarded(remote) || egress::is_dialled_sip_port(local);
     if netns != NETNS.load() || !guarded {
         return;
     }
     // SAFETY: as in `opened`.
     let word = |from: u32, index: u32| unsafe { field(socket, from + 4 * index) };
     let (far, near) = (SOCK_V6_DADDR.load(), SOCK_V6_RCV_SADDR.load());
-    let key: Key = [
+    let key: FlowWords = [
         word(far, 0),
         word(far, 1),
         word(far, 2),
@@ -172,31 +172,37 @@ fn end_flow(socket: *const u8) {
     stream::ended(&key);
 }
 
-/// For whom a connection is counted: the address that says it, and the hash.
+/// The owner for whom a connection is counted, and the address that identifies it (zeros for a trunk).
 #[inline(always)]
-fn opener(remote: [u32; 4], v6: bool, trunk: u32, netns: u64, settings: &Settings) -> ([u32; 4], Opener) {
+fn owner(
+    remote: [u32; 4],
+    v6: bool,
+    trunk: u32,
+    netns: u64,
+    settings: &Settings,
+) -> ([u32; 4], ConnectionOwner) {
     let [r0, r1, r2, r3] = remote;
     let remote = match (trunk, v6) {
         (0, true) => [r0, r1, 0, 0],
         (0, false) => [r0, r1, r2, r3],
         _ => [0; 4],
     };
-    (remote, Opener::new(remote, trunk, netns, &settings.hash_keys))
+    (remote, ConnectionOwner::new(remote, trunk, netns, &settings.hash_keys))
 }
 
-/// Counts one more, and says where.
+/// Adds one to the owner's count. Returns the slot in `OPEN`, or `None` where other owners occupy both.
 #[inline(always)]
-fn take(opener: Opener) -> Option<u32> {
+fn add(owner: ConnectionOwner) -> Option<u32> {
     for free in [false, true] {
-        for place in opener.places() {
-            let word = OPEN.get_ptr_mut(place)?;
+        for slot in owner.slots() {
+            let word = OPEN.get_ptr_mut(slot)?;
             for _ in 0..ATTEMPTS {
                 // SAFETY: a live map value.
                 let old = unsafe { word.read_volatile() };
-                let Some(new) = opener.one_more(old, free) else { break };
+                let Some(new) = owner.one_more(old, free) else { break };
                 // SAFETY: the same.
                 if unsafe { atomic::replace(word, old, new) } {
-                    return Some(place);
+                    return Some(slot);
                 }
             }
         }
@@ -204,11 +210,11 @@ fn take(opener: Opener) -> Option<u32> {
     None
 }
 
-/// Counts one less, at once: a place that counts is its sender's until then.
+/// Subtracts one from a slot, which belongs to its owner while the count is not 0.
 #[inline(always)]
-fn give_back(place: u32) {
-    if let Some(word) = OPEN.get_ptr_mut(place) {
-        // SAFETY: a live map value, which counts at least what is given back.
+fn subtract(slot: u32) {
+    if let Some(word) = OPEN.get_ptr_mut(slot) {
+        // SAFETY: a live map value, whose count is at least one.
         unsafe { atomic::add(word, u64::MAX) };
     }
 }
