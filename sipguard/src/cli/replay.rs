@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long, value_enum)]
     profile: Option<Profile>,
 
+    /// Of each malformed message also the line at fault, and its offset in the payload of the packet
+    #[arg(long)]
+    explain: bool,
+
     /// How many connections can be followed at once, about 370 bytes of kernel memory each
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=4_000_000))]
     flows: u32,
@@ -93,7 +97,7 @@ fn request(store: &Path, args: &Args) -> Result<ReplayRequest> {
     let settings = said.or(&config.settings).of(&EffectiveSettings::default());
     let rules =
         dry_run(args.with_store.then_some(store), |change| config::apply(change, &config, None).map(drop))?;
-    Ok(ReplayRequest { pbx: args.pbx.clone(), flows: args.flows, settings, rules })
+    Ok(ReplayRequest { pbx: args.pbx.clone(), flows: args.flows, settings, rules, explain: args.explain })
 }
 
 /// Why the exit status is 1.

@@ -13,7 +13,7 @@ use crate::counters::Action;
 use crate::escape::{escaped, hex};
 use crate::output::table;
 use crate::settings::list;
-use crate::view::{ReasonView, ReplayView, SourceView, TrunkReasonView};
+use crate::view::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.
 const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
@@ -37,6 +37,7 @@ pub struct ReplayReport {
     pub damage: Option<String>,
     pbx: Vec<String>,
     guessed: bool,
+    explain: bool,
     trunks: BTreeMap<u8, String>,
     notes: Vec<String>,
 }
@@ -47,6 +48,7 @@ impl ReplayReport {
         path.clone_into(&mut self.file);
         self.pbx = side.addresses().map(|address| address.to_string()).collect();
         self.guessed = side.guessed;
+        self.explain = request.explain;
         let names = request
             .rules
             .trunks
@@ -144,6 +146,17 @@ impl ReplayReport {
         self.trunks.get(&index).cloned().unwrap_or_else(|| index.to_string())
     }
 
+    fn explained(&self) -> impl Iterator<Item = ExplanationView> {
+        self.tally.explained.iter().map(|explanation| ExplanationView {
+            packet: explanation.packet,
+            src_ip: unmapped(explanation.from).to_string(),
+            src_port: explanation.port,
+            reason: explanation.reason.name(),
+            offset: explanation.offset,
+            line: escaped(&explanation.line),
+        })
+    }
+
     /// The form for programs.
     #[must_use]
     pub fn view(&self) -> ReplayView {
@@ -194,6 +207,7 @@ impl ReplayReport {
             reasons: reasons.collect(),
             sources: offenders.collect(),
             trunks: trunks.collect(),
+            explained: self.explain.then(|| self.explained().collect()),
             notes: self.notes.clone(),
         }
     }
@@ -236,6 +250,17 @@ impl ReplayReport {
         }
         if sources.len() > SHOWN {
             text += &format!("{} more sources, ports and reasons: `-j` has them\n", sources.len() - SHOWN);
+        }
+        if self.explain {
+            let lines = self.explained().map(|view| {
+                let offset = view.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
+                let (packet, port) = (view.packet.to_string(), view.src_port.to_string());
+                vec![packet, view.src_ip, port, view.reason.to_owned(), offset, view.line]
+            });
+            text += &format!(
+                "\n{}",
+                table(&["PACKET", "ADDRESS", "PORT", "REASON", "BYTE", "LINE AT FAULT"], lines)
+            );
         }
         if !self.tally.trunks.is_empty() {
             let lines = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {

@@ -14,6 +14,7 @@ use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
 use super::ReplayRequest;
 use super::capture::{self, CapturePacket};
 use super::decide::{Decider, Incoming, TIME_BYTES};
+use super::explain::Explainer;
 use super::link::{self, Linked};
 use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
@@ -52,7 +53,10 @@ pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Resul
         for cpu in cpus {
             let (sender, receiver) = sync_channel(BATCHES);
             let (back, empty) = sync_channel(BATCHES + 1);
-            threads.push(scope.spawn(move || work(program, cpu, &receiver, &back)));
+            let settings = &request.settings;
+            let explainer =
+                request.explain.then(|| Explainer::new(settings.limits, settings.ports.tls.clone()));
+            threads.push(scope.spawn(move || work(program, cpu, explainer, &receiver, &back)));
             lanes.push(Lane { sender, empty, batch: Batch::default() });
         }
         let mut reader = PacketReader::new(side, base_ns, lanes);
@@ -63,6 +67,7 @@ pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Resul
             let tally = thread.join().map_err(|_| anyhow!("a thread that judges panicked"))??;
             report.tally.add(tally);
         }
+        report.tally.explained.sort_by_key(|explanation| explanation.packet);
         report.finish(path, request, &side);
         Ok(report)
     })
@@ -209,10 +214,16 @@ impl PacketReader {
 }
 
 /// What a thread does: it stays on its CPU, for the program's work space is a CPU's.
-fn work(program: &Xdp, cpu: usize, batches: &Receiver<Batch>, back: &SyncSender<Batch>) -> Result<Tally> {
+fn work(
+    program: &Xdp,
+    cpu: usize,
+    explainer: Option<Explainer>,
+    batches: &Receiver<Batch>,
+    back: &SyncSender<Batch>,
+) -> Result<Tally> {
     let mut set = CpuSet::new();
     set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("staying on one CPU")?;
-    let mut decider = Decider::new(program);
+    let mut decider = Decider::new(program, explainer);
     for mut batch in batches {
         for Queued { number, header, cut, at } in batch.packets.drain(..) {
             let bytes = &batch.bytes[at];

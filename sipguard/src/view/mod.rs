@@ -24,7 +24,7 @@ pub use denial::DenialView;
 pub use event::EventView;
 pub use limit::{LimitView, OpenNow};
 pub use offender::OffenderView;
-pub use replay::{ReasonView, ReplayView, SourceView, TrunkReasonView};
+pub use replay::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 pub use rule::{RuleState, RuleView};
 pub use status::{InterfaceView, StatusView, WeaknessView};
 pub use trunk::{TrunkCounters, TrunkTraffic, TrunkView};

@@ -41,6 +41,9 @@ pub struct ReplayView {
     pub sources: Vec<SourceView>,
     /// By trunk.
     pub trunks: Vec<TrunkReasonView>,
+    /// Where the faults of malformed messages are, with `--explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Vec<ExplanationView>>,
     /// What is to be known of it, a sentence each.
     pub notes: Vec<String>,
 }
@@ -81,6 +84,23 @@ pub struct SourceView {
     pub sample: String,
     /// The same as hexadecimal digits.
     pub sample_hex: String,
+}
+
+/// Where the fault of a malformed message is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplanationView {
+    /// Number of the packet in the capture, from 1.
+    pub packet: u64,
+    /// Address of the sender.
+    pub src_ip: String,
+    /// Port of the sender.
+    pub src_port: u16,
+    /// Name of the reason.
+    pub reason: &'static str,
+    /// Offset in bytes of the line at fault in the packet's payload; negative where it began in an earlier segment.
+    pub offset: Option<i64>,
+    /// The line at fault, escaped.
+    pub line: String,
 }
 
 /// A trunk and a reason.
