@@ -1,15 +1,15 @@
-//! The one vocabulary: why a packet passed or did not.
+//! The reasons: why a packet passed or did not.
 
-/// What a [`Reason`] means for the packet. `verdict` in the XDP program turns it into an action.
+/// What a [`Reason`] means for the packet. `verdict` in the XDP program turns it into an XDP action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The packet goes on to the kernel's stack.
     Pass,
     /// The packet is dropped in `enforce` mode.
     Drop,
-    /// The connection can't be judged any further and is reset; no accusation (or dropped, as the action is set).
+    /// The connection cannot be validated any further and is reset, or its segments are dropped, as the action is set. No violation of the sender.
     Reset,
-    /// What was sent is malformed: a connection is reset (or the segment dropped, as the action is set), a datagram dropped.
+    /// The sender's data is malformed: a connection is reset, or its segments are dropped, as the action is set; a datagram is dropped.
     Malformed,
 }
 
@@ -31,7 +31,7 @@ impl Class {
 pub enum When {
     /// Always.
     Always,
-    /// In both profiles; a switch or a limit of its own governs it.
+    /// In both profiles, subject to a switch or limit of its own.
     Default,
     /// More is refused in the `strict` profile than by default, as the text says.
     Stricter,
@@ -45,7 +45,7 @@ macro_rules! reasons {
         $spec:literal, $advisories:literal;)*) => {
         /// Why a packet passed, was dropped or had its connection reset.
         ///
-        /// It is the counter's index, the word of the command line, the label of the metrics and a row of `docs/reference/checks.md`.
+        /// It is the counter's index, the name on the command line, the label of the metrics and a row of `docs/reference/checks.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Reason {
@@ -56,7 +56,7 @@ macro_rules! reasons {
             /// Every reason, in the order of their numbers.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
-            /// The word of the command line and of the metrics' label, such as `bad-content-length`.
+            /// The name on the command line and in the metrics' label, such as `bad-content-length`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Reason::$variant => $name,)* }
@@ -68,7 +68,7 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $text,)* }
             }
 
-            /// Where the rule is written, such as `RFC 3261 7.1`; empty where it is the guard's own.
+            /// The specification of the rule, such as `RFC 3261 7.1`; empty where the rule is the guard's own.
             #[must_use]
             pub const fn spec(self) -> &'static str {
                 match self { $(Reason::$variant => $spec,)* }

@@ -1,4 +1,4 @@
-//! Bans: what becomes of a device, and then of an address, that keeps sending malformed streams.
+//! Bans of devices, and of addresses, that keep sending malformed streams.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,7 +10,7 @@ pub struct BanPolicy {
     pub after: u32,
     /// Malformed TCP streams of one address, by any ports, that make a ban.
     pub address_after: u32,
-    /// The time within which they come, in nanoseconds.
+    /// The time within which the violations count, in nanoseconds.
     pub within_ns: u64,
     /// How long the first ban is, in nanoseconds. Each further one is twice as long.
     pub first_ns: u64,
@@ -18,7 +18,7 @@ pub struct BanPolicy {
     pub longest_ns: u64,
     /// An address is banned only when nothing well-formed came from it for this time, in nanoseconds.
     pub quiet_ns: u64,
-    /// No address is banned before (`CLOCK_MONOTONIC`, nanoseconds): until then nobody knows what well-formed comes from it.
+    /// No address is banned before this time (`CLOCK_MONOTONIC`, nanoseconds): the well-formed traffic of an address must be observed first.
     pub addresses_from_ns: u64,
 }
 
@@ -28,13 +28,13 @@ pub const BAN_MEMORY_NS: u64 = 86_400_000_000_000;
 /// Entries of `BANS`.
 pub const BAN_ENTRIES: u32 = 1 << 13;
 
-/// What a device (a `DeviceKey`), or an address (port 0; IPv6 its /64), did and got for it.
+/// Violations and bans of a device (a `DeviceKey`) or of an address (port 0; of IPv6 the /64).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Ban {
-    /// End of the ban (`CLOCK_BOOTTIME`, nanoseconds); 0 when there was none yet.
+    /// End of the last ban (`CLOCK_BOOTTIME`, nanoseconds); 0 when there was none yet.
     pub until_ns: u64,
-    /// When it began (`CLOCK_BOOTTIME`, nanoseconds).
+    /// When the last ban began (`CLOCK_BOOTTIME`, nanoseconds).
     pub since_ns: u64,
     /// When the first of `streams` was (`CLOCK_BOOTTIME`, nanoseconds).
     pub first_ns: u64,
@@ -42,7 +42,7 @@ pub struct Ban {
     pub packets: u64,
     /// Bytes of those packets, from the Ethernet header on.
     pub bytes: u64,
-    /// Malformed streams since `first_ns` that made no ban yet.
+    /// Malformed streams since `first_ns` that led to no ban yet.
     pub streams: u32,
     /// Bans so far.
     pub times: u16,
@@ -53,14 +53,14 @@ pub struct Ban {
 }
 
 impl Ban {
-    /// Whether it is in force at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
+    /// Whether the ban is active at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
     #[inline(always)]
     pub const fn is_active(&self, now_ns: u64) -> bool {
         now_ns < self.until_ns
     }
 
-    /// Takes one more malformed stream into account, of which `after` make a ban. Whether one begins.
+    /// Counts a malformed stream; `after` of them make a ban. Returns whether a ban begins.
     #[inline(always)]
     pub const fn add_violation(&mut self, policy: &BanPolicy, after: u32, now_ns: u64) -> bool {
         if self.until_ns != 0

@@ -60,29 +60,29 @@ impl FlowState {
 
 /// Bits of [`Flow::flags`].
 pub mod flow_flags {
-    /// SIP over TLS.
+    /// The stream is SIP over TLS.
     pub const TLS: u32 = 1;
-    /// The place in the stream was guessed, by what looked like a beginning; until the first message is complete.
+    /// The position is tentative: it is where something looked like the start of a message, and no message was completed since.
     pub const TENTATIVE: u32 = 2;
-    /// The stream was malformed and counted against its sender.
+    /// The stream was malformed and counted as a violation of its sender.
     pub const VIOLATION: u32 = 4;
-    /// The PBX's own segments told of a connection that was unknown.
+    /// The connection was picked up mid-stream, from the PBX's own segments.
     pub const PICKED_UP: u32 = 8;
-    /// [`super::Flow::timestamp`] is one.
+    /// [`super::Flow::timestamp`] is valid.
     pub const TIMESTAMPS: u32 = 16;
-    /// The sender's FIN came behind the last byte.
+    /// The sender's FIN has followed the last byte.
     pub const FIN_SEEN: u32 = 32;
-    /// The connection is this host's own: a socket knows it.
+    /// The connection is this host's own: there is a socket.
     pub const LOCAL: u32 = 64;
 }
 
-/// A handshake that the PBX answered or began: how both sides go on when it is true.
+/// A handshake that the PBX answered or began: the next sequence numbers of both sides once it is complete.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Handshake {
     /// Sequence number of the peer's first byte; 0 until it is known.
     pub peer_next: u32,
-    /// Sequence number of the PBX's first byte, which only who saw the PBX's segment can acknowledge.
+    /// Sequence number of the PBX's first byte. Only a peer that received the PBX's segment can acknowledge it.
     pub pbx_next: u32,
     /// [`HANDSHAKE_ANSWERED`] or [`HANDSHAKE_DIALLED`].
     pub kind: u32,
@@ -93,10 +93,10 @@ pub const HANDSHAKE_ANSWERED: u32 = 1;
 /// The PBX sent a SYN.
 pub const HANDSHAKE_DIALLED: u32 = 2;
 
-/// The connection has ended, by the word of the kernel that had it, or of the PBX that resets it or has the sender's FIN.
+/// [`Flow::ended`]: the kernel has closed the socket, or the PBX has reset the connection or acknowledged the sender's FIN.
 pub const FLOW_ENDED: u32 = 1;
 
-/// [`Flow::pending_handshake`] of an answered handshake.
+/// The sequence numbers of an answered handshake in one word: [`Handshake::peer_next`] in the high half, [`Handshake::pbx_next`] in the low half.
 #[must_use]
 #[inline(always)]
 pub const fn pack_handshake(peer_next: u32, pbx_next: u32) -> u64 {
@@ -111,28 +111,28 @@ pub struct SegmentRecord {
     pub seq: u32,
     /// Its length in bytes; 0 marks an empty record.
     pub len: u16,
-    /// How many of its first bytes the hash stands for. The others are of a body, whose bytes nobody looks at.
+    /// How many of its first bytes the hash covers. The others are of a body, which is not inspected.
     pub hashed: u16,
     /// Keyed hash of those bytes.
     pub hash: u64,
 }
 
-/// One direction (remote to PBX) of one connection, whose handshake was verified or of which the kernel or the PBX told.
+/// One direction (remote to PBX) of a connection whose handshake was verified, or that the kernel or the PBX's segments revealed.
 ///
-/// The program that sees what the PBX sends writes `pending_handshake`, `acked`, `sent`, `egress_known` and `ended`; all else is written by whoever
-/// holds `lock`.
+/// The program that sees what the PBX sends writes `pending_handshake`, `acked`, `sent`, `egress_known` and `ended`; all other fields are written by
+/// the holder of `lock`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
-    /// 0, or the token of the CPU that judges a segment of it.
+    /// 0, or the token of the CPU that processes a segment of the flow.
     pub lock: u64,
-    /// The PBX answered another handshake of the same ports: [`pack_handshake`], or 0.
+    /// A newer handshake of the same ports that the PBX has answered: [`pack_handshake`], or 0.
     pub pending_handshake: u64,
-    /// [`pack_handshake`] of the handshake that began it, or 0: a repeated SYN-ACK of it offers nothing.
+    /// [`pack_handshake`] of the handshake that created the flow, or 0: a repeated SYN-ACK of it is not a newer handshake.
     pub current_handshake: u64,
-    /// What the PBX acknowledged last: the next byte that it takes.
+    /// The PBX's last acknowledgement: the next byte that it accepts (RCV.NXT).
     pub acked: u32,
-    /// Sequence number behind the last byte that the PBX sent.
+    /// Sequence number behind the last byte that the PBX sent (SND.NXT).
     pub sent: u32,
     /// 1 once `acked` and `sent` are known.
     pub egress_known: u32,
@@ -144,27 +144,27 @@ pub struct Flow {
     pub flags: u32,
     /// Sequence number of the next byte to validate.
     pub next: u32,
-    /// Sequence number of the first byte that was followed.
+    /// Sequence number of the first tracked byte.
     pub first: u32,
-    /// What the peer has acknowledged of what the PBX sent.
+    /// The peer's last acknowledgement (SND.UNA).
     pub una: u32,
-    /// The sender's clock in the last segment that was validated (RFC 7323).
+    /// The sender's timestamp in the last validated segment (RFC 7323).
     pub timestamp: u32,
-    /// [`crate::Reason::number`] of a cut flow.
+    /// [`crate::Reason::number`] of a rejected flow.
     pub reason: u8,
     /// Conflicts since a byte was validated last.
     pub conflicts: u8,
-    /// Where the next record goes in `segments`, modulo [`FLOW_SEGMENTS`].
+    /// Index in `segments` of the next record, modulo [`FLOW_SEGMENTS`].
     pub segment_at: u16,
-    /// Slot of the interface that it came by first.
+    /// Slot of the interface of the first segment.
     pub slot: u32,
     /// The segments validated last.
     pub segments: [SegmentRecord; FLOW_SEGMENTS],
     /// The framer's state after the byte before `next`.
     pub stream: Stream,
-    /// When it began (`CLOCK_BOOTTIME`, nanoseconds).
+    /// When the flow was created (`CLOCK_BOOTTIME`, nanoseconds).
     pub first_ns: u64,
-    /// First segment of the message that is under way (`CLOCK_BOOTTIME`, nanoseconds).
+    /// Time of the first segment of the incomplete message (`CLOCK_BOOTTIME`, nanoseconds).
     pub message_ns: u64,
     /// Segments of that message.
     pub message_segments: u32,

@@ -1,7 +1,7 @@
-//! The border between kernel and userspace: names, keys and values of every map.
+//! The interface between kernel and userspace: names, keys and values of every map.
 //!
-//! Keys are byte arrays in network order; integers in values are the machine's own. No padding, `bool` or `Option` crosses
-//! the border. Whoever changes a layout here raises [`ABI_VERSION`].
+//! Keys are byte arrays in network order; integers in values have the machine's byte order. Values have no implicit padding, no `bool` and no
+//! `Option`. A change of a layout raises [`ABI_VERSION`].
 
 mod ban;
 mod flow;
@@ -80,7 +80,7 @@ pub mod names {
     pub const BUDGETS: &str = "BUDGETS";
     /// `Array<RateBucket>`, by [`super::trunk_bucket`].
     pub const TRUNK_BUDGETS: &str = "TRUNK_BUDGETS";
-    /// `LruHashMap<DeviceKey, Ban>`: who sent malformed streams, and who is banned for it.
+    /// `LruHashMap<DeviceKey, Ban>`: violations and bans.
     pub const BANS: &str = "BANS";
     /// `Array<u64>`: how many connections senders have open; see [`super::ConnectionOwner`].
     pub const OPEN: &str = "OPEN";
@@ -94,36 +94,35 @@ pub mod names {
     pub const SPOKEN: &str = "SPOKEN";
     /// `HashMap<FragmentKey, Datagram>`: UDP datagrams whose headers are longer than their first IP fragment.
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// `Array<[u32; 16]>`: when later IP fragments of other datagrams came. Nobody else reads it.
+    /// `Array<[u32; 16]>`: when later IP fragments of other datagrams came. Userspace does not read it.
     pub const EARLY_FRAGMENTS: &str = "EARLY_FRAGMENTS";
     /// `PerCpuArray<Counter>`, indexed by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
-    /// `LruHashMap<OffenderKey, Offender>`: who sent what was malformed.
+    /// `LruHashMap<OffenderKey, Offender>`: senders of malformed traffic.
     pub const OFFENDERS: &str = "OFFENDERS";
     /// `Array<Iface>`: the attached interfaces by slot.
     pub const IFACES: &str = "IFACES";
-    /// `Array<PacketRecord>`: what was stopped lately, sampled.
+    /// `Array<PacketRecord>`: stopped packets, sampled.
     pub const EVENTS: &str = "EVENTS";
-    /// `Array<PacketRecord>`: what a capture asked for.
+    /// `Array<PacketRecord>`: packets of a capture.
     pub const CAPTURED: &str = "CAPTURED";
-    /// `Array<PacketRecord>`: the last packets of each device that passed, place by place.
+    /// `Array<PacketRecord>`: the last packets of each device that passed, slot by slot.
     pub const RECORDED: &str = "RECORDED";
     /// `Array<u64>`: how many records there were; see [`super::CURSOR_EVENTS`].
     pub const CURSORS: &str = "CURSORS";
     /// `Array<ObserveSettings>`, one entry.
     pub const TAPS: &str = "TAPS";
-    /// `Array<EventLimiter>`: who had an event lately. Nobody else reads it.
+    /// `Array<EventLimiter>`: rate limiters of events. Userspace does not read it.
     pub const EVENT_GATES: &str = "EVENT_GATES";
     /// `PerCpuArray<EventBucket>`, one entry.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
-    /// Per-CPU work space of the framer. Nobody else reads it.
+    /// Per-CPU memory of the program. Userspace does not read it.
     pub const SCRATCH: &str = "SCRATCH";
     /// The XDP program.
     pub const PROGRAM: &str = "sipguard";
-    /// The program that sees what the PBX sends.
+    /// The program that observes what the PBX sends.
     pub const EGRESS_PROGRAM: &str = "sipguard_out";
-    /// The programs that count open connections: one and the same twice, so that what happens on a CPU while one is at work there
-    /// is seen by the other.
+    /// The programs that count open connections: the same program twice, because the kernel does not run one again on a CPU that is running it.
     pub const CONNECTION_PROGRAMS: [&str; 2] = ["sipguard_open", "sipguard_open_2"];
 
     /// Every map that is pinned.

@@ -1,17 +1,17 @@
-//! Packets that userspace gets to see: events, what a capture asked for, and the last packets of each device. All are rings of
-//! [`PacketRecord`] that any number of readers map into their memory; nobody takes a record away, and the writer waits for nobody.
+//! Observation points: events, packets of a capture, and the last packets of each device. All are rings of [`PacketRecord`] that any number of
+//! readers map into their memory. Readers remove nothing, and the writer never waits.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of a frame that a record has room for: all of one with an MTU of 1500 and two VLAN tags.
+/// Most bytes of a frame in a record: a whole frame with an MTU of 1500 and two VLAN tags.
 pub const RECORD_BYTES: usize = 1536;
 /// Entries of `EVENTS`, a power of two.
 pub const EVENT_ENTRIES: u32 = 1 << 10;
 /// Entries of `CAPTURED`, a power of two.
 pub const CAPTURED_ENTRIES: u32 = 1 << 10;
-/// Packets kept of each place of `RECORDED`, a power of two.
+/// Packets kept in each slot of `RECORDED`, a power of two.
 pub const PACKETS_PER_SLOT: u32 = 4;
-/// Places of `RECORDED`, a power of two. A device always has the same one; a few may share it.
+/// Slots of `RECORDED`, a power of two. A device always has the same slot; a few devices may share one.
 pub const RECORDED_SLOTS: u32 = 1 << 10;
 /// Entries of `RECORDED`.
 pub const RECORDED_ENTRIES: u32 = RECORDED_SLOTS * PACKETS_PER_SLOT;
@@ -29,7 +29,7 @@ pub const EVENT_BURST: u64 = 200;
 pub const CURSOR_EVENTS: u32 = 0;
 /// Position in `CURSORS` of the number of captured packets.
 pub const CURSOR_CAPTURED: u32 = 1;
-/// Position in `CURSORS` of the first place of `RECORDED`; the others follow.
+/// Position in `CURSORS` of the first slot of `RECORDED`; the others follow.
 pub const CURSOR_RECORDED: u32 = 8;
 /// Entries of `CURSORS`.
 pub const CURSOR_ENTRIES: u32 = CURSOR_RECORDED + RECORDED_SLOTS;
@@ -38,7 +38,7 @@ pub const CURSOR_ENTRIES: u32 = CURSOR_RECORDED + RECORDED_SLOTS;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct PacketRecord {
-    /// Its number in the ring plus one, in `RECORDED` that of its place; 0 while it is being written. A reader that finds another number
+    /// Its number in the ring plus one, in `RECORDED` its number in the slot; 0 while it is being written. A reader that finds another number
     /// afterwards than before has read two packets.
     pub number: u64,
     /// When it came (`CLOCK_BOOTTIME`, nanoseconds).
@@ -63,12 +63,12 @@ pub struct PacketRecord {
     pub bytes: [u8; RECORD_BYTES],
 }
 
-/// What is recorded beside events: the only entry of `TAPS`.
+/// What is recorded in addition to events: the only entry of `TAPS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct ObserveSettings {
-    /// Until when packets are captured (`CLOCK_BOOTTIME`, nanoseconds). Whoever captures puts it off again and again, so that
-    /// the capture ends with its process.
+    /// Until when packets are captured (`CLOCK_BOOTTIME`, nanoseconds). A lease that the capturing process renews, so that the capture ends
+    /// with the process.
     pub capture_until_ns: u64,
     /// Sources to capture: the address, IPv4 mapped, with zeros behind the prefix.
     pub source: [u8; 16],
@@ -89,7 +89,7 @@ pub const CAPTURE_DROPPED: u8 = 1;
 /// Capture what passed.
 pub const CAPTURE_PASSED: u8 = 2;
 
-/// Who had an event lately: an entry of `EVENT_GATES`. Nobody else reads it.
+/// Rate limiter of the events of a source and reason: an entry of `EVENT_GATES`. Userspace does not read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct EventLimiter {
@@ -101,12 +101,12 @@ pub struct EventLimiter {
     pub count: u64,
 }
 
-/// What one CPU spent on events: an entry of `EVENT_BUDGETS`.
+/// Rate limiter of the events of one CPU: an entry of `EVENT_BUDGETS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct EventBucket {
     /// Theoretical arrival time of the next event (`CLOCK_MONOTONIC`, nanoseconds).
     pub tat_ns: u64,
-    /// Packets that no event tells of, because there were too many at once.
+    /// Packets without an event, because there were too many at once.
     pub lost: u64,
 }

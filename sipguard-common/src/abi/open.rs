@@ -1,12 +1,12 @@
-//! How many TCP connections a source, or a trunk, has open at once: one 64-bit word each, a label and a count.
+//! How many TCP connections a source or a trunk has open: one 64-bit word each, with a tag and a count.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::framer::HashKeys;
 
-/// Entries of `OPEN`. A sender has two places to be; where both are taken by others, its connections are not counted.
+/// Entries of `OPEN`. An owner has two possible slots; where other owners occupy both, its connections are not counted.
 pub const OPEN_ENTRIES: u32 = 1 << 16;
-/// Bits of a word of `OPEN` that count; the others are the label of whose connections they are. A place without a count is free.
+/// Bits of a word of `OPEN` that are the count; the others are the owner's tag. A slot with count 0 is free.
 pub const OPEN_COUNT: u64 = (1 << 24) - 1;
 
 /// An open connection that was counted: a value of `SOCKETS`, by the address of the kernel's socket.
@@ -19,11 +19,11 @@ pub struct CountedConnection {
     pub netns: u64,
     /// Index of the trunk whose peer it is, or 0.
     pub trunk: u32,
-    /// Where in `OPEN` it is counted.
+    /// Index in `OPEN` of its count.
     pub slot: u32,
 }
 
-/// Whose connections a word of `OPEN` counts.
+/// The owner of the connections that a word of `OPEN` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionOwner {
     hash: u64,
@@ -43,24 +43,25 @@ impl ConnectionOwner {
         ConnectionOwner { hash: hash ^ hash >> 29 }
     }
 
-    /// The two places in `OPEN` where it may be.
+    /// The two possible slots in `OPEN`.
     #[must_use]
     #[inline(always)]
     pub const fn slots(self) -> [u32; 2] {
         let other = self.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let (first, second) = (self.hash as u32 & (OPEN_ENTRIES - 1), other as u32 & (OPEN_ENTRIES - 1));
-        // Never one and the same, or it would be counted twice.
+        // Never the same, or the owner would be counted twice.
         [first, if first == second { second ^ 1 } else { second }]
     }
 
-    /// How many a word counts for it.
+    /// The owner's count in a word; 0 where the word is another owner's.
     #[must_use]
     #[inline(always)]
     pub const fn count(self, word: u64) -> u64 {
         if word & !OPEN_COUNT == self.hash & !OPEN_COUNT { word & OPEN_COUNT } else { 0 }
     }
 
-    /// The word with one more for it, or `None` where others have the place. With `free` a free place is taken.
+    /// The word with one connection more for the owner, or `None` where the slot is another owner's or the count is full. With `free` a free slot is
+    /// taken too.
     #[must_use]
     #[inline(always)]
     pub const fn one_more(self, word: u64, free: bool) -> Option<u64> {

@@ -1,8 +1,8 @@
-//! Who is who: rules of hosts, prefixes, devices, SIP identities and user agents.
+//! Rules of hosts, prefixes, devices, SIP identities and user agents.
 
 use bytemuck::{Pod, Zeroable};
 
-/// [`Rule::expires_ns`] of a rule without end.
+/// [`Rule::expires_ns`] of a permanent rule.
 pub const PERMANENT: u64 = u64::MAX;
 
 /// Rules of hosts that the map has room for.
@@ -18,15 +18,15 @@ pub const USER_AGENT_ENTRIES: u32 = 1 << 12;
 
 /// Bits of [`Rule::flags`].
 pub mod rule_flags {
-    /// What comes from there is stopped.
+    /// Packets from there are stopped.
     pub const BLOCK: u16 = 1;
-    /// What comes from there is not stopped by a block of a shorter prefix, and by nothing automatic.
+    /// Packets from there are not stopped by a block of a shorter prefix, nor by limits and bans.
     pub const ALLOW: u16 = 2;
-    /// The block stops nothing: what it would stop is counted as that and goes on.
+    /// The block is in monitor mode: packets that it would stop are counted and continue.
     pub const MONITOR: u16 = 4;
 }
 
-/// An address and a port: one device, also where others share its address.
+/// An address and a port: one device, even where several share an address behind a NAT.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct DeviceKey {
@@ -38,12 +38,12 @@ pub struct DeviceKey {
     pub pad: [u8; 2],
 }
 
-/// The rule of a host, a prefix, a device, an identity or a user agent. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; none where the
-/// entry says nothing but whose trunk it is.
+/// The rule of a host, a prefix, a device, an identity or a user agent. At most one of [`rule_flags::BLOCK`] and [`rule_flags::ALLOW`] is set; neither
+/// where the entry only assigns a trunk.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Rule {
-    /// End of the block or the allowance (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`]. The kernel side honours it by itself.
+    /// End of the block or the allowance (`CLOCK_BOOTTIME`, nanoseconds), or [`PERMANENT`]. The program checks it itself.
     pub expires_ns: u64,
     /// Packets that it stopped, or would have stopped.
     pub packets: u64,
@@ -60,7 +60,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether the rule holds at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
+    /// Whether the rule is active at `now_ns` (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
     #[inline(always)]
     pub const fn is_active(&self, now_ns: u64) -> bool {

@@ -1,4 +1,4 @@
-//! How much a sender may send: the generic cell rate algorithm (GCRA, ITU-T I.371), one 64-bit word a limit.
+//! Rate limits of a sender: the generic cell rate algorithm (GCRA, ITU-T I.371), one 64-bit word per limit.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -17,7 +17,7 @@ pub const INVITES: usize = 3;
 /// New TCP connections (complete handshakes).
 pub const CONNECTIONS: usize = 4;
 
-/// A limit. What conforms comes at most `burst` at once and then one each `interval_ns`.
+/// A limit: at most `burst` at once, then one each `interval_ns`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Rate {
@@ -59,35 +59,35 @@ impl Rate {
     }
 }
 
-/// What a source, or a trunk, has used of its limits. As long as a cache line.
+/// What a source or a trunk has used of its limits. One cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct RateBucket {
-    /// Secret hash of the source that has the entry; 0 is nobody.
+    /// Keyed hash of the source that occupies the entry; 0 when it is free.
     pub tag: u64,
     /// Well-formed messages on connections that the kernel has, since the last malformed one.
     pub trust: u64,
     /// Theoretical arrival times (`CLOCK_MONOTONIC`, nanoseconds), by kind.
     pub tat_ns: [u64; RATE_KINDS.len()],
-    /// When something well-formed came last from a source whose first place this is (`CLOCK_MONOTONIC`, in units of [`COARSE_SHIFT`]).
+    /// When the last well-formed message came from a source whose primary bucket this is (`CLOCK_MONOTONIC`, in units of 2^[`COARSE_SHIFT`] ns).
     pub last_well_formed: u32,
-    /// Until when a source whose first place this is may be banned, or a device of it (`CLOCK_BOOTTIME`, in units of [`COARSE_SHIFT`]);
-    /// 0 when none ever was.
+    /// Until when a source whose primary bucket this is, or a device of it, may be banned (`CLOCK_BOOTTIME`, in units of 2^[`COARSE_SHIFT`] ns); 0
+    /// when none ever was.
     pub banned: u32,
 }
 
-/// Some times in [`RateBucket`] are in units of 2 to this power of nanoseconds, which is 1.07 s.
+/// Some times in [`RateBucket`] are in units of 2 to this power of nanoseconds: 1.07 s.
 pub const COARSE_SHIFT: u32 = 30;
 
-/// Entries of `BUDGETS`. A source has two places to be; where both are taken by others who are at it, it is not limited.
+/// Entries of `BUDGETS`. A source has two possible slots; where other active sources occupy both, it is not limited.
 pub const BUCKET_ENTRIES: u32 = 1 << 16;
 
-/// What comes over UDP, whose sender may be forged.
+/// Class of traffic over UDP, whose sender may be forged.
 pub const UNVERIFIED: u32 = 0;
-/// What comes over TCP connections whose handshake was verified.
+/// Class of traffic over TCP connections whose handshake was verified.
 pub const VERIFIED: u32 = 1;
 
-/// Entries of `TRUNK_BUDGETS`: two a trunk.
+/// Entries of `TRUNK_BUDGETS`: two per trunk.
 pub const TRUNK_BUCKET_ENTRIES: u32 = 2 * super::TRUNK_ENTRIES;
 
 /// Index in `TRUNK_BUDGETS` of a trunk, by its index, and [`UNVERIFIED`] or [`VERIFIED`].
@@ -97,9 +97,9 @@ pub const fn trunk_bucket(trunk: u32, class: u32) -> u32 {
     2 * trunk + class
 }
 
-/// The tag of a source in `BUDGETS` and its two places there: a secret hash, so that nobody can choose a neighbour. `source` is the
-/// address, IPv4 mapped, in words of the machine's order as they stand in the header; IPv6 without what is behind its /64. `class` is
-/// [`UNVERIFIED`] or [`VERIFIED`].
+/// The tag of a source in `BUDGETS` and its two slots there, the primary one first: a keyed hash, so that no sender can choose whose slot it shares.
+/// `source` is the address, IPv4 mapped, as words in network order; of IPv6 the /64 with zeros behind it. `class` is [`UNVERIFIED`] or
+/// [`VERIFIED`].
 #[must_use]
 #[inline(always)]
 pub const fn bucket_slots(source: [u32; 4], class: u32, keys: &HashKeys) -> (u64, [u32; 2]) {

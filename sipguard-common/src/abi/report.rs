@@ -1,15 +1,15 @@
-//! What the kernel side tells: counters, offenders, interfaces.
+//! What the program reports: counters, offenders, interfaces.
 
 use bytemuck::{Pod, Zeroable};
 
 /// Interfaces that can be attached at once.
 pub const IFACE_SLOTS: u32 = 16;
-/// Counters of one interface; [`crate::Reason::COUNT`] may grow to this.
+/// Counters per interface and outcome; [`crate::Reason::COUNT`] may grow to this.
 pub const REASON_SLOTS: u32 = 88;
 /// Bytes kept of an offender's segment.
 pub const SAMPLE_BYTES: usize = 64;
 
-/// What became of a packet, where the class of its reason does not say it alone. A reason is counted apart for each.
+/// The outcome for a packet. A reason has a separate counter for each.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -39,7 +39,7 @@ impl Outcome {
         }
     }
 
-    /// The one of a number, of which only the lowest two bits count.
+    /// The outcome of a number; only the lowest two bits are used.
     #[must_use]
     pub const fn from_number(number: u8) -> Outcome {
         Self::ALL[(number & 3) as usize]
@@ -76,7 +76,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What the program returns in a replay: XDP's action in the lowest byte, and above it what was judged. Elsewhere it returns the action alone.
+/// What the program returns in a replay: the XDP action in the lowest byte, and above it the verdict. Otherwise it returns the action alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayVerdict(pub u32);
 
@@ -88,7 +88,7 @@ impl ReplayVerdict {
         ReplayVerdict((reason as u32) << 8 | (trunk & 0xff) << 16 | (outcome as u32) << 24)
     }
 
-    /// XDP's action.
+    /// The XDP action.
     #[must_use]
     pub const fn action(self) -> u32 {
         self.0 & 0xff
@@ -113,13 +113,13 @@ impl ReplayVerdict {
     }
 }
 
-/// Whose malformed traffic it was: one remote address, port and reason.
+/// A sender of malformed traffic, and a reason: one remote address, port and reason.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct OffenderKey {
     /// Remote address, IPv4 mapped.
     pub address: [u8; 16],
-    /// Remote port, network order. Behind a NAT it is what tells one device from its neighbours.
+    /// Remote port, network order. It distinguishes devices behind a NAT.
     pub port: [u8; 2],
     /// [`crate::Reason::number`].
     pub reason: u8,
@@ -137,7 +137,7 @@ pub struct Offender {
     pub first_ns: u64,
     /// Last time (`CLOCK_BOOTTIME`, nanoseconds).
     pub last_ns: u64,
-    /// How many bytes of `sample` are meant.
+    /// How many bytes of `sample` are used.
     pub sample_len: u32,
     /// Slot of the interface that it came in by.
     pub slot: u32,
@@ -145,9 +145,9 @@ pub struct Offender {
     pub sample: [u8; SAMPLE_BYTES],
 }
 
-/// A filter of a `clsact` qdisc that was made for it.
+/// [`Iface::clsact`]: a filter of a `clsact` qdisc that was created for it.
 pub const CLSACT_MADE: u32 = 1;
-/// A filter of a `clsact` qdisc that was there.
+/// [`Iface::clsact`]: a filter of a `clsact` qdisc that existed before.
 pub const CLSACT_FOUND: u32 = 2;
 
 /// An attached interface.
@@ -158,13 +158,13 @@ pub struct Iface {
     pub name: [u8; 16],
     /// Interface index; 0 marks a free slot.
     pub ifindex: u32,
-    /// Why native mode could not be had: an `errno`, or 0 when it was not tried or worked.
+    /// Why native mode failed: an `errno`, or 0 when it was not tried or worked.
     pub native_errno: u32,
     /// When it was attached (`CLOCK_BOOTTIME`, nanoseconds).
     pub attached_ns: u64,
-    /// 1 when generic mode was asked for by the operator.
+    /// 1 when the operator requested generic mode.
     pub generic_wanted: u32,
-    /// What holds the program that sees what the PBX sends, where it is no link: [`CLSACT_MADE`] or [`CLSACT_FOUND`].
+    /// How the egress program is attached where it is not by a link: [`CLSACT_MADE`] or [`CLSACT_FOUND`], else 0.
     pub clsact: u32,
     /// Cookie of its network namespace; 0 where that is not known.
     pub netns: u64,

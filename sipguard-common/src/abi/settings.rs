@@ -1,18 +1,18 @@
-//! What the operator sets once for the whole guard.
+//! Settings of the whole guard.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::{BanPolicy, Denied, Rates};
 use crate::framer::{HashKeys, Limits};
 
-/// Drop what should be dropped.
+/// Drop and reset.
 pub const MODE_ENFORCE: u32 = 0;
-/// Count what would be dropped and pass it.
+/// Only count; packets that would be stopped pass.
 pub const MODE_MONITOR: u32 = 1;
 
 /// A malformed stream is reset: the segment becomes a RST for the PBX's socket.
 pub const ACTION_RESET: u32 = 0;
-/// A malformed stream is cut: this segment and all that follow are dropped.
+/// A malformed stream is rejected without a reset: this segment and all that follow are dropped.
 pub const ACTION_DROP: u32 = 1;
 
 /// Words of 64 ports in the bitmap of guarded ports.
@@ -34,23 +34,23 @@ pub struct Settings {
     pub limits: Limits,
     /// Secrets of the retransmission hash, so that nobody can prepare two segments with one hash.
     pub hash_keys: HashKeys,
-    /// What may not be sent: by whoever is no trunk, and by trunks.
+    /// What may not be sent: by devices, which belong to no trunk, and by trunks.
     pub denied: [Denied; 2],
-    /// Which rules there are, so that nothing is looked for in empty maps: bits of [`rules_in_use`].
+    /// Which rules there are, so that empty maps are not looked up: bits of [`rules_in_use`].
     pub rules: u32,
     /// Well-formed messages on connections that the kernel has, after which a source is trusted.
     pub trust_after: u32,
-    /// Limits of a source that is no trunk's.
+    /// Rate limits of a source that belongs to no trunk.
     pub rates: Rates,
-    /// How many times as much a trusted source may send.
+    /// Factor of the rate limits of a trusted source.
     pub trust_factor: u32,
-    /// How many TCP connections a source that is no trunk's may have open at once; 0 is no limit.
+    /// How many TCP connections a source that belongs to no trunk may have open at once; 0 is no limit.
     pub open: u32,
     /// When a sender is banned, and for how long.
     pub bans: BanPolicy,
 }
 
-/// Position of devices in [`Settings::denied`]: of whoever is no trunk.
+/// Position of devices in [`Settings::denied`]: senders that belong to no trunk.
 pub const CLASS_DEVICES: usize = 0;
 /// Position of trunks in [`Settings::denied`].
 pub const CLASS_TRUNKS: usize = 1;
@@ -59,7 +59,7 @@ pub const CLASS_TRUNKS: usize = 1;
 pub mod rules_in_use {
     /// There are rules of devices, by address and port.
     pub const DEVICES: u32 = 1;
-    /// Sources are told apart: there are limits, or bans.
+    /// There are rate limits or bans per source.
     pub const RATES: u32 = 2;
     /// There are limits of open connections.
     pub const OPEN: u32 = 4;

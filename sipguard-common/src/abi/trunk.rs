@@ -18,15 +18,15 @@ pub const TLS: usize = 1;
 /// Position of UDP in [`TRANSPORTS`].
 pub const UDP: usize = 2;
 
-/// What may not be sent, by transport: a set of [`methods`], where [`methods::ALL`] is the transport as a whole. Over TLS no method
-/// can be told.
+/// What may not be sent, by transport: a set of [`methods`], where [`methods::ALL`] is the transport as a whole. Over TLS methods are not
+/// visible.
 pub type Denied = [u32; TRANSPORTS.len()];
 
-/// A trunk's mode is the guard's.
+/// The trunk has the guard's mode.
 pub const TRUNK_INHERITS: u32 = 0;
-/// The trunk's traffic is dropped where it should be, whatever the guard's mode.
+/// Enforce mode for the trunk, whatever the guard's mode.
 pub const TRUNK_ENFORCES: u32 = 1;
-/// The trunk's traffic is only counted.
+/// Monitor mode for the trunk, whatever the guard's mode.
 pub const TRUNK_MONITORS: u32 = 2;
 
 /// The policy of a trunk.
@@ -37,13 +37,13 @@ pub struct Trunk {
     pub limits: Limits,
     /// What it may not send.
     pub denied: Denied,
-    /// 1 when `limits` hold instead of the guard's.
+    /// 1 when `limits` apply instead of the guard's.
     pub own_limits: u32,
     /// [`TRUNK_INHERITS`], [`TRUNK_ENFORCES`] or [`TRUNK_MONITORS`].
     pub mode: u32,
     /// How many TCP connections all its peers together may have open at once; 0 is no limit.
     pub open: u32,
-    /// Its limits, for all its peers together.
+    /// Its rate limits, for all its peers together.
     pub rates: Rates,
 }
 

@@ -3,7 +3,7 @@
 use super::{Limits, PHASE_END, PHASE_IDLE, PHASE_START, Stream, checks};
 use crate::Reason;
 
-/// No message is this short; keep-alives are: CRLF, CRLFCRLF, one to eight NULs, `jaK`.
+/// No message is this short, but keep-alives are: CRLF, CRLFCRLF, one to eight NULs, `jaK`.
 const PING: u32 = 8;
 
 /// Whether a datagram of `len` bytes is too short for anything but a NAT keep-alive.
@@ -13,8 +13,8 @@ pub const fn is_keep_alive_len(len: u32) -> bool {
     len <= PING
 }
 
-/// What a datagram is, once the framer went through it. `left` bytes stand behind the header section, and `whole` says
-/// that they are all there are (more of it does not come in later IP fragments).
+/// Decides about a datagram after the framer has processed it. `left` bytes are behind the header section; `whole` is false when more come in later
+/// IP fragments.
 ///
 /// # Errors
 /// The reason why it is malformed.

@@ -1,4 +1,4 @@
-//! What the framer refuses beyond framing itself: values of a map, not constants.
+//! Limits and optional checks of the framer: values of a map, not constants.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,7 +20,7 @@ pub mod checks {
     pub const MAX_FORWARDS: u32 = 64;
     /// Strict: a datagram holds the whole body that its Content-Length promises (RFC 3261 section 18.3).
     pub const WHOLE_BODY: u32 = 128;
-    /// Lines end with CRLF; LF alone is refused even when it ends every line.
+    /// Lines end with CRLF; LF alone is refused even where every line ends so.
     pub const REFUSE_LF: u32 = 256;
 
     /// The default profile.
@@ -29,7 +29,7 @@ pub mod checks {
     pub const STRICT: u32 = DEFAULT | TOKENS | SPACES | MAX_FORWARDS | WHOLE_BODY;
 }
 
-/// Limits and checks of the framer. What is beyond a limit is malformed.
+/// Limits and checks of the framer. A message beyond a limit is malformed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
@@ -43,15 +43,15 @@ pub struct Limits {
     pub same_name: u32,
     /// Longest body in bytes. 0 to 999,999,999.
     pub body_bytes: u32,
-    /// Longest time from the first byte of a message to its last, in milliseconds; 0 is no limit. Kept by the flow table.
+    /// Longest time from the first byte of a message to its last, in milliseconds; 0 is no limit. Checked in the flow, not by the framer.
     pub message_ms: u32,
-    /// Most segments that one message comes in; 0 is no limit. Kept by the flow table.
+    /// Most segments that one message comes in; 0 is no limit. Checked in the flow, not by the framer.
     pub message_segments: u32,
     /// Which checks are made: bits of [`checks`].
     pub checks: u32,
     /// Methods that are refused though well-formed: bits of [`super::methods`].
     pub denied: u32,
-    /// Which header lines rules are looked up for: sets of [`super::matched_headers`].
+    /// Which header lines are matched against rules: sets of [`super::matched_headers`].
     pub matched_headers: u32,
 }
 
@@ -87,7 +87,7 @@ impl Limits {
     }
 }
 
-/// A limit by name, as the command line and the documentation have it.
+/// A limit with its name on the command line and in the documentation.
 pub struct NamedLimit {
     /// Its name, such as `line-bytes`.
     pub name: &'static str,

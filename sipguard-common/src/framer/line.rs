@@ -1,4 +1,4 @@
-//! A complete line judged by its first 64 and last 8 bytes.
+//! Checks of a complete line, by its first 64 and last 8 bytes.
 
 use super::names::{
     self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest,
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::Reason;
 
-/// Spaces and tabs forgiven behind a request line.
+/// Most spaces and tabs that are accepted behind a request line.
 const TRAILING: u32 = 7;
 
-/// Judges the line that ends at `cursor.stop`, with CRLF or LF.
+/// Checks the line that ends at `cursor.stop`, with CRLF or LF.
 #[inline(always)]
 pub(super) fn check<W: Window>(
     stream: &mut Stream,
@@ -156,10 +156,8 @@ fn status_line<W: Window>(window: &W, head: u32, len: u32, first: u64) -> Result
     if digits && closed { Ok(()) } else { Err(Reason::BadStartLine) }
 }
 
-/// Whether a start line of which `len` bytes have come may still become a good one.
-///
-/// # Errors
-/// [`Reason::BadStartLine`], which the complete line would get as well.
+/// Whether a start line of which `len` bytes have come can still be well-formed. `Err` is [`Reason::BadStartLine`], which the complete line would
+/// get too.
 #[inline(always)]
 pub(super) fn can_be_start_line<W: Window>(window: &W, head: u32, len: u32) -> Result<(), Reason> {
     if len >= 4 && fold(window.word(head)) as u32 == u32::from_le_bytes(*b"sip/") {
@@ -171,11 +169,10 @@ pub(super) fn can_be_start_line<W: Window>(window: &W, head: u32, len: u32) -> R
 /// Length of the method: the bytes before the first space. With fewer than 64 bytes of line and no space yet it is the length
 /// of what has come.
 ///
-/// # Errors
-/// [`Reason::BadStartLine`] for an empty method, one of 64 bytes or more, and one with a control byte or a byte above 0x7e.
+/// `Err` is [`Reason::BadStartLine`]: an empty method, one of 64 bytes or more, or one with a control byte or a byte above 0x7e.
 #[inline(always)]
 fn method<W: Window>(window: &W, head: u32, len: u32) -> Result<u32, Reason> {
-    // Most methods end within 16 bytes. What is not visible ends it, and must be a space.
+    // Most methods end within 16 bytes. The first byte that is not visible ends it, and must be a space.
     let mut odd = gather(not_visible(window.word(head))) | gather(not_visible(window.word(head + 8))) << 8;
     if odd == 0 {
         odd = window.not_visible(head, len);
@@ -230,7 +227,7 @@ fn header<W: Window>(
         };
     }
     if high != LONG_NAME {
-        // A zero stays a zero: bytes of a name are none.
+        // Zero bytes stay zero: they are behind the name.
         (low, high) = (fold(low) & spread(low), fold(high) & spread(high));
     }
     named(stream, identify(low, high), bucket(low, high), limits)?;
@@ -244,7 +241,7 @@ fn spread(word: u64) -> u64 {
     ones.wrapping_mul(0xff)
 }
 
-/// Takes note of a header line's name.
+/// Records a header line's name.
 #[inline(always)]
 fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Result<(), Reason> {
     stream.last = name;
@@ -254,7 +251,7 @@ fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Resul
         return Err(Reason::DuplicateHeader);
     }
     if name != CONTENT_LENGTH {
-        // That one is seen with its value.
+        // Content-Length is recorded with its value.
         stream.seen |= bit;
     }
     if name != VIA && name < LIST {
@@ -267,8 +264,8 @@ fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Resul
     Ok(())
 }
 
-/// Finds a name of up to 127 bytes: its length, or 63 when it is longer, and 256 times the place of its colon, or 64 when that is
-/// farther. A function of its own in the kernel, for the stack's sake.
+/// Finds a name of up to 127 bytes. Returns its length (63 when it is longer) plus 256 times the offset of its colon (64 when that is further), or
+/// [`BAD_NAME`]. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Limits) -> u32 {
     let head = cursor.head();
@@ -280,7 +277,7 @@ fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Lim
         return if far { HEAD << 8 | (HEAD - 1) } else { BAD_NAME };
     }
     let (colon, name) = (found >> 8, found & 0xff);
-    // White space may stand between the two.
+    // There may be white space between name and colon.
     if found == BAD_NAME
         || name != colon && limits.has(checks::SPACES)
         || limits.has(checks::TOKENS) && !is_token(window, head, name)
@@ -293,13 +290,13 @@ fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Lim
 /// Most bytes of a header name and its colon.
 const NAME_END: u32 = 128;
 
-/// Where a line stands of which `len` bytes (more than 64) have come and whose first 64 are of a header name:
-/// [`FLAG_FAR_COLON`], [`FLAG_FAR_BAD`], or 0 when its name goes on. A function of its own in the kernel.
+/// The state of a line of which `len` bytes (more than 64) have come and whose first 64 are of a header name: [`FLAG_FAR_COLON`],
+/// [`FLAG_FAR_BAD`], or 0 when the name continues. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn far_name<W: Window>(stream: &Stream, window: &W, head: u32, line: u32, len: u32) -> u8 {
     let mut from = HEAD;
     if head == SAVED_HEAD {
-        // What came before this window was looked at when that one ended.
+        // Bytes before this window were checked at the end of the last one.
         let known = stream.flags & (FLAG_FAR_COLON | FLAG_FAR_BAD);
         if known != 0 {
             return known;

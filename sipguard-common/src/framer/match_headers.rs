@@ -1,7 +1,7 @@
-//! Values that rules may be about: SIP identities (the address of record of From and Contact) and user agents.
+//! Header values that rules match: SIP identities (the address of record in From and Contact) and user agents.
 //!
-//! Where rules are (`Limits::matched_headers`), whoever drives the framer asks them about such a line when it was judged. The key that rules are
-//! looked up by is made here, in the kernel and in userspace alike.
+//! If there are rules (`Limits::matched_headers`), the driver of the framer looks them up after each such line. The keys are made here, for the kernel
+//! and for userspace.
 
 use super::names::{FROM, USER_AGENT};
 use super::step::{Cursor, head};
@@ -11,7 +11,7 @@ use super::words::{escaped, first_bit, fold, low_bits, lower, within};
 use super::{Buffer, FLAG_REQUEST, Limits, Stream};
 use crate::Reason;
 
-/// Sets of header names, one bit each: which lines rules are looked up for ([`Limits::matched_headers`]).
+/// Sets of header names, one bit each, for [`Limits::matched_headers`].
 pub mod matched_headers {
     use super::super::names::{CONTACT, FROM, USER_AGENT, bit};
 
@@ -23,13 +23,12 @@ pub mod matched_headers {
 
 /// Bytes of a key.
 pub const MATCH_KEY_BYTES: usize = 64;
-/// Bytes that rules are looked up by, zero padded; the first in the lowest bits of the first word.
+/// Key of a rule: bytes, zero padded; the first in the lowest bits of the first word.
 pub type MatchKey = [u64; MATCH_KEY_BYTES / 8];
-/// Places of one line where a URI may begin that are looked at. Nobody has as many in 64 bytes who does not hide one behind the others,
-/// so the rest stands for what rules stop.
+/// Most possible starts of a URI in one line that are matched. A line with more in 64 bytes can only be meant to hide one, and is stopped.
 const URIS: usize = 5;
 
-/// A header line, and what the framer knows of it.
+/// A header line with the framer's state about it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderLine {
     /// Offset of the line in the window.
@@ -45,7 +44,7 @@ pub struct HeaderLine {
 }
 
 impl HeaderLine {
-    /// The line that was judged last.
+    /// The line that was checked last.
     #[inline(always)]
     pub fn of(stream: &Stream, cursor: &Cursor) -> HeaderLine {
         HeaderLine {
@@ -57,21 +56,21 @@ impl HeaderLine {
         }
     }
 
-    /// How many bytes of the line can be seen: all of it, or its first 64 where it came in several windows.
+    /// How many bytes of the line are visible: all, or the first 64 where it came in several windows.
     #[inline(always)]
     const fn seen(&self) -> u32 {
         if self.head == SAVED_HEAD && self.len > HEAD { HEAD } else { self.len }
     }
 }
 
-/// Notes the line that was judged last, and whether rules are to be asked about it. Without a branch, for the verifier's sake.
+/// Stores the line that was checked last, and whether it is to be matched. Without a branch, which would double the verifier's work behind it.
 #[inline(always)]
 pub(super) fn mark_line(stream: &Stream, cursor: &mut Cursor, limits: &Limits) {
     cursor.judged_line = cursor.line;
     cursor.match_due = limits.matched_headers >> (stream.last & 31) & 1;
 }
 
-/// Takes note of what rules say of a line. `Some` is the reason to stop the message.
+/// Applies the outcome of matching a line. `Some` is the reason to stop the message.
 #[inline(always)]
 pub fn apply_match(stream: &mut Stream, outcome: MatchOutcome) -> Option<Reason> {
     if stream.open == OPEN_TEXT {
@@ -87,27 +86,27 @@ pub fn apply_match(stream: &mut Stream, outcome: MatchOutcome) -> Option<Reason>
     }
 }
 
-/// What rules say of a value.
+/// The outcome of matching a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchOutcome {
-    /// Nothing.
+    /// No rule stops it.
     Passes,
-    /// Nothing yet: the value has not begun when its line ends.
+    /// Not decided: the value has not begun when its line ends.
     Blank,
-    /// The message is stopped.
+    /// A rule stops the message.
     Stops(Reason),
 }
 
-/// What rules may be about: it begins at an offset of the line, below 64.
+/// A value to match, which begins at an offset of the line, below 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchSubject {
-    /// A URI, perhaps; [`identity`] knows.
+    /// Perhaps a URI; [`identity`] decides.
     Uri(u32),
     /// A user agent.
     UserAgent(u32),
 }
 
-/// Finds out what rules say of a header line. `find` tells the reason to stop a request for a subject.
+/// Matches a header line against rules. `find` returns the reason to stop a request for a value.
 #[inline(always)]
 pub fn match_line<W: Window>(
     window: &W,
@@ -116,7 +115,7 @@ pub fn match_line<W: Window>(
 ) -> MatchOutcome {
     let goes_on = matches!(window.byte(header.head), b' ' | b'\t');
     let is_agent = header.name == USER_AGENT;
-    // A user agent is known by the line in which its value begins.
+    // A user agent is matched in the line in which its value begins.
     if !header.request || header.len == 0 || is_agent && goes_on && !header.open {
         return MatchOutcome::Passes;
     }
@@ -141,7 +140,7 @@ pub fn match_line<W: Window>(
     if places == 0 { MatchOutcome::Passes } else { MatchOutcome::Stops(Reason::BlockedIdentity) }
 }
 
-/// Which of the first 64 bytes of the line are of the value and no white space. A line that goes on with one before it is all value.
+/// Which of the first 64 bytes of the line are of the value and no white space. A continuation line is all value.
 #[inline(always)]
 fn solid<W: Window>(window: &W, header: &HeaderLine, goes_on: bool) -> u64 {
     let solid = low_bits(header.len) & !window.blanks(header.head, header.len);
@@ -152,8 +151,8 @@ fn solid<W: Window>(window: &W, header: &HeaderLine, goes_on: bool) -> u64 {
     solid & !(colons ^ colons.wrapping_sub(1))
 }
 
-/// The key of the user agent that begins at offset `at` of the line (below 64): its first 64 bytes, with ASCII letters in lower case. Gives how
-/// many there are.
+/// The key of the user agent that begins at offset `at` of the line (below 64): its first 64 bytes, with ASCII letters in lower case. Returns
+/// how many there are.
 #[inline(always)]
 pub fn user_agent<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut MatchKey) -> u32 {
     let left = header.seen().wrapping_sub(at);
@@ -162,7 +161,7 @@ pub fn user_agent<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut
     count
 }
 
-/// The key of a SIP URI that stands by itself, and its length in bytes; `None` where [`identity`] gives 0.
+/// The key of a SIP URI without a header line, and its length in bytes; `None` where [`identity`] returns 0.
 #[must_use]
 pub fn identity_of(uri: &str) -> Option<(MatchKey, u32)> {
     let mut buffer = Buffer::NEW;
@@ -174,8 +173,8 @@ pub fn identity_of(uri: &str) -> Option<(MatchKey, u32)> {
     (bytes != 0).then_some((key, bytes))
 }
 
-/// Where URIs may begin in the first 64 bytes of the line, one bit each (RFC 3261 section 20.10): behind a `<` that no quoted string
-/// holds, and where the value begins. A function of its own in the kernel, for the stack's sake, as the others here.
+/// Where URIs may begin in the first 64 bytes of the line, one bit each (RFC 3261 section 20.10): behind a `<` outside of quoted
+/// strings, and where the value begins. A separate frame in the kernel, like the others here.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn uris<W: Window>(window: &W, header: &HeaderLine, solid: u64) -> u64 {
     let mut angles = window.equal(header.head, header.len, b'<') & solid;
@@ -189,8 +188,8 @@ fn uris<W: Window>(window: &W, header: &HeaderLine, solid: u64) -> u64 {
 }
 
 /// The key of the SIP URI that begins at offset `at` of the line (below 64): `user@host`, the host in lower case (RFC 3261 section 19.1.4), without
-/// scheme, port, parameters and headers. Gives its length in bytes; 0 for what is no SIP URI with a user, has a password, is longer than
-/// 63 bytes, or can't be seen whole.
+/// scheme, port, parameters and headers. Returns its length in bytes; 0 for anything that is not a SIP URI with a user, has a password, is longer
+/// than 63 bytes, or is not completely visible.
 #[inline(always)]
 pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut MatchKey) -> u32 {
     let scheme = fold(window.word(header.head + at));
@@ -209,7 +208,7 @@ pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut M
     let left = seen - start;
     let line = low_bits(left);
     let start = header.head + start;
-    // What is raw in a URI is the sign between user and host (RFC 3261 section 25.1).
+    // An `@` that is not escaped separates user and host (RFC 3261 section 25.1).
     let signs = window.equal(start, left, b'@') & line;
     if signs == 0 {
         return 0;
@@ -253,7 +252,7 @@ fn of_users<W: Window>(window: &W, at: u32, len: u32) -> u64 {
     [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | window.equal(at, len, byte))
 }
 
-/// Puts the bytes at `at` that `keep` has into a key, those that `folded` has in lower case. A function of its own in the kernel.
+/// Writes the bytes at `at` whose bit is set in `keep` into a key, those in `folded` in lower case. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut MatchKey) {
     for k in 0..8u32 {

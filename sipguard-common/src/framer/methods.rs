@@ -1,6 +1,6 @@
 //! Methods by name, as sets.
 
-/// A method, or all that are none of the known.
+/// A method, or all unknown methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
     /// Its name.
@@ -9,7 +9,7 @@ pub struct Method {
     pub bit: u32,
 }
 
-/// What `Stream::method` holds of a request line with this method.
+/// `Stream::method` of a request with this method.
 const fn word(name: &str) -> u64 {
     let name = name.as_bytes();
     let (mut first, mut second) = ([0; 8], [0; 8]);
@@ -30,11 +30,11 @@ macro_rules! methods {
     ($($bit:literal $name:ident $rfc:literal;)*) => {
         $(#[doc = concat!("RFC ", $rfc, ".")] pub const $name: u32 = 1 << $bit;)*
 
-        /// Every method by name; `OTHER` stands for all that are not known.
+        /// Every method by name; `OTHER` stands for all unknown ones.
         pub const METHODS: &[Method] =
             &[$(Method { name: stringify!($name), bit: $name },)* Method { name: "OTHER", bit: OTHER }];
 
-        /// The bit of a request's method, as `Stream::method` holds it.
+        /// The bit of a `Stream::method`.
         #[inline(always)]
         pub(super) fn bit(method: u64) -> u32 {
             $(const { assert!($bit < 31) };)*
@@ -63,12 +63,12 @@ methods! {
     13 UPDATE "3311";
 }
 
-/// What `Stream::method` holds of a REGISTER.
+/// `Stream::method` of a REGISTER.
 pub(super) const REGISTER_WORD: u64 = word("REGISTER");
-/// What `Stream::method` holds of an INVITE.
+/// `Stream::method` of an INVITE.
 pub(super) const INVITE_WORD: u64 = word("INVITE");
 
-/// Every method that is none of the known.
+/// All unknown methods.
 pub const OTHER: u32 = 1 << 30;
-/// Every bit.
+/// All methods: the transport as a whole.
 pub const ALL: u32 = u32::MAX;

@@ -1,9 +1,9 @@
-//! The SIP framer: a push machine over a TCP stream, after RFC 3261 sections 7 and 18.3; also over the one message of a datagram.
+//! The SIP framer: an incremental parser of a TCP stream (RFC 3261 sections 7 and 18.3), also of the one message of a datagram.
 //!
-//! It works through a [`Window`] of bytes in steps: a block of 64 bytes is marked and hashed with word arithmetic
-//! ([`words::control`], [`words::sum`]), then each of its control bytes is a step; the one that ends a line judges it by its first 64 and last 8
-//! bytes. Bodies are skipped by arithmetic. What is unfinished at the window's end is carried over in [`Stream`], so that **any
-//! segmentation of the same bytes gives the same verdict**.
+//! It processes a [`Window`] of bytes in steps. A block of 64 bytes is marked and hashed with word arithmetic ([`words::control`],
+//! [`words::sum`]); then each of its control bytes is a step. The step that ends a line checks it by its first 64 and last 8 bytes. Bodies are
+//! skipped by arithmetic. An unfinished line is carried over in [`Stream`], so that **any segmentation of the same bytes gives the same
+//! verdict**.
 //!
 //! The XDP program drives [`prime`], [`step`] and [`settle`] from `bpf_loop`; userspace drives the same three in [`feed`] and
 //! [`decide_datagram`].
@@ -70,7 +70,7 @@ const FLAG_DATAGRAM: u8 = 4;
 const FLAG_HELLO: u8 = 8;
 /// The unfinished line, if it begins with 64 bytes of a header name, has its colon behind them.
 const FLAG_FAR_COLON: u8 = 16;
-/// Such a line can't be a header any more.
+/// Such a line cannot become a header any more.
 const FLAG_FAR_BAD: u8 = 32;
 
 /// Buckets that header names are counted in.
@@ -85,11 +85,11 @@ pub struct Stream {
     flags: u8,
     /// HeaderLine lines of this message so far; in a TLS record, bytes of its header.
     lines: u16,
-    /// One bit for each of the known header names that have come.
+    /// One bit for each known header name that has come.
     seen: u16,
     /// The known name of the last header line.
     last: u8,
-    /// What the value of the last header line still lacks.
+    /// What is still missing of the value of the last header line.
     open: u8,
     /// Bytes of the unfinished line so far.
     line_bytes: u32,
@@ -97,7 +97,7 @@ pub struct Stream {
     section_bytes: u32,
     /// Content-Length of this message, once read.
     content_length: u32,
-    /// Bytes of the body, or of a TLS record, that have not come yet.
+    /// Bytes of the body, or of a TLS record, that are still to come.
     pub body_left: u32,
     /// Complete messages.
     pub messages: u32,
@@ -122,7 +122,7 @@ pub struct Stream {
 impl Stream {
     /// 64-bit words of a stream.
     pub const WORDS: usize = size_of::<Stream>() / 8;
-    /// Words up to `method_bytes`, which are all that count between messages and in a body.
+    /// Words up to `method_bytes`: the part that is in use between messages and in a body.
     pub const FEWEST_WORDS: usize = 4;
 
     /// A stream before its first byte.
@@ -148,7 +148,7 @@ impl Stream {
         tail: [0; 2],
     };
 
-    /// Makes it one before its first byte, whatever it was before; messages are counted on.
+    /// Resets to a stream before its first byte. `messages` keeps its value.
     #[inline(always)]
     pub fn begin(&mut self) {
         self.phase = PHASE_IDLE;
@@ -163,7 +163,7 @@ impl Stream {
         self.body_left = 0;
     }
 
-    /// Makes a stream that is before its first byte the one of a datagram.
+    /// Turns a stream before its first byte into that of a datagram.
     #[inline(always)]
     pub fn begin_datagram(&mut self) {
         self.phase = PHASE_IDLE;
@@ -173,7 +173,7 @@ impl Stream {
         self.messages = 0;
     }
 
-    /// Makes a stream that is before its first byte the one of a TLS port; `known` when it really is the connection's first.
+    /// Turns a stream before its first byte into that of a TLS port; `known` when that is the connection's first byte.
     #[inline(always)]
     pub fn begin_tls(&mut self, known: bool) {
         self.phase = if known { PHASE_HELLO } else { PHASE_RECORD };
@@ -182,7 +182,7 @@ impl Stream {
         self.head[0] = 0;
     }
 
-    /// Takes the next `len` bytes without a look, when they lie within a body or TLS record that goes on behind them.
+    /// Skips the next `len` bytes if they are within a body or TLS record that continues behind them. Returns whether it did.
     #[inline(always)]
     pub fn skip(&mut self, len: u32) -> bool {
         let within = (self.phase == PHASE_BODY || self.phase == PHASE_CONTENT) && len < self.body_left;
@@ -192,7 +192,7 @@ impl Stream {
         within
     }
 
-    /// How many of the stream's 64-bit words count in its phase; the others may hold anything.
+    /// How many of the stream's 64-bit words are in use in its phase; the others have any value.
     #[inline(always)]
     pub fn words(&self) -> usize {
         if self.phase == PHASE_IDLE || self.phase == PHASE_BODY {

@@ -1,4 +1,4 @@
-//! The header names that the framer knows (RFC 3261 sections 7.3.3 and 20), and the counting of all.
+//! Header names that the framer knows (RFC 3261 sections 7.3.3 and 20), and buckets to count all names.
 
 use super::value::HEAD;
 use super::window::Window;
@@ -14,7 +14,7 @@ pub(super) const CONTENT_LENGTH: u8 = 6;
 pub(super) const MAX_FORWARDS: u8 = 7;
 pub(super) const EXPIRES: u8 = 8;
 pub(super) const USER_AGENT: u8 = 9;
-/// Route, Record-Route and Path: lists that may be long. So is Contact, and none else from here on.
+/// Route, Record-Route and Path: lists that may be long. Names from here on, which is also Contact, are not counted.
 pub(super) const LIST: u8 = 10;
 pub(super) const CONTACT: u8 = 11;
 
@@ -24,16 +24,16 @@ pub(super) const fn bit(name: u8) -> u16 {
     1 << name
 }
 
-/// Without these there is no message (RFC 3261 section 8.1.1).
+/// Mandatory in every message (RFC 3261 section 8.1.1).
 pub(super) const MANDATORY: u16 = bit(VIA) | bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ);
-/// These have one value.
+/// May come only once.
 pub(super) const SINGLETONS: u16 = bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ) | bit(MAX_FORWARDS);
 
 const fn word(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)
 }
 
-/// The name whose first 16 bytes, folded and zero padded, these words are. Longer names are none of the known.
+/// The name whose first 16 bytes, folded and zero padded, these words are. Longer names are unknown.
 #[inline(always)]
 pub(super) fn identify(low: u64, high: u64) -> u8 {
     const VIA_LONG: u64 = word(b"via\0\0\0\0\0");
@@ -86,7 +86,7 @@ const NT: u64 = word(b"nt\0\0\0\0\0\0");
 /// The second word of a name of 16 bytes or more, whose first is its digest.
 pub(super) const LONG_NAME: u64 = u64::MAX;
 
-/// Bucket that a name of up to 16 bytes is counted in. Two names may share one: a limit of dozens leaves room for that.
+/// Bucket that a name of up to 16 bytes is counted in. Two names may share a bucket; the limit is large enough for that.
 #[inline(always)]
 pub(super) fn bucket(low: u64, high: u64) -> usize {
     ((low ^ high.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59) as usize

@@ -1,5 +1,5 @@
-//! Where bytes of a kind stand in the 64 bytes at an offset, one bit each. Only as many words are looked at as `len` needs, so that a
-//! short line costs little; what stands behind `len` bytes, up to the end of their last word, is told as well.
+//! Masks of bytes of a kind in the 64 bytes at an offset, one bit each. Only as many words are read as `len` needs, so a short line costs little;
+//! bits of bytes behind `len`, up to the end of the last word, may be set too.
 
 use super::value::HEAD;
 use super::window::Window;
@@ -71,7 +71,7 @@ pub fn not_of_tokens<W: Window>(window: &W, at: u32, len: u32) -> u64 {
 #[inline(always)]
 pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
     if matches!(window.byte(at), b' ' | b'\t') {
-        // It goes on with the line before, where a quoted string may have begun.
+        // A continuation line: a quoted string may have begun in the line before.
         return 0;
     }
     let (mut quotes, mut colons, mut ends, mut k) = (0, 0, 0, 0);
@@ -82,7 +82,7 @@ pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
         k += 8;
         words::equal(word, b'\\')
     });
-    // The value stands behind the first colon.
+    // The value is behind the first colon.
     let value = !(colons ^ colons.wrapping_sub(1));
     let backslashes = backslashes & value;
     let escaped = words::escaped(backslashes);
@@ -93,10 +93,10 @@ pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
 
 /// What [`name`] returns for a line without a proper name and colon.
 pub const BAD_NAME: u32 = u32::MAX;
-/// What [`name`] returns where a name goes on behind the 64 bytes.
+/// What [`name`] returns where the name continues behind the 64 bytes.
 pub const FAR_NAME: u32 = u32::MAX - 1;
 
-/// Where the name of a header line ends, at white space or its colon, and 256 times the place of its colon.
+/// The length of a header line's name, which ends at white space or its colon, plus 256 times the offset of its colon.
 #[must_use]
 #[inline(always)]
 pub fn name<W: Window>(window: &W, at: u32, len: u32) -> u32 {
@@ -126,8 +126,8 @@ pub fn name<W: Window>(window: &W, at: u32, len: u32) -> u32 {
 /// What [`via_numbers`] returns where there is neither.
 pub const NEITHER: u32 = 64 << 8 | 64;
 
-/// Of the numbers that begin at `numbers`, the place of the first one that follows a colon before any semicolon, times 256, and of the first
-/// one that follows an equals sign behind it; 64 where there is none.
+/// Of the numbers that begin at the bits of `numbers`: 256 times the offset of the first one that follows a colon before any semicolon, plus the offset
+/// of the first one that follows an equals sign behind that; 64 where there is none.
 #[must_use]
 #[inline(always)]
 pub fn via_numbers<W: Window>(window: &W, at: u32, len: u32, numbers: u64) -> u32 {

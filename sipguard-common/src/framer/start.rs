@@ -1,4 +1,4 @@
-//! How a message begins, for connections that are adopted in the middle of their life.
+//! What the start of a message looks like, for connections that are picked up mid-stream.
 
 use super::tls::is_record;
 use super::words::{below, equal, first_bytes, fold, gather};
@@ -34,7 +34,7 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
     if !(3..=12).contains(&method) || letters & before != before {
         return false;
     }
-    // The four bytes after the space, across the words' border.
+    // The four bytes behind the space, across two words.
     let at = method + 1;
     let (index, shift) = (at / 8, at % 8 * 8);
     let (low, high) = if index == 0 { (head[0], head[1]) } else { (head[1], head[2]) };

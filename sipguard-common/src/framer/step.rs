@@ -21,7 +21,7 @@ pub(super) const CLOSED: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
-    /// Every byte before this one is dealt with, or belongs to the current line.
+    /// Every byte before this one is processed, or belongs to the current line.
     pub pos: u32,
     /// End of the payload.
     pub end: u32,
@@ -33,36 +33,36 @@ pub struct Cursor {
     pub base: u32,
     /// Start of the block to mark next.
     pub next: u32,
-    /// Control bytes of the marked block that are still to be looked at, one bit a byte.
+    /// Control bytes of the marked block that are still to be processed, one bit per byte.
     pub marks: u64,
     /// Hash of the blocks marked so far, from the payload's first on.
     pub hash: u64,
     /// Bytes in `hash`.
     pub hashed: u32,
-    /// Block to be hashed next, or the highest number there is once a block was left out.
+    /// Block to be hashed next, or [`u32::MAX`] once a block was left out.
     pub hash_next: u32,
-    /// 1 once a block was marked behind one that was not: then `hash` does not stand for all that was looked at.
+    /// 1 once a block was marked behind one that was not: then `hash` does not cover all inspected bytes.
     pub gap: u32,
-    /// Where the line that is judged ends.
+    /// End of the line that is checked.
     pub stop: u32,
     /// 1 when its end is CRLF, 0 when it is LF alone.
     pub cr: u32,
-    /// Start of the line that was judged last.
+    /// Start of the line that was checked last.
     pub judged_line: u32,
-    /// Not 0 when rules are to be asked about it; whoever asks sets it to 0.
+    /// Not 0 when that line is to be matched against rules; the driver of the framer resets it.
     pub match_due: u32,
     /// Zero.
     pub pad: u32,
 }
 
 impl Cursor {
-    /// Where the first 64 bytes of the current line stand.
+    /// Offset of the first 64 bytes of the current line.
     #[inline(always)]
     pub(super) fn head(&self) -> u32 {
         head(self.line)
     }
 
-    /// Goes on at an offset, with the block that it lies in.
+    /// Continues at an offset, with the block that contains it.
     #[inline(always)]
     fn go_to(&mut self, at: u32) {
         self.pos = at;
@@ -71,7 +71,7 @@ impl Cursor {
     }
 }
 
-/// Where the first 64 bytes of a line stand, by where it starts.
+/// Offset of the first 64 bytes of a line, by its start.
 #[inline(always)]
 pub(super) const fn head(line: u32) -> u32 {
     if line < WINDOW as u32 { line } else { SAVED_HEAD }
@@ -89,8 +89,8 @@ pub enum StepOutcome {
     Malformed(Reason),
 }
 
-/// Does one step. Call it until it says something else than [`StepOutcome::More`], then [`super::settle`] the window. When [`Cursor::match_due`] is not 0, first
-/// rules are asked about the line of [`super::HeaderLine::of`].
+/// Does one step. Call it until it returns something else than [`StepOutcome::More`], then [`super::settle`] the window. When
+/// [`Cursor::match_due`] is not 0, first match the line of [`super::HeaderLine::of`] against rules.
 #[inline(always)]
 pub fn step<W: Window>(
     stream: &mut Stream,
@@ -147,7 +147,7 @@ fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> StepOutcome {
     StepOutcome::More
 }
 
-/// Marks the next block, if there is one. What is left of the one before it is text.
+/// Marks the next block, if there is one. The rest of the last block is text.
 #[inline(always)]
 fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, keys: &HashKeys) -> bool {
     let base = cursor.next;
@@ -172,7 +172,7 @@ fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, k
     true
 }
 
-/// A message begins where the cursor stands.
+/// A message begins at the cursor.
 #[inline(always)]
 fn begin(stream: &mut Stream, cursor: &mut Cursor) {
     stream.phase = PHASE_START;
@@ -186,7 +186,7 @@ fn begin(stream: &mut Stream, cursor: &mut Cursor) {
     cursor.section = cursor.pos;
 }
 
-/// Looks at the control byte at `at`, before which the current line is text.
+/// Processes the control byte at `at`; the current line is text before it.
 #[inline(always)]
 fn control<W: Window>(
     stream: &mut Stream,
@@ -206,7 +206,7 @@ fn control<W: Window>(
         }
         begin(stream, cursor);
     }
-    // What of the line end, or of a byte that must not be there, counts for the limits: all but a LF.
+    // All but a LF counts for the limits of line and section.
     let lf = byte == b'\n';
     within(stream, cursor, window, limits, if lf { at } else { at + 1 })?;
     if byte == b'\t' {
@@ -243,7 +243,7 @@ fn control<W: Window>(
     cursor.line = behind;
     if matches!(stream.phase, PHASE_BODY | PHASE_END) {
         if behind > cursor.hash_next || cursor.hash_next == CLOSED {
-            // The LF stands in a block that nobody marks any more.
+            // The LF is in a block that is not marked any more.
             cursor.gap = 1;
         }
         cursor.go_to(behind);
@@ -253,7 +253,7 @@ fn control<W: Window>(
     Ok(())
 }
 
-/// Whether line and section keep their limits up to `end`, the LF of a line not counted.
+/// Checks the limits of line and section up to `end`, the LF of a line not counted.
 #[inline(always)]
 pub(super) fn within<W: Window>(
     stream: &Stream,
@@ -270,10 +270,10 @@ pub(super) fn within<W: Window>(
     Err(too_long(stream, cursor, window, limits, end))
 }
 
-/// Which limit was passed first. A function of its own in the kernel, for the stack's sake.
+/// Which limit was exceeded first. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Limits, end: u32) -> Reason {
-    // A start line whose method is none is told so even when it is also too long, as it would be in smaller windows.
+    // A start line without a method has that reason even when it is also too long, as in smaller windows.
     if stream.phase == PHASE_START && line::can_be_start_line(window, cursor.head(), u32::MAX).is_err() {
         return Reason::BadStartLine;
     }
@@ -282,10 +282,9 @@ fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Li
     if over_line >= over_section { Reason::LineTooLong } else { Reason::HeadersTooLong }
 }
 
-/// Whether a backslash quotes the byte at `at`, with which those that the same line quotes behind it become text. Few parsers know quoted
-/// pairs, so strict refuses them, and others are taken where it is sure that they are some: in the first 64 bytes of the line, which are
-/// known however it is cut. Looks at twice as many bytes as it must, so that a line of many is not looked at as often. A function of its
-/// own in the kernel.
+/// Whether a backslash quotes the byte at `at`, with which those that the same line quotes behind it become text. Few parsers support
+/// quoted pairs, so strict mode refuses them. Otherwise they are accepted in the first 64 bytes of the line, which are visible in every
+/// segmentation. Reads twice as many bytes as needed, so that a line with many pairs is read less often. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn is_quoted<W: Window>(cursor: &mut Cursor, window: &W, at: u32) -> bool {
     let place = at.wrapping_sub(cursor.line);
@@ -300,7 +299,7 @@ fn is_quoted<W: Window>(cursor: &mut Cursor, window: &W, at: u32) -> bool {
     quoted >> (at - cursor.base) & 1 != 0
 }
 
-/// Goes over the CR and LF from place `from` of the marked block on. A function of its own in the kernel.
+/// Skips CR and LF from offset `from` of the marked block on. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn skip_line_ends<W: Window>(cursor: &mut Cursor, window: &W, from: u32) {
     let marked = low_bits(cursor.end - cursor.base);

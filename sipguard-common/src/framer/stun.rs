@@ -1,11 +1,11 @@
-//! STUN on the SIP port (RFC 8489 section 5): a NAT keep-alive of phones (RFC 5626 section 3.5.2), told apart from SIP by its first
-//! two bits. Of a datagram only its first eight bytes and the first four of each attribute are read, whatever its size.
+//! STUN on the SIP port (RFC 8489 section 5): a NAT keep-alive of phones (RFC 5626 section 3.5.2), distinguished from SIP by its
+//! first two bits. Of a datagram only its first eight bytes and the first four of each attribute are read, whatever its size.
 
 const HEADER: u32 = 20;
 const MAGIC_COOKIE: u32 = 0x2112_a442;
-/// Bytes that tell whether a datagram is STUN.
+/// Bytes that are needed to recognise STUN.
 pub const STUN_HEAD: u32 = 8;
-/// Most attributes of a message; a client sends a dozen at the most.
+/// Most attributes of a message; a client sends at most a dozen.
 pub const ATTRIBUTES: u32 = 128;
 
 /// Whether a datagram of `len` bytes is meant as STUN, by its first eight (the first in the lowest bits): its first two bits are zero, and
@@ -23,7 +23,7 @@ const fn length(head: u32) -> u32 {
     u16::swap_bytes((head >> 16) as u16) as u32
 }
 
-/// A walk over the attributes of a STUN message.
+/// Position in the attributes of a STUN message.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Stun {
@@ -36,7 +36,7 @@ pub struct Stun {
 }
 
 impl Stun {
-    /// Begins the walk. `None` when the length is not true: not that of the datagram, or no multiple of four.
+    /// The position before the first attribute. `None` when the stated length is not that of the datagram, or no multiple of four.
     #[must_use]
     #[inline(always)]
     pub const fn begin(head: u64, len: u32) -> Option<Stun> {
@@ -47,15 +47,15 @@ impl Stun {
         Some(Stun { at: HEADER, end: len, count: 0 })
     }
 
-    /// Whether every attribute was gone over.
+    /// Whether every attribute was checked.
     #[must_use]
     #[inline(always)]
     pub const fn has_ended(&self) -> bool {
         self.at == self.end
     }
 
-    /// Goes over one attribute (RFC 8489 section 14: type, length, value padded to four bytes), whose first four bytes are `head`. `false`
-    /// when its length is not true, or when there are more than [`ATTRIBUTES`].
+    /// Checks one attribute (RFC 8489 section 14: type, length, value padded to four bytes), whose first four bytes are `head`. `false`
+    /// when its length is wrong, or when there are more than [`ATTRIBUTES`].
     #[must_use]
     #[inline(always)]
     pub const fn attribute(&mut self, head: u32) -> bool {

@@ -1,5 +1,5 @@
-//! TLS record framing (RFC 8446 section 5.1, RFC 5246 section 6.2). Nothing is decrypted: a TLS port has no SIP to read, only
-//! lengths to follow and a first record to know.
+//! TLS record framing (RFC 8446 section 5.1, RFC 5246 section 6.2). Nothing is decrypted: only record
+//! headers and the type of the first handshake message are checked.
 
 use super::step::Cursor;
 use super::window::Window;
@@ -28,8 +28,8 @@ pub(super) const fn is_record(header: [u8; 5]) -> bool {
         && u16::from_be_bytes([high, low]) <= LONGEST
 }
 
-/// Takes one byte of a record's header, or of a connection's first bytes. `Some` is why it is none. A function of its own in the
-/// kernel, for the stack's sake.
+/// Processes a record's header, or one byte of it, or of a connection's first bytes. `Some` is the reason to refuse it. A separate frame in the
+/// kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn header<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Option<Reason> {
     take(stream, cursor, window).err()
@@ -63,7 +63,7 @@ fn take<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Resu
     record(stream, stream.head[0])
 }
 
-/// The header of a record has come.
+/// Checks a complete record header.
 #[inline(always)]
 fn record(stream: &mut Stream, header: u64) -> Result<(), Reason> {
     let [kind, major, minor, high, low, ..] = header.to_le_bytes();
@@ -83,7 +83,7 @@ fn record(stream: &mut Stream, header: u64) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The first byte of a connection to a TLS port: a handshake record, or SIP by a sender that was not told of TLS.
+/// The first byte of a connection to a TLS port: a handshake record, or SIP from a sender without TLS.
 #[inline(always)]
 fn hello(stream: &mut Stream, byte: u8) -> Result<(), Reason> {
     stream.phase = match byte {

@@ -16,7 +16,7 @@ const OPEN_METHOD: u8 = 2;
 /// The value has not begun, and need not.
 pub(super) const OPEN_TEXT: u8 = 3;
 
-/// A value: it stands from `from` to `len` of the line whose first bytes are at `head`.
+/// A value: the bytes from `from` to `len` of the line whose first bytes are at `head`.
 #[derive(Clone, Copy)]
 pub(super) struct HeaderValue {
     pub head: u32,
@@ -24,18 +24,18 @@ pub(super) struct HeaderValue {
     pub len: u32,
 }
 
-/// Bytes of a line that can be looked at from its start.
+/// Bytes of a line that are visible from its start.
 pub(super) const HEAD: u32 = 64;
 /// Most digits of a number, leading zeros counted.
 const DIGITS: u32 = 16;
-/// Content-Length values from here on are nonsense rather than large (they overflow signed 32-bit parsers).
+/// Content-Length values from here on are refused as invalid (they can overflow signed 32-bit parsers).
 const LENGTH_END: u64 = 1_000_000_000;
 /// RFC 3261 section 8.1.1.5: the sequence number is less than 2**31.
 const CSEQ_END: u64 = 1 << 31;
 /// Where 32 bits end (RFC 3261 section 20.19).
 const WORD_END: u64 = 1 << 32;
 
-/// Judges the value of a known header, or what a continuation line adds to it. `stream.last` is its name.
+/// Checks the value of a known header, or its part in a continuation line. `stream.last` is the header's name.
 #[inline(always)]
 pub(super) fn check<W: Window>(
     stream: &mut Stream,
@@ -54,7 +54,7 @@ pub(super) fn check<W: Window>(
     }
 }
 
-/// What a header is refused for that ends without the rest of its value.
+/// Refuses a header that ends without the rest of its value.
 #[inline(always)]
 pub(super) fn unfinished(stream: &Stream, limits: &Limits) -> Result<(), Reason> {
     match (stream.last, stream.open) {
@@ -66,7 +66,7 @@ pub(super) fn unfinished(stream: &Stream, limits: &Limits) -> Result<(), Reason>
     }
 }
 
-/// Most values are one space and a few digits: their value and the offset in the line behind them.
+/// The common case, one space and a few digits: the value, and the offset in the line behind it.
 #[inline(always)]
 fn plain<W: Window>(window: &W, value: HeaderValue) -> Option<(u64, u32)> {
     if value.len > HEAD {
@@ -123,7 +123,7 @@ fn content_length<W: Window>(
 const EMPTY: u64 = u64::MAX;
 
 /// The number of a value that has other white space than one space before it, or that goes on in a continuation line;
-/// [`LENGTH_END`] for anything else. A function of its own in the kernel, for the stack's sake.
+/// [`LENGTH_END`] for anything else. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn padded_number<W: Window>(open: u8, window: &W, value: &HeaderValue) -> u64 {
     if value.len > HEAD {
@@ -181,7 +181,7 @@ fn judges_method(stream: &Stream, limits: &Limits) -> bool {
     limits.has(checks::CSEQ) && stream.flags & FLAG_REQUEST != 0
 }
 
-/// Any other CSeq. A function of its own in the kernel, for the stack's sake.
+/// Any other CSeq. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn cseq_padded<W: Window>(
     stream: &mut Stream,
@@ -229,7 +229,7 @@ fn cseq_padded<W: Window>(
     if same || cut && bytes < u32::from(stream.method_bytes) { None } else { Some(Reason::CseqMismatch) }
 }
 
-/// Max-Forwards and Expires: a number that does not overflow. Expires may be a date (RFC 2543), so what is no number passes.
+/// Max-Forwards and Expires: a number that does not overflow. Expires may be a date (RFC 2543), so a value that is no number passes.
 #[inline(always)]
 fn number<W: Window>(
     stream: &mut Stream,
@@ -252,8 +252,8 @@ fn number<W: Window>(
 /// What [`long_number`] returns for what is no number.
 const NO_NUMBER: u64 = u64::MAX;
 
-/// The number of a value that is nothing but digits and white space around them; beyond 16 digits it is [`WORD_END`]. A function
-/// of its own in the kernel, for the stack's sake.
+/// The number of a value that is nothing but digits and white space around them; beyond 16 digits it is [`WORD_END`]. A separate
+/// frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn long_number<W: Window>(window: &W, value: &HeaderValue) -> u64 {
     let solid = low_bits(value.len) & !low_bits(value.from) & !window.blanks(value.head, value.len);
@@ -284,8 +284,8 @@ fn via<W: Window>(window: &W, value: HeaderValue) -> Result<(), Reason> {
 /// Most runs of five digits and one byte between them in 64 bytes.
 const RUNS: u32 = 11;
 
-/// Whether any of the runs of digits that begin at `long` follows a colon or an equals sign; those of a branch seldom do. A function
-/// of its own in the kernel, for the program's size.
+/// Whether any of the runs of digits that begin at `long` follows a colon or an equals sign; those of a branch rarely do. Not inlined
+/// in the kernel, for the size of the program.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
     let mut runs = long & !1;
@@ -302,7 +302,7 @@ fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
     true
 }
 
-/// Looks closer at a Via with long runs of digits. A function of its own in the kernel, for the stack's sake.
+/// Whether port or ttl of a Via with long runs of digits overflow. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn via_overflows<W: Window>(window: &W, value: &HeaderValue, long: u64, digits: u64) -> bool {
     let HeaderValue { head, len, .. } = *value;

@@ -1,15 +1,15 @@
-//! The bytes that the framer sees at a time, and what is carried from one window to the next.
+//! The window: the bytes that the framer processes at a time, and what is carried over to the next window.
 
 use super::step::Cursor;
 use super::step::{CLOSED, within};
 use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan};
 use crate::Reason;
 
-/// Offset in the window where a chunk of payload is put. Before it stands the carry: the unfinished line.
+/// Offset in the window of a chunk of payload. The unfinished line that is carried over is in front of it.
 pub const DATA: u32 = 64;
 /// Most payload bytes in one window.
 pub const CHUNK: u32 = 4096;
-/// Offset where the head of a line is put that began before this window's carry.
+/// Offset of the first 64 bytes of a line that began before the bytes carried over.
 pub(super) const SAVED_HEAD: u32 = 4352;
 /// Size of the bytes behind a [`Window`]. Any offset below 4416 may be read; a power of two, so that one mask bounds it.
 pub const WINDOW: usize = 8192;
@@ -18,7 +18,7 @@ pub const WINDOW: usize = 8192;
 pub trait Window {
     /// The eight bytes at an offset.
     fn word(&self, at: u32) -> u64;
-    /// Puts eight bytes at an offset.
+    /// Writes eight bytes at an offset.
     fn set_word(&mut self, at: u32, word: u64);
 
     /// The 64 bytes of a block, by its number. Taken modulo the blocks of a [`WINDOW`].
@@ -30,7 +30,7 @@ pub trait Window {
         self.word(at) as u8
     }
 
-    // What the functions of `scan` tell; functions of their own in the kernel.
+    // The functions of `scan`, which are separate global functions in the kernel.
 
     /// See [`scan::equal`].
     #[inline(always)]
@@ -123,8 +123,8 @@ pub trait Window {
     }
 }
 
-/// Puts the unfinished line of earlier windows before [`DATA`] and says where the framer goes on. The payload is put at
-/// [`DATA`] afterwards, over what this writes beyond it. `len` is the payload's length, 1 to [`CHUNK`].
+/// Restores the unfinished line of earlier windows in front of [`DATA`], and sets the cursor. Write the payload to [`DATA`] afterwards, over
+/// what this writes there. `len` is the payload's length, 1 to [`CHUNK`].
 #[inline(always)]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
     if cursor.hash_next != CLOSED {
@@ -141,7 +141,7 @@ pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, le
     }
 }
 
-/// Puts an unfinished line before [`DATA`]. A function of its own in the kernel: most windows begin with a line.
+/// Writes an unfinished line in front of [`DATA`]. Not inlined in the kernel: most windows begin with a new line.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn put_back<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor) {
     let carried = stream.line_bytes;
@@ -157,13 +157,13 @@ fn put_back<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor) {
         }
         window.set_word(DATA - 16, stream.tail[0]);
         window.set_word(DATA - 8, stream.tail[1]);
-        // The last byte is looked at again: it may be the CR of a CRLF.
+        // The last byte is processed again: it may be the CR of a CRLF.
         cursor.pos = DATA - 1;
     }
     cursor.next = cursor.pos & !(DATA - 1);
 }
 
-/// Saves the unfinished line at the window's end. `Some` is the reason why an unfinished line can't become a good one any more.
+/// Saves the unfinished line at the window's end. `Some` is the reason why it cannot be well-formed any more.
 #[must_use]
 #[inline(always)]
 pub fn settle<W: Window>(
@@ -180,7 +180,7 @@ pub fn settle<W: Window>(
     keep(stream, window, cursor, limits)
 }
 
-/// Saves an unfinished line. A function of its own in the kernel: most windows end between messages.
+/// Saves an unfinished line. Not inlined in the kernel: most windows end between messages.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn keep<W: Window>(stream: &mut Stream, window: &W, cursor: &Cursor, limits: &Limits) -> Option<Reason> {
     if let Err(reason) = within(stream, cursor, window, limits, cursor.end) {

@@ -1,4 +1,4 @@
-//! Bytes judged eight at a time. A word holds eight bytes, the first in its lowest bits.
+//! Arithmetic on eight bytes at a time. A word has eight bytes, the first in its lowest bits.
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
@@ -102,7 +102,7 @@ pub const fn not_token(word: u64) -> u64 {
         | among(word, b'{', b'}')
 }
 
-/// Which of 64 bytes, backslashes left out, stand behind a backslash that stands behind no such itself (RFC 3261 section 25.1, quoted-pair).
+/// Which of 64 bytes, backslashes left out, are behind a backslash that is not itself behind one (RFC 3261 section 25.1, quoted-pair).
 #[inline(always)]
 pub const fn escaped(backslashes: u64) -> u64 {
     const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
@@ -111,7 +111,7 @@ pub const fn escaped(backslashes: u64) -> u64 {
     (behind.wrapping_sub(backslashes) ^ ODD) & !backslashes
 }
 
-/// Which of 64 bytes stand within quotation marks, the opening one included.
+/// Which of 64 bytes are within quotation marks, the opening one included.
 #[inline(always)]
 pub const fn within(quotes: u64) -> u64 {
     let mut inside = quotes;
@@ -123,10 +123,10 @@ pub const fn within(quotes: u64) -> u64 {
     inside
 }
 
-/// Secrets of the hash that retransmissions are compared by: without them nobody can prepare two segments with one hash.
+/// Keys of the hash that retransmissions are compared by: without them no sender can prepare two segments with the same hash.
 pub type HashKeys = [u64; 8];
 
-/// Which bytes of a block are below 0x20, one bit each: line ends, tabs and what must not be there.
+/// Which bytes of a block are below 0x20, one bit each: line ends, tabs and bytes that are not allowed.
 #[inline(always)]
 pub const fn control(block: &[u64; 8]) -> u64 {
     let mut text = 0;
@@ -153,7 +153,7 @@ pub const fn sum(block: &[u64; 8], keys: &HashKeys) -> u64 {
     sum
 }
 
-/// The hash of what came before, with a block of this sum behind it.
+/// The hash of earlier blocks, extended by a block with this sum.
 #[inline(always)]
 pub const fn chain(hash: u64, sum: u64) -> u64 {
     let mixed = (hash ^ sum).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -53,11 +53,15 @@ fn the_maps_change_with_the_abi_version_only() -> Result<()> {
     Ok(())
 }
 
+/// Functions that every BPF object of this compiler has and that no program calls.
+const UNCALLED: [&str; 3] = ["memcpy", "memmove", "memset"];
+
 /// A function that no program reaches is in no budget of the stack.
 #[test]
 fn every_function_is_in_the_budget_of_the_stack() -> Result<()> {
     let calls = Calls::read(OBJECT)?;
-    let missing = calls.unreached(&super::PROGRAMS)?;
+    let mut missing = calls.unreached(&super::PROGRAMS)?;
+    missing.retain(|name| !UNCALLED.contains(name));
     assert!(missing.is_empty(), "{missing:?} are called by none of {:?}", super::PROGRAMS);
     Ok(())
 }
