@@ -413,7 +413,7 @@ fn two_processes_at_once_lose_no_block() -> Result<()> {
 
 /// Verb, what and why of each row of the trail.
 fn trail(site: &Site) -> Result<Vec<[String; 3]>> {
-    let told = |row: &Value| Ok([text(row, "verb")?, text(row, "what")?, text(row, "reason")?]);
+    let told = |row: &Value| Ok([text(row, "verb")?, text(row, "what")?, text(row, "comment")?]);
     site.guard.rows(&["log"])?.iter().map(told).collect()
 }
 
