@@ -68,7 +68,7 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip, trunk: u32) -> Result<(Transport, u32)
         protocol::UDP => false,
         _ => return Err(Reason::NotGuarded),
     };
-    if ip.more_fragments && (ip.l4_len as usize) < tcp::LEN {
+    if ip.more_fragments && ip.l4_len < tcp::LEN as u32 {
         return Err(if tcp { Reason::TcpFragment } else { Reason::TinyFragment });
     }
     if ip.l4_len < 4 {

@@ -41,7 +41,7 @@ extern "C" fn checksum_wrong(ctx: *mut xdp_md) -> u32 {
     unsafe {
         let packet = &(*scratch).packet;
         let len = packet.data_at - packet.l4_at + packet.data_len;
-        let Ok(stored) = bytes::half(&XdpContext::new(ctx), packet.l4_at as usize + CHECKSUM) else {
+        let Ok(stored) = bytes::half(&XdpContext::new(ctx), (packet.l4_at + CHECKSUM as u32) as usize) else {
             return 0;
         };
         if reset::is_unfinished(packet, stored) {

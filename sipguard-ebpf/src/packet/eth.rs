@@ -1,7 +1,7 @@
 //! Ethernet with up to two VLAN tags (IEEE 802.1Q, 802.1ad).
 
 use sipguard_common::Reason;
-use sipguard_common::wire::ether_type::{IPV4, IPV6, SERVICE_VLAN, VLAN, is_vlan};
+use sipguard_common::wire::ether_type::{IPV4, IPV6, SERVICE_VLAN, VLAN};
 use sipguard_common::wire::{ethernet, vlan};
 
 use super::bytes::{self, Frame};
@@ -20,7 +20,7 @@ pub fn parse(ctx: &impl Frame) -> Result<L3, Reason> {
     let mut at = ethernet::LEN;
     let mut kind = u16::from_be(bytes::half(ctx, ethernet::TYPE)?);
     for _ in 0..2 {
-        if is_vlan(kind) {
+        if kind == VLAN || kind == SERVICE_VLAN {
             kind = u16::from_be(bytes::half(ctx, at + vlan::TYPE)?);
             at += vlan::LEN;
         }

@@ -116,7 +116,7 @@ fn parse_v6(ctx: &XdpContext, at: usize) -> Result<Ip, Reason> {
     }
     for _ in 0..MAX_EXTENSIONS {
         // A first fragment may end here (against RFC 7112), and the kernel reassembles it nevertheless.
-        if (ip.l4_len as usize) < ipv6::EXTENSION_LEN && is_extension(ip.protocol) {
+        if ip.l4_len < ipv6::EXTENSION_LEN as u32 && is_extension(ip.protocol) {
             return Err(Reason::BadIpHeader);
         }
         let length = match ip.protocol {

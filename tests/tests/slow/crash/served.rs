@@ -76,7 +76,10 @@ fn serve_ends_a_crash_loop_and_says_whose_it_was() -> Result<()> {
     ensure!(block["target"] == Office::address(PHONE).to_string(), "{block}");
     let log = std::fs::read_to_string(notes.join("events.json")).context("the log of events")?;
     let address = Office::address(PHONE).to_string();
-    ensure!(log.lines().any(|line| line.contains("\"notice\":\"crash\"") && line.contains(&address)), "{log}");
+    ensure!(
+        log.lines().any(|line| line.contains("\"notice\":\"crash\"") && line.contains(&address)),
+        "{log}"
+    );
     ensure!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
     let metrics = service.get("/metrics")?.body;
     ensure!(metrics.contains(&format!("sipguard_pbx_crashes_total {crashes}\n")), "{metrics}");
