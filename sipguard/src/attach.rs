@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::counting;
 use crate::detach::free;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
@@ -109,7 +109,7 @@ impl AttachOutcome {
 /// Attaches to every interface of `names`, or to none.
 ///
 /// # Errors
-/// See [`Status`]; what was attached before stays as it was.
+/// See [`FailureKind`]; what was attached before stays as it was.
 pub fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> Result<AttachOutcome> {
     interfaces(names)?;
     pins.mount()?;
@@ -373,7 +373,7 @@ fn attach_one(
     let link = program.take_link(link)?;
     let link = FdLink::try_from(link).map_err(|_| {
         Failure::with(
-            Status::Kernel,
+            FailureKind::Kernel,
             "this kernel has no BPF links for XDP: sipguard needs Linux 6.1 or newer",
         )
     })?;
@@ -394,9 +394,10 @@ fn refused(interface: &Interface, native: bool, error: &ProgramError) -> anyhow:
     let mode = if native { "native" } else { "generic" };
     let errno =
         errno(error).map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
-    let remedy = if native && !is_busy(error) { ". `--mode generic` works with every driver" } else { "" };
+    let remedy =
+        if native && !is_busy(error) { ". `--xdp-mode generic` works with every driver" } else { "" };
     Failure::with(
-        Status::Kernel,
+        FailureKind::Kernel,
         format!(
             "{} (driver {}, MTU {}) refuses XDP in {mode} mode: {errno}{remedy}",
             interface.name, interface.driver, interface.mtu

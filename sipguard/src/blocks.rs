@@ -13,7 +13,7 @@ use sipguard_common::framer::MATCH_KEY_BYTES;
 use crate::address::{Source, mapped};
 use crate::claim::{Identity, UserAgent};
 use crate::clock::Clock;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::maps::{self, Devices, Hosts, Identities, MapDir, Plain, Prefixes, UserAgents};
 use crate::target::{Device, Target};
 
@@ -350,7 +350,7 @@ fn refused(target: &Target, error: MapError) -> anyhow::Error {
     } else {
         format!("{error:#}")
     };
-    Failure::with(Status::Failed, format!("{target}: {why}; nothing was changed"))
+    Failure::with(FailureKind::Failed, format!("{target}: {why}; nothing was changed"))
 }
 
 /// What is not there needs no removal.

@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, ObserveSettings, names};
 
 use crate::clock::Clock;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::events::SenderFilter;
 use crate::maps::{self, Plain};
 use crate::pins::Pins;
@@ -117,7 +117,7 @@ fn only(pins: &Pins) -> Result<Flock<File>> {
             let text = format!(
                 "another `sipguard capture`{who} is at work, and there is only one at a time: end it, or wait"
             );
-            Failure::with(Status::Failed, text)
+            Failure::with(FailureKind::Failed, text)
         }
         error => anyhow::Error::new(error).context(format!("locking {}", dir.display())),
     })

@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::GetStruct;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use sipguard_common::abi::{CountedConnection, names};
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::kernel::Offsets;
 use crate::load::{Loaded, verifier};
 use crate::maps::{self, Plain, Sockets};
@@ -71,13 +71,13 @@ pub fn is_on(pins: &Pins) -> bool {
 /// Says so when there would be nobody to count for a limit of open connections.
 ///
 /// # Errors
-/// [`Status::Kernel`]
+/// [`FailureKind::Kernel`]
 pub fn is_on_or_fail(pins: &Pins) -> Result<()> {
     if is_on(pins) {
         return Ok(());
     }
     Err(Failure::with(
-        Status::Kernel,
+        FailureKind::Kernel,
         format!(
             "open connections are not counted here: the kernel did not take the programs for its tracepoint {TRACEPOINT}, or their \
              pins are gone. `sipguard detach --all` and `sipguard attach` try again; `limit set --of connections` needs no such program"

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytemuck::Zeroable;
 use sipguard_common::abi::{Iface, names};
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::link;
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
@@ -16,10 +16,10 @@ use crate::second_eye;
 /// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
 ///
 /// # Errors
-/// [`Status::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
+/// [`FailureKind::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
 pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
     let Some(_lock) = pins.lock()? else {
-        return Err(Failure::with(Status::NotAttached, "sipguard is not attached"));
+        return Err(Failure::with(FailureKind::NotAttached, "sipguard is not attached"));
     };
     let Some(names) = names else {
         // Without a look at the ABI: this is the remedy for pins of another version.
@@ -39,7 +39,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
         let Some((slot, iface)) = found else {
             let attached: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
             return Err(Failure::with(
-                Status::NotAttached,
+                FailureKind::NotAttached,
                 format!("sipguard is not attached to `{name}`; it is to: {}", attached.join(", ")),
             ));
         };

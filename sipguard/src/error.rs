@@ -1,39 +1,38 @@
-//! Failures with their exit status.
+//! Failures, each of a kind that a caller can act upon.
 
 use std::fmt;
 
-/// Exit statuses of the command line.
+/// What sort of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Status {
+pub enum FailureKind {
     /// It did not work.
-    Failed = 1,
-    /// The command line is wrong.
-    Usage = 2,
+    Failed,
+    /// The request contradicts itself, or names what there is not.
+    Usage,
     /// No interface is attached.
-    NotAttached = 3,
+    NotAttached,
     /// Privileges are missing.
-    Privilege = 4,
+    Privilege,
     /// The kernel or the driver can't.
-    Kernel = 5,
+    Kernel,
     /// The configuration is invalid.
-    Configuration = 6,
+    Configuration,
     /// It is done, with the last good configuration instead of an invalid one.
-    LastGood = 7,
+    LastGood,
 }
 
-/// A failure that says what is wrong, where, and what would mend it.
+/// A failure that says what is wrong, where, and what would fix it.
 #[derive(Debug)]
 pub struct Failure {
-    /// The exit status.
-    pub status: Status,
+    /// Its kind.
+    pub kind: FailureKind,
     text: String,
 }
 
 impl Failure {
     /// A failure with its text, as an `anyhow` error.
-    pub fn with(status: Status, text: impl Into<String>) -> anyhow::Error {
-        anyhow::Error::new(Failure { status, text: text.into() })
+    pub fn with(kind: FailureKind, text: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::new(Failure { kind, text: text.into() })
     }
 }
 
@@ -45,11 +44,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The exit status of an error: that of its [`Failure`], or [`Status::Failed`].
+/// The kind of an error: that of the first [`Failure`] in its chain, or [`FailureKind::Failed`].
 #[must_use]
-pub fn status_of(error: &anyhow::Error) -> Status {
+pub fn kind_of(error: &anyhow::Error) -> FailureKind {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())
-        .map_or(Status::Failed, |failure| failure.status)
+        .map_or(FailureKind::Failed, |failure| failure.kind)
 }

@@ -10,7 +10,7 @@ use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,10 @@ pub fn by_index(index: u32) -> Result<Option<Interface>> {
 }
 
 fn no_such(name: &str) -> anyhow::Error {
-    Failure::with(Status::Failed, format!("no interface `{name}` here: `ip link` lists those that there are"))
+    Failure::with(
+        FailureKind::Failed,
+        format!("no interface `{name}` here: `ip link` lists those that there are"),
+    )
 }
 
 fn ask(request: LinkMessage) -> Result<Option<Interface>> {

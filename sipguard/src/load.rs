@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use sipguard_common::abi::names;
 
 use crate::counting;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::kernel::Offsets;
 use crate::maps::MapDir;
 use crate::pins::Pins;
@@ -31,7 +31,7 @@ impl Begun {
     /// Makes the maps for a slot, pinned below `pins` or taken from there. `flows` is how many connections can be followed.
     ///
     /// # Errors
-    /// [`Status::Kernel`] when the kernel refuses a map.
+    /// [`FailureKind::Kernel`] when the kernel refuses a map.
     pub fn new(pins: &Pins, slot: u32, flows: u32) -> Result<Begun> {
         Begun::with(Some(pins), slot, flows, false)
     }
@@ -72,7 +72,7 @@ impl Begun {
     /// Loads the program.
     ///
     /// # Errors
-    /// [`Status::Kernel`] when the kernel refuses it.
+    /// [`FailureKind::Kernel`] when the kernel refuses it.
     pub fn load(self) -> Result<Loaded> {
         let mut loaded = Loaded { ebpf: self.ebpf };
         loaded.program()?.load().map_err(|error| refused("loading the XDP program", &verifier(error)))?;
@@ -85,7 +85,7 @@ impl Loaded {
     /// without, it has maps of its own, which end with it. `flows` is how many connections can be followed.
     ///
     /// # Errors
-    /// [`Status::Kernel`] when the kernel refuses a map or the program.
+    /// [`FailureKind::Kernel`] when the kernel refuses a map or the program.
     pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
         Begun::with(pins, slot, flows, false)?.load()
     }
@@ -153,7 +153,7 @@ fn refused(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
         cause = inner.source();
     }
     text += ". sipguard needs Linux 6.1 or newer with BPF and BTF";
-    Failure::with(Status::Kernel, text)
+    Failure::with(FailureKind::Kernel, text)
 }
 
 /// The verifier's log is thousands of lines; its end says what it did not like.

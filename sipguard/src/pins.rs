@@ -29,7 +29,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sipguard_common::abi::{ABI_VERSION, names};
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::ssh::ancestors;
 
 /// Default place of the pins.
@@ -184,7 +184,7 @@ impl Pins {
     /// Waits for the right to change an entry that several verbs share. It is held for microseconds.
     ///
     /// # Errors
-    /// [`Status::NotAttached`] without pins, and when another process holds it for more than a minute.
+    /// [`FailureKind::NotAttached`] without pins, and when another process holds it for more than a minute.
     pub fn edit(&self) -> Result<Lock> {
         self.wait(&self.dir.join("maps"), Instant::now() + LOCK_PATIENCE)?.ok_or_else(not_attached)
     }
@@ -262,11 +262,11 @@ impl Pins {
     /// Says so when the guard is not attached, or when that can't be seen.
     ///
     /// # Errors
-    /// [`Status::NotAttached`], [`Status::Privilege`]
+    /// [`FailureKind::NotAttached`], [`FailureKind::Privilege`]
     pub fn attached_or_fail(&self) -> Result<()> {
         match std::fs::read_dir(self.dir.join("links")) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Failure::with(
-                Status::Privilege,
+                FailureKind::Privilege,
                 format!("the pins in {} can't be read: permission denied. Run as root", self.dir.display()),
             )),
             Ok(_) if self.are_attached() => Ok(()),
@@ -277,7 +277,7 @@ impl Pins {
     /// Checks that the guard is attached, by this ABI version. Every verb does this first.
     ///
     /// # Errors
-    /// [`Status::NotAttached`] without pins; a failure with the remedy for another version.
+    /// [`FailureKind::NotAttached`] without pins; a failure with the remedy for another version.
     pub fn check(&self) -> Result<()> {
         self.attached_or_fail()?;
         self.check_abi()
@@ -295,7 +295,7 @@ impl Pins {
         let found = map.get(&0, 0).context("reading the ABI version of the pins")?;
         if found != ABI_VERSION {
             return Err(Failure::with(
-                Status::Failed,
+                FailureKind::Failed,
                 format!(
                     "the pins under {} have ABI version {found}, this sipguard speaks {ABI_VERSION}; the filter goes on as it is. \
                      Use the sipguard that attached it, or replace it: `sipguard detach --all`, then `sipguard attach`",
@@ -370,7 +370,7 @@ fn is_seen_above(dir: &Path) -> bool {
 
 fn short_lived(parent: &Path) -> anyhow::Error {
     Failure::with(
-        Status::Failed,
+        FailureKind::Failed,
         format!(
             "the bpffs on {} would end with this command, and the filter with it: `ip netns exec` and `unshare` give a command mounts of its \
              own. Enter the network namespace alone: `nsenter --net=/run/netns/NAME sipguard attach IFACE`",
@@ -380,7 +380,7 @@ fn short_lived(parent: &Path) -> anyhow::Error {
 }
 
 fn not_attached() -> anyhow::Error {
-    Failure::with(Status::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it")
+    Failure::with(FailureKind::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it")
 }
 
 fn remove_file(path: &Path) -> Result<()> {

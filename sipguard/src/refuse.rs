@@ -5,7 +5,7 @@ use aya::programs::loaded_programs;
 use sipguard_common::abi::{Iface, names};
 
 use crate::attach::AttachRequest;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::link::{self, Interface};
 use crate::presence::is_elsewhere;
 use crate::settings::XdpChoice;
@@ -13,13 +13,13 @@ use crate::settings::XdpChoice;
 /// The programs read Ethernet; of a frame without its header they would take addresses for something else.
 ///
 /// # Errors
-/// [`Status::Kernel`]
+/// [`FailureKind::Kernel`]
 pub fn a_tunnel(interface: &Interface) -> Result<()> {
     if interface.ethernet {
         return Ok(());
     }
     Err(Failure::with(
-        Status::Kernel,
+        FailureKind::Kernel,
         format!(
             "{} ({}) carries packets without an Ethernet header, as tun, WireGuard and PPP do: sipguard can't judge them there, and nothing was \
              attached. Attach where the SIP of that tunnel comes in or goes on unencrypted",
@@ -31,7 +31,7 @@ pub fn a_tunnel(interface: &Interface) -> Result<()> {
 /// What two attached interfaces have of one packet would be judged, and counted against its sender, twice.
 ///
 /// # Errors
-/// [`Status::Failed`]
+/// [`FailureKind::Failed`]
 pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
     let all: Vec<Interface> = own
         .iter()
@@ -45,7 +45,7 @@ pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
     });
     let Some((upper, lower)) = pair else { return Ok(()) };
     Err(Failure::with(
-        Status::Failed,
+        FailureKind::Failed,
         format!(
             "{upper} and {lower} have the same packets, which would be judged twice: attach to one of them, and `sipguard detach` the other first"
         ),
@@ -55,7 +55,7 @@ pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
 /// Another program's place is never taken.
 ///
 /// # Errors
-/// [`Status::Kernel`]
+/// [`FailureKind::Kernel`]
 pub fn another_program(interface: &Interface) -> Result<()> {
     let Some(xdp) = interface.xdp else { return Ok(()) };
     let name = program_name(xdp.program_id);
@@ -65,10 +65,10 @@ pub fn another_program(interface: &Interface) -> Result<()> {
              Detach it there, and attach again",
             interface.name, xdp.program_id
         );
-        return Err(Failure::with(Status::Kernel, text));
+        return Err(Failure::with(FailureKind::Kernel, text));
     }
     Err(Failure::with(
-        Status::Kernel,
+        FailureKind::Kernel,
         format!(
             "{} already has an XDP program: `{name}` (id {}). sipguard does not evict it. `bpftool net show dev {}` shows how it is \
              attached; take it off (for example `ip link set dev {} xdp off` or its own tool) and attach again",
@@ -80,7 +80,7 @@ pub fn another_program(interface: &Interface) -> Result<()> {
 /// An attached interface does not change between native and generic mode: that would be a gap in the filter.
 ///
 /// # Errors
-/// [`Status::Failed`]
+/// [`FailureKind::Failed`]
 pub fn another_mode(interface: &Interface, request: &AttachRequest) -> Result<()> {
     let native = interface.xdp.is_some_and(|xdp| xdp.native);
     let desired = request.xdp.and_then(XdpChoice::native);

@@ -105,7 +105,7 @@ impl Lab {
 
     /// Attaches the guard, to the driver itself. A message may take as long as the machine does.
     pub fn attach(&self, options: &[&str]) -> Result<()> {
-        let all = [Site::INTERFACE, "--mode", "native", "--limit", "message-ms=0"];
+        let all = [Site::INTERFACE, "--xdp-mode", "native", "--check", "message-ms=0"];
         self.site.guard.attach(&[&all, options].concat())?;
         // With a program a veth has GRO, which holds segments back and lets other packets overtake them.
         plain_frames(&self.site.pbx, Site::INTERFACE)

@@ -60,7 +60,7 @@ fn page() -> String {
     table(&mut out, "Reset without accusation", Class::Reset);
     table(&mut out, "Dropped", Class::Drop);
     table(&mut out, "Passed", Class::Pass);
-    out += "\n## Limits\n\n`sipguard attach --limit NAME=VALUE` sets one; the profile sets all.\n\n";
+    out += "\n## Limits\n\n`sipguard attach --check NAME=VALUE` sets one; the profile sets all.\n\n";
     out += "| name | what it limits | default | strict | range |\n|---|---|---|---|---|\n";
     for limit in LIMITS {
         let (default, strict) = (limit.get(&Limits::default()), limit.get(&Limits::strict()));

@@ -1,155 +1,28 @@
-//! The command line: what was typed, one file a verb.
+//! The command line, in three floors: `args/` is what was typed, `crate::ops` does it, `printer/` shows what came of it.
 
-mod allow;
-mod attach;
-mod bans;
-mod block;
-mod capture;
-mod check;
-mod config;
-mod counters;
-mod crash;
-mod deny;
-mod detach;
-mod events;
-mod export;
-mod import;
+mod args;
+mod confirm;
+mod exit;
 #[cfg(test)]
 mod json_page;
-mod limit;
-mod limit_list;
-mod list;
-mod log;
-mod lookup;
-mod mode;
 mod pages;
+mod printer;
 mod privilege;
-mod reload;
-mod replay;
-mod serve;
-mod status;
-mod targets;
+mod progress;
 mod top;
-mod trail;
-mod trunk;
 mod version;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser as _};
 
-use crate::duration::{Span, parse_duration};
-use crate::error::{Status, status_of};
-use crate::output::{Format, print};
-use crate::pins::{DEFAULT_DIR, Pins};
-use crate::store::DEFAULT_FILE;
-
-/// Drops malformed SIP on the network card, before the PBX sees it.
-#[derive(Debug, Parser)]
-#[command(name = "sipguard", version, max_term_width = 100, after_help = EXIT_STATUS)]
-struct Cli {
-    /// Directory of the pins, on a bpffs
-    #[arg(long, global = true, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
-    pins: PathBuf,
-
-    /// File of the rules, which `attach` restores
-    #[arg(long, global = true, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_FILE, hide_env_values = true)]
-    store: PathBuf,
-
-    /// How to print
-    #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Format,
-
-    /// The same as `--output json`
-    #[arg(short, long, global = true, conflicts_with = "output")]
-    json: bool,
-
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-const EXIT_STATUS: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
-5 kernel or driver can't, \
-6 configuration invalid, 7 done with the last good configuration, for the present one is invalid.";
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Attach to interfaces; the filter then stays until `detach`
-    Attach(attach::Args),
-    /// Detach from interfaces
-    Detach(detach::Args),
-    /// Show what is attached, how, and why so
-    Status(status::Args),
-    /// Block hosts and prefixes, every protocol of theirs, or one device behind an address
-    #[command(visible_alias = "ban")]
-    Block(block::BlockArgs),
-    /// Lift blocks
-    #[command(visible_alias = "unban")]
-    Unblock(block::UnblockArgs),
-    /// Allow hosts and prefixes: no block of a shorter prefix holds for them, and nothing automatic blocks them
-    Allow(allow::AllowArgs),
-    /// End allowances
-    Unallow(allow::UnallowArgs),
-    /// Deny a transport or a method to all trunks, or to all devices; without arguments show what is denied
-    Deny(deny::DenyArgs),
-    /// Permit what was denied
-    Permit(deny::PermitArgs),
-    /// Say which addresses are trunks, and what they may send
-    Trunk(trunk::Args),
-    /// Limit how much a source, or a trunk, may send
-    Limit(limit::Args),
-    /// Say when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
-    Bans(bans::Args),
-    /// List the rules, in force or stored for the next `attach`
-    #[command(visible_alias = "ls")]
-    List(list::Args),
-    /// Say which rule decides about an address
-    Lookup(lookup::Args),
-    /// Take rules from a list: all of it, or none when there is a mistake in it
-    Import(import::Args),
-    /// Write the rules as a list, for `import`, ipset or others
-    Export(export::Args),
-    /// Show who changed which rules, and when
-    #[command(visible_alias = "audit")]
-    Log(log::Args),
-    /// Show what was counted, by reason, by source or by trunk
-    Counters(counters::Args),
-    /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
-    Events(events::Args),
-    /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
-    Capture(capture::Args),
-    /// Watch it live: who is stopped and why; blocks whom you point at
-    Top(top::Args),
-    /// Show or set the mode: enforce drops, monitor only counts what would be dropped
-    Mode(mode::Args),
-    /// Judge the configuration file, and change nothing
-    Check(check::Args),
-    /// Apply the configuration file: what it names, and no more
-    Reload(reload::Args),
-    /// Say which device crashed the PBX: the reports of crashes, or one of just now
-    Crash(crash::Args),
-    /// Say what would be stopped of a capture, and why; no interface is touched
-    Replay(replay::Args),
-    /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
-    Serve(serve::Args),
-    /// Show what the configuration file may say, and what is in effect
-    Config(config::Args),
-    /// Print a completion script for a shell
-    Completion {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
-    /// Print the version and the ABI version of the pins
-    Version,
-    /// Write the manual pages into a directory
-    #[command(hide = true)]
-    Man {
-        /// The directory; it is made where it is missing
-        directory: PathBuf,
-    },
-}
+use self::args::{Cli, Verb};
+use self::printer::{Format, notice, notices, print};
+use crate::error::kind_of;
+use crate::interrupt::Interrupt;
+use crate::ops::{self, Context};
+use crate::{config, notice as receiver, serve};
 
 /// Runs the command line.
 #[must_use]
@@ -162,19 +35,19 @@ pub fn run() -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
+    receiver::receive(notice);
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sipguard: {error:#}");
-            ExitCode::from(status_of(&error) as u8)
+            exit::code(kind_of(&error))
         }
     }
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
-    let pins = Pins::new(&cli.pins);
-    let store = cli.store.as_path();
-    let format = if cli.json { Format::Json } else { cli.output };
+    let format = cli.format();
+    let host = &Context::new(&cli.pins, &cli.store);
     if !matches!(
         cli.verb,
         Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_)
@@ -182,34 +55,61 @@ fn dispatch(cli: Cli) -> Result<()> {
         privilege::check()?;
     }
     match cli.verb {
-        Verb::Attach(args) => attach::run(&pins, store, format, &args),
-        Verb::Detach(args) => detach::run(&pins, store, format, &args),
-        Verb::Status(args) => status::run(&pins, store, format, &args),
-        Verb::Block(args) => block::block(&pins, store, format, &args),
-        Verb::Unblock(args) => block::unblock(&pins, store, format, &args),
-        Verb::Allow(args) => allow::allow(&pins, store, format, &args),
-        Verb::Unallow(args) => allow::unallow(&pins, store, format, &args),
-        Verb::Deny(args) => deny::deny(&pins, store, format, &args),
-        Verb::Permit(args) => deny::permit(&pins, store, format, &args),
-        Verb::Trunk(args) => trunk::run(&pins, store, format, &args),
-        Verb::Limit(args) => limit::run(&pins, store, format, &args),
-        Verb::Bans(args) => bans::run(&pins, store, format, &args),
-        Verb::List(args) => list::run(&pins, store, format, &args),
-        Verb::Import(args) => import::run(&pins, store, format, &args),
-        Verb::Export(args) => export::run(store, &args),
-        Verb::Log(args) => log::run(store, format, &args),
-        Verb::Lookup(args) => lookup::run(&pins, store, format, &args),
-        Verb::Counters(args) => counters::run(&pins, store, format, &args),
-        Verb::Events(args) => events::run(&pins, store, format, &args),
-        Verb::Capture(args) => capture::run(&pins, store, format, &args),
-        Verb::Top(args) => top::run(&pins, store, format, &args),
-        Verb::Mode(args) => mode::run(&pins, store, format, &args),
-        Verb::Check(args) => check::run(format, &args),
-        Verb::Reload(args) => reload::run(&pins, store, format, &args),
-        Verb::Crash(args) => crash::run(&pins, store, format, &args),
-        Verb::Replay(args) => replay::run(store, format, &args),
-        Verb::Serve(args) => serve::run(&pins, store, &args),
-        Verb::Config(args) => config::run(format, &args),
+        Verb::Attach(args) => confirm::attach(host, format, args),
+        Verb::Detach(args) => printer::attach::detached(format, &ops::detach::run(host, args.request())?),
+        Verb::Status(args) => {
+            let report = ops::status::run(host, args.interface.as_deref())?;
+            printer::status::status(format, &report)?;
+            ops::status::expect_filtering(&report)
+        }
+        Verb::Block(args) => set(host, format, &args.request(host)?),
+        Verb::Unblock(args) => lift(host, format, &args.request()?),
+        Verb::Allow(args) => set(host, format, &args.request()?),
+        Verb::Unallow(args) => lift(host, format, &args.request()?),
+        Verb::Deny(args) => deny(host, format, args.request()?),
+        Verb::Permit(args) => deny(host, format, Some(args.request()?)),
+        Verb::Trunk(args) => trunk(host, format, args.verb),
+        Verb::Limit(args) => limit(host, format, &args.verb),
+        Verb::Bans(args) => bans(host, format, args.verb),
+        Verb::List(args) => match args.request()? {
+            Some(request) => printer::list::list(format, &ops::list::begin(host, &request)?),
+            None => deny(host, format, None),
+        },
+        Verb::Import(args) => import(host, format, args),
+        Verb::Export(args) => {
+            printer::export::export(args.format, ops::export::begin(host, args.origin.as_deref())?)
+        }
+        Verb::Log(args) => {
+            printer::log::log(format, &ops::log::run(host, args.last, args.origin.as_deref())?)
+        }
+        Verb::Lookup(args) => {
+            let asked = args.request()?;
+            printer::lookup::lookup(format, &asked, &ops::lookup::run(host, &asked)?)
+        }
+        Verb::Counters(args) => counters(host, format, &args),
+        Verb::Events(args) => events(host, format, args),
+        Verb::Capture(args) => {
+            let (request, interrupt) = (args.request()?, Interrupt::new()?);
+            let outcome = ops::capture::run(host, request, &mut |span| interrupt.wait(span))?;
+            outcome.map_or(Ok(()), |outcome| printer::capture::capture(format, &outcome))
+        }
+        Verb::Top(args) => top::run(host, format, &args),
+        Verb::Mode(args) => mode(host, format, &args),
+        Verb::Check(args) => {
+            let loaded = ops::config::check(args.config.file.as_deref());
+            printer::config::check(format, &loaded)?;
+            let loaded = loaded.map_err(|invalid| ops::config::refused(&invalid, "it would not be taken"))?;
+            ops::config::warn(&loaded);
+            Ok(())
+        }
+        Verb::Reload(args) => {
+            let request = args.request();
+            printer::reload::reload(format, &ops::reload::run(host, &request)?, request.dry_run)
+        }
+        Verb::Crash(args) => crash(host, format, &args),
+        Verb::Replay(args) => replay(host, format, args),
+        Verb::Serve(args) => serve::run(host, &args.request()?),
+        Verb::Config(args) => show_config(format, &args.verb),
         Verb::Version => version::run(format),
         Verb::Man { directory } => pages::man(&directory),
         Verb::Completion { shell } => {
@@ -220,17 +120,167 @@ fn dispatch(cli: Cli) -> Result<()> {
     }
 }
 
-/// `n thing` or `n things`.
-fn plural(count: usize, thing: &str) -> String {
-    if count == 1 {
-        return format!("1 {thing}");
-    }
-    format!("{count} {thing}s")
+fn set(host: &Context, format: Format, request: &ops::rule::SetRules) -> Result<()> {
+    printer::rule::set(format, request, &ops::rule::set(host, request)?)
 }
 
-/// The status of an input mistake that clap did not see.
-fn usage(text: impl Into<String>) -> anyhow::Error {
-    crate::error::Failure::with(Status::Usage, text)
+fn lift(host: &Context, format: Format, request: &ops::rule::LiftRules) -> Result<()> {
+    printer::rule::lifted(format, request, &ops::rule::lift(host, request)?)
+}
+
+fn deny(host: &Context, format: Format, request: Option<ops::denial::Request>) -> Result<()> {
+    match request {
+        Some(request) => printer::denial::changed(format, &request, &ops::denial::run(host, &request)?),
+        None => printer::denial::list(format, &ops::denial::list(host)?),
+    }
+}
+
+fn trunk(host: &Context, format: Format, verb: args::trunk::Verb) -> Result<()> {
+    use args::trunk::Verb;
+    let change = printer::rule::change_of_one;
+    match verb {
+        Verb::Add(args) => {
+            let request = args.request()?;
+            let done = ops::trunk::add(host, &request)?;
+            let (name, peers) = (&request.name, printer::plural(done.peers, "peer"));
+            let did = match done.change.counts.added {
+                0 => format!("changed the trunk {name}"),
+                _ => format!("added the trunk {name} with {peers}"),
+            };
+            change(format, &done.change, &did, "it is so already")
+        }
+        Verb::Set(args) => {
+            let request = args.request()?;
+            let done = ops::trunk::set(host, &request)?;
+            change(format, &done, &format!("changed the trunk {}", request.name), "it is so already")
+        }
+        Verb::Remove { name } => {
+            let done = ops::trunk::remove(host, &name)?;
+            change(format, &done, &format!("removed the trunk {name}"), &format!("there is no trunk {name}"))
+        }
+        Verb::List => printer::trunk::list(format, &ops::trunk::list(host)?),
+        Verb::Show { name } => printer::trunk::show(format, &ops::trunk::show(host, &name)?),
+    }
+}
+
+fn limit(host: &Context, format: Format, verb: &args::limit::Verb) -> Result<()> {
+    use args::limit::Verb;
+    match verb {
+        Verb::Set(args) => {
+            let (trunk, most) = args.request()?;
+            let done = ops::limit::set(host, trunk.as_deref(), most)?;
+            printer::limit::set(format, trunk.as_deref(), most, &done)
+        }
+        Verb::Clear(args) => {
+            let (trunk, kind) = args.request()?;
+            let done = ops::limit::clear(host, trunk.as_deref(), kind)?;
+            printer::limit::cleared(format, trunk.as_deref(), kind, &done)
+        }
+        Verb::List => printer::limit::list(format, &ops::limit::list(host)?),
+    }
+}
+
+fn bans(host: &Context, format: Format, verb: Option<args::bans::Verb>) -> Result<()> {
+    use args::bans::Verb;
+    let request = match verb {
+        None | Some(Verb::Show) => return printer::bans::show(format, &ops::bans::show(host)?),
+        Some(Verb::Save) => return printer::bans::saved(format, ops::bans::save(host)?),
+        Some(Verb::Off) => ops::bans::Request::Off,
+        Some(Verb::Set(args)) => args.request(),
+    };
+    printer::bans::changed(format, &ops::bans::set(host, &request)?)
+}
+
+fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Result<()> {
+    let mut bar = progress::Entries::default();
+    let done = ops::import::run(host, args.request()?, &mut |progress| bar.take(progress));
+    drop(bar);
+    printer::rule::imported(format, &done?)
+}
+
+fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Result<()> {
+    use args::counters::By;
+    let Some(format) = args.format(output) else {
+        let metrics = ops::counters::metrics(host)?;
+        notices(&metrics.notices);
+        return print(&metrics.text);
+    };
+    match args.by {
+        By::Source => printer::counters::by_sender(format, &ops::counters::by_sender(host)?),
+        By::Trunk => printer::counters::by_trunk(format, &ops::counters::by_trunk(host)?),
+        By::Reason if args.rate => printer::counters::rates(format, &ops::counters::rates(host)?),
+        By::Reason => printer::counters::by_reason(format, &ops::counters::by_reason(host)?),
+    }
+}
+
+fn events(host: &Context, format: Format, args: args::events::Args) -> Result<()> {
+    let (follow, most) = (args.follow, args.most());
+    let mut reader = ops::events::Reader::open(host, args.request())?;
+    let before = reader.read(most)?;
+    if follow {
+        let interrupt = Interrupt::new()?;
+        reader.follow(before, &mut |span| interrupt.wait(span), &mut |told| {
+            printer::events::follow(format, &told)
+        })?;
+    } else {
+        printer::events::list(format, &before)?;
+    }
+    printer::events::lost(reader.lost());
+    Ok(())
+}
+
+fn mode(host: &Context, format: Format, args: &args::mode::Args) -> Result<()> {
+    if let Some((name, mode)) = args.of_trunk() {
+        let done = ops::trunk::set_mode(host, name, mode)?;
+        let did = format!("{name}: {}", mode.name());
+        return printer::rule::change_of_one(format, &done, &did, &format!("{did} already"));
+    }
+    printer::mode::mode(format, &ops::mode::run(host, args.mode)?, args.mode.is_some())
+}
+
+fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()> {
+    use args::crash::{Switch, Verb};
+    let directory = &args.directory;
+    match &args.verb {
+        Verb::List => printer::crash::list(format, &ops::crash::list(directory)),
+        Verb::Show { name } => printer::crash::show(format, &ops::crash::show(directory, name.as_deref())?),
+        Verb::Record { switch } => {
+            let on = *switch == Switch::On;
+            notices(&ops::crash::record(host, on)?);
+            printer::crash::record(format, on)
+        }
+        Verb::Report { ago, quarantine } => {
+            let request = ops::crash::Request {
+                directory: directory.clone(),
+                ago: ago.and_then(|span| span.0).unwrap_or_default(),
+                quarantine: quarantine.and_then(|span| span.0),
+            };
+            printer::crash::show(format, &ops::crash::report(host, &request)?)
+        }
+    }
+}
+
+fn replay(host: &Context, format: Format, args: args::replay::Args) -> Result<()> {
+    let (request, files) = args.request();
+    let replay = ops::replay::Replay::begin(host, request)?;
+    let mut reports = Vec::new();
+    for file in files {
+        let report = replay.run(&file, &progress::of_file(&file))?;
+        reports.push((file, report));
+    }
+    printer::replay::replay(format, &reports)
+}
+
+fn show_config(format: Format, verb: &args::config::Verb) -> Result<()> {
+    use args::config::Verb;
+    match verb {
+        Verb::Schema => print(&format!("{:#}\n", config::schema())),
+        Verb::Example => print(&config::example()),
+        Verb::Show { config } => {
+            let loaded = ops::config::read(config.file.as_deref(), "nothing can be shown")?;
+            printer::config::show(format, &loaded.shown)
+        }
+    }
 }
 
 #[cfg(test)]

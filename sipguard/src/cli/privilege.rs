@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -10,7 +10,7 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// # Errors
-/// [`Status::Privilege`] with the names of the capabilities that are missing.
+/// [`FailureKind::Privilege`] with the names of the capabilities that are missing.
 pub fn check() -> Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing(&status);
@@ -18,7 +18,7 @@ pub fn check() -> Result<()> {
         return Ok(());
     }
     Err(Failure::with(
-        Status::Privilege,
+        FailureKind::Privilege,
         format!("privileges are missing ({}): run it as root, for example with sudo", missing.join(", ")),
     ))
 }

@@ -1,7 +1,6 @@
 //! Whom to block after a crash: the narrowest rule that surely holds, and only when it is clear who it was.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,9 +8,9 @@ use anyhow::Result;
 use super::oddness::{Suspect, SuspectDevice as Seen};
 use super::report::QuarantineReport;
 use crate::claim::Identity;
-use crate::pins::Pins;
-use crate::protect::{Protected, hit};
-use crate::store::{RuleMode, RuleSpec, RuleVerb, change};
+use crate::ops::rule::{HeldBack, OnProtected, SetRules, WhyProtected, set};
+use crate::ops::{Context, RuleVerb};
+use crate::protect::Protected;
 use crate::target::{Device, Target};
 
 /// Who blocks.
@@ -41,7 +40,7 @@ pub fn is_clear(suspects: &[Suspect]) -> bool {
 /// Chooses what to block; `around` are all devices of the recorder, those before an earlier crash too: the address when nobody else was seen behind it, else the SIP identity, which holds by whatever port the device
 /// comes, else over UDP its port.
 #[must_use]
-pub fn choose(suspects: &[Suspect], around: &[Seen], protected: &[Protected]) -> Choice {
+pub fn choose(suspects: &[Suspect], around: &[Seen]) -> Choice {
     let nobody = |why: &str| Choice::Nobody(why.to_owned());
     let Some(first) = suspects.first() else { return nobody("for nobody sent anything") };
     if !is_clear(suspects) {
@@ -51,11 +50,6 @@ pub fn choose(suspects: &[Suspect], around: &[Seen], protected: &[Protected]) ->
         return Choice::Nobody(format!("for it is the trunk {trunk}, which nothing automatic blocks"));
     }
     let address = first.device.address;
-    if let Target::Source(source) = Target::from(address)
-        && let Some(entry) = hit(&source, protected)
-    {
-        return Choice::Nobody(format!("for {} is {}", entry.address, entry.role));
-    }
     if !has_neighbours(suspects, around, address) {
         return Choice::Block(address.into(), "for no other device was seen behind its address".to_owned());
     }
@@ -91,42 +85,42 @@ fn has_neighbours(suspects: &[Suspect], around: &[Seen], address: IpAddr) -> boo
             .any(|other| other.address == address && other.name.contains(':') && other.name != *own)
 }
 
-/// Blocks what was chosen, unless it is allowed or a trunk.
+/// Blocks what was chosen for `span`, unless it or its sender is protected, allowed or a trunk's; `sender` is who has the device or identity.
+///
+/// # Errors
+/// When the store or the kernel refuses.
 pub fn apply(
     choice: &Choice,
-    address: Option<IpAddr>,
+    sender: Option<IpAddr>,
     report: &str,
     span: Duration,
-    pins: &Pins,
-    store: &Path,
+    host: &Context,
 ) -> Result<QuarantineReport> {
+    let nobody = |why: String| Ok(QuarantineReport { target: None, why });
     let (target, why) = match choice {
-        Choice::Nobody(why) => return Ok(QuarantineReport { target: None, why: why.clone() }),
+        Choice::Nobody(why) => return nobody(why.clone()),
         Choice::Block(target, why) => (target, why),
     };
-    let reason = format!("likely cause of {report}: `sipguard crash show {report}`");
-    let blocked = change(store, pins, |change| {
-        // An identity lies in no allowance, but whoever has it may.
-        if address.is_some_and(|address| change.exempts(&address.into())) {
-            return Ok(false);
-        }
-        let spec = RuleSpec {
-            mode: RuleMode::Enforce,
-            reason: Some(reason.clone()),
-            expires_ms: change.clock.wall_ms_after(Some(span)),
-            ..RuleSpec::new(ORIGIN, RuleVerb::Block)
-        };
-        change.upsert(target, &spec)?;
-        change.record("block", ORIGIN, &[*target], &reason)?;
-        Ok(change.counts.skipped == 0)
-    })?;
-    if !blocked.value {
-        return Ok(QuarantineReport {
-            target: None,
-            why: "for its address is allowed, or a trunk's".to_owned(),
+    let request = SetRules {
+        lasts: Some(span),
+        comment: Some(format!("likely cause of {report}: `sipguard crash show {report}`")),
+        origin: ORIGIN.to_owned(),
+        on_protected: OnProtected::Skip,
+        sender,
+        ..SetRules::new(RuleVerb::Block, vec![*target])
+    };
+    let done = set(host, &request)?;
+    if let Some(HeldBack { why, .. }) = done.held_back.first() {
+        return nobody(match why {
+            WhyProtected::Machine(Protected { address, role }) => format!("for {address} is {role}"),
+            WhyProtected::Exempt => "for its address is allowed, or a trunk's".to_owned(),
+            why => format!("for it {why}"),
         });
     }
-    let later = if blocked.in_force { "" } else { ", once the guard is attached" };
+    if done.counts().skipped > 0 {
+        return nobody("for its address is allowed, or a trunk's".to_owned());
+    }
+    let later = if done.change.in_force { "" } else { ", once the guard is attached" };
     Ok(QuarantineReport {
         target: Some(target.to_string()),
         why: format!("for {}, {why}{later}", humantime::format_duration(span)),
@@ -157,8 +151,7 @@ mod tests {
     }
 
     fn chosen(suspects: &[Suspect]) -> String {
-        match choose(suspects, &[], &[Protected { address: "192.0.2.9".parse().unwrap(), role: "a gateway" }])
-        {
+        match choose(suspects, &[]) {
             Choice::Block(target, _) => target.to_string(),
             Choice::Nobody(why) => why,
         }
@@ -172,7 +165,7 @@ mod tests {
         assert_eq!(chosen(&[first.clone(), other.clone()]), "192.0.2.1");
         assert_eq!(chosen(&[first.clone(), neighbour.clone()]), "sip:a@x");
         let around = [Seen { address: "192.0.2.1".parse().unwrap(), name: "sip:d@x".to_owned() }];
-        let alone = choose(&[first.clone(), other.clone()], &around, &[]);
+        let alone = choose(&[first.clone(), other.clone()], &around);
         assert!(matches!(&alone, Choice::Block(target, _) if target.to_string() == "sip:a@x"), "{alone:?}");
         let shared = suspect("192.0.2.1", Some("sip:b@x"), 4, 20.0);
         assert_eq!(chosen(&[shared, neighbour.clone(), other.clone()]), "192.0.2.1:4");
@@ -182,9 +175,26 @@ mod tests {
         assert!(chosen(&[first.clone(), close]).contains("clearly"));
         assert!(chosen(&[suspect("192.0.2.1", None, 4, 9.0)]).contains("clearly"));
         assert!(chosen(&[]).contains("nobody"));
-        assert!(chosen(&[suspect("192.0.2.9", None, 4, 20.0)]).contains("is a gateway"));
         let mut trunk = first;
         trunk.assessment.trunk = Some("carrier".to_owned());
         assert!(chosen(&[trunk, other]).contains("the trunk carrier"));
+    }
+
+    #[test]
+    fn a_protected_sender_is_not_blocked_by_any_of_its_names() {
+        let directory = std::env::temp_dir().join(format!("sipguard-quarantine-{}", std::process::id()));
+        let host = Context::new(directory.join("pins"), directory.join("sipguard.db"));
+        let blocked = |target: &str, sender: &str| {
+            let choice = Choice::Block(target.parse().unwrap(), "for it is clear".to_owned());
+            let (sender, span) = (Some(sender.parse().unwrap()), Duration::from_secs(3600));
+            apply(&choice, sender, "a crash", span, &host).unwrap()
+        };
+        for target in ["127.0.0.1", "127.0.0.1:5060", "sip:a@x"] {
+            let report = blocked(target, "127.0.0.1");
+            assert_eq!(report.target, None);
+            assert_eq!(report.why, "for 127.0.0.1 is this machine's own address");
+        }
+        assert_eq!(blocked("sip:a@x", "192.0.2.7").target.as_deref(), Some("sip:a@x"));
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

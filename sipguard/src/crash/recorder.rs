@@ -14,8 +14,9 @@ use super::watch::{Crash, PbxEvent, PbxWatch};
 use super::{CrashSettings, Watched};
 use crate::clock::Clock;
 use crate::evidence::PcapWriter;
+use crate::notice;
+use crate::ops::Context;
 use crate::pins::Pins;
-use crate::protect::protected;
 use crate::redact::RedactedPacket;
 use crate::tap::{Names, TapPacket, recorded, set_records};
 
@@ -68,7 +69,7 @@ impl Recorder {
         for event in self.watch.poll()? {
             notices.push(match event {
                 PbxEvent::Crashed(crash) => self.report(&crash).unwrap_or_else(|error| {
-                    eprintln!("sipguard: a crash of the PBX has no report: {error:#}");
+                    notice::send(format!("a crash of the PBX has no report: {error:#}"));
                     RecorderNotice::Seen(PbxEvent::Crashed(crash))
                 }),
                 PbxEvent::Runs { .. } | PbxEvent::Ended { .. } => RecorderNotice::Seen(event),
@@ -103,10 +104,10 @@ impl Recorder {
         Ok(match written {
             Ok(path) => RecorderNotice::Reported(Box::new(report), path),
             Err(error) => {
-                eprintln!(
-                    "sipguard: the report of a crash can't be written: {error:#}; it follows\n{}",
+                notice::send(format!(
+                    "the report of a crash can't be written: {error:#}; it follows\n{}",
                     report.text()
-                );
+                ));
                 RecorderNotice::Unwritten(Box::new(report), format!("{error:#}"))
             }
         })
@@ -116,10 +117,12 @@ impl Recorder {
         let Some(span) = self.settings.quarantine else {
             return QuarantineReport { target: None, why: "for it is switched off".to_owned() };
         };
-        let choice = choose(suspects, around, &protected());
+        let choice = choose(suspects, around);
+        let host = Context::of(&self.pins, &self.store);
         let address = suspects.first().map(|first| first.device.address);
-        apply(&choice, address, name, span, &self.pins, &self.store).unwrap_or_else(|error| {
-            QuarantineReport { target: None, why: format!("for blocking failed: {error:#}") }
+        apply(&choice, address, name, span, &host).unwrap_or_else(|error| QuarantineReport {
+            target: None,
+            why: format!("for blocking failed: {error:#}"),
         })
     }
 

@@ -11,8 +11,8 @@ use super::{ReplayRequest, side};
 use crate::address::unmapped;
 use crate::counters::Action;
 use crate::escape::{escaped, hex};
-use crate::output::table;
 use crate::settings::list;
+use crate::table::table;
 use crate::view::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.

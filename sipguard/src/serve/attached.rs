@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapInfo;
-use sipguard_common::abi::names;
 
 use crate::pins::Pins;
+use crate::tap::{Which, ring_id};
 
 /// A guard from its first attach to its last detach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +28,7 @@ impl AttachedGuard {
         }
         let read = || {
             pins.check()?;
-            let map = MapInfo::from_pin(pins.map(names::EVENTS)).context("reading the number of a map")?.id();
+            let map = ring_id(pins, Which::Events)?;
             let boot = Path::new("/proc/sys/kernel/random/boot_id");
             let boot = std::fs::read_to_string(boot).context("reading the kernel's boot id")?;
             anyhow::Ok(AttachedGuard { boot: boot.trim().to_owned(), map })

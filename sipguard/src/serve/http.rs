@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::task::AbortHandle;
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 
 /// Connections at once; a further one ends the oldest.
 const CONNECTIONS: usize = 32;
@@ -42,7 +42,7 @@ impl Listener {
     /// # Errors
     /// When it is no address, or can't be had.
     pub fn bind(listen: &str) -> Result<Listener> {
-        let refused = |text: String| Failure::with(Status::Failed, text);
+        let refused = |text: String| Failure::with(FailureKind::Failed, text);
         let mut found = listen.to_socket_addrs().map_err(|error| {
             refused(format!("`--listen {listen}` is no ADDR:PORT such as {}: {error}", super::DEFAULT_LISTEN))
         })?;

@@ -20,7 +20,6 @@ mod sinks;
 mod supervisor;
 
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -45,8 +44,8 @@ use self::supervisor::Supervisor;
 use crate::clock::Clock;
 use crate::counters;
 use crate::events::RuleLookup;
-use crate::pins::Pins;
-use crate::store;
+use crate::notice;
+use crate::ops::{self, Context};
 
 /// How often events are read.
 const TICK_MS: u16 = 200;
@@ -57,7 +56,8 @@ const POSITION_NS: u64 = 2_000_000_000;
 ///
 /// # Errors
 /// When the address can't be had, or the pins are of another version at the start.
-pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
+pub fn run(host: &Context, options: &Options) -> Result<()> {
+    let (pins, store) = (&host.pins, host.store.as_path());
     // Before there is a second thread, which would be killed by them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("blocking signals")?;
@@ -70,9 +70,9 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
     let listener = Listener::bind(&options.listen.0)?;
     let address = listener.address()?;
     if !address.ip().is_loopback() {
-        eprintln!(
-            "sipguard: whoever reaches {address} can read what is counted, who is blocked and what devices sent"
-        );
+        notice::send(format!(
+            "whoever reaches {address} can read what is counted, who is blocked and what devices sent"
+        ));
     }
     let shared = Arc::new(ServeShared::new(pins, store, options.history.0.as_deref()));
     let mut sinks = Sinks::new(RuleLookup::new(pins, store));
@@ -84,7 +84,7 @@ pub fn run(pins: &Pins, store: &Path, options: &Options) -> Result<()> {
     let mut status = work.tick()?;
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
     let answers = answers.context("starting the thread of HTTP")?;
-    eprintln!("sipguard: serving http://{address}/metrics");
+    notice::send(format!("serving http://{address}/metrics"));
     let mut supervisor = Supervisor::ready();
     loop {
         supervisor.alive(&status);
@@ -216,7 +216,7 @@ fn reading(shared: &ServeShared, guard: &AttachedGuard) -> Result<HistorySample>
     let mut reading = HistorySample::new(guard.clone(), Clock::now()?.boot_ns);
     reading.add("interface", &counters::read(pins, false)?);
     // Without the store trunks have no names.
-    for trunk in store::all_trunks(&shared.store).unwrap_or_default() {
+    for trunk in ops::trunk::stored(&shared.host()).unwrap_or_default() {
         reading.add("trunk", &counters::of_trunk(pins, &trunk)?);
     }
     // The names of maps may be those of another guard by now.
@@ -228,6 +228,6 @@ fn reading(shared: &ServeShared, guard: &AttachedGuard) -> Result<HistorySample>
 
 fn tell(texts: impl IntoIterator<Item = String>) {
     for text in texts {
-        eprintln!("sipguard: {text}");
+        notice::send(text);
     }
 }

@@ -7,12 +7,11 @@ use sipguard_common::Reason;
 use super::attached::AttachedGuard;
 use super::history::{self, PlotView};
 use super::shared::ServeShared;
-use crate::bans::Bans;
 use crate::clock::Clock;
 use crate::counters;
 use crate::offenders;
+use crate::ops::overview;
 use crate::status;
-use crate::store;
 use crate::view::{CounterView, EventView, OffenderView, RuleView, StatusView, TrunkTraffic, schema};
 
 /// Rows of an answer at the most.
@@ -103,26 +102,10 @@ pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Rows<TrunkT
 
 /// The newest blocks and bans, in force or stored for the next attach.
 pub fn blocks(shared: &ServeShared) -> Result<Blocks> {
-    let clock = Clock::now()?;
-    let now_ms = clock.wall_ms();
-    let read = store::read(&shared.store, |rows| {
-        let total: i64 = rows.blocks_by_origin(now_ms)?.iter().map(|(_, count)| count).sum();
-        Ok((rows.newest_blocks(now_ms, BLOCKS)?, total, rows.bans(&clock)?))
-    })?;
-    let (rows, total, kept) = read.unwrap_or_default();
     let attached = AttachedGuard::attached(&shared.pins)?.is_some();
-    let bans = if attached { Bans::open(&shared.pins)?.list(clock.boot_ns)? } else { kept };
-    let bans: Vec<_> = bans.into_iter().filter(|(_, ban)| ban.is_active(clock.boot_ns)).collect();
-    let total = usize::try_from(total).unwrap_or(0) + bans.len();
-    let bans = bans.iter().map(|(target, ban)| {
-        (store::ban_row(*target, ban, &clock).created_ms, RuleView::of_ban(*target, ban, &clock))
-    });
-    let mut all: Vec<(i64, RuleView)> =
-        rows.iter().map(|row| (row.created_ms, RuleView::of_row(row))).chain(bans).collect();
-    all.sort_by_key(|(created_ms, _)| std::cmp::Reverse(*created_ms));
-    all.truncate(BLOCKS);
-    let rows = all.into_iter().map(|(_, view)| view).collect();
-    Ok(Blocks { attached, rows: FirstRows { schema: schema::BLOCKS, total, rows } })
+    let newest = overview::newest_blocks(&shared.host(), attached, BLOCKS)?;
+    let rows = FirstRows { schema: schema::BLOCKS, total: newest.total, rows: newest.rows };
+    Ok(Blocks { attached, rows })
 }
 
 /// The last events, the latest first.

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::attached::AttachedGuard;
 use crate::metrics::{Sizes, Stored};
+use crate::ops::Context;
 use crate::pins::Pins;
 use crate::view::EventView;
 
@@ -64,6 +65,12 @@ impl ServeShared {
             state: Mutex::default(),
             slow: Mutex::default(),
         }
+    }
+
+    /// The guard and its rules, as operations take them.
+    #[must_use]
+    pub fn host(&self) -> Context {
+        Context::of(&self.pins, &self.store)
     }
 
     /// What the loop tells. Nobody holds it for long.

@@ -17,6 +17,7 @@ use super::diagnosis::{Unwritable, explain, is_full};
 use super::edit::{Change, Counts};
 use super::lock::Held;
 use super::rows::{RuleKey, key};
+use crate::notice;
 use crate::pins::Pins;
 
 /// How long one of the changes works before it commits, in time of the processor: on a busy machine it would else do little more than begin and end.
@@ -96,7 +97,9 @@ pub fn bulk<T>(
         }
         run_slices(&store, &mut work).inspect_err(|_| {
             if let Err(error) = undo(&store, &bulk) {
-                eprintln!("sipguard: what was done of it could not be taken back yet, the next change will: {error:#}");
+                notice::send(format!(
+                    "what was done of it could not be taken back yet, the next change will: {error:#}"
+                ));
             }
         })
     };

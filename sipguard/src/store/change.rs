@@ -20,7 +20,8 @@ use super::{RECOVERED, open};
 use crate::address::Source;
 use crate::clock::Clock;
 use crate::counters;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
+use crate::notice;
 use crate::pins::Pins;
 
 /// Up to so many rows store and maps are compared within the change that asks for it; more take several changes.
@@ -63,7 +64,7 @@ pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -
     };
     match restored() {
         Err(error) if is_unwritable(&error) => {
-            eprintln!("sipguard: {:#}", explain(error, path));
+            notice::send(format!("{:#}", explain(error, path)));
             let clock = Clock::now()?;
             let read = open::read(path, |rows| {
                 let mut maps = Maps::open(pins)?.context("the maps are gone")?;
@@ -86,7 +87,7 @@ pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
     };
     match done().map_err(|error| (is_unwritable(&error), explain(error, path))) {
         Err((true, error)) => {
-            eprintln!("sipguard: {error:#}");
+            notice::send(format!("{error:#}"));
             Ok(())
         }
         outcome => outcome.map_err(|(_, error)| error),
@@ -138,7 +139,7 @@ impl<'p> Store<'p> {
             if is_damage(error)
                 && let Err(error) = self.set_aside(error)
             {
-                eprintln!("sipguard: setting the damaged store aside: {error:#}");
+                notice::send(format!("setting the damaged store aside: {error:#}"));
             }
         })?;
         drop((turn, db));
@@ -174,11 +175,11 @@ impl<'p> Store<'p> {
 
     fn set_aside(&self, error: &anyhow::Error) -> Result<()> {
         let aside = open::set_aside(self.path)?;
-        eprintln!(
-            "sipguard: the store {} is damaged ({error:#}) and was set aside as {}; a new one begins, with the rules that the kernel has",
+        notice::send(format!(
+            "the store {} is damaged ({error:#}) and was set aside as {}; a new one begins, with the rules that the kernel has",
             self.path.display(),
             aside.display()
-        );
+        ));
         Ok(())
     }
 
@@ -443,7 +444,7 @@ fn fits(change: &Change<'_>) -> Result<()> {
         let count = change.rows.targets(kind)?;
         if count > i64::from(room) {
             return Err(Failure::with(
-                Status::Failed,
+                FailureKind::Failed,
                 format!(
                     "there would be {count} rules of the kind `{kind}`, the kernel's map has room for {room}; nothing was changed"
                 ),

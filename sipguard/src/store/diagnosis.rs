@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 
 /// The file is no database, or not a whole one.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     let text = if is_replaced(&error) {
         format!(
             "the store {path} was replaced meanwhile by another one, which has what the kernel had then. What of a long list was in force already stays: \
-             `sipguard list --source recovered` shows it, `sipguard unblock --all --source recovered` lifts it"
+             `sipguard list --origin recovered` shows it, `sipguard unblock --all --origin recovered` lifts it"
         )
     } else if is_unwritable(&error) {
         format!(
@@ -85,5 +85,5 @@ pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     } else {
         return error;
     };
-    Failure::with(Status::Failed, text)
+    Failure::with(FailureKind::Failed, text)
 }

@@ -12,7 +12,7 @@ use super::rows::StoreTables;
 use super::{TrunkRow, open, policy, schema};
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::policy::Policy;
 use crate::target::Target;
 
@@ -39,7 +39,7 @@ pub fn dry_run(path: Option<&Path>, work: impl FnOnce(&mut Change<'_>) -> Result
     };
     if !path.exists() {
         let text = format!("there is no store {}: name it with `--store FILE`", path.display());
-        return Err(Failure::with(Status::Failed, text));
+        return Err(Failure::with(FailureKind::Failed, text));
     }
     let dry_run = open::as_it_is(path).and_then(|mut db| on(&mut db, work));
     dry_run.map_err(|error| explain(error, path))

@@ -10,6 +10,7 @@ use super::edit::Counts;
 use super::rows::{RuleVerb, StoreTables, is_mapped};
 use crate::address::Source;
 use crate::clock::Clock;
+use crate::notice;
 
 /// Gives allowances and peers of trunks their one form, and takes blocks away: they may cut the way to the machine. Says so.
 pub fn migrate(db: &Connection) -> Result<()> {
@@ -45,10 +46,10 @@ pub fn migrate(db: &Connection) -> Result<()> {
             counts: Counts { removed: taken.len(), ..Counts::default() },
         },
     )?;
-    eprintln!(
-        "sipguard: taken away were {reason}. To block again what is meant: `sipguard block {}`",
+    notice::send(format!(
+        "taken away were {reason}. To block again what is meant: `sipguard block {}`",
         taken.join(" ")
-    );
+    ));
     Ok(())
 }
 

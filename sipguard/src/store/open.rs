@@ -14,7 +14,8 @@ use super::TrunkRow;
 use super::diagnosis::{Damaged, Unwritable, explain, is_damage};
 use super::rows::StoreTables;
 use super::schema::{self, APPLICATION_ID};
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
+use crate::notice;
 
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,9 +45,9 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&StoreTables<'_>) -> Result<T>) ->
     match opened {
         Err(error) if is_damage(&error) => {
             let path = path.display();
-            eprintln!(
-                "sipguard: the store {path} is damaged ({error:#}); the next change sets it aside. Shown is what the kernel has"
-            );
+            notice::send(format!(
+                "the store {path} is damaged ({error:#}); the next change sets it aside. Shown is what the kernel has"
+            ));
             Ok(None)
         }
         opened => opened.map_err(|error| explain(error, path)),
@@ -63,7 +64,7 @@ pub fn as_it_is(path: &Path) -> Result<Connection> {
             path.display(),
             schema::newest()
         );
-        return Err(Failure::with(Status::Failed, text));
+        return Err(Failure::with(FailureKind::Failed, text));
     }
     Ok(db)
 }
@@ -109,7 +110,7 @@ fn checked(db: &Connection, path: &Path, has_turn: bool) -> Result<i64> {
     if version == 0 && tables == 0 {
         return Ok(0);
     }
-    let refused = |text: String| Err(Failure::with(Status::Failed, text));
+    let refused = |text: String| Err(Failure::with(FailureKind::Failed, text));
     let shown = path.display();
     if pragma("application_id")? != i64::from(APPLICATION_ID) {
         return refused(format!(

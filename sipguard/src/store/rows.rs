@@ -55,6 +55,12 @@ pub struct RuleRow {
 }
 
 impl RuleRow {
+    /// Whether it is a block that stops nothing, and only counts what it would stop.
+    #[must_use]
+    pub fn only_counts(&self) -> bool {
+        self.verb == RuleVerb::Block && self.mode == RuleMode::Monitor
+    }
+
     /// Whether it holds at a wall time in milliseconds.
     #[must_use]
     pub fn is_active(&self, now_ms: i64) -> bool {

@@ -12,7 +12,7 @@ use super::edit::Change;
 use super::origin::is_operators;
 use super::rows::{FromRow, RuleVerb, StoreTables, text};
 use crate::address::Source;
-use crate::error::{Failure, Status};
+use crate::error::{Failure, FailureKind};
 use crate::target::Target;
 use crate::trunk::{TrunkMode, TrunkPolicy, TrunkProfile, method_set, transports};
 
@@ -95,7 +95,7 @@ impl FromRow for TrunkRow {
 }
 
 impl Change<'_> {
-    /// Makes a trunk be what is wanted; it is made where there is none. Whether anything changed.
+    /// Makes a trunk be what is wanted; it is made where there is none, with counters that begin at zero. Whether anything changed.
     ///
     /// # Errors
     /// When a peer belongs to another trunk, all indices are taken, or the store refuses.
@@ -209,5 +209,5 @@ fn free(trunks: &[TrunkRow]) -> Result<u16> {
 }
 
 fn refused(text: String) -> anyhow::Error {
-    Failure::with(Status::Failed, text)
+    Failure::with(FailureKind::Failed, text)
 }

@@ -12,4 +12,4 @@ mod ring;
 pub use packet::{Names, TapPacket};
 pub use recorded::recorded;
 pub use records::set_records;
-pub use ring::{Start, TapRing, Which, lost};
+pub use ring::{Start, TapRing, Which, lost, ring_id};

@@ -1,7 +1,7 @@
 //! The rings of events and of captured packets.
 
 use anyhow::{Context, Result};
-use aya::maps::PerCpuArray;
+use aya::maps::{MapInfo, PerCpuArray};
 use sipguard_common::abi::{
     CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS, EVENT_ENTRIES, EventBucket,
     PacketRecord, names,
@@ -9,6 +9,7 @@ use sipguard_common::abi::{
 
 use super::memory::Memory;
 use crate::maps::{self, MapDir, Plain};
+use crate::pins::Pins;
 
 /// Which ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,23 @@ pub enum Start {
     Oldest,
     /// With this number.
     At(u64),
+}
+
+impl Which {
+    fn map(self) -> &'static str {
+        match self {
+            Which::Events => names::EVENTS,
+            Which::Captured => names::CAPTURED,
+        }
+    }
+}
+
+/// The kernel's number of the map of a ring: no two of a boot have one.
+///
+/// # Errors
+/// When the map is not there.
+pub fn ring_id(pins: &Pins, which: Which) -> Result<u32> {
+    Ok(MapInfo::from_pin(pins.map(which.map())).context("reading the number of a map")?.id())
 }
 
 /// A record that is never finished, for whatever reason, is given up when this many came after it.
@@ -50,11 +68,11 @@ impl TapRing {
     /// # Errors
     /// When a map is not there, or can't be mapped.
     pub fn open(dir: &dyn MapDir, which: Which, start: Start) -> Result<TapRing> {
-        let (name, entries, cursor) = match which {
-            Which::Events => (names::EVENTS, EVENT_ENTRIES, CURSOR_EVENTS),
-            Which::Captured => (names::CAPTURED, CAPTURED_ENTRIES, CURSOR_CAPTURED),
+        let (entries, cursor) = match which {
+            Which::Events => (EVENT_ENTRIES, CURSOR_EVENTS),
+            Which::Captured => (CAPTURED_ENTRIES, CURSOR_CAPTURED),
         };
-        let records = Memory::of(dir, name, entries)?;
+        let records = Memory::of(dir, which.map(), entries)?;
         let cursors = Memory::of(dir, names::CURSORS, CURSOR_ENTRIES)?;
         let mut ring = TapRing { records, cursors, cursor, entries: u64::from(entries), next: 0, missed: 0 };
         let head = ring.head();

@@ -1,24 +1,23 @@
 //! The loop. One thread reads the guard, one the keys, one waits for signals, and each order has its own: the screen waits for none of them.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 
 use super::input::{self, InputRequest};
 use super::model::Model;
 use super::order::TopCommand;
-use super::reading::{TopReader, TopReading};
 use super::state::TopState;
 use super::terminal::Screen;
 use super::theme::Theme;
 use super::view;
-use crate::pins::Pins;
+use crate::ops::Context;
+use crate::ops::reading::{TopReader, TopReading};
 
 /// Without a reading for so many times the delay, somebody holds the lock.
 const LATE: u32 = 5;
@@ -30,9 +29,7 @@ pub type CarryOut = dyn Fn(&TopCommand) -> Result<String> + Send + Sync;
 #[derive(Clone)]
 pub struct App {
     /// The guard.
-    pub pins: Pins,
-    /// The file of its rules.
-    pub store: PathBuf,
+    pub host: Context,
     /// Time between readings.
     pub delay: Duration,
     /// Carries out an order and says what came of it.
@@ -110,7 +107,7 @@ fn start(
 
 /// Reads the guard again and again, at once when it is woken.
 fn read(app: &App, sender: &Sender<AppMessage>, woken: &Receiver<()>) {
-    let mut reader = TopReader::new(&app.pins, &app.store);
+    let mut reader = TopReader::new(&app.host);
     let mut force = true;
     loop {
         if sender.send(AppMessage::Read(Box::new(reader.read(force)))).is_err() {

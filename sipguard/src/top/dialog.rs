@@ -8,7 +8,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::order::TopCommand;
 use super::rows::RowSubject;
 use crate::duration::{Span, parse_duration};
-use crate::store::parse_reason;
+use crate::ops::parse_reason;
 use crate::target::{Device, Target};
 
 /// For how long, when nothing else is typed.

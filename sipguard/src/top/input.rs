@@ -143,8 +143,8 @@ fn restore(state: &mut TopState, shown: Option<Box<Model>>, asked: InputRequest)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::reading::fixed;
     use crate::target::Target;
-    use crate::top::reading::fixed;
 
     fn model() -> Model {
         let mut model = Model::default();

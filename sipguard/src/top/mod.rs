@@ -2,34 +2,35 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `reading.rs` | one reading of maps and store |
-//! | `model.rs` | readings to rates and their past; pure, as is all up to `view.rs` |
+//! | `model.rs` | readings of `ops::reading` to rates and their past; pure, as is all up to `view.rs` |
 //! | `pane.rs`, `rows.rs` | the model to the rows of a pane |
 //! | `state.rs` | what the operator chose: pane, order, filter, row |
 //! | `order.rs`, `dialog.rs` | what may be changed, and the questions before it |
 //! | `input.rs` | a key to what it does |
 //! | `theme.rs`, `view.rs`, `boxes.rs` | all of it to a screen |
+//! | `capture.rs` | starts a capture |
 //! | `once.rs` | one reading as JSON and as tables |
 //! | `terminal.rs` | the terminal, always given back |
 //! | `app.rs` | the loop, with a thread that reads |
 
 mod app;
 mod boxes;
+mod capture;
 mod dialog;
 mod input;
 mod model;
 mod once;
 mod order;
 mod pane;
-mod reading;
 mod rows;
 mod state;
 mod terminal;
 mod theme;
 mod view;
 
+pub use crate::ops::reading::TopReader;
 pub use app::{App, run};
+pub use capture::capture;
 pub use model::Model;
 pub use once::{TopView, text, view};
 pub use order::{CAPTURE_SECS, TopCommand};
-pub use reading::TopReader;

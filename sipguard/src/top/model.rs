@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use sipguard_common::Reason;
 
-use super::reading::{RuleCounts, TopEvent, TopReading};
 use crate::counters::{Action, CounterRow};
+use crate::ops::reading::{RuleCounts, TopEvent, TopReading};
 
 /// Ticks that a sparkline may show.
 pub const PAST: usize = 60;
@@ -166,7 +166,7 @@ fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::reading::fixed;
+    use crate::ops::reading::fixed;
 
     const BAD: MetricKey = MetricKey::Reason(Reason::BareLf, Action::Reset);
 

@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
-use super::reading::{TopEvent, TrunkReading};
 use super::rows::{CellContent, rows};
 use crate::counters::CounterRow;
 use crate::escape::escaped;
 use crate::offenders::OffenderRow;
-use crate::output::table;
+use crate::ops::reading::{TopEvent, TrunkReading};
 use crate::status::InterfaceStatus;
+use crate::table::table;
 use crate::view::{CounterView, EventView, OffenderView, Totals, thousandths};
 
 /// Events that are told, the latest.
@@ -223,7 +223,7 @@ pub fn text(model: &Model) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::reading::fixed;
+    use crate::ops::reading::fixed;
 
     #[test]
     fn one_reading() {

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
-use super::reading::{RuleReading, TopEvent};
 use super::theme::{rate, span};
 use crate::counters::Action;
 use crate::escape::escaped;
 use crate::offenders::OffenderRow as Offender;
+use crate::ops::reading::{RuleReading, TopEvent};
 use crate::target::{Device, Target};
 
 /// How a cell is to be seen.
@@ -286,7 +286,7 @@ impl Default for TopCell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::reading::fixed;
+    use crate::ops::reading::fixed;
 
     fn model() -> Model {
         let mut model = Model::default();

@@ -148,7 +148,7 @@ impl TopState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::reading::fixed;
+    use crate::ops::reading::fixed;
 
     #[test]
     fn the_chosen_row_is_followed_and_the_first_place_is_not() {

@@ -294,8 +294,8 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
     use super::*;
+    use crate::ops::reading::fixed;
     use crate::top::input;
-    use crate::top::reading::fixed;
 
     fn screen(width: u16, height: u16, keys: &str) -> String {
         let (mut model, mut state) = (Model::default(), TopState::default());

@@ -39,7 +39,7 @@ pub fn run(cell: &Cell) -> Result<String> {
 fn machines_and_guard(cell: &Cell) -> Result<String> {
     let (pbx, phone) = cell.machines().context("making the interfaces")?;
     let guard = Guard::new(&pbx, Path::new(PROGRAM));
-    guard.attach(&[cell.interface, "--mode", cell.mode]).context("attaching")?;
+    guard.attach(&[cell.interface, "--xdp-mode", cell.mode]).context("attaching")?;
     // The flood is a device's that would be banned for it, and then nothing more of it would come.
     guard.run(&["bans", "off"])?.expect(0)?;
     let mode = streams(cell, &pbx, &phone, &guard).with_context(|| match guard.counters() {

@@ -77,12 +77,12 @@ fn mistakes() -> Result<()> {
         "block 224.0.0.0/4",
         "block 2000::/3",
         "allow 203.0.113.7:5060",
-        "list deny --source feed",
+        "list deny --origin feed",
         "list deny --expiring 1h",
         "unallow 203.0.113.7:5060",
         "block 203.0.113.7 --for soon",
         "block 203.0.113.7 --for 0",
-        "block 203.0.113.7 --source two_words,or_more",
+        "block 203.0.113.7 --origin two_words,or_more",
         "list --expiring soon",
         "replay",
         "replay capture.pcap --pbx phone",
@@ -128,7 +128,7 @@ fn mistakes() -> Result<()> {
         "attach a-name-that-is-much-too-long",
         "attach lo --port 0",
         "attach lo --confirm permanent",
-        "attach lo --mode offload",
+        "attach lo --xdp-mode offload",
         "mode drop",
         "counters --by weather",
         "list blocks",
@@ -210,6 +210,41 @@ fn not_attached() -> Result<()> {
         "detach eth0",
         "detach --all",
     ])?);
+    Ok(())
+}
+
+/// What an option or a verb was called before does the same still, and no help names it.
+#[test]
+fn old_names() -> Result<()> {
+    for (old, new) in [
+        ("ban 203.0.113.7 --source feed --reason scans", "block 203.0.113.7 --origin feed --comment scans"),
+        ("unban --all --source feed", "unblock --all --origin feed"),
+        ("allow 203.0.113.7 --source list --reason ours", "allow 203.0.113.7 --origin list --comment ours"),
+        ("unallow 203.0.113.7 --source list", "unallow 203.0.113.7 --origin list"),
+        ("list --source feed", "list --origin feed"),
+        ("log --source feed", "log --origin feed"),
+        ("export --format txt --source feed", "export --format txt --origin feed"),
+        ("import /dev/null --source feed --replace", "import /dev/null --origin feed --replace"),
+        ("deny tcp --from trunks --reason storm", "deny tcp --from trunks --comment storm"),
+        ("trunk add main --peer 192.0.2.7 --reason ours", "trunk add main --peer 192.0.2.7 --comment ours"),
+        (
+            "attach nosuchif0 --mode generic --limit line-bytes=8192",
+            "attach nosuchif0 --xdp-mode generic --check line-bytes=8192",
+        ),
+        ("capture --limit 2K", "capture --max-size 2K"),
+    ] {
+        let outcome = |words: &str| -> Result<String> {
+            let said = said(words, &Scratch::new("cli")?)?;
+            Ok(said.split_once('\n').map(|(_, outcome)| outcome.to_owned()).unwrap_or_default())
+        };
+        let [was, is] = [outcome(old)?, outcome(new)?];
+        assert!(was == is && !was.contains("exit status 2\n"), "{old}: {was}\n{new}: {is}");
+        let verb = old.split(' ').next().unwrap_or_default();
+        let help = outcome(&format!("{verb} --help"))?;
+        for word in old.split(' ').filter(|word| word.starts_with("--") && !new.contains(word)) {
+            assert!(!help.contains(&format!("{word} ")), "the help of {verb} names {word}");
+        }
+    }
     Ok(())
 }
 

@@ -25,7 +25,7 @@ fn an_allowance_lets_through_what_a_shorter_block_stops() -> Result<()> {
     let guard = &site.guard;
     guard.run(&["block", "10.77.0.2/31"])?.expect(0)?;
     ensure!(!answers(&site)?, "the block does not hold");
-    let said = guard.run(&["allow", "10.77.0.2", "--reason", "our office"])?.expect(0)?;
+    let said = guard.run(&["allow", "10.77.0.2", "--comment", "our office"])?.expect(0)?;
     ensure!(said.stdout == "allowed 1 source permanently\n", "it said {said:?}");
     wait_until("the allowed phone is answered", || answers(&site))?;
     let said = guard.run(&["allow", "10.77.0.2"])?.expect(0)?;
@@ -48,20 +48,20 @@ fn nothing_automatic_touches_what_is_allowed() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     // Blocked before it is allowed, alone and within a prefix.
-    guard.run(&["block", "192.0.2.7", "198.51.100.7", "--source", "fail2ban"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "198.51.100.7", "--origin", "fail2ban"])?.expect(0)?;
     guard.run(&["allow", "192.0.2.0/24", "198.51.100.7"])?.expect(0)?;
     for address in ["192.0.2.7", "198.51.100.7"] {
         ensure!(verdict(guard, address)? == "pass", "{address} is blocked still");
     }
     // And blocked after.
     let said = guard
-        .run(&["block", "192.0.2.8", "198.51.100.7", "203.0.113.9", "--source", "fail2ban"])?
+        .run(&["block", "192.0.2.8", "198.51.100.7", "203.0.113.9", "--origin", "fail2ban"])?
         .expect(0)?;
     ensure!(
         said.stdout == "blocked 1 source permanently, skipped 2 sources, allowed or of a trunk\n",
         "it said {said:?}"
     );
-    let change = guard.json(&["block", "192.0.2.8", "--source", "fail2ban"])?;
+    let change = guard.json(&["block", "192.0.2.8", "--origin", "fail2ban"])?;
     ensure!(change["skipped"] == 1 && change["added"] == 0, "it said {change}");
     ensure!(verdict(guard, "192.0.2.8")? == "pass" && verdict(guard, "203.0.113.9")? == "block", "not so");
     // The allowance held back what goes on after it.
@@ -80,11 +80,11 @@ fn the_operators_last_word_holds() -> Result<()> {
         ("block 192.0.2.7", "block"),
         ("allow 192.0.2.7", "pass"),
         ("block 192.0.2.7", "block"),
-        ("allow 192.0.2.7 --source partners", "pass"),
+        ("allow 192.0.2.7 --origin partners", "pass"),
         ("block 192.0.2.7", "block"),
         ("block 192.0.2.7", "block"),
-        ("allow 192.0.2.7 --source partners", "pass"),
-        ("unallow 192.0.2.7 --source partners", "block"),
+        ("allow 192.0.2.7 --origin partners", "pass"),
+        ("unallow 192.0.2.7 --origin partners", "block"),
         ("unblock 192.0.2.7", "pass"),
         ("block 192.0.2.7 --monitor", "pass"),
         ("block 192.0.2.7", "block"),
@@ -107,7 +107,7 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
         ensure!(said.trim_end() == expected, "{words}: it said {said}");
         Ok(())
     };
-    says("block 192.0.2.7 192.0.2.8 --for 1h --reason scans", "blocked 2 sources for 1h")?;
+    says("block 192.0.2.7 192.0.2.8 --for 1h --comment scans", "blocked 2 sources for 1h")?;
     says(
         "allow 192.0.2.7 --for 30m",
         "allowed 1 source for 30m, overruled 1 block until `sipguard unallow`",
@@ -117,7 +117,7 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     let over = &found["overruled"][0];
     ensure!(over["rule"] == "block" && over["why"] == "the operator's last word is allow", "it said {found}");
     says(
-        "allow 192.0.2.7 --for 30m --reason sorry",
+        "allow 192.0.2.7 --for 30m --comment sorry",
         "changed 1 rule, overruled 1 block until `sipguard unallow`",
     )?;
     // A list keeps both, and which of them decides.
@@ -126,14 +126,14 @@ fn an_allowance_over_a_block_by_hand_gives_it_back() -> Result<()> {
     other.run_with_input(&["import", "-"], &exported)?.expect(0)?;
     ensure!(other.rules()?.len() == 3, "{:?}", other.rows(&["list"])?);
     says("unallow 192.0.2.7", "ended the allowance of 1 source, 1 block holds again")?;
-    ensure!(other.json(&["unallow", "--all"])?["again"] == 1, "the imported block does not hold again");
+    ensure!(other.json(&["unallow", "--all"])?["restored"] == 1, "the imported block does not hold again");
     let rule = &guard.json(&["lookup", "192.0.2.7"])?["rule"];
     ensure!(
         rule["rule"] == "block" && rule["comment"] == "scans" && !rule["expires_at"].is_null(),
         "it is {rule}"
     );
     // And the other way round.
-    says("allow 198.51.100.7 --reason office", "allowed 1 source permanently")?;
+    says("allow 198.51.100.7 --comment office", "allowed 1 source permanently")?;
     says(
         "block 198.51.100.7",
         "blocked 1 source permanently, overruled 1 allowance until `sipguard unblock`",
@@ -158,10 +158,10 @@ fn lookup_says_who_decided_and_what_is_overruled() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     guard
-        .run(&["block", "10.77.0.0/16", "--force", "--reason", "the whole net", "--for", "2h"])?
+        .run(&["block", "10.77.0.0/16", "--force", "--comment", "the whole net", "--for", "2h"])?
         .expect(0)?;
-    guard.run(&["block", "10.77.0.2", "--source", "fail2ban", "--for", "1h"])?.expect(0)?;
-    guard.run(&["block", "10.77.0.2", "--source", "feed", "--reason", "on a list"])?.expect(0)?;
+    guard.run(&["block", "10.77.0.2", "--origin", "fail2ban", "--for", "1h"])?.expect(0)?;
+    guard.run(&["block", "10.77.0.2", "--origin", "feed", "--comment", "on a list"])?.expect(0)?;
     ensure!(!answers(&site)?, "the block does not hold");
     let found = guard.json(&["lookup", "10.77.0.2"])?;
     let rule = &found["rule"];
@@ -185,8 +185,8 @@ fn lookup_says_who_decided_and_what_is_overruled() -> Result<()> {
     let said = guard.run(&["lookup", "10.77.0.2"])?.expect(0)?.stdout;
     for part in [
         "blocked by 10.77.0.2, ends: never",
-        "source feed, by ",
-        "reason: on a list",
+        "origin feed, by ",
+        "comment: on a list",
         "overruled: block 10.77.0.0/16, ends: in 1h",
     ] {
         ensure!(said.contains(part), "{part} is missing in {said}");
@@ -204,17 +204,17 @@ fn lookup_says_who_decided_and_what_is_overruled() -> Result<()> {
 fn list_shows_what_is_asked_for() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "--for", "30m", "--source", "fail2ban"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--for", "30m", "--origin", "fail2ban"])?.expect(0)?;
     guard.run(&["block", "192.0.2.8", "--for", "2h"])?.expect(0)?;
-    guard.run(&["block", "192.0.2.9", "--monitor", "--reason", "looks odd"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.9", "--monitor", "--comment", "looks odd"])?.expect(0)?;
     guard.run(&["allow", "198.51.100.0/24"])?.expect(0)?;
     for (words, sources) in [
         ("list", "192.0.2.7 192.0.2.8 192.0.2.9 198.51.100.0/24"),
         ("list block", "192.0.2.7 192.0.2.8 192.0.2.9"),
         ("list allow", "198.51.100.0/24"),
-        ("list --source fail2ban", "192.0.2.7"),
+        ("list --origin fail2ban", "192.0.2.7"),
         ("list --expiring 1h", "192.0.2.7"),
-        ("list block --expiring 1d --source cli", "192.0.2.8"),
+        ("list block --expiring 1d --origin cli", "192.0.2.8"),
     ] {
         let rows = guard.rows(&words.split(' ').collect::<Vec<_>>())?;
         let found: Vec<_> = rows.iter().filter_map(|row| row["target"].as_str()).collect();
@@ -229,11 +229,11 @@ fn list_shows_what_is_asked_for() -> Result<()> {
 fn the_log_has_one_row_a_command_that_changed_something() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "192.0.2.8", "--reason", "scans"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "192.0.2.8", "--comment", "scans"])?.expect(0)?;
     guard.run(&["block", "192.0.2.7", "192.0.2.8"])?.expect(0)?;
     guard
         .run_with_input(
-            &["block", "-", "--source", "feed"],
+            &["block", "-", "--origin", "feed"],
             "203.0.113.1 203.0.113.2\n203.0.113.3 203.0.113.4 203.0.113.5",
         )?
         .expect(0)?;
@@ -258,7 +258,7 @@ fn the_log_has_one_row_a_command_that_changed_something() -> Result<()> {
         "allow 192.0.2.7 +1 -0 ",
     ];
     ensure!(told == expected, "it told {told:#?}");
-    ensure!(guard.rows(&["audit", "--source", "feed"])?.len() == 1, "the filter does not work");
+    ensure!(guard.rows(&["audit", "--origin", "feed"])?.len() == 1, "the filter does not work");
     ensure!(guard.rows(&["log", "--last", "2"])?.len() == 2, "the limit does not work");
     Ok(())
 }

@@ -188,7 +188,7 @@ fn an_address_from_which_nothing_else_comes_is_banned_on_guarded_ports() -> Resu
     }
     // Lifting an address lifts all that came of it.
     ensure!(run(guard, "unban fd77::2")? == "unblocked 1 source\n" && bans(guard)?.len() == 1, "not lifted");
-    ensure!(run(guard, "unblock --all --source guard")? == "unblocked 1 source\n", "not lifted");
+    ensure!(run(guard, "unblock --all --origin guard")? == "unblocked 1 source\n", "not lifted");
     ensure!(bans(guard)?.is_empty(), "{:?}", bans(guard)?);
     Ok(())
 }

@@ -115,7 +115,7 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
     traffic(&site)?;
     let told = ended(&mut running, &report)?;
     ensure!(told["packets"] == 3, "not three: {told}");
-    let mut running = start(&site, &["-w", &name, "--limit", "2K"], &report)?;
+    let mut running = start(&site, &["-w", &name, "--max-size", "2K"], &report)?;
     traffic(&site)?;
     let bytes = ended(&mut running, &report)?["bytes"].as_u64().unwrap_or_default();
     ensure!((2048..2048 + 1024).contains(&bytes), "{bytes} bytes");

@@ -70,7 +70,7 @@ fn a_scanner_is_stopped_and_other_user_agents_of_its_address_go_on() -> Result<(
     let guard = &site.guard;
     ensure!(in_use(guard)? == 0, "the kernel looks for rules that there are not");
     let said =
-        run(guard, &["block", "--user-agent", "Friendly-Scanner", "--reason", "scans", "--for", "1h"])?;
+        run(guard, &["block", "--user-agent", "Friendly-Scanner", "--comment", "scans", "--for", "1h"])?;
     ensure!(said == "blocked 1 source for 1h\n", "it said {said}");
     let (scan, phone) = (options("friendly-scanner"), options("Yealink SIP-T46S"));
     expect_reset(&site, &scan)?;
@@ -163,7 +163,7 @@ fn what_would_stop_too_many_is_refused() -> Result<()> {
 fn claims_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    run(guard, &["block", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "--source", "watch", "--for", "1h"])?;
+    run(guard, &["block", "sip:1,2@pbx.example", "sip:7@[2001:db8::7]", "--origin", "watch", "--for", "1h"])?;
     run(guard, &["block", "--user-agent", "Evil, \"scanner\" x", "192.0.2.7"])?;
     let before = guard.rules()?;
     let told: Vec<_> = before.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();

@@ -24,7 +24,7 @@ const OTHERS: &[&str] = &[
     "drop",
     "--profile",
     "strict",
-    "--limit",
+    "--check",
     "line-bytes=8192",
     "--refuse-lf",
 ];
@@ -136,7 +136,7 @@ fn what_the_configuration_file_sets_at_a_first_attach_is_taken_back() -> Result<
     for commands in [
         &["unblock 192.0.2.7"][..],
         &[
-            "trunk add carrier --peer 198.51.100.0/28 --reason main",
+            "trunk add carrier --peer 198.51.100.0/28 --comment main",
             "limit set --of register 20/s",
             "block --user-agent scan",
         ],
@@ -166,7 +166,7 @@ fn an_attach_that_fails_half_way_changes_no_setting() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let before = settings(&site.guard)?;
     // The loopback device runs no XDP natively.
-    let words = ["attach", "eth0", "lo", "--mode", "native", "--port", "5070", "--monitor"];
+    let words = ["attach", "eth0", "lo", "--xdp-mode", "native", "--port", "5070", "--monitor"];
     let said = site.guard.run(&words)?.expect(5)?;
     ensure!(said.stderr.contains("lo "), "it said {said:?}");
     ensure!(settings(&site.guard)? == before, "the settings changed");

@@ -54,7 +54,7 @@ fn its_numbers_are_the_counters() -> Result<()> {
     let run = |words: &str| guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0);
     run("trunk add carrier --peer 10.77.0.2 --method OPTIONS")?;
     run("trunk add quiet --peer 192.0.2.200")?;
-    run("block 192.0.2.7 --for 1h --reason scanner")?;
+    run("block 192.0.2.7 --for 1h --comment scanner")?;
     let pbx = Site::PBX[0];
     let server = udp(&site.pbx, sip(pbx))?;
     server.set_read_timeout(Some(PATIENCE))?;

@@ -72,7 +72,7 @@ fn no_register_over_tcp_from_devices() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     with_trunk(&site)?;
     let [trunk, device] = Site::PBX;
-    let said = run(&site.guard, "deny register/tcp --from devices --reason storm")?;
+    let said = run(&site.guard, "deny register/tcp --from devices --comment storm")?;
     ensure!(said == "denied to devices: REGISTER/tcp\n", "it said {said}");
     let hello = register(1);
     let (phone, application) = connect(&site, device)?;
@@ -92,12 +92,12 @@ fn each_command_says_what_changed_and_who_did_it() -> Result<()> {
     let guard = &site.guard;
     for (words, answer) in [
         (
-            "deny tcp Register --from trunks --reason incident",
+            "deny tcp Register --from trunks --comment incident",
             "denied to trunks: tcp, REGISTER/tcp, REGISTER/udp",
         ),
         ("deny tcp --from trunks", "nothing changed; denied already: tcp"),
         ("deny tcp udp --from trunks", "denied to trunks: udp; denied already: tcp"),
-        ("deny tcp --from trunks --reason other", "denied to trunks: tcp"),
+        ("deny tcp --from trunks --comment other", "denied to trunks: tcp"),
         ("deny register/udp --from devices", "denied to devices: REGISTER/udp"),
         ("permit invite/udp --from trunks", "nothing changed; not denied: INVITE/udp; still denied: udp"),
         ("permit udp --from trunks", "permitted to trunks: udp; still denied: REGISTER/udp"),
@@ -142,7 +142,7 @@ fn in_force(guard: &Guard) -> Result<[[u32; 3]; 2]> {
 fn what_is_denied_comes_back_with_the_attach_and_outlives_a_damaged_store() -> Result<()> {
     let site = Site::new(true)?;
     let guard = &site.guard;
-    let said = run(guard, "deny tcp register/udp --from trunks --reason incident")?;
+    let said = run(guard, "deny tcp register/udp --from trunks --comment incident")?;
     ensure!(said.contains("takes effect with the next `sipguard attach`"), "it said {said}");
     guard.attach(&[Site::INTERFACE])?;
     let there = in_force(guard)?;

@@ -36,7 +36,7 @@ fn one_errant_phone_is_cut_and_the_others_behind_its_address_go_on() -> Result<(
         let (errant, other) = (phone(&server, &site)?, phone(&server, &site)?);
         let device = errant.0.local()?;
         ensure!(!switched_on(guard)?, "the kernel looks for rules that there are not");
-        let said = run(guard, &format!("block {device} --for 1h --reason errant"))?;
+        let said = run(guard, &format!("block {device} --for 1h --comment errant"))?;
         ensure!(said == "blocked 1 source for 1h\n", "it said {said}");
         let before = guard.counted(Reason::BlockedDevice)?;
         let hello = register(1);
@@ -94,7 +94,7 @@ fn the_rule_of_a_device_is_asked_after_that_of_its_address() -> Result<()> {
         ("unblock 192.0.2.7:4001", "block", "192.0.2.7"),
         ("unblock 192.0.2.7", "pass", "192.0.2.0/24"),
         // Nothing automatic touches a device of an allowed address.
-        ("block 192.0.2.7:4001 --source fail2ban", "pass", "192.0.2.0/24"),
+        ("block 192.0.2.7:4001 --origin fail2ban", "pass", "192.0.2.0/24"),
     ] {
         run(guard, words)?;
         let found = guard.json(&["lookup", "192.0.2.7:4001"])?;
@@ -109,7 +109,7 @@ fn the_rule_of_a_device_is_asked_after_that_of_its_address() -> Result<()> {
 fn devices_come_back_with_the_attach_and_go_with_lists() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    run(guard, "block 192.0.2.7:4001 [2001:db8::7]:4001 --reason errant --source watch --for 1h")?;
+    run(guard, "block 192.0.2.7:4001 [2001:db8::7]:4001 --comment errant --origin watch --for 1h")?;
     run(guard, "block 192.0.2.8:4001")?;
     let before = guard.rules()?;
     let told: Vec<_> = before.iter().map(|row| row["target"].as_str().unwrap_or_default()).collect();

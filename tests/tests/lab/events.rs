@@ -44,7 +44,7 @@ fn busy() -> Result<Site> {
     send(&site, (v4, 4002), b"\0garbage that is no message at all")?;
     wait_until("IPv6 is ready", || Ok(send(&site, (v6, 4003), &bad_call()).is_ok()))?;
     send(&site, ("10.77.0.65".parse()?, 4004), &bad_call())?;
-    site.guard.run(&["block", "10.77.0.2:4009", "--reason", "too loud"])?.expect(0)?;
+    site.guard.run(&["block", "10.77.0.2:4009", "--comment", "too loud"])?.expect(0)?;
     send(&site, (v4, 4009), OPTIONS)?;
     let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
     let (phone, _application) = server.connect(&site.phone)?;

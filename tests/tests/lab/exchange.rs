@@ -91,7 +91,7 @@ fn every_form_is_read_and_known_by_its_name_or_its_beginning() -> Result<()> {
             guard.run(&["unallow", "--all"])?.expect(0)?;
         }
     }
-    let said = guard.run_with_input(&["import", "-", "--source", "feed", "--for", "1h"], TXT)?.expect(0)?;
+    let said = guard.run_with_input(&["import", "-", "--origin", "feed", "--for", "1h"], TXT)?.expect(0)?;
     ensure!(said.stdout == "added 3 rules\n", "it said {said:?}");
     ensure!(
         listed(guard)?[0] == "block 198.51.100.0/24 enforce feed  ends",
@@ -160,8 +160,8 @@ fn short_prefixes_of_a_list_are_taken_by_force_and_own_addresses_never() -> Resu
 fn what_is_exported_is_imported_as_it_was() -> Result<()> {
     let site = Site::new(true)?;
     let guard = &site.guard;
-    guard.run(&["block", "203.0.113.7", "--reason", "he said \"no\", twice", "--for", "1h"])?.expect(0)?;
-    guard.run(&["block", "203.0.113.7", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
+    guard.run(&["block", "203.0.113.7", "--comment", "he said \"no\", twice", "--for", "1h"])?.expect(0)?;
+    guard.run(&["block", "203.0.113.7", "2001:db8::/32", "--origin", "feed", "--monitor"])?.expect(0)?;
     guard.run(&["allow", "198.51.100.0/24"])?.expect(0)?;
     let before = guard.rules()?;
     ensure!(before.len() == 4, "listed is {before:?}");
@@ -173,7 +173,7 @@ fn what_is_exported_is_imported_as_it_was() -> Result<()> {
     }
     let exported = guard.run(&["export", "--format", "txt"])?.expect(0)?.stdout;
     ensure!(exported.lines().count() == 2, "exported is {exported}");
-    let exported = guard.run(&["export", "--format", "ipset", "--source", "cli"])?.expect(0)?.stdout;
+    let exported = guard.run(&["export", "--format", "ipset", "--origin", "cli"])?.expect(0)?.stdout;
     let adds: Vec<&str> = exported.lines().filter(|line| line.starts_with("add")).collect();
     ensure!(adds.len() == 2 && adds[0] == "add sipguard4 198.51.100.0/24 nomatch", "exported is {exported}");
     let ends = adds[1].starts_with("add sipguard4 203.0.113.7 timeout 3")
@@ -192,7 +192,7 @@ fn a_list_replaces_its_predecessor_and_nothing_else() -> Result<()> {
     guard.run(&["block", "192.0.2.1"])?.expect(0)?;
     guard.run(&["allow", "192.0.2.4"])?.expect(0)?;
     let replace = |list: &str| -> Result<Value> {
-        let words = ["import", "-", "--source", "feed", "--replace", "-j"];
+        let words = ["import", "-", "--origin", "feed", "--replace", "-j"];
         Ok(serde_json::from_str(&guard.run_with_input(&words, list)?.expect(0)?.stdout)?)
     };
     replace("192.0.2.1 192.0.2.2 192.0.2.3")?;
@@ -213,12 +213,12 @@ fn a_list_replaces_its_predecessor_and_nothing_else() -> Result<()> {
     );
     // A download that failed: what its source had set stays, until it is said.
     for list in ["", "# nothing any more\n", "10.77.0.1"] {
-        let words = ["import", "-", "--source", "feed", "--replace"];
+        let words = ["import", "-", "--origin", "feed", "--replace"];
         let said = guard.run_with_input(&words, list)?.expect(1)?;
-        ensure!(said.stderr.contains("`sipguard unblock --all --source feed`"), "{list:?}: it said {said:?}");
+        ensure!(said.stderr.contains("`sipguard unblock --all --origin feed`"), "{list:?}: it said {said:?}");
         ensure!(listed(guard)? == rules, "{list:?}: listed is {:#?}", listed(guard)?);
     }
-    guard.run(&["unblock", "--all", "--source", "feed"])?.expect(0)?;
+    guard.run(&["unblock", "--all", "--origin", "feed"])?.expect(0)?;
     ensure!(listed(guard)?.len() == 2, "the last list stayed: {:#?}", listed(guard)?);
     Ok(())
 }
@@ -309,7 +309,7 @@ fn many_addresses_are_imported_restored_and_lifted() -> Result<()> {
     timed("detach", &["detach", "--all"]).context("detach")?;
     timed("attach", &["attach", Site::INTERFACE])?;
     ensure!(blocks()? == rules, "not all came back");
-    let change = timed("unblock --all", &["unblock", "--all", "--source", "import:many"])?;
+    let change = timed("unblock --all", &["unblock", "--all", "--origin", "import:many"])?;
     ensure!(change["removed"] == rules && blocks()? == 0, "it said {change}");
     Ok(())
 }

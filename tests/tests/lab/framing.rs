@@ -265,7 +265,7 @@ fn in_monitor_mode_everything_is_read_and_counted() -> Result<()> {
 
 #[test]
 fn generic_mode_does_the_same() -> Result<()> {
-    on_every_wire(&["--mode", "generic"], |site, _, server| {
+    on_every_wire(&["--xdp-mode", "generic"], |site, _, server| {
         let (register, invite, large) = (register(1), invite(), large());
         arrives(site, server, [&register[..], &invite, &large])?;
         is_reset(site, server, &negative_length())

@@ -129,7 +129,7 @@ fn an_interface_that_is_named_twice_is_attached_once() -> Result<()> {
     site.guard.attach(&[Site::INTERFACE; 2])?;
     let status = site.guard.json(&["status"])?;
     ensure!(status["interfaces"].as_array().map(Vec::len) == Some(1), "it said {status}");
-    site.guard.run(&["attach", Site::INTERFACE, "--mode", "generic"])?.expect(1)?;
+    site.guard.run(&["attach", Site::INTERFACE, "--xdp-mode", "generic"])?.expect(1)?;
     Ok(())
 }
 
@@ -137,8 +137,8 @@ fn an_interface_that_is_named_twice_is_attached_once() -> Result<()> {
 fn status_says_how_it_is_attached_and_why_so() -> Result<()> {
     for (options, mode, why) in [
         (&[][..], "native", "the driver runs XDP"),
-        (&["--mode", "native"][..], "native", "the driver runs XDP"),
-        (&["--mode", "generic", "--monitor", "--port", "5060,5080"][..], "generic", "asked for"),
+        (&["--xdp-mode", "native"][..], "native", "the driver runs XDP"),
+        (&["--xdp-mode", "generic", "--monitor", "--port", "5060,5080"][..], "generic", "asked for"),
     ] {
         let site = Site::guarded(true, options)?;
         let status = site.guard.json(&["status"])?;
@@ -304,7 +304,7 @@ fn another_xdp_program_is_named_and_stays() -> Result<()> {
     add_interface(&site)?;
     let stranger = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
     for words in
-        [&["attach", "eth0"][..], &["attach", "eth1", "eth0"], &["attach", "--mode", "generic", "eth0"]]
+        [&["attach", "eth0"][..], &["attach", "eth1", "eth0"], &["attach", "--xdp-mode", "generic", "eth0"]]
     {
         let output = stranger.run(words)?.expect(5)?;
         let named =
@@ -424,7 +424,7 @@ fn the_log_tells_what_was_done_to_the_guard() -> Result<()> {
         |words: &str, status: i32| site.guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(status);
     // End of input is no confirmation.
     run("attach eth0 --confirm 60s", 1)?;
-    run("attach eth0 --mode native", 0)?;
+    run("attach eth0 --xdp-mode native", 0)?;
     run("attach eth0", 0)?;
     run("attach eth0 --monitor --port 5060,5080", 0)?;
     run("mode enforce", 0)?;

@@ -43,7 +43,7 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
     }
     server.recv(&mut [0; 2048]).context("the OPTIONS did not arrive")?;
     run("block 192.0.2.7 192.0.2.8")?;
-    run("block 192.0.2.7 192.0.2.9 192.0.2.10 --source fail2ban --for 1h")?;
+    run("block 192.0.2.7 192.0.2.9 192.0.2.10 --origin fail2ban --for 1h")?;
     run("allow 192.0.2.100")?;
     let pins = Pins::new(guard.pins());
     let now_ns = Clock::now()?.boot_ns;

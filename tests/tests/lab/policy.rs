@@ -268,7 +268,7 @@ fn what_is_hardly_meant_needs_force() -> Result<()> {
         guard.run(&["unblock", source])?.expect(0)?;
     }
     // A program writes what it has seen.
-    for words in [&["2001:db8::5:5060", "--source", "fail2ban"][..], &["2001:db8::5:5060/128"]] {
+    for words in [&["2001:db8::5:5060", "--origin", "fail2ban"][..], &["2001:db8::5:5060/128"]] {
         guard.run(&[&["block"], words].concat())?.expect(0)?;
         guard.run(&["unblock", "2001:db8::5:5060"])?.expect(0)?;
     }
@@ -286,7 +286,7 @@ fn ipv4_that_is_written_as_ipv6_is_ipv4() -> Result<()> {
     ensure!(answers_ping(&site, Site::PBX[1])?, "the block is of IPv6 as well");
     for address in ["10.77.0.2", "::ffff:10.77.0.2", "[::ffff:10.77.0.2]:5060"] {
         let found = guard.json(&["lookup", address])?;
-        ensure!(found["address"] == "10.77.0.2", "{address}: it said {found}");
+        ensure!(found["src_ip"] == "10.77.0.2", "{address}: it said {found}");
         ensure!(found["rule"]["target"] == "10.77.0.2/31", "{address}: it said {found}");
     }
     guard.run(&["allow", "::ffff:a4d:2/128"])?.expect(0)?;

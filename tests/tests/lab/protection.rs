@@ -69,7 +69,7 @@ fn the_peer_of_a_session_of_any_ssh_server_needs_force() -> Result<()> {
     let session = dial(&site, "10.77.0.1:2222")?;
     refused(guard, "10.77.0.2", "the peer of an SSH session (10.77.0.2)")?;
     refused(guard, "10.77.0.2/31", "the peer of an SSH session (10.77.0.2)")?;
-    let skipped = guard.run_with_input(&["import", "-", "--source", "feed"], "10.77.0.2\n")?.expect(0)?;
+    let skipped = guard.run_with_input(&["import", "-", "--origin", "feed"], "10.77.0.2\n")?.expect(0)?;
     ensure!(skipped.stderr.contains("the peer of an SSH session"), "it said {skipped:?}");
     drop(session);
     drop(server);

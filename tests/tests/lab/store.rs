@@ -35,8 +35,8 @@ fn rules_come_back_with_reason_and_end_after_a_reboot() -> Result<()> {
     let (site, end_before) = while_it_lasts(|short| {
         let site = Site::guarded(true, &[])?;
         let guard = &site.guard;
-        guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "scans for peers"])?.expect(0)?;
-        guard.run(&["block", "2001:db8::/32", "--source", "feed", "--monitor"])?.expect(0)?;
+        guard.run(&["block", "192.0.2.7", "--for", "1h", "--comment", "scans for peers"])?.expect(0)?;
+        guard.run(&["block", "2001:db8::/32", "--origin", "feed", "--monitor"])?.expect(0)?;
         guard.run(&["block", "192.0.2.8", "--for", &short.to_string()])?.expect(0)?;
         let before = guard.rules()?;
         let end_before = kernels_end(guard, "192.0.2.7")?;
@@ -91,23 +91,23 @@ fn what_is_said_while_nothing_is_attached_waits_for_the_attach() -> Result<()> {
 fn one_source_lifts_its_own_block_only() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "--source", "fail2ban", "--for", "1h"])?.expect(0)?;
-    guard.run(&["block", "192.0.2.7", "--source", "feed"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--origin", "fail2ban", "--for", "1h"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--origin", "feed"])?.expect(0)?;
     let rows = guard.rules()?;
     let decides: Vec<_> = rows.iter().map(|row| (&row["origin"], row["decides"] == true)).collect();
     ensure!(decides == [(&"fail2ban".into(), false), (&"feed".into(), true)], "listed is {rows:?}");
     let ends = || anyhow::Ok(guard.json(&["lookup", "192.0.2.7"])?["rule"]["expires_at"].clone());
     ensure!(ends()?.is_null(), "the block that ends last does not hold");
-    guard.run(&["unblock", "--source", "feed", "--all"])?.expect(0)?;
+    guard.run(&["unblock", "--origin", "feed", "--all"])?.expect(0)?;
     ensure!(listed(guard)? == ["192.0.2.7 fail2ban"] && ends()?.is_string(), "the other block does not hold");
     // As fail2ban does when it stops: twice.
     for removed in [1, 0] {
-        let change = guard.json(&["unblock", "--source", "fail2ban", "--all"])?;
+        let change = guard.json(&["unblock", "--origin", "fail2ban", "--all"])?;
         ensure!(change["removed"] == removed, "it said {change}");
     }
     ensure!(guard.json(&["lookup", "192.0.2.7"])?["verdict"] == "pass", "a block stayed");
     // The operator lifts what anybody has set.
-    guard.run(&["block", "192.0.2.7", "--source", "feed"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--origin", "feed"])?.expect(0)?;
     guard.run(&["unblock", "192.0.2.7"])?.expect(0)?;
     ensure!(consistent(guard)? == 0, "a block stayed");
     Ok(())
@@ -170,7 +170,7 @@ fn a_block_that_is_killed_at_any_moment_is_whole_or_not_at_all() -> Result<()> {
     const COUNT: u32 = 30_000;
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "before"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--for", "1h", "--comment", "before"])?.expect(0)?;
     let addresses = addresses(COUNT);
     for delay_ms in [5, 20, 60, 120, 250, 400, 700, 1100, 1600] {
         let process = start_block(guard, &addresses)?;
@@ -180,7 +180,7 @@ fn a_block_that_is_killed_at_any_moment_is_whole_or_not_at_all() -> Result<()> {
         let rules = consistent(guard).with_context(|| format!("killed after {delay_ms} ms"))?;
         ensure!([2, 2 + COUNT as usize].contains(&rules), "{rules} rules after a kill at {delay_ms} ms");
         guard.run(&["unblock", "--all"])?.expect(0)?;
-        guard.run(&["block", "192.0.2.7", "--for", "1h", "--reason", "before"])?.expect(0)?;
+        guard.run(&["block", "192.0.2.7", "--for", "1h", "--comment", "before"])?.expect(0)?;
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ fn two_writers_at_once_lose_nothing() -> Result<()> {
             for host in 0..20 {
                 writeln!(input, "198.18.{}.{}", network + round / 10, round % 10 * 20 + host)?;
             }
-            site.guard.run_with_input(&["block", "-", "--source", source], &input)?.expect(0)?;
+            site.guard.run_with_input(&["block", "-", "--origin", source], &input)?.expect(0)?;
         }
         Ok(())
     };
@@ -232,12 +232,12 @@ fn two_writers_at_once_lose_nothing() -> Result<()> {
 fn a_rule_that_the_kernel_refuses_is_not_claimed() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    guard.run(&["block", "192.0.2.7", "--reason", "old"])?.expect(0)?;
+    guard.run(&["block", "192.0.2.7", "--comment", "old"])?.expect(0)?;
     let before = guard.rules()?;
     let mut freeze = Command::new("bpftool");
     output(freeze.args(["map", "freeze", "pinned"]).arg(guard.pins().join("maps").join("PREFIXES")))?;
     // The hosts are taken, the prefix is not, and the hosts are given back.
-    let words = ["block", "192.0.2.6", "192.0.2.7", "198.51.100.0/24", "--reason", "new", "--for", "1h"];
+    let words = ["block", "192.0.2.6", "192.0.2.7", "198.51.100.0/24", "--comment", "new", "--for", "1h"];
     let said = guard.run(&words)?.expect(1)?;
     let clear = said.stderr.contains("198.51.100.0/24") && said.stderr.contains("nothing was changed");
     ensure!(clear, "it said {said:?}");

@@ -30,7 +30,7 @@ fn a_damaged_store_is_kept_aside_and_the_kernels_rules_stay() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     for (name, harm) in harms {
-        guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1h", "--reason", name])?.expect(0)?;
+        guard.run(&["block", "192.0.2.7", "198.51.100.0/24", "--for", "1h", "--comment", name])?.expect(0)?;
         let bytes = std::fs::read(guard.store())?;
         std::fs::write(guard.store(), harm(bytes))?;
         // A reading verb changes nothing, and shows what the kernel has.

@@ -8,6 +8,7 @@ use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Output, Site, number},
     message::{OPTIONS, register},
+    scratch::Scratch,
 };
 
 fn run(guard: &Guard, words: &str) -> Result<String> {
@@ -34,11 +35,11 @@ fn trunk_of(guard: &Guard, address: &str) -> Result<String> {
 fn an_added_trunk_that_is_added_again_keeps_its_reason() -> Result<()> {
     let site = Site::new(true)?;
     let guard = &site.guard;
-    run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason main")?;
+    run(guard, "trunk add carrier --peer 198.51.100.0/28 --comment main")?;
     let said = run(guard, "trunk add carrier --peer 198.51.100.0/28")?;
     ensure!(said == "nothing changed, it is so already\n", "it said {said}");
     ensure!(guard.json(&["trunk", "show", "carrier"])?["comment"] == "main", "the reason is gone");
-    let said = run(guard, "trunk add carrier --peer 198.51.100.0/28 --reason other")?;
+    let said = run(guard, "trunk add carrier --peer 198.51.100.0/28 --comment other")?;
     ensure!(said.starts_with("changed the trunk carrier"), "it said {said}");
     ensure!(
         guard.json(&["trunk", "show", "carrier"])?["comment"] == "other",
@@ -128,7 +129,7 @@ fn a_trunk_has_a_mode_and_a_profile_of_its_own() -> Result<()> {
 fn nothing_automatic_blocks_a_trunk_and_the_operator_must_mean_it() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
-    run(guard, "block 192.0.2.7 192.0.0.0/16 192.0.2.7:4001 --source fail2ban")?;
+    run(guard, "block 192.0.2.7 192.0.0.0/16 192.0.2.7:4001 --origin fail2ban")?;
     let blocked =
         |address: &str| Ok::<_, anyhow::Error>(guard.json(&["lookup", address])?["verdict"] == "block");
     ensure!(blocked("192.0.2.7")? && blocked("192.0.2.9")?, "not blocked before");
@@ -136,7 +137,7 @@ fn nothing_automatic_blocks_a_trunk_and_the_operator_must_mean_it() -> Result<()
     for address in ["192.0.2.7", "192.0.2.9", "192.0.2.7:4001"] {
         ensure!(!blocked(address)?, "{address} is blocked still");
     }
-    let said = run(guard, "block 192.0.2.8 192.0.2.0/24 192.0.2.8:4001 198.51.100.7 --source fail2ban")?;
+    let said = run(guard, "block 192.0.2.8 192.0.2.0/24 192.0.2.8:4001 198.51.100.7 --origin fail2ban")?;
     ensure!(said.starts_with("blocked 1 source permanently, skipped 3 sources"), "it said {said}");
     for target in ["192.0.2.8", "192.0.2.0/24", "192.0.2.8:4001"] {
         fails(guard, &format!("block 198.51.100.8 {target}"), "stops the trunk carrier")?;
@@ -202,7 +203,7 @@ fn trunks_come_back_with_the_attach_and_outlive_a_damaged_store() -> Result<()> 
     let guard = &site.guard;
     let said = run(
         guard,
-        "trunk add carrier --peer 192.0.2.0/28 198.51.100.7 --transport udp --mode monitor --reason main",
+        "trunk add carrier --peer 192.0.2.0/28 198.51.100.7 --transport udp --mode monitor --comment main",
     )?;
     ensure!(said.contains("takes effect with the next"), "it said {said}");
     guard.attach(&[Site::INTERFACE])?;
@@ -223,5 +224,34 @@ fn trunks_come_back_with_the_attach_and_outlive_a_damaged_store() -> Result<()> 
     run(guard, "trunk remove recovered-1")?;
     ensure!(kernels_trunks(guard)? == 0, "an entry names a trunk that is gone");
     ensure!(number(&guard.json(&["status"])?, "blocks")? == 1, "a block was lost");
+    Ok(())
+}
+
+/// A new trunk takes the index that another one had: what is counted of it begins with its own first packet, in the same change.
+#[test]
+fn the_counters_of_a_trunk_begin_with_it() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let (guard, pbx) = (&site.guard, Site::PBX[0]);
+    let _server = udp(&site.pbx, sip(pbx))?;
+    let counted = |name: &str| -> Result<u64> {
+        let rows = guard.rows(&["counters", "--by", "trunk"])?;
+        let of_trunk = rows.iter().filter(|row| row["trunk"] == name);
+        of_trunk.map(|row| number(row, "packets")).sum()
+    };
+    run(guard, "trunk add first --peer 10.77.0.2")?;
+    send(&site, pbx, OPTIONS)?;
+    wait_until("the first trunk is counted", || Ok(counted("first")? == 1))?;
+    run(guard, "trunk remove first")?;
+    run(guard, "trunk add second --peer 198.51.100.7")?;
+    ensure!(counted("second")? == 0, "the second trunk has {} packets of the first one", counted("second")?);
+    // By the configuration file as well.
+    run(guard, "trunk set second --peer 10.77.0.2")?;
+    send(&site, pbx, OPTIONS)?;
+    wait_until("the second trunk is counted", || Ok(counted("second")? == 1))?;
+    run(guard, "trunk remove second")?;
+    let scratch = Scratch::new("trunks")?;
+    let file = scratch.write("sipguard.toml", "[trunks.third]\npeers = [\"198.51.100.7\"]\n")?;
+    run(guard, &format!("reload --config {}", file.display()))?;
+    ensure!(counted("third")? == 0, "the third trunk has {} packets of the second one", counted("third")?);
     Ok(())
 }

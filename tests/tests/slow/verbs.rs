@@ -26,7 +26,7 @@ const VERBS: &[&str] = &[
     "list",
     "list ban",
     "list allow",
-    "list --source nobody",
+    "list --origin nobody",
     "list --limit all",
     "block 192.0.2.1",
     "unblock 192.0.2.1",

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::notice;
+
 /// `siph`
 const APPLICATION_ID: i64 = 0x7369_7068;
 const VERSION: i64 = 1;
@@ -37,7 +39,7 @@ pub fn open(path: &Path, most_bytes: i64) -> Result<Connection> {
             std::fs::rename(path, &aside).with_context(text)?;
             // A journal belongs to the file that is gone.
             let _none = std::fs::remove_file(ended(path, "-journal"));
-            eprintln!("sipguard: {}: {error:#}; renamed to {}", path.display(), aside.display());
+            notice::send(format!("{}: {error:#}; renamed to {}", path.display(), aside.display()));
             make(path).with_context(|| format!("making {}", path.display()))?;
             writable(path, most_bytes)
         }

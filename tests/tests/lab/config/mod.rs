@@ -99,7 +99,7 @@ fn user_agents_are_blocked_by_the_file_and_what_it_names_no_more_is_not() -> Res
     ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
     // What a command has lifted, or changed, is set back.
     run(guard, "unblock --user-agent evil/1")?;
-    run(guard, "block --user-agent scan --monitor --source config --for 1h")?;
+    run(guard, "block --user-agent scan --monitor --origin config --for 1h")?;
     ensure!(reload(guard, &path, &[])? == keys, "it is not set back");
     ensure!(blocked(guard, "scan")? == "cli monitor, config enforce", "{}", blocked(guard, "scan")?);
     // Every way of coming back brings them: a reboot, and a store that is lost.

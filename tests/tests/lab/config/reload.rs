@@ -123,7 +123,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
     let denied = guard.rows(&["deny"])?;
     ensure!(denied.len() == 1 && denied[0]["what"] == "udp", "{denied:?}");
-    let log = guard.rows(&["log", "--source", "config"])?;
+    let log = guard.rows(&["log", "--origin", "config"])?;
     ensure!(log.len() == 3, "{log:?}");
     // It comes back without the file.
     reboot(guard)?;
@@ -143,7 +143,7 @@ fn the_log_tells_of_settings_too() -> Result<()> {
     run(guard, "mode monitor")?;
     run(guard, "mode enforce")?;
     let told = |row: &Value| {
-        let words = [text(row, "origin")?, text(row, "verb")?, text(row, "what")?, row["moved"].to_string()];
+        let words = [text(row, "origin")?, text(row, "verb")?, text(row, "what")?, row["changed"].to_string()];
         anyhow::Ok(words.join(" "))
     };
     let log = guard.rows(&["log"])?.iter().map(told).collect::<Result<Vec<_>>>()?;
@@ -264,7 +264,7 @@ fn attach_takes_from_the_file_what_no_flag_says() -> Result<()> {
     ensure!(said.contains("takes effect with the next `sipguard attach`"), "it said {said}");
     ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
     fs::remove_file(guard.store())?;
-    run(guard, &format!("attach --port 5090 --limit line-bytes=700 --config {}", shown(&path)))?;
+    run(guard, &format!("attach --port 5090 --check line-bytes=700 --config {}", shown(&path)))?;
     let status = guard.json(&["status"])?;
     ensure!(
         status["interfaces"][0]["mode"] == "generic"

@@ -30,7 +30,7 @@ fn stream(connection: usize) -> Vec<u8> {
 fn over_a_bad_wire(harm: Harm) -> Result<()> {
     let began = Instant::now();
     let wire = BadWire::new(harm)?;
-    wire.guard.attach(&[Site::INTERFACE, "--mode", "native"])?;
+    wire.guard.attach(&[Site::INTERFACE, "--xdp-mode", "native"])?;
     let mut sent = 0;
     for address in Site::PBX {
         let server = Server::listen(&wire.pbx, sip(address))?;

@@ -212,7 +212,7 @@ fn what_a_dashboard_needs_is_told() -> Result<()> {
     let guard = &site.guard;
     let run = |words: &str| guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0);
     run("trunk add carrier --peer 10.77.0.2 --method OPTIONS")?;
-    run("block 192.0.2.7 --for 1h --reason errant --source noc")?;
+    run("block 192.0.2.7 --for 1h --comment errant --origin noc")?;
     let service = Service::start(&site, &scratch, &[])?;
     send(&site, &bent(OPTIONS, "Via: ", b"X-A: \x01\r\nVia: "), 2)?;
     send(&site, &register(1), 1)?;

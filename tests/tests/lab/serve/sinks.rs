@@ -35,7 +35,7 @@ fn an_event_gets_everywhere() -> Result<()> {
     );
     let config = scratch.write("sipguard.toml", &config)?;
     let service = Service::start(&site, &scratch, &[("SIPGUARD_CONFIG", &config.to_string_lossy())])?;
-    site.guard.run(&["block", "10.77.0.2:5999", "--reason", "errant"])?.expect(0)?;
+    site.guard.run(&["block", "10.77.0.2:5999", "--comment", "errant"])?.expect(0)?;
     let bad = control_byte();
     send(&site, &bad, 3)?;
     let phone = udp(&site.phone, (Site::PHONE[0], 5999))?;

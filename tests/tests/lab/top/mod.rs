@@ -142,7 +142,7 @@ fn the_screen_says_what_the_counters_say() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let guard = &site.guard;
     run(guard, "trunk add carrier --peer 10.77.0.9")?;
-    run(guard, "block 198.51.100.0/24 --reason scanners")?;
+    run(guard, "block 198.51.100.0/24 --comment scanners")?;
     let senders = traffic(&site, 7)?;
     let mut pty = Pty::start(guard, &["top", "-d", "0.2"], SIZE)?;
     for sender in &senders {

@@ -336,7 +336,7 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
     );
     ensure!(least > 0 && done.contains_key("Deleted"), "{least} MiB free, {done:?}");
     ensure!(incident.crashes <= LOOP + 3, "{} crashes in spite of the quarantine", incident.crashes);
-    let blocks = incident.site.guard.rows(&["list", "block", "--source", "crash"])?;
+    let blocks = incident.site.guard.rows(&["list", "block", "--origin", "crash"])?;
     let [block] = &blocks[..] else { bail!("{blocks:?}") };
     ensure!(block["target"] == wanted, "{block}");
     ensure!(

@@ -71,7 +71,7 @@ fn serve_ends_a_crash_loop_and_says_whose_it_was() -> Result<()> {
     );
     ensure!((1..=3).contains(&crashes), "{crashes} crashes");
     ensure!(least > 0, "the disk was full");
-    let blocks = site.guard.rows(&["list", "block", "--source", "crash"])?;
+    let blocks = site.guard.rows(&["list", "block", "--origin", "crash"])?;
     let [block] = &blocks[..] else { bail!("{blocks:?}") };
     ensure!(block["target"] == Office::address(PHONE).to_string(), "{block}");
     let log = std::fs::read_to_string(notes.join("events.json")).context("the log of events")?;

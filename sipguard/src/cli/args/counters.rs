@@ -1,0 +1,55 @@
+//! `counters`.
+
+use clap::ValueEnum;
+
+use crate::cli::printer::Format;
+
+/// What the rows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Interface and reason
+    #[default]
+    Reason,
+    /// Who sent what was malformed, with its first bytes
+    Source,
+    /// Trunk and reason
+    Trunk,
+}
+
+/// Forms of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CounterFormat {
+    /// For people
+    Table,
+    /// One JSON object
+    Json,
+    /// OpenMetrics text for Prometheus
+    Prometheus,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the rows are
+    #[arg(long, value_enum, default_value_t)]
+    pub by: By,
+
+    /// What comes in a second, measured over about one, instead of all since the attach
+    #[arg(long, conflicts_with = "by")]
+    pub rate: bool,
+
+    /// How to print; instead of `--output`
+    #[arg(long, value_enum, conflicts_with_all = ["output", "json"])]
+    format: Option<CounterFormat>,
+}
+
+impl Args {
+    /// How to print, where `output` is said for all verbs; `None` is for Prometheus.
+    pub fn format(&self, output: Format) -> Option<Format> {
+        match self.format {
+            Some(CounterFormat::Prometheus) => None,
+            Some(CounterFormat::Json) => Some(Format::Json),
+            Some(CounterFormat::Table) => Some(Format::Table),
+            None => Some(output),
+        }
+    }
+}

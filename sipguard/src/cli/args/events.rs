@@ -1,0 +1,53 @@
+//! `events`.
+
+use sipguard_common::Reason;
+
+use crate::duration::{Span, parse_duration};
+use crate::events::reason;
+use crate::ops::events::{Request, SenderFilter};
+
+/// Events that `--follow` begins with.
+const BEFORE: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Go on with what comes, until SIGINT
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Only these reasons
+    #[arg(long = "reason", value_name = "REASON", num_args = 1.., value_delimiter = ',', value_parser = reason)]
+    reasons: Vec<Reason>,
+
+    /// Only from this address, prefix, or address and port; can be repeated
+    #[arg(long = "src", value_name = "ADDR|CIDR|ADDR:PORT")]
+    sources: Vec<SenderFilter>,
+
+    /// Only of this trunk
+    #[arg(long, value_name = "NAME")]
+    trunk: Option<String>,
+
+    /// Only over this interface
+    #[arg(long = "iface", value_name = "IFACE")]
+    interface: Option<String>,
+
+    /// Only of this time until now, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    since: Option<Span>,
+
+    /// Only the last ones of those that are there [default: all; with --follow 10, or with --since all]
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    last: Option<usize>,
+}
+
+impl Args {
+    /// Of the events that are there only so many; `None` is all.
+    pub fn most(&self) -> Option<usize> {
+        self.last.or((self.follow && self.since.is_none()).then_some(BEFORE))
+    }
+
+    pub fn request(self) -> Request {
+        let Args { reasons, sources, trunk, interface, since, .. } = self;
+        Request { reasons, sources, trunk, interface, since: since.and_then(|span| span.0) }
+    }
+}

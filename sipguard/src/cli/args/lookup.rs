@@ -1,0 +1,45 @@
+//! `lookup`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+
+use super::usage;
+use crate::ops::lookup::LookupQuery;
+use crate::target::Target;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Address; with a port, the device behind it; or a SIP identity
+    #[arg(value_name = "ADDR[:PORT]|sip:USER@HOST", required_unless_present = "agent")]
+    subject: Option<String>,
+
+    /// A User-Agent, as a request has it
+    #[arg(long = "user-agent", value_name = "TEXT", conflicts_with = "subject")]
+    agent: Option<String>,
+}
+
+impl Args {
+    pub fn request(&self) -> Result<LookupQuery> {
+        if let Some(agent) = &self.agent {
+            return Ok(LookupQuery::user_agent(agent));
+        }
+        let text = self.subject.as_deref().unwrap_or_default();
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(LookupQuery::Address(address.to_canonical(), None));
+        }
+        if let Ok(device) = text.parse::<SocketAddr>() {
+            return Ok(LookupQuery::Address(device.ip().to_canonical(), Some(device.into())));
+        }
+        match text.parse::<Target>() {
+            Ok(target @ Target::Identity(_)) => {
+                Ok(LookupQuery::Claim { shown: target.to_string(), targets: vec![target] })
+            }
+            Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
+            _ => Err(usage(format!(
+                "`{text}` is neither an address nor a SIP identity: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, [2001:db8::7]:5060 or \
+                 sip:1234@pbx.example"
+            ))),
+        }
+    }
+}

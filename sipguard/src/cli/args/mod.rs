@@ -1,0 +1,149 @@
+//! What can be typed: one file a verb or a group of verbs. Each turns its arguments into the request of an operation.
+
+pub mod attach;
+pub mod bans;
+pub mod capture;
+pub mod config;
+pub mod counters;
+pub mod crash;
+pub mod denial;
+pub mod detach;
+pub mod events;
+pub mod guard;
+pub mod import;
+pub mod limit;
+pub mod list;
+pub mod lookup;
+pub mod mode;
+pub mod reload;
+pub mod replay;
+pub mod rule;
+pub mod serve;
+pub mod status;
+pub mod targets;
+pub mod top;
+pub mod trunk;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::exit;
+use super::printer::Format;
+use crate::error::{Failure, FailureKind};
+use crate::ops::DEFAULT_STORE;
+use crate::pins::DEFAULT_DIR;
+
+/// Drops malformed SIP on the network card, before the PBX sees it.
+#[derive(Debug, Parser)]
+#[command(name = "sipguard", version, max_term_width = 100, after_help = exit::HELP)]
+pub struct Cli {
+    /// Directory of the pins, on a bpffs
+    #[arg(long, global = true, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
+    pub pins: PathBuf,
+
+    /// File of the rules, which `attach` restores
+    #[arg(long, global = true, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
+    pub store: PathBuf,
+
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+
+    /// The same as `--output json`
+    #[arg(short, long, global = true, conflicts_with = "output")]
+    json: bool,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+impl Cli {
+    /// How to print.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Attach to interfaces; the filter then stays until `detach`
+    Attach(attach::Args),
+    /// Detach from interfaces
+    Detach(detach::Args),
+    /// Show what is attached, in which mode, and what passes unchecked
+    Status(status::Args),
+    /// Block addresses and prefixes, one device behind an address, a SIP identity or a user agent
+    #[command(alias = "ban")]
+    Block(rule::BlockArgs),
+    /// Lift blocks and bans
+    #[command(alias = "unban")]
+    Unblock(rule::UnblockArgs),
+    /// Allow addresses and prefixes: no block of a shorter prefix holds for them, and nothing automatic blocks them
+    Allow(rule::AllowArgs),
+    /// End allowances
+    Unallow(rule::UnallowArgs),
+    /// Deny a transport or a method to all trunks, or to all devices; without arguments show what is denied
+    Deny(denial::DenyArgs),
+    /// Permit what was denied
+    Permit(denial::PermitArgs),
+    /// Define which addresses are trunks, and what they may send
+    Trunk(trunk::Args),
+    /// Limit how much a sender, or a trunk, may send
+    Limit(limit::Args),
+    /// Show or change when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
+    Bans(bans::Args),
+    /// List the rules, in force or stored for the next `attach`
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show which rule decides about an address
+    Lookup(lookup::Args),
+    /// Import rules from a list: all of it, or none when there is a mistake in it
+    Import(import::ImportArgs),
+    /// Export the rules as a list, for `import`, ipset or others
+    Export(import::ExportArgs),
+    /// Show who changed which rules, and when
+    #[command(visible_alias = "audit")]
+    Log(list::LogArgs),
+    /// Show what was counted, by reason, by sender or by trunk
+    Counters(counters::Args),
+    /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
+    Events(events::Args),
+    /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
+    Capture(capture::Args),
+    /// Watch live who is stopped and why, and block the senders you select
+    Top(top::Args),
+    /// Show or set the mode: enforce drops, monitor only counts what would be dropped
+    Mode(mode::Args),
+    /// Check the configuration file, and change nothing
+    Check(config::CheckArgs),
+    /// Apply the configuration file: what it names, and no more
+    Reload(reload::Args),
+    /// Show which device crashed the PBX: the reports of crashes, or one of just now
+    Crash(crash::Args),
+    /// Show what would be stopped of a capture, and why; no interface is touched
+    Replay(replay::Args),
+    /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
+    Serve(serve::Args),
+    /// Show what the configuration file may contain, and what is in effect
+    Config(config::Args),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory; it is made where it is missing
+        directory: PathBuf,
+    },
+    /// Print the version and the ABI version of the pins
+    Version,
+}
+
+/// The failure of an input mistake that clap did not see.
+pub fn usage(text: impl Into<String>) -> anyhow::Error {
+    Failure::with(FailureKind::Usage, text)
+}

@@ -1,0 +1,20 @@
+//! `reload`.
+
+use super::config::ConfigArgs;
+use crate::ops::reload::Request;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Args {
+    pub fn request(self) -> Request {
+        Request { config: self.config.file, dry_run: self.dry_run }
+    }
+}

@@ -1,0 +1,46 @@
+//! `replay`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::guard::GuardArgs;
+use crate::ops::replay::{DEFAULT_FLOWS, Request};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Captures, pcap or pcapng
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// An address of the PBX: what it sent itself is not checked; can be repeated [default: as the capture says, or guessed]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pbx: Vec<IpAddr>,
+
+    /// Ports, profile, checks, trunks and denials of this configuration file, with `conf.d/*.toml` beside it [default: the built-in
+    /// defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The rules of the store as well: blocks, allowances, trunks and denials
+    #[arg(long)]
+    with_store: bool,
+
+    /// Of each malformed message also the line at fault, and its offset in the payload of the packet
+    #[arg(long)]
+    explain: bool,
+
+    #[command(flatten)]
+    guard: GuardArgs,
+
+    /// How many connections can be followed at once, about 370 bytes of kernel memory each
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=4_000_000))]
+    flows: u32,
+}
+
+impl Args {
+    /// With what captures are replayed, and the captures.
+    pub fn request(self) -> (Request, Vec<PathBuf>) {
+        let Args { files, pbx, config, with_store, explain, guard, flows } = self;
+        (Request { pbx, config, with_store, explain, settings: guard.settings(), flows }, files)
+    }
+}

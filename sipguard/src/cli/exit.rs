@@ -1,0 +1,23 @@
+//! Exit statuses of the command line.
+
+use std::process::ExitCode;
+
+use crate::error::FailureKind;
+
+/// The list at the end of `--help`.
+pub const HELP: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
+5 kernel or driver can't, \
+6 configuration invalid, 7 done with the last good configuration, for the present one is invalid.";
+
+/// The exit status of a failure.
+pub fn code(kind: FailureKind) -> ExitCode {
+    ExitCode::from(match kind {
+        FailureKind::Failed => 1,
+        FailureKind::Usage => 2,
+        FailureKind::NotAttached => 3,
+        FailureKind::Privilege => 4,
+        FailureKind::Kernel => 5,
+        FailureKind::Configuration => 6,
+        FailureKind::LastGood => 7,
+    })
+}

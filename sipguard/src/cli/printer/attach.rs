@@ -1,0 +1,70 @@
+//! `attach` and `detach`.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Format, notices, rows};
+use crate::ops::attach::{Attached, Outcome};
+use crate::ops::detach;
+
+/// An interface to which the guard is attached.
+#[derive(Serialize)]
+struct AttachedRow<'a> {
+    interface: &'a str,
+    /// `native` or `generic`.
+    mode: &'static str,
+    /// Whether it is new, or the settings changed.
+    changed: bool,
+}
+
+/// An interface from which the guard was detached.
+#[derive(Serialize)]
+struct DetachedRow<'a> {
+    interface: &'a str,
+    changed: bool,
+}
+
+pub fn attached(format: Format, outcome: &Outcome) -> Result<()> {
+    notices(&outcome.notices);
+    let changed = outcome.settings_changed;
+    rows(
+        format,
+        "sipguard.attach/1",
+        outcome.interfaces.iter().map(|one| row(one, changed)).collect(),
+        || {
+            let mut text: String = outcome.interfaces.iter().map(|one| sentence(one, changed)).collect();
+            if changed {
+                text += "the settings changed for all interfaces:\n";
+                text.extend(outcome.settings.iter().map(|line| format!("  {line}\n")));
+            }
+            text
+        },
+    )
+}
+
+fn row(one: &Attached, settings_changed: bool) -> AttachedRow<'_> {
+    AttachedRow { interface: &one.name, mode: one.xdp_mode(), changed: one.new || settings_changed }
+}
+
+fn sentence(one: &Attached, settings_changed: bool) -> String {
+    let name = &one.name;
+    if !one.new {
+        let unchanged = if settings_changed { "" } else { ", nothing changed" };
+        return format!("{name}: attached already{unchanged}\n");
+    }
+    let why = if one.native_errno != 0 {
+        " (its driver can't run XDP natively; `sipguard status` says why)"
+    } else {
+        ""
+    };
+    format!("{name}: attached in {} mode{why}\n", one.xdp_mode())
+}
+
+pub fn detached(format: Format, outcome: &detach::Outcome) -> Result<()> {
+    notices(&outcome.notices);
+    let gone = &outcome.interfaces;
+    let values = gone.iter().map(|name| DetachedRow { interface: name, changed: true }).collect();
+    rows(format, "sipguard.detach/1", values, || {
+        gone.iter().map(|name| format!("{name}: detached\n")).collect()
+    })
+}

@@ -1,0 +1,56 @@
+//! `counters`.
+
+use anyhow::Result;
+
+use super::{Format, rows};
+use crate::escape::escaped;
+use crate::ops::counters::{CounterRow, Offender, Rates, per_sec};
+use crate::table::table;
+use crate::view::{CounterView, OffenderView, RateView, schema};
+
+pub fn by_reason(format: Format, counted: &[CounterRow]) -> Result<()> {
+    let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
+    let values = counted.iter().map(CounterView::of_interface).collect();
+    rows(format, schema::COUNTERS, values, || table(&head, counted.iter().map(line)))
+}
+
+pub fn by_trunk(format: Format, counted: &[CounterRow]) -> Result<()> {
+    let values = counted.iter().map(CounterView::of_trunk).collect();
+    rows(format, schema::TRUNK_COUNTERS, values, || trunk_table(counted))
+}
+
+/// What is counted in about a second, divided by the time that it really was.
+pub fn rates(format: Format, rates: &Rates) -> Result<()> {
+    let Rates { span, rows: counted } = rates;
+    let value = |row: &CounterRow| RateView::of_interface(row, *span);
+    rows(format, schema::RATES, counted.iter().map(value).collect(), || {
+        let head = ["INTERFACE", "REASON", "ACTION", "PACKETS/S", "BYTES/S"];
+        let rates =
+            |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, *span)));
+        let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
+        table(&head, counted.iter().map(line))
+    })
+}
+
+/// Counters of trunks, for people.
+pub fn trunk_table(counted: &[CounterRow]) -> String {
+    table(&["TRUNK", "REASON", "ACTION", "PACKETS", "BYTES"], counted.iter().map(line))
+}
+
+fn line(row: &CounterRow) -> Vec<String> {
+    let (reason, action) = (row.reason.name().to_owned(), row.action.name().to_owned());
+    vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
+}
+
+pub fn by_sender(format: Format, offenders: &[Offender]) -> Result<()> {
+    rows(format, schema::OFFENDERS, offenders.iter().map(OffenderView::of_row).collect(), || {
+        let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "FIRST BYTES"];
+        let line = |row: &Offender| {
+            let last = row.last_seen.map(|seen| seen.to_string()).unwrap_or_default();
+            let (address, port) = (row.address.to_string(), row.port.to_string());
+            let (reason, packets) = (row.reason.name().to_owned(), row.packets.to_string());
+            vec![address, port, reason, packets, last, escaped(&row.sample)]
+        };
+        table(&head, offenders.iter().map(line))
+    })
+}

@@ -1,0 +1,23 @@
+//! `export`: rules as a list, in the form that is asked for.
+
+use anyhow::Result;
+
+use super::{Format, Rows, print};
+use crate::exchange;
+use crate::ops::export::Export;
+use crate::ops::import::Form;
+use crate::view::{self, RuleView, schema};
+
+/// Prints a list while it is read.
+pub fn export(form: Form, list: Export<'_>) -> Result<()> {
+    let now_ms = list.now_ms;
+    if form != Form::Json {
+        print(&exchange::head(form, list.count))?;
+        return list.each(&mut |rows| print(&exchange::lines(form, rows, now_ms)));
+    }
+    let mut out = Rows::new(Format::Json, schema::RULES, &[]);
+    list.each(&mut |rows| {
+        out.print(rows.iter().map(|row| (view::json(&RuleView::exported(row)), Vec::new())))
+    })?;
+    out.end(&[], None)
+}

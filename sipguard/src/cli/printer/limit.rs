@@ -1,0 +1,54 @@
+//! `limit`.
+
+use anyhow::Result;
+
+use super::rule::change_of_one;
+use super::{Format, not_attached, rows};
+use crate::ops::RuleChange;
+use crate::ops::limit::{Kind, Listing, Most, named};
+use crate::table::table;
+use crate::view::{LimitView, schema};
+
+pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -> Result<()> {
+    let did = match most {
+        Most::Rate { kind, per_second, burst } => {
+            format!("limited {}: {per_second}/s burst {burst}", named(trunk, Kind::Rate(kind).name()))
+        }
+        Most::Open(most) => format!("limited {}: {most} at once", named(trunk, Kind::Open.name())),
+    };
+    change_of_one(format, done, &did, "limited so already")
+}
+
+pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &RuleChange) -> Result<()> {
+    let did = format!("no limit any more: {}", named(trunk, kind.map_or("all", Kind::name)));
+    change_of_one(format, done, &did, "not limited")
+}
+
+pub fn list(format: Format, listing: &Listing) -> Result<()> {
+    not_attached(format, listing.in_force, "limits take effect");
+    rows(format, schema::LIMITS, listing.limits.iter().collect(), || {
+        let columns = ["PER", "OF", "RATE", "BURST", "OPEN", "BY", "SINCE"];
+        table(&columns, listing.limits.iter().map(line))
+    })
+}
+
+/// The cells of a limit.
+fn line(limit: &LimitView) -> Vec<String> {
+    let (most, unit) = match limit.at_once {
+        Some(most) => (most, " at once"),
+        None => (limit.per_second.unwrap_or_default(), "/s"),
+    };
+    let open = limit.open.as_ref().map(|now| match &now.fullest {
+        Some(source) => format!("{} ({source})", now.open),
+        None => now.open.to_string(),
+    });
+    vec![
+        limit.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
+        limit.of.clone(),
+        format!("{most}{unit}"),
+        limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
+        open.unwrap_or_default(),
+        limit.author.clone(),
+        limit.created_at.clone(),
+    ]
+}

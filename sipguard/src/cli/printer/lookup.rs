@@ -1,0 +1,97 @@
+//! `lookup`: which rule decides and which do not, like `ip route get`.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Format, object, remaining};
+use crate::clock::Clock;
+use crate::ops::RuleVerb;
+use crate::ops::export::RuleRow;
+use crate::ops::lookup::{ListedRule, LookupQuery, LookupResult, Outcome, Overruled};
+use crate::view::{RuleView, time};
+
+/// What is found about somebody.
+#[derive(Serialize)]
+struct LookupDocument<'a> {
+    src_ip: Option<String>,
+    src_port: Option<u16>,
+    /// The identity or the user agent that was asked about.
+    claim: Option<&'a String>,
+    /// `block` or `pass`, as far as rules decide.
+    verdict: &'static str,
+    /// The rule that decides.
+    rule: Option<RuleView>,
+    trunk: Option<&'a String>,
+    /// The rules that do not decide.
+    overruled: Vec<RuleView>,
+}
+
+pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<()> {
+    let Outcome { found: LookupResult { decider, others, trunk }, is_blocked, monitors, clock } = outcome;
+    let document = LookupDocument {
+        src_ip: asked.address().map(|address| address.to_string()),
+        src_port: asked.device().map(|device| u16::from_be_bytes(device.key().port)),
+        claim: if let LookupQuery::Claim { shown, .. } = asked { Some(shown) } else { None },
+        verdict: if *is_blocked { "block" } else { "pass" },
+        rule: decider.as_ref().map(RuleView::from),
+        trunk: trunk.as_ref().map(|(name, _)| name),
+        overruled: others.iter().map(overruled).collect(),
+    };
+    let hint = if *monitors && *is_blocked {
+        "the mode is monitor: what is blocked passes, and is counted\n"
+    } else {
+        ""
+    };
+    object(format, "sipguard.lookup/2", &document, || {
+        let trunk = trunk.as_ref().map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
+        text(&asked.shown(), decider.as_ref(), others, clock) + &trunk.unwrap_or_default() + hint
+    })
+}
+
+fn overruled(one: &Overruled) -> RuleView {
+    let listed = ListedRule { row: one.row.clone(), decides: false, entry: None, is_ban: false };
+    RuleView { why: Some(one.why.clone()), ..RuleView::from(&listed) }
+}
+
+fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock: &Clock) -> String {
+    let mut text = match decider {
+        None => format!("{address}: no rule decides; its packets go on to the checks of their protocol\n"),
+        Some(one) => decides(address, one, clock),
+    };
+    for one in others {
+        let row = &one.row;
+        text += &format!(
+            "overruled: {} {}, ends: {}: {}\n",
+            row.verb.name(),
+            row.target,
+            remaining(row.expires_ms, clock),
+            one.why
+        );
+        text += &set_by(row);
+    }
+    text
+}
+
+fn decides(address: &str, one: &ListedRule, clock: &Clock) -> String {
+    let row = &one.row;
+    let (did, counted) = match row.verb {
+        _ if one.is_ban => ("banned on guarded ports", "stopped"),
+        RuleVerb::Allow => ("allowed", "let pass"),
+        RuleVerb::Block if row.only_counts() => ("not stopped, only counted", "counted"),
+        RuleVerb::Block => ("blocked", "stopped"),
+    };
+    let mut text = format!("{address}: {did} by {}, ends: {}", row.target, remaining(row.expires_ms, clock));
+    if let (RuleVerb::Block, Some(entry)) = (row.verb, one.entry) {
+        text += &format!(", {} packets ({} bytes) {counted}", entry.packets, entry.bytes);
+    }
+    text + "\n" + &set_by(row)
+}
+
+/// Who set a rule, when, and why.
+fn set_by(row: &RuleRow) -> String {
+    let mut text = format!("  origin {}, by {}, since {}", row.origin, row.author, time(row.created_ms));
+    if !row.reason.is_empty() {
+        text += &format!(", comment: {}", row.reason);
+    }
+    text + "\n"
+}

@@ -1,0 +1,101 @@
+//! `status`.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use sipguard_common::framer::{LIMITS, Limits, checks};
+
+use super::{Format, object};
+use crate::ops::status::{GuardStatus, InterfaceStatus};
+use crate::status;
+use crate::table::table;
+use crate::view::{StatusView, schema};
+
+pub fn status(format: Format, report: &GuardStatus) -> Result<()> {
+    object(format, schema::STATUS, &StatusView::from(report), || text(report))
+}
+
+fn list(ports: &BTreeSet<u16>) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Those limits that are not of the profile.
+fn own_limits(report: &GuardStatus) -> String {
+    let profile =
+        if status::profile(&report.limits) == "strict" { Limits::strict() } else { Limits::default() };
+    let own = LIMITS.iter().filter(|limit| limit.get(&report.limits) != limit.get(&profile));
+    let mut text: String =
+        own.map(|limit| format!(", {} {}", limit.name, limit.get(&report.limits))).collect();
+    if report.limits.has(checks::REFUSE_LF) {
+        text += ", LF alone is refused";
+    }
+    text
+}
+
+fn text(report: &GuardStatus) -> String {
+    let connections = &report.connections;
+    let live = connections.live();
+    let head = format!(
+        "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections: {live}, flow table: {} of {}\n\
+         checks: {}{}\n\n",
+        report.mode,
+        report.action,
+        list(&report.ports.sip),
+        list(&report.ports.tls),
+        report.blocks,
+        connections.flows,
+        connections.flows_max,
+        status::profile(&report.limits),
+        own_limits(report),
+    );
+    let rows = report.interfaces.iter().map(|one| {
+        let since = one.since.map(|since| since.to_string()).unwrap_or_default();
+        let [followed, lost] = [one.known.followed, one.known.lost].map(|count| count.to_string());
+        vec![
+            one.name.clone(),
+            one.driver.clone(),
+            one.mode.to_owned(),
+            followed,
+            lost,
+            one.why.clone(),
+            since,
+        ]
+    });
+    let weaknesses: String = report.weaknesses.iter().map(|one| format!("weaker: {}\n", one.text)).collect();
+    let gap = if weaknesses.is_empty() { "" } else { "\n" };
+    let notes: String = report.interfaces.iter().map(unjudged).collect();
+    let gap_before_notes = if notes.is_empty() { "" } else { "\n" };
+    head + &weaknesses
+        + gap
+        + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
+        + gap_before_notes
+        + &notes
+}
+
+/// What passes unjudged, and why.
+fn unjudged(one: &InterfaceStatus) -> String {
+    let name = &one.name;
+    let mut text = String::new();
+    if one.known.lost > 0 {
+        text += &format!(
+            "{name}: {} connections pass unjudged until their next message begins; they are older than the guard, or it forgot them\n",
+            one.known.lost
+        );
+    }
+    if one.known.other > 0 {
+        text += &format!(
+            "{name}: {} connections that the PBX dialled are no SIP and not judged\n",
+            one.known.other
+        );
+    }
+    let packets: Vec<String> =
+        one.unjudged.iter().map(|(reason, packets)| format!("{} {packets}", reason.name())).collect();
+    if !packets.is_empty() {
+        text +=
+            &format!("{name}: packets that passed unjudged since it was attached: {}\n", packets.join(", "));
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! `capture`: packets of guarded ports and what is stopped, as pcapng.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Context;
+use crate::capture::{Capture, CaptureRequest};
+use crate::clock::Clock;
+use crate::disk::{Floor, private};
+use crate::events::RuleLookup;
+pub use crate::events::SenderFilter;
+use crate::evidence::{PcapWriter, comment};
+use crate::redact::RedactedPacket;
+use crate::tap::{Names, Start, TapPacket, TapRing, Which};
+
+/// How often the ring is looked at: while packets come, and while none does. It holds 1024.
+const POLL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
+/// How often names of interfaces and trunks are read.
+const NAMED: Duration = Duration::from_secs(2);
+
+/// Where packets go.
+#[derive(Debug)]
+pub enum To {
+    /// A file, which is made or written over.
+    File(PathBuf),
+    /// A pipe or the like, whose reader may go away.
+    Stream(File),
+}
+
+/// What is captured.
+#[derive(Debug)]
+pub struct Request {
+    /// Where packets go.
+    pub to: To,
+    /// For how long; `None` is until it is stopped.
+    pub lasts: Option<Duration>,
+    /// Only from this address, prefix, or address and port.
+    pub source: Option<SenderFilter>,
+    /// What was stopped, or would be in `monitor` mode.
+    pub dropped: bool,
+    /// What passed, of guarded ports.
+    pub passed: bool,
+    /// So many packets at the most.
+    pub count: Option<u64>,
+    /// So many bytes of the file at the most.
+    pub max_bytes: u64,
+    /// Whether credentials and the like are overwritten.
+    pub redact: bool,
+}
+
+/// Why a capture ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was stopped, or its time was over.
+    Asked,
+    /// So many packets were asked for.
+    Count,
+    /// The file is as large as it may be.
+    Size,
+    /// The disk is nearly full.
+    Disk,
+    /// Nobody reads any more.
+    Reader,
+    /// The guard was detached.
+    Detached,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub end: End,
+    /// The file; `None` is a stream.
+    pub file: Option<PathBuf>,
+    /// Packets that were written.
+    pub packets: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Packets that came too fast.
+    pub missed: u64,
+}
+
+/// Captures until its end. `stop` waits for so long, and says whether it shall end. `None` when nobody read from the beginning.
+///
+/// # Errors
+/// When no guard is attached, another process captures, or a map or the file can't be written.
+pub fn run(
+    host: &Context,
+    request: Request,
+    stop: &mut dyn FnMut(Duration) -> Result<bool>,
+) -> Result<Option<Outcome>> {
+    let pins = &host.pins;
+    pins.check()?;
+    let wish = CaptureRequest { source: request.source, dropped: request.dropped, passed: request.passed };
+    let ring = TapRing::open(pins, Which::Captured, Start::Now)?;
+    let mut capture = Capture::begin(pins, wish)?;
+    let writer = match PcapWriter::new(Output::open(request.to)?) {
+        Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(None),
+        writer => writer?,
+    };
+    let mut session = Session {
+        host,
+        count: request.count,
+        max_bytes: request.max_bytes,
+        redact: request.redact,
+        ring,
+        writer,
+        names: Names::read(pins, &host.store)?,
+        named: Instant::now(),
+        rules: RuleLookup::new(pins, &host.store),
+        written: 0,
+    };
+    let begin = Instant::now();
+    let end = loop {
+        let more = match session.take()? {
+            Taken::End(end) => break end,
+            Taken::Packets(count) => count > 0,
+        };
+        if capture.renew().is_err() {
+            if pins.exist() {
+                bail!("the capture can't be kept up: the map of captures can't be written");
+            }
+            break End::Detached;
+        }
+        let over = request.lasts.is_some_and(|span| begin.elapsed() >= span);
+        if over || stop(POLL[usize::from(!more)])? {
+            break End::Asked;
+        }
+    };
+    drop(capture);
+    // What came between the last look and the end.
+    let end = match end {
+        End::Asked => match session.take()? {
+            Taken::End(other) => other,
+            Taken::Packets(_) => end,
+        },
+        other => other,
+    };
+    Ok(Some(session.outcome(end)))
+}
+
+struct Session<'a> {
+    host: &'a Context,
+    count: Option<u64>,
+    max_bytes: u64,
+    redact: bool,
+    ring: TapRing,
+    writer: PcapWriter<Output>,
+    names: Names,
+    named: Instant,
+    rules: RuleLookup,
+    written: u64,
+}
+
+/// What one look at the ring gave.
+enum Taken {
+    Packets(u64),
+    End(End),
+}
+
+impl Session<'_> {
+    fn take(&mut self) -> Result<Taken> {
+        let mut records = Vec::new();
+        self.ring.read(|record| {
+            records.push(*record);
+            Ok(())
+        })?;
+        if records.is_empty() {
+            return Ok(Taken::Packets(0));
+        }
+        if self.named.elapsed() > NAMED {
+            let names = Names::read(&self.host.pins, &self.host.store);
+            self.names = names.unwrap_or_else(|_| self.names.clone());
+            self.named = Instant::now();
+        }
+        if !self.writer.get_ref().has_room(records.len() as u64 * size_of_val(&records[0]) as u64)? {
+            return Ok(Taken::End(End::Disk));
+        }
+        let clock = Clock::now()?;
+        let before = self.written;
+        for record in &records {
+            let Some(packet) = TapPacket::read(record, &self.names, &clock) else { continue };
+            match self.write(&packet) {
+                Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(Taken::End(End::Reader)),
+                Err(error) if is_of(&error, ErrorKind::StorageFull) => return Ok(Taken::End(End::Disk)),
+                written => written?,
+            }
+            self.written += 1;
+            if Some(self.written) == self.count {
+                return Ok(Taken::End(End::Count));
+            }
+            if self.writer.get_ref().bytes >= self.max_bytes {
+                return Ok(Taken::End(End::Size));
+            }
+        }
+        Ok(Taken::Packets(self.written - before))
+    }
+
+    fn write(&mut self, packet: &TapPacket) -> Result<()> {
+        let redacted = RedactedPacket::new(packet);
+        let rule = self.rules.of(&redacted);
+        let comment = comment(&redacted, rule.as_deref());
+        if self.redact {
+            self.writer.write(&redacted, &comment)
+        } else {
+            self.writer.write_with_credentials(packet, &comment)
+        }
+    }
+
+    fn outcome(self, end: End) -> Outcome {
+        let output = self.writer.get_ref();
+        Outcome {
+            end,
+            file: output.path.clone(),
+            packets: self.written,
+            bytes: output.bytes,
+            missed: self.ring.missed(),
+        }
+    }
+}
+
+fn is_of(error: &anyhow::Error, kind: ErrorKind) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|error| error.kind() == kind)
+}
+
+/// A file, or a stream.
+struct Output {
+    path: Option<PathBuf>,
+    file: File,
+    bytes: u64,
+}
+
+impl Output {
+    fn open(to: To) -> Result<Output> {
+        match to {
+            To::Stream(file) => Ok(Output { path: None, file, bytes: 0 }),
+            To::File(path) => {
+                let file = private().create(true).truncate(true).open(&path);
+                let file = file.with_context(|| format!("making {}", path.display()))?;
+                Ok(Output { path: Some(path), file, bytes: 0 })
+            }
+        }
+    }
+
+    /// Whether the disk has room for so many bytes more; a pipe always has.
+    fn has_room(&self, bytes: u64) -> Result<bool> {
+        if self.path.is_none() { Ok(true) } else { Ok(Floor::Usual.lacking(&self.file, bytes)? == 0) }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}

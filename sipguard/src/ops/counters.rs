@@ -1,0 +1,92 @@
+//! `counters`: what was counted, by reason, by sender or by trunk.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Context, trunk};
+use crate::counters::{self, CounterReading};
+pub use crate::counters::{CounterRow, per_sec};
+use crate::metrics::{self, Own};
+use crate::notice::Notice;
+use crate::offenders;
+pub use crate::offenders::OffenderRow as Offender;
+
+/// By interface and reason, zeros left out.
+///
+/// # Errors
+/// When no guard is attached, or a map can't be read.
+pub fn by_reason(host: &Context) -> Result<Vec<CounterRow>> {
+    host.pins.check()?;
+    Ok(CounterReading::now(&host.pins)?.rows)
+}
+
+/// What was counted within about a second, by interface and reason.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    /// The time that really passed.
+    pub span: Duration,
+    /// What was counted in it.
+    pub rows: Vec<CounterRow>,
+}
+
+/// Counts for about a second.
+///
+/// # Errors
+/// When no guard is attached, or a map can't be read.
+pub fn rates(host: &Context) -> Result<Rates> {
+    host.pins.check()?;
+    let before = CounterReading::now(&host.pins)?;
+    std::thread::sleep(Duration::from_secs(1));
+    host.pins.check()?;
+    let (span, rows) = CounterReading::now(&host.pins)?.since(&before);
+    Ok(Rates { span, rows })
+}
+
+/// By sender: who sent what was malformed, with its first bytes.
+///
+/// # Errors
+/// When no guard is attached, or a map can't be read.
+pub fn by_sender(host: &Context) -> Result<Vec<Offender>> {
+    host.pins.check()?;
+    offenders::read(&host.pins)
+}
+
+/// By trunk and reason; `interface` of a row is the name of the trunk.
+///
+/// # Errors
+/// When no guard is attached, or the store or a map can't be read.
+pub fn by_trunk(host: &Context) -> Result<Vec<CounterRow>> {
+    host.pins.check()?;
+    let mut counted = Vec::new();
+    for trunk in trunk::stored(host)? {
+        counted.extend(counters::of_trunk(&host.pins, &trunk)?);
+    }
+    Ok(counted)
+}
+
+/// OpenMetrics text, and a notice of what is left out.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// The text.
+    pub text: String,
+    /// What is to be told beside it.
+    pub notices: Vec<Notice>,
+}
+
+/// Everything that is counted, for Prometheus. What the kernel counts is told also when the store can't be read.
+///
+/// # Errors
+/// When no guard is attached, or a map can't be read.
+pub fn metrics(host: &Context) -> Result<Metrics> {
+    host.pins.check()?;
+    let (pins, store) = (&host.pins, &host.store);
+    let mut notices = Vec::new();
+    let stored = metrics::Stored::read(store);
+    let stored = stored.map_err(|error| {
+        let text = format!("the counters of trunks and the number of blocks are left out: {error:#}");
+        notices.push(Notice(text));
+    });
+    let kernel = metrics::Kernel::read(pins, &metrics::Sizes::read(pins, store)?, stored.ok().as_ref())?;
+    Ok(Metrics { text: metrics::text(Some(&kernel), &Own::default())?, notices })
+}

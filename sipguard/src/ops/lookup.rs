@@ -1,0 +1,36 @@
+//! `lookup`: which rule decides about somebody.
+
+use anyhow::Result;
+use sipguard_common::abi::MODE_MONITOR;
+
+use super::Context;
+use crate::clock::Clock;
+pub use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled};
+use crate::maps;
+use crate::store::{RuleMode, RuleVerb};
+
+/// What is found about somebody.
+pub struct Outcome {
+    /// The rule that decides, those that do not, and the trunk.
+    pub found: LookupResult,
+    /// Whether the packets are stopped, as far as rules decide.
+    pub is_blocked: bool,
+    /// Whether the guard only counts what is blocked.
+    pub monitors: bool,
+    /// The moment.
+    pub clock: Clock,
+}
+
+/// Says which rule decides now.
+///
+/// # Errors
+/// When no guard is attached, or a map or the store can't be read.
+pub fn run(host: &Context, asked: &LookupQuery) -> Result<Outcome> {
+    host.pins.check()?;
+    let clock = Clock::now()?;
+    let found = crate::lookup::find(&host.pins, &host.store, asked, &clock)?;
+    let stops = |one: &ListedRule| one.row.verb == RuleVerb::Block && one.row.mode == RuleMode::Enforce;
+    let is_blocked = found.decider.as_ref().is_some_and(stops);
+    let monitors = maps::settings(&host.pins)?.mode == MODE_MONITOR;
+    Ok(Outcome { found, is_blocked, monitors, clock })
+}

@@ -1,0 +1,45 @@
+//! What a dashboard shows of the rules: the newest blocks and bans.
+
+use std::cmp::Reverse;
+
+use anyhow::Result;
+
+use super::Context;
+use crate::bans::Bans;
+use crate::clock::Clock;
+use crate::store::ban_row;
+use crate::view::RuleView;
+
+/// The newest blocks and bans.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// The newest first; bans too.
+    pub rows: Vec<RuleView>,
+    /// How many there are in all.
+    pub total: usize,
+}
+
+/// The newest blocks and bans, `most` of them: those in force, or without an attached guard those that the next `attach` brings.
+///
+/// # Errors
+/// When the store or a map can't be read.
+pub fn newest_blocks(host: &Context, is_attached: bool, most: usize) -> Result<Newest> {
+    let clock = Clock::now()?;
+    let now_ms = clock.wall_ms();
+    let read = host.read(|rows| {
+        let total: i64 = rows.blocks_by_origin(now_ms)?.iter().map(|(_, count)| count).sum();
+        Ok((rows.newest_blocks(now_ms, most)?, total, rows.bans(&clock)?))
+    })?;
+    let (rows, total, kept) = read.unwrap_or_default();
+    let bans = if is_attached { Bans::open(&host.pins)?.list(clock.boot_ns)? } else { kept };
+    let bans: Vec<_> = bans.into_iter().filter(|(_, ban)| ban.is_active(clock.boot_ns)).collect();
+    let total = usize::try_from(total).unwrap_or(0) + bans.len();
+    let bans = bans.iter().map(|(target, ban)| {
+        (ban_row(*target, ban, &clock).created_ms, RuleView::of_ban(*target, ban, &clock))
+    });
+    let mut all: Vec<(i64, RuleView)> =
+        rows.iter().map(|row| (row.created_ms, RuleView::of_row(row))).chain(bans).collect();
+    all.sort_by_key(|(created_ms, _)| Reverse(*created_ms));
+    all.truncate(most);
+    Ok(Newest { rows: all.into_iter().map(|(_, view)| view).collect(), total })
+}

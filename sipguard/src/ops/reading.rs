@@ -1,0 +1,395 @@
+//! Readings of the guard again and again, for `top`: counters, senders, trunks, events and rules of one moment.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use sipguard_common::Reason;
+use sipguard_common::abi::names;
+
+use super::Context;
+use crate::bans::Bans;
+use crate::blocks::Blocks;
+use crate::clock::Clock;
+use crate::counters::{self, Action};
+use crate::maps;
+use crate::offenders;
+use crate::pins::Pins;
+use crate::status::{self, InterfaceStatus};
+use crate::store::{self, RuleMode, RuleVerb, TrunkRow};
+use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
+use crate::target::Target;
+
+/// Rules that are shown, the latest ones: a list of a million is none to look at.
+const RULES: u32 = 500;
+/// The store is read so rarely that it takes no more than this part of the time.
+const STORE_SHARE: u32 = 50;
+
+/// What was there at one moment.
+#[derive(Clone, Debug)]
+pub struct TopReading {
+    /// When (`CLOCK_BOOTTIME`, nanoseconds).
+    pub at_ns: u64,
+    /// When.
+    pub time: Timestamp,
+    /// The interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// `enforce` or `monitor`.
+    pub mode: &'static str,
+    /// The counters.
+    pub counters: Vec<counters::CounterRow>,
+    /// Who sent what was malformed.
+    pub sources: Vec<offenders::OffenderRow>,
+    /// The trunks.
+    pub trunks: Vec<TrunkReading>,
+    /// Events since the reading before.
+    pub events: Vec<TopEvent>,
+    /// Packets that no event tells of, because there were too many at once.
+    pub events_lost: u64,
+    /// The rules, where they were read.
+    pub rules: Option<RuleCounts>,
+    /// Why the store could not be read.
+    pub error: Option<String>,
+}
+
+/// What was counted of a trunk, in packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkReading {
+    /// Its name.
+    pub name: String,
+    /// All.
+    pub received: u64,
+    /// Dropped, or turned into a reset.
+    pub dropped: u64,
+    /// Those that monitor mode let pass.
+    pub would_drop: u64,
+}
+
+/// A packet that was stopped, or would have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopEvent {
+    /// When.
+    pub time: Timestamp,
+    /// Who sent it; port 0 where there is none.
+    pub source: Option<SocketAddr>,
+    /// Whom it was for.
+    pub destination: Option<SocketAddr>,
+    /// Interface.
+    pub interface: String,
+    /// The trunk that it is from.
+    pub trunk: Option<String>,
+    /// Why.
+    pub reason: Reason,
+    /// What became of it.
+    pub action: Action,
+    /// Packets of its source and reason since their last event, itself included.
+    pub count: u64,
+    /// Length of the frame in bytes.
+    pub frame_bytes: u32,
+    /// The first bytes of its payload, 64 at the most.
+    pub sample: Vec<u8>,
+}
+
+/// Rules of the store, and bans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounts {
+    /// Blocks that hold, those beyond the list as well.
+    pub blocks: u64,
+    /// Bans that hold.
+    pub bans: u64,
+    /// Bans, and the rules that were set last.
+    pub rows: Vec<RuleReading>,
+}
+
+/// A rule or a ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleReading {
+    /// Whom it is about.
+    pub target: Target,
+    /// `block`, `allow` or `ban`.
+    pub rule: &'static str,
+    /// Whether it only counts.
+    pub only_counts: bool,
+    /// When it ends (milliseconds since 1970, UTC); `None` for a permanent one.
+    pub expires_ms: Option<i64>,
+    /// Packets that it decided about.
+    pub packets: u64,
+    /// Who set it.
+    pub origin: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Reads again and again.
+pub struct TopReader {
+    host: Context,
+    ring: Option<(u64, TapRing)>,
+    /// When the store was read, and how long that took.
+    stored: Option<(Instant, Duration)>,
+    trunks: Vec<TrunkRow>,
+    error: Option<String>,
+}
+
+impl TopReader {
+    /// Of a guard and the file of its rules.
+    #[must_use]
+    pub fn new(host: &Context) -> TopReader {
+        TopReader { host: host.clone(), ring: None, stored: None, trunks: Vec::new(), error: None }
+    }
+
+    /// Reads; the store only where `force` says so, or where it costs little.
+    ///
+    /// # Errors
+    /// [`crate::error::FailureKind::NotAttached`] without a guard; when a map can't be read.
+    pub fn read(&mut self, force: bool) -> Result<TopReading> {
+        self.host.pins.check()?;
+        let clock = Clock::now()?;
+        let rules = match self.stored {
+            Some((at, cost)) if !force && at.elapsed() < cost * STORE_SHARE => None,
+            _ => self.stored(&clock),
+        };
+        let (pins, trunks) = (&self.host.pins, &self.trunks);
+        // What comes before may have taken long, and rates go by the time of the counters.
+        let at_ns = Clock::now()?.boot_ns;
+        let counters = counters::read(pins, false)?;
+        Ok(TopReading {
+            at_ns,
+            time: Timestamp::now(),
+            interfaces: status::interfaces(pins, &clock)?,
+            mode: status::mode(&maps::settings(pins)?),
+            counters,
+            sources: offenders::read(pins)?,
+            trunks: trunks.iter().map(|trunk| trunk_reading(pins, trunk)).collect::<Result<_>>()?,
+            events: events(&mut self.ring, pins, trunks, &clock)?,
+            events_lost: tap::lost(pins)?,
+            rules,
+            error: self.error.clone(),
+        })
+    }
+
+    /// Reads the store. When it can't be read, the trunks are those that were there before.
+    fn stored(&mut self, clock: &Clock) -> Option<RuleCounts> {
+        let start = Instant::now();
+        let read = stored(&self.host, clock);
+        self.stored = Some((start, start.elapsed()));
+        match read {
+            Ok((trunks, rules)) => {
+                (self.trunks, self.error) = (trunks, None);
+                Some(rules)
+            }
+            Err(error) => {
+                self.error = Some(format!("{error:#}"));
+                None
+            }
+        }
+    }
+}
+
+fn trunk_reading(pins: &Pins, trunk: &TrunkRow) -> Result<TrunkReading> {
+    let mut sums = TrunkReading { name: trunk.name.clone(), received: 0, dropped: 0, would_drop: 0 };
+    for row in counters::of_trunk(pins, trunk)? {
+        sums.received += row.packets;
+        match row.action {
+            Action::Pass => {}
+            Action::Drop | Action::Reset => sums.dropped += row.packets,
+            Action::WouldDrop | Action::WouldReset => sums.would_drop += row.packets,
+        }
+    }
+    Ok(sums)
+}
+
+/// What came since the last time. The ring of a guard that was attached anew is another one, under the same name.
+fn events(
+    ring: &mut Option<(u64, TapRing)>,
+    pins: &Pins,
+    trunks: &[TrunkRow],
+    clock: &Clock,
+) -> Result<Vec<TopEvent>> {
+    let inode = std::fs::metadata(pins.map(names::EVENTS))?.ino();
+    let ring = match ring {
+        Some((known, ring)) if *known == inode => ring,
+        _ => &mut ring.insert((inode, TapRing::open(pins, Which::Events, Start::Oldest)?)).1,
+    };
+    let names = Names::of(pins, trunks)?;
+    let mut events = Vec::new();
+    ring.read(|record| {
+        events.extend(TapPacket::read(record, &names, clock).map(|packet| event(&packet)));
+        Ok(())
+    })?;
+    Ok(events)
+}
+
+fn event(packet: &TapPacket) -> TopEvent {
+    let payload = packet.payload();
+    TopEvent {
+        time: packet.time,
+        source: packet.source(),
+        destination: packet.destination(),
+        interface: packet.interface.clone(),
+        trunk: packet.trunk.clone(),
+        reason: packet.reason,
+        action: packet.action,
+        count: packet.count,
+        frame_bytes: packet.frame_len,
+        sample: payload[..payload.len().min(64)].to_vec(),
+    }
+}
+
+/// The trunks and the rules.
+fn stored(host: &Context, clock: &Clock) -> Result<(Vec<TrunkRow>, RuleCounts)> {
+    let now_ms = clock.wall_ms();
+    let read = host.read(|rows| Ok((rows.trunks()?, rows.newest(RULES)?, rows.blocks_by_origin(now_ms)?)))?;
+    let (trunks, mut newest, counted) = read.unwrap_or_default();
+    newest.retain(|row| row.is_active(now_ms));
+    let kernel = Blocks::open(&host.pins)?;
+    let bans = Bans::open(&host.pins)?.list(clock.boot_ns)?;
+    let mut rows = Vec::new();
+    for (target, ban) in &bans {
+        let row = store::ban_row(*target, ban, clock);
+        rows.push(RuleReading {
+            target: *target,
+            rule: "ban",
+            only_counts: false,
+            expires_ms: row.expires_ms,
+            packets: ban.packets,
+            origin: row.origin,
+            reason: row.reason,
+        });
+    }
+    for row in newest {
+        let entry = kernel.get(&row.target)?;
+        rows.push(RuleReading {
+            target: row.target,
+            rule: row.verb.name(),
+            only_counts: row.verb == RuleVerb::Block && row.mode == RuleMode::Monitor,
+            expires_ms: row.expires_ms,
+            packets: entry.map_or(0, |entry| entry.packets),
+            origin: row.origin,
+            reason: row.reason,
+        });
+    }
+    let blocks = counted.into_iter().map(|(_, count)| u64::try_from(count).unwrap_or(0)).sum();
+    Ok((trunks, RuleCounts { blocks, bans: bans.len() as u64, rows }))
+}
+
+#[cfg(test)]
+pub use tests::fixed;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reading in which everything is, the counters at `seconds` times something.
+    pub fn fixed(seconds: u64) -> TopReading {
+        let time = |second: i64| Timestamp::from_second(1_767_225_600 + second).unwrap();
+        let second = seconds.cast_signed();
+        let interface = |name: &str, driver: &str, mode| InterfaceStatus {
+            slot: 0,
+            name: name.to_owned(),
+            driver: driver.to_owned(),
+            mode,
+            why: String::new(),
+            program_id: Some(7),
+            since: Some(time(0)),
+            known: crate::connections::ConnectionCounts::default(),
+            unjudged: Vec::new(),
+        };
+        let counter = |interface: &str, reason, action, packets| counters::CounterRow {
+            interface: interface.to_owned(),
+            reason,
+            action,
+            packets,
+            bytes: packets * 500,
+        };
+        let source = |address: &str, reason, packets, ago: i64, sample: &[u8]| {
+            let device: SocketAddr = address.parse().unwrap();
+            offenders::OffenderRow {
+                address: device.ip(),
+                port: device.port(),
+                reason,
+                packets,
+                first_seen: Some(time(0)),
+                last_seen: Some(time(second - ago)),
+                sample: sample.to_vec(),
+            }
+        };
+        let event = |address: &str, reason, action, ago: i64, count| TopEvent {
+            time: time(second - ago),
+            source: Some(address.parse().unwrap()),
+            destination: Some("198.51.100.1:5060".parse().unwrap()),
+            interface: "eth0".to_owned(),
+            trunk: None,
+            reason,
+            action,
+            count,
+            frame_bytes: 512,
+            sample: b"OPTIONS sip:pbx SIP/2.0\nVia: SIP/2.0/TCP h".to_vec(),
+        };
+        let trunk = |name: &str, received, dropped| TrunkReading {
+            name: name.to_owned(),
+            received,
+            dropped,
+            would_drop: 0,
+        };
+        let rule = |target: &str, rule, expires_ms, packets, reason: &str| RuleReading {
+            target: target.parse().unwrap(),
+            rule,
+            only_counts: false,
+            expires_ms,
+            packets,
+            origin: "cli".to_owned(),
+            reason: reason.to_owned(),
+        };
+        let end = Some(time(3600).as_millisecond());
+        TopReading {
+            at_ns: seconds * 1_000_000_000,
+            time: time(second),
+            interfaces: vec![
+                interface("eth0", "virtio_net", "native"),
+                interface("eth1", "e1000", "generic"),
+            ],
+            mode: "enforce",
+            counters: vec![
+                counter("eth0", Reason::Valid, Action::Pass, 12_000 * seconds),
+                counter("eth0", Reason::BareLf, Action::Reset, 4 * seconds * seconds),
+                counter("eth0", Reason::BlockedHost, Action::Drop, 77 * seconds),
+                counter("eth1", Reason::Valid, Action::Pass, 3456),
+            ],
+            sources: vec![
+                source(
+                    "203.0.113.7:4001",
+                    Reason::BareLf,
+                    3 * seconds * seconds,
+                    0,
+                    b"OPTIONS sip:pbx SIP/2.0\nVia",
+                ),
+                source("203.0.113.9:5060", Reason::ControlByte, 12, 75, b"INVITE sip:\x001@pbx SIP/2.0\r\n"),
+                source(
+                    "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:61234",
+                    Reason::BareLf,
+                    5,
+                    4000,
+                    b"REGISTER sip:pbx SIP",
+                ),
+            ],
+            trunks: vec![trunk("carrier", 9000 * seconds, 0), trunk("old-carrier", 800, 2 * seconds)],
+            events: vec![
+                event("203.0.113.7:4001", Reason::BareLf, Action::Reset, 3, 1),
+                event("203.0.113.9:5060", Reason::ControlByte, Action::WouldDrop, 1, 12),
+            ],
+            events_lost: 5,
+            rules: Some(RuleCounts {
+                blocks: 2,
+                bans: 1,
+                rows: vec![
+                    rule("192.0.2.44:5060", "ban", end, 31, ""),
+                    rule("203.0.113.0/28", "block", None, 77 * seconds, "scanner"),
+                    rule("198.51.100.0/24", "allow", None, 0, "head office"),
+                ],
+            }),
+            error: None,
+        }
+    }
+}

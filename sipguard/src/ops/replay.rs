@@ -1,0 +1,59 @@
+//! `replay`: what would be stopped of a capture. Touches no interface and no pin.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::Context;
+use crate::config::{self, Config};
+pub use crate::replay::{DEFAULT_FLOWS, ReplayReport};
+use crate::replay::{ReplayRequest, replay};
+use crate::settings::{EffectiveSettings, SettingsRequest};
+use crate::store::dry_run;
+
+/// With what captures are replayed.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Addresses of the PBX; none are those that the capture names, or a guess.
+    pub pbx: Vec<IpAddr>,
+    /// This configuration file; `None` is the built-in defaults.
+    pub config: Option<PathBuf>,
+    /// The rules of the store as well.
+    pub with_store: bool,
+    /// Whether the line at fault of each malformed message is looked for.
+    pub explain: bool,
+    /// Ports, profile, limits and checks, before those of the file.
+    pub settings: SettingsRequest,
+    /// Most connections that are followed.
+    pub flows: u32,
+}
+
+/// A guard for captures.
+pub struct Replay(ReplayRequest);
+
+impl Replay {
+    /// Prepares it.
+    ///
+    /// # Errors
+    /// When the configuration is invalid, or the store can't be read.
+    pub fn begin(host: &Context, request: Request) -> Result<Replay> {
+        let config = match &request.config {
+            Some(file) => super::config::read(Some(file), "nothing was replayed")?.config,
+            None => Config::default(),
+        };
+        let settings = request.settings.or(&config.settings).of(&EffectiveSettings::default());
+        let store = request.with_store.then_some(host.store.as_path());
+        let rules = dry_run(store, |change| config::apply(change, &config, None).map(drop))?;
+        let Request { pbx, flows, explain, .. } = request;
+        Ok(Replay(ReplayRequest { pbx, flows, settings, rules, explain }))
+    }
+
+    /// Replays a capture. `progress` is told how many bytes of it are read.
+    ///
+    /// # Errors
+    /// When the file can't be read, or the kernel can't run the program.
+    pub fn run(&self, file: &Path, progress: &dyn Fn(u64)) -> Result<ReplayReport> {
+        replay(file, &self.0, progress)
+    }
+}
