@@ -125,7 +125,7 @@ reasons! {
         "TCP payload that belongs to no connection; the kernel refuses it.",
         "", "";
     NatPing = 7, "nat-ping", Pass, Always,
-        "A UDP keep-alive: empty, at most 8 bytes, or line ends alone.",
+        "A UDP keep-alive: at most 8 bytes; or line ends alone, or at most 64 bytes of line ends and NULs, or of one word and such.",
         "RFC 5626 3.5.1", "";
     Stun = 8, "stun", Pass, Always,
         "STUN on a guarded UDP port, with lengths that are true.",
@@ -193,32 +193,32 @@ reasons! {
     ControlByte = 29, "control-byte", Malformed, Stricter,
         "A NUL or other byte below 0x20 in the header section, unless a backslash quotes it in a quoted string, within the first 64 bytes of its line. Strict: there too.",
         "RFC 3261 25.1", "CVE-2011-2529, CVE-2016-9938, CVE-2023-27598";
-    BareLf = 30, "bare-lf", Malformed, Default,
-        "Line ends mixed in one header section, LF and CRLF; with `refuse-lf`, LF alone throughout as well.",
+    BareLf = 30, "bare-lf", Malformed, Stricter,
+        "Line ends mixed in one header section, LF and CRLF, on a stream where the Content-Length line or the empty line is bounded by a LF alone: receivers would find different ends; on either transport a Via line that ends with LF alone behind lines that end with CRLF. Strict: any mixture. With `refuse-lf`, any LF alone.",
         "RFC 3261 7", "CVE-2023-27598";
     BareCr = 31, "bare-cr", Malformed, Default,
         "A CR without LF in the header section.",
         "RFC 3261 7", "";
     LineTooLong = 32, "line-too-long", Malformed, Default,
-        "A line longer than the limit.",
+        "A start line, Via, From, To, Contact, Call-ID, CSeq or Content-Length line longer than `line-bytes`, or another line longer than `other-line-bytes`. Brings nobody nearer to a ban.",
         "", "CVE-2018-8828, CVE-2020-27507, CVE-2017-9372, AST-2016-004, Kamailio #2044";
     HeadersTooLong = 33, "headers-too-long", Malformed, Default,
-        "A header section longer than the limit.",
+        "A header section longer than the limit. Brings nobody nearer to a ban.",
         "", "CVE-2016-2385";
     TooManyHeaders = 34, "too-many-headers", Malformed, Default,
-        "More header lines than the limit, or more of one name; Via, Route, Record-Route, Path and Contact may repeat freely.",
+        "More header lines than the limit, or more of one name; Via, Route, Record-Route, Path and Contact may repeat freely. Brings nobody nearer to a ban.",
         "", "CVE-2018-7284";
     BadHeaderName = 35, "bad-header-name", Malformed, Stricter,
         "A header line without a proper name of at most 127 bytes and a colon. Strict: a name of 64 bytes or more, one that is no token, or white space before the colon.",
         "RFC 3261 7.3.1", "CVE-2016-9938, CVE-2026-45538, CVE-2020-28361";
     MissingHeader = 36, "missing-header", Malformed, Default,
-        "Via, From, To, Call-ID or CSeq is missing. Strict: Max-Forwards in a request too.",
+        "Via, From, To, Call-ID or CSeq is missing, or empty. Strict: Max-Forwards in a request too.",
         "RFC 3261 8.1.1", "";
     DuplicateHeader = 37, "duplicate-header", Malformed, Default,
-        "From, To, Call-ID, CSeq or Max-Forwards twice.",
+        "From, To, Call-ID or CSeq twice, or two values of Max-Forwards.",
         "RFC 3261 7.3.1", "CVE-2018-14767, CVE-2020-27507";
     BadNumber = 38, "bad-number", Malformed, Stricter,
-        "A number that overflows: CSeq above 2147483647 or none at all, Max-Forwards or Expires above 4294967295, port or ttl in the first 64 bytes of a Via line. Strict: Max-Forwards above 255.",
+        "A number that overflows, or none where one must be: CSeq, Max-Forwards or Expires above 4294967295, negative or no number (Expires may be a date), a port in the first 64 bytes of a Via line that is not 0 to 65535, a ttl of five digits. Strict: CSeq above 2147483647, Max-Forwards above 255.",
         "RFC 3261 20.16, 20.19, 20.22, 20.42", "CVE-2017-16872";
     CseqMismatch = 39, "cseq-mismatch", Malformed, Default,
         "The method of CSeq is not that of the request, or is missing.",
@@ -233,10 +233,10 @@ reasons! {
         "Two Content-Length values that differ.",
         "RFC 3261 20.14", "request smuggling";
     BodyTooLarge = 43, "body-too-large", Malformed, Default,
-        "A body longer than the limit.",
+        "A body longer than the limit. Brings nobody nearer to a ban.",
         "", "CVE-2026-58268";
-    NoEndOfHeaders = 44, "no-end-of-headers", Malformed, Default,
-        "A datagram that ends before its header section does.",
+    NoEndOfHeaders = 44, "no-end-of-headers", Malformed, Stricter,
+        "A datagram that ends within a line of its header section. Strict: or without the empty line.",
         "RFC 3261 18.3", "";
     TruncatedBody = 45, "truncated-body", Malformed, Strict,
         "A datagram that ends before its body does.",
@@ -312,6 +312,16 @@ impl Reason {
     #[inline(always)]
     pub const fn is_malformed(self) -> bool {
         matches!(self.class(), Class::Malformed)
+    }
+
+    /// Whether a message is only too large, which accuses nobody: a limit of the guard, not a fault of the sender.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_too_large(self) -> bool {
+        matches!(
+            self,
+            Reason::LineTooLong | Reason::HeadersTooLong | Reason::TooManyHeaders | Reason::BodyTooLarge
+        )
     }
 
     /// Whether only datagrams are refused for it, which have no connection to reset.

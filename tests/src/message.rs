@@ -135,21 +135,21 @@ pub fn faults() -> Vec<Fault> {
     {
         faults.push(fault(Reason::BadStartLine, garbage.to_vec()));
     }
-    let long_lines = format!("X: {}\r\n", "y".repeat(1000)).repeat(20);
+    let long_lines = format!("X: {}\r\n", "y".repeat(4000)).repeat(17);
     faults.extend([
         fault(Reason::BadVersion, b"REGISTER sip:a SIP/3.0\r\nContent-Length: 0\r\n\r\n".to_vec()),
         fault(Reason::MissingContentLength, register_with("\r\n")),
         fault(Reason::DuplicateContentLength, register_with("Content-Length: 0\r\nl: 120\r\n\r\n")),
         fault(Reason::TooManyHeaders, register_with(&"X: y\r\n".repeat(200))),
         fault(Reason::ControlByte, register_with("X-Firmware: 1\0.0\r\nContent-Length: 0\r\n\r\n")),
-        fault(Reason::BareLf, register_with("X-Firmware: 1.0\nContent-Length: 0\r\n\r\n")),
+        fault(Reason::BareLf, register_with("Via: SIP/2.0/TCP h\nContent-Length: 0\r\n\r\n")),
         fault(Reason::BareCr, register_with("X-Firmware: 1\r.0\r\nContent-Length: 0\r\n\r\n")),
         fault(Reason::BadHeaderName, register_with("no colon here\r\nContent-Length: 0\r\n\r\n")),
-        fault(Reason::BodyTooLarge, register_with("Content-Length: 65536\r\n\r\n")),
-        Fault { reason: Reason::HeadersTooLong, bytes: register_with(&long_lines), readable: 16384 },
+        fault(Reason::BodyTooLarge, register_with("Content-Length: 524289\r\n\r\n")),
+        Fault { reason: Reason::HeadersTooLong, bytes: register_with(&long_lines), readable: 65_535 },
         Fault {
             reason: Reason::LineTooLong,
-            bytes: register_with(&format!("X: {}", "y".repeat(5000))),
+            bytes: register_with(&format!("To: {}", "y".repeat(5000))),
             readable: 4096 + 200,
         },
     ]);

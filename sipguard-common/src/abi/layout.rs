@@ -63,7 +63,8 @@ fn layout() -> String {
             mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, bans,
         }
         Limits {
-            line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied, matched_headers,
+            line_bytes, other_line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied,
+            matched_headers, pad,
         }
         PacketRecord { number, time_ns, count, frame_len, captured, slot, reason, outcome, trunk, pad, bytes }
         ObserveSettings { capture_until_ns, source, mask, port, verdicts, records, pad }

@@ -2,8 +2,8 @@
 
 use super::{
     CHUNK, Cursor, DATA, HashKeys, HeaderLine, Limits, MatchKey, MatchSubject, StepOutcome, Stream, Stun,
-    WINDOW, Window, apply_match, finish, identity, is_keep_alive_len, is_stun, match_line, prime, settle,
-    step, user_agent,
+    WINDOW, Window, apply_match, finish, identity, is_keep_alive_len, is_stun, is_word, match_line, prime,
+    settle, step, user_agent,
 };
 use crate::Reason;
 
@@ -125,9 +125,15 @@ pub fn decide_datagram_with(
         return stun(payload, head, whole).map_err(|reason| Malformed { reason, line: 0 });
     }
     stream.begin_datagram();
-    let left = frame_payload(find, stream, limits, buffer, payload)?;
     // What is missing is missing at the end.
-    finish(stream, left, whole, limits).map_err(|reason| Malformed { reason, line: i64::from(len) })
+    let at_end = |reason| Malformed { reason, line: i64::from(len) };
+    let decided = frame_payload(find, stream, limits, buffer, payload);
+    match decided.and_then(|left| finish(stream, left, whole, limits).map_err(at_end)) {
+        Err(Malformed { reason: Reason::BadStartLine, .. }) if whole && is_word(buffer, len) => {
+            Ok(Reason::NatPing)
+        }
+        decided => decided,
+    }
 }
 
 fn stun(payload: &[u8], head: u64, whole: bool) -> Result<Reason, Reason> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 pub mod checks {
     /// Via, From, To, Call-ID and CSeq must be there (RFC 3261 section 8.1.1).
     pub const MANDATORY: u32 = 1;
-    /// From, To, Call-ID, CSeq and Max-Forwards may come once.
+    /// From, To, Call-ID and CSeq come once, and Max-Forwards has one value.
     pub const SINGLETONS: u32 = 2;
     /// The method of CSeq is the request's (RFC 3261 section 8.1.1.5).
     pub const CSEQ: u32 = 4;
@@ -22,19 +22,26 @@ pub mod checks {
     pub const WHOLE_BODY: u32 = 128;
     /// Lines end with CRLF; LF alone is refused even where every line ends so.
     pub const REFUSE_LF: u32 = 256;
+    /// Strict: all lines of a header section end alike.
+    pub const SAME_ENDS: u32 = 512;
+    /// Strict: what only its sender must keep to: CSeq is below 2**31 (RFC 3261 section 8.1.1.5), and the empty line is there in a datagram.
+    pub const SENDER: u32 = 1024;
 
     /// The default profile.
     pub const DEFAULT: u32 = MANDATORY | SINGLETONS | CSEQ | NUMBERS;
     /// The strict profile.
-    pub const STRICT: u32 = DEFAULT | TOKENS | SPACES | MAX_FORWARDS | WHOLE_BODY;
+    pub const STRICT: u32 = DEFAULT | TOKENS | SPACES | MAX_FORWARDS | WHOLE_BODY | SAME_ENDS | SENDER;
 }
 
 /// Limits and checks of the framer. A message beyond a limit is malformed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Limits {
-    /// Longest line in bytes, the LF not counted. 64 to 65535.
+    /// Longest start line, Via, From, To, Contact, Call-ID, CSeq or Content-Length line in bytes, the LF not counted: those that parsers keep in buffers of a fixed size.
+    /// 64 to 65535.
     pub line_bytes: u32,
+    /// Longest line of any other header in bytes, the LF not counted. 64 to 1,000,000.
+    pub other_line_bytes: u32,
     /// Longest start line and header section together, in bytes. 64 to 1,000,000.
     pub section_bytes: u32,
     /// Most header lines, continuation lines counted. 1 to 65535.
@@ -53,21 +60,25 @@ pub struct Limits {
     pub denied: u32,
     /// Which header lines are matched against rules: sets of [`super::matched_headers`].
     pub matched_headers: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             line_bytes: 4096,
-            section_bytes: 16384,
-            header_lines: 128,
+            other_line_bytes: 65_535,
+            section_bytes: 65_535,
+            header_lines: 160,
             same_name: 32,
-            body_bytes: 65535,
+            body_bytes: 512 << 10,
             message_ms: 30_000,
             message_segments: 0,
             checks: checks::DEFAULT,
             denied: 0,
             matched_headers: 0,
+            pad: 0,
         }
     }
 }
@@ -76,7 +87,16 @@ impl Limits {
     /// The strict profile: grammar as well, and less patience.
     #[must_use]
     pub fn strict() -> Self {
-        Limits { message_ms: 10_000, message_segments: 512, checks: checks::STRICT, ..Limits::default() }
+        Limits {
+            other_line_bytes: 4096,
+            section_bytes: 16_384,
+            header_lines: 128,
+            body_bytes: 65_535,
+            message_ms: 10_000,
+            message_segments: 512,
+            checks: checks::STRICT,
+            ..Limits::default()
+        }
     }
 
     /// Whether a check is made.
@@ -113,7 +133,8 @@ macro_rules! named {
 }
 
 named! {
-    line_bytes, "line-bytes", 64..=65_535, "bytes of one line";
+    line_bytes, "line-bytes", 64..=65_535, "bytes of the start line, or of a Via, From, To, Contact, Call-ID, CSeq or Content-Length line";
+    other_line_bytes, "other-line-bytes", 64..=1_000_000, "bytes of a line of any other header";
     section_bytes, "section-bytes", 64..=1_000_000, "bytes of start line and header section together";
     header_lines, "header-lines", 1..=65_535, "header lines of one message, continuation lines counted";
     same_name, "same-name", 1..=255, "header lines of one name (255: no limit)";

@@ -1,8 +1,7 @@
 //! Checks of a complete line, by its first 64 and last 8 bytes.
 
 use super::names::{
-    self, CONTENT_LENGTH, CSEQ, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest,
-    identify,
+    self, CONTENT_LENGTH, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest, identify,
 };
 use super::scan::{BAD_NAME, FAR_NAME};
 use super::step::Cursor;
@@ -10,8 +9,9 @@ use super::value::{self, COMPLETE, HEAD, HeaderValue, OPEN};
 use super::window::{SAVED_HEAD, Window};
 use super::words::{eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible};
 use super::{
-    FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END,
-    PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks, methods,
+    ENDS_BEFORE_LENGTH, ENDS_FRAMING, ENDS_LF, ENDS_MIXED, FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON,
+    FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks,
+    methods,
 };
 use crate::Reason;
 
@@ -27,13 +27,14 @@ pub(super) fn check<W: Window>(
     limits: &Limits,
 ) -> Result<(), Reason> {
     let head = cursor.head();
-    let cr = cursor.cr != 0;
     let len = cursor.stop.wrapping_sub(cursor.line);
     if stream.phase == PHASE_START {
         return start_line(stream, window, head, len, cursor, limits);
     }
-    if cr == (stream.flags & FLAG_LF != 0) {
-        return Err(Reason::BareLf);
+    if cursor.lf != 0
+        && let Some(reason) = beside_lf(stream, cursor, window, limits)
+    {
+        return Err(reason);
     }
     if len == 0 {
         return section_end(stream, limits);
@@ -45,6 +46,33 @@ pub(super) fn check<W: Window>(
     header(stream, window, cursor, limits)
 }
 
+/// Records a LF alone before or behind a line, and refuses it where it must not be. Own frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn beside_lf<W: Window>(stream: &mut Stream, cursor: &Cursor, window: &W, limits: &Limits) -> Option<Reason> {
+    let ends_with_lf = cursor.cr == 0;
+    if ends_with_lf != (stream.ends & ENDS_LF != 0) {
+        if limits.has(checks::SAME_ENDS) {
+            return Some(Reason::BareLf);
+        }
+        stream.ends ^= ENDS_LF;
+        stream.ends |= ENDS_MIXED;
+    }
+    if ends_with_lf && limits.has(checks::REFUSE_LF) {
+        return Some(Reason::BareLf);
+    }
+    let len = cursor.stop.wrapping_sub(cursor.line);
+    if len == 0 {
+        stream.ends |= ENDS_FRAMING;
+        return None;
+    }
+    let name = name(stream, window, cursor.head(), len);
+    if name == CONTENT_LENGTH {
+        stream.ends |= if ends_with_lf { ENDS_FRAMING } else { ENDS_BEFORE_LENGTH };
+    }
+    // Parsers read beyond a Via that ends otherwise than the lines before it (CVE-2023-27598).
+    let is_odd_via = name == VIA && ends_with_lf && stream.ends & ENDS_MIXED != 0;
+    is_odd_via.then_some(Reason::BareLf)
+}
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.
 #[inline(always)]
 fn start_line<W: Window>(
@@ -74,7 +102,7 @@ fn start_line<W: Window>(
         if limits.has(checks::REFUSE_LF) {
             return Err(Reason::BareLf);
         }
-        stream.flags |= FLAG_LF;
+        stream.ends |= ENDS_LF;
     }
     stream.phase = PHASE_HEADERS;
     Ok(())
@@ -245,13 +273,13 @@ fn spread(word: u64) -> u64 {
 #[inline(always)]
 fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Result<(), Reason> {
     stream.last = name;
-    stream.open = if name == CONTENT_LENGTH || name == CSEQ { OPEN } else { COMPLETE };
+    stream.open = if names::bit(name) & names::VALUED != 0 { OPEN } else { COMPLETE };
     let bit = names::bit(name);
     if stream.seen & bit & SINGLETONS != 0 && limits.has(checks::SINGLETONS) {
         return Err(Reason::DuplicateHeader);
     }
-    if name != CONTENT_LENGTH {
-        // Content-Length is recorded with its value.
+    if name != CONTENT_LENGTH && name != MAX_FORWARDS {
+        // Those two are recorded with their values.
         stream.seen |= bit;
     }
     if name != VIA && name < LIST {
@@ -285,6 +313,22 @@ fn unusual<W: Window>(window: &W, stream: &Stream, cursor: &Cursor, limits: &Lim
         return BAD_NAME;
     }
     found
+}
+
+/// The known name of a header line of which `len` bytes have come, more than its name; a line that begins with white space goes on with the one before.
+#[inline(always)]
+pub(super) fn name<W: Window>(stream: &Stream, window: &W, head: u32, len: u32) -> u8 {
+    if matches!(window.byte(head), b' ' | b'\t') {
+        return stream.last;
+    }
+    let found = window.name(head, len);
+    let bytes = found & 0xff;
+    if found == BAD_NAME || found == FAR_NAME || bytes > 15 {
+        return names::OTHER;
+    }
+    let rest = bytes.saturating_sub(8);
+    let (low, high) = (first_bytes(window.word(head), bytes), first_bytes(window.word(head + 8), rest));
+    identify(fold(low) & spread(low), fold(high) & spread(high))
 }
 
 /// Most bytes of a header name and its colon.
@@ -336,23 +380,38 @@ fn short_value(word: u64, count: u32) -> u32 {
     eight_digits(if missing == 0 { word } else { word << missing })
 }
 
-/// The empty line: what the header section as a whole must have.
+/// What the header section as a whole must have.
 #[inline(always)]
-fn section_end(stream: &mut Stream, limits: &Limits) -> Result<(), Reason> {
+pub(super) fn is_complete(stream: &Stream, limits: &Limits) -> Result<(), Reason> {
     value::unfinished(stream, limits)?;
     let datagram = stream.flags & FLAG_DATAGRAM != 0;
-    if stream.seen & names::bit(CONTENT_LENGTH) == 0 {
-        // RFC 3261 section 18.3: without it the body of a datagram goes to its end.
-        if !datagram {
-            return Err(Reason::MissingContentLength);
-        }
-        stream.content_length = 0;
+    if stream.seen & names::bit(CONTENT_LENGTH) == 0 && !datagram {
+        return Err(Reason::MissingContentLength);
     }
     let hops = limits.has(checks::MAX_FORWARDS)
         && stream.flags & FLAG_REQUEST != 0
         && stream.seen & names::bit(MAX_FORWARDS) == 0;
     if hops || limits.has(checks::MANDATORY) && stream.seen & MANDATORY != MANDATORY {
         return Err(Reason::MissingHeader);
+    }
+    Ok(())
+}
+
+/// The empty line: the header section ends, and with it a message without a body.
+#[inline(always)]
+fn section_end(stream: &mut Stream, limits: &Limits) -> Result<(), Reason> {
+    is_complete(stream, limits)?;
+    let datagram = stream.flags & FLAG_DATAGRAM != 0;
+    // One receiver ends lines at every LF, another at CRLF alone: both must find the same length and the same end. Who takes no line of Content-Length
+    // for one finds no body.
+    let framing = stream.ends & ENDS_FRAMING != 0
+        || stream.ends & ENDS_BEFORE_LENGTH != 0 && stream.content_length != 0;
+    if framing && stream.ends & ENDS_MIXED != 0 && !datagram {
+        return Err(Reason::BareLf);
+    }
+    if stream.seen & names::bit(CONTENT_LENGTH) == 0 {
+        // RFC 3261 section 18.3: without it the body of a datagram goes to its end.
+        stream.content_length = 0;
     }
     stream.messages = stream.messages.wrapping_add(1);
     stream.body_left = stream.content_length;

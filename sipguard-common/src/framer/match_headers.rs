@@ -206,6 +206,8 @@ pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut M
         return 0;
     }
     let left = seen - start;
+    // Whether the line's end ends the URI.
+    let last = if left < HEAD && left == header.len - start { 1 << left } else { 0 };
     let line = low_bits(left);
     let start = header.head + start;
     // An `@` that is not escaped separates user and host (RFC 3261 section 25.1).
@@ -215,17 +217,17 @@ pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut M
     }
     let sign = first_bit(signs);
     let host = !low_bits(sign + 1);
-    let mut end = host_ends(window, start, left) & line;
+    let mut end = window.host_ends(start, left) & line;
     let user = end & low_bits(sign);
-    if user != 0 && user & !of_users(window, start, left) != 0 {
+    if user != 0 && user & !window.of_users(start, left) != 0 {
         return 0;
     }
     end &= host;
     if window.byte(start + sign + 1) == b'[' {
         // RFC 3261 section 25.1, IPv6reference.
         end = (window.equal(start, left, b']') & line & host) << 1;
-    } else if left < HEAD && left == header.len - (start - header.head) {
-        end |= 1 << left;
+    } else {
+        end |= last;
     }
     if end == 0 {
         return 0;
@@ -238,21 +240,7 @@ pub fn identity<W: Window>(window: &W, header: &HeaderLine, at: u32, key: &mut M
     end
 }
 
-/// Which of the `len` bytes at `at` end a host: `,`, white space, and from `:` to `?` (`;`, `>`; no host has `<` or `=`).
-#[inline(always)]
-fn host_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    window.below(at, len, b'!')
-        | window.below(at, len, b'?' + 1) & !window.below(at, len, b':')
-        | window.equal(at, len, b',')
-}
-
-/// Which of the `len` bytes at `at` may stand in a user though they end a host.
-#[inline(always)]
-fn of_users<W: Window>(window: &W, at: u32, len: u32) -> u64 {
-    [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | window.equal(at, len, byte))
-}
-
-/// Writes the bytes at `at` whose bit is set in `keep` into a key, those in `folded` in lower case. A separate frame in the kernel.
+/// Puts the bytes at `at` that `keep` has into a key, those that `folded` has in lower case. A function of its own in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn put<W: Window>(window: &W, at: u32, keep: u64, folded: u64, key: &mut MatchKey) {
     for k in 0..8u32 {

@@ -27,7 +27,7 @@ mod value;
 mod window;
 pub mod words;
 
-pub use datagram::{finish, is_keep_alive_len};
+pub use datagram::{finish, is_keep_alive_len, is_word};
 pub use feed::{Buffer, FindRule, Malformed, decide_datagram, decide_datagram_with, feed, feed_with};
 pub use limits::{LIMITS, Limits, NamedLimit, checks};
 pub use match_headers::{
@@ -43,7 +43,7 @@ pub use words::HashKeys;
 
 use bytemuck::{Pod, Zeroable};
 
-/// Between messages: CR and LF are keep-alives (RFC 5626 section 3.5.1), anything else starts a message.
+/// Between messages: CR, LF and a few NULs are filler (RFC 3261 section 7.5, RFC 5626 section 3.5.1), anything else starts a message.
 pub const PHASE_IDLE: u8 = 0;
 /// In the start line.
 pub const PHASE_START: u8 = 1;
@@ -60,8 +60,6 @@ pub const PHASE_RECORD: u8 = 6;
 /// In the content of a TLS record.
 pub const PHASE_CONTENT: u8 = 7;
 
-/// The start line ended with LF alone, so every line of this header section must.
-const FLAG_LF: u8 = 1;
 /// A request, not a response.
 const FLAG_REQUEST: u8 = 2;
 /// A datagram: Content-Length is optional, and what follows the message is ignored.
@@ -72,6 +70,15 @@ const FLAG_HELLO: u8 = 8;
 const FLAG_FAR_COLON: u8 = 16;
 /// Such a line cannot become a header any more.
 const FLAG_FAR_BAD: u8 = 32;
+
+/// The last line ended with LF alone.
+const ENDS_LF: u8 = 1;
+/// Of the lines of this message some ended with CRLF and some with LF alone.
+const ENDS_MIXED: u8 = 2;
+/// A line of Content-Length ended with LF alone, or the empty line is behind or before one.
+const ENDS_FRAMING: u8 = 4;
+/// The line before one of Content-Length ended with LF alone.
+const ENDS_BEFORE_LENGTH: u8 = 8;
 
 /// Buckets that header names are counted in.
 const NAME_BUCKETS: usize = 32;
@@ -103,15 +110,21 @@ pub struct Stream {
     pub messages: u32,
     /// Length of the request's method.
     method_bytes: u8,
-    /// Zero.
-    pad: u8,
+    /// NULs in a row that came last between two messages.
+    nuls: u8,
     /// REGISTER requests that began since this was set to zero, up to 255.
     pub registers: u8,
     /// INVITE requests that began since this was set to zero, up to 255.
     pub invites: u8,
     /// The request's method: up to eight bytes as they are, longer ones hashed.
     method: u64,
-    /// HeaderLine lines of this message by the bucket of their name.
+    /// Value of Max-Forwards, once it has come.
+    hops: u32,
+    /// How the lines of this message ended: `ENDS_` bits.
+    ends: u8,
+    /// Zero.
+    pad: [u8; 3],
+    /// Header lines of this message by the bucket of their name.
     names: [u8; NAME_BUCKETS],
     /// First 64 bytes of the unfinished line.
     head: [u64; 8],
@@ -139,10 +152,13 @@ impl Stream {
         body_left: 0,
         messages: 0,
         method_bytes: 0,
-        pad: 0,
+        nuls: 0,
         registers: 0,
         invites: 0,
         method: 0,
+        hops: 0,
+        ends: 0,
+        pad: [0; 3],
         names: [0; NAME_BUCKETS],
         head: [0; 8],
         tail: [0; 2],
@@ -161,6 +177,7 @@ impl Stream {
         self.section_bytes = 0;
         self.content_length = 0;
         self.body_left = 0;
+        self.nuls = 0;
     }
 
     /// Turns a stream before its first byte into that of a datagram.
@@ -247,10 +264,13 @@ pub(crate) fn stream_layout() -> std::string::String {
         body_left,
         messages,
         method_bytes,
-        pad,
+        nuls,
         registers,
         invites,
         method,
+        hops,
+        ends,
+        pad,
         names,
         head,
         tail

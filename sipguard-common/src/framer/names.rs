@@ -26,8 +26,16 @@ pub(super) const fn bit(name: u8) -> u16 {
 
 /// Mandatory in every message (RFC 3261 section 8.1.1).
 pub(super) const MANDATORY: u16 = bit(VIA) | bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ);
-/// May come only once.
-pub(super) const SINGLETONS: u16 = bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ) | bit(MAX_FORWARDS);
+/// These come once.
+pub(super) const SINGLETONS: u16 = bit(FROM) | bit(TO) | bit(CALL_ID) | bit(CSEQ);
+/// The value of these must not be empty.
+pub(super) const VALUED: u16 = MANDATORY | bit(CONTENT_LENGTH) | bit(MAX_FORWARDS) | bit(EXPIRES);
+
+/// Whether it is of the names whose lines parsers keep in buffers of a fixed size.
+#[inline(always)]
+pub(super) const fn is_kept(name: u8) -> bool {
+    bit(name) & (MANDATORY | bit(CONTACT) | bit(CONTENT_LENGTH)) != 0
+}
 
 const fn word(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)

@@ -23,13 +23,6 @@ pub fn equal<W: Window>(window: &W, at: u32, len: u32, byte: u8) -> u64 {
     mask_of(window, at, len, |word| words::equal(word, byte))
 }
 
-/// Bytes below `limit`, up to 128.
-#[must_use]
-#[inline(always)]
-pub fn below<W: Window>(window: &W, at: u32, len: u32, limit: u8) -> u64 {
-    mask_of(window, at, len, |word| words::below(word, limit))
-}
-
 /// Spaces and tabs.
 #[must_use]
 #[inline(always)]
@@ -42,6 +35,26 @@ pub fn blanks<W: Window>(window: &W, at: u32, len: u32) -> u64 {
 #[inline(always)]
 pub fn line_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
     mask_of(window, at, len, |word| words::equal(word, b'\r') | words::equal(word, b'\n'))
+}
+
+/// Bytes that end the host of a URI: `,`, white space, and from `:` to `?` (`;`, `>`; no host has `<` or `=`).
+#[must_use]
+#[inline(always)]
+pub fn host_ends<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    mask_of(window, at, len, |word| {
+        words::below(word, b'!')
+            | words::below(word, b'?' + 1) & !words::below(word, b':')
+            | words::equal(word, b',')
+    })
+}
+
+/// Bytes that may be in the user of a URI though they end a host (RFC 3261 section 25.1, user-unreserved).
+#[must_use]
+#[inline(always)]
+pub fn of_users<W: Window>(window: &W, at: u32, len: u32) -> u64 {
+    mask_of(window, at, len, |word| {
+        [b',', b';', b'=', b'?'].into_iter().fold(0, |mask, byte| mask | words::equal(word, byte))
+    })
 }
 
 /// Decimal digits.
@@ -123,25 +136,36 @@ pub fn name<W: Window>(window: &W, at: u32, len: u32) -> u32 {
     if name == 0 || blank & gap != gap { BAD_NAME } else { colon << 8 | name }
 }
 
-/// What [`via_numbers`] returns where there is neither.
-pub const NEITHER: u32 = 64 << 8 | 64;
+/// What [`via_port`] returns where there is no port, or nobody knows which colon is its own.
+pub const NO_PORT: u32 = 64;
 
-/// Of the numbers that begin at the bits of `numbers`: 256 times the offset of the first one that follows a colon before any semicolon, plus the offset
-/// of the first one that follows an equals sign behind that; 64 where there is none.
+/// The place behind the colon of the port of the first sent-by in a Via line whose value is from `from` to `len`: the only colon before the first `;`
+/// or `,`, or the first one behind an IPv6 reference.
 #[must_use]
 #[inline(always)]
-pub fn via_numbers<W: Window>(window: &W, at: u32, len: u32, numbers: u64) -> u32 {
-    let (mut equals, mut semicolons, mut k) = (0, 0, 0);
-    let colons = mask_of(window, at, len, |word| {
-        equals |= gather(words::equal(word, b'=')) << k;
-        semicolons |= gather(words::equal(word, b';')) << k;
+pub fn via_port<W: Window>(window: &W, at: u32, len: u32, from: u32) -> u32 {
+    let end = if len < HEAD { len } else { HEAD };
+    let (mut colons, mut closed, mut ends, mut k) = (0, 0, 0u64, 0);
+    while k < end {
+        let word = window.word(at.wrapping_add(k));
+        colons |= gather(words::equal(word, b':')) << k;
+        closed |= gather(words::equal(word, b']')) << k;
+        ends |= gather(words::equal(word, b';') | words::equal(word, b',')) << k;
+        if ends != 0 {
+            break;
+        }
         k += 8;
-        words::equal(word, b':')
-    });
-    // All places before the first semicolon, and that one.
-    let sent_by = semicolons ^ semicolons.wrapping_sub(1);
-    let place = |numbers: u64| if numbers == 0 { 64 } else { first_bit(numbers) };
-    place(numbers & colons << 1 & sent_by) << 8 | place(numbers & equals << 1 & !sent_by)
+    }
+    let before = if ends == 0 { u64::MAX } else { (ends & ends.wrapping_neg()) - 1 };
+    let sent_by = before & words::low_bits(len) & !words::low_bits(from);
+    let mut colons = colons & sent_by;
+    let closed = closed & sent_by;
+    if closed != 0 {
+        colons &= !words::low_bits(first_bit(closed));
+    } else if colons & colons.wrapping_sub(1) != 0 {
+        return NO_PORT;
+    }
+    if colons == 0 { NO_PORT } else { first_bit(colons) + 1 }
 }
 
 #[cfg(test)]

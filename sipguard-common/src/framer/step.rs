@@ -2,13 +2,14 @@
 
 use super::line;
 use super::match_headers;
+use super::names;
 use super::tls;
 use super::value::HEAD;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
 use super::words::{self, HashKeys, first_bit, low_bits};
 use super::{
-    FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HEADERS, PHASE_HELLO, PHASE_IDLE,
-    PHASE_RECORD, PHASE_START, Stream, checks,
+    ENDS_LF, FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HEADERS, PHASE_HELLO,
+    PHASE_IDLE, PHASE_RECORD, PHASE_START, Stream, checks,
 };
 use crate::Reason;
 
@@ -51,8 +52,8 @@ pub struct Cursor {
     pub judged_line: u32,
     /// Not 0 when that line is to be matched against rules; the driver of the framer resets it.
     pub match_due: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1 when a LF alone is before or behind the line that is judged.
+    pub lf: u32,
 }
 
 impl Cursor {
@@ -181,6 +182,8 @@ fn begin(stream: &mut Stream, cursor: &mut Cursor) {
     stream.seen = 0;
     stream.last = 0;
     stream.open = 0;
+    stream.ends = 0;
+    stream.nuls = 0;
     stream.names = [0; super::NAME_BUCKETS];
     cursor.line = cursor.pos;
     cursor.section = cursor.pos;
@@ -200,9 +203,8 @@ fn control<W: Window>(
     cursor.marks &= cursor.marks - 1;
     if stream.phase == PHASE_IDLE {
         // RFC 3261 section 7.5 (CRLF before a start line) and RFC 5626 section 3.5.1 (CRLF keep-alives).
-        if at == cursor.pos && (byte == b'\r' || byte == b'\n') {
-            skip_line_ends(cursor, window, at - cursor.base);
-            return Ok(());
+        if at == cursor.pos && matches!(byte, b'\r' | b'\n' | 0) {
+            return if skip_filler(stream, cursor, window) { Ok(()) } else { Err(Reason::BadStartLine) };
         }
         begin(stream, cursor);
     }
@@ -236,6 +238,7 @@ fn control<W: Window>(
     }
     cursor.stop = at;
     cursor.cr = u32::from(!lf);
+    cursor.lf = u32::from(lf) | u32::from(stream.ends & ENDS_LF);
     line::check(stream, cursor, window, limits)?;
     match_headers::mark_line(stream, cursor, limits);
     let behind = at + 1 + cursor.cr;
@@ -253,7 +256,8 @@ fn control<W: Window>(
     Ok(())
 }
 
-/// Checks the limits of line and section up to `end`, the LF of a line not counted.
+/// Whether line and section keep their limits up to `end`, the LF of a line not counted. A line that parsers keep in a buffer of a fixed size has a
+/// limit of its own.
 #[inline(always)]
 pub(super) fn within<W: Window>(
     stream: &Stream,
@@ -267,19 +271,33 @@ pub(super) fn within<W: Window>(
     if line <= limits.line_bytes && section <= limits.section_bytes {
         return Ok(());
     }
-    Err(too_long(stream, cursor, window, limits, end))
+    too_long(stream, cursor, window, limits, end).map_or(Ok(()), Err)
 }
 
-/// Which limit was exceeded first. A separate frame in the kernel.
+/// Which limit was passed first, if any. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn too_long<W: Window>(stream: &Stream, cursor: &Cursor, window: &W, limits: &Limits, end: u32) -> Reason {
-    // A start line without a method has that reason even when it is also too long, as in smaller windows.
-    if stream.phase == PHASE_START && line::can_be_start_line(window, cursor.head(), u32::MAX).is_err() {
-        return Reason::BadStartLine;
+fn too_long<W: Window>(
+    stream: &Stream,
+    cursor: &Cursor,
+    window: &W,
+    limits: &Limits,
+    end: u32,
+) -> Option<Reason> {
+    let head = cursor.head();
+    // A start line whose method is none is told so even when it is also too long, as it would be in smaller windows.
+    if stream.phase == PHASE_START && line::can_be_start_line(window, head, u32::MAX).is_err() {
+        return Some(Reason::BadStartLine);
     }
-    let over_line = end.wrapping_sub(cursor.line).saturating_sub(limits.line_bytes);
+    let line = end.wrapping_sub(cursor.line);
+    let is_kept = stream.phase == PHASE_START || names::is_kept(line::name(stream, window, head, line));
+    let most = if is_kept { limits.line_bytes } else { limits.other_line_bytes };
+    let over_line = line.saturating_sub(most);
     let over_section = end.wrapping_sub(cursor.section).saturating_sub(limits.section_bytes);
-    if over_line >= over_section { Reason::LineTooLong } else { Reason::HeadersTooLong }
+    match (over_line, over_section) {
+        (0, 0) => None,
+        _ if over_line >= over_section => Some(Reason::LineTooLong),
+        _ => Some(Reason::HeadersTooLong),
+    }
 }
 
 /// Whether a backslash quotes the byte at `at`, with which those that the same line quotes behind it become text. Few parsers support
@@ -299,14 +317,35 @@ fn is_quoted<W: Window>(cursor: &mut Cursor, window: &W, at: u32) -> bool {
     quoted >> (at - cursor.base) & 1 != 0
 }
 
-/// Skips CR and LF from offset `from` of the marked block on. A separate frame in the kernel.
+/// Most NULs in a row between two messages: Asterisk keeps connections alive with CRLF NUL, OpenSIPS puts one behind an answer.
+pub(super) const NULS: u32 = 16;
+
+/// Goes over the CR, LF and NUL from where the cursor is to the end of the marked block. `false` where there are more than [`NULS`] NULs in a row on a stream. A separate
+/// frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn skip_line_ends<W: Window>(cursor: &mut Cursor, window: &W, from: u32) {
+fn skip_filler<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> bool {
+    let from = (cursor.pos - cursor.base) & (BLOCK - 1);
     let marked = low_bits(cursor.end - cursor.base);
-    let ends = window.line_ends(cursor.base, BLOCK) & marked;
-    let run = first_bit(!(ends >> (from & (BLOCK - 1))));
+    let nuls = (window.equal(cursor.base, BLOCK, 0) & marked) >> from;
+    let filler = (window.line_ends(cursor.base, BLOCK) & marked) >> from | nuls;
+    let run = first_bit(!filler);
+    let nuls = nuls & low_bits(run);
     cursor.pos += run;
     cursor.marks &= !low_bits(from + run);
+    if stream.flags & FLAG_DATAGRAM != 0 {
+        // NULs keep a binding alive, and do so alone.
+        return nuls == 0 || cursor.pos == cursor.end;
+    }
+    let first = first_bit(!nuls);
+    let row = u32::from(stream.nuls) + first;
+    // Places at which 17 NULs in a row begin.
+    let pairs = nuls & nuls >> 1;
+    let fours = pairs & pairs >> 2;
+    let eights = fours & fours >> 4;
+    let long = eights & eights >> 8 & nuls >> 16;
+    let last = (!nuls & low_bits(run)).leading_zeros();
+    stream.nuls = if first == run { row } else { last - (BLOCK - run) } as u8;
+    row <= NULS && long == 0
 }
 
 #[inline(always)]

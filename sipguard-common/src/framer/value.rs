@@ -1,7 +1,7 @@
 //! Values of the few headers that hold numbers: Content-Length, CSeq, Max-Forwards, Expires and Via.
 
 use super::line::digits_value;
-use super::names::{self, CONTENT_LENGTH, CSEQ, EXPIRES, MAX_FORWARDS, VIA, digest};
+use super::names::{self, CALL_ID, CONTENT_LENGTH, CSEQ, EXPIRES, FROM, MAX_FORWARDS, TO, VIA, digest};
 use super::window::Window;
 use super::words::{first_bit, first_bytes, fold, low_bits, not_digits};
 use super::{FLAG_REQUEST, Limits, Stream, checks};
@@ -30,9 +30,9 @@ pub(super) const HEAD: u32 = 64;
 const DIGITS: u32 = 16;
 /// Content-Length values from here on are refused as invalid (they can overflow signed 32-bit parsers).
 const LENGTH_END: u64 = 1_000_000_000;
-/// RFC 3261 section 8.1.1.5: the sequence number is less than 2**31.
+/// RFC 3261 section 8.1.1.5 tells who sends a request to stay below 2**31. FreeSWITCH passes that after 249 days, and every phone echoes it.
 const CSEQ_END: u64 = 1 << 31;
-/// Where 32 bits end (RFC 3261 section 20.19).
+/// Where 32 bits end (RFC 3261 sections 20.16, 20.19).
 const WORD_END: u64 = 1 << 32;
 
 /// Checks the value of a known header, or its part in a continuation line. `stream.last` is the header's name.
@@ -46,21 +46,55 @@ pub(super) fn check<W: Window>(
     match stream.last {
         CONTENT_LENGTH => content_length(stream, window, value, limits),
         CSEQ => cseq(stream, window, value, limits),
-        MAX_FORWARDS | EXPIRES if limits.has(checks::NUMBERS | checks::MAX_FORWARDS) => {
-            number(stream, window, value, limits)
+        VIA | FROM | TO | CALL_ID | MAX_FORWARDS | EXPIRES if stream.open == OPEN => {
+            rest(stream, window, &value, limits).map_or(Ok(()), Err)
         }
-        VIA if limits.has(checks::NUMBERS) => via(window, value),
         _ => Ok(()),
     }
 }
 
-/// Refuses a header that ends without the rest of its value.
+/// The value of a known header whose value has not begun, but for Content-Length and CSeq. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn rest<W: Window>(stream: &mut Stream, window: &W, value: &HeaderValue, limits: &Limits) -> Option<Reason> {
+    match stream.last {
+        MAX_FORWARDS | EXPIRES => number(stream, window, value, limits),
+        name => {
+            begins(stream, window, value);
+            let faulty = name == VIA && limits.has(checks::NUMBERS) && !is_good_via(window, value);
+            faulty.then_some(Reason::BadNumber)
+        }
+    }
+}
+
+/// Notes whether a text has begun: anything but white space. What is not seen of a long line is taken for text.
+#[inline(always)]
+fn begins<W: Window>(stream: &mut Stream, window: &W, value: &HeaderValue) {
+    let HeaderValue { head, from, len } = *value;
+    let seen = if len < HEAD { len } else { HEAD };
+    let word = window.word(head + from);
+    let is_text = |at: u32, byte: u64| at < seen && byte as u8 > b' ';
+    // Nearly all values are right behind the colon, or behind one space.
+    if is_text(from, word) || is_text(from + 1, word >> 8) || !is_blank(window, value) {
+        stream.open = COMPLETE;
+    }
+}
+
+/// Whether a value is nothing but white space. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_blank<W: Window>(window: &W, value: &HeaderValue) -> bool {
+    let HeaderValue { head, from, len } = *value;
+    len <= HEAD && low_bits(len) & !low_bits(from) & !window.blanks(head, len) == 0
+}
+
+/// What a header is refused for that ends without the rest of its value.
 #[inline(always)]
 pub(super) fn unfinished(stream: &Stream, limits: &Limits) -> Result<(), Reason> {
     match (stream.last, stream.open) {
         (_, COMPLETE) => Ok(()),
         (CONTENT_LENGTH, _) => Err(Reason::BadContentLength),
         (_, OPEN_METHOD) if limits.has(checks::CSEQ) => Err(Reason::CseqMismatch),
+        (VIA | FROM | TO | CALL_ID, _) if limits.has(checks::MANDATORY) => Err(Reason::MissingHeader),
+        (VIA | FROM | TO | CALL_ID, _) => Ok(()),
         (_, OPEN) if limits.has(checks::NUMBERS) => Err(Reason::BadNumber),
         _ => Ok(()),
     }
@@ -165,7 +199,7 @@ fn cseq<W: Window>(
             || len == u32::from(stream.method_bytes)
                 && len <= 8
                 && first_bytes(window.word(value.head + at), len) == stream.method;
-        if same && number < CSEQ_END {
+        if same && number < cseq_end(limits) {
             stream.open = COMPLETE;
             return Ok(());
         }
@@ -174,6 +208,11 @@ fn cseq<W: Window>(
         None => Ok(()),
         Some(reason) => Err(reason),
     }
+}
+
+#[inline(always)]
+fn cseq_end(limits: &Limits) -> u64 {
+    if limits.has(checks::SENDER) { CSEQ_END } else { WORD_END }
 }
 
 #[inline(always)]
@@ -199,7 +238,7 @@ fn cseq_padded<W: Window>(
         let run = (window.digits(head, len) & solid) >> first;
         let count = first_bit(!run);
         if limits.has(checks::NUMBERS)
-            && (count == 0 || count > DIGITS || digits_value(window, head + first, count) >= CSEQ_END)
+            && (count == 0 || count > DIGITS || digits_value(window, head + first, count) >= cseq_end(limits))
         {
             return Some(Reason::BadNumber);
         }
@@ -229,92 +268,128 @@ fn cseq_padded<W: Window>(
     if same || cut && bytes < u32::from(stream.method_bytes) { None } else { Some(Reason::CseqMismatch) }
 }
 
-/// Max-Forwards and Expires: a number that does not overflow. Expires may be a date (RFC 2543), so a value that is no number passes.
+/// Max-Forwards (RFC 3261 section 20.22) and Expires (section 20.19): a number of 32 bits. Expires may be a date too (RFC 2543 section 6.20).
 #[inline(always)]
 fn number<W: Window>(
     stream: &mut Stream,
     window: &W,
-    value: HeaderValue,
+    value: &HeaderValue,
     limits: &Limits,
-) -> Result<(), Reason> {
-    let number = match plain(window, value) {
+) -> Option<Reason> {
+    let number = match plain(window, *value) {
         Some((number, end)) if end == value.len => number,
-        _ => match long_number(window, &value) {
-            NO_NUMBER => return Ok(()),
+        _ => match long_number(window, value) {
+            EMPTY => return None,
             number => number,
         },
     };
     stream.open = COMPLETE;
-    let hops = stream.last == MAX_FORWARDS && limits.has(checks::MAX_FORWARDS) && number > 255;
-    if hops || number >= WORD_END { Err(Reason::BadNumber) } else { Ok(()) }
+    let mut too_large = number >= WORD_END;
+    if stream.last == MAX_FORWARDS {
+        let bit = names::bit(MAX_FORWARDS);
+        if stream.seen & bit != 0 && u64::from(stream.hops) != number && limits.has(checks::SINGLETONS) {
+            return Some(Reason::DuplicateHeader);
+        }
+        if !too_large {
+            stream.seen |= bit;
+            stream.hops = number as u32;
+        }
+        if limits.has(checks::MAX_FORWARDS) && number > 255 {
+            return Some(Reason::BadNumber);
+        }
+    } else if number == DATE {
+        too_large = false;
+    }
+    if too_large && limits.has(checks::NUMBERS) { Some(Reason::BadNumber) } else { None }
 }
 
-/// What [`long_number`] returns for what is no number.
-const NO_NUMBER: u64 = u64::MAX;
+/// What [`long_number`] returns for a date: three letters and a comma.
+const DATE: u64 = EMPTY - 1;
 
-/// The number of a value that is nothing but digits and white space around them; beyond 16 digits it is [`WORD_END`]. A separate
-/// frame in the kernel.
+/// The number that a value begins with, and which white space, `;` or `,` ends; [`EMPTY`] for white space alone, [`DATE`], and [`WORD_END`] for
+/// what is no number of 16 digits. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn long_number<W: Window>(window: &W, value: &HeaderValue) -> u64 {
-    let solid = low_bits(value.len) & !low_bits(value.from) & !window.blanks(value.head, value.len);
-    if solid == 0 || solid & !window.digits(value.head, value.len) != 0 {
-        return NO_NUMBER;
+    let HeaderValue { head, from, len } = *value;
+    let solid = low_bits(len) & !low_bits(from) & !window.blanks(head, len);
+    if solid == 0 {
+        return if len > HEAD { WORD_END } else { EMPTY };
     }
     let first = first_bit(solid);
-    let run = solid >> first;
-    if run & run.wrapping_add(1) != 0 {
-        return NO_NUMBER;
-    }
+    let run = (solid & window.digits(head, len)) >> first;
     let count = first_bit(!run);
-    if count > DIGITS { WORD_END } else { digits_value(window, value.head + first, count) }
+    if count == 0 {
+        let date = first + 3 < len && window.byte(head + first + 3) == b',';
+        return if date { DATE } else { WORD_END };
+    }
+    let end = first + count;
+    let ends = end >= len || matches!(window.byte(head + end), b' ' | b'\t' | b';' | b',');
+    if count > DIGITS || !ends { WORD_END } else { digits_value(window, head + first, count) }
 }
 
-/// RFC 3261 section 20.42: the port of sent-by and the ttl, as far as the first 64 bytes of the line show them.
+/// Whether a Via has a good port in its first sent-by, and no ttl that overflows (RFC 3261 section 20.42), as far as the first 64 bytes of the line show
+/// them.
 #[inline(always)]
-fn via<W: Window>(window: &W, value: HeaderValue) -> Result<(), Reason> {
-    let digits = window.digits(value.head, value.len) & low_bits(value.len);
-    // Where five digits or more begin.
-    let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
-    if long != 0 && follows_sign(window, value.head, long) && via_overflows(window, &value, long, digits) {
-        return Err(Reason::BadNumber);
+fn is_good_via<W: Window>(window: &W, value: &HeaderValue) -> bool {
+    let HeaderValue { head, from, len } = *value;
+    let port = window.via_port(head, len, from);
+    if port < HEAD && !is_port(window, port, value) {
+        return false;
     }
-    Ok(())
+    let digits = window.digits(head, len) & low_bits(len);
+    // Where five digits or more begin: those of a branch, or a ttl that overflows.
+    let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
+    long == 0 || !is_ttl(window, head, long)
+}
+
+/// Whether a number of 16 bits is at `port` of the line, with white space before it; what does not end in the first 64 bytes may be one.
+#[inline(always)]
+fn is_port<W: Window>(window: &W, port: u32, value: &HeaderValue) -> bool {
+    let word = window.word(value.head + port);
+    let count = first_bit(not_digits(word) | 1 << 63) >> 3;
+    let end = port + count;
+    let behind = (word >> (count * 8)) as u8;
+    // A port of 1 to 4 digits is below 65536.
+    (1..5).contains(&count) && end < value.len && end < HEAD && behind == b';'
+        || is_odd_port(window, port, value)
+}
+
+/// The same for any port. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn is_odd_port<W: Window>(window: &W, port: u32, value: &HeaderValue) -> bool {
+    let HeaderValue { head, len, .. } = *value;
+    let text = low_bits(len) & !low_bits(port) & !window.blanks(head, len);
+    if text == 0 {
+        // It goes on in the next line, or where nobody looks.
+        return true;
+    }
+    let first = first_bit(text);
+    let run = (text & window.digits(head, len)) >> first;
+    let count = first_bit(!run);
+    let end = first + count;
+    if end >= HEAD {
+        return true;
+    }
+    let ends = end >= len || matches!(window.byte(head + end), b';' | b',' | b' ' | b'\t');
+    (1..=DIGITS).contains(&count) && ends && digits_value(window, head + first, count) <= 65535
 }
 
 /// Most runs of five digits and one byte between them in 64 bytes.
 const RUNS: u32 = 11;
 
-/// Whether any of the runs of digits that begin at `long` follows a colon or an equals sign; those of a branch rarely do. Not inlined
-/// in the kernel, for the size of the program.
+/// Whether any of the runs of digits that begin at `runs` is a ttl. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn follows_sign<W: Window>(window: &W, head: u32, long: u64) -> bool {
-    let mut runs = long & !1;
+fn is_ttl<W: Window>(window: &W, head: u32, mut runs: u64) -> bool {
     for _ in 0..RUNS {
         if runs == 0 {
             return false;
         }
-        let before = window.byte(head + first_bit(runs) - 1);
-        if before == b':' || before == b'=' {
+        let at = first_bit(runs);
+        if at >= 5 && fold(window.word(head + at - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
+        {
             return true;
         }
         runs &= runs - 1;
     }
-    true
-}
-
-/// Whether port or ttl of a Via with long runs of digits overflow. A separate frame in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn via_overflows<W: Window>(window: &W, value: &HeaderValue, long: u64, digits: u64) -> bool {
-    let HeaderValue { head, len, .. } = *value;
-    let found = window.via_numbers(head, len, long);
-    let (port, ttl) = (found >> 8, found & 0xff);
-    if port < HEAD {
-        let count = first_bit(!(digits >> port) | 1 << 63);
-        if count > DIGITS || digits_value(window, head + port, count) > 65535 {
-            return true;
-        }
-    }
-    // The value follows `;ttl=`.
-    (5..HEAD).contains(&ttl)
-        && fold(window.word(head + ttl - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
+    false
 }

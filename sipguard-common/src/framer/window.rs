@@ -41,15 +41,6 @@ pub trait Window {
         scan::equal(self, at, len, byte)
     }
 
-    /// See [`scan::below`].
-    #[inline(always)]
-    fn below(&self, at: u32, len: u32, limit: u8) -> u64
-    where
-        Self: Sized,
-    {
-        scan::below(self, at, len, limit)
-    }
-
     /// See [`scan::name`].
     #[inline(always)]
     fn name(&self, at: u32, len: u32) -> u32
@@ -59,13 +50,13 @@ pub trait Window {
         scan::name(self, at, len)
     }
 
-    /// See [`scan::via_numbers`].
+    /// See [`scan::via_port`].
     #[inline(always)]
-    fn via_numbers(&self, at: u32, len: u32, numbers: u64) -> u32
+    fn via_port(&self, at: u32, len: u32, from: u32) -> u32
     where
         Self: Sized,
     {
-        scan::via_numbers(self, at, len, numbers)
+        scan::via_port(self, at, len, from)
     }
 
     /// See [`scan::blanks`].
@@ -84,6 +75,24 @@ pub trait Window {
         Self: Sized,
     {
         scan::line_ends(self, at, len)
+    }
+
+    /// See [`scan::host_ends`].
+    #[inline(always)]
+    fn host_ends(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::host_ends(self, at, len)
+    }
+
+    /// See [`scan::of_users`].
+    #[inline(always)]
+    fn of_users(&self, at: u32, len: u32) -> u64
+    where
+        Self: Sized,
+    {
+        scan::of_users(self, at, len)
     }
 
     /// See [`scan::digits`].

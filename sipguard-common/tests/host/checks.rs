@@ -68,8 +68,19 @@ fn page() -> String {
         writeln!(out, "| `{}` | {} | {default} | {strict} | {low} to {high} |", limit.name, limit.text)
             .unwrap();
     }
+    out += SIZES;
     out
 }
+
+/// Why the limits of sizes are what they are.
+const SIZES: &str = "
+By default sizes accuse nobody: they are what the common servers take at the most, and what is larger is refused without
+a step towards a ban. The lines with `line-bytes` are those that parsers copy into buffers of a fixed size: all
+published overflows are in them. Other lines carry tokens (X-Twilio-CallToken, JWTs, PASSporTs of 4 kB and more). A
+header section or a message of 65535 bytes is the limit of OpenSIPS and of pjsip in Asterisk; Kamailio takes 32767;
+Sofia in FreeSWITCH takes 2 MiB, and sends bodies above 64 kB, as RLS servers do in NOTIFY. A registrar that answers
+with 130 Contact lines stays below `header-lines`. `strict` has the small limits of a network without such peers.
+";
 
 #[test]
 fn the_page_says_what_the_code_says() {

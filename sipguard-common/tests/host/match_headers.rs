@@ -13,6 +13,7 @@ const SCREENED: Limits =
     Limits { matched_headers: matched_headers::IDENTITIES | matched_headers::USER_AGENTS, ..LIMITS };
 const LIMITS: Limits = Limits {
     line_bytes: 4096,
+    other_line_bytes: 65_535,
     section_bytes: 16384,
     header_lines: 128,
     same_name: 32,
@@ -22,6 +23,7 @@ const LIMITS: Limits = Limits {
     checks: 0,
     denied: 0,
     matched_headers: 0,
+    pad: 0,
 };
 
 fn text(key: &MatchKey, bytes: u32) -> String {

@@ -11,8 +11,8 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::Settings;
 use sipguard_common::framer::{
-    ATTRIBUTES, CHUNK, DATA, STUN_HEAD, StepOutcome, Stun, Window, finish, is_keep_alive_len, is_stun, prime,
-    settle, step, words,
+    ATTRIBUTES, CHUNK, DATA, STUN_HEAD, StepOutcome, Stun, Window, finish, is_keep_alive_len, is_stun,
+    is_word, prime, settle, step, words,
 };
 
 use super::window::Bytes;
@@ -61,8 +61,13 @@ pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
     if is_keep_alive_len(packet.data_len) {
         return Ok(Reason::NatPing);
     }
-    let left = frame(ctx, scratch)?;
-    finish(stream, left, true, policy::limits()?)
+    let limits = policy::limits()?;
+    // SAFETY: the window of this CPU's map value.
+    let window = Bytes(unsafe { (&raw mut (*scratch).window).cast() });
+    match frame(ctx, scratch).and_then(|left| finish(stream, left, true, limits)) {
+        Err(Reason::BadStartLine) if is_word(&window, packet.data_len) => Ok(Reason::NatPing),
+        judged => judged,
+    }
 }
 
 /// Runs the framer over a datagram, or over its first fragment. `Ok` is how many bytes are behind the header section; STUN ends here.

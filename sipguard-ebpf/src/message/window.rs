@@ -27,18 +27,13 @@ impl Window for Bytes {
     }
 
     #[inline(always)]
-    fn below(&self, at: u32, len: u32, limit: u8) -> u64 {
-        window_below(at, len, u32::from(limit))
-    }
-
-    #[inline(always)]
     fn name(&self, at: u32, len: u32) -> u32 {
         window_name(at, len)
     }
 
     #[inline(always)]
-    fn via_numbers(&self, at: u32, len: u32, numbers: u64) -> u32 {
-        window_via_numbers(at, len, numbers)
+    fn via_port(&self, at: u32, len: u32, from: u32) -> u32 {
+        window_via_port(at, len, from)
     }
 
     #[inline(always)]
@@ -54,6 +49,16 @@ impl Window for Bytes {
     #[inline(always)]
     fn line_ends(&self, at: u32, len: u32) -> u64 {
         window_line_ends(at, len)
+    }
+
+    #[inline(always)]
+    fn host_ends(&self, at: u32, len: u32) -> u64 {
+        window_host_ends(at, len)
+    }
+
+    #[inline(always)]
+    fn of_users(&self, at: u32, len: u32) -> u64 {
+        window_of_users(at, len)
     }
 
     #[inline(always)]
@@ -94,13 +99,6 @@ extern "C" fn window_equal(at: u32, len: u32, byte: u32) -> u64 {
 /// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn window_below(at: u32, len: u32, limit: u32) -> u64 {
-    window().map_or(0, |window| scan::below(&window, at, len, limit as u8))
-}
-
-/// A global function like [`window_equal`].
-#[unsafe(no_mangle)]
-#[inline(never)]
 extern "C" fn window_name(at: u32, len: u32) -> u32 {
     window().map_or(scan::BAD_NAME, |window| scan::name(&window, at, len))
 }
@@ -108,8 +106,8 @@ extern "C" fn window_name(at: u32, len: u32) -> u32 {
 /// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn window_via_numbers(at: u32, len: u32, numbers: u64) -> u32 {
-    window().map_or(scan::NEITHER, |window| scan::via_numbers(&window, at, len, numbers))
+extern "C" fn window_via_port(at: u32, len: u32, from: u32) -> u32 {
+    window().map_or(scan::NO_PORT, |window| scan::via_port(&window, at, len, from))
 }
 
 macro_rules! scans {
@@ -126,6 +124,8 @@ macro_rules! scans {
 scans! {
     blanks window_blanks;
     line_ends window_line_ends;
+    host_ends window_host_ends;
+    of_users window_of_users;
     digits window_digits;
     not_visible window_not_visible;
     not_of_tokens window_not_of_tokens;

@@ -46,7 +46,9 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let resets = resets(scratch, settings, reason);
     if class == Class::Malformed {
         offender::record(ctx, reason);
-        ban::record(ctx, settings, reason);
+        if !reason.is_too_large() {
+            ban::record(ctx, settings, reason);
+        }
     }
     // Before the frame is rewritten.
     points::stopped(ctx, scratch, settings, reason, Outcome::new(resets, monitor));

@@ -72,9 +72,14 @@ fn has_listened(guard: &Guard) -> Result<()> {
 
 /// A malformed stream from a port; `false` when there was no connection for it.
 fn offend(site: &Site, server: &Server, to: SocketAddr, port: u16) -> Result<bool> {
+    offend_with(site, server, to, port, FAULT)
+}
+
+/// The same with what is wrong in its first segment.
+fn offend_with(site: &Site, server: &Server, to: SocketAddr, port: u16, fault: &[u8]) -> Result<bool> {
     let Some(mut stream) = dial(site, to, port, PATIENCE)? else { return Ok(false) };
     let mut accepted = server.accept()?;
-    stream.write_all(FAULT)?;
+    stream.write_all(fault)?;
     let mut bytes = [0; 16];
     let end = accepted.read(&mut bytes);
     ensure!(end.is_err() || end.is_ok_and(|count| count == 0), "it reached the PBX");
@@ -95,6 +100,33 @@ fn behave_soon(site: &Site, server: &Server, to: SocketAddr, port: u16, patience
     accepted.read_exact(&mut bytes)?;
     ensure!(bytes == OPTIONS, "it was changed");
     Ok(true)
+}
+
+/// A message that is only too large is refused, and accuses nobody.
+#[test]
+fn nobody_is_banned_for_a_message_that_is_too_large() -> Result<()> {
+    let site = site(LONG)?;
+    run(&site.guard, "mode enforce")?;
+    let start = "OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/TCP h\r\n";
+    let faults = [
+        (Reason::BodyTooLarge, format!("{start}Content-Length: 999999\r\n")),
+        (Reason::TooManyHeaders, format!("{start}{}", "A:\r\n".repeat(161))),
+    ];
+    for (pbx, phone) in Site::PBX.into_iter().zip(Site::PHONE) {
+        let server = Server::listen(&site.pbx, sip(pbx))?;
+        let device = SocketAddr::new(phone, 4001);
+        for (reason, fault) in &faults {
+            let before = site.guard.counted(*reason)?;
+            for stream in 0..5 {
+                let connected = offend_with(&site, &server, sip(pbx), 4001, fault.as_bytes())?;
+                ensure!(connected, "{reason:?}: stream {stream} found no connection");
+            }
+            ensure!(site.guard.counted(*reason)? >= before + 5, "{reason:?} is not what it was");
+        }
+        ensure!(known(&site.guard, device)?.is_none(), "it counts towards a ban");
+    }
+    ensure!(bans(&site.guard)?.is_empty(), "{:?}", bans(&site.guard)?);
+    Ok(())
 }
 
 #[test]

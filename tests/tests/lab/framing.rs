@@ -168,10 +168,10 @@ fn a_fault_in_two_segments_is_reset_before_its_second_is_read() -> Result<()> {
         (Reason::BadVersion, "REGISTER sip:a SIP/".to_owned(), "3.0\r\n"),
         (Reason::BadStartLine, "REGISTER sip:a".to_owned(), "\r\n"),
         (Reason::BareCr, format!("{start}X: a\r"), "b\r\n"),
-        (Reason::BareLf, format!("{start}X: a"), "\nl: 0\r\n\r\n"),
+        (Reason::BareLf, format!("{start}Via: h"), "\nl: 0\r\n\r\n"),
         (Reason::ControlByte, format!("{start}X: a"), "\0\r\nl: 0\r\n\r\n"),
         (Reason::BadHeaderName, format!("{start}no colon"), " here\r\nl: 0\r\n\r\n"),
-        (Reason::BodyTooLarge, format!("{start}l: 6553"), "6\r\n\r\n"),
+        (Reason::BodyTooLarge, format!("{start}l: 52428"), "9\r\n\r\n"),
     ];
     on_every_wire(&[], |site, _, server| {
         for (reason, first, second) in &halves {

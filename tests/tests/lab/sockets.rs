@@ -92,7 +92,7 @@ fn a_fresh_connection_is_judged_from_its_first_byte() -> Result<()> {
             Reason::Retransmission,
             "the kernel has them"
         );
-        assert_eq!(line.reason(first, b"nonsense\r\n")?, Reason::BadStartLine);
+        assert_eq!(line.reason(first, b"no sense\r\n")?, Reason::BadStartLine);
         assert_eq!(
             line.reason(first, GOOD)?,
             Reason::BadStartLine,

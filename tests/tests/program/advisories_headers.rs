@@ -134,9 +134,13 @@ fn advisory_cve_2017_9372() {
 /// behind a branch, and the ports of a list's further hops, pass. So do numbers within URIs and parameters of other headers.
 #[test]
 fn advisory_cve_2017_16872() {
-    for number in ["2147483648", "4294967295", "4294967296", "18446744073709551616", "99999999999999999999"] {
+    for number in ["4294967296", "18446744073709551616", "99999999999999999999"] {
         not_with("CSeq: 314159", format!("CSeq: {number}"), Reason::BadNumber);
     }
+    // FreeSWITCH counts on behind 2^31, and its phones echo that.
+    let above = bent(&good_call(), "CSeq: 314159", "CSeq: 2147483648");
+    passes(DEFAULT, &above);
+    refused(STRICT, &above, Reason::BadNumber);
     for port in ["65536", "99999", "4294967296", "18446744073709551617"] {
         not_with(
             "Via: SIP/2.0/UDP 192.0.2.7:5060",
@@ -184,7 +188,7 @@ fn advisory_cve_2026_45538() {
         refused(DEFAULT, &call_with(&format!("{name}: 1\r\n")), Reason::BadHeaderName);
         refused(DEFAULT, &call_with(&format!("{name}\r\n")), Reason::BadHeaderName);
     }
-    refused(DEFAULT, &call_with(&format!("{}: 1\r\n", "N".repeat(4096))), Reason::LineTooLong);
+    refused(DEFAULT, &call_with(&format!("{}: 1\r\n", "N".repeat(4096))), Reason::BadHeaderName);
     refused(DEFAULT, &call_with(&format!("{}\r\n", "N".repeat(100))), Reason::BadHeaderName);
     for bytes in [63, 64, 93, 127] {
         passes(DEFAULT, &call_with(&format!("{}: 1\r\n", "N".repeat(bytes))));
@@ -199,8 +203,8 @@ fn advisory_cve_2016_2385() {
     let lines = |count: usize| {
         (0..count).map(|line| format!("X-Filler-{line}: {}\r\n", "a".repeat(1000))).collect::<String>()
     };
-    refused(DEFAULT, &call_with(&lines(17)), Reason::HeadersTooLong);
-    refused(DEFAULT, &call_with(&lines(60)), Reason::HeadersTooLong);
+    refused_tcp(DEFAULT, &call_with(&lines(66)), Reason::HeadersTooLong);
+    refused(STRICT, &call_with(&lines(17)), Reason::HeadersTooLong);
     passes(DEFAULT, &call_with(&lines(14)));
 }
 

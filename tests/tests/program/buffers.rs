@@ -47,7 +47,7 @@ fn with_options(peer: &Peer, options: &[u8], flags: u8, payload: &[u8]) -> Vec<u
 }
 
 fn cases() -> Vec<Case> {
-    const BAD: &[u8] = b"nonsense\r\n";
+    const BAD: &[u8] = b"no sense\r\n";
     const LYING: &[u8] = &[0x80, 0x22, 0, 0, 0, 6, 0, 9];
     const OF_SYN: &[u8] = &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
     let case = |name, reason, tcp_at, addresses, frame| Case { name, reason, tcp_at, frame, addresses };

@@ -21,12 +21,14 @@ fn limits(round: u32) -> Limits {
     let strict = round % 2 == 1;
     Limits {
         line_bytes: 120,
+        other_line_bytes: 180,
         section_bytes: if strict { 600 } else { 240 },
         header_lines: if strict { 12 } else { 5 },
         same_name: 2,
         body_bytes: 5000,
         message_ms: 0,
         message_segments: 0,
+        pad: 0,
         checks: if strict { checks::STRICT } else { checks::DEFAULT & !checks::MANDATORY },
         denied: if round % 4 == 2 { methods::REGISTER | methods::OTHER } else { 0 },
         matched_headers: if round % 4 < 2 {
@@ -350,6 +352,7 @@ fn any_cut_of_a_datagram_gives_the_same_verdict() -> Result<()> {
     for number in 0..DATAGRAMS {
         let limits = Limits {
             line_bytes: 2000,
+            other_line_bytes: 4000,
             section_bytes: 5000,
             same_name: 255,
             checks: if number < DATAGRAMS / 2 {

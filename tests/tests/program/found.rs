@@ -62,7 +62,7 @@ fn a_reset_without_acknowledgement_ends_nothing() -> Result<()> {
     program.leave(&peer.back(RST, PBX_NEXT.wrapping_add(1), 0, b""))?;
     program.run(&peer.tcp(ACK, FIRST, b""))?;
     program.acknowledge(&peer, FIRST)?;
-    assert_eq!(program.run(&peer.tcp(ACK, FIRST + 8, b"\0\r\n\r\n"))?.reason, Reason::BadStartLine);
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST + 8, b"\x01\r\n\r\n"))?.reason, Reason::BadStartLine);
     Ok(())
 }
 
@@ -91,7 +91,7 @@ fn both_may_dial_at_once() -> Result<()> {
     program.run(&peer.tcp(ACK, FIRST, b""))?;
     program.leave(&peer.back(ACK | PSH, PBX_NEXT, FIRST, GOOD))?;
     assert_eq!(program.flow(&peer)?.map(|flow| flow.state), Some(FlowState::InSync as u32));
-    assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\0\r\n\r\n"))?.reason, Reason::BadStartLine);
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\x01\r\n\r\n"))?.reason, Reason::BadStartLine);
     Ok(())
 }
 
@@ -101,11 +101,11 @@ fn an_answer_that_the_pbx_did_not_take_says_nothing_of_where_the_peer_begins() -
     program.leave(&peer.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
     program.run(&damaged(peer.tcp(SYN | ACK, FIRST + 50_000, b""), &peer))?;
     program.run(&peer.tcp(SYN | ACK, FIRST - 1, b""))?;
-    let early: Run = program.run(&peer.tcp(ACK, FIRST, b"\0\r\n\r\n"))?;
+    let early: Run = program.run(&peer.tcp(ACK, FIRST, b"\x01\r\n\r\n"))?;
     assert_eq!(early.reason, Reason::EarlyAnswer, "the PBX has not acknowledged the answer");
     program.leave(&peer.back(ACK, PBX_NEXT, FIRST, b""))?;
     program.leave(&peer.back(ACK | PSH, PBX_NEXT, FIRST, GOOD))?;
-    assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\0\r\n\r\n"))?.reason, Reason::BadStartLine);
+    assert_eq!(program.run(&peer.tcp(ACK, FIRST, b"\x01\r\n\r\n"))?.reason, Reason::BadStartLine);
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn a_syn_ack_that_is_repeated_rewinds_nothing() -> Result<()> {
     assert_ne!(other, GOOD);
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, &other))?.reason, Reason::Conflict);
     let next = FIRST + GOOD.len() as u32;
-    assert_eq!(program.run(&peer.tcp(ACK, next, b"\0malform"))?.reason, Reason::BadStartLine);
+    assert_eq!(program.run(&peer.tcp(ACK, next, b"\x01malform"))?.reason, Reason::BadStartLine);
     Ok(())
 }
 

@@ -385,7 +385,7 @@ fn the_end_is_judged_as_that_of_a_whole_datagram() -> Result<()> {
             (&good[..headers], Reason::NoEndOfHeaders),
             (text.as_bytes(), Reason::BadStartLine),
             (&b"\r\n".repeat(400), Reason::NatPing),
-            (&[&b"\r\n".repeat(300)[..], b"nonsense\r\n\r\n", &register(1)].concat(), Reason::BadStartLine),
+            (&[&b"\r\n".repeat(300)[..], b"no sense\r\n\r\n", &register(1)].concat(), Reason::BadStartLine),
         ];
         for (id, (message, reason)) in cases.iter().enumerate() {
             let end = 8 + message.len();

@@ -115,7 +115,7 @@ fn line_ends_of_lf_alone() {
 #[test]
 fn empty_values() {
     let names = "Subject Supported Require Proxy-Require Allow Accept Accept-Encoding Accept-Language Allow-Events Organization \
-                 User-Agent Server Expires Min-Expires Date Warning Reason Privacy P-Asserted-Identity X-Anything s k u";
+                 User-Agent Server Min-Expires Date Warning Reason Privacy P-Asserted-Identity X-Anything s k u";
     for name in names.split(' ') {
         for value in ["", " ", "\t", " \t ", "\r\n ", " \r\n\t "] {
             passes(DEFAULT, &call_with(&format!("{name}:{value}\r\n")));
@@ -123,7 +123,6 @@ fn empty_values() {
     }
     let all: String = names.split(' ').map(|name| format!("{name}:\r\n")).collect();
     passes(DEFAULT, &call_with(&all));
-    passes(DEFAULT, &bent(&good_call(), "Max-Forwards: 70", "Max-Forwards:"));
 }
 
 #[test]

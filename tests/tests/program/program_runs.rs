@@ -18,10 +18,10 @@ fn a_malformed_segment_becomes_a_reset_that_the_kernel_takes() -> Result<()> {
         for tags in [0, 1, 2] {
             let mut peer = Peer::new(remote, local);
             peer.tags = tags;
-            let run = &stream(&peer, &[GOOD, b"nonsense\r\n"])?[1];
+            let run = &stream(&peer, &[GOOD, b"no sense\r\n"])?[1];
             assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_PASS), "{remote}");
             let at = peer.tcp_at();
-            let old = peer.tcp(ACK, 1000, b"nonsense\r\n");
+            let old = peer.tcp(ACK, 1000, b"no sense\r\n");
             let (tcp, before) = (&run.frame[at..], &old[at..]);
             assert_eq!(run.frame[..at], old[..at], "no header before it changes, and no length");
             assert_eq!(tcp[..4], before[..4], "the ports stay");
@@ -42,7 +42,7 @@ fn a_malformed_segment_becomes_a_reset_that_the_kernel_takes() -> Result<()> {
 fn ip_options_and_extension_headers_are_walked() -> Result<()> {
     let peer = device();
     // IPv4 with four bytes of options (NOPs).
-    let plain = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let plain = peer.tcp(ACK, 1000, b"no sense\r\n");
     let mut frame = plain[..TCP4].to_vec();
     frame.extend([1, 1, 1, 1]);
     frame.extend(&plain[TCP4..]);
@@ -62,7 +62,7 @@ fn ip_options_and_extension_headers_are_walked() -> Result<()> {
 
     // IPv6 with hop-by-hop and destination options, and an atomic fragment header.
     let peer = Peer::new("[2001:db8::7]:40000", "[2001:db8::1]:5060");
-    let plain = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let plain = peer.tcp(ACK, 1000, b"no sense\r\n");
     let mut frame = plain[..IP + 40].to_vec();
     frame.extend([60, 0, 1, 4, 0, 0, 0, 0]);
     frame.extend([44, 0, 1, 4, 0, 0, 0, 0]);
@@ -87,7 +87,7 @@ fn a_checksum_that_the_hardware_finishes_stays_one() -> Result<()> {
     {
         let peer = Peer::new(remote, local);
         let at = peer.tcp_at();
-        let mut frame = peer.tcp(ACK, 1000, b"nonsense\r\n");
+        let mut frame = peer.tcp(ACK, 1000, b"no sense\r\n");
         // What the sum over the pseudo-header alone is: as if nothing followed it.
         let pseudo = tcp_sum(peer.remote.ip(), peer.local.ip(), &vec![0; frame.len() - at]).to_be_bytes();
         frame[at + 16..at + 18].copy_from_slice(&pseudo);
@@ -280,7 +280,7 @@ fn frames_of_64_kib_are_judged_to_their_end() -> Result<()> {
     assert_eq!(stream(&peer, &[&many])?[0].reason, Reason::Valid);
     let keep_alives = b"\r\n".repeat(30_000);
     assert_eq!(stream(&peer, &[&keep_alives])?[0].reason, Reason::Valid);
-    message.extend(b"nonsense\r\n");
+    message.extend(b"no sense\r\n");
     let run = &stream(&peer, &[&message])?[0];
     assert_eq!((run.reason, run.frame[peer.tcp_at() + 13]), (Reason::BadStartLine, RST | ACK));
     Ok(())
@@ -292,7 +292,7 @@ fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
     let mut program = Program::shared()?;
     program.change(|settings| settings.action = ACTION_DROP)?;
     program.connect(&peer, 1000)?;
-    for (seq, bytes) in [(1000, &b"nonsense\r\n"[..]), (1000, b"nonsense\r\n"), (1010, GOOD)] {
+    for (seq, bytes) in [(1000, &b"no sense\r\n"[..]), (1000, b"no sense\r\n"), (1010, GOOD)] {
         let run = program.run(&peer.tcp(ACK, seq, bytes))?;
         assert_eq!((run.reason, run.action), (Reason::BadStartLine, XDP_DROP));
     }
@@ -300,7 +300,7 @@ fn drop_cuts_the_stream_and_monitor_passes_it() -> Result<()> {
     let mut program = Program::shared()?;
     program.change(|settings| settings.mode = MODE_MONITOR)?;
     program.connect(&peer, 1000)?;
-    let frame = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let frame = peer.tcp(ACK, 1000, b"no sense\r\n");
     let run = program.run(&frame)?;
     assert_eq!((run.reason, run.action, run.let_pass), (Reason::BadStartLine, XDP_PASS, true));
     assert_eq!(run.frame, frame, "untouched");
@@ -329,7 +329,7 @@ fn what_became_of_a_packet_is_what_is_counted() -> Result<()> {
         program.change(|settings| (settings.mode, settings.action) = (mode, on_malformed))?;
         program.connect(&peer, 1000)?;
         for (frame, outcome) in
-            [(peer.tcp(ACK, 1000, b"nonsense\r\n"), tcp), (peer.udp(b"nonsense\r\n"), udp)]
+            [(peer.tcp(ACK, 1000, b"no sense\r\n"), tcp), (peer.udp(b"no sense\r\n"), udp)]
         {
             let run = program.run(&frame)?;
             let drops = outcome == Outcome::Plain;
@@ -399,8 +399,8 @@ fn nobody_is_banned_for_what_the_kernel_has_no_connection_for() -> Result<()> {
     })?;
     for seq in [1000, 2000, 3000] {
         program.connect(&peer, seq)?;
-        assert_eq!(program.run(&peer.tcp(ACK, seq, b"nonsense\r\n"))?.reason, Reason::BadStartLine);
-        assert_eq!(program.run(&peer.udp(b"nonsense\r\n"))?.reason, Reason::BadStartLine);
+        assert_eq!(program.run(&peer.tcp(ACK, seq, b"no sense\r\n"))?.reason, Reason::BadStartLine);
+        assert_eq!(program.run(&peer.udp(b"no sense\r\n"))?.reason, Reason::BadStartLine);
     }
     assert_eq!(program.bans()?, []);
     Ok(())

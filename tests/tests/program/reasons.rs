@@ -42,10 +42,10 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     let mut watched = Program::shared()?;
     watched.change(|settings| settings.mode = MODE_MONITOR)?;
     watched.connect(&peer, 1000)?;
-    watched.run(&peer.tcp(ACK, 1000, b"nonsense\r\n"))?;
+    watched.run(&peer.tcp(ACK, 1000, b"no sense\r\n"))?;
     let mid_stream = watched.run(&peer.tcp(ACK, 1010, b"more of it"))?;
     drop((followed, watched));
-    let nonsense = peer.tcp(ACK, 1000, b"nonsense\r\n");
+    let nonsense = peer.tcp(ACK, 1000, b"no sense\r\n");
     let end = nonsense.len() - 4;
     let slow = |program: &mut Program| {
         program.change(|settings| settings.limits.message_segments = 1)?;
@@ -69,6 +69,8 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
             flow.una = flow.sent;
         })
     };
+    let small_section =
+        |program: &mut Program| program.change(|settings| settings.limits.section_bytes = 16_384);
     let busy = |program: &mut Program| {
         program.connect(&peer, 1000)?;
         program.change_flow(&peer, |flow| flow.lock = 99)
@@ -76,7 +78,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     let fragment = bent(data.clone(), IP + 6, 0x20);
     let routes = format!("OPTIONS sip:pbx SIP/2.0\r\n{}", "Route: <sip:192.0.2.1;lr>\r\n".repeat(50));
     let first = peer.udp_fragments(routes.as_bytes(), 800).remove(0);
-    let long_line = format!("Subject: {}", "a".repeat(5000));
+    let long_line = format!("To: {}", "a".repeat(5000));
     let long_section = vec![format!("Subject: {}", "a".repeat(4000)); 5].join("\r\n");
     Ok(vec![
         (Reason::NotIp, last(&[bent(data.clone(), 12, 0x88)])?),
@@ -104,24 +106,24 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::SequenceGap, gap),
         (Reason::Conflict, conflict),
         (Reason::SlowMessage, after(slow, &peer.tcp(ACK, 1003, b"IONS"))?),
-        (Reason::BadStartLine, malformed(b"nonsense\r\n")?),
+        (Reason::BadStartLine, malformed(b"no sense\r\n")?),
         (Reason::BadVersion, malformed(b"OPTIONS sip:pbx SIP/3.0\r\n")?),
         (Reason::ControlByte, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\0b\r\n")?),
-        (Reason::BareLf, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\n")?),
+        (Reason::BareLf, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nVia: a\n")?),
         (Reason::BareCr, malformed(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\rb\r\n")?),
         (Reason::LineTooLong, malformed(&message(&long_line))?),
-        (Reason::HeadersTooLong, malformed(&message(&long_section))?),
-        (Reason::TooManyHeaders, malformed(&message(&["A: b"; 129].join("\r\n")))?),
+        (Reason::HeadersTooLong, connected(&small_section, &peer.tcp(ACK, 1000, &message(&long_section)))?),
+        (Reason::TooManyHeaders, malformed(&message(&["A: b"; 161].join("\r\n")))?),
         (Reason::BadHeaderName, malformed(&message("no colon"))?),
         (Reason::MissingHeader, malformed(&message("Content-Length: 0"))?),
         (Reason::DuplicateHeader, malformed(&message("To: a\r\nt: b"))?),
-        (Reason::BadNumber, malformed(&message("CSeq: 2147483648 OPTIONS"))?),
+        (Reason::BadNumber, malformed(&message("CSeq: 4294967296 OPTIONS"))?),
         (Reason::CseqMismatch, malformed(&message("CSeq: 1 INVITE"))?),
         (Reason::MissingContentLength, malformed(&message("To: a"))?),
         (Reason::BadContentLength, malformed(&message("Content-Length: -1"))?),
         (Reason::DuplicateContentLength, malformed(&message("Content-Length: 1\r\nl: 2"))?),
-        (Reason::BodyTooLarge, malformed(&message("Content-Length: 65536"))?),
-        (Reason::NoEndOfHeaders, last(&[peer.udp(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a\r\n")])?),
+        (Reason::BodyTooLarge, malformed(&message("Content-Length: 524289"))?),
+        (Reason::NoEndOfHeaders, last(&[peer.udp(b"OPTIONS sip:pbx SIP/2.0\r\nTo: a")])?),
         (
             Reason::TruncatedBody,
             after(
@@ -167,7 +169,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
             Reason::EarlyAnswer,
             after(
                 |program| program.dial(&trunk, 1000, b"").map(drop),
-                &trunk.tcp(ACK, 1000, b"nonsense\r\n"),
+                &trunk.tcp(ACK, 1000, b"no sense\r\n"),
             )?,
         ),
     ])

@@ -27,7 +27,7 @@ fn nothing_is_left_in_any_map() -> Result<()> {
 #[test]
 fn what_a_case_did_is_unknown_to_the_next() -> Result<()> {
     let peer = device();
-    let bad = peer.tcp(ACK | PSH, 1000, b"nonsense\r\n");
+    let bad = peer.tcp(ACK | PSH, 1000, b"no sense\r\n");
     let mut program = Program::new()?;
     let fresh = program.run(&bad)?;
     assert_eq!(fresh.reason, Reason::NoConnection);

@@ -74,7 +74,7 @@ fn a_monitored_block_counts_and_the_packet_goes_on_to_the_checks() -> Result<()>
     program.rule("192.0.2.0/24", BLOCK)?;
     let good = Peer::new("192.0.2.7:5060", "198.51.100.1:5060");
     assert_eq!(program.run_uncounted(&good.udp(OPTIONS))?.0, XDP_PASS);
-    assert_ne!(program.run_uncounted(&good.udp(b"nonsense\r\n"))?.0, XDP_PASS);
+    assert_ne!(program.run_uncounted(&good.udp(b"no sense\r\n"))?.0, XDP_PASS);
     assert_eq!(program.count_let_pass(Reason::BlockedHost)?, 2);
     assert_eq!(program.count(Reason::BlockedHost)?, 0);
     assert_eq!(program.count(Reason::BlockedPrefix)?, 0, "the host's own rule decides");
@@ -173,7 +173,7 @@ fn a_trunk_has_transports_methods_and_limits_of_its_own() -> Result<()> {
 
 #[test]
 fn a_trunk_has_a_mode_of_its_own() -> Result<()> {
-    let bad = b"nonsense\r\n";
+    let bad = b"no sense\r\n";
     let mut program = with_trunk(Trunk { mode: TRUNK_MONITORS, ..Trunk::zeroed() })?;
     let run = segment(&mut program, TRUNK, bad)?;
     assert_eq!((run.reason, run.action, run.let_pass), (Reason::BadStartLine, XDP_PASS, true));

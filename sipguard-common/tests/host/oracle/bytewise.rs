@@ -11,7 +11,12 @@ pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
     let mut messages = 0;
     let mut at = 0;
     loop {
-        while at < bytes.len() && matches!(bytes[at], b'\r' | b'\n') {
+        let mut nuls = 0;
+        while at < bytes.len() && matches!(bytes[at], b'\r' | b'\n' | 0) {
+            nuls = if bytes[at] == 0 { nuls + 1 } else { 0 };
+            if nuls > 16 {
+                return (messages, Some(Reason::BadStartLine));
+            }
             at += 1;
         }
         if at == bytes.len() {
@@ -30,7 +35,8 @@ pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
 
 /// Judges a datagram that is not STUN; `whole` is false for the first of several IP fragments.
 pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Reason, Reason> {
-    if bytes.len() <= 8 || bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+    let filler = |byte: &u8| matches!(byte, b'\r' | b'\n') || *byte == 0 && bytes.len() <= 64;
+    if bytes.len() <= 8 || bytes.iter().all(filler) || whole && is_word(bytes) {
         return Ok(Reason::NatPing);
     }
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
@@ -46,9 +52,20 @@ pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Rea
             }
         }
         None if !whole => Ok(Reason::Valid),
-        None if bytes.contains(&b'\n') => Err(Reason::NoEndOfHeaders),
-        None => Err(Reason::BadStartLine),
+        None if !bytes.contains(&b'\n') => Err(Reason::BadStartLine),
+        None if bytes.ends_with(b"\n") && !message.has(checks::SENDER) => {
+            message.end().map(|()| Reason::Valid)
+        }
+        None => Err(Reason::NoEndOfHeaders),
     }
+}
+
+/// One token of at most 16 bytes in a datagram of at most 64 bytes, nothing but line ends and NULs behind it.
+fn is_word(bytes: &[u8]) -> bool {
+    let word = bytes.iter().take_while(|byte| is_token(&[**byte])).count();
+    (1..=16).contains(&word)
+        && bytes.len() <= 64
+        && bytes[word..].iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
 /// What is known of a header by its name.
@@ -62,6 +79,7 @@ enum Name {
     ContentLength,
     MaxForwards,
     Expires,
+    Contact,
     List,
     Other,
 }
@@ -76,7 +94,8 @@ fn known(name: &[u8]) -> Name {
         "content-length" | "l" => Name::ContentLength,
         "max-forwards" => Name::MaxForwards,
         "expires" => Name::Expires,
-        "route" | "record-route" | "path" | "contact" | "m" => Name::List,
+        "contact" | "m" => Name::Contact,
+        "route" | "record-route" | "path" => Name::List,
         _ => Name::Other,
     }
 }
@@ -98,6 +117,7 @@ struct Message<'a> {
     last: Name,
     lacks: Lacks,
     length: Option<u32>,
+    hops: Option<u64>,
 }
 
 fn blank(byte: u8) -> bool {
@@ -142,6 +162,7 @@ impl<'a> Message<'a> {
             last: Name::Other,
             lacks: Lacks::Nothing,
             length: None,
+            hops: None,
         }
     }
 
@@ -152,11 +173,12 @@ impl<'a> Message<'a> {
     /// Lengths of header section and body of the message at the start of `bytes`; `None` while it is incomplete.
     fn judge(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<usize>)>, Reason> {
         let mut at = 0;
-        let mut lf_style = false;
         let mut first = true;
         let mut lines = 0;
+        // How each line ended, CRLF or not, and whether it is one of Content-Length or the empty one.
+        let mut ends: Vec<(bool, bool)> = Vec::new();
         loop {
-            let Some(line) = line(bytes, at, first, self.limits)? else { return Ok(None) };
+            let Some(line) = line(bytes, at, first, self.limits, self.last)? else { return Ok(None) };
             let (text, cr) = match line.strip_suffix(b"\r") {
                 Some(text) => (text, true),
                 None => (line, false),
@@ -167,15 +189,31 @@ impl<'a> Message<'a> {
                 if !cr && self.has(checks::REFUSE_LF) {
                     return Err(Reason::BareLf);
                 }
-                lf_style = !cr;
+                ends.push((cr, false));
                 first = false;
                 continue;
             }
-            if cr == lf_style {
+            if self.has(checks::SAME_ENDS) && ends[0].0 != cr || self.has(checks::REFUSE_LF) && !cr {
+                return Err(Reason::BareLf);
+            }
+            if !cr && name_of(text, self.last) == Name::Via && ends.iter().any(|end| end.0) {
                 return Err(Reason::BareLf);
             }
             if text.is_empty() {
+                ends.push((cr, true));
                 self.end()?;
+                let mixed = ends.iter().any(|end| end.0) && ends.iter().any(|end| !end.0);
+                // The line of Content-Length, or the empty one, ends with LF; or that is between LF and CRLF.
+                let ended = ends.iter().any(|(cr, framing)| *framing && !cr);
+                let behind = |two: &[(bool, bool)], empty: bool| two[1].1 && !two[0].0 && empty;
+                let pairs = ends.len() - 1;
+                let by_lf = ended
+                    || ends.windows(2).enumerate().any(|(at, two)| {
+                        behind(two, at + 1 == pairs || self.length.is_some_and(|length| length != 0))
+                    });
+                if mixed && by_lf && !self.datagram {
+                    return Err(Reason::BareLf);
+                }
                 return Ok(Some((at, self.length.map(|length| length as usize))));
             }
             lines += 1;
@@ -190,7 +228,12 @@ impl<'a> Message<'a> {
             } else {
                 self.header(text)?;
             }
+            ends.push((cr, self.last == Name::ContentLength));
         }
+    }
+
+    fn cseq_end(&self) -> u64 {
+        if self.has(checks::SENDER) { 1 << 31 } else { 1 << 32 }
     }
 
     fn header(&mut self, text: &[u8]) -> Result<(), Reason> {
@@ -217,16 +260,15 @@ impl<'a> Message<'a> {
         }
         self.last = known(name);
         self.lacks = match self.last {
-            Name::Cseq | Name::ContentLength => Lacks::Value,
-            _ => Lacks::Nothing,
+            Name::List | Name::Contact | Name::Other => Lacks::Nothing,
+            _ => Lacks::Value,
         };
-        let single =
-            matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq | Name::MaxForwards);
+        let single = matches!(self.last, Name::From | Name::To | Name::CallId | Name::Cseq);
         if single && self.seen.contains(&self.last) && self.has(checks::SINGLETONS) {
             return Err(Reason::DuplicateHeader);
         }
         self.seen.push(self.last);
-        if !matches!(self.last, Name::Via | Name::List) {
+        if !matches!(self.last, Name::Via | Name::List | Name::Contact) {
             let count = &mut self.buckets[name_bucket(name)];
             *count += 1;
             if *count > self.limits.same_name {
@@ -242,6 +284,13 @@ impl<'a> Message<'a> {
             (_, Lacks::Nothing) => Ok(()),
             (Name::ContentLength, _) => Err(Reason::BadContentLength),
             (_, Lacks::Method) if self.has(checks::CSEQ) => Err(Reason::CseqMismatch),
+            (Name::Via | Name::From | Name::To | Name::CallId, _) => {
+                if self.has(checks::MANDATORY) {
+                    Err(Reason::MissingHeader)
+                } else {
+                    Ok(())
+                }
+            }
             (_, Lacks::Value) if self.has(checks::NUMBERS) => Err(Reason::BadNumber),
             _ => Ok(()),
         }
@@ -257,7 +306,7 @@ impl<'a> Message<'a> {
             return Err(Reason::MissingHeader);
         }
         let hops = self.has(checks::MAX_FORWARDS) && self.method.is_some();
-        if hops && !self.seen.contains(&Name::MaxForwards) { Err(Reason::MissingHeader) } else { Ok(()) }
+        if hops && self.hops.is_none() { Err(Reason::MissingHeader) } else { Ok(()) }
     }
 
     /// Only the first 64 bytes of a line are looked at.
@@ -267,8 +316,18 @@ impl<'a> Message<'a> {
         match self.last {
             Name::ContentLength => self.content_length(visible, long),
             Name::Cseq => self.cseq(visible, long),
-            Name::MaxForwards | Name::Expires => self.number(trim_both(visible)),
-            Name::Via if self.has(checks::NUMBERS) => via(&text[..text.len().min(64)]),
+            Name::MaxForwards | Name::Expires => self.number(trim(visible), long),
+            Name::Via | Name::From | Name::To | Name::CallId => {
+                let first = self.lacks == Lacks::Value;
+                if long || !trim(visible).is_empty() {
+                    self.lacks = Lacks::Nothing;
+                }
+                if self.last == Name::Via && first && self.has(checks::NUMBERS) {
+                    via(visible, long)
+                } else {
+                    Ok(())
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -304,7 +363,8 @@ impl<'a> Message<'a> {
             }
             let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
             let (digits, behind) = rest.split_at(count);
-            if self.has(checks::NUMBERS) && (count == 0 || count > 16 || value_of(digits) >= 1 << 31) {
+            if self.has(checks::NUMBERS) && (count == 0 || count > 16 || value_of(digits) >= self.cseq_end())
+            {
                 return Err(Reason::BadNumber);
             }
             if self.has(checks::CSEQ) && behind.first().is_some_and(|b| !blank(*b)) {
@@ -323,16 +383,30 @@ impl<'a> Message<'a> {
         if said == method || cut { Ok(()) } else { Err(Reason::CseqMismatch) }
     }
 
-    fn number(&mut self, value: &[u8]) -> Result<(), Reason> {
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+    fn number(&mut self, value: &[u8], long: bool) -> Result<(), Reason> {
+        if self.lacks != Lacks::Value || value.is_empty() && !long {
             return Ok(());
         }
-        if !self.has(checks::NUMBERS) && !self.has(checks::MAX_FORWARDS) {
+        self.lacks = Lacks::Nothing;
+        let count = value.iter().take_while(|b| b.is_ascii_digit()).count();
+        let hops = self.last == Name::MaxForwards;
+        if count == 0 && value.get(3) == Some(&b',') && !hops {
             return Ok(());
         }
-        let number = if value.len() > 16 { u64::MAX } else { value_of(value) };
-        let hops = self.last == Name::MaxForwards && self.has(checks::MAX_FORWARDS) && number > 255;
-        if hops || number >= 1 << 32 { Err(Reason::BadNumber) } else { Ok(()) }
+        let ends = value.get(count).is_none_or(|b| b" \t;,".contains(b));
+        let number = if count == 0 || count > 16 || !ends { 1 << 32 } else { value_of(&value[..count]) };
+        if hops && self.hops.is_some_and(|hops| hops != number) && self.has(checks::SINGLETONS) {
+            return Err(Reason::DuplicateHeader);
+        }
+        if hops && number < 1 << 32 {
+            self.hops = Some(number);
+        }
+        let too_many = hops && self.has(checks::MAX_FORWARDS) && number > 255;
+        if too_many || number >= 1 << 32 && self.has(checks::NUMBERS) {
+            Err(Reason::BadNumber)
+        } else {
+            Ok(())
+        }
     }
 
     fn start_line(&mut self, text: &[u8]) -> Result<(), Reason> {
@@ -372,29 +446,48 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Port of sent-by and ttl.
-fn via(visible: &[u8]) -> Result<(), Reason> {
-    let semicolon = visible.iter().position(|b| *b == b';').unwrap_or(64);
-    let digits = |at: usize| visible[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-    let begins = |at: &usize| digits(*at) >= 5 && (*at == 0 || !visible[at - 1].is_ascii_digit());
-    let starts: Vec<usize> = (1..visible.len()).filter(begins).collect();
-    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b':' && **at < semicolon) {
-        let count = digits(*at);
-        if count > 16 || value_of(&visible[*at..at + count]) > 65535 {
+/// Port of the first sent-by and ttl in the value of a Via line, of which nothing is seen behind its first 64 bytes.
+fn via(visible: &[u8], long: bool) -> Result<(), Reason> {
+    let end = visible.iter().position(|b| matches!(b, b';' | b',')).unwrap_or(visible.len());
+    let whole = end < visible.len() || !long;
+    if let Some(port) = port(&visible[..end]) {
+        let port = trim(port);
+        let count = port.iter().take_while(|b| b.is_ascii_digit()).count();
+        let rest = &port[count..];
+        let bad = count == 0 || count > 16 || value_of(&port[..count]) > 65535;
+        let goes_on = port.is_empty() && end == visible.len() || rest.is_empty() && !whole;
+        if !goes_on && (bad || rest.first().is_some_and(|b| !blank(*b))) {
             return Err(Reason::BadNumber);
         }
     }
-    if let Some(at) = starts.iter().find(|at| visible[**at - 1] == b'=' && **at > semicolon)
-        && *at >= 5
-        && visible[at - 5..*at].eq_ignore_ascii_case(b";ttl=")
-    {
-        return Err(Reason::BadNumber);
+    for at in 5..visible.len() {
+        let digits = visible[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        if digits >= 5 && visible[at - 5..at].eq_ignore_ascii_case(b";ttl=") {
+            return Err(Reason::BadNumber);
+        }
     }
     Ok(())
 }
 
+/// What is behind the colon of a port, if it is clear which one that is.
+fn port(sent_by: &[u8]) -> Option<&[u8]> {
+    let colons = |text: &[u8]| text.iter().filter(|b| **b == b':').count();
+    let behind = match sent_by.iter().position(|b| *b == b']') {
+        Some(at) => &sent_by[at..],
+        None if colons(sent_by) > 1 => return None,
+        None => sent_by,
+    };
+    behind.iter().position(|b| *b == b':').map(|at| &behind[at + 1..])
+}
+
 /// The line at `at` without its LF; `None` while it has not ended.
-fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<Option<&'a [u8]>, Reason> {
+fn line<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    first: bool,
+    limits: &Limits,
+    last: Name,
+) -> Result<Option<&'a [u8]>, Reason> {
     if at > limits.section_bytes as usize {
         // The line ends before this one count; only the LF of the line itself does not.
         return Err(Reason::HeadersTooLong);
@@ -414,7 +507,9 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
             return Ok(Some(&bytes[at..now]));
         }
         let after_cr = now > at && bytes[now - 1] == b'\r';
-        let length = now - at >= limits.line_bytes as usize;
+        let most =
+            if first || is_kept(&bytes[at..now], last) { limits.line_bytes } else { limits.other_line_bytes };
+        let length = now - at >= most as usize;
         if length || now >= limits.section_bytes as usize {
             return Err(if length { Reason::LineTooLong } else { Reason::HeadersTooLong });
         }
@@ -440,6 +535,27 @@ fn line<'a>(bytes: &'a [u8], at: usize, first: bool, limits: &Limits) -> Result<
         }
     }
     unreachable!("the loop ends at the end of the bytes")
+}
+
+/// The known name of a line, which goes on with the header `last` if it begins with white space.
+fn name_of(line: &[u8], last: Name) -> Name {
+    match line.first() {
+        Some(byte) if blank(*byte) => last,
+        _ => line.iter().take(64).position(|b| *b == b':').map_or(Name::Other, |colon| {
+            let mut name = &line[..colon];
+            while let [front @ .., b' ' | b'\t'] = name {
+                name = front;
+            }
+            known(name)
+        }),
+    }
+}
+
+/// Whether a line, which goes on with the header `last` if it begins with white space, is one that parsers keep in a buffer of a fixed size.
+fn is_kept(line: &[u8], last: Name) -> bool {
+    let name = name_of(line, last);
+    use Name::{CallId, Contact, ContentLength, Cseq, From, To, Via};
+    matches!(name, Via | From | To | CallId | Cseq | Contact | ContentLength)
 }
 
 /// Where in a header line quoted pairs are (RFC 3261 section 25.1): `quoted-string = DQUOTE *(qdtext / quoted-pair) DQUOTE`.

@@ -12,6 +12,7 @@ use super::tls::tls_oracle;
 /// Limits that short streams pass.
 pub const SMALL: Limits = Limits {
     line_bytes: 100,
+    other_line_bytes: 200,
     section_bytes: 400,
     header_lines: 9,
     same_name: 2,
@@ -21,6 +22,7 @@ pub const SMALL: Limits = Limits {
     checks: 0,
     denied: 0,
     matched_headers: 0,
+    pad: 0,
 };
 
 /// Limits and checks that every stream is judged by.

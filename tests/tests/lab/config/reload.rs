@@ -143,7 +143,8 @@ fn the_log_tells_of_settings_too() -> Result<()> {
     run(guard, "mode monitor")?;
     run(guard, "mode enforce")?;
     let told = |row: &Value| {
-        let words = [text(row, "origin")?, text(row, "verb")?, text(row, "what")?, row["changed"].to_string()];
+        let words =
+            [text(row, "origin")?, text(row, "verb")?, text(row, "what")?, row["changed"].to_string()];
         anyhow::Ok(words.join(" "))
     };
     let log = guard.rows(&["log"])?.iter().map(told).collect::<Result<Vec<_>>>()?;
