@@ -5,6 +5,7 @@ mod advisories_headers;
 mod attacker;
 mod budgets;
 mod buffers;
+mod cases;
 mod corpus;
 mod differential;
 mod found;
