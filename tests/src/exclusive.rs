@@ -8,14 +8,12 @@ static MACHINE: RwLock<()> = RwLock::new(());
 /// measures a rate or memory, or loads every processor.
 ///
 /// It holds only against tests that take [`beside_others`] or `alone` themselves, as all of the tier `slow` do.
-#[must_use]
 pub fn alone() -> RwLockWriteGuard<'static, ()> {
     // A test that failed leaves nothing half done in `()`.
     MACHINE.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until no test is [`alone`] on the machine: for a test that may run beside others.
-#[must_use]
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -116,7 +116,7 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
                 named.filter(|name| !tests.contains(name)).for_each(|name| complain(dead(name)));
             }
         }
-        all.extend(sizes(path, &text));
+        all.extend(sizes(path, text));
     }
     for (path, text) in &rust {
         for (number, line) in text.lines().enumerate() {

@@ -31,7 +31,7 @@ macro_rules! structs {
 
 macro_rules! constants {
     ($out:ident; $($name:expr),* $(,)?) => {$(
-        writeln!($out, "{} = {}", stringify!($name), $name as u64).unwrap();
+        writeln!($out, "{} = {}", stringify!($name), $name).unwrap();
     )*};
 }
 
@@ -132,5 +132,5 @@ fn there_are_numbers_left_for_reasons() {
     let free = REASON_SLOTS as usize - Reason::COUNT;
     assert!(free >= FREE_REASONS, "{free} of {REASON_SLOTS} are free: raise REASON_SLOTS and ABI_VERSION");
     // Keys, records and verdict words have one byte for a reason.
-    assert!(REASON_SLOTS <= 1 << 8);
+    const { assert!(REASON_SLOTS <= 1 << 8) };
 }

@@ -240,7 +240,7 @@ mod tests {
         let bytes = [good.as_bytes(), bad.as_bytes()].concat();
         let expected = (good.len() + bad.find("Content-Length").unwrap()) as i64;
         for cut in [0, 1, 100, 4096, good.len(), expected as usize, expected as usize + 5, bytes.len() - 6] {
-            let (mut stream, mut buffer) = (Stream::NEW.clone(), Buffer::NEW);
+            let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
             feed(&mut stream, &Limits::default(), &mut buffer, &bytes[..cut]).unwrap();
             let rest = feed(&mut stream, &Limits::default(), &mut buffer, &bytes[cut..]);
             let expected = Malformed { reason: Reason::BadContentLength, line: expected - cut as i64 };
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_datagram_that_ends_too_early_is_at_fault_at_its_end() {
         let cut = &GOOD.as_bytes()[..100];
-        let (mut stream, mut buffer) = (Stream::NEW.clone(), Buffer::NEW);
+        let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
         let found = decide_datagram(&mut stream, &Limits::default(), &mut buffer, cut, true);
         assert_eq!(found, Err(Malformed { reason: Reason::NoEndOfHeaders, line: 100 }));
     }

@@ -146,7 +146,7 @@ Every verb is idempotent.
         let mut page = HEAD.to_owned();
         let after = tree.get_after_help().map(ToString::to_string).unwrap_or_default();
         write!(page, "\n{}\n\n## Options of every verb\n", wrapped(&after)).unwrap();
-        arguments(&mut page, &tree, |arg| arg.is_global_set());
+        arguments(&mut page, &tree, Arg::is_global_set);
         for (name, verb) in verbs(&tree) {
             section(&mut page, &name, verb);
         }

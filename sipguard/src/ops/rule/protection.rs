@@ -112,7 +112,7 @@ impl Protection {
 }
 
 /// Why a rule about a target would be against what the store has: an operator's block of a trunk. All other origins leave trunks and allowed
-/// addresses alone by [`Change::say`] itself.
+/// addresses alone by [`Change::upsert`] itself.
 ///
 /// # Errors
 /// When the store can't be read.
