@@ -56,11 +56,11 @@ pub const SUITES: &[Suite] = &[
 pub fn run(suite: &Suite) -> Result<String> {
     let begun = Instant::now();
     // Before Linux 6.2 a namespace can't have an interface of a name that is taken here.
-    for number in 0..2 {
-        let [card, name] = ["eth", "card"].map(|kind| format!("{kind}{number}"));
-        if Path::new("/sys/class/net").join(&card).exists() {
-            output(Command::new("ip").args(["link", "set", &card, "name", &name]))?;
-        }
+    let exists = |name: &str| Path::new("/sys/class/net").join(name).exists();
+    for card in ["eth0", "eth1"].into_iter().filter(|card| exists(card)) {
+        // A suite before this one may have taken a name.
+        let free = (0..).map(|number| format!("card{number}")).find(|name| !exists(name)).unwrap_or_default();
+        output(Command::new("ip").args(["link", "set", card, "name", &free]))?;
     }
     let output = Command::new(format!("/{DIRECTORY}/{}", suite.tier))
         .arg("--test-threads=1")
