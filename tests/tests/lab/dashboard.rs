@@ -190,7 +190,7 @@ fn what_monitor_mode_lets_pass_is_not_stopped_and_each_reason_keeps_its_colour()
     send(HOSTILE, 3)?;
     wait(&mut browser, slot, &format!("{legend}.includes('control-byte')"))?;
     let before = browser.value(legend)?;
-    send(b"NONSENSE\r\n\r\n", 50)?;
+    send(b"NO SENSE\r\n\r\n", 50)?;
     wait(&mut browser, slot, &format!("JSON.parse({legend}).length === 2"))?;
     let after: Vec<Value> = serde_json::from_str(browser.value(legend)?.as_str().context("a legend")?)?;
     let before: Vec<Value> = serde_json::from_str(before.as_str().context("a legend")?)?;
