@@ -6,6 +6,7 @@ pub mod bench;
 pub mod browser;
 pub mod callee;
 pub mod capture;
+pub mod cases;
 pub mod chance;
 pub mod configurations;
 pub mod cpu;

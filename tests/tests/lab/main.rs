@@ -5,6 +5,7 @@ mod allow;
 mod attacks;
 mod bans;
 mod capture;
+mod cases;
 mod claims;
 mod config;
 mod confirm;

@@ -2,9 +2,9 @@
 //!
 //! `tests/cases/cases.json` grows: `source` is where it was reported, `expect` what is right.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 use sipguard_common::{Class, Reason};
+use sipguard_tests::cases::{Case, Expected, cases};
 use sipguard_tests::judge::{
     End, Profile, Verdict, passes, passes_tcp, passes_udp, refused, refused_tcp, refused_udp, tcp, udp,
 };
@@ -13,73 +13,35 @@ use sipguard_tests::message::{OPTIONS, bent, call, good_call};
 const DEFAULT: Profile = Profile::Default;
 const STRICT: Profile = Profile::Strict;
 
-/// The cases of the table, each with its object.
-fn table() -> Result<Vec<Value>> {
-    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/cases/cases.json"));
-    serde_json::from_str(text).context("tests/cases/cases.json")
-}
-
-/// The bytes of a literal as Python has them.
-fn unescaped(text: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = text.chars();
-    while let Some(sign) = rest.next() {
-        if sign != '\\' {
-            ensure!(sign.is_ascii(), "{sign:?} is no byte");
-            bytes.push(sign as u8);
-            continue;
-        }
-        bytes.push(match rest.next().context("a backslash at the end")? {
-            'r' => b'\r',
-            'n' => b'\n',
-            't' => b'\t',
-            'x' => {
-                let digits: String = rest.by_ref().take(2).collect();
-                u8::from_str_radix(&digits, 16).with_context(|| digits.clone())?
-            }
-            other @ ('\\' | '\'' | '"') => other as u8,
-            other => bail!("\\{other} is no escape"),
-        });
-    }
-    Ok(bytes)
-}
-
 /// What is wrong with what came of a case, if anything.
-fn wrong(case: &Value, verdict: Verdict) -> Option<&'static str> {
+fn wrong(case: &Case, verdict: Verdict) -> Option<&'static str> {
     let accused = matches!(verdict.reason.class(), Class::Malformed | Class::Reset);
-    match case["expect"].as_str() {
-        Some("pass") if verdict.end != End::Passed => Some("was stopped"),
-        Some("quiet") if accused => Some("was called malformed"),
-        // Until its sender is declared a front.
-        Some("refuse" | "pass-as-balancer") if verdict.end == End::Passed => Some("passed"),
-        Some("pass" | "quiet" | "refuse" | "pass-as-balancer" | "ends") => None,
-        _ => Some("has no word that this test knows"),
+    match case.expected {
+        Expected::Passes if verdict.end != End::Passed => Some("was stopped"),
+        Expected::Quiet if accused => Some("was called malformed"),
+        Expected::Refused | Expected::FrontOnly if verdict.end == End::Passed => Some("passed"),
+        _ => None,
     }
 }
 
 #[test]
 fn each_case_as_expected() -> Result<()> {
-    let cases = table()?;
+    let cases = cases()?;
     ensure!(cases.len() >= 24, "{} cases", cases.len());
     let (mut played, mut faults) = (0, Vec::new());
     for case in &cases {
-        let id = case["id"].as_str().context("a case without an id")?;
-        for datagram in case["udp"].as_array().into_iter().flatten() {
-            let bytes = unescaped(datagram.as_str().context("a datagram is a string")?)?;
-            let verdict = udp(DEFAULT, &bytes)?;
+        let id = &case.id;
+        for datagram in &case.udp {
+            let verdict = udp(DEFAULT, datagram)?;
             played += 1;
             faults.extend(wrong(case, verdict).map(|fault| format!("{id} over UDP {fault}: {verdict:?}")));
         }
-        // A port of another service is none of this program's; the attached guard plays it.
-        if case["tcp_port"].as_u64().is_some_and(|port| port != 5060) || case["expect"] == "ends" {
+        // A port of another service and the passing of time are for the attached guard.
+        if case.tcp_port != 5060 || case.expected == Expected::Ends {
             continue;
         }
-        for connection in case["tcp"].as_array().into_iter().flatten() {
-            let mut bytes = Vec::new();
-            for write in connection.as_array().context("a connection is a list of writes")? {
-                bytes.extend(unescaped(write["bytes"].as_str().context("a write has bytes")?)?);
-            }
-            let verdict = tcp(DEFAULT, &bytes)?;
+        for connection in &case.tcp {
+            let verdict = tcp(DEFAULT, &connection.concat())?;
             played += 1;
             faults.extend(wrong(case, verdict).map(|fault| format!("{id} over TCP {fault}: {verdict:?}")));
         }
