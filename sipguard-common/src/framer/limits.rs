@@ -70,7 +70,7 @@ impl Default for Limits {
             line_bytes: 4096,
             other_line_bytes: 65_535,
             section_bytes: 65_535,
-            header_lines: 160,
+            header_lines: 150,
             same_name: 32,
             body_bytes: 512 << 10,
             message_ms: 30_000,
