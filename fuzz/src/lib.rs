@@ -8,6 +8,8 @@
 mod bytewise;
 #[path = "../../sipguard-common/tests/host/oracle/flow.rs"]
 mod flow;
+#[path = "../../sipguard-common/tests/host/oracle/lines.rs"]
+mod lines;
 #[path = "../../sipguard-common/tests/host/oracle/properties.rs"]
 mod properties;
 #[path = "../../sipguard-common/tests/host/oracle/stun.rs"]

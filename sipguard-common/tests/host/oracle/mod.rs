@@ -3,6 +3,7 @@
 
 mod bytewise;
 mod flow;
+mod lines;
 mod packets;
 mod properties;
 mod stun;
