@@ -114,9 +114,10 @@ impl Line<'_> {
         is_refused(&phone, &application, good.len() + fault.readable)
     }
 
-    /// Connection after connection with one endless header line, which comes in frames of several pages where they may be large.
+    /// Connection after connection with one endless line that parsers keep in a fixed buffer, which comes in frames of several
+    /// pages where they may be large.
     fn flood(&self) -> Result<()> {
-        let line = register_with(&format!("X-Filler: {}\r\n", "a".repeat(LINE_BYTES)));
+        let line = register_with(&format!("Contact: {}\r\n", "a".repeat(LINE_BYTES)));
         for number in 0..FLOOD {
             let (phone, application) =
                 self.server.connect(self.phone).with_context(|| format!("connection {number}"))?;
