@@ -110,8 +110,13 @@ fn hot_plug(_: &Netns) -> Result<()> {
         output(Command::new("ip").args(["link", "delete", "hot0"]))?;
         wait_until("the unit follows the interface", || Ok(property(unit, "ActiveState")? == "inactive"))?;
     }
+    systemctl(&["disable", unit])?;
+    // What is gone and was to be filtered makes `status` fail until somebody says that it won't come back.
+    let status = Command::new(PROGRAM).arg("status").output().context("running status")?;
+    ensure!(status.status.code() == Some(3), "with hot0 gone, status ended with {}", status.status);
+    output(Command::new(PROGRAM).args(["detach", "hot0"]))?;
     ensure!(attached()?.contains_key("eth0"), "eth0 is not filtered any more");
-    systemctl(&["disable", unit])
+    Ok(())
 }
 
 /// Stopping the unit, and starting it again, leaves the same program on the interface.
