@@ -185,7 +185,7 @@ reasons! {
         "A message that takes longer, or comes in more segments, than the limits allow.",
         "", "slow senders";
     BadStartLine = 27, "bad-start-line", Malformed, Stricter,
-        "Neither a request line nor a status line. Strict: a method that is no token, or more spaces than two in a request line.",
+        "Neither a request line nor a status line; on a stream also more than 16 NULs in a row before it, a CR where messages end with LF alone, or a request line that reads like Content-Length. Strict: a method that is no token, more spaces than two in a request line, or a NUL before it.",
         "RFC 3261 7.1, 7.2", "OpenSIPS #950, OpenSIPS #3454, Kamailio #2044";
     BadVersion = 28, "bad-version", Malformed, Default,
         "A SIP version other than 2.0.",
@@ -194,7 +194,7 @@ reasons! {
         "A NUL or other byte below 0x20 in the header section, unless a backslash quotes it in a quoted string, within the first 64 bytes of its line. Strict: there too.",
         "RFC 3261 25.1", "CVE-2011-2529, CVE-2016-9938, CVE-2023-27598";
     BareLf = 30, "bare-lf", Malformed, Stricter,
-        "Line ends mixed in one header section, LF and CRLF, on a stream where the Content-Length line or the empty line is bounded by a LF alone: receivers would find different ends; on either transport a Via line that ends with LF alone behind lines that end with CRLF. Strict: any mixture. With `refuse-lf`, any LF alone.",
+        "Line ends mixed in one header section, LF and CRLF, on a stream where the Content-Length line or the empty line is bounded by a LF alone: receivers would find different ends; also CRLF behind a message on the same stream whose empty line ended with LF alone, and LF CR in the body of such a message. On either transport a Via line that ends with LF alone among lines that end with CRLF. Strict: any mixture. With `refuse-lf`, any LF alone.",
         "RFC 3261 7", "CVE-2023-27598";
     BareCr = 31, "bare-cr", Malformed, Default,
         "A CR without LF in the header section.",
@@ -227,7 +227,7 @@ reasons! {
         "No Content-Length on a stream transport.",
         "RFC 3261 18.3, 20.14", "tcp_accept_no_cl (Kamailio)";
     BadContentLength = 41, "bad-content-length", Malformed, Default,
-        "A Content-Length that is not a number below 1,000,000,000.",
+        "A Content-Length that is not a number below 1,000,000,000. On a stream also what only some receivers take for one: a header Content_Length, a continuation line that begins with such a name and a colon, and a number that is not in the line of the name.",
         "RFC 3261 20.14", "CVE-2026-45103, CVE-2023-28097, OpenSIPS #78, CVE-2026-58268, CVE-2026-23457, Envoy sip_proxy";
     DuplicateContentLength = 42, "duplicate-content-length", Malformed, Default,
         "Two Content-Length values that differ.",

@@ -72,7 +72,7 @@ pub fn invite() -> Vec<u8> {
     let head = format!(
         "INVITE sip:9100@sipguard.test;transport=tcp SIP/2.0\r\nv: SIP/2.0/TCP 10.77.0.2\r\n ;branch=z9hG4bKi\r\n\t;rport\r\n\
          f: <sip:a@sipguard.test>;tag=1\r\nt : <sip:9100@sipguard.test>\r\ni: call\r\nCSEQ: 1 INVITE\r\nSubject:\r\n\
-         m:\t<sip:a@10.77.0.2>\r\nc: application/octet-stream\r\nl\t:\r\n  {}  \r\nX-Utf-8: d\u{e9}j\u{e0} vu\r\n\r\n",
+         m:\t<sip:a@10.77.0.2>\r\nc: application/octet-stream\r\nl\t:\t  {}  \r\nX-Utf-8: d\u{e9}j\u{e0} vu\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

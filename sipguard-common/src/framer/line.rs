@@ -1,7 +1,8 @@
 //! Checks of a complete line, by its first 64 and last 8 bytes.
 
 use super::names::{
-    self, CONTENT_LENGTH, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS, VIA, bucket, digest, identify,
+    self, CONTENT_LENGTH, CONTENT_UNDERSCORE_LENGTH, LIST, LONG_NAME, MANDATORY, MAX_FORWARDS, SINGLETONS,
+    VIA, bucket, digest, identify, looks_like_length,
 };
 use super::scan::{BAD_NAME, FAR_NAME};
 use super::step::Cursor;
@@ -9,9 +10,9 @@ use super::value::{self, COMPLETE, HEAD, HeaderValue, OPEN};
 use super::window::{SAVED_HEAD, Window};
 use super::words::{eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible};
 use super::{
-    ENDS_BEFORE_LENGTH, ENDS_FRAMING, ENDS_LF, ENDS_MIXED, FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON,
-    FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS, PHASE_IDLE, PHASE_START, Stream, checks,
-    methods,
+    ENDS_BEFORE_LENGTH, ENDS_FRAMING, ENDS_LF, ENDS_MIXED, ENDS_VIA, FLAG_BEHIND_LF, FLAG_DATAGRAM,
+    FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS,
+    PHASE_IDLE, PHASE_START, Stream, checks, methods,
 };
 use crate::Reason;
 
@@ -37,7 +38,7 @@ pub(super) fn check<W: Window>(
         return Err(reason);
     }
     if len == 0 {
-        return section_end(stream, limits);
+        return section_end(stream, cursor, limits);
     }
     stream.lines += 1;
     if u32::from(stream.lines) > limits.header_lines {
@@ -46,7 +47,7 @@ pub(super) fn check<W: Window>(
     header(stream, window, cursor, limits)
 }
 
-/// Records a LF alone before or behind a line, and refuses it where it must not be. Own frame in the kernel.
+/// Records a LF alone before or behind a line, and refuses it where it must not be. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn beside_lf<W: Window>(stream: &mut Stream, cursor: &Cursor, window: &W, limits: &Limits) -> Option<Reason> {
     let ends_with_lf = cursor.cr == 0;
@@ -63,16 +64,18 @@ fn beside_lf<W: Window>(stream: &mut Stream, cursor: &Cursor, window: &W, limits
     let len = cursor.stop.wrapping_sub(cursor.line);
     if len == 0 {
         stream.ends |= ENDS_FRAMING;
-        return None;
+    } else {
+        match name(stream, window, cursor.head(), len) {
+            CONTENT_LENGTH => stream.ends |= if ends_with_lf { ENDS_FRAMING } else { ENDS_BEFORE_LENGTH },
+            VIA if ends_with_lf => stream.ends |= ENDS_VIA,
+            _ => {}
+        }
     }
-    let name = name(stream, window, cursor.head(), len);
-    if name == CONTENT_LENGTH {
-        stream.ends |= if ends_with_lf { ENDS_FRAMING } else { ENDS_BEFORE_LENGTH };
-    }
-    // Parsers read beyond a Via that ends otherwise than the lines before it (CVE-2023-27598).
-    let is_odd_via = name == VIA && ends_with_lf && stream.ends & ENDS_MIXED != 0;
-    is_odd_via.then_some(Reason::BareLf)
+    // Parsers read beyond a Via that ends otherwise than other lines (CVE-2023-27598).
+    let odd_via = ENDS_VIA | ENDS_MIXED;
+    (stream.ends & odd_via == odd_via).then_some(Reason::BareLf)
 }
+
 /// RFC 3261 section 7.1 and 7.2: `Method SP Request-URI SP SIP/2.0` or `SIP/2.0 SP Status-Code SP Reason-Phrase`.
 #[inline(always)]
 fn start_line<W: Window>(
@@ -90,6 +93,12 @@ fn start_line<W: Window>(
         status_line(window, head, len, first)?;
     } else {
         stream.flags |= FLAG_REQUEST;
+        if matches!(first as u8, b'c' | b'l')
+            && stream.flags & FLAG_DATAGRAM == 0
+            && looks_like_length(window, head, len)
+        {
+            return Err(Reason::BadStartLine);
+        }
         request_line(stream, window, head, len, cursor.stop, limits)?;
         let method = stream.method;
         stream.registers = stream.registers.saturating_add(u8::from(method == methods::REGISTER_WORD));
@@ -229,6 +238,9 @@ fn header<W: Window>(
         if stream.lines == 1 {
             return Err(Reason::BadHeaderName);
         }
+        if stream.flags & FLAG_DATAGRAM == 0 && looks_like_length(window, head, len) {
+            return Err(Reason::BadContentLength);
+        }
         return value::check(stream, window, HeaderValue { head, from: 0, len }, limits);
     }
     value::unfinished(stream, limits)?;
@@ -272,6 +284,9 @@ fn spread(word: u64) -> u64 {
 /// Records a header line's name.
 #[inline(always)]
 fn named(stream: &mut Stream, name: u8, bucket: usize, limits: &Limits) -> Result<(), Reason> {
+    if name == CONTENT_UNDERSCORE_LENGTH && stream.flags & FLAG_DATAGRAM == 0 {
+        return Err(Reason::BadContentLength);
+    }
     stream.last = name;
     stream.open = if names::bit(name) & names::VALUED != 0 { OPEN } else { COMPLETE };
     let bit = names::bit(name);
@@ -399,7 +414,7 @@ pub(super) fn is_complete(stream: &Stream, limits: &Limits) -> Result<(), Reason
 
 /// The empty line: the header section ends, and with it a message without a body.
 #[inline(always)]
-fn section_end(stream: &mut Stream, limits: &Limits) -> Result<(), Reason> {
+fn section_end(stream: &mut Stream, cursor: &Cursor, limits: &Limits) -> Result<(), Reason> {
     is_complete(stream, limits)?;
     let datagram = stream.flags & FLAG_DATAGRAM != 0;
     // One receiver ends lines at every LF, another at CRLF alone: both must find the same length and the same end. Who takes no line of Content-Length
@@ -407,6 +422,11 @@ fn section_end(stream: &mut Stream, limits: &Limits) -> Result<(), Reason> {
     let framing = stream.ends & ENDS_FRAMING != 0
         || stream.ends & ENDS_BEFORE_LENGTH != 0 && stream.content_length != 0;
     if framing && stream.ends & ENDS_MIXED != 0 && !datagram {
+        return Err(Reason::BareLf);
+    }
+    if cursor.cr == 0 {
+        stream.flags |= FLAG_LF | FLAG_BEHIND_LF;
+    } else if stream.flags & FLAG_LF != 0 {
         return Err(Reason::BareLf);
     }
     if stream.seen & names::bit(CONTENT_LENGTH) == 0 {

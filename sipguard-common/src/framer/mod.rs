@@ -70,6 +70,10 @@ const FLAG_HELLO: u8 = 8;
 const FLAG_FAR_COLON: u8 = 16;
 /// Such a line cannot become a header any more.
 const FLAG_FAR_BAD: u8 = 32;
+/// A header section of this stream ended with LF LF. From then on there is no LF CR LF, which ends a section for who does not know LF LF.
+const FLAG_LF: u8 = 64;
+/// In the body behind such a section: the last byte was a LF.
+const FLAG_BEHIND_LF: u8 = 128;
 
 /// The last line ended with LF alone.
 const ENDS_LF: u8 = 1;
@@ -79,6 +83,8 @@ const ENDS_MIXED: u8 = 2;
 const ENDS_FRAMING: u8 = 4;
 /// The line before one of Content-Length ended with LF alone.
 const ENDS_BEFORE_LENGTH: u8 = 8;
+/// A line of Via ended with LF alone.
+const ENDS_VIA: u8 = 16;
 
 /// Buckets that header names are counted in.
 const NAME_BUCKETS: usize = 32;
@@ -199,10 +205,12 @@ impl Stream {
         self.head[0] = 0;
     }
 
-    /// Skips the next `len` bytes if they are within a body or TLS record that continues behind them. Returns whether it did.
+    /// Skips the next `len` bytes if they are within a body or TLS record that continues behind them and that nobody looks at. Returns whether
+    /// it did.
     #[inline(always)]
     pub fn skip(&mut self, len: u32) -> bool {
-        let within = (self.phase == PHASE_BODY || self.phase == PHASE_CONTENT) && len < self.body_left;
+        let unseen = self.phase == PHASE_BODY && self.flags & FLAG_LF == 0 || self.phase == PHASE_CONTENT;
+        let within = unseen && len < self.body_left;
         if within {
             self.body_left -= len;
         }

@@ -2,7 +2,7 @@
 
 use super::value::HEAD;
 use super::window::Window;
-use super::words::{first_bytes, fold};
+use super::words::{first_bit, first_bytes, fold, low_bits};
 
 pub(super) const OTHER: u8 = 0;
 pub(super) const VIA: u8 = 1;
@@ -14,9 +14,11 @@ pub(super) const CONTENT_LENGTH: u8 = 6;
 pub(super) const MAX_FORWARDS: u8 = 7;
 pub(super) const EXPIRES: u8 = 8;
 pub(super) const USER_AGENT: u8 = 9;
-/// Route, Record-Route and Path: lists that may be long. Names from here on, which is also Contact, are not counted.
+/// Route, Record-Route, Path, History-Info and P-Associated-URI: lists that may be long. Names from here on, which is also Contact, are not counted.
 pub(super) const LIST: u8 = 10;
 pub(super) const CONTACT: u8 = 11;
+/// Content_Length, which Kamailio and OpenSIPS take for Content-Length where they look for the end of a message on a stream.
+pub(super) const CONTENT_UNDERSCORE_LENGTH: u8 = 12;
 
 /// The bit of a name in `Stream::seen`.
 #[inline(always)]
@@ -41,7 +43,7 @@ const fn word(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)
 }
 
-/// The name whose first 16 bytes, folded and zero padded, these words are. Longer names are unknown.
+/// The name whose first 16 bytes, folded and zero padded, these words are; of longer names the digest and [`LONG_NAME`].
 #[inline(always)]
 pub(super) fn identify(low: u64, high: u64) -> u8 {
     const VIA_LONG: u64 = word(b"via\0\0\0\0\0");
@@ -75,6 +77,8 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
     }
     match (low, high) {
         (CONTENT, LENGTH) => CONTENT_LENGTH,
+        (CONTENT_UNDERSCORE, LENGTH) => CONTENT_UNDERSCORE_LENGTH,
+        (HISTORY, INFO) | (P_ASSOCIATED_URI, LONG_NAME) => LIST,
         (MAX_FORW, ARDS) => MAX_FORWARDS,
         (RECORD, RECORD_ROUTE) => LIST,
         (USER_AGE, NT) => USER_AGENT,
@@ -83,7 +87,12 @@ pub(super) fn identify(low: u64, high: u64) -> u8 {
 }
 
 const CONTENT: u64 = word(b"content-");
+/// With the underscore as [`fold`] leaves it.
+const CONTENT_UNDERSCORE: u64 = word(b"content\x7f");
 const LENGTH: u64 = word(b"length\0\0");
+const HISTORY: u64 = word(b"history-");
+const INFO: u64 = word(b"info\0\0\0\0");
+const P_ASSOCIATED_URI: u64 = mixed(word(b"p-associ"), word(b"ated-uri"));
 const MAX_FORW: u64 = word(b"max-forw");
 const ARDS: u64 = word(b"ards\0\0\0\0");
 const RECORD: u64 = word(b"record-r");
@@ -124,6 +133,30 @@ pub(super) fn digest<W: Window>(window: &W, at: u32, len: u32, folded: bool) -> 
         k += 8;
     }
     mixed
+}
+
+/// Whether the line of `len` bytes at `head` begins, behind white space, with Content-Length or `l` and a colon. Kamailio and OpenSIPS look for that in every line of a
+/// stream, also in the start line and in lines that go on with another. `true` where the first 64 bytes don't tell. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn looks_like_length<W: Window>(window: &W, head: u32, len: u32) -> bool {
+    let seen = low_bits(len) & !window.blanks(head, len);
+    if seen == 0 {
+        return len > HEAD;
+    }
+    let first = first_bit(seen);
+    if first > HEAD - 16 && len > HEAD {
+        return true;
+    }
+    let (low, high) = (fold(window.word(head + first)), fold(window.word(head + first + 8)));
+    let name = if low as u8 == b'l' {
+        1
+    } else if matches!(low, CONTENT | CONTENT_UNDERSCORE) && first_bytes(high, 6) == LENGTH {
+        14
+    } else {
+        return false;
+    };
+    let behind = seen & !low_bits(first + name);
+    if behind == 0 { len > HEAD } else { window.byte(head + first_bit(behind)) == b':' }
 }
 
 /// One more word in a digest.
@@ -169,6 +202,8 @@ mod tests {
             ("Route", LIST),
             ("Record-Route", LIST),
             ("Path", LIST),
+            ("History-Info", LIST),
+            ("Content_length", CONTENT_UNDERSCORE_LENGTH),
             ("Accept", OTHER),
             ("Content-Type", OTHER),
             ("Vi", OTHER),

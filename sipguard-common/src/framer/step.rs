@@ -8,8 +8,8 @@ use super::value::HEAD;
 use super::window::{DATA, SAVED_HEAD, WINDOW, Window};
 use super::words::{self, HashKeys, first_bit, low_bits};
 use super::{
-    ENDS_LF, FLAG_DATAGRAM, Limits, PHASE_BODY, PHASE_CONTENT, PHASE_END, PHASE_HEADERS, PHASE_HELLO,
-    PHASE_IDLE, PHASE_RECORD, PHASE_START, Stream, checks,
+    ENDS_LF, FLAG_BEHIND_LF, FLAG_DATAGRAM, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_CONTENT,
+    PHASE_END, PHASE_HEADERS, PHASE_HELLO, PHASE_IDLE, PHASE_RECORD, PHASE_START, Stream, checks,
 };
 use crate::Reason;
 
@@ -105,9 +105,14 @@ pub fn step<W: Window>(
             return StepOutcome::Done;
         }
         match stream.phase {
-            PHASE_BODY | PHASE_CONTENT => return skip_body(stream, cursor),
+            PHASE_BODY if stream.flags & FLAG_LF != 0 => return outcome(lf_body(stream, cursor, window)),
+            PHASE_BODY | PHASE_CONTENT => {
+                let here = cursor.end - cursor.pos;
+                skip_body(stream, cursor, here);
+                return StepOutcome::More;
+            }
             PHASE_HELLO | PHASE_RECORD => {
-                return outcome(tls::header(stream, cursor, window).map_or(Ok(()), Err));
+                return outcome(tls::header(stream, cursor, window));
             }
             PHASE_END => return StepOutcome::Done,
             _ => {}
@@ -128,24 +133,49 @@ pub fn step<W: Window>(
 }
 
 #[inline(always)]
-fn outcome(judged: Result<(), Reason>) -> StepOutcome {
-    match judged {
-        Ok(()) => StepOutcome::More,
-        Err(reason) => StepOutcome::Malformed(reason),
-    }
+fn outcome(fault: Option<Reason>) -> StepOutcome {
+    fault.map_or(StepOutcome::More, StepOutcome::Malformed)
 }
 
-/// RFC 3261 section 18.3: on a stream transport the Content-Length alone says where the message ends.
+/// The body behind a header section that ended with LF LF, up to the end of its block. Who ends sections at LF CR LF alone looks for that here,
+/// and takes what is behind it for a message. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn lf_body<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Option<Reason> {
+    let base = cursor.pos & !(BLOCK - 1);
+    let from = cursor.pos - base;
+    let mut here = cursor.end - cursor.pos;
+    if here > BLOCK - from {
+        here = BLOCK - from;
+    }
+    if here > stream.body_left {
+        here = stream.body_left;
+    }
+    let part = low_bits(from + here) & !low_bits(from);
+    let lf = window.equal(base, BLOCK, b'\n') & part;
+    let behind = lf << 1 | u64::from(stream.flags & FLAG_BEHIND_LF != 0) << (from & (BLOCK - 1));
+    if behind & part & window.equal(base, BLOCK, b'\r') != 0 {
+        return Some(Reason::BareLf);
+    }
+    stream.flags &= !FLAG_BEHIND_LF;
+    if lf >> ((from + here).wrapping_sub(1) & (BLOCK - 1)) & 1 != 0 {
+        stream.flags |= FLAG_BEHIND_LF;
+    }
+    // Looked at, and not in the hash.
+    cursor.gap = 1;
+    skip_body(stream, cursor, here);
+    None
+}
+
+/// Skips the body, or what has come of it in the next `here` bytes. RFC 3261 section 18.3: on a stream transport the Content-Length alone says
+/// where the message ends.
 #[inline(always)]
-fn skip_body(stream: &mut Stream, cursor: &mut Cursor) -> StepOutcome {
-    let here = cursor.end - cursor.pos;
+fn skip_body(stream: &mut Stream, cursor: &mut Cursor, here: u32) {
     let taken = if stream.body_left < here { stream.body_left } else { here };
     stream.body_left -= taken;
     cursor.go_to(cursor.pos + taken);
     if stream.body_left == 0 {
         stream.phase = if stream.phase == PHASE_BODY { PHASE_IDLE } else { PHASE_RECORD };
     }
-    StepOutcome::More
 }
 
 /// Marks the next block, if there is one. The rest of the last block is text.
@@ -177,7 +207,7 @@ fn next_block<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, k
 #[inline(always)]
 fn begin(stream: &mut Stream, cursor: &mut Cursor) {
     stream.phase = PHASE_START;
-    stream.flags &= FLAG_DATAGRAM;
+    stream.flags &= FLAG_DATAGRAM | FLAG_LF;
     stream.lines = 0;
     stream.seen = 0;
     stream.last = 0;
@@ -204,7 +234,11 @@ fn control<W: Window>(
     if stream.phase == PHASE_IDLE {
         // RFC 3261 section 7.5 (CRLF before a start line) and RFC 5626 section 3.5.1 (CRLF keep-alives).
         if at == cursor.pos && matches!(byte, b'\r' | b'\n' | 0) {
-            return if skip_filler(stream, cursor, window) { Ok(()) } else { Err(Reason::BadStartLine) };
+            return if skip_filler(stream, cursor, window, limits) {
+                Ok(())
+            } else {
+                Err(Reason::BadStartLine)
+            };
         }
         begin(stream, cursor);
     }
@@ -289,7 +323,10 @@ fn too_long<W: Window>(
         return Some(Reason::BadStartLine);
     }
     let line = end.wrapping_sub(cursor.line);
-    let is_kept = stream.phase == PHASE_START || names::is_kept(line::name(stream, window, head, line));
+    let name = line::name(stream, window, head, line);
+    // Registrars join all contacts in one line of their answer.
+    let is_joined = name == names::CONTACT && stream.flags & FLAG_REQUEST == 0;
+    let is_kept = stream.phase == PHASE_START || names::is_kept(name) && !is_joined;
     let most = if is_kept { limits.line_bytes } else { limits.other_line_bytes };
     let over_line = line.saturating_sub(most);
     let over_section = end.wrapping_sub(cursor.section).saturating_sub(limits.section_bytes);
@@ -320,14 +357,15 @@ fn is_quoted<W: Window>(cursor: &mut Cursor, window: &W, at: u32) -> bool {
 /// Most NULs in a row between two messages: Asterisk keeps connections alive with CRLF NUL, OpenSIPS puts one behind an answer.
 pub(super) const NULS: u32 = 16;
 
-/// Goes over the CR, LF and NUL from where the cursor is to the end of the marked block. `false` where there are more than [`NULS`] NULs in a row on a stream. A separate
-/// frame in the kernel.
+/// Goes over the CR, LF and NUL from where the cursor is to the end of the marked block. `false` where they are no filler on a stream: more than [`NULS`] NULs in a
+/// row, or one in the strict profile; a CR behind a section that ended with LF LF. A separate frame in the kernel.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn skip_filler<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> bool {
+fn skip_filler<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W, limits: &Limits) -> bool {
     let from = (cursor.pos - cursor.base) & (BLOCK - 1);
     let marked = low_bits(cursor.end - cursor.base);
     let nuls = (window.equal(cursor.base, BLOCK, 0) & marked) >> from;
     let filler = (window.line_ends(cursor.base, BLOCK) & marked) >> from | nuls;
+    let crs = window.equal(cursor.base, BLOCK, b'\r') >> from;
     let run = first_bit(!filler);
     let nuls = nuls & low_bits(run);
     cursor.pos += run;
@@ -345,7 +383,9 @@ fn skip_filler<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) 
     let long = eights & eights >> 8 & nuls >> 16;
     let last = (!nuls & low_bits(run)).leading_zeros();
     stream.nuls = if first == run { row } else { last - (BLOCK - run) } as u8;
-    row <= NULS && long == 0
+    let no_nuls = limits.has(checks::SENDER) && nuls != 0;
+    let no_crs = stream.flags & FLAG_LF != 0 && crs & low_bits(run) != 0;
+    row <= NULS && long == 0 && !no_nuls && !no_crs
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use super::line::digits_value;
 use super::names::{self, CALL_ID, CONTENT_LENGTH, CSEQ, EXPIRES, FROM, MAX_FORWARDS, TO, VIA, digest};
 use super::window::Window;
 use super::words::{first_bit, first_bytes, fold, low_bits, not_digits};
-use super::{FLAG_REQUEST, Limits, Stream, checks};
+use super::{FLAG_DATAGRAM, FLAG_REQUEST, Limits, Stream, checks};
 use crate::Reason;
 
 /// Nothing is missing.
@@ -133,6 +133,10 @@ fn content_length<W: Window>(
     let number = match plain(window, value) {
         Some((number, end)) if end == value.len && stream.open == OPEN => number,
         _ => match padded_number(stream.open, window, &value) {
+            // Kamailio and OpenSIPS look for the number in the line of the name alone.
+            EMPTY if stream.open == OPEN && stream.flags & FLAG_DATAGRAM == 0 => {
+                return Err(Reason::BadContentLength);
+            }
             EMPTY => return Ok(()),
             number => number,
         },

@@ -80,6 +80,11 @@ published overflows are in them. Other lines carry tokens (X-Twilio-CallToken, J
 header section or a message of 65535 bytes is the limit of OpenSIPS and of pjsip in Asterisk; Kamailio takes 32767;
 Sofia in FreeSWITCH takes 2 MiB, and sends bodies above 64 kB, as RLS servers do in NOTIFY. A registrar that answers
 with 130 Contact lines stays below `header-lines`. `strict` has the small limits of a network without such peers.
+
+Before an Asterisk (pjsip), which has a buffer of 65535 bytes for a connection and throws away all of it when that is
+full, so that it goes on in the middle of a message, set smaller ones, and refuse LF alone, which it does not take for
+the end of a header section: `--check section-bytes=32768 --check body-bytes=32000 --refuse-lf yes`. Who sends more to
+an Asterisk over TCP gets no answer from it anyway.
 ";
 
 #[test]

@@ -146,11 +146,7 @@ fn mixed_line_ends() {
         passes(DEFAULT, &mixed);
         refused(STRICT, &mixed, Reason::BareLf);
     }
-    for (from, to) in [
-        ("Length: 0\r\n\r\n", "Length: 0\n\r\n"),
-        ("Length: 0\r\n\r\n", "Length: 0\r\n\n"),
-        ("Length: 0\r\n", "Length:\n 0\r\n"),
-    ] {
+    for (from, to) in [("Length: 0\r\n\r\n", "Length: 0\n\r\n"), ("Length: 0\r\n\r\n", "Length: 0\r\n\n")] {
         let two_ways = bent(&message, from, to);
         refused_tcp(DEFAULT, &two_ways, Reason::BareLf);
         passes_udp(DEFAULT, &two_ways);

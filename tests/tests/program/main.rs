@@ -16,6 +16,7 @@ mod legal_headers;
 mod program_runs;
 mod rates;
 mod reasons;
+mod receivers;
 mod reset;
 mod rules;
 mod taps;

@@ -11,11 +11,14 @@ use super::lines::{Name, blank, is_status, known, line, name_of, status_line};
 pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
     let mut messages = 0;
     let mut at = 0;
+    // A header section ended with LF LF.
+    let mut by_lf = false;
     loop {
         let mut nuls = 0;
         while at < bytes.len() && matches!(bytes[at], b'\r' | b'\n' | 0) {
             nuls = if bytes[at] == 0 { nuls + 1 } else { 0 };
-            if nuls > 16 {
+            let strict = limits.checks & checks::SENDER != 0;
+            if nuls > 16 || nuls > 0 && strict || by_lf && bytes[at] == b'\r' {
                 return (messages, Some(Reason::BadStartLine));
             }
             at += 1;
@@ -25,8 +28,19 @@ pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
         }
         match Message::new(limits).judge(&bytes[at..]) {
             Ok(Some((section, body))) => {
+                let end = (at + section + body.unwrap_or(0)).min(bytes.len());
+                let empty = &bytes[..at + section];
+                if empty.ends_with(b"\n\n") {
+                    by_lf = true;
+                } else if by_lf {
+                    return (messages, Some(Reason::BareLf));
+                }
                 messages += 1;
-                at = (at + section + body.unwrap_or(0)).min(bytes.len());
+                // The LF of the empty line, and the body.
+                if by_lf && bytes[at + section - 1..end].windows(2).any(|two| two == b"\n\r") {
+                    return (messages, Some(Reason::BareLf));
+                }
+                at = end;
             }
             Ok(None) => return (messages, None),
             Err(reason) => return (messages, Some(reason)),
@@ -36,8 +50,10 @@ pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
 
 /// Judges a datagram that is not STUN; `whole` is false for the first of several IP fragments.
 pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Reason, Reason> {
-    let filler = |byte: &u8| matches!(byte, b'\r' | b'\n') || *byte == 0 && bytes.len() <= 64;
-    if bytes.len() <= 8 || bytes.iter().all(filler) || whole && is_word(bytes) {
+    // NULs among the last bytes, which are looked at 64 at a time.
+    let last = bytes.len().saturating_sub(1) / 64;
+    let filler = |(k, byte): (usize, &u8)| matches!(byte, b'\r' | b'\n') || *byte == 0 && k / 64 == last;
+    if bytes.len() <= 8 || bytes.iter().enumerate().all(filler) || whole && is_word(bytes) {
         return Ok(Reason::NatPing);
     }
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
@@ -98,6 +114,21 @@ fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// Whether a line that is no header by its first byte has the name Content-Length and a colon, or may have behind its first 64 bytes.
+fn looks_like_length(text: &[u8]) -> bool {
+    let visible = &text[..text.len().min(64)];
+    let long = text.len() > 64;
+    let line = trim(visible);
+    if line.len() < 16 && long {
+        return true;
+    }
+    ["content-length", "content_length", "l"].into_iter().any(|name| {
+        let behind =
+            line.split_at_checked(name.len()).filter(|two| two.0.eq_ignore_ascii_case(name.as_bytes()));
+        behind.is_some_and(|two| trim(two.1).first().map_or(long, |byte| *byte == b':'))
+    })
+}
+
 fn trim_both(text: &[u8]) -> &[u8] {
     let mut text = trim(text);
     while let [rest @ .., last] = text
@@ -142,6 +173,7 @@ impl<'a> Message<'a> {
         let mut lines = 0;
         // How each line ended, CRLF or not, and whether it is one of Content-Length or the empty one.
         let mut ends: Vec<(bool, bool)> = Vec::new();
+        let mut via_by_lf = false;
         loop {
             let Some(line) = line(bytes, at, first, self.limits, self.last)? else { return Ok(None) };
             let (text, cr) = match line.strip_suffix(b"\r") {
@@ -161,7 +193,8 @@ impl<'a> Message<'a> {
             if self.has(checks::SAME_ENDS) && ends[0].0 != cr || self.has(checks::REFUSE_LF) && !cr {
                 return Err(Reason::BareLf);
             }
-            if !cr && name_of(text, self.last) == Name::Via && ends.iter().any(|end| end.0) {
+            via_by_lf |= !cr && name_of(text, self.last) == Name::Via;
+            if via_by_lf && (cr || ends.iter().any(|end| end.0)) {
                 return Err(Reason::BareLf);
             }
             if text.is_empty() {
@@ -188,6 +221,9 @@ impl<'a> Message<'a> {
             if blank(text[0]) {
                 if lines == 1 {
                     return Err(Reason::BadHeaderName);
+                }
+                if !self.datagram && looks_like_length(text) {
+                    return Err(Reason::BadContentLength);
                 }
                 self.value(text, 0)?;
             } else {
@@ -222,6 +258,9 @@ impl<'a> Message<'a> {
             || self.has(checks::TOKENS) && !is_token(name)
         {
             return Err(Reason::BadHeaderName);
+        }
+        if name.eq_ignore_ascii_case(b"Content_Length") && !self.datagram {
+            return Err(Reason::BadContentLength);
         }
         self.last = known(name);
         self.lacks = match self.last {
@@ -303,7 +342,8 @@ impl<'a> Message<'a> {
             return Err(Reason::BadContentLength);
         }
         if value.is_empty() {
-            return Ok(());
+            let open = self.lacks == Lacks::Value && !self.datagram;
+            return if open { Err(Reason::BadContentLength) } else { Ok(()) };
         }
         if !value.iter().all(u8::is_ascii_digit) || value.len() > 16 || value_of(value) >= 1_000_000_000 {
             return Err(Reason::BadContentLength);
@@ -377,6 +417,9 @@ impl<'a> Message<'a> {
     fn start_line(&mut self, text: &[u8]) -> Result<(), Reason> {
         if is_status(text) {
             return status_line(text);
+        }
+        if !self.datagram && looks_like_length(text) {
+            return Err(Reason::BadStartLine);
         }
         let space = text.iter().take(64).position(|b| *b == b' ').ok_or(Reason::BadStartLine)?;
         if space == 0 || text.len() < space + 2 + 8 || text[..space].iter().any(|b| !(0x21..0x7f).contains(b))

@@ -30,7 +30,7 @@ pub fn known(name: &[u8]) -> Name {
         "max-forwards" => Name::MaxForwards,
         "expires" => Name::Expires,
         "contact" | "m" => Name::Contact,
-        "route" | "record-route" | "path" => Name::List,
+        "route" | "record-route" | "path" | "history-info" | "p-associated-uri" => Name::List,
         _ => Name::Other,
     }
 }
@@ -66,8 +66,11 @@ pub fn line<'a>(
             return Ok(Some(&bytes[at..now]));
         }
         let after_cr = now > at && bytes[now - 1] == b'\r';
-        let most =
-            if first || is_kept(&bytes[at..now], last) { limits.line_bytes } else { limits.other_line_bytes };
+        let most = if first || is_kept(&bytes[at..now], last, is_status(bytes)) {
+            limits.line_bytes
+        } else {
+            limits.other_line_bytes
+        };
         let length = now - at >= most as usize;
         if length || now >= limits.section_bytes as usize {
             return Err(if length { Reason::LineTooLong } else { Reason::HeadersTooLong });
@@ -111,10 +114,10 @@ pub fn name_of(line: &[u8], last: Name) -> Name {
 }
 
 /// Whether a line, which goes on with the header `last` if it begins with white space, is one that parsers keep in a buffer of a fixed size.
-fn is_kept(line: &[u8], last: Name) -> bool {
+fn is_kept(line: &[u8], last: Name, answer: bool) -> bool {
     let name = name_of(line, last);
     use Name::{CallId, Contact, ContentLength, Cseq, From, To, Via};
-    matches!(name, Via | From | To | CallId | Cseq | Contact | ContentLength)
+    matches!(name, Via | From | To | CallId | Cseq | ContentLength) || name == Contact && !answer
 }
 
 /// Where in a header line quoted pairs are (RFC 3261 section 25.1): `quoted-string = DQUOTE *(qdtext / quoted-pair) DQUOTE`.

@@ -154,7 +154,9 @@ pub fn datagram(bytes: &[u8]) {
             assert_eq!(judge(bytes, whole), expected, "whole: {whole}, by {limits:?}");
         }
         let start = judge(&bytes[..bytes.len() / 2], false);
-        if matches!(verdict, Ok(Reason::Valid | Reason::NatPing)) {
+        // A word with filler is at most 64 bytes, which nobody sends in fragments.
+        let word = verdict == Ok(Reason::NatPing) && bytes.len() <= 64;
+        if !word && matches!(verdict, Ok(Reason::Valid | Reason::NatPing)) {
             assert!(start.is_ok(), "{start:?} for the first half of what is {verdict:?} by {limits:?}");
         }
     }

@@ -10,6 +10,7 @@ mod dialled;
 mod ends;
 mod forged;
 mod judged;
+mod lengths;
 mod ports;
 mod queues;
 mod reuse;
