@@ -132,7 +132,7 @@ fn advisory_two_content_lengths() {
         ("Content-Length: 0".to_owned(), format!("Content-Length: {right}")),
         (format!("l: {right}"), "Content-Length: 0".to_owned()),
         (format!("Content-Length: {right}\r\nSubject: between"), "L: 1".to_owned()),
-        (format!("CONTENT-LENGTH : {right}"), "l:\r\n 0".to_owned()),
+        (format!("CONTENT-LENGTH : {right}"), "l:\t 0".to_owned()),
     ] {
         let attack = call(&format!("{one}\r\n{other}\r\n"), SDP);
         refused(DEFAULT, &attack, Reason::DuplicateContentLength);
