@@ -1,9 +1,9 @@
 //! The framer over a slice, as userspace drives it.
 
 use super::{
-    CHUNK, Cursor, DATA, HashKeys, HeaderLine, Limits, MatchKey, MatchSubject, StepOutcome, Stream, Stun,
-    WINDOW, Window, apply_match, finish, identity, is_keep_alive_len, is_stun, is_word, match_line, prime,
-    settle, step, user_agent,
+    CHUNK, Cursor, DATA, HashKeys, HeaderLine, Limits, MatchKey, MatchSubject, ProxyOutcome, StepOutcome,
+    Stream, Stun, WINDOW, Window, apply_match, finish, identity, is_keep_alive_len, is_stun, is_word,
+    match_line, prime, proxy, settle, step, user_agent,
 };
 use crate::Reason;
 
@@ -89,6 +89,37 @@ pub fn feed_with(
     frame_payload(find, stream, limits, buffer, payload).map(drop)
 }
 
+/// Validates the next bytes of a stream that are of a PROXY header ([`Stream::is_proxy`]). `Some` is how many of the payload's bytes belong to the
+/// header, once it has ended; [`Stream::end_proxy`] then turns to what follows.
+///
+/// # Errors
+/// [`Malformed`] with the reason; `stream` is then of no further use.
+pub fn feed_proxy(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    payload: &[u8],
+) -> Result<Option<usize>, Malformed> {
+    let mut before = 0;
+    for chunk in payload.chunks(CHUNK as usize) {
+        let end = DATA + chunk.len() as u32;
+        let mut cursor = Cursor { pos: DATA, end, ..Cursor::default() };
+        buffer.put(DATA, chunk);
+        while cursor.pos < end {
+            let outcome = proxy(stream, &mut cursor, buffer);
+            let taken = before + (cursor.pos - DATA) as usize;
+            match outcome {
+                ProxyOutcome::More => {}
+                ProxyOutcome::Ended => return Ok(Some(taken)),
+                ProxyOutcome::Malformed => {
+                    return Err(Malformed { reason: Reason::BadProxyHeader, line: taken as i64 - 1 });
+                }
+            }
+        }
+        before += chunk.len();
+    }
+    Ok(None)
+}
+
 /// Decides about a datagram; `whole` is false for the first of several IP fragments. `stream` may have any content.
 ///
 /// # Errors
@@ -159,6 +190,12 @@ fn frame_payload(
     payload: &[u8],
 ) -> Result<u32, Malformed> {
     let mut left = payload.len() as u32;
+    if stream.is_proxy() {
+        let Some(header) = feed_proxy(stream, buffer, payload)? else { return Ok(0) };
+        stream.end_proxy(false);
+        let rest = frame_payload(find, stream, limits, buffer, &payload[header..]);
+        return rest.map_err(|fault| Malformed { line: fault.line + header as i64, ..fault });
+    }
     for (number, chunk) in payload.chunks(CHUNK as usize).enumerate() {
         let mut cursor = Cursor::default();
         prime(stream, buffer, &mut cursor, chunk.len() as u32);

@@ -18,6 +18,7 @@ mod line;
 mod match_headers;
 pub mod methods;
 mod names;
+mod proxy;
 pub mod scan;
 mod start;
 mod step;
@@ -28,13 +29,16 @@ mod window;
 pub mod words;
 
 pub use datagram::{finish, is_keep_alive_len, is_word};
-pub use feed::{Buffer, FindRule, Malformed, decide_datagram, decide_datagram_with, feed, feed_with};
+pub use feed::{
+    Buffer, FindRule, Malformed, decide_datagram, decide_datagram_with, feed, feed_proxy, feed_with,
+};
 pub use limits::{LIMITS, Limits, NamedLimit, checks};
 pub use match_headers::{
     HeaderLine, MATCH_KEY_BYTES, MatchKey, MatchOutcome, MatchSubject, apply_match, identity, identity_of,
     match_line, matched_headers, user_agent,
 };
 pub use names::name_bucket;
+pub use proxy::{ProxyOutcome, proxy};
 pub use start::{leading_line_ends, plausible_record, plausible_start};
 pub use step::{Cursor, StepOutcome, step};
 pub use stun::{ATTRIBUTES, STUN_HEAD, Stun, is_stun};
@@ -59,6 +63,8 @@ pub const PHASE_HELLO: u8 = 5;
 pub const PHASE_RECORD: u8 = 6;
 /// In the content of a TLS record.
 pub const PHASE_CONTENT: u8 = 7;
+/// In the PROXY header that a connection begins with.
+pub const PHASE_PROXY: u8 = 8;
 
 /// A request, not a response.
 const FLAG_REQUEST: u8 = 2;
@@ -96,11 +102,11 @@ pub struct Stream {
     /// One of the `PHASE_` constants.
     pub phase: u8,
     flags: u8,
-    /// HeaderLine lines of this message so far; in a TLS record, bytes of its header.
+    /// HeaderLine lines of this message so far; in a TLS record or PROXY header, bytes of it.
     lines: u16,
     /// One bit for each known header name that has come.
     seen: u16,
-    /// The known name of the last header line.
+    /// The known name of the last header line; of a PROXY header 1 once it has named a client.
     last: u8,
     /// What is still missing of the value of the last header line.
     open: u8,
@@ -110,7 +116,7 @@ pub struct Stream {
     section_bytes: u32,
     /// Content-Length of this message, once read.
     content_length: u32,
-    /// Bytes of the body, or of a TLS record, that are still to come.
+    /// Bytes of the body, of a TLS record, or behind the addresses of a PROXY header, that are still to come.
     pub body_left: u32,
     /// Complete messages.
     pub messages: u32,
@@ -132,7 +138,7 @@ pub struct Stream {
     pad: [u8; 3],
     /// Header lines of this message by the bucket of their name.
     names: [u8; NAME_BUCKETS],
-    /// First 64 bytes of the unfinished line.
+    /// First 64 bytes of the unfinished line; in a PROXY header what is known of it.
     head: [u64; 8],
     /// Last 16 bytes of the unfinished line, kept once it is longer than `head`.
     tail: [u64; 2],

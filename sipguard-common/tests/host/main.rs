@@ -4,3 +4,4 @@ mod checks;
 mod corpus;
 mod match_headers;
 mod oracle;
+mod proxy;
