@@ -301,6 +301,9 @@ reasons! {
     EarlyAnswer = 65, "early-answer", Drop, Always,
         "No SIP from a guarded port that the PBX dialled, before the PBX has sent anything; TCP sends it again.",
         "", "";
+    BadProxyHeader = 66, "bad-proxy-header", Malformed, Default,
+        "A connection of a trunk with `--proxy-protocol` that does not begin with a PROXY header of version 1 or 2, of at most 4096 bytes. Brings nobody nearer to a ban.",
+        "HAProxy proxy-protocol.txt 2", "";
 }
 
 impl Reason {
@@ -321,6 +324,20 @@ impl Reason {
         matches!(
             self,
             Reason::LineTooLong | Reason::HeadersTooLong | Reason::TooManyHeaders | Reason::BodyTooLarge
+        )
+    }
+
+    /// Whether a rule about the sender stops the packet. Behind a balancer that resets the client's connection.
+    #[must_use]
+    pub const fn is_of_sender(self) -> bool {
+        matches!(
+            self,
+            Reason::BlockedHost
+                | Reason::BlockedPrefix
+                | Reason::BlockedDevice
+                | Reason::BannedDevice
+                | Reason::BannedAddress
+                | Reason::TransportDenied
         )
     }
 

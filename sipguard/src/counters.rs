@@ -63,12 +63,14 @@ impl Action {
         }
     }
 
-    /// Whether that can become of a packet: what only passes is never stopped, and a datagram has no connection to reset.
+    /// Whether that can become of a packet: what only passes is never stopped, a datagram has no connection to reset, and a rule about a
+    /// sender resets the connection of a client behind a balancer.
     #[must_use]
     fn is_possible(reason: Reason, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Plain => true,
             Outcome::WouldDrop => reason.class() != Class::Pass,
+            Outcome::Reset if reason.is_of_sender() => true,
             Outcome::Reset | Outcome::WouldReset => {
                 matches!(reason.class(), Class::Malformed | Class::Reset) && !reason.is_of_datagrams()
             }
@@ -244,6 +246,7 @@ mod tests {
             assert_eq!(kinds, [Outcome::Plain, Outcome::WouldDrop], "{}", reason.name());
         }
         let ways = |reason: Reason| kinds().filter(|(one, _)| *one == reason).count();
-        assert_eq!([Reason::Valid, Reason::BlockedHost, Reason::BareLf].map(ways), [1, 2, 4]);
+        let reasons = [Reason::Valid, Reason::RatePackets, Reason::BlockedHost, Reason::BareLf];
+        assert_eq!(reasons.map(ways), [1, 2, 3, 4]);
     }
 }

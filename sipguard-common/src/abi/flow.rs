@@ -74,6 +74,10 @@ pub mod flow_flags {
     pub const FIN_SEEN: u32 = 32;
     /// The connection is this host's own: there is a socket.
     pub const LOCAL: u32 = 64;
+    /// The connection begins with a PROXY header: its peer is of a trunk of balancers.
+    pub const PROXY: u32 = 128;
+    /// [`super::Flow::client`] is valid.
+    pub const CLIENT: u32 = 256;
 }
 
 /// A handshake that the PBX answered or began: the next sequence numbers of both sides once it is complete.
@@ -168,8 +172,10 @@ pub struct Flow {
     pub message_ns: u64,
     /// Segments of that message.
     pub message_segments: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Port of `client`, network order.
+    pub client_port: u32,
+    /// Address of the client behind a balancer, by the PROXY header: IPv4 mapped, as words in network order.
+    pub client: [u32; 4],
 }
 
 impl Flow {

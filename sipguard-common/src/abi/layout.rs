@@ -42,14 +42,14 @@ fn layout() -> String {
         SegmentRecord { seq, len, hashed, hash }
         Flow {
             lock, pending_handshake, current_handshake, acked, sent, egress_known, ended, state, flags, next, first, una, timestamp, reason,
-            conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, pad,
+            conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, client_port, client,
         }
         Handshake { peer_next, pbx_next, kind }
         FragmentKey { remote, local, id }
         Datagram { stream, until_ns, busy, next, end, state, reason, ports, pad }
         DeviceKey { address, port, pad }
         Rule { expires_ns, packets, bytes, bits, flags, trunk, pad }
-        Trunk { limits, denied, own_limits, mode, open, rates }
+        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, pad, rates }
         Rate { interval_ns, tolerance_ns }
         RateBucket { tag, trust, tat_ns, last_well_formed, banned }
         CountedConnection { remote, netns, trunk, slot }
@@ -66,7 +66,9 @@ fn layout() -> String {
             line_bytes, other_line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied,
             matched_headers, pad,
         }
-        PacketRecord { number, time_ns, count, frame_len, captured, slot, reason, outcome, trunk, pad, bytes }
+        PacketRecord {
+            number, time_ns, count, frame_len, captured, slot, reason, outcome, trunk, pad, client, client_port, rest, bytes,
+        }
         ObserveSettings { capture_until_ns, source, mask, port, verdicts, records, pad }
         EventLimiter { tag, next_ns, count }
         EventBucket { tat_ns, lost }
@@ -84,7 +86,7 @@ fn layout() -> String {
         CAPTURE_PASSED, MATCH_KEY_BYTES, PACKETS, MESSAGES, REGISTERS, INVITES, CONNECTIONS, rule_flags::BLOCK, rule_flags::ALLOW,
         rule_flags::MONITOR, rules_in_use::DEVICES, rules_in_use::RATES, rules_in_use::OPEN, rules_in_use::IDENTITIES,
         rules_in_use::USER_AGENTS, flow_flags::TLS, flow_flags::TENTATIVE, flow_flags::VIOLATION, flow_flags::PICKED_UP,
-        flow_flags::TIMESTAMPS, flow_flags::FIN_SEEN, flow_flags::LOCAL, checks::DEFAULT, checks::STRICT, methods::OTHER, methods::ALL,
+        flow_flags::TIMESTAMPS, flow_flags::FIN_SEEN, flow_flags::LOCAL, flow_flags::PROXY, flow_flags::CLIENT, checks::DEFAULT, checks::STRICT, methods::OTHER, methods::ALL,
     }
     for method in methods::METHODS {
         writeln!(out, "method {} = {}", method.name, method.bit).unwrap();

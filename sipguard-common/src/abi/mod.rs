@@ -52,7 +52,7 @@ pub use trunk::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version. `abi/layout-VERSION.txt` has the layout of each version.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {

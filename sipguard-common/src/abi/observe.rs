@@ -58,7 +58,13 @@ pub struct PacketRecord {
     /// Index of the trunk, or 0.
     pub trunk: u8,
     /// Zero.
-    pub pad: [u8; 25],
+    pub pad: u8,
+    /// Address of the client where a balancer's connection carried the packet: IPv4 mapped, as words in network order; else zeros.
+    pub client: [u32; 4],
+    /// Port of the client, network order.
+    pub client_port: u32,
+    /// Zero.
+    pub rest: u32,
     /// The frame from its Ethernet header on, as it came.
     pub bytes: [u8; RECORD_BYTES],
 }

@@ -43,6 +43,10 @@ pub struct Trunk {
     pub mode: u32,
     /// How many TCP connections all its peers together may have open at once; 0 is no limit.
     pub open: u32,
+    /// 1 when its peers are balancers, whose connections begin with a PROXY header.
+    pub proxy_protocol: u32,
+    /// Zero.
+    pub pad: u32,
     /// Its rate limits, for all its peers together.
     pub rates: Rates,
 }

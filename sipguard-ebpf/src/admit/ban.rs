@@ -9,26 +9,25 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{BAN_ENTRIES, Ban, COARSE_SHIFT, Settings};
 
 use super::{port, rate};
-use crate::cpu::scratch::{self, Packet, Sender};
+use crate::cpu::scratch::{self, DeviceWords, Sender};
 use crate::cpu::{atomic, settings};
+use crate::packet::ip;
 use crate::stream::socket::{self, Socket};
 
-/// [`sipguard_common::abi::DeviceKey`] as words in network order; port 0 stands for the whole address.
-type DeviceWords = [u32; 5];
-
+/// Port 0 stands for the whole address.
 #[map]
 static BANS: LruHashMap<DeviceWords, Ban> = LruHashMap::with_max_entries(BAN_ENTRIES, 0);
 
 /// Stops packets of banned senders. Only looked up where the primary bucket says that a sender of it is banned.
 #[inline(always)]
-pub fn check(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
+pub fn check(sender: &Sender) -> Result<(), Reason> {
     let Some(primary_bucket) = rate::primary_bucket(sender) else { return Ok(()) };
     // SAFETY: a live map value.
     let banned = unsafe { (*primary_bucket).banned };
     if banned == 0 {
         return Ok(());
     }
-    match stopped(packet, banned) {
+    match stopped(sender, banned) {
         DEVICE => Err(Reason::BannedDevice),
         ADDRESS => Err(Reason::BannedAddress),
         _ => Ok(()),
@@ -42,15 +41,15 @@ const ADDRESS: u32 = 2;
 /// Which ban stops the packet: that of the device, of its address, or none.
 // own frame: 40 bytes
 #[inline(never)]
-fn stopped(packet: &Packet, banned: u32) -> u32 {
+fn stopped(sender: &Sender, banned: u32) -> u32 {
     let now_ns = settings::now_ns();
     if now_ns >> COARSE_SHIFT > u64::from(banned) {
         return NOBODY;
     }
-    if is_active(&device(packet), now_ns) {
+    if is_active(&sender.source, now_ns) {
         return DEVICE;
     }
-    if is_active(&address(packet), now_ns) { ADDRESS } else { NOBODY }
+    if is_active(&address(sender), now_ns) { ADDRESS } else { NOBODY }
 }
 
 /// Whether a ban is active; if so, counts the packet that it stops.
@@ -89,14 +88,14 @@ pub fn record(ctx: &XdpContext, settings: &Settings, reason: Reason) {
         return;
     }
     let now_ns = settings::now_ns();
-    let mut until_ns = count_violation(&device(packet), settings, settings.bans.after, reason, now_ns);
+    let mut until_ns = count_violation(&sender.source, settings, settings.bans.after, reason, now_ns);
     let coarse_ns = rate::coarse_ns();
     // SAFETY: a live map value.
     let quiet_ns =
         coarse_ns.wrapping_sub(u64::from(unsafe { (*primary_bucket).last_well_formed }) << COARSE_SHIFT);
     if coarse_ns >= settings.bans.addresses_from_ns && quiet_ns > settings.bans.quiet_ns {
         let address_after = settings.bans.address_after;
-        let until = count_violation(&address(packet), settings, address_after, reason, now_ns);
+        let until = count_violation(&address(sender), settings, address_after, reason, now_ns);
         until_ns = if until > until_ns { until } else { until_ns };
     }
     let until = (until_ns >> COARSE_SHIFT) as u32;
@@ -124,15 +123,9 @@ fn count_violation(key: &DeviceWords, settings: &Settings, after: u32, reason: R
     }
 }
 
-#[inline(always)]
-fn device(packet: &Packet) -> DeviceWords {
-    let [r0, r1, r2, r3, ..] = packet.key;
-    [r0, r1, r2, r3, packet.key[8] & 0xffff]
-}
-
 /// All addresses of an IPv6 /64 share one entry, as with rate buckets.
 #[inline(always)]
-fn address(packet: &Packet) -> DeviceWords {
-    let [r0, r1, r2, r3, ..] = packet.key;
-    if packet.v6 != 0 { [r0, r1, 0, 0, 0] } else { [r0, r1, r2, r3, 0] }
+fn address(sender: &Sender) -> DeviceWords {
+    let [r0, r1, r2, r3, _] = sender.source;
+    if ip::is_v6(&[r0, r1, r2, r3]) { [r0, r1, 0, 0, 0] } else { [r0, r1, r2, r3, 0] }
 }

@@ -16,12 +16,12 @@ use sipguard_common::framer::Limits;
 use sipguard_common::wire::tcp::{ACK, SYN};
 
 use super::{ban, connections, rate};
-use crate::cpu::scratch::{self, Packet, Sender};
+use crate::cpu::scratch::{self, CLIENT, DEVICE, DeviceWords, Packet, Sender};
 use crate::cpu::stage_result::StageResult;
-use crate::cpu::{atomic, settings};
+use crate::cpu::{asm, atomic, settings};
 use crate::message::{fragment, match_headers};
 use crate::observe::{count, points};
-use crate::packet::ip::{Address, Ip};
+use crate::packet::ip::{self, Address, Ip};
 use crate::verdict;
 
 #[map]
@@ -30,9 +30,6 @@ static HOSTS: HashMap<Address, Rule> = HashMap::with_max_entries(HOST_ENTRIES, B
 #[map]
 static PREFIXES: LpmTrie<Address, Rule> = LpmTrie::with_max_entries(PREFIX_ENTRIES, 0);
 
-/// [`sipguard_common::abi::DeviceKey`] as words in network order: the address, then the port and zero.
-type DeviceWords = [u32; 5];
-
 #[map]
 static DEVICES: HashMap<DeviceWords, Rule> = HashMap::with_max_entries(DEVICE_ENTRIES, BPF_F_NO_PREALLOC);
 
@@ -40,23 +37,28 @@ static DEVICES: HashMap<DeviceWords, Rule> = HashMap::with_max_entries(DEVICE_EN
 static TRUNKS: Array<Trunk> = Array::with_max_entries(TRUNK_ENTRIES, 0);
 
 /// Nested prefixes that are looked up. Userspace removes expired ones with every change.
-const NESTED: usize = 6;
+const NESTED: u32 = 6;
 
 /// Applies the rules of the source address. The longest prefix that blocks or allows decides; the longest one that belongs to a trunk
 /// names the trunk.
 #[inline(always)]
 pub fn admit(ip: &Ip, sender: &mut Sender) -> Result<(), Reason> {
-    let mut decided = match HOSTS.get_ptr_mut(&ip.remote) {
+    admit_address(&ip.remote, ip.v6, sender)
+}
+
+#[inline(always)]
+fn admit_address(address: &Address, v6: bool, sender: &mut Sender) -> Result<(), Reason> {
+    let mut decided = match HOSTS.get_ptr_mut(address) {
         Some(rule) => decides(rule, sender, Reason::BlockedHost)?,
         None => false,
     };
-    let mut key = PrefixKey::new(128, ip.remote);
-    for _ in 0..NESTED {
+    let mut key = PrefixKey::new(128, *address);
+    for _ in 0..asm::rolled::<NESTED>() {
         let Some(rule) = PREFIXES.get(&key) else { return Ok(()) };
         let rule = core::ptr::from_ref(rule).cast_mut();
         // SAFETY: a live map value.
         let (bits, trunk) = unsafe { ((*rule).bits, (*rule).trunk) };
-        if bits < 96 && !ip.v6 {
+        if bits < 96 && !v6 {
             // An IPv6 prefix that contains the IPv4-mapped range does not apply to IPv4.
             return Ok(());
         }
@@ -98,16 +100,25 @@ pub fn trunk_of(address: &Address, v6: bool) -> u32 {
 /// Applies the rules about the sender that need the ports. For packets of a guarded port.
 #[inline(always)]
 pub fn permit() -> Result<(), Reason> {
-    StageResult::from_scalar(policy_permit()).proceed()
+    StageResult::from_scalar(policy_permit(ITSELF)).proceed()
 }
+
+/// Argument of [`policy_permit`]: the sender is the one in the headers.
+const ITSELF: u32 = 0;
+/// Argument of [`policy_permit`]: the sender is set.
+const NAMED: u32 = 1;
 
 /// A global function: verified once, for any packet. Returns a [`StageResult`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn policy_permit() -> u32 {
+extern "C" fn policy_permit(source: u32) -> u32 {
     let Ok(scratch) = scratch::get() else { return StageResult::INTERNAL.scalar() };
     // SAFETY: two fields of this CPU's map value.
     let (packet, sender) = unsafe { (&(*scratch).packet, &mut (*scratch).sender) };
+    if source == ITSELF {
+        let [r0, r1, r2, r3, ..] = packet.key;
+        sender.source = [r0, r1, r2, r3, packet.key[8] & 0xffff];
+    }
     StageResult::from(permitted(packet, sender)).scalar()
 }
 
@@ -115,16 +126,17 @@ extern "C" fn policy_permit() -> u32 {
 fn permitted(packet: &Packet, sender: &mut Sender) -> Result<(), Reason> {
     sender.observe = points::requested();
     let settings = settings::get()?;
-    if settings.rules & rules_in_use::DEVICES != 0 {
-        let [r0, r1, r2, r3, ..] = packet.key;
-        let device: DeviceWords = [r0, r1, r2, r3, packet.key[8] & 0xffff];
-        if let Some(rule) = DEVICES.get_ptr_mut(&device) {
-            decides(rule, sender, Reason::BlockedDevice)?;
-        }
+    if settings.rules & rules_in_use::DEVICES != 0
+        && let Some(rule) = DEVICES.get_ptr_mut(&sender.source)
+    {
+        decides(rule, sender, Reason::BlockedDevice)?;
     }
     let mut denied = by_transport(&settings.denied[CLASS_DEVICES], packet);
     if let Some(trunk) = trunk(sender.trunk) {
-        denied = by_transport(&settings.denied[CLASS_TRUNKS], packet) | by_transport(&trunk.denied, packet);
+        if trunk.proxy_protocol == 0 {
+            denied = by_transport(&settings.denied[CLASS_TRUNKS], packet);
+        }
+        denied |= by_transport(&trunk.denied, packet);
     }
     sender.denied = denied;
     sender.matched_headers = match_headers::of(settings, sender);
@@ -135,7 +147,7 @@ fn permitted(packet: &Packet, sender: &mut Sender) -> Result<(), Reason> {
     }
     rate::find(packet, sender, settings);
     if packet.transport != scratch::UDP {
-        ban::check(packet, sender)?;
+        ban::check(sender)?;
     }
     if is_transport(denied) {
         return Err(Reason::TransportDenied);
@@ -150,18 +162,52 @@ fn permitted(packet: &Packet, sender: &mut Sender) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Makes a client behind a balancer the sender, and applies the rules about it: [`admit`], then [`permit`].
+#[inline(always)]
+pub fn permit_client(client: &Address, port: u32) -> Result<(), Reason> {
+    let sender = scratch::sender()?;
+    // SAFETY: this CPU's map value.
+    unsafe {
+        let [c0, c1, c2, c3] = *client;
+        (*sender).source = [c0, c1, c2, c3, port];
+    }
+    StageResult::from_scalar(policy_client()).proceed()?;
+    StageResult::from_scalar(policy_permit(NAMED)).proceed()
+}
+
+/// A global function like [`policy_permit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn policy_client() -> u32 {
+    let Ok(sender) = scratch::sender() else { return StageResult::INTERNAL.scalar() };
+    // SAFETY: this CPU's map value.
+    let sender = unsafe { &mut *sender };
+    let [c0, c1, c2, c3, _] = sender.source;
+    let address = [c0, c1, c2, c3];
+    let balancers = sender.trunk;
+    (sender.trunk, sender.allowed) = (0, 0);
+    let admitted = admit_address(&address, ip::is_v6(&address), sender);
+    sender.client = CLIENT;
+    if sender.trunk == 0 {
+        sender.trunk = balancers;
+        sender.client = CLIENT | DEVICE;
+    }
+    StageResult::from(admitted).scalar()
+}
+
 /// Handles a packet that is over a limit: `Err` when the limit is enforced, else the packet is counted and continues.
 #[inline(always)]
 pub fn over(reason: Reason) -> Result<(), Reason> {
     if !is_monitored() {
         return Err(reason);
     }
-    count::packet(scratch::get()?, reason, Outcome::WouldDrop);
+    would_stop(reason);
     Ok(())
 }
 
-/// Whether monitor mode applies: the mode of the sender's trunk, or else the guard's.
-#[inline(always)]
+/// Whether monitor mode applies: the mode of the sender's trunk, or else the guard's. Not inlined: only what is stopped asks, in many places.
+// own frame: 0 bytes
+#[inline(never)]
 pub fn is_monitored() -> bool {
     let (Ok(index), Ok(settings)) = (scratch::trunk(), settings::get()) else { return true };
     match trunk(index).map_or(TRUNK_INHERITS, |trunk| trunk.mode) {
@@ -218,8 +264,15 @@ pub fn decides(rule: *mut Rule, sender: &mut Sender, reason: Reason) -> Result<b
     if flags & rule_flags::MONITOR == 0 {
         return Err(reason);
     }
-    let scratch = scratch::get()?;
-    let resets = verdict::resets(scratch, settings::get()?, reason);
-    count::packet(scratch, reason, Outcome::new(resets, true));
+    would_stop(reason);
     Ok(true)
+}
+
+/// Counts a packet that would be stopped. Not inlined: it is rare, and has several callers.
+// own frame: 0 bytes
+#[inline(never)]
+fn would_stop(reason: Reason) {
+    if let (Ok(scratch), Ok(settings)) = (scratch::get(), settings::get()) {
+        count::packet(scratch, reason, Outcome::new(verdict::resets(scratch, settings, reason), true));
+    }
 }

@@ -12,8 +12,9 @@ use sipguard_common::abi::{
 use sipguard_common::framer::Stream;
 
 use super::policy;
-use crate::cpu::scratch::{self, Packet, Sender};
+use crate::cpu::scratch::{self, DEVICE, Packet, Sender};
 use crate::cpu::{atomic, settings};
+use crate::packet::ip;
 
 #[map]
 static BUDGETS: Array<RateBucket> = Array::with_max_entries(BUCKET_ENTRIES, 0);
@@ -35,11 +36,17 @@ pub fn find(packet: &Packet, sender: &mut Sender, settings: &Settings) {
         return;
     }
     sender.class = u32::from(packet.transport != scratch::UDP);
-    if sender.trunk != 0 {
+    if limited_trunk(sender) != 0 {
         sender.bucket = NONE + 1;
     } else {
-        slot(packet, settings, sender);
+        slot(settings, sender);
     }
+}
+
+/// Index of the trunk whose limits apply to a sender, or 0 for those of its source.
+#[inline(always)]
+fn limited_trunk(sender: &Sender) -> u32 {
+    if sender.client & DEVICE == 0 { sender.trunk } else { 0 }
 }
 
 /// Counts a segment of a verified connection; see [`packet`].
@@ -64,8 +71,10 @@ pub fn packet(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
     charge(sender, PACKETS, 1, coarse_ns(), Reason::RatePackets)
 }
 
-/// Counts a connection whose handshake was verified. A SYN can be forged and would exhaust the limit of the address it names.
-#[inline(always)]
+/// Counts a connection whose handshake was verified. A SYN can be forged and would exhaust the limit of the address it names. Not inlined:
+/// it is asked once a connection, in several places.
+// own frame: 8 bytes
+#[inline(never)]
 pub fn connection(settings: &Settings) -> Result<(), Reason> {
     let sender = this()?;
     if sender.bucket == NONE || !is_limited(sender, settings, CONNECTIONS) {
@@ -77,7 +86,7 @@ pub fn connection(settings: &Settings) -> Result<(), Reason> {
 /// Whether there can be a limit of a kind for a sender: a cheap check before the call.
 #[inline(always)]
 fn is_limited(sender: &Sender, settings: &Settings, kind: usize) -> bool {
-    sender.trunk != 0 || settings.rates[kind].interval_ns != 0
+    limited_trunk(sender) != 0 || settings.rates[kind].interval_ns != 0
 }
 
 /// Counts the `messages` messages that began in this packet.
@@ -142,14 +151,18 @@ pub fn distrust() {
 #[inline(always)]
 fn of_source() -> Option<*mut RateBucket> {
     let sender = this().ok()?;
-    if sender.bucket == NONE || sender.trunk != 0 { None } else { BUDGETS.get_ptr_mut(sender.bucket - 1) }
+    if sender.bucket == NONE || limited_trunk(sender) != 0 {
+        None
+    } else {
+        BUDGETS.get_ptr_mut(sender.bucket - 1)
+    }
 }
 
 /// Finds the bucket of a source; [`NONE`] when other active sources occupy both slots. All addresses of an IPv6 /64 share one bucket.
 #[inline(always)]
-fn slot(packet: &Packet, settings: &Settings, sender: &mut Sender) {
-    let [r0, r1, mut r2, mut r3, ..] = packet.key;
-    if packet.v6 != 0 {
+fn slot(settings: &Settings, sender: &mut Sender) {
+    let [r0, r1, mut r2, mut r3, _] = sender.source;
+    if ip::is_v6(&[r0, r1, r2, r3]) {
         (r2, r3) = (0, 0);
     }
     let (tag, slots) = bucket_slots([r0, r1, r2, r3], sender.class, &settings.hash_keys);
@@ -196,10 +209,9 @@ fn charge(sender: &Sender, kind: usize, count: u32, now_ns: u64, reason: Reason)
 #[inline(never)]
 fn admitted(sender: &Sender, kind: usize, count: u32, now_ns: u64) -> bool {
     let Ok(settings) = settings::get() else { return true };
-    let (bucket, mut rate) = match policy::trunk(sender.trunk) {
-        Some(trunk) => {
-            (TRUNK_BUDGETS.get_ptr_mut(trunk_bucket(sender.trunk, sender.class)), trunk.rates[kind])
-        }
+    let index = limited_trunk(sender);
+    let (bucket, mut rate) = match policy::trunk(index) {
+        Some(trunk) => (TRUNK_BUDGETS.get_ptr_mut(trunk_bucket(index, sender.class)), trunk.rates[kind]),
         None => (BUDGETS.get_ptr_mut(sender.bucket - 1), settings.rates[kind]),
     };
     let Some(bucket) = bucket else { return true };
@@ -208,10 +220,7 @@ fn admitted(sender: &Sender, kind: usize, count: u32, now_ns: u64) -> bool {
     }
     // SAFETY: a live map value.
     unsafe {
-        if sender.trunk == 0
-            && settings.trust_factor > 1
-            && (*bucket).trust >= u64::from(settings.trust_after)
-        {
+        if index == 0 && settings.trust_factor > 1 && (*bucket).trust >= u64::from(settings.trust_after) {
             rate = Rate {
                 interval_ns: rate.interval_ns / u64::from(settings.trust_factor),
                 tolerance_ns: rate.tolerance_ns,

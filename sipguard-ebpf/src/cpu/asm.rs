@@ -11,6 +11,16 @@ pub fn compiler_barrier() {
     unsafe { asm!("", options(nostack)) };
 }
 
+/// A number of turns that the compiler does not know, so that it repeats the loop's code instead of copying it for each turn. The verifier
+/// knows it.
+#[inline(always)]
+pub fn rolled<const TURNS: u32>() -> u32 {
+    let turns: u64;
+    // SAFETY: no memory is touched.
+    unsafe { asm!("{t} = {n}", t = lateout(reg) turns, n = const TURNS, options(nomem, nostack, pure)) };
+    turns as u32
+}
+
 /// Keeps the bits of `MASK`.
 #[inline(always)]
 pub fn mask<const MASK: u32>(value: usize) -> usize {

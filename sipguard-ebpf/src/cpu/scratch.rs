@@ -17,6 +17,9 @@ use crate::packet::ip::Ip;
 /// [`sipguard_common::abi::FlowKey`] as words in network order: remote address, local address, remote and local port.
 pub type FlowWords = [u32; 9];
 
+/// [`sipguard_common::abi::DeviceKey`] as words in network order: the address, then the port and zero.
+pub type DeviceWords = [u32; 5];
+
 /// The segment or datagram that is processed.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -148,7 +151,19 @@ pub struct Sender {
     pub matched_headers: u32,
     /// [`crate::observe::points::requested`] once the packet is parsed up to its ports, else 0.
     pub observe: u32,
+    /// Its address and port, where `observe` is not 0.
+    pub source: DeviceWords,
+    /// 0 when it sent the packet itself, else [`CLIENT`] with [`DEVICE`] and [`CUT`].
+    pub client: u32,
 }
+
+/// Bit of [`Sender::client`]: it sent the packet by a balancer.
+pub const CLIENT: u32 = 1;
+/// Bit of [`Sender::client`]: whatever the reason for this packet is, it ends the connection. The balancer's others go on.
+pub const CUT: u32 = 2;
+/// Bit of [`Sender::client`]: it is of no trunk. It has rules, bans and limits of its own, and mode, counters and checks of the balancer's trunk,
+/// which [`Sender::trunk`] is.
+pub const DEVICE: u32 = 4;
 
 /// Per-CPU memory: the only value of `SCRATCH`.
 #[repr(C)]
@@ -287,6 +302,7 @@ pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
         (*scratch).sender.trunk = 0;
         (*scratch).sender.allowed = 0;
         (*scratch).sender.observe = 0;
+        (*scratch).sender.client = 0;
     }
     Ok(scratch)
 }

@@ -205,6 +205,7 @@ fn follow(
     let scratch = unsafe { &mut *pointer };
     let (packet, ip) = (&mut scratch.packet, &scratch.ip);
     packet.key[8] = u32::from_ne_bytes(datagram.ports);
+    scratch.sender.source[4] = packet.key[8] & 0xffff;
     if datagram.state == DATAGRAM_REFUSED {
         packet.fragment = REFUSED;
         return Err(Reason::from_number(datagram.reason as u8).unwrap_or(Reason::Internal));

@@ -11,8 +11,8 @@ use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::Settings;
 use sipguard_common::framer::{
-    ATTRIBUTES, CHUNK, DATA, STUN_HEAD, StepOutcome, Stun, Window, finish, is_keep_alive_len, is_stun,
-    is_word, prime, settle, step, words,
+    ATTRIBUTES, CHUNK, DATA, ProxyOutcome, STUN_HEAD, StepOutcome, Stun, Window, finish, is_keep_alive_len,
+    is_stun, is_word, prime, proxy, settle, step, words,
 };
 
 use super::window::Bytes;
@@ -42,6 +42,16 @@ struct LoopContext {
 #[inline(always)]
 pub fn validate(ctx: &XdpContext) -> Result<(), Reason> {
     StageResult::from_scalar(sip_validate(ctx.ctx)).proceed()
+}
+
+/// Runs the parser of the PROXY header, whose state is [`Scratch::stream`], over the new bytes of the packet. `Ok` is how many of them belong to the
+/// header.
+#[inline(always)]
+pub fn proxy_header(ctx: &XdpContext) -> Result<u32, Reason> {
+    StageResult::from_scalar(sip_proxy(ctx.ctx)).proceed()?;
+    // SAFETY: this CPU's map value.
+    let Scratch { packet, payload, .. } = unsafe { &*scratch::get()? };
+    Ok(packet.new_len - payload.left_behind())
 }
 
 /// The hash of `len` bytes at offset `at` of the frame.
@@ -111,6 +121,23 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
 #[inline(never)]
 extern "C" fn sip_hash(ctx: *mut xdp_md, at: u32, len: u32) -> u32 {
     run_loop(ctx, at, len, hash_block as *mut c_void).scalar()
+}
+
+/// A global function like [`sip_validate`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sip_proxy(ctx: *mut xdp_md) -> u32 {
+    let Ok(scratch) = scratch::get() else { return StageResult::INTERNAL.scalar() };
+    // The keys are not used, and the loop loads its bytes itself.
+    let mut context = LoopContext { ctx, scratch, settings: core::ptr::null() };
+    // SAFETY: as in `run_loop`.
+    unsafe {
+        let payload = &raw mut (*scratch).payload;
+        (*payload).begin((*scratch).packet.new_at, (*scratch).packet.new_len);
+        (*payload).cursor.pos = 0;
+        bpf_loop(MAX_ITERATIONS, proxy_byte as *mut c_void, (&raw mut context).cast(), 0);
+        (*payload).result(Reason::BadProxyHeader).scalar()
+    }
 }
 
 /// A global function like [`sip_validate`]; a datagram that is not STUN continues.
@@ -230,6 +257,26 @@ extern "C" fn iterate(_: u32, context: *mut LoopContext) -> i64 {
 fn match_rules(payload: &mut PayloadCursor) -> i64 {
     payload.result = match_headers::line();
     i64::from(payload.result != StageResult::CONTINUE)
+}
+
+/// Processes a byte of a PROXY header, or loads the next chunk. Returns 0 to continue, 1 to stop the loop.
+#[inline(never)]
+extern "C" fn proxy_byte(_: u32, context: *mut LoopContext) -> i64 {
+    // SAFETY: the pointer is the one given to `bpf_loop`; what it points to are live map values.
+    let (context, scratch) = unsafe { (&*context, &mut *(*context).scratch) };
+    let window = Bytes(scratch.window.as_mut_ptr());
+    let payload = &mut scratch.payload;
+    if payload.cursor.pos < payload.cursor.end {
+        match proxy(&mut scratch.stream, &mut payload.cursor, &window) {
+            ProxyOutcome::More => return 0,
+            ProxyOutcome::Malformed => return payload.fail(Reason::BadProxyHeader),
+            ProxyOutcome::Ended => {}
+        }
+    } else if payload.left != 0 {
+        return load_next(context);
+    }
+    payload.done = 1;
+    1
 }
 
 /// Hashes one block, or loads the next chunk. Returns 0 to continue, 1 to stop the loop.

@@ -21,12 +21,12 @@ static OFFENDERS: LruHashMap<OffenderWords, Offender> = LruHashMap::with_max_ent
 pub fn record(ctx: &XdpContext, reason: Reason) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
-    let packet = unsafe { &(*scratch).packet };
+    let (packet, sender) = unsafe { (&(*scratch).packet, &(*scratch).sender) };
     if packet.fragment == fragment::REFUSED {
         return;
     }
-    let [r0, r1, r2, r3, ..] = packet.key;
-    let key: OffenderWords = [r0, r1, r2, r3, packet.key[8] & 0xffff | u32::from(reason.number()) << 16];
+    let [r0, r1, r2, r3, port] = sender.source;
+    let key: OffenderWords = [r0, r1, r2, r3, port | u32::from(reason.number()) << 16];
     let now_ns = settings::now_ns();
     if let Some(offender) = OFFENDERS.get_ptr_mut(&key) {
         // SAFETY: a live map value. A lost increment between two CPUs is accepted.

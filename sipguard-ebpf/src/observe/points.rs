@@ -14,7 +14,7 @@ use sipguard_common::abi::{
 use sipguard_common::{Class, Reason};
 
 use crate::admit::rate;
-use crate::cpu::scratch::{self, Scratch};
+use crate::cpu::scratch::{self, CLIENT, Scratch};
 use crate::cpu::{atomic, settings};
 use crate::packet::bytes;
 
@@ -124,10 +124,12 @@ fn verdict_word(reason: Reason, outcome: Outcome) -> u32 {
 #[inline(always)]
 fn source(scratch: *mut Scratch) -> ([u32; 4], u32) {
     // SAFETY: this CPU's map value.
-    unsafe {
-        let port = if (*scratch).sender.observe != 0 { (*scratch).packet.key[8] & 0xffff } else { 0 };
-        ((*scratch).ip.remote, port)
+    let (sender, ip) = unsafe { (&(*scratch).sender, &(*scratch).ip) };
+    if sender.observe == 0 {
+        return (ip.remote, 0);
     }
+    let [r0, r1, r2, r3, port] = sender.source;
+    ([r0, r1, r2, r3], port)
 }
 
 /// Writes an event, unless its source and reason had one in the last ten seconds or this CPU's rate is used up.
@@ -284,6 +286,10 @@ fn store_record(ctx: *mut xdp_md, record: *mut PacketRecord, number: u64, verdic
         (*record).reason = verdict_word as u8;
         (*record).outcome = (verdict_word >> 8) as u8;
         (*record).trunk = (*scratch).sender.trunk as u8;
+        let named = (*scratch).sender.client & CLIENT != 0;
+        let [c0, c1, c2, c3, port] = (*scratch).sender.source;
+        (*record).client = if named { [c0, c1, c2, c3] } else { [0; 4] };
+        (*record).client_port = if named { port } else { 0 };
         (*record).captured = copy(ctx, (&raw mut (*record).bytes).cast(), frame_len);
         atomic::exchange(&raw mut (*record).number, number + 1);
     }

@@ -15,6 +15,12 @@ pub type Address = [u32; 4];
 /// Third word of an IPv4-mapped address, in network order.
 pub const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
+/// Whether an address is IPv6, and not IPv4 mapped.
+#[inline(always)]
+pub fn is_v6(address: &Address) -> bool {
+    !matches!(address, [0, 0, MAPPED, _])
+}
+
 /// The parsed IP header.
 #[repr(C)]
 pub struct Ip {

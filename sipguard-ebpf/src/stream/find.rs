@@ -8,7 +8,7 @@ use sipguard_common::wire::tcp::RST;
 
 use super::pickup::{self, PayloadStart};
 use super::socket::{self, Socket};
-use super::{flow, handshake};
+use super::{client, flow, handshake};
 use crate::admit::{policy, rate};
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
@@ -120,7 +120,7 @@ fn settle(packet: &Packet, flow: &mut Flow, position: &StreamPosition, refused: 
     flow.egress_known = 0;
     flow.first_ns = settings::now_ns();
     flow.slot = settings::slot();
-    flow.flags = flow_flags::LOCAL | if packet.transport == scratch::TLS { flow_flags::TLS } else { 0 };
+    flow.flags = flow_flags::LOCAL | client::flags(packet);
     flow.state = (if position.fresh { FlowState::InSync } else { FlowState::Desynchronised }) as u32;
     flow::start(flow, position.next, position.fresh);
     if refused {

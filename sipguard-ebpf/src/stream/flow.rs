@@ -94,7 +94,9 @@ pub fn start(flow: &mut Flow, next: u32, known: bool) {
         record.len = 0;
     }
     flow.stream.begin();
-    if flow.flags & flow_flags::TLS != 0 {
+    if known && flow.flags & flow_flags::PROXY != 0 {
+        flow.stream.begin_proxy();
+    } else if flow.flags & flow_flags::TLS != 0 {
         flow.stream.begin_tls(known);
     }
 }

@@ -4,12 +4,12 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, flow_flags, pack_handshake,
+    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, pack_handshake,
 };
 
-use super::flow;
+use super::{client, flow};
 use crate::admit::{policy, port, rate};
-use crate::cpu::scratch::{self, FlowWords, Packet};
+use crate::cpu::scratch::{FlowWords, Packet};
 use crate::cpu::settings;
 
 /// Incomplete handshakes. Separate from the flows, so that a flood of SYNs cannot evict connections.
@@ -104,7 +104,7 @@ fn restart(packet: &mut Packet, flow: &mut Flow, peer_next: u32, pbx_next: u32) 
     flow.egress_known = u32::from(!settings::is_replay());
     flow.first_ns = settings::now_ns();
     flow.slot = settings::slot();
-    flow.flags = if packet.transport == scratch::TLS { flow_flags::TLS } else { 0 };
+    flow.flags = client::flags(packet);
     flow.state = FlowState::InSync as u32;
     flow::start(flow, peer_next, true);
     packet.expected = flow.next;

@@ -5,6 +5,7 @@
 //! not accept changes no state and is no violation. docs/internals/streams.md lists which source is trusted for what.
 
 mod acceptable;
+mod client;
 pub mod egress;
 mod find;
 mod flow;
@@ -57,7 +58,11 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
         return Err(Reason::NotGuarded);
     }
     packet.transport = if flow.flags & flow_flags::TLS != 0 { scratch::TLS } else { scratch::TCP };
-    policy::permit()?;
+    if flow.flags & flow_flags::CLIENT == 0 {
+        policy::permit()?;
+    } else if let Some(reason) = client::judged(ctx, packet, flow) {
+        return Err(reason);
+    }
     if packet.has(RST) {
         return Ok(Reason::TcpControl);
     }

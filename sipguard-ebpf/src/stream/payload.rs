@@ -8,7 +8,7 @@ use sipguard_common::{Class, Reason};
 use super::pickup::{self, PayloadStart};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
-use super::{acceptable, find, flow};
+use super::{acceptable, client, find, flow};
 use crate::admit::{policy, rate};
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
@@ -87,7 +87,8 @@ fn moved(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
     if !known || !another && !ahead || packet.seq.wrapping_sub(next).cast_signed() > 0 {
         return false;
     }
-    flow.flags &= flow_flags::TLS | flow_flags::PICKED_UP;
+    let client = if another { 0 } else { flow_flags::CLIENT };
+    flow.flags &= flow_flags::TLS | flow_flags::PICKED_UP | flow_flags::PROXY | client;
     flow.state = (if another { FlowState::InSync } else { FlowState::Desynchronised }) as u32;
     flow::start(flow, next, another);
     packet.expected = flow.next;
@@ -98,7 +99,7 @@ fn moved(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
 /// expect. So every segment is reset until the kernel has no such connection. `Ok` is a new connection of the same ports.
 // own frame: 16 bytes
 #[inline(never)]
-fn after_rejection(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+pub fn after_rejection(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
     if moved(ctx, packet, flow) {
         return Ok(());
     }
@@ -113,6 +114,9 @@ fn after_rejection(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Re
         packet.expected = socket.rcv_nxt;
     } else if flow.egress_known != 0 {
         packet.expected = flow.acked;
+    }
+    if flow.flags & flow_flags::CLIENT != 0 {
+        client::cut();
     }
     Err(Reason::from_number(flow.reason).unwrap_or(Reason::Internal))
 }
@@ -154,7 +158,7 @@ pub fn is_recent_pickup(flow: &Flow) -> bool {
 
 /// Runs the framer over the new bytes. `Ok` is how many of them the hash in the scratch memory covers.
 #[inline(always)]
-fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, Reason> {
+fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u32, Reason> {
     if flow.stream.is_within_message() {
         flow::check_pace(flow)?;
     }
@@ -164,7 +168,20 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
     // SAFETY: this CPU's map value.
     let scratch = unsafe { &mut *scratch::get()? };
     flow::copy(&flow.stream, &mut scratch.stream);
-    if let Err(reason) = sip::validate(ctx) {
+    let (at, len) = (packet.new_at, packet.new_len);
+    let proxied = scratch.stream.is_proxy();
+    if proxied {
+        let header = client::header(ctx, flow)?;
+        if header == len {
+            flow::copy(&scratch.stream, &mut flow.stream);
+            sip::hash(ctx, at, len)?;
+            return Ok(len);
+        }
+        (packet.new_at, packet.new_len) = (at + header, len - header);
+    }
+    let framed = sip::validate(ctx);
+    (packet.new_at, packet.new_len) = (at, len);
+    if let Err(reason) = framed {
         if reason.is_malformed() && checksum::is_wrong(ctx) {
             return Err(Reason::BadChecksum);
         }
@@ -180,7 +197,7 @@ fn validate(ctx: &XdpContext, packet: &Packet, flow: &mut Flow) -> Result<u32, R
     flow::copy(&scratch.stream, &mut flow.stream);
     flow::record_pace(flow, messages);
     let cursor = &mut scratch.payload.cursor;
-    if cursor.gap != 0 {
+    if cursor.gap != 0 || proxied {
         sip::hash(ctx, packet.new_at, packet.new_len)?;
         return Ok(packet.new_len);
     }
@@ -202,7 +219,7 @@ fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
             packet.violations = 1;
         }
     }
-    if reason.class() == Class::Drop {
+    if reason.class() == Class::Drop && !client::is_cut() {
         // Damaged, or over a limit: the sender's TCP retransmits it.
     } else if reason.number() == Reason::Internal.number() {
         // An internal error: what follows passes with the same reason.

@@ -7,7 +7,7 @@ use sipguard_common::{Class, Reason};
 
 use super::reset;
 use crate::admit::{ban, policy};
-use crate::cpu::scratch::{self, Scratch};
+use crate::cpu::scratch::{self, CUT, Scratch};
 use crate::cpu::settings;
 use crate::cpu::stage_result::StageResult;
 use crate::observe::{count, offender, points};
@@ -60,7 +60,8 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
 /// Whether a packet with this reason is stopped by a reset of its connection. Never for a datagram.
 #[inline(always)]
 pub fn resets(scratch: *mut Scratch, settings: &Settings, reason: Reason) -> bool {
-    let ends = matches!(reason.class(), Class::Malformed | Class::Reset);
-    // SAFETY: this CPU's map value. A packet with such a reason is parsed.
-    ends && settings.action != ACTION_DROP && unsafe { (*scratch).packet.transport } != scratch::UDP
+    // SAFETY: this CPU's map value. A packet with such a reason, or of such a sender, is parsed.
+    let (client, transport) = unsafe { ((*scratch).sender.client, (*scratch).packet.transport) };
+    let ends = matches!(reason.class(), Class::Malformed | Class::Reset) || client & CUT != 0;
+    ends && settings.action != ACTION_DROP && transport != scratch::UDP
 }

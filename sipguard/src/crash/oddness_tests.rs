@@ -23,6 +23,7 @@ fn packet(source: &str, tcp: bool, time_ns: u64, seq: u32, payload: &[u8]) -> Ta
         trunk: None,
         reason: Reason::Valid,
         action: Action::Pass,
+        client: None,
         header: Some(Header { ends, tcp, seq, payload: 0..payload.len(), ..Header::default() }),
         frame: payload.to_vec(),
         frame_len: payload.len() as u32,

@@ -50,6 +50,7 @@ pub struct Event {
 
 /// Something to be told while events are followed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is told")]
 pub enum Told {
     /// An event.
     Event(Event),

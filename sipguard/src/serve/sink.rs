@@ -273,6 +273,7 @@ mod tests {
             trunk: None,
             reason: Reason::BareLf,
             action: Action::Drop,
+            client: None,
             header: None,
             frame: Vec::new(),
             frame_len: 0,

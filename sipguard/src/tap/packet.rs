@@ -36,6 +36,8 @@ pub struct TapPacket {
     pub reason: Reason,
     /// What became of it.
     pub action: Action,
+    /// Who sent it by a balancer that speaks the PROXY protocol.
+    pub client: Option<SocketAddr>,
     /// What its headers say; `None` when they can't be read.
     pub header: Option<Header>,
     /// The frame from its Ethernet header on, as far as it was recorded.
@@ -84,15 +86,19 @@ impl TapPacket {
             trunk: names.trunks.get(&record.trunk).cloned(),
             reason,
             action: Action::of_outcome(reason, Outcome::from_number(record.outcome)),
+            client: client(record),
             header,
             frame,
             frame_len: record.frame_len,
         })
     }
 
-    /// Who sent it; port 0 where there is none.
+    /// Who sent it, behind a balancer the client; port 0 where there is none.
     #[must_use]
     pub fn source(&self) -> Option<SocketAddr> {
+        if self.client.is_some() {
+            return self.client;
+        }
         let ends = self.header.as_ref()?.ends;
         Some(SocketAddr::new(unmapped(ends.from), ends.ports[0]))
     }
@@ -116,4 +122,11 @@ impl TapPacket {
         let payload = self.header.as_ref().map(|header| header.payload.clone()).unwrap_or_default();
         self.frame.get(payload).unwrap_or_default()
     }
+}
+
+/// The client of a record.
+fn client(record: &PacketRecord) -> Option<SocketAddr> {
+    let address: [u8; 16] = bytemuck::cast(record.client);
+    let port = u16::from_be(record.client_port as u16);
+    (address != [0; 16]).then(|| SocketAddr::new(unmapped(address), port))
 }

@@ -55,6 +55,7 @@ fn packet(frame: Vec<u8>, reason: Reason, action: Action) -> TapPacket {
         trunk: Some("carrier".to_owned()),
         reason,
         action,
+        client: None,
         header: Header::read(&frame),
         frame_len: frame.len() as u32,
         frame,

@@ -45,6 +45,7 @@ fn recorded() -> TapPacket {
         trunk: None,
         reason: Reason::BareLf,
         action: Action::Drop,
+        client: None,
         header: Header::read(&frame),
         frame_len: frame.len() as u32,
         frame,

@@ -14,6 +14,7 @@ mod identities;
 mod legal;
 mod legal_headers;
 mod program_runs;
+mod proxy;
 mod rates;
 mod reasons;
 mod receivers;

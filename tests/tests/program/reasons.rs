@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use bytemuck::Zeroable as _;
 use sipguard_common::abi::{
     CLASS_DEVICES, CONNECTIONS, INVITES, MESSAGES, MODE_MONITOR, Outcome, PACKETS, PERMANENT, REGISTERS,
-    Rate, Rule, UDP, rule_flags, rules_in_use,
+    Rate, Rule, Trunk, UDP, rule_flags, rules_in_use,
 };
 use sipguard_common::framer::{checks, methods};
 use sipguard_common::{Class, Reason};
@@ -71,6 +72,10 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
     };
     let small_section =
         |program: &mut Program| program.change(|settings| settings.limits.section_bytes = 16_384);
+    let balancer = |program: &mut Program| {
+        program.rule("192.0.2.7", Rule { trunk: 1, ..Rule::zeroed() })?;
+        program.trunk(1, Trunk { proxy_protocol: 1, ..Trunk::zeroed() })
+    };
     let busy = |program: &mut Program| {
         program.connect(&peer, 1000)?;
         program.change_flow(&peer, |flow| flow.lock = 99)
@@ -165,6 +170,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::OpenConnections, after(|program| program.open(&peer), &peer.tcp(SYN, 1, b""))?),
         (Reason::NotAcceptable, after(not_acceptable, &data)?),
         (Reason::FlowBusy, after(busy, &data)?),
+        (Reason::BadProxyHeader, connected(&balancer, &data)?),
         (
             Reason::EarlyAnswer,
             after(
