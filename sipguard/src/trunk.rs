@@ -43,6 +43,8 @@ pub struct TrunkPolicy {
     pub profile: TrunkProfile,
     /// Its mode.
     pub mode: TrunkMode,
+    /// Whether its peers are balancers, whose TCP connections begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 named!(TrunkProfile { Inherit = "inherit", Default = "default", Strict = "strict" });
@@ -76,6 +78,7 @@ impl Default for TrunkPolicy {
             methods: methods::ALL,
             profile: TrunkProfile::Inherit,
             mode: TrunkMode::Inherit,
+            proxy_protocol: false,
         }
     }
 }
@@ -104,7 +107,8 @@ impl TrunkPolicy {
             TrunkMode::Enforce => TRUNK_ENFORCES,
             TrunkMode::Monitor => TRUNK_MONITORS,
         };
-        Trunk { limits, denied, own_limits, mode, ..Trunk::zeroed() }
+        let proxy_protocol = u32::from(self.proxy_protocol);
+        Trunk { limits, denied, own_limits, mode, proxy_protocol, ..Trunk::zeroed() }
     }
 
     /// What an entry of the kernel means.
@@ -125,6 +129,7 @@ impl TrunkPolicy {
                 TRUNK_MONITORS => TrunkMode::Monitor,
                 _ => TrunkMode::Inherit,
             },
+            proxy_protocol: entry.proxy_protocol != 0,
         }
     }
 
@@ -219,6 +224,7 @@ mod tests {
             methods: method_set("INVITE,ack,other").unwrap(),
             profile: TrunkProfile::Strict,
             mode: TrunkMode::Monitor,
+            proxy_protocol: true,
         };
         let entry = policy.entry();
         let [tcp, tls, udp] = entry.denied;

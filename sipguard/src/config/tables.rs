@@ -317,6 +317,10 @@ pub struct TrunkTable {
     /// Whether its faults are stopped: as the guard's mode says (inherit), always (enforce), or never (monitor).
     #[schemars(extend("default" = "inherit"))]
     pub mode: Option<Text<trunk::TrunkMode>>,
+    /// Whether its peers are balancers: their TCP connections to guarded ports begin with a PROXY header, version 1 or 2, and whom that names is the
+    /// sender.
+    #[schemars(extend("default" = false))]
+    pub proxy_protocol: Option<bool>,
     /// What it is, for `sipguard trunk list`.
     #[schemars(extend("default" = "", "examples" = ["main carrier"]))]
     pub reason: Option<Text<Reason>>,

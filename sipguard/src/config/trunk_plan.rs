@@ -86,6 +86,7 @@ fn text(trunk: &TrunkRow) -> String {
         ("methods", policy.methods_text(), "all"),
         ("profile", policy.profile.name().to_owned(), "inherit"),
         ("mode", policy.mode.name().to_owned(), "inherit"),
+        ("proxy-protocol", policy.proxy_protocol.to_string(), "false"),
         ("reason", trunk.reason.clone(), ""),
     ] {
         if value != usual {

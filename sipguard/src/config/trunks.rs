@@ -64,6 +64,7 @@ impl TrunkValidation {
             methods: trunk.methods.as_deref().map_or(methods::ALL, |all| method_set(validator, &key, all)),
             profile: trunk.profile.map_or(default.profile, |Text(profile)| profile),
             mode: trunk.mode.map_or(default.mode, |Text(mode)| mode),
+            proxy_protocol: trunk.proxy_protocol.unwrap_or(default.proxy_protocol),
         };
         if let Some(warn) = policy.warn() {
             validator.warn(&format!("{key}.methods"), warn);

@@ -23,6 +23,8 @@ pub struct PolicyChange {
     pub profile: Option<TrunkProfile>,
     /// Whether its faults are stopped.
     pub mode: Option<TrunkMode>,
+    /// Whether its peers are balancers that send a PROXY header.
+    pub proxy_protocol: Option<bool>,
     /// What it is.
     pub comment: Option<String>,
 }
@@ -214,6 +216,7 @@ fn merge(row: &mut TrunkRow, asked: &PolicyChange) {
     policy.methods = asked.methods.unwrap_or(policy.methods);
     policy.profile = asked.profile.unwrap_or(policy.profile);
     policy.mode = asked.mode.unwrap_or(policy.mode);
+    policy.proxy_protocol = asked.proxy_protocol.unwrap_or(policy.proxy_protocol);
     if let Some(comment) = &asked.comment {
         row.reason.clone_from(comment);
     }

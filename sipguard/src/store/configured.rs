@@ -14,9 +14,10 @@ use super::rows::StoreTables;
 pub type ConfiguredNames = BTreeSet<(String, String)>;
 
 /// What a configuration file may change in the store. Of `rules` what it has set itself.
-const TABLES: [(&str, &str); 8] = [
+const TABLES: [(&str, &str); 9] = [
     ("trunks", ""),
     ("peers", ""),
+    ("balancers", ""),
     ("limits", ""),
     ("open_limits", ""),
     ("denials", ""),

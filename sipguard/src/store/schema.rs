@@ -181,6 +181,8 @@ const STEPS: &[&str] = &[
          word INTEGER NOT NULL,
          PRIMARY KEY (kind, target, origin, verb)
      ) STRICT, WITHOUT ROWID;",
+    // Trunks whose peers are balancers that send a PROXY header.
+    "CREATE TABLE balancers (trunk TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;",
 ];
 
 /// The first version without IPv4 that is written as IPv6.
@@ -248,6 +250,7 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM denials"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM limits"), 0, "from {from}: limits that nobody set");
             assert_eq!(one("SELECT count(*) FROM open_limits"), 0, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM balancers"), 0, "from {from}");
             for kind in ["device", "identity", "user-agent"] {
                 db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", kind)))
                     .unwrap();

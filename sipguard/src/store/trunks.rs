@@ -46,11 +46,23 @@ impl StoreTables<'_> {
             peers.entry(number).or_default().push(peer);
         }
         let mut trunks: Vec<TrunkRow> = self.read_all()?;
+        let balancers = self.balancers()?;
         for trunk in &mut trunks {
             trunk.peers = peers.remove(&trunk.number).unwrap_or_default();
             trunk.peers.sort_unstable();
+            trunk.policy.proxy_protocol = balancers.contains(&trunk.name);
         }
         Ok(trunks)
+    }
+
+    /// Names of the trunks whose peers are balancers.
+    fn balancers(&self) -> Result<Vec<String>> {
+        if !self.has("balancers")? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.db().prepare("SELECT trunk FROM balancers")?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
     }
 
     /// The peers of all trunks.
@@ -74,7 +86,7 @@ impl FromRow for TrunkRow {
     const TABLE: &'static str = "trunks";
     const SELECT: &'static str = "SELECT name, number, transports, methods, profile, mode, reason, author, created FROM trunks ORDER BY name";
 
-    /// Without its peers, which have a table of their own.
+    /// Without its peers and whether they are balancers, which have tables of their own.
     fn from_row(row: &rusqlite::Row<'_>) -> Result<TrunkRow> {
         let strange = |error| anyhow!("the store has a trunk that this sipguard does not know: {error}");
         Ok(TrunkRow {
@@ -86,6 +98,7 @@ impl FromRow for TrunkRow {
                 methods: method_set(text(row, 3)?).map_err(strange)?,
                 profile: TrunkProfile::parse(text(row, 4)?).map_err(strange)?,
                 mode: TrunkMode::parse(text(row, 5)?).map_err(strange)?,
+                ..TrunkPolicy::default()
             },
             reason: text(row, 6)?.to_owned(),
             author: text(row, 7)?.to_owned(),
@@ -139,6 +152,10 @@ impl Change<'_> {
                 created_ms
             ],
         )?;
+        self.rows.db().execute("DELETE FROM balancers WHERE trunk = ?1", [&desired.name])?;
+        if policy.proxy_protocol {
+            self.rows.db().execute("INSERT INTO balancers VALUES (?1)", [&desired.name])?;
+        }
         self.rows.db().execute("DELETE FROM peers WHERE number = ?1", [number])?;
         for peer in &desired.peers {
             self.rows.db().execute("INSERT INTO peers VALUES (?1, ?2)", params![peer.to_string(), number])?;
@@ -165,6 +182,7 @@ impl Change<'_> {
         self.rows.db().execute(sql, [name])?;
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
         self.rows.db().execute("DELETE FROM open_limits WHERE trunk = ?1", [name])?;
+        self.rows.db().execute("DELETE FROM balancers WHERE trunk = ?1", [name])?;
         let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
         self.counts.removed += removed;
         self.counts.same += 1 - removed.min(1);

@@ -21,6 +21,9 @@ pub struct TrunkView {
     pub profile: String,
     /// `inherit`, `enforce` or `monitor`.
     pub mode: String,
+    /// Whether its peers are balancers, whose TCP connections begin with a PROXY header.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// The person at the keyboard, or the user of the program.
     pub author: String,
     /// An operator's free text; may be empty.
@@ -38,6 +41,7 @@ impl From<&TrunkRow> for TrunkView {
             methods: row.policy.methods_text(),
             profile: row.policy.profile.name().to_owned(),
             mode: row.policy.mode.name().to_owned(),
+            proxy_protocol: row.policy.proxy_protocol,
             author: row.author.clone(),
             comment: row.reason.clone(),
             created_at: time(row.created_ms),

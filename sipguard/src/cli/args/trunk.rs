@@ -85,6 +85,11 @@ struct PolicyArgs {
     #[arg(long, value_name = "inherit|enforce|monitor", value_parser = TrunkMode::parse)]
     mode: Option<TrunkMode>,
 
+    /// Its peers are balancers: their TCP connections to guarded ports begin with a PROXY header (version 1 or 2), and whom that names is the
+    /// sender; `--proxy-protocol=false` takes it back [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    proxy_protocol: Option<bool>,
+
     /// What it is, for `trunk list`
     #[arg(long, alias = "reason", value_name = "TEXT", value_parser = parse_reason)]
     comment: Option<String>,
@@ -117,12 +122,12 @@ impl SetArgs {
 fn request(name: String, peers: &[String], policy: PolicyArgs) -> Result<Request> {
     let words = peers.iter().flat_map(|word| word.split(','));
     let peers = words.map(|word| word.parse::<Source>().map_err(usage)).collect::<Result<_>>()?;
-    let PolicyArgs { transport, method, profile, mode, comment, force } = policy;
+    let PolicyArgs { transport, method, profile, mode, proxy_protocol, comment, force } = policy;
     let transports = transport.map(|Transports(may)| may);
     Ok(Request {
         name,
         peers,
-        policy: PolicyChange { transports, methods: method, profile, mode, comment },
+        policy: PolicyChange { transports, methods: method, profile, mode, proxy_protocol, comment },
         force,
     })
 }
