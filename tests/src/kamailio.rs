@@ -61,12 +61,28 @@ impl Kamailio {
     ///
     /// It dials the trunk from any of `addresses`, so the trunk needs a route back to all of them.
     pub fn start(namespace: &Netns, addresses: &[&str], trunk: Option<Trunk<'_>>) -> Result<Self> {
+        Self::begin(namespace, addresses, trunk, &[])
+    }
+
+    /// The same behind a balancer: every TCP connection begins with a PROXY header.
+    pub fn start_behind_balancer(
+        namespace: &Netns,
+        addresses: &[&str],
+        trunk: Option<Trunk<'_>>,
+    ) -> Result<Self> {
+        Self::begin(namespace, addresses, trunk, b"PROXY TCP4 127.0.0.1 127.0.0.1 9 5060\r\n")
+    }
+
+    /// `header` is what its TCP connections begin with.
+    fn begin(namespace: &Netns, addresses: &[&str], trunk: Option<Trunk<'_>>, header: &[u8]) -> Result<Self> {
         let addresses: Vec<IpAddr> = addresses
             .iter()
             .map(|address| address.parse().with_context(|| format!("{address} is no address")))
             .collect::<Result<_>>()?;
         let scratch = Scratch::new("kamailio")?;
         let config = config(&addresses, trunk, &scratch.join("control").to_string_lossy());
+        let behind = if header.is_empty() { "" } else { "tcp_accept_haproxy=yes" };
+        let config = config.replace("@HAPROXY@", behind);
         let config = scratch.write("kamailio.cfg", &config)?;
         std::fs::create_dir_all("/run/kamailio").context("making /run/kamailio")?;
         let log = File::create(scratch.join("log")).context("making the log of kamailio")?;
@@ -75,7 +91,7 @@ impl Kamailio {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = Running::start("kamailio", &mut command)?;
         let mut kamailio = Self { process, namespace: namespace.path(), scratch };
-        kamailio.wait_until_it_answers(namespace, &addresses)?;
+        kamailio.wait_until_it_answers(namespace, &addresses, header)?;
         Ok(kamailio)
     }
 
@@ -130,11 +146,16 @@ impl Kamailio {
         self.process.expect_alive()
     }
 
-    fn wait_until_it_answers(&mut self, namespace: &Netns, addresses: &[IpAddr]) -> Result<()> {
+    fn wait_until_it_answers(
+        &mut self,
+        namespace: &Netns,
+        addresses: &[IpAddr],
+        header: &[u8],
+    ) -> Result<()> {
         let until = Instant::now() + START;
         for address in addresses {
             let address = SocketAddr::new(*address, 5060);
-            while !namespace.enter(|| answers_udp(address) && answers_tcp(address))? {
+            while !namespace.enter(|| answers_udp(address) && answers_tcp(address, header))? {
                 if self.process.try_wait()?.is_some() || Instant::now() > until {
                     bail!("kamailio does not serve {address}; its log: {}", self.log()?);
                 }
@@ -178,11 +199,11 @@ fn answers_udp(address: SocketAddr) -> bool {
     ask().is_ok_and(|read| read > 0)
 }
 
-fn answers_tcp(address: SocketAddr) -> bool {
+fn answers_tcp(address: SocketAddr, header: &[u8]) -> bool {
     let ask = || -> std::io::Result<usize> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-        stream.write_all(options("TCP").as_bytes())?;
+        stream.write_all(&[header, options("TCP").as_bytes()].concat())?;
         stream.read(&mut [0; 2048])
     };
     ask().is_ok_and(|read| read > 0)

@@ -17,6 +17,7 @@ pub mod exclusive;
 pub mod fragile;
 pub mod guard;
 pub mod guest;
+pub mod haproxy;
 pub mod interrupt;
 pub mod judge;
 pub mod kamailio;

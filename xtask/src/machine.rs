@@ -34,6 +34,7 @@ const PEERS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("ps", "procps"),
     ("chromium", "chromium"),
+    ("haproxy", "haproxy"),
     ("prometheus", "prometheus"),
     ("systemd-analyze", "systemd"),
 ];

@@ -3,6 +3,7 @@
 
 mod allow;
 mod attacks;
+mod balancer;
 mod bans;
 mod capture;
 mod cases;
