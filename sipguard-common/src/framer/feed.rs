@@ -192,7 +192,7 @@ fn frame_payload(
     let mut left = payload.len() as u32;
     if stream.is_proxy() {
         let Some(header) = feed_proxy(stream, buffer, payload)? else { return Ok(0) };
-        stream.end_proxy(false);
+        stream.end_proxy();
         let rest = frame_payload(find, stream, limits, buffer, &payload[header..]);
         return rest.map_err(|fault| Malformed { line: fault.line + header as i64, ..fault });
     }

@@ -76,6 +76,8 @@ const FLAG_HELLO: u8 = 8;
 const FLAG_FAR_COLON: u8 = 16;
 /// Such a line cannot become a header any more.
 const FLAG_FAR_BAD: u8 = 32;
+/// TLS follows the PROXY header.
+const FLAG_TLS: u8 = 64;
 /// A header section of this stream ended with LF LF. From then on there is no LF CR LF, which ends a section for who does not know LF LF.
 const FLAG_LF: u8 = 64;
 /// In the body behind such a section: the last byte was a LF.

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::step::Cursor;
 use super::window::Window;
-use super::{PHASE_IDLE, PHASE_PROXY, Stream};
+use super::{FLAG_TLS, PHASE_IDLE, PHASE_PROXY, Stream};
 
 /// Longest header of version 1, the line end included.
 const TEXT: u16 = 107;
@@ -77,10 +77,11 @@ pub enum ProxyOutcome {
 }
 
 impl Stream {
-    /// Turns a stream before its first byte into one that begins with a PROXY header.
+    /// Turns a stream before its first byte into one that begins with a PROXY header; `tls` when TLS follows.
     #[inline(always)]
-    pub fn begin_proxy(&mut self) {
+    pub fn begin_proxy(&mut self, tls: bool) {
         self.phase = PHASE_PROXY;
+        self.flags = if tls { FLAG_TLS } else { 0 };
     }
 
     /// Whether the next byte is of a PROXY header. `false` once it has ended.
@@ -101,9 +102,10 @@ impl Stream {
         if self.last == 0 { None } else { Some((words, header.port)) }
     }
 
-    /// Turns a stream whose PROXY header has ended into one before its first byte; `tls` when TLS follows.
+    /// Turns a stream whose PROXY header has ended into one before its first byte.
     #[inline(always)]
-    pub fn end_proxy(&mut self, tls: bool) {
+    pub fn end_proxy(&mut self) {
+        let tls = self.flags & FLAG_TLS != 0;
         self.begin();
         if tls {
             self.begin_tls(true);

@@ -100,7 +100,7 @@ fn binary(bytes: &[u8]) -> Read {
 /// Reads a header in segments that end at `cuts`.
 fn fed(bytes: &[u8], cuts: &[usize]) -> Read {
     let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
-    stream.begin_proxy();
+    stream.begin_proxy(false);
     let mut before = 0;
     for cut in cuts.iter().copied().chain([bytes.len()]).filter(|cut| *cut <= bytes.len()) {
         if cut <= before {
@@ -260,20 +260,21 @@ fn sip_follows_or_tls() {
     let bad = [&header[..], OPTIONS, b"OPTIONS sip:a SIP/2.1\r\n"].concat();
     for cut in 1..bad.len() {
         let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
-        stream.begin_proxy();
+        stream.begin_proxy(false);
         let limits = Limits::default();
         let first = feed(&mut stream, &limits, &mut buffer, &bad[..cut]);
         let judged = first.and_then(|()| feed(&mut stream, &limits, &mut buffer, &bad[cut..]));
         assert_eq!(judged.unwrap_err().reason, Reason::BadVersion, "cut at {cut}");
     }
-    let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
-    stream.begin_proxy();
-    assert_eq!(feed_proxy(&mut stream, &mut buffer, header), Ok(Some(header.len())));
-    stream.end_proxy(true);
-    assert!(stream.is_tls());
-    let hello = [0x16, 3, 1, 0, 2, 9];
-    let judged = feed(&mut stream, &Limits::default(), &mut buffer, &hello);
-    assert_eq!(judged.unwrap_err().reason, Reason::NotTls, "no ClientHello");
+    let hello = [&header[..], &[0x16, 3, 1, 0, 2, 9]].concat();
+    for cut in 1..hello.len() {
+        let (mut stream, mut buffer) = (Stream::NEW, Buffer::NEW);
+        stream.begin_proxy(true);
+        let limits = Limits::default();
+        let first = feed(&mut stream, &limits, &mut buffer, &hello[..cut]);
+        let judged = first.and_then(|()| feed(&mut stream, &limits, &mut buffer, &hello[cut..]));
+        assert_eq!(judged.unwrap_err().reason, Reason::NotTls, "no ClientHello, cut at {cut}");
+    }
 }
 
 /// Headers, and what is nearly one.

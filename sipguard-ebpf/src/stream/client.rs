@@ -115,6 +115,6 @@ pub fn header(ctx: &XdpContext, flow: &mut Flow) -> Result<u32, Reason> {
         }
         rate::connection(settings::get()?)?;
     }
-    stream.end_proxy(flow.flags & flow_flags::TLS != 0);
+    stream.end_proxy();
     Ok(header)
 }

@@ -94,9 +94,10 @@ pub fn start(flow: &mut Flow, next: u32, known: bool) {
         record.len = 0;
     }
     flow.stream.begin();
+    let tls = flow.flags & flow_flags::TLS != 0;
     if known && flow.flags & flow_flags::PROXY != 0 {
-        flow.stream.begin_proxy();
-    } else if flow.flags & flow_flags::TLS != 0 {
+        flow.stream.begin_proxy(tls);
+    } else if tls {
         flow.stream.begin_tls(known);
     }
 }

@@ -10,7 +10,7 @@ use sipguard_tests::guard::Site;
 use sipguard_tests::message::OPTIONS;
 
 /// Plays a connection: what the application reads is all of it, or it ends before.
-fn connection(site: &Site, case: &Case, writes: &[Vec<u8>]) -> Result<()> {
+fn connection(site: &Site, case: &Case, writes: &[Vec<u8>], expected: Expected) -> Result<()> {
     let to = SocketAddr::new(sip(Site::PBX[0]).ip(), case.tcp_port);
     let server = Server::listen(&site.pbx, to)?;
     let any = IpAddr::from([0; 4]);
@@ -22,7 +22,7 @@ fn connection(site: &Site, case: &Case, writes: &[Vec<u8>]) -> Result<()> {
         phone.offer(write)?;
     }
     let whole = writes.concat();
-    if case.expected_of(writes) == Expected::Passes {
+    if expected == Expected::Passes {
         return expect_same(&application.wait_for(whole.len())?, &whole);
     }
     application.wait_for_end()?;
@@ -66,11 +66,29 @@ fn messages_of_public_bug_reports_arrive_or_do_not() -> Result<()> {
         }
         // That a half message ends takes longer than a test has.
         for writes in case.tcp.iter().filter(|_| case.expected != Expected::Ends) {
-            connection(&site, &case, writes).with_context(|| format!("{} over TCP", case.id))?;
+            let expected = case.expected_of(writes);
+            connection(&site, &case, writes, expected).with_context(|| format!("{} over TCP", case.id))?;
         }
         if matches!(case.expected, Expected::Passes | Expected::Quiet) {
             ensure!(site.guard.malformed()? == before, "{}: {:?}", case.id, site.guard.malformed()?);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_a_balancer_alone_may_send_arrives_from_one() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let peer = Site::PHONE[0].to_string();
+    site.guard.run(&["trunk", "add", "front", "--peer", &peer, "--proxy-protocol"])?.expect(0)?;
+    let mut played = 0;
+    for case in cases()? {
+        for writes in case.tcp.iter().filter(|writes| case.expected_of(writes) == Expected::FrontOnly) {
+            connection(&site, &case, writes, Expected::Passes).with_context(|| case.id.clone())?;
+            played += 1;
+        }
+    }
+    ensure!(played >= 3, "{played} connections");
+    ensure!(site.guard.malformed()?.is_empty(), "{:?}", site.guard.malformed()?);
     Ok(())
 }

@@ -11,6 +11,7 @@ use sipguard_common::abi::{
     Rule, TCP, TRUNK_MONITORS, Trunk, rule_flags,
 };
 use sipguard_common::framer::methods;
+use sipguard_tests::cases::{Expected, cases};
 use sipguard_tests::message::{OPTIONS, good_call};
 use sipguard_tests::packet::{ACK, PSH, Peer, RST};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, Shared, XDP_DROP, XDP_PASS};
@@ -442,5 +443,34 @@ fn a_connection_that_is_older_than_the_guard_has_no_client() -> Result<()> {
     let at = 1019 + OPTIONS.len() as u32;
     is_reset(&program.run(&peer.tcp(ACK, at, MALFORMED))?, Reason::ControlByte);
     assert_eq!(offenders(&mut program)?, [(peer.remote, Reason::ControlByte)]);
+    Ok(())
+}
+
+/// Of the table of public bug reports: what passes from a declared balancer alone.
+#[test]
+fn reported_headers_pass_from_a_balancer() -> Result<()> {
+    let (mut program, mut played) = (balanced()?, 0);
+    let cases = cases()?.into_iter().filter(|case| case.expected == Expected::FrontOnly);
+    for (case, writes) in
+        cases.flat_map(|case| case.tcp.clone().into_iter().map(move |one| (case.clone(), one)))
+    {
+        let peer = Peer::new("192.0.2.5:30000", &format!("198.51.100.1:{}", case.tcp_port));
+        let (speaks, whole) = (case.expected_of(&writes) == Expected::FrontOnly, writes.concat());
+        for cut in [1, 7, 1400] {
+            let mut connection = Connection::open(&mut program, peer.clone())?;
+            for piece in whole.chunks(cut) {
+                let reason = connection.send(&mut program, piece)?.reason;
+                if !speaks {
+                    assert_eq!(reason, Reason::BadProxyHeader, "{}", case.id);
+                    break;
+                }
+                assert!([Reason::Valid, Reason::Tls].contains(&reason), "{}: {reason:?}", case.id);
+            }
+            let named = client(&mut program, &peer)?.map(|client| client.ip().to_string());
+            assert_eq!(named.as_deref(), speaks.then_some("198.51.100.9"), "{}", case.id);
+            played += 1;
+        }
+    }
+    assert!(played >= 9, "{played} connections");
     Ok(())
 }
