@@ -7,6 +7,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use sipguard_common::abi::ReplayVerdict;
 use sipguard_common::{Class, Reason};
 
+use super::clients::Clients;
 use super::explain::Explainer;
 use super::missing::{Broken, Gaps, Waiting};
 use super::tally::Tally;
@@ -38,6 +39,7 @@ pub struct Decider<'p> {
     broken: Broken,
     gaps: Gaps,
     tally: Tally,
+    clients: Option<Clients>,
     explainer: Option<Explainer>,
     /// What the program said of flows of voice, which are most of a capture. Nothing that changes while a capture is judged decides about
     /// a plain datagram to a port that is not guarded, so one answer is good for the flow.
@@ -47,12 +49,13 @@ pub struct Decider<'p> {
 impl<'p> Decider<'p> {
     /// Nothing found yet. With an explainer the faults of malformed messages are located.
     #[must_use]
-    pub fn new(program: &'p Xdp, explainer: Option<Explainer>) -> Decider<'p> {
+    pub fn new(program: &'p Xdp, clients: Option<Clients>, explainer: Option<Explainer>) -> Decider<'p> {
         Decider {
             program,
             broken: Broken::new(),
             gaps: Gaps::default(),
             tally: Tally::default(),
+            clients,
             explainer,
             unguarded: HashMap::new(),
         }
@@ -96,7 +99,7 @@ impl<'p> Decider<'p> {
     fn outcome(&mut self, packet: &Incoming<'_>) -> Result<bool> {
         let plain = packet.header.filter(|header| header.plain);
         if let Some(told) = plain.and_then(|header| self.unguarded.get(&header.ends)) {
-            self.tally.count(*told, packet.number, packet.header, &packet.bytes[TIME_BYTES..]);
+            self.tally.count(*told, packet.number, packet.header, None, &packet.bytes[TIME_BYTES..]);
             return Ok(true);
         }
         let Some(told) = self.run(packet.bytes)? else {
@@ -120,10 +123,17 @@ impl<'p> Decider<'p> {
             });
             return Ok(false);
         }
-        self.tally.count(told, packet.number, packet.header, &packet.bytes[TIME_BYTES..]);
         let Some(reason) = Reason::from_number(told.reason()) else { return Ok(false) };
+        let clients = self.clients.as_ref().zip(packet.header).filter(|_| reason.class() != Class::Pass);
+        let client = clients.and_then(|(clients, header)| clients.of(header));
+        self.tally.count(told, packet.number, packet.header, client, &packet.bytes[TIME_BYTES..]);
         if let (Some(explainer), Some(header)) = (&mut self.explainer, packet.header) {
-            explainer.packet(packet.number, header, &packet.bytes[TIME_BYTES..], reason);
+            let proxied = self.clients.as_ref().is_some_and(|clients| clients.is_balancer(told.trunk()));
+            if header.tcp && header.is_syn() {
+                explainer.begin(header, proxied);
+            }
+            let sender = client.unwrap_or((header.ends.from, header.ends.ports[0]));
+            explainer.packet(packet.number, header, sender, &packet.bytes[TIME_BYTES..], reason);
         }
         Ok(reason.class() == Class::Pass)
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use sipguard_common::Reason;
 use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram, feed};
 
+use super::clients::Sender;
 use crate::address::Mapped;
 use crate::header::{Ends, Header};
 use crate::redact;
@@ -68,7 +69,7 @@ impl Explainer {
     }
 
     /// A packet with the reason that the program gave. `frame` is all of it.
-    pub fn packet(&mut self, number: u64, header: &Header, frame: &[u8], reason: Reason) {
+    pub fn packet(&mut self, number: u64, header: &Header, sender: Sender, frame: &[u8], reason: Reason) {
         let payload = frame.get(header.payload.clone()).unwrap_or_default();
         let fault = if header.tcp {
             self.segment(header, payload, reason)
@@ -81,7 +82,7 @@ impl Explainer {
             let (offset, mut line) = fault.unzip();
             let line = line.get_or_insert_default();
             redact::overwrite(line, offset.is_none_or(|offset| offset < 0));
-            let (from, port, line) = (header.ends.from, header.ends.ports[0], std::mem::take(line));
+            let ((from, port), line) = (sender, std::mem::take(line));
             self.found.push(Explanation { packet: number, from, port, reason, offset, line });
         }
     }
@@ -97,9 +98,6 @@ impl Explainer {
     }
 
     fn segment(&mut self, header: &Header, payload: &[u8], reason: Reason) -> Option<(i64, Vec<u8>)> {
-        if header.is_syn() {
-            self.begin(header, header.seq.wrapping_add(1));
-        }
         if payload.is_empty() {
             return None;
         }
@@ -130,12 +128,16 @@ impl Explainer {
         }
     }
 
-    fn begin(&mut self, header: &Header, next: u32) {
+    /// A connection, by its SYN; `proxied` when it begins with a PROXY header.
+    pub fn begin(&mut self, header: &Header, proxied: bool) {
         if self.streams.len() == STREAMS {
             self.streams.clear();
         }
-        let mut stream = Stream::NEW;
-        if self.tls_ports.contains(&header.ends.ports[1]) {
+        let (mut stream, next) = (Stream::NEW, header.seq.wrapping_add(1));
+        let tls = self.tls_ports.contains(&header.ends.ports[1]);
+        if proxied {
+            stream.begin_proxy(tls);
+        } else if tls {
             stream.begin_tls(true);
         }
         self.streams.insert(header.ends, Tracked { stream, next, recent: Vec::new() });

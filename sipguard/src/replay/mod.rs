@@ -4,12 +4,13 @@
 //! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
 //! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
 //! 4. `decide.rs` runs the program on each, and keeps apart what the capture lacks (`missing.rs`);
-//! 5. `explain.rs` finds the line at fault of each malformed message, where that is asked for;
+//! 5. `clients.rs` says whose the connections of balancers are, `explain.rs` finds the line at fault of each malformed message, where that is asked for;
 //! 6. `tally.rs` counts, `report.rs` tells.
 //!
 //! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
 
 mod capture;
+mod clients;
 mod decide;
 mod explain;
 mod link;

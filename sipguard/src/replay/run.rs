@@ -13,6 +13,7 @@ use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
 
 use super::ReplayRequest;
 use super::capture::{self, CapturePacket};
+use super::clients::Clients;
 use super::decide::{Decider, Incoming, TIME_BYTES};
 use super::explain::Explainer;
 use super::link::{self, Linked};
@@ -42,21 +43,26 @@ const THREADS: usize = 8;
 pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Result<ReplayReport> {
     let mut loaded = Loaded::for_replay(request.flows)?;
     prepare(&loaded, request)?;
+    let cpus = cpus();
+    let mut clients = Vec::new();
+    for _ in &cpus {
+        clients.push(Clients::open(&loaded, &request.rules.policy.trunks)?);
+    }
     let program: &Xdp = loaded.program()?;
     let side =
         if request.pbx.is_empty() { guess(path, &request.settings) } else { Side::named(&request.pbx) };
-    let cpus = cpus();
     let base_ns = Clock::now()?.boot_ns;
     std::thread::scope(|scope| {
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
-        for cpu in cpus {
+        for (cpu, clients) in cpus.into_iter().zip(clients) {
             let (sender, receiver) = sync_channel(BATCHES);
             let (back, empty) = sync_channel(BATCHES + 1);
             let settings = &request.settings;
             let explainer =
                 request.explain.then(|| Explainer::new(settings.limits, settings.ports.tls.clone()));
-            threads.push(scope.spawn(move || work(program, cpu, explainer, &receiver, &back)));
+            let decider = Decider::new(program, clients, explainer);
+            threads.push(scope.spawn(move || work(decider, cpu, &receiver, &back)));
             lanes.push(Lane { sender, empty, batch: Batch::default() });
         }
         let mut reader = PacketReader::new(side, base_ns, lanes);
@@ -215,15 +221,13 @@ impl PacketReader {
 
 /// What a thread does: it stays on its CPU, for the program's work space is a CPU's.
 fn work(
-    program: &Xdp,
+    mut decider: Decider<'_>,
     cpu: usize,
-    explainer: Option<Explainer>,
     batches: &Receiver<Batch>,
     back: &SyncSender<Batch>,
 ) -> Result<Tally> {
     let mut set = CpuSet::new();
     set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("staying on one CPU")?;
-    let mut decider = Decider::new(program, explainer);
     for mut batch in batches {
         for Queued { number, header, cut, at } in batch.packets.drain(..) {
             let bytes = &batch.bytes[at];

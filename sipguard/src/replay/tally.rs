@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sipguard_common::abi::{ReplayVerdict, SAMPLE_BYTES};
 use sipguard_common::{Class, Reason};
 
+use super::clients::Sender;
 use super::explain::Explanation;
 use crate::address::Mapped;
 use crate::counters::Action;
@@ -51,8 +52,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One more packet that was judged.
-    pub fn count(&mut self, told: ReplayVerdict, number: u64, header: Option<&Header>, frame: &[u8]) {
+    /// One more packet that was judged. `client` is whom a balancer sent it for.
+    pub fn count(
+        &mut self,
+        told: ReplayVerdict,
+        number: u64,
+        header: Option<&Header>,
+        client: Option<Sender>,
+        frame: &[u8],
+    ) {
         let Some(reason) = Reason::from_number(told.reason()) else { return };
         let action = Action::of_outcome(reason, told.outcome());
         *self.reasons.entry((reason.number(), action)).or_default() += 1;
@@ -63,7 +71,8 @@ impl Tally {
             return;
         }
         let (ends, payload) = header.map(|header| (header.ends, header.payload.clone())).unwrap_or_default();
-        let key = (ends.from, ends.ports[0], reason.number(), action);
+        let (from, port) = client.unwrap_or((ends.from, ends.ports[0]));
+        let key = (from, port, reason.number(), action);
         if let Some(stopped) = self.sources.get_mut(&key) {
             stopped.packets += 1;
         } else if self.sources.len() < SOURCES {

@@ -1,5 +1,6 @@
 //! `sipguard replay`: captures of every form and link type, both directions, what a capture lacks, and files that are damaged.
 
+mod balancers;
 mod cases;
 mod explain;
 mod volume;
