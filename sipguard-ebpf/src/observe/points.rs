@@ -222,6 +222,20 @@ fn wants(observe: *mut ObserveSettings, scratch: *mut Scratch, verdict: u8) -> b
         return false;
     }
     let (remote, port) = source(scratch);
+    if is_asked(observe, &remote, port) {
+        return true;
+    }
+    // The balancer of a client.
+    // SAFETY: this CPU's map value.
+    let (sender, packet) = unsafe { (&(*scratch).sender, &(*scratch).packet) };
+    let [r0, r1, r2, r3, ..] = packet.key;
+    sender.client & CLIENT != 0 && is_asked(observe, &[r0, r1, r2, r3], packet.key[8] & 0xffff)
+}
+
+/// Whether a capture requested a source.
+// own frame: 0 bytes
+#[inline(never)]
+fn is_asked(observe: &ObserveSettings, remote: &[u32; 4], port: u32) -> bool {
     let asked = u32::from(u16::from_ne_bytes(observe.port));
     if asked != 0 && asked != port {
         return false;

@@ -1,14 +1,17 @@
 //! What the kernel side shows of packets, through the loaded program: events, captures, the last packets of each device.
 
+use std::net::SocketAddr;
+
 use aya::maps::Array;
 use bytemuck::Zeroable as _;
 use sipguard::address::mapped;
+use sipguard::clock::Clock;
 use sipguard::maps::{self, Plain};
-use sipguard::tap::{Start, TapRing, Which, lost, recorded};
+use sipguard::tap::{Names, Start, TapPacket, TapRing, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, EVENT_LIMITER_ENTRIES, EventLimiter,
-    MODE_MONITOR, ObserveSettings, Outcome, PERMANENT, PacketRecord, RECORD_BYTES, names,
+    MODE_MONITOR, ObserveSettings, Outcome, PERMANENT, PacketRecord, RECORD_BYTES, Rule, Trunk, names,
 };
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
@@ -340,5 +343,52 @@ fn whoever_watches_changes_no_verdict() -> Result<()> {
         }
         assert_eq!(outcomes[0], outcomes[1], "{}", message.escape_ascii());
     }
+    Ok(())
+}
+
+#[test]
+fn a_client_behind_a_balancer_is_named() -> Result<()> {
+    let mut program = Program::shared()?;
+    program.rule("192.0.2.5", Rule { trunk: 1, ..Rule::zeroed() })?;
+    program.trunk(1, Trunk { proxy_protocol: 1, ..Trunk::zeroed() })?;
+    let any = ObserveSettings {
+        capture_until_ns: u64::MAX,
+        verdicts: CAPTURE_DROPPED | CAPTURE_PASSED,
+        mask: [0xff; 16],
+        records: 1,
+        ..ObserveSettings::zeroed()
+    };
+    let clock = Clock::now()?;
+    let peer = Peer::new("192.0.2.5:30000", PBX);
+    let header = b"PROXY TCP4 203.0.113.9 203.0.113.1 40123 5060\r\n";
+    for (of, port, expected) in [
+        ("203.0.113.9", 0u16, 3),
+        ("203.0.113.9", 40_123, 3),
+        ("203.0.113.9", 30_000, 0),
+        ("192.0.2.5", 0, 5),
+        ("192.0.2.5", 30_000, 5),
+        ("203.0.113.1", 0, 0),
+    ] {
+        let mut captured = ring(&program, Which::Captured, Start::Now)?;
+        program.tap(ObserveSettings { source: mapped(of.parse()?), port: port.to_be_bytes(), ..any })?;
+        program.connect(&peer, 1000)?;
+        let mut at = 1000;
+        for bytes in [&header[..], OPTIONS, BAD] {
+            program.run(&peer.tcp(ACK | PSH, at, bytes))?;
+            at += bytes.len() as u32;
+        }
+        assert_eq!(read(&mut captured)?.len(), expected, "of {of} port {port}");
+    }
+    let named = |record: &PacketRecord| TapPacket::read(record, &Names::default(), &clock).unwrap().source();
+    let client: Option<SocketAddr> = Some("203.0.113.9:40123".parse()?);
+    let events = all(&program, Which::Events)?;
+    assert_eq!((events.len(), named(&events[0])), (1, client));
+    // The segment in which the header ends is the client's too.
+    let mut last: Vec<_> =
+        recorded(program.loaded())?.iter().map(|record| (named(record), bytes(record).len())).collect();
+    last.sort_unstable();
+    last.dedup();
+    let frames = [&header[..], OPTIONS].map(|payload| peer.tcp(ACK | PSH, 1000, payload).len());
+    assert_eq!(last, frames.map(|len| (client, len)));
     Ok(())
 }
