@@ -73,6 +73,8 @@ pub struct LookupResult {
     pub others: Vec<Overruled>,
     /// The trunk, with the peer by which it is one.
     pub trunk: Option<(String, Source)>,
+    /// Whether the trunk is of balancers, whose connections begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// Who, or what, is asked about.
@@ -191,11 +193,13 @@ pub fn find(pins: &Pins, path: &Path, asked: &LookupQuery, clock: &Clock) -> Res
         .into_iter()
         .map(|row| Overruled { why: why(&row, decider.as_ref().map(|decider| &decider.row), &allowed), row })
         .collect();
+    let mut proxy_protocol = false;
     let trunk = peer.and_then(|(net, number)| {
         let trunk = trunks.iter().find(|trunk| trunk.number == number)?;
+        proxy_protocol = trunk.policy.proxy_protocol;
         Some((trunk.name.clone(), net))
     });
-    Ok(LookupResult { decider, others, trunk })
+    Ok(LookupResult { decider, others, trunk, proxy_protocol })
 }
 
 /// Why a rule does not decide.

@@ -3,7 +3,15 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard_common::Reason;
+use aya::maps::Array;
+use sipguard::{
+    maps::{self, Plain},
+    pins::Pins,
+};
+use sipguard_common::{
+    Reason,
+    abi::{TRUNK_ENTRIES, Trunk, names},
+};
 use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Output, Site, number},
@@ -253,5 +261,52 @@ fn the_counters_of_a_trunk_begin_with_it() -> Result<()> {
     let file = scratch.write("sipguard.toml", "[trunks.third]\npeers = [\"198.51.100.7\"]\n")?;
     run(guard, &format!("reload --config {}", file.display()))?;
     ensure!(counted("third")? == 0, "the third trunk has {} packets of the second one", counted("third")?);
+    Ok(())
+}
+
+#[test]
+fn whether_a_trunk_is_of_balancers_is_kept_and_shown() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let entry = || -> Result<u32> {
+        let map: Array<_, Plain<Trunk>> = maps::open(&Pins::new(guard.pins()), names::TRUNKS)?;
+        (1..TRUNK_ENTRIES).map(|index| Ok(map.get(&index, 0)?.0.proxy_protocol)).sum()
+    };
+    let is = |wanted: bool| -> Result<()> {
+        let shown = guard.json(&["trunk", "show", "lb"])?["proxy_protocol"].clone();
+        ensure!(shown == wanted && entry()? == u32::from(wanted), "{shown}, in the kernel {}", entry()?);
+        let shown = run(guard, "trunk list")?.contains(" required ");
+        ensure!(shown == wanted, "the table says {shown}");
+        let shown = run(guard, "lookup 10.77.0.5")?.contains("PROXY header");
+        ensure!(shown == wanted, "the lookup says {shown}");
+        Ok(())
+    };
+    run(guard, "trunk add lb --peer 10.77.0.5 --proxy-protocol")?;
+    is(true)?;
+    run(guard, "trunk set lb --comment HAProxy")?;
+    is(true)?;
+    run(guard, "detach --all")?;
+    guard.attach(&[Site::INTERFACE])?;
+    is(true)?;
+    run(guard, "trunk set lb --proxy-protocol=false")?;
+    is(false)?;
+    run(guard, "trunk set lb --proxy-protocol")?;
+    is(true)?;
+    run(guard, "trunk remove lb")?;
+    run(guard, "trunk add lb --peer 10.77.0.5")?;
+    is(false)?;
+    let scratch = Scratch::new("trunks")?;
+    for wanted in [true, false] {
+        let text = format!("[trunks.lb]\npeers = [\"10.77.0.5\"]\nproxy-protocol = {wanted}\n");
+        let file = scratch.write("sipguard.toml", &text)?;
+        run(guard, &format!("reload --config {}", file.display()))?;
+        is(wanted)?;
+    }
+    // The kernel's entry is enough.
+    run(guard, "trunk set lb --proxy-protocol")?;
+    std::fs::remove_file(guard.store())?;
+    run(guard, "block 203.0.113.7")?;
+    let rows = guard.rows(&["trunk", "list"])?;
+    ensure!(rows.len() == 1 && rows[0]["proxy_protocol"] == true, "{rows:?}");
     Ok(())
 }

@@ -22,12 +22,15 @@ struct LookupDocument<'a> {
     /// The rule that decides.
     rule: Option<RuleView>,
     trunk: Option<&'a String>,
+    /// Whether its connections begin with a PROXY header.
+    proxy_protocol: bool,
     /// The rules that do not decide.
     overruled: Vec<RuleView>,
 }
 
 pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<()> {
-    let Outcome { found: LookupResult { decider, others, trunk }, is_blocked, monitors, clock } = outcome;
+    let Outcome { found, is_blocked, monitors, clock } = outcome;
+    let LookupResult { decider, others, trunk, proxy_protocol } = found;
     let document = LookupDocument {
         src_ip: asked.address().map(|address| address.to_string()),
         src_port: asked.device().map(|device| u16::from_be_bytes(device.key().port)),
@@ -35,6 +38,7 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
         verdict: if *is_blocked { "block" } else { "pass" },
         rule: decider.as_ref().map(RuleView::from),
         trunk: trunk.as_ref().map(|(name, _)| name),
+        proxy_protocol: *proxy_protocol,
         overruled: others.iter().map(overruled).collect(),
     };
     let hint = if *monitors && *is_blocked {
@@ -43,7 +47,8 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
         ""
     };
     object(format, "sipguard.lookup/2", &document, || {
-        let trunk = trunk.as_ref().map(|(name, net)| format!("trunk {name}, by its peer {net}\n"));
+        let header = if *proxy_protocol { "; its connections begin with a PROXY header" } else { "" };
+        let trunk = trunk.as_ref().map(|(name, net)| format!("trunk {name}, by its peer {net}{header}\n"));
         text(&asked.shown(), decider.as_ref(), others, clock) + &trunk.unwrap_or_default() + hint
     })
 }
