@@ -201,7 +201,7 @@ fn the_longest_peer_says_whose_an_address_is_and_each_peer_has_one_trunk() -> Re
 
 /// Entries of the kernel that name a trunk.
 fn kernels_trunks(guard: &Guard) -> Result<usize> {
-    let rules = sipguard::blocks::Blocks::open(&sipguard::pins::Pins::new(guard.pins()))?.everything()?;
+    let rules = sipguard::blocks::Blocks::open(&Pins::new(guard.pins()))?.everything()?;
     Ok(rules.iter().filter(|(_, rule)| rule.trunk != 0).count())
 }
 
