@@ -304,6 +304,9 @@ reasons! {
     BadProxyHeader = 66, "bad-proxy-header", Malformed, Default,
         "A connection of a trunk with `--proxy-protocol` that does not begin with a PROXY header of version 1 or 2, of at most 4096 bytes. Brings nobody nearer to a ban.",
         "HAProxy proxy-protocol.txt 2", "";
+    UnfinishedMessages = 67, "unfinished-messages", Drop, Default,
+        "A new TCP connection while the source or trunk has as many messages begun and not finished as it may. The sender tries again.",
+        "", "slow senders";
 }
 
 impl Reason {
@@ -338,6 +341,22 @@ impl Reason {
                 | Reason::BannedDevice
                 | Reason::BannedAddress
                 | Reason::TransportDenied
+        )
+    }
+
+    /// Whether its source or trunk sends more than a limit lets it: well-formed, or not looked at.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Reason::RatePackets
+                | Reason::RateMessages
+                | Reason::RateRegister
+                | Reason::RateInvite
+                | Reason::RateConnections
+                | Reason::OpenConnections
+                | Reason::UnfinishedMessages
         )
     }
 

@@ -18,6 +18,7 @@ pub mod counters;
 pub mod counting;
 pub mod crash;
 pub mod denial;
+pub mod destroy;
 pub mod detach;
 pub mod disk;
 pub mod duration;
@@ -61,6 +62,7 @@ pub mod target;
 pub mod top;
 pub mod trunk;
 pub mod undo;
+pub mod unfinished;
 pub mod view;
 
 pub mod cli;

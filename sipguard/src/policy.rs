@@ -24,6 +24,8 @@ pub struct Policy {
     pub bans: BanPolicy,
     /// How many connections a source that is no trunk's may have open; 0 is no limit.
     pub open: u32,
+    /// How many unfinished messages such a source may have; 0 is no limit.
+    pub unfinished: u32,
 }
 
 /// Kinds of rules that the kernel looks for only where there are any.
@@ -65,11 +67,11 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, rates, bans, open, .. } = self.settings()?;
+        let Settings { denied, rules, rates, bans, open, unfinished, .. } = self.settings()?;
         let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open })
+        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open, unfinished })
     }
 
     /// Makes them say it.
@@ -84,14 +86,17 @@ impl PolicyMaps {
         let rates = if limited { rules_in_use::RATES } else { 0 };
         let mut open = policy.trunks.iter().map(|trunk| trunk.open).chain([policy.open]);
         let open = if open.any(|most| most != 0) { rules_in_use::OPEN } else { 0 };
-        let of_policy = KINDS | rules_in_use::RATES | rules_in_use::OPEN;
-        let rules = before.rules & !of_policy | policy.kinds | rates | open;
+        let mut unfinished = policy.trunks.iter().map(|trunk| trunk.unfinished).chain([policy.unfinished]);
+        let unfinished = if unfinished.any(|most| most != 0) { rules_in_use::UNFINISHED } else { 0 };
+        let of_policy = KINDS | rules_in_use::RATES | rules_in_use::OPEN | rules_in_use::UNFINISHED;
+        let rules = before.rules & !of_policy | policy.kinds | rates | open | unfinished;
         let settings = Settings {
             denied: policy.denied,
             rules,
             rates: policy.rates,
             bans: BanPolicy { addresses_from_ns: addresses_from(&before, &policy.bans)?, ..policy.bans },
             open: policy.open,
+            unfinished: policy.unfinished,
             trust_after: TRUST_AFTER,
             trust_factor: TRUST_FACTOR,
             ..before

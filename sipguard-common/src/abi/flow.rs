@@ -172,10 +172,14 @@ pub struct Flow {
     pub message_ns: u64,
     /// Segments of that message.
     pub message_segments: u32,
+    /// [`super::Ticket`] of that message, or 0 when it is not counted.
+    pub unfinished: u32,
     /// Port of `client`, network order.
     pub client_port: u32,
     /// Address of the client behind a balancer, by the PROXY header: IPv4 mapped, as words in network order.
     pub client: [u32; 4],
+    /// Zero.
+    pub pad: u32,
 }
 
 impl Flow {

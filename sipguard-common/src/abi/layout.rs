@@ -42,17 +42,18 @@ fn layout() -> String {
         SegmentRecord { seq, len, hashed, hash }
         Flow {
             lock, pending_handshake, current_handshake, acked, sent, egress_known, ended, state, flags, next, first, una, timestamp, reason,
-            conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, client_port, client,
+            conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, unfinished, client_port, client, pad,
         }
         Handshake { peer_next, pbx_next, kind }
         FragmentKey { remote, local, id }
         Datagram { stream, until_ns, busy, next, end, state, reason, ports, pad }
         DeviceKey { address, port, pad }
         Rule { expires_ns, packets, bytes, bits, flags, trunk, pad }
-        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, pad, rates }
+        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, unfinished, rates }
         Rate { interval_ns, tolerance_ns }
         RateBucket { tag, trust, tat_ns, last_well_formed, banned }
         CountedConnection { remote, netns, trunk, slot }
+        Unfinished { tag, remote, trunk, pad, spans }
         BanPolicy { after, address_after, within_ns, first_ns, longest_ns, quiet_ns, addresses_from_ns }
         Ban { until_ns, since_ns, first_ns, packets, bytes, streams, times, reason, pad }
         Counter { packets, bytes }
@@ -60,7 +61,8 @@ fn layout() -> String {
         Offender { packets, first_ns, last_ns, sample_len, slot, sample }
         Iface { name, ifindex, native_errno, attached_ns, generic_wanted, clsact, netns }
         Settings {
-            mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, bans,
+            mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, unfinished,
+            pad, bans,
         }
         Limits {
             line_bytes, other_line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied,
@@ -78,14 +80,14 @@ fn layout() -> String {
     writeln!(out, "HashKeys size {}", size_of::<HashKeys>()).unwrap();
     constants! { out;
         FLOW_SEGMENTS, FLOW_ENDED, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, DATAGRAM_OPEN, DATAGRAM_JUDGED, DATAGRAM_REFUSED,
-        OPEN_ENTRIES, OPEN_COUNT, BUCKET_ENTRIES, TRUNK_BUCKET_ENTRIES, COARSE_SHIFT, UNVERIFIED, VERIFIED, BAN_ENTRIES, IFACE_SLOTS,
+        OPEN_ENTRIES, OPEN_COUNT, UNFINISHED_ENTRIES, UNFINISHED_SPANS, UNFINISHED_COUNT_BITS, UNLIMITED_MS, BUCKET_ENTRIES, TRUNK_BUCKET_ENTRIES, COARSE_SHIFT, UNVERIFIED, VERIFIED, BAN_ENTRIES, IFACE_SLOTS,
         REASON_SLOTS, COUNTER_ENTRIES, TRUNK_COUNTER_ENTRIES, SAMPLE_BYTES, CLSACT_MADE, CLSACT_FOUND, PORT_ENTRIES, TRUNK_ENTRIES,
         TRUNK_INHERITS, TRUNK_ENFORCES, TRUNK_MONITORS, TCP, TLS, UDP, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR,
         ACTION_RESET, ACTION_DROP, EVENT_ENTRIES, CAPTURED_ENTRIES, RECORDED_ENTRIES, PACKETS_PER_SLOT, RECORDED_SLOTS,
         EVENT_LIMITER_ENTRIES, CURSOR_EVENTS, CURSOR_CAPTURED, CURSOR_RECORDED, CURSOR_ENTRIES, RECORD_BYTES, CAPTURE_DROPPED,
         CAPTURE_PASSED, MATCH_KEY_BYTES, PACKETS, MESSAGES, REGISTERS, INVITES, CONNECTIONS, rule_flags::BLOCK, rule_flags::ALLOW,
         rule_flags::MONITOR, rules_in_use::DEVICES, rules_in_use::RATES, rules_in_use::OPEN, rules_in_use::IDENTITIES,
-        rules_in_use::USER_AGENTS, flow_flags::TLS, flow_flags::TENTATIVE, flow_flags::VIOLATION, flow_flags::PICKED_UP,
+        rules_in_use::USER_AGENTS, rules_in_use::UNFINISHED, flow_flags::TLS, flow_flags::TENTATIVE, flow_flags::VIOLATION, flow_flags::PICKED_UP,
         flow_flags::TIMESTAMPS, flow_flags::FIN_SEEN, flow_flags::LOCAL, flow_flags::PROXY, flow_flags::CLIENT, checks::DEFAULT, checks::STRICT, methods::OTHER, methods::ALL,
     }
     for method in methods::METHODS {

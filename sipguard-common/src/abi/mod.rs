@@ -15,6 +15,7 @@ mod rate;
 mod report;
 mod settings;
 mod trunk;
+mod unfinished;
 
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use flow::{
@@ -49,6 +50,9 @@ pub use settings::{
 pub use trunk::{
     Denied, TCP, TLS, TRANSPORTS, TRUNK_ENFORCES, TRUNK_ENTRIES, TRUNK_INHERITS, TRUNK_MONITORS, Trunk, UDP,
     is_transport,
+};
+pub use unfinished::{
+    Span, Ticket, UNFINISHED_COUNT_BITS, UNFINISHED_ENTRIES, UNFINISHED_SPANS, UNLIMITED_MS, Unfinished,
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version. `abi/layout-VERSION.txt` has the layout of each version.
@@ -86,6 +90,8 @@ pub mod names {
     pub const OPEN: &str = "OPEN";
     /// `HashMap<u64, CountedConnection>`: the connections that are counted there.
     pub const SOCKETS: &str = "SOCKETS";
+    /// `Array<Unfinished>`: how many messages senders have begun and not finished; see [`super::ConnectionOwner`].
+    pub const UNFINISHED: &str = "UNFINISHED";
     /// `LruHashMap<FlowKey, Flow>`: the guarded TCP connections.
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, Handshake>`: handshakes that the PBX answered or began and that are not complete.
@@ -142,6 +148,7 @@ pub mod names {
         BANS,
         OPEN,
         SOCKETS,
+        UNFINISHED,
         FLOWS,
         HANDSHAKES,
         SPOKEN,

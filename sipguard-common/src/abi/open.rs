@@ -47,8 +47,21 @@ impl ConnectionOwner {
     #[must_use]
     #[inline(always)]
     pub const fn slots(self) -> [u32; 2] {
+        self.places(OPEN_ENTRIES)
+    }
+
+    /// What the owner is known by; never 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tag(self) -> u64 {
+        self.hash | 1
+    }
+
+    /// Two places of `entries`, which is a power of two.
+    #[inline(always)]
+    pub(super) const fn places(self, entries: u32) -> [u32; 2] {
         let other = self.hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let (first, second) = (self.hash as u32 & (OPEN_ENTRIES - 1), other as u32 & (OPEN_ENTRIES - 1));
+        let (first, second) = (self.hash as u32 & (entries - 1), other as u32 & (entries - 1));
         // Never the same, or the owner would be counted twice.
         [first, if first == second { second ^ 1 } else { second }]
     }

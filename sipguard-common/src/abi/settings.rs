@@ -46,6 +46,10 @@ pub struct Settings {
     pub trust_factor: u32,
     /// How many TCP connections a source that belongs to no trunk may have open at once; 0 is no limit.
     pub open: u32,
+    /// How many messages a source that belongs to no trunk may have begun and not finished on TCP connections; 0 is no limit.
+    pub unfinished: u32,
+    /// Zero.
+    pub pad: u32,
     /// When a sender is banned, and for how long.
     pub bans: BanPolicy,
 }
@@ -67,6 +71,8 @@ pub mod rules_in_use {
     pub const IDENTITIES: u32 = 8;
     /// There are rules of user agents.
     pub const USER_AGENTS: u32 = 16;
+    /// There are limits of unfinished messages.
+    pub const UNFINISHED: u32 = 32;
 }
 
 /// Word and bit of a port in the bitmap of guarded ports.

@@ -45,8 +45,8 @@ pub struct Trunk {
     pub open: u32,
     /// 1 when its peers are balancers, whose connections begin with a PROXY header.
     pub proxy_protocol: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How many messages all its peers together may have begun and not finished on TCP connections; 0 is no limit.
+    pub unfinished: u32,
     /// Its rate limits, for all its peers together.
     pub rates: Rates,
 }

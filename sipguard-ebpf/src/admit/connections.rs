@@ -174,7 +174,7 @@ fn end_flow(socket: *const u8) {
 
 /// The owner for whom a connection is counted, and the address that identifies it (zeros for a trunk).
 #[inline(always)]
-fn owner(
+pub fn owner(
     remote: [u32; 4],
     v6: bool,
     trunk: u32,

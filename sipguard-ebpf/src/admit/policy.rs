@@ -15,7 +15,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::Limits;
 use sipguard_common::wire::tcp::{ACK, SYN};
 
-use super::{ban, connections, rate};
+use super::{ban, connections, rate, unfinished};
 use crate::cpu::scratch::{self, CLIENT, DEVICE, DeviceWords, Packet, Sender};
 use crate::cpu::stage_result::StageResult;
 use crate::cpu::{asm, atomic, settings};
@@ -158,6 +158,7 @@ fn permitted(packet: &Packet, sender: &mut Sender) -> Result<(), Reason> {
     // A SYN-ACK answers the PBX: it opens no connection to it.
     if packet.has(SYN) && !packet.has(ACK) {
         connections::admit(packet, sender, settings)?;
+        unfinished::admit(sender, settings)?;
     }
     Ok(())
 }
@@ -195,8 +196,9 @@ extern "C" fn policy_client() -> u32 {
     StageResult::from(admitted).scalar()
 }
 
-/// Handles a packet that is over a limit: `Err` when the limit is enforced, else the packet is counted and continues.
-#[inline(always)]
+/// Handles a packet that is over a limit: `Err` when the limit is enforced, else the packet is counted and continues. Not inlined: there are
+/// several callers, and few packets are.
+#[inline(never)]
 pub fn over(reason: Reason) -> Result<(), Reason> {
     if !is_monitored() {
         return Err(reason);

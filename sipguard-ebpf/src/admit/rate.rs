@@ -45,7 +45,7 @@ pub fn find(packet: &Packet, sender: &mut Sender, settings: &Settings) {
 
 /// Index of the trunk whose limits apply to a sender, or 0 for those of its source.
 #[inline(always)]
-fn limited_trunk(sender: &Sender) -> u32 {
+pub fn limited_trunk(sender: &Sender) -> u32 {
     if sender.client & DEVICE == 0 { sender.trunk } else { 0 }
 }
 

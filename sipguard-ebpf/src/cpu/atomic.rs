@@ -49,6 +49,20 @@ pub unsafe fn exchange(word: *mut u64, value: u64) -> u64 {
     value
 }
 
+/// [`exchange`] of a word of 32 bits.
+///
+/// # Safety
+/// `word` points into a live map value.
+#[inline(always)]
+pub unsafe fn exchange_half(word: *mut u32, value: u32) -> u32 {
+    let mut value = value;
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("{v} = xchg32_32({p} + 0, {v})", p = in(reg) word, v = inout(wreg) value, options(nostack))
+    };
+    value
+}
+
 /// Compare and swap: replaces `old` by `new`. Returns whether the word was `old`.
 ///
 /// # Safety

@@ -16,9 +16,10 @@ type OffenderWords = [u32; 5];
 #[map]
 static OFFENDERS: LruHashMap<OffenderWords, Offender> = LruHashMap::with_max_entries(1 << 13, 0);
 
-/// Counts a malformed packet, and keeps a sample of the first one of its sender and reason.
+/// Counts a malformed packet, or one that is over a limit, and keeps a sample of the first one of its sender and reason. A limit is a
+/// whole address's: then there is no port.
 #[inline(always)]
-pub fn record(ctx: &XdpContext, reason: Reason) {
+pub fn record(ctx: &XdpContext, reason: Reason, limited: bool) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
     let (packet, sender) = unsafe { (&(*scratch).packet, &(*scratch).sender) };
@@ -26,6 +27,7 @@ pub fn record(ctx: &XdpContext, reason: Reason) {
         return;
     }
     let [r0, r1, r2, r3, port] = sender.source;
+    let port = if limited { 0 } else { port };
     let key: OffenderWords = [r0, r1, r2, r3, port | u32::from(reason.number()) << 16];
     let now_ns = settings::now_ns();
     if let Some(offender) = OFFENDERS.get_ptr_mut(&key) {

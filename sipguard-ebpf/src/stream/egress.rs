@@ -11,7 +11,7 @@ use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    FLOW_ENDED, Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
+    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
     pack_handshake, port_bit,
 };
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
@@ -119,7 +119,7 @@ fn take(ctx: &TcContext, segment: &SentSegment) {
         // A RST without ACK answers a segment that was not accepted, with a sequence number that the segment's sender chose. With DNAT it may come
         // from the translating machine, without the PBX's knowledge.
         if segment.has(ACK) && flow.egress_known != 0 && segment.seq == flow.sent {
-            flow.ended = FLOW_ENDED;
+            flow::end(flow);
         }
         return;
     }
@@ -222,7 +222,7 @@ fn record_acknowledgement(segment: &SentSegment, flow: &mut Flow) {
     flow.egress_known = 1;
     if flow.flags & flow_flags::FIN_SEEN != 0 && segment.acknowledged == flow.next.wrapping_add(1) {
         // The PBX has the sender's FIN: it accepts no more data.
-        flow.ended = FLOW_ENDED;
+        flow::end(flow);
     }
 }
 

@@ -11,7 +11,7 @@ use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, SegmentRecord, flow_
 use sipguard_common::framer::Stream;
 use sipguard_common::wire::tcp::FIN;
 
-use crate::admit::policy;
+use crate::admit::{policy, unfinished};
 use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::{atomic, settings};
 
@@ -44,6 +44,9 @@ pub fn insert_key(key: &FlowWords) -> Result<*mut Flow, Reason> {
 /// Removes the flow of a key.
 #[inline(always)]
 pub fn forget(key: &FlowWords) {
+    if let Some(flow) = lookup(key) {
+        unfinished::leave(flow);
+    }
     let _absent = FLOWS.remove(key);
 }
 
@@ -51,9 +54,16 @@ pub fn forget(key: &FlowWords) {
 #[inline(always)]
 pub fn ended(key: &FlowWords) {
     if let Some(flow) = lookup(key) {
-        // SAFETY: a live map value; one word.
-        unsafe { (*flow).ended = FLOW_ENDED };
+        end(flow);
     }
+}
+
+/// Marks a flow as ended.
+#[inline(always)]
+pub fn end(flow: *mut Flow) {
+    // SAFETY: a live map value; one word.
+    unsafe { (*flow).ended = FLOW_ENDED };
+    unfinished::leave(flow);
 }
 
 /// Locks a flow: two receive queues may deliver segments of one connection at the same time. `None` when another CPU holds it for too long.
@@ -86,6 +96,7 @@ pub fn unlock(flow: &mut Flow, token: u64) {
 /// Sets a flow to a sequence number; `known` when that is the first byte of the stream.
 #[inline(always)]
 pub fn start(flow: &mut Flow, next: u32, known: bool) {
+    unfinished::leave(flow);
     flow.next = next;
     flow.first = next;
     flow.conflicts = 0;

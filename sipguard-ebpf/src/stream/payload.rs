@@ -9,7 +9,7 @@ use super::pickup::{self, PayloadStart};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
 use super::{acceptable, client, find, flow};
-use crate::admit::{policy, rate};
+use crate::admit::{policy, rate, unfinished};
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
 use crate::message::{checksum, sip};
@@ -196,6 +196,7 @@ fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u3
     }
     flow::copy(&scratch.stream, &mut flow.stream);
     flow::record_pace(flow, messages);
+    unfinished::follow(packet, flow);
     let cursor = &mut scratch.payload.cursor;
     if cursor.gap != 0 || proxied {
         sip::hash(ctx, packet.new_at, packet.new_len)?;
@@ -221,7 +222,10 @@ fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
     }
     if reason.class() == Class::Drop && !client::is_cut() {
         // Damaged, or over a limit: the sender's TCP retransmits it.
-    } else if reason.number() == Reason::Internal.number() {
+        return reason;
+    }
+    unfinished::leave(flow);
+    if reason.number() == Reason::Internal.number() {
         // An internal error: what follows passes with the same reason.
         flow.state = FlowState::Rejected as u32;
         flow.reason = reason.number();

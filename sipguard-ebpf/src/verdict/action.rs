@@ -44,9 +44,10 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let (Ok(settings), Ok(scratch)) = (settings::get(), scratch::get()) else { return xdp_action::XDP_PASS };
     let monitor = policy::is_monitored();
     let resets = resets(scratch, settings, reason);
-    if class == Class::Malformed {
-        offender::record(ctx, reason);
-        if !reason.is_too_large() {
+    let limited = reason.is_limit();
+    if class == Class::Malformed || limited {
+        offender::record(ctx, reason, limited);
+        if class == Class::Malformed && !reason.is_too_large() {
             ban::record(ctx, settings, reason);
         }
     }

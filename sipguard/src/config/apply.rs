@@ -21,7 +21,7 @@ pub fn compare(
     if let Some(rows) = rows {
         has.trunks = rows.trunks()?;
         has.limits = rows.limits()?;
-        has.open = rows.open_limits()?;
+        has.at_once = rows.at_once_limits()?;
         has.bans = rows.ban_rule()?;
         has.agents = rows.agents_of(CONFIGURATION)?;
         has.denials = rows.denials()?;
@@ -64,8 +64,8 @@ fn perform(change: &mut Change<'_>, operation: &PlannedOperation) -> Result<()> 
             change.set_limit(trunk.as_deref(), *kind, *per_second, *burst)
         }
         PlannedOperation::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
-        PlannedOperation::Open(trunk, most) => change.set_open_limit(trunk.as_deref(), *most),
-        PlannedOperation::ClearOpen(trunk) => change.clear_open_limit(trunk.as_deref()),
+        PlannedOperation::AtOnce(trunk, kind, most) => change.set_at_once(trunk.as_deref(), *kind, *most),
+        PlannedOperation::ClearAtOnce(trunk, kind) => change.clear_at_once(trunk.as_deref(), *kind),
         PlannedOperation::Bans(rule) => change.set_ban_rule(rule),
         PlannedOperation::Block(agent) => {
             let spec = RuleSpec { reason: Some(REASON.to_owned()), ..RuleSpec::new(CONFIGURATION, RuleVerb::Block) };

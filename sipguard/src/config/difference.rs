@@ -8,18 +8,18 @@ use sipguard_common::framer::LIMITS;
 use super::bans;
 use super::tree::path;
 use super::trunk_plan::TrunkPlan;
-use super::{Config, Limited};
+use super::{Config, Limited, LimitedAtOnce};
 use crate::ban_rule::{self, BanRule};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::rate;
 use crate::settings::{EffectiveSettings, Malformed, Mode, Profile, SettingsRequest};
 use crate::status;
-use crate::store::{self, ConfiguredNames, DEFAULT_LIMITS, Denial, Limit, OpenLimit, RuleRow, TrunkRow};
+use crate::store::{
+    self, AtOnce, AtOnceLimit, ConfiguredNames, DEFAULT_LIMITS, Denial, Limit, RuleRow, TrunkRow,
+};
 use crate::target::Target;
 
-/// The key of the limit of open connections.
-const OPEN: &str = "open";
 /// What a user agent of the configuration is.
 const BLOCKED: &str = "blocked";
 
@@ -60,8 +60,8 @@ pub struct CurrentState {
     pub trunks: Vec<TrunkRow>,
     /// The limits of the store.
     pub limits: Vec<Limit>,
-    /// The limits of open connections of the store.
-    pub open: Vec<OpenLimit>,
+    /// The limits of what there is at once, of the store.
+    pub at_once: Vec<AtOnceLimit>,
     /// When a sender is banned; `None` where there is no store.
     pub bans: Option<BanRule>,
     /// The blocks of user agents that the configuration has made.
@@ -83,10 +83,10 @@ pub enum PlannedOperation {
     Limit(Option<String>, usize, (u32, u32)),
     /// Take a limit away.
     ClearLimit(Option<String>, usize),
-    /// Set a limit of open connections, of a trunk or of each source.
-    Open(Option<String>, u32),
-    /// Take a limit of open connections away.
-    ClearOpen(Option<String>),
+    /// Set a limit of what there is at once, of a trunk or of each source.
+    AtOnce(Option<String>, AtOnce, u32),
+    /// Take such a limit away.
+    ClearAtOnce(Option<String>, AtOnce),
     /// Say when a sender is banned.
     Bans(BanRule),
     /// Block a user agent.
@@ -115,7 +115,7 @@ pub struct Difference {
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> ConfiguredNames {
-    let Config { settings: request, rates, open, bans, agents, denials, trunks, .. } = config;
+    let Config { settings: request, rates, at_once, bans, agents, denials, trunks, .. } = config;
     let said = [
         ("mode", request.mode.is_some()),
         ("on-malformed", request.malformed.is_some()),
@@ -127,14 +127,14 @@ pub fn named(config: &Config) -> ConfiguredNames {
     let settings = said.into_iter().filter(|(_, said)| *said).map(|(key, _)| key.to_owned());
     let single = request.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
     let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), RATE_KINDS[one.kind]));
-    let open = open.iter().map(|(trunk, _)| limit_name(trunk.as_deref(), OPEN));
+    let at_once = at_once.iter().map(|one| limit_name(one.trunk.as_deref(), one.kind.name()));
     let agents = agents.iter().map(|agent| agent.text().to_owned());
     let denials = denials.iter().map(|(whom, what)| denial_name(*whom, what));
     let of = |kind: &'static str| move |name: String| (kind.to_owned(), name);
     let trunks = trunks.iter().map(|trunk| trunk.name.clone());
     (settings.map(of("setting")))
         .chain(single.map(of("check")))
-        .chain(limits.chain(open).map(of("limit")))
+        .chain(limits.chain(at_once).map(of("limit")))
         .chain(bans::keys(bans).map(of("bans")))
         .chain(agents.map(of("user-agent")))
         .chain(denials.map(of("denial")))
@@ -156,7 +156,7 @@ pub fn difference(config: &Config, has: &CurrentState) -> Difference {
     };
     found.settings(config, has, &gone);
     found.limits(config, has, &gone);
-    found.open(config, has, &gone);
+    found.at_once(config, has, &gone);
     found.bans(config, has, &gone);
     found.agents(config, has, &gone);
     found.denials(config, has, &gone);
@@ -222,23 +222,33 @@ impl Difference {
         });
     }
 
-    fn open(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let mut desired = config.open.clone();
-        for OpenLimit { trunk, .. } in &has.open {
-            if gone("limit", limit_name(trunk.as_deref(), OPEN)) {
-                desired.push((trunk.clone(), None));
+    fn at_once(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
+        let mut desired = config.at_once.clone();
+        let default = |trunk: &Option<String>, kind: AtOnce| kind.default().filter(|_| trunk.is_none());
+        for AtOnceLimit { trunk, kind, .. } in &has.at_once {
+            if gone("limit", limit_name(trunk.as_deref(), kind.name())) {
+                let most = default(trunk, *kind);
+                desired.push(LimitedAtOnce { trunk: trunk.clone(), kind: *kind, most });
             }
         }
-        for (trunk, new) in desired {
-            let old = has.open.iter().find(|limit| limit.trunk == trunk).map(|limit| limit.most);
-            if old == new {
+        // The file took a default away.
+        for kind in AtOnce::ALL {
+            let is_none = !has.at_once.iter().any(|limit| limit.trunk.is_none() && limit.kind == kind);
+            if is_none && kind.default().is_some() && gone("limit", limit_name(None, kind.name())) {
+                desired.push(LimitedAtOnce { trunk: None, kind, most: kind.default() });
+            }
+        }
+        for LimitedAtOnce { trunk, kind, most } in desired {
+            let old = has.at_once.iter().find(|limit| (&limit.trunk, limit.kind) == (&trunk, kind));
+            let old = old.map(|limit| limit.most);
+            if old == most {
                 continue;
             }
-            let key = limit_key(trunk.as_deref(), OPEN);
-            self.line(key, rate::open_text(old), rate::open_text(new));
-            self.operations.push(match new {
-                Some(most) => PlannedOperation::Open(trunk, most),
-                None => PlannedOperation::ClearOpen(trunk),
+            let key = limit_key(trunk.as_deref(), kind.name());
+            self.line(key, rate::open_text(old), rate::open_text(most));
+            self.operations.push(match most {
+                Some(most) => PlannedOperation::AtOnce(trunk, kind, most),
+                None => PlannedOperation::ClearAtOnce(trunk, kind),
             });
         }
     }

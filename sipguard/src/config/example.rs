@@ -261,6 +261,9 @@ mod tests {
 
     #[test]
     fn the_limits_are_those_that_there_are() {
-        assert_eq!(order::<RatesTable>(), [&sipguard_common::abi::RATE_KINDS[..], &["open"]].concat());
+        assert_eq!(
+            order::<RatesTable>(),
+            [&sipguard_common::abi::RATE_KINDS[..], &["open", "unfinished"]].concat()
+        );
     }
 }

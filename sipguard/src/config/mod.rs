@@ -45,7 +45,7 @@ use crate::ban_rule::BanRequest;
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::settings::{SettingsRequest, XdpChoice};
-use crate::store::TrunkRow;
+use crate::store::{AtOnce, TrunkRow};
 
 /// What the files mean. What they do not say is `None`, or not in the list.
 #[derive(Clone, Debug, Default)]
@@ -66,8 +66,8 @@ pub struct Config {
     pub force_ports: bool,
     /// Limits, of sources and of trunks.
     pub rates: Vec<Limited>,
-    /// Limits of open connections: of a trunk, or with `None` of each source; how many, or `None` for no limit.
-    pub open: Vec<(Option<String>, Option<u32>)>,
+    /// Limits of what there is at once.
+    pub at_once: Vec<LimitedAtOnce>,
     /// When a sender is banned.
     pub bans: BanRequest,
     /// User agents that are blocked, each once.
@@ -89,6 +89,17 @@ pub struct Limited {
     pub kind: usize,
     /// How many a second and how many at once, or `None` for no limit.
     pub rate: Option<(u32, u32)>,
+}
+
+/// A limit of what there is at once that the files name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitedAtOnce {
+    /// Whose: a trunk's, or `None` for each source that is no trunk's.
+    pub trunk: Option<String>,
+    /// Of what.
+    pub kind: AtOnce,
+    /// How many at once, or `None` for no limit.
+    pub most: Option<u32>,
 }
 
 /// A configuration that is valid.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
+use super::LimitedAtOnce;
 use super::service_values::{
     Executable, Free, HomerAt, KeptIn, Password, Pattern, Quarantine, Size, Unit, Whole,
 };
@@ -18,7 +19,7 @@ use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
 use crate::serve::{DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
-use crate::store::DEFAULT_LIMITS;
+use crate::store::{AtOnce, DEFAULT_LIMITS};
 use crate::{cores, crash, evidence, hep, rate, trunk};
 
 /// A guarded port.
@@ -121,6 +122,9 @@ pub struct RatesTable {
     /// TCP connections open at once: a number, or "none".
     #[schemars(extend("examples" = ["none"]))]
     pub open: Option<Open>,
+    /// Messages on TCP connections that have begun and are not finished: a number, or "none". Who has so many opens no new connection.
+    #[schemars(extend("default" = AtOnce::Unfinished.default()))]
+    pub unfinished: Option<Open>,
 }
 
 /// The limit of a kind that a source has when nobody says anything.
@@ -132,9 +136,18 @@ fn usual(kind: usize) -> String {
 impl RatesTable {
     /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
     pub fn said(&self) -> impl Iterator<Item = (usize, Option<(u32, u32)>)> {
-        let RatesTable { packets, messages, register, invite, connections, open: _ } = self;
+        let RatesTable { packets, messages, register, invite, connections, open: _, unfinished: _ } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
+    }
+
+    /// Those of what there is at once that are said, of a trunk or of each source.
+    pub fn said_at_once(&self, trunk: Option<&str>) -> impl Iterator<Item = LimitedAtOnce> {
+        [(AtOnce::Open, self.open), (AtOnce::Unfinished, self.unfinished)].into_iter().filter_map(
+            move |(kind, said)| {
+                said.map(|Open(most)| LimitedAtOnce { trunk: trunk.map(str::to_owned), kind, most })
+            },
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use super::source::{Problem, Sources};
 use super::tables::{Block, Deny, GuardTable, Port, Tables};
 use super::tree::{Locations, Read};
 use super::trunks::TrunkValidation;
-use super::value::{Open, Text};
+use super::value::Text;
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRequest, BanRule};
 use crate::claim::UserAgent;
@@ -80,11 +80,11 @@ impl Validator<'_> {
         let mut validated = TrunkValidation::default();
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
-        let mut open: Vec<_> = limits.open.map(|Open(most)| (None, most)).into_iter().collect();
+        let mut at_once: Vec<_> = limits.said_at_once(None).collect();
         for (Text(name), trunk) in trunks {
             let whose = || Some(name.0.clone());
             rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
-            open.extend(trunk.limits.open.map(|Open(most)| (whose(), most)));
+            at_once.extend(trunk.limits.said_at_once(Some(&name.0)));
             validated.add(self, name.0, trunk);
         }
         validated.check(self, &denials);
@@ -106,7 +106,7 @@ impl Validator<'_> {
             },
             force_ports: guard.force_ports.unwrap_or_default(),
             rates,
-            open,
+            at_once,
             bans,
             agents,
             denials,

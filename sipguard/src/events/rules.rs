@@ -18,7 +18,7 @@ use crate::lookup::{ListedRule, LookupQuery, find};
 use crate::pins::Pins;
 use crate::rate;
 use crate::redact::RedactedPacket;
-use crate::store::{self, RuleRow};
+use crate::store::{self, AtOnce, RuleRow};
 use crate::target::{Device, Target};
 
 /// How long an answer holds.
@@ -28,14 +28,15 @@ const MOST_KEPT: usize = 1024;
 /// Questions within [`KEPT`]. What is asked beyond them is not answered, so that a flood costs little.
 const MOST_ASKED: usize = 64;
 
-/// Reasons of limits, with their kind; none for the limit of open connections.
-const LIMITED: [(Reason, Option<usize>); 6] = [
-    (Reason::RatePackets, Some(PACKETS)),
-    (Reason::RateMessages, Some(MESSAGES)),
-    (Reason::RateRegister, Some(REGISTERS)),
-    (Reason::RateInvite, Some(INVITES)),
-    (Reason::RateConnections, Some(CONNECTIONS)),
-    (Reason::OpenConnections, None),
+/// Reasons of limits, with their kind.
+const LIMITED: [(Reason, LimitKind); 7] = [
+    (Reason::RatePackets, LimitKind::Rate(PACKETS)),
+    (Reason::RateMessages, LimitKind::Rate(MESSAGES)),
+    (Reason::RateRegister, LimitKind::Rate(REGISTERS)),
+    (Reason::RateInvite, LimitKind::Rate(INVITES)),
+    (Reason::RateConnections, LimitKind::Rate(CONNECTIONS)),
+    (Reason::OpenConnections, LimitKind::AtOnce(AtOnce::Open)),
+    (Reason::UnfinishedMessages, LimitKind::AtOnce(AtOnce::Unfinished)),
 ];
 
 /// Answers which rule decided.
@@ -48,6 +49,15 @@ pub struct RuleLookup {
     asked: usize,
 }
 
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum LimitKind {
+    /// A rate, by position in [`sipguard_common::abi::RATE_KINDS`].
+    Rate(usize),
+    /// What there is at once.
+    AtOnce(AtOnce),
+}
+
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum RuleSubject {
@@ -56,7 +66,7 @@ enum RuleSubject {
     Claims([Option<String>; 3]),
     /// The trunk, whether it is TCP, and the method where it matters.
     Denied(Option<String>, bool, Option<String>),
-    Limit(Option<String>, Option<usize>),
+    Limit(Option<String>, LimitKind),
 }
 
 impl RuleLookup {
@@ -154,18 +164,18 @@ impl RuleLookup {
         Ok(trunk.map(|trunk| format!("trunk {trunk} may not send {what}")))
     }
 
-    fn limit(&self, trunk: Option<&str>, kind: Option<usize>) -> Result<Option<String>> {
+    fn limit(&self, trunk: Option<&str>, kind: LimitKind) -> Result<Option<String>> {
         let per = trunk.map_or("source".to_owned(), |trunk| format!("trunk {trunk}"));
         let found = store::read(&self.store, |rows| {
             Ok(match kind {
-                Some(kind) => {
+                LimitKind::Rate(kind) => {
                     let limits = rows.limits()?;
                     let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
                     limit.map(|one| (rate::text(Some((one.per_second, one.burst))), one.author.clone()))
                 }
-                None => {
-                    let limits = rows.open_limits()?;
-                    let limit = limits.iter().find(|one| one.trunk.as_deref() == trunk);
+                LimitKind::AtOnce(kind) => {
+                    let limits = rows.at_once_limits()?;
+                    let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
                     limit.map(|one| (rate::open_text(Some(one.most)), one.author.clone()))
                 }
             })

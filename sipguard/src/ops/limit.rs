@@ -8,7 +8,9 @@ use super::{Context, RuleChange};
 use crate::address::Source;
 use crate::counting;
 use crate::error::{Failure, FailureKind};
-use crate::store::{Change, OPERATOR, OpenLimit, StoreTables};
+pub use crate::store::AtOnce;
+use crate::store::{AtOnceLimit, Change, OPERATOR, StoreTables};
+use crate::unfinished;
 use crate::view::LimitView;
 
 /// What is limited.
@@ -16,14 +18,14 @@ use crate::view::LimitView;
 pub enum Kind {
     /// So many a second, by position in [`RATE_KINDS`].
     Rate(usize),
-    /// So many connections open at once.
-    Open,
+    /// So many at once.
+    AtOnce(AtOnce),
 }
 
 impl Kind {
     /// Every kind.
     pub fn all() -> impl Iterator<Item = Kind> {
-        (0..RATE_KINDS.len()).map(Kind::Rate).chain([Kind::Open])
+        (0..RATE_KINDS.len()).map(Kind::Rate).chain(AtOnce::ALL.map(Kind::AtOnce))
     }
 
     /// Its name.
@@ -31,7 +33,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Rate(kind) => RATE_KINDS[kind],
-            Kind::Open => "open",
+            Kind::AtOnce(kind) => kind.name(),
         }
     }
 }
@@ -48,8 +50,8 @@ pub enum Most {
         /// At once.
         burst: u32,
     },
-    /// So many connections open at once.
-    Open(u32),
+    /// So many at once.
+    AtOnce(AtOnce, u32),
 }
 
 /// Sets a limit: of a trunk, or with `None` of each sender that is no trunk's.
@@ -64,12 +66,12 @@ pub fn set(host: &Context, trunk: Option<&str>, most: Most) -> Result<RuleChange
                 change.set_limit(trunk, kind, per_second, burst)?;
                 format!("{} {per_second}/s burst {burst}", named(trunk, RATE_KINDS[kind]))
             }
-            Most::Open(most) => {
-                if host.is_attached() {
+            Most::AtOnce(kind, most) => {
+                if kind == AtOnce::Open && host.is_attached() {
                     counting::is_on_or_fail(&host.pins)?;
                 }
-                change.set_open_limit(trunk, most)?;
-                format!("{} {most}", named(trunk, Kind::Open.name()))
+                change.set_at_once(trunk, kind, most)?;
+                format!("{} {most}", named(trunk, kind.name()))
             }
         };
         change.record("limit set", OPERATOR, &[what], "")?;
@@ -87,10 +89,10 @@ pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
         known(change, trunk)?;
         match kind {
             Some(Kind::Rate(kind)) => change.clear_limits(trunk, Some(kind))?,
-            Some(Kind::Open) => change.clear_open_limit(trunk)?,
+            Some(Kind::AtOnce(kind)) => change.clear_at_once(trunk, kind)?,
             None => {
                 change.clear_limits(trunk, None)?;
-                change.clear_open_limit(trunk)?;
+                AtOnce::ALL.into_iter().try_for_each(|kind| change.clear_at_once(trunk, kind))?;
             }
         }
         change.record("limit clear", OPERATOR, &[named(trunk, kind.map_or("all", Kind::name))], "")?;
@@ -126,46 +128,67 @@ pub struct Listing {
 /// Lists the limits.
 ///
 /// # Errors
-/// When the store or the count of open connections can't be read.
+/// When the store, or what there is at the moment, can't be read.
 pub fn list(host: &Context) -> Result<Listing> {
-    let open = open_now(host)?;
-    let limits = host.read(|rows| listed(rows, open.as_deref()))?.unwrap_or_default();
-    Ok(Listing { limits, in_force: open.is_some() })
+    let now = now(host)?;
+    let limits = host.read(|rows| listed(rows, now.as_deref()))?.unwrap_or_default();
+    Ok(Listing { limits, in_force: now.is_some() })
 }
 
-/// Who has how many open, the most first; `None` without an attached interface.
-fn open_now(host: &Context) -> Result<Option<Vec<(CountedConnection, usize)>>> {
+/// How much of something a sender has at the moment.
+#[derive(Clone, Copy, Debug)]
+struct Having {
+    kind: AtOnce,
+    /// Address of a source, IPv4 mapped; of IPv6 its /64, of a trunk zero.
+    remote: [u32; 4],
+    trunk: u32,
+    count: usize,
+}
+
+/// Who has how much, the most first; `None` without an attached interface.
+fn now(host: &Context) -> Result<Option<Vec<Having>>> {
     if !host.is_attached() {
         return Ok(None);
     }
     host.pins.check()?;
-    counting::senders(&host.pins).map(Some)
+    let open =
+        counting::senders(&host.pins)?.into_iter().map(|(CountedConnection { remote, trunk, .. }, count)| {
+            Having { kind: AtOnce::Open, remote, trunk, count }
+        });
+    let unfinished = unfinished::senders(&host.pins)?.into_iter();
+    let unfinished = unfinished.map(|sender| Having {
+        kind: AtOnce::Unfinished,
+        remote: sender.remote,
+        trunk: sender.trunk,
+        count: sender.count as usize,
+    });
+    Ok(Some(open.chain(unfinished).collect()))
 }
 
-fn listed(rows: &StoreTables<'_>, open: Option<&[(CountedConnection, usize)]>) -> Result<Vec<LimitView>> {
+fn listed(rows: &StoreTables<'_>, now: Option<&[Having]>) -> Result<Vec<LimitView>> {
     let trunks = rows.trunks()?;
     let number = |name: &str| trunks.iter().find(|trunk| trunk.name == name).map(|trunk| trunk.number);
-    let fullest = |trunk: Option<&str>| {
-        let number = trunk.map_or(Some(0), number)?;
-        open?.iter().find(|(opened, _)| opened.trunk == u32::from(number)).copied()
+    let fullest = |AtOnceLimit { trunk, kind, .. }: &AtOnceLimit| {
+        let number = u32::from(trunk.as_deref().map_or(Some(0), number)?);
+        now?.iter().find(|having| (having.kind, having.trunk) == (*kind, number)).copied()
     };
     let mut all: Vec<LimitView> = rows.limits()?.iter().map(LimitView::of_rate).collect();
-    for limit in rows.open_limits()? {
-        let fullest = fullest(limit.trunk.as_deref());
-        all.push(open_limit(&limit, fullest));
+    for limit in rows.at_once_limits()? {
+        let fullest = fullest(&limit);
+        all.push(at_once(&limit, fullest));
     }
     all.sort_by(|one, other| one.trunk.cmp(&other.trunk));
     Ok(all)
 }
 
-/// A limit of open connections, with those of the trunk or of the sender that has the most.
-fn open_limit(limit: &OpenLimit, fullest: Option<(CountedConnection, usize)>) -> LimitView {
-    let source = fullest.filter(|_| limit.trunk.is_none()).and_then(|(opened, _)| source(&opened));
-    LimitView::of_open(limit, fullest.map_or(0, |(_, count)| count), source)
+/// A limit of what there is at once, with how much the trunk has, or the source that has the most.
+fn at_once(limit: &AtOnceLimit, fullest: Option<Having>) -> LimitView {
+    let whose = fullest.filter(|_| limit.trunk.is_none()).and_then(|having| source(having.remote));
+    LimitView::of_at_once(limit, fullest.map_or(0, |having| having.count), whose)
 }
 
-/// The sender of a counted connection: a host, or of IPv6 its /64.
-fn source(opened: &CountedConnection) -> Option<Source> {
-    let bytes = bytemuck::cast(opened.remote);
+/// A sender: a host, or of IPv6 its /64.
+fn source(remote: [u32; 4]) -> Option<Source> {
+    let bytes = bytemuck::cast(remote);
     Source::from_map(bytes, 128).filter(Source::is_ipv4).or_else(|| Source::from_map(bytes, 64))
 }

@@ -12,6 +12,7 @@ pub use crate::config::{Effect, SettingDifference};
 use crate::notice::Notice;
 use crate::presence::{iface_name, own_slots};
 use crate::settings::{EffectiveSettings, XdpChoice, list};
+use crate::store::AtOnce;
 use crate::{counting, link};
 
 /// What is asked of `reload`.
@@ -82,7 +83,7 @@ fn apply(host: &Context, config: &Config, notices: &mut Vec<Notice>) -> Result<V
         Ok(config::apply(change, config, settings)?.lines)
     })?;
     if done.in_force
-        && config.open.iter().any(|(_, most)| most.is_some())
+        && config.at_once.iter().any(|one| one.kind == AtOnce::Open && one.most.is_some())
         && let Err(why) = counting::is_on_or_fail(&host.pins)
     {
         notices.push(Notice(format!("the limit of open connections holds nobody back: {why:#}")));

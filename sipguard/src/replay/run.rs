@@ -96,10 +96,10 @@ fn prepare(loaded: &Loaded, request: &ReplayRequest) -> Result<()> {
 fn without_rates(policy: &Policy) -> Policy {
     let mut policy = policy.clone();
     policy.rates.fill(Rate::NONE);
-    (policy.open, policy.bans) = (0, BanPolicy::zeroed());
+    (policy.open, policy.unfinished, policy.bans) = (0, 0, BanPolicy::zeroed());
     for trunk in &mut policy.trunks {
         trunk.rates.fill(Rate::NONE);
-        trunk.open = 0;
+        (trunk.open, trunk.unfinished) = (0, 0);
     }
     policy
 }

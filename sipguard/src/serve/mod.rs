@@ -46,11 +46,14 @@ use crate::counters;
 use crate::events::RuleLookup;
 use crate::notice;
 use crate::ops::{self, Context};
+use crate::unfinished;
 
 /// How often events are read.
 const TICK_MS: u16 = 200;
 /// How often it is written down how far events were read, at the most.
 const POSITION_NS: u64 = 2_000_000_000;
+/// How often it is looked for connections whose message is overdue.
+const OVERDUE_NS: u64 = 2_000_000_000;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -123,6 +126,9 @@ struct ServeLoop {
     reading: Health,
     keeping: Health,
     looking: Health,
+    ending: Health,
+    /// When it was last looked for connections that are overdue (`CLOCK_BOOTTIME`, nanoseconds).
+    looked_ns: u64,
 }
 
 impl ServeLoop {
@@ -146,6 +152,8 @@ impl ServeLoop {
             reading: Health::new("reading events"),
             keeping,
             looking: Health::new("looking at the guard"),
+            ending: Health::new("ending connections whose message is not finished"),
+            looked_ns: 0,
         })
     }
 
@@ -164,15 +172,35 @@ impl ServeLoop {
         tell(self.reading.record(clock.boot_ns, &read));
         tell(self.sinks.round(&packets, &clock));
         self.keep(guard.as_ref(), &clock);
+        self.end_overdue(guard.is_some(), &clock);
         let mut state = self.shared.state();
         state.missed = self.events.missed();
-        let own = [&self.reading, &self.keeping, &self.looking].map(|one| (one.what(), one.fails()));
+        let own =
+            [&self.reading, &self.keeping, &self.looking, &self.ending].map(|one| (one.what(), one.fails()));
         state.parts = own.into_iter().chain(self.sinks.parts()).collect();
         Ok(match (&guard, looked) {
             (_, Err(error)) => format!("{error:#}"),
             (Some(_), _) => "the guard is attached".to_owned(),
             (None, _) => "waiting: no guard is attached".to_owned(),
         })
+    }
+
+    /// Ends connections whose message is overdue.
+    fn end_overdue(&mut self, is_attached: bool, clock: &Clock) {
+        if !is_attached || clock.boot_ns.saturating_sub(self.looked_ns) < OVERDUE_NS {
+            return;
+        }
+        self.looked_ns = clock.boot_ns;
+        let ended = unfinished::end_overdue(&self.shared.pins);
+        let outcome = ended.map(|ended| {
+            if let Some(first) = ended.first() {
+                let count = ended.len();
+                notice::send(format!(
+                    "ended {count} connections whose message was not finished in time, such as one of {first}"
+                ));
+            }
+        });
+        tell(self.ending.record(clock.boot_ns, &outcome));
     }
 
     fn keep(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) {

@@ -14,12 +14,13 @@ use super::rows::StoreTables;
 pub type ConfiguredNames = BTreeSet<(String, String)>;
 
 /// What a configuration file may change in the store. Of `rules` what it has set itself.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("trunks", ""),
     ("peers", ""),
     ("balancers", ""),
     ("limits", ""),
     ("open_limits", ""),
+    ("unfinished_limits", ""),
     ("denials", ""),
     ("ban_policy", ""),
     ("configured", ""),

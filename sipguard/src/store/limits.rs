@@ -4,6 +4,7 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS, Rate};
 
+use super::at_once::AtOnce;
 use super::edit::Change;
 use super::rows::{FromRow, StoreTables};
 
@@ -33,6 +34,12 @@ pub fn begin(db: &Connection) -> Result<()> {
     for (kind, (per_second, burst)) in DEFAULTS {
         let values = params![RATE_KINDS[kind], per_second, burst];
         db.execute("INSERT INTO limits VALUES ('', ?1, ?2, ?3, 'default', unixepoch() * 1000)", values)?;
+    }
+    for kind in AtOnce::ALL {
+        if let Some(most) = kind.default() {
+            let sql = format!("INSERT INTO {} VALUES ('', ?1, 'default', unixepoch() * 1000)", kind.table());
+            db.execute(&sql, params![most])?;
+        }
     }
     Ok(())
 }

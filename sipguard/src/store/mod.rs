@@ -12,6 +12,7 @@
 //! takes many such changes (`bulk.rs`). Who only reads takes no lock, and reads page by page: a long look would keep writers from their commit.
 
 mod apply;
+mod at_once;
 mod audit;
 mod bans;
 mod bulk;
@@ -27,7 +28,6 @@ mod limits;
 mod lock;
 mod mapped;
 mod open;
-mod open_limits;
 mod origin;
 mod policy;
 mod rows;
@@ -37,6 +37,7 @@ mod trunks;
 mod undo_log;
 mod within;
 
+pub use at_once::{AtOnce, AtOnceLimit};
 pub use audit::{AuditRecord, lines, note};
 pub use bans::row as ban_row;
 pub use bulk::bulk;
@@ -48,7 +49,6 @@ pub use dry_run::{DryRun, dry_run};
 pub use edit::{Change, Counts, RuleRemoval, RuleSpec};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_trunks, read};
-pub use open_limits::OpenLimit;
 pub use origin::{origin as parse_origin, reason as parse_reason};
 pub use rows::{RuleKey, RuleMode, RuleQuery, RuleRow, RuleVerb, StoreTables, key};
 pub use trunks::{Peers, TrunkRow};

@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
 
 use super::RECOVERED_TRUNK;
+use super::at_once::AtOnce;
 use super::edit::Change;
 use super::rows::StoreTables;
 use super::trunks::TrunkRow;
@@ -26,12 +27,14 @@ pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
         bans: rows.ban_rule()?.map_or(BanPolicy::zeroed(), |rule| rule.policy()),
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
         open: 0,
+        unfinished: 0,
     };
-    let open = rows.open_limits()?;
-    let open_of = |trunk: Option<&String>| {
-        open.iter().find(|limit| limit.trunk.as_ref() == trunk).map_or(0, |limit| limit.most)
+    let at_once = rows.at_once_limits()?;
+    let most = |trunk: Option<&String>, kind: AtOnce| {
+        let limit = at_once.iter().find(|limit| (limit.trunk.as_ref(), limit.kind) == (trunk, kind));
+        limit.map_or(0, |limit| limit.most)
     };
-    policy.open = open_of(None);
+    (policy.open, policy.unfinished) = (most(None, AtOnce::Open), most(None, AtOnce::Unfinished));
     let limits = rows.limits()?;
     for limit in limits.iter().filter(|limit| limit.trunk.is_none()) {
         policy.rates[limit.kind] = limit.rate();
@@ -42,7 +45,8 @@ pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
         for limit in limits.iter().filter(|limit| limit.trunk.as_ref() == Some(&trunk.name)) {
             entry.rates[limit.kind] = limit.rate();
         }
-        entry.open = open_of(Some(&trunk.name));
+        entry.open = most(Some(&trunk.name), AtOnce::Open);
+        entry.unfinished = most(Some(&trunk.name), AtOnce::Unfinished);
     }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
@@ -74,9 +78,10 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         peers.entry(rule.trunk).or_default().extend(target.source());
     }
     change.clear_limits(None, None)?;
+    AtOnce::ALL.into_iter().try_for_each(|kind| change.clear_at_once(None, kind))?;
     change.counts.removed = 0;
     change.set_ban_rule(&BanRule::of(&policy.bans))?;
-    recover(change, None, &policy.rates, policy.open)?;
+    recover(change, None, &policy.rates, [policy.open, policy.unfinished])?;
     for (number, mut peers) in peers {
         peers.sort_unstable();
         change.set_trunk(&TrunkRow {
@@ -90,7 +95,8 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         })?;
         // Its index may be another one now, its limits go by its name.
         if let Some(entry) = policy.trunks.get(usize::from(number)) {
-            recover(change, Some(&format!("{RECOVERED_TRUNK}{number}")), &entry.rates, entry.open)?;
+            let name = format!("{RECOVERED_TRUNK}{number}");
+            recover(change, Some(&name), &entry.rates, [entry.open, entry.unfinished])?;
         }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
@@ -101,9 +107,14 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
 }
 
 /// Limits as they were set, as far as nanoseconds tell.
-fn recover(change: &mut Change<'_>, trunk: Option<&str>, rates: &Rates, open: u32) -> Result<()> {
-    if open != 0 {
-        change.set_open_limit(trunk, open)?;
+fn recover(
+    change: &mut Change<'_>,
+    trunk: Option<&str>,
+    rates: &Rates,
+    at_once: [u32; AtOnce::ALL.len()],
+) -> Result<()> {
+    for (kind, most) in AtOnce::ALL.into_iter().zip(at_once).filter(|(_, most)| *most != 0) {
+        change.set_at_once(trunk, kind, most)?;
     }
     for (kind, rate) in rates.iter().enumerate().filter(|(_, rate)| **rate != Rate::NONE) {
         let (per_second, burst) = (1_000_000_000 / rate.interval_ns, rate.tolerance_ns / rate.interval_ns);

@@ -183,6 +183,13 @@ const STEPS: &[&str] = &[
      ) STRICT, WITHOUT ROWID;",
     // Trunks whose peers are balancers that send a PROXY header.
     "CREATE TABLE balancers (trunk TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;",
+    // How many unfinished messages a trunk may have at once, or with an empty `trunk` each source that is no trunk's.
+    "CREATE TABLE unfinished_limits (
+         trunk TEXT NOT NULL PRIMARY KEY,
+         most INTEGER NOT NULL CHECK (most > 0),
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The first version without IPv4 that is written as IPv6.
@@ -225,6 +232,8 @@ mod tests {
         let kinds = "SELECT group_concat(kind || per_second) FROM (SELECT * FROM limits ORDER BY kind)";
         let kinds: String = db.query_row(kinds, [], |row| row.get(0)).unwrap();
         assert_eq!(kinds, "connections500,invite300,register500");
+        let at_once: i64 = db.query_row("SELECT most FROM unfinished_limits", [], |row| row.get(0)).unwrap();
+        assert_eq!(at_once, 256);
     }
 
     #[test]
@@ -251,6 +260,7 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM limits"), 0, "from {from}: limits that nobody set");
             assert_eq!(one("SELECT count(*) FROM open_limits"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM balancers"), 0, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM unfinished_limits"), 0, "from {from}");
             for kind in ["device", "identity", "user-agent"] {
                 db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", kind)))
                     .unwrap();

@@ -8,6 +8,7 @@ use sipguard_common::abi::TRUNK_ENTRIES;
 
 use super::RuleSpec;
 use super::apply::DirtyEntry;
+use super::at_once::AtOnce;
 use super::edit::Change;
 use super::origin::is_operators;
 use super::rows::{FromRow, RuleVerb, StoreTables, text};
@@ -181,8 +182,11 @@ impl Change<'_> {
         let sql = "DELETE FROM peers WHERE number = (SELECT number FROM trunks WHERE name = ?1)";
         self.rows.db().execute(sql, [name])?;
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
-        self.rows.db().execute("DELETE FROM open_limits WHERE trunk = ?1", [name])?;
         self.rows.db().execute("DELETE FROM balancers WHERE trunk = ?1", [name])?;
+        for kind in AtOnce::ALL {
+            let sql = format!("DELETE FROM {} WHERE trunk = ?1", kind.table());
+            self.rows.db().execute(&sql, [name])?;
+        }
         let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
         self.counts.removed += removed;
         self.counts.same += 1 - removed.min(1);

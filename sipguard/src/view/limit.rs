@@ -5,29 +5,33 @@ use sipguard_common::abi::RATE_KINDS;
 
 use super::time;
 use crate::address::Source;
-use crate::store::{Limit, OpenLimit};
+use crate::store::{AtOnce, AtOnceLimit, Limit};
 
-/// A limit of a rate, or of open connections.
+/// A limit of a rate, or of what there is at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitView {
     /// `source`, or `trunk`.
     pub per: String,
     /// The trunk; null for each source that is no trunk's.
     pub trunk: Option<String>,
-    /// What is limited: `packets`, `messages`, `register`, `invite`, `connections`, or `open` for open connections.
+    /// What is limited: `packets`, `messages`, `register`, `invite`, `connections`, `open` for open connections, or `unfinished` for
+    /// messages on TCP connections that have begun and are not finished.
     pub of: String,
-    /// How many a second; left out for open connections.
+    /// How many a second; of a rate alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_second: Option<u32>,
-    /// How many at once within the rate; left out for open connections.
+    /// How many at once within the rate; of a rate alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// How many may be open at once; left out for a rate.
+    /// How many there may be at once; left out for a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
-    /// How many are open now, and whose they are; left out for a rate.
+    /// How many are open now, and whose they are; of open connections alone.
     #[serde(flatten)]
     pub open: Option<OpenNow>,
+    /// How many are unfinished now, and whose they are; of unfinished messages alone.
+    #[serde(flatten)]
+    pub unfinished: Option<UnfinishedNow>,
     /// The person at the keyboard, or the user of the program.
     pub author: String,
     /// When it was set.
@@ -43,6 +47,15 @@ pub struct OpenNow {
     pub fullest: Option<String>,
 }
 
+/// Unfinished messages of the trunk, or of the source that has the most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfinishedNow {
+    /// How many.
+    pub unfinished: usize,
+    /// The source; null for a trunk, and where nobody has one.
+    pub fullest: Option<String>,
+}
+
 impl LimitView {
     /// Of a rate.
     #[must_use]
@@ -52,12 +65,26 @@ impl LimitView {
         LimitView { per_second: Some(limit.per_second), burst: Some(limit.burst), ..view }
     }
 
-    /// Of open connections; `open` are those of the trunk, or of the source that has the most.
+    /// Of what there is at once; `count` is how much the trunk has now, or the source that has the most.
     #[must_use]
-    pub fn of_open(limit: &OpenLimit, open: usize, fullest: Option<Source>) -> LimitView {
-        let view = LimitView::bare(limit.trunk.as_deref(), "open", &limit.author, limit.created_ms);
-        let open = Some(OpenNow { open, fullest: fullest.map(|source| source.to_string()) });
-        LimitView { at_once: Some(limit.most), open, ..view }
+    pub fn of_at_once(limit: &AtOnceLimit, count: usize, fullest: Option<Source>) -> LimitView {
+        let view =
+            LimitView::bare(limit.trunk.as_deref(), limit.kind.name(), &limit.author, limit.created_ms);
+        let view = LimitView { at_once: Some(limit.most), ..view };
+        let fullest = fullest.map(|source| source.to_string());
+        match limit.kind {
+            AtOnce::Open => LimitView { open: Some(OpenNow { open: count, fullest }), ..view },
+            AtOnce::Unfinished => {
+                LimitView { unfinished: Some(UnfinishedNow { unfinished: count, fullest }), ..view }
+            }
+        }
+    }
+
+    /// How many there are now of what there may be so many of at once, and whose they are.
+    #[must_use]
+    pub fn now(&self) -> Option<(usize, Option<&str>)> {
+        let open = self.open.as_ref().map(|now| (now.open, now.fullest.as_deref()));
+        open.or_else(|| self.unfinished.as_ref().map(|now| (now.unfinished, now.fullest.as_deref())))
     }
 
     fn bare(trunk: Option<&str>, of: &str, author: &str, created_ms: i64) -> LimitView {
@@ -69,6 +96,7 @@ impl LimitView {
             burst: None,
             at_once: None,
             open: None,
+            unfinished: None,
             author: author.to_owned(),
             created_at: time(created_ms),
         }

@@ -22,7 +22,7 @@ pub use bans::BanView;
 pub use counter::{CounterView, RateView, Totals};
 pub use denial::DenialView;
 pub use event::EventView;
-pub use limit::{LimitView, OpenNow};
+pub use limit::{LimitView, OpenNow, UnfinishedNow};
 pub use offender::OffenderView;
 pub use replay::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 pub use rule::{RuleState, RuleView};

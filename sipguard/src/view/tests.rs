@@ -16,7 +16,7 @@ use crate::lookup::ListedRule;
 use crate::maps::Ports;
 use crate::offenders::OffenderRow;
 use crate::status::{GuardStatus, InterfaceStatus, Weakness};
-use crate::store::{Denial, Limit, OpenLimit, RuleMode, RuleRow, RuleVerb, TrunkRow};
+use crate::store::{AtOnce, AtOnceLimit, Denial, Limit, RuleMode, RuleRow, RuleVerb, TrunkRow};
 use crate::trunk::TrunkPolicy;
 
 /// 2026-01-01T00:00:00.6Z.
@@ -125,8 +125,19 @@ fn what_is_denied_and_limited() {
         created_ms: MS,
     };
     shown("limit_of_rate", &LimitView::of_rate(&rate));
-    let open = OpenLimit { trunk: None, most: 500, author: "default".to_owned(), created_ms: MS };
-    shown("limit_of_open", &LimitView::of_open(&open, 7, Some("203.0.113.7".parse().unwrap())));
+    let open = AtOnceLimit {
+        trunk: None,
+        kind: AtOnce::Open,
+        most: 500,
+        author: "default".to_owned(),
+        created_ms: MS,
+    };
+    shown("limit_of_open", &LimitView::of_at_once(&open, 7, Some("203.0.113.7".parse().unwrap())));
+    let unfinished = AtOnceLimit { kind: AtOnce::Unfinished, ..open };
+    shown(
+        "limit_of_unfinished",
+        &LimitView::of_at_once(&unfinished, 9, Some("203.0.113.7".parse().unwrap())),
+    );
     shown("bans", &BanView::from(&ban_rule::DEFAULT));
 }
 

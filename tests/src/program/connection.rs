@@ -4,11 +4,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunOptions};
+use sipguard::clock::Clock;
+use sipguard::maps::Plain;
 use sipguard_common::Reason;
-use sipguard_common::abi::FLOW_ENDED;
+use sipguard_common::abi::{FLOW_ENDED, Settings, Span, UNFINISHED_ENTRIES, Unfinished, names};
 
-use super::{Program, Run, XDP_PASS};
+use super::{Program, Run, XDP_PASS, flow_key};
 use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};
 
 impl Program {
@@ -46,6 +49,28 @@ impl Program {
             self.leave(&peer.back(ACK | PSH, PBX_NEXT, first, says))?;
         }
         Ok(answer)
+    }
+
+    /// Forgets the flow and the handshake of a peer, as a full map does.
+    pub fn forget_peer(&mut self, peer: &Peer) -> Result<()> {
+        self.forget(&flow_key(peer))
+    }
+
+    /// The senders with unfinished messages that are counted now, and how many: addresses as the map has them.
+    pub fn unfinished(&mut self) -> Result<Vec<([u32; 4], u32)>> {
+        let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
+        let message_ms = settings.get(&0, 0)?.0.limits.message_ms;
+        let now = Span::of(Clock::now()?.boot_ns, message_ms);
+        let map: Array<_, Plain<Unfinished>> = self.map(names::UNFINISHED)?;
+        let mut found = Vec::new();
+        for slot in 0..UNFINISHED_ENTRIES {
+            let Plain(entry) = map.get(&slot, 0)?;
+            let count = entry.count(now);
+            if count != 0 {
+                found.push((entry.remote, count));
+            }
+        }
+        Ok(found)
     }
 
     /// Lets the PBX acknowledge what comes before `next`.

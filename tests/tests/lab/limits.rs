@@ -44,7 +44,7 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
         || Ok::<_, anyhow::Error>(maps::settings(&Pins::new(guard.pins()))?.rules & rules_in_use::RATES != 0);
     let first = guard.rows(&["limit", "list"])?;
     ensure!(
-        first.len() == 3 && first.iter().all(|row| row["author"] == "default") && limited()?,
+        first.len() == 4 && first.iter().all(|row| row["author"] == "default") && limited()?,
         "{first:?}"
     );
     run(guard, "limit clear")?;

@@ -18,6 +18,7 @@ mod events;
 mod exchange;
 mod framing;
 mod green_lights;
+mod half_messages;
 mod hep;
 mod incident;
 mod lifecycle;

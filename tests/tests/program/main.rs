@@ -21,3 +21,4 @@ mod receivers;
 mod reset;
 mod rules;
 mod taps;
+mod unfinished;

@@ -53,6 +53,14 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         program.connect(&peer, 1000)?;
         program.run(&peer.tcp(ACK, 1000, b"OPT")).map(drop)
     };
+    let unfinished = |program: &mut Program| {
+        program.change(|settings| {
+            settings.rules |= rules_in_use::UNFINISHED;
+            settings.unfinished = 1;
+        })?;
+        program.connect(&peer, 1000)?;
+        program.run(&peer.tcp(ACK, 1000, b"OPT")).map(drop)
+    };
     let short = String::from_utf8(GOOD.to_vec())?.replace("Length: 0", "Length: 1").into_bytes();
     let tls = |text: &[u8]| -> Result<Run> {
         let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5061");
@@ -110,6 +118,7 @@ fn ways() -> Result<Vec<(Reason, Run)>> {
         (Reason::BadChecksum, connected(&|_| Ok(()), &bent(nonsense, end, b'z'))?),
         (Reason::SequenceGap, gap),
         (Reason::Conflict, conflict),
+        (Reason::UnfinishedMessages, after(unfinished, &peer.tcp(SYN, 1, b""))?),
         (Reason::SlowMessage, after(slow, &peer.tcp(ACK, 1003, b"IONS"))?),
         (Reason::BadStartLine, malformed(b"no sense\r\n")?),
         (Reason::BadVersion, malformed(b"OPTIONS sip:pbx SIP/3.0\r\n")?),

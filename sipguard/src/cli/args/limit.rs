@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use super::usage;
-use crate::ops::limit::{Kind, MESSAGES, Most};
+use crate::ops::limit::{AtOnce, Kind, MESSAGES, Most};
 use crate::rate::{self, MOST_OPEN};
 use crate::trunk;
 
@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Set a limit: so many a second, and a burst of so many at once; of open connections a number
+    /// Set a limit: so many a second, and a burst of so many at once; of open connections and unfinished messages a number
     Set(SetArgs),
     /// Show the limits
     #[command(visible_alias = "ls")]
@@ -31,8 +31,8 @@ pub struct SetArgs {
     #[command(flatten)]
     whose: WhoseArgs,
 
-    /// Such as `20/s`, or `20/s burst 40`; without a burst twice as many as a second has. With `--of open` a number, such as
-    /// `500`. With `--per trunk` its name comes before
+    /// Such as `20/s`, or `20/s burst 40`; without a burst twice as many as a second has. With `--of open` and
+    /// `--of unfinished` a number, such as `500`. With `--per trunk` its name comes before
     #[arg(required = true, num_args = 1..=4, value_name = "RATE [burst COUNT]|COUNT")]
     rate: Vec<String>,
 }
@@ -62,7 +62,8 @@ struct WhoseArgs {
     #[arg(long, value_enum, default_value = "source")]
     per: Per,
 
-    /// What is counted: packets, messages, register, invite, connections (new ones), or open (TCP connections at once)
+    /// What is counted: packets, messages, register, invite, connections (new ones), open (TCP connections at once), or unfinished
+    /// (messages on TCP connections that have begun and are not finished)
     /// [default: messages, of `clear` all]
     #[arg(long, value_name = "KIND", value_parser = kind)]
     of: Option<Kind>,
@@ -75,7 +76,7 @@ impl SetArgs {
         let (name, words) = self.rate.split_at(names.min(self.rate.len()));
         let trunk = self.whose.trunk(name.first().map(String::as_str))?;
         let kind = match self.whose.of {
-            Some(Kind::Open) => return Ok((trunk, Most::Open(count(words)?))),
+            Some(Kind::AtOnce(kind)) => return Ok((trunk, Most::AtOnce(kind, count(kind, words)?))),
             Some(Kind::Rate(kind)) => kind,
             None => MESSAGES,
         };
@@ -102,13 +103,14 @@ impl WhoseArgs {
     }
 }
 
-/// `500`: so many open at once.
-fn count(words: &[String]) -> Result<u32> {
+/// `500`: so many at once.
+fn count(kind: AtOnce, words: &[String]) -> Result<u32> {
     let text = words.join(" ");
     let count = text.parse().ok().filter(|count| (1..=MOST_OPEN).contains(count));
     count.ok_or_else(|| {
         usage(format!(
-            "`{text}` is no limit of open connections: write how many at once, such as 500 (1 to {MOST_OPEN})"
+            "`{text}` is no limit of {}: write how many at once, such as 500 (1 to {MOST_OPEN})",
+            kind.text()
         ))
     })
 }

@@ -14,7 +14,7 @@ pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -
         Most::Rate { kind, per_second, burst } => {
             format!("limited {}: {per_second}/s burst {burst}", named(trunk, Kind::Rate(kind).name()))
         }
-        Most::Open(most) => format!("limited {}: {most} at once", named(trunk, Kind::Open.name())),
+        Most::AtOnce(kind, most) => format!("limited {}: {most} at once", named(trunk, kind.name())),
     };
     change_of_one(format, done, &did, "limited so already")
 }
@@ -27,7 +27,7 @@ pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &R
 pub fn list(format: Format, listing: &Listing) -> Result<()> {
     not_attached(format, listing.in_force, "limits take effect");
     rows(format, schema::LIMITS, listing.limits.iter().collect(), || {
-        let columns = ["PER", "OF", "RATE", "BURST", "OPEN", "BY", "SINCE"];
+        let columns = ["PER", "OF", "RATE", "BURST", "NOW", "BY", "SINCE"];
         table(&columns, listing.limits.iter().map(line))
     })
 }
@@ -38,16 +38,16 @@ fn line(limit: &LimitView) -> Vec<String> {
         Some(most) => (most, " at once"),
         None => (limit.per_second.unwrap_or_default(), "/s"),
     };
-    let open = limit.open.as_ref().map(|now| match &now.fullest {
-        Some(source) => format!("{} ({source})", now.open),
-        None => now.open.to_string(),
+    let now = limit.now().map(|(count, fullest)| match fullest {
+        Some(source) => format!("{count} ({source})"),
+        None => count.to_string(),
     });
     vec![
         limit.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
         limit.of.clone(),
         format!("{most}{unit}"),
         limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
-        open.unwrap_or_default(),
+        now.unwrap_or_default(),
         limit.author.clone(),
         limit.created_at.clone(),
     ]

@@ -120,7 +120,7 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     ensure!(guard.rules()?.is_empty(), "{:?}", guard.rows(&["list"])?);
     let kinds =
         guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "of")).collect::<Result<Vec<_>>>()?;
-    ensure!(kinds == ["connections", "invite", "messages", "register"], "{kinds:?}");
+    ensure!(kinds == ["connections", "invite", "messages", "register", "unfinished"], "{kinds:?}");
     let denied = guard.rows(&["deny"])?;
     ensure!(denied.len() == 1 && denied[0]["what"] == "udp", "{denied:?}");
     let log = guard.rows(&["log", "--origin", "config"])?;
@@ -278,7 +278,7 @@ fn attach_takes_from_the_file_what_no_flag_says() -> Result<()> {
         "{status}"
     );
     ensure!(guard.json(&["lookup", "203.0.113.9"])?["trunk"] == "spare", "the trunks are not in force");
-    ensure!(guard.rows(&["limit", "list"])?.len() == 6, "{:?}", guard.rows(&["limit", "list"])?);
+    ensure!(guard.rows(&["limit", "list"])?.len() == 7, "{:?}", guard.rows(&["limit", "list"])?);
     // Attached already: what is in force stays, whatever the file says.
     fs::write(
         &path,
