@@ -117,11 +117,18 @@ pub struct GuardStatus {
     pub connections: Connections,
     /// What it can't do on this kernel.
     pub weaknesses: Vec<Weakness>,
+    /// Trunks of balancers, whose connections begin with a PROXY header; in [`read`].
+    pub balancers: Vec<String>,
 }
 
 /// Reads the state of the guard.
 pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
-    with_sizes(pins, blocks(pins, store)?, Connections::read(pins)?, &counters::read(pins, false)?)
+    let status =
+        with_sizes(pins, blocks(pins, store)?, Connections::read(pins)?, &counters::read(pins, false)?)?;
+    // The status is told without a store too.
+    let trunks = store::all_trunks(store).unwrap_or_default();
+    let balancers = trunks.into_iter().filter(|trunk| trunk.policy.proxy_protocol).map(|trunk| trunk.name);
+    Ok(GuardStatus { balancers: balancers.collect(), ..status })
 }
 
 /// The same, of what takes long to count and was counted already.
@@ -151,6 +158,7 @@ pub fn with_sizes(
         blocks,
         connections,
         weaknesses: weaknesses(pins),
+        balancers: Vec::new(),
     })
 }
 

@@ -39,6 +39,9 @@ pub struct StatusView {
     pub flows_max: u32,
     /// What the guard can't do on this kernel.
     pub weaknesses: Vec<WeaknessView>,
+    /// Trunks of balancers, whose connections begin with a PROXY header; not in the answer of `serve`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub balancers: Vec<String>,
     /// When its first interface was attached.
     pub attached_at: Option<String>,
     /// The sums of all counters, in the answer of `serve`.
@@ -106,6 +109,7 @@ impl From<&GuardStatus> for StatusView {
             flows: status.connections.flows,
             flows_max: status.connections.flows_max,
             weaknesses: status.weaknesses.iter().map(WeaknessView::from).collect(),
+            balancers: status.balancers.clone(),
             attached_at: status
                 .interfaces
                 .iter()

@@ -165,6 +165,7 @@ fn status() {
         blocks: 3,
         connections,
         weaknesses: vec![Weakness { what: "second-eye", text: "less is seen" }],
+        balancers: Vec::new(),
     };
     shown("status", &StatusView::from(&status));
     let counted = [counter(Reason::Valid, Action::Pass, 7), counter(Reason::BareLf, Action::Reset, 2)];

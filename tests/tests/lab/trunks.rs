@@ -279,6 +279,9 @@ fn whether_a_trunk_is_of_balancers_is_kept_and_shown() -> Result<()> {
         ensure!(shown == wanted, "the table says {shown}");
         let shown = run(guard, "lookup 10.77.0.5")?.contains("PROXY header");
         ensure!(shown == wanted, "the lookup says {shown}");
+        let shown = run(guard, "status")?.contains("PROXY header of the trunks: lb\n");
+        ensure!(shown == wanted, "the status says {shown}");
+        ensure!(guard.json(&["status"])?.get("balancers").is_some() == wanted, "the status is {shown}");
         Ok(())
     };
     run(guard, "trunk add lb --peer 10.77.0.5 --proxy-protocol")?;

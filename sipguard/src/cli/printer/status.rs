@@ -35,12 +35,20 @@ fn own_limits(report: &GuardStatus) -> String {
     text
 }
 
+/// Whose connections begin with a PROXY header.
+fn balancers(report: &GuardStatus) -> String {
+    if report.balancers.is_empty() {
+        return String::new();
+    }
+    format!("PROXY header of the trunks: {}\n", report.balancers.join(" "))
+}
+
 fn text(report: &GuardStatus) -> String {
     let connections = &report.connections;
     let live = connections.live();
     let head = format!(
         "mode {}, malformed streams: {}, guarded ports: {}, TLS ports: {}, blocks: {}, connections: {live}, flow table: {} of {}\n\
-         checks: {}{}\n\n",
+         checks: {}{}\n{}\n",
         report.mode,
         report.action,
         list(&report.ports.sip),
@@ -50,6 +58,7 @@ fn text(report: &GuardStatus) -> String {
         connections.flows_max,
         status::profile(&report.limits),
         own_limits(report),
+        balancers(report),
     );
     let rows = report.interfaces.iter().map(|one| {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
