@@ -22,13 +22,14 @@ static UNFINISHED: Array<Unfinished> = Array::with_max_entries(UNFINISHED_ENTRIE
 /// Attempts to change a word that other CPUs change too.
 const ATTEMPTS: usize = 3;
 
-/// Refuses the first segment of a connection while its sender has as many unfinished messages as it may.
+/// Refuses the first segment of a connection, or the header that names its client, while its sender has as many unfinished messages as it may.
 #[inline(always)]
 pub fn admit(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
     if settings.rules & rules_in_use::UNFINISHED == 0 || sender.allowed != 0 {
         return Ok(());
     }
-    let most = policy::trunk(sender.trunk).map_or(settings.unfinished, |trunk| trunk.unfinished);
+    let trunk = policy::trunk(rate::limited_trunk(sender));
+    let most = trunk.map_or(settings.unfinished, |trunk| trunk.unfinished);
     if most == 0 || visit(settings::now_ns(), COUNT) < most {
         return Ok(());
     }
@@ -60,7 +61,7 @@ fn visit(time_ns: u64, what: u32) -> u32 {
     if what == COUNT {
         return found.map_or(0, |(_, entry)| count(entry, span));
     }
-    let found = found.or_else(|| take(owner, remote, sender.trunk, span));
+    let found = found.or_else(|| take(owner, remote, trunk, span));
     found.map_or(0, |(slot, entry)| add(entry, slot, span))
 }
 

@@ -8,7 +8,7 @@ use sipguard_common::wire::tcp::RST;
 use sipguard_common::{Class, Reason};
 
 use super::{flow, payload};
-use crate::admit::{policy, port, rate};
+use crate::admit::{policy, port, rate, unfinished};
 use crate::cpu::scratch::{self, CUT, Packet};
 use crate::cpu::settings;
 use crate::message::{checksum, sip};
@@ -113,7 +113,10 @@ pub fn header(ctx: &XdpContext, flow: &mut Flow) -> Result<u32, Reason> {
         {
             return Err(reason);
         }
-        rate::connection(settings::get()?)?;
+        let settings = settings::get()?;
+        // SAFETY: this CPU's map value, which nothing changes once the client is permitted.
+        unfinished::admit(unsafe { &*scratch::sender()? }, settings)?;
+        rate::connection(settings)?;
     }
     stream.end_proxy();
     Ok(header)

@@ -205,3 +205,30 @@ fn a_trunk_has_a_limit_of_its_own_and_the_allowed_have_none() -> Result<()> {
     ensure!(counted(&mut program)? == before, "it was counted");
     Ok(())
 }
+
+/// It is known with the header, which waits for one of its messages to end. The balancer's others go on.
+#[test]
+fn a_client_behind_a_balancer_has_a_limit_of_its_own() -> Result<()> {
+    let mut program = Program::shared()?;
+    limit(&mut program, 3)?;
+    program.rule("192.0.2.7", Rule { trunk: 1, ..Rule::zeroed() })?;
+    program.trunk(1, Trunk { proxy_protocol: 1, ..Trunk::zeroed() })?;
+    let header = |client: &str| format!("PROXY TCP4 {client} 203.0.113.1 40123 5060\r\n").into_bytes();
+    let begin = |program: &mut Program, number: u32, client: &str| {
+        program.connect(&peer(number), FIRST)?;
+        let first = [&header(client)[..], &OPTIONS[..HALF]].concat();
+        program.run(&peer(number).tcp(ACK, FIRST, &first)).map(|run| (run.action, run.reason))
+    };
+    for number in 0..3 {
+        ensure!(begin(&mut program, number, "203.0.113.9")? == (XDP_PASS, Reason::Valid), "{number}");
+    }
+    ensure!(begin(&mut program, 3, "203.0.113.9")? == DROPPED, "it has three");
+    ensure!(begin(&mut program, 4, "203.0.113.8")? == (XDP_PASS, Reason::Valid), "another has one");
+    ensure!(counted(&mut program)? == 4, "{:?}", program.unfinished()?);
+    ensure!(syn(&mut program, "192.0.2.7:9")? == PASSES, "the balancer's others");
+    let at = FIRST + (header("203.0.113.9").len() + HALF) as u32;
+    program.run(&peer(0).tcp(ACK, at, &OPTIONS[HALF..]))?;
+    let first = [&header("203.0.113.9")[..], OPTIONS].concat();
+    ensure!(program.run(&peer(3).tcp(ACK, FIRST, &first))?.reason == Reason::Valid, "it has two");
+    Ok(())
+}
