@@ -161,7 +161,7 @@ reasons! {
         "An impossible set of TCP flags (SYN with FIN or RST, FIN with RST, data without ACK), or urgent data.",
         "RFC 9293 3.1", "";
     SynData = 19, "data-on-syn", Drop, Always,
-        "A SYN with payload; the sender repeats it without.",
+        "A SYN with payload that could not be cut off: in monitor mode, which changes nothing.",
         "RFC 7413 4.2", "";
     BadUdpHeader = 20, "bad-udp-header", Drop, Always,
         "The UDP length is below 8 bytes or beyond the packet.",

@@ -157,7 +157,8 @@ impl Peer {
         usize::from(self.tags) * 4 + if self.remote.is_ipv4() { TCP4 } else { TCP6 }
     }
 
-    fn finish_checksum(&self, frame: &mut [u8]) {
+    /// Writes the checksum anew, over a header that was changed.
+    pub fn finish_checksum(&self, frame: &mut [u8]) {
         let at = self.tcp_at();
         frame[at + tcp::CHECKSUM..at + tcp::CHECKSUM + 2].fill(0);
         let sum = tcp_sum(self.remote.ip(), self.local.ip(), &frame[at..]);

@@ -1,4 +1,4 @@
-//! A bad wire: a relay between two cables that loses, reorders and repeats TCP segments, the same ones in every run of a
+//! A bad wire: a relay between two cables that loses, damages, reorders and repeats TCP segments, the same ones in every run of a
 //! seed as far as the traffic is the same.
 
 use std::{
@@ -25,10 +25,12 @@ use crate::{
 const HOLD: Duration = Duration::from_millis(3);
 
 /// What the relay does, in percent of the TCP segments.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Harm {
     /// Segments that are lost.
     pub lost: u32,
+    /// Segments of which one bit is not as it was, so that their checksum is wrong.
+    pub damaged: u32,
     /// Segments that are overtaken by the next one to three.
     pub reordered: u32,
     /// Segments that arrive twice.
@@ -42,6 +44,7 @@ pub struct Harm {
 struct Tally {
     forwarded: AtomicU64,
     lost: AtomicU64,
+    damaged: AtomicU64,
     reordered: AtomicU64,
     duplicated: AtomicU64,
 }
@@ -78,11 +81,11 @@ impl BadWire {
         Ok(Self { relay, stop, tally, guard: Guard::new(&pbx, &program), pbx, phone, _between: between })
     }
 
-    /// Stops the relay and tells how many frames it forwarded, lost, reordered and sent twice.
-    pub fn stop(mut self) -> Result<[u64; 4]> {
+    /// Stops the relay and tells how many frames it forwarded, lost, damaged, reordered and sent twice.
+    pub fn stop(mut self) -> Result<[u64; 5]> {
         self.end()?;
-        let Tally { forwarded, lost, reordered, duplicated } = &*self.tally;
-        Ok([forwarded, lost, reordered, duplicated].map(|count| count.load(Ordering::Relaxed)))
+        let Tally { forwarded, lost, damaged, reordered, duplicated } = &*self.tally;
+        Ok([forwarded, lost, damaged, reordered, duplicated].map(|count| count.load(Ordering::Relaxed)))
     }
 
     fn end(&mut self) -> Result<()> {
@@ -142,16 +145,21 @@ impl Relay {
         Ok(())
     }
 
-    fn carry(&self, direction: &mut Direction<'_>, frame: Vec<u8>) -> Result<()> {
+    fn carry(&self, direction: &mut Direction<'_>, mut frame: Vec<u8>) -> Result<()> {
         ensure!(frame.len() <= 1514, "a frame of {} bytes: offloads are on", frame.len());
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         count(&self.tally.forwarded);
         // Whatever else goes over the wire (ARP, neighbour discovery) is only there to make it work.
-        let harm =
-            if is_tcp(&frame) { self.harm } else { Harm { lost: 0, reordered: 0, duplicated: 0, seed: 0 } };
+        let harm = if is_tcp(&frame) { self.harm } else { Harm::default() };
         if direction.chance.percent(harm.lost) {
             count(&self.tally.lost);
             return Ok(());
+        }
+        let tcp_at = IP + if frame[IP] >> 4 == 6 { ipv6::LEN } else { usize::from(frame[IP] & 15) * 4 };
+        if direction.chance.percent(harm.damaged) && frame.len() > tcp_at {
+            count(&self.tally.damaged);
+            let bit = direction.chance.below(8 * (frame.len() - tcp_at) as u32);
+            frame[tcp_at + bit as usize / 8] ^= 1 << (bit % 8);
         }
         if direction.held.is_none() && direction.chance.percent(harm.reordered) {
             count(&self.tally.reordered);

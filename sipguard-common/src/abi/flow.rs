@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::framer::Stream;
 
 /// Segments remembered for the comparison of retransmissions.
-pub const FLOW_SEGMENTS: usize = 4;
+pub const FLOW_SEGMENTS: usize = 6;
 
 /// The 4-tuple as the PBX sees it.
 #[repr(C)]
@@ -117,6 +117,10 @@ pub struct SegmentRecord {
     pub len: u16,
     /// How many of its first bytes the hash covers. The others are of a body, which is not inspected.
     pub hashed: u16,
+    /// [`Stream::place`] before its first byte.
+    pub before: u32,
+    /// [`Stream::place`] behind its last byte.
+    pub behind: u32,
     /// Keyed hash of those bytes.
     pub hash: u64,
 }
@@ -158,7 +162,7 @@ pub struct Flow {
     pub reason: u8,
     /// Conflicts since a byte was validated last.
     pub conflicts: u8,
-    /// Index in `segments` of the next record, modulo [`FLOW_SEGMENTS`].
+    /// Index in `segments` of the next record; [`FLOW_SEGMENTS`] stands for 0.
     pub segment_at: u16,
     /// Slot of the interface of the first segment.
     pub slot: u32,

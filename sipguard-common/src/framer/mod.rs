@@ -94,6 +94,13 @@ const ENDS_BEFORE_LENGTH: u8 = 8;
 /// A line of Via ended with LF alone.
 const ENDS_VIA: u8 = 16;
 
+/// Kinds of [`Stream::place`], in its two highest bits.
+const PLACE_IDLE: u32 = 0;
+const PLACE_BODY: u32 = 1 << 30;
+const PLACE_TLS: u32 = 2 << 30;
+/// The other bits: bytes that are left, or what is known between messages.
+const PLACE_REST: u32 = (1 << 30) - 1;
+
 /// Buckets that header names are counted in.
 const NAME_BUCKETS: usize = 32;
 
@@ -151,6 +158,9 @@ impl Stream {
     pub const WORDS: usize = size_of::<Stream>() / 8;
     /// Words up to `method_bytes`: the part that is in use between messages and in a body.
     pub const FEWEST_WORDS: usize = 4;
+
+    /// What [`Stream::place`] is where the state is more than a number.
+    pub const NO_PLACE: u32 = u32::MAX;
 
     /// A stream before its first byte.
     pub const NEW: Stream = Stream {
@@ -223,6 +233,44 @@ impl Stream {
             self.body_left -= len;
         }
         within
+    }
+
+    /// The whole state as one number, where it is so small: between messages, in a body, and at or in a TLS record. [`Stream::NO_PLACE`] in a
+    /// start line, in a header section, in the header of a TLS record, and in a body that is looked at.
+    #[must_use]
+    #[inline(always)]
+    pub fn place(&self) -> u32 {
+        match self.phase {
+            PHASE_IDLE => PLACE_IDLE | u32::from(self.flags & FLAG_LF) << 8 | u32::from(self.nuls),
+            PHASE_BODY if self.flags & FLAG_LF == 0 => PLACE_BODY | self.body_left,
+            PHASE_CONTENT => PLACE_TLS | self.body_left,
+            PHASE_RECORD if self.lines == 0 && self.flags & FLAG_HELLO == 0 => PLACE_TLS,
+            _ => Self::NO_PLACE,
+        }
+    }
+
+    /// Goes to a [`Stream::place`] that is one.
+    #[inline(always)]
+    pub fn resume(&mut self, place: u32) {
+        self.begin();
+        let rest = place & PLACE_REST;
+        match place & !PLACE_REST {
+            PLACE_IDLE => {
+                self.flags = (rest >> 8) as u8;
+                self.nuls = rest as u8;
+            }
+            PLACE_BODY => {
+                self.phase = PHASE_BODY;
+                self.body_left = rest;
+            }
+            _ => {
+                self.begin_tls(false);
+                if rest != 0 {
+                    self.phase = PHASE_CONTENT;
+                    self.body_left = rest;
+                }
+            }
+        }
     }
 
     /// How many of the stream's 64-bit words are in use in its phase; the others have any value.

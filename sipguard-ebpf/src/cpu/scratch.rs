@@ -46,6 +46,8 @@ pub struct Packet {
     /// Offset in the frame and length of the part of the payload that is to be validated.
     pub new_at: u32,
     pub new_len: u32,
+    /// How many of the first bytes of the payload are old and may come again.
+    pub same: u32,
     /// 1 when this packet is to be counted as a violation of its sender.
     pub violations: u32,
     /// [`crate::admit::port::OWN`], [`crate::admit::port::PEER`] or [`crate::admit::port::NEITHER`].
@@ -335,6 +337,7 @@ pub fn record_packet(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
         fragment: l4.fragment,
         new_at: l4.data_at,
         new_len: l4.data_len,
+        same: 0,
         violations: 0,
         side: l4.side,
         acknowledged: l4.acknowledged,

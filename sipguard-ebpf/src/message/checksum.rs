@@ -1,5 +1,5 @@
-//! The TCP checksum (RFC 9293 section 3.1), verified only before a stream is rejected: a segment that was damaged on its way is no fault of
-//! its sender, and the kernel discards it anyway.
+//! The TCP checksum (RFC 9293 section 3.1), verified before a stream is rejected, and where a copy of the segment could not be judged again: a
+//! segment that was damaged on its way is no fault of its sender, and the kernel discards it anyway.
 
 use core::ffi::c_void;
 

@@ -6,7 +6,7 @@ use sipguard_common::wire::tcp::{ACK, ACK_SEQ, FIN, LEN, RST, SYN, TIMESTAMP_OPT
 
 use super::bytes;
 use super::ip::Ip;
-use crate::admit::port::{L4, NEITHER, Transport};
+use crate::admit::port::{L4, Transport};
 use crate::message::fragment;
 
 /// Option kinds without a length byte.
@@ -37,7 +37,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
         side,
         acknowledged: u32::from_be(bytes::word(ctx, ip.l4_at + ACK_SEQ)?),
     };
-    check_flags(segment.flags, segment.data_len, side)?;
+    check_flags(segment.flags)?;
     if header > LEN && !are_usual(ctx, ip.l4_at + LEN, header - LEN)? {
         check_options(ctx, ip.l4_at + LEN, ip.l4_at + header)?;
     }
@@ -46,7 +46,7 @@ pub fn parse(ctx: &XdpContext, ip: &Ip, transport: Transport, side: u32) -> Resu
 
 /// Refuses sets of flags that no TCP sends. Reserved bits are ignored, as the kernel does.
 #[inline(always)]
-fn check_flags(flags: u8, data_len: u32, side: u32) -> Result<(), Reason> {
+fn check_flags(flags: u8) -> Result<(), Reason> {
     let pair = |two: u8| flags & two == two;
     let unacknowledged = flags & (SYN | RST | ACK) == 0;
     // The kernel removes an urgent byte from the stream, so the PBX would read other bytes than were validated. SIP uses none. Refused without
@@ -54,11 +54,6 @@ fn check_flags(flags: u8, data_len: u32, side: u32) -> Result<(), Reason> {
     let urgent = flags & URG != 0;
     if pair(SYN | FIN) || pair(SYN | RST) || pair(FIN | RST) || unacknowledged || urgent {
         return Err(Reason::BadTcpFlags);
-    }
-    // With fast open (RFC 7413) the kernel would take these bytes before there is a flow. A SYN-ACK from a port that is not guarded may belong
-    // to any service that this host connects to.
-    if flags & SYN != 0 && data_len > 0 && side != NEITHER {
-        return Err(Reason::SynData);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, SegmentRecord, flow_
 use sipguard_common::framer::Stream;
 use sipguard_common::wire::tcp::FIN;
 
+use super::payload::Hash;
 use crate::admit::{policy, unfinished};
 use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::{atomic, settings};
@@ -140,19 +141,32 @@ pub fn old_bytes(packet: &Packet, flow: &Flow) -> u32 {
     if distance < packet.data_len { distance } else { packet.data_len }
 }
 
-/// Records validated bytes; the hash covers the first `hashed` of them.
+/// Records validated bytes, of which `before` is the framer's place before them. The record of the segment that the receiver waits for is kept: its
+/// copy is still to come.
 #[inline(always)]
-pub fn advance(packet: &Packet, flow: &mut Flow, hashed: u32) {
-    let hash = match scratch::get() {
-        // SAFETY: this CPU's map value.
-        Ok(scratch) => unsafe { (*scratch).payload.cursor.hash },
-        Err(_) => 0,
+pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
+    let record = SegmentRecord {
+        seq: flow.next,
+        len: packet.new_len as u16,
+        hashed: hash.bytes as u16,
+        before,
+        behind: flow.stream.place(),
+        hash: hash.hash,
     };
-    let record = SegmentRecord { seq: flow.next, len: packet.new_len as u16, hashed: hashed as u16, hash };
-    flow.segments[usize::from(flow.segment_at) % FLOW_SEGMENTS] = record;
-    flow.segment_at = flow.segment_at.wrapping_add(1);
+    let at = within_segments(usize::from(flow.segment_at));
+    let oldest = &flow.segments[at];
+    let is_awaited = flow.egress_known != 0 && flow.acked.wrapping_sub(oldest.seq) < u32::from(oldest.len);
+    let at = within_segments(at + usize::from(is_awaited));
+    flow.segments[at] = record;
+    flow.segment_at = at as u16 + 1;
     flow.next = flow.next.wrapping_add(packet.new_len);
     flow.conflicts = 0;
+}
+
+/// An index of `segments`; behind the last is the first.
+#[inline(always)]
+fn within_segments(at: usize) -> usize {
+    if at < FLOW_SEGMENTS { at } else { 0 }
 }
 
 /// Records the sender's FIN, when it follows the last validated byte.

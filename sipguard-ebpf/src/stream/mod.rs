@@ -14,6 +14,7 @@ mod payload;
 mod pickup;
 mod retransmission;
 pub mod socket;
+mod syn;
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
@@ -46,6 +47,9 @@ extern "C" fn stream_decide(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.has(SYN) {
+        if packet.data_len != 0 && packet.side != port::NEITHER {
+            syn::cut_payload(ctx, packet)?;
+        }
         return Ok(opening(packet));
     }
     let flow = match flow::lookup(&packet.key) {

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::abi::{Flow, FlowState, Settings, flow_flags};
+use sipguard_common::framer::{Cursor, Stream};
 use sipguard_common::{Class, Reason};
 
 use super::pickup::{self, PayloadStart};
@@ -21,8 +22,9 @@ const PICKUP_NS: u64 = 60_000_000_000;
 #[inline(always)]
 pub fn decide(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<Reason, Reason> {
     new_bytes(ctx, packet, flow)?;
-    let hashed = validate(ctx, packet, flow).map_err(|reason| refuse(packet, flow, reason))?;
-    flow::advance(packet, flow, hashed);
+    let before = flow.stream.place();
+    let hash = validate(ctx, packet, flow).map_err(|reason| refuse(packet, flow, reason))?;
+    flow::advance(packet, flow, hash, before);
     acceptable::record(packet, flow);
     Ok(if flow.flags & flow_flags::TLS != 0 { Reason::Tls } else { Reason::Valid })
 }
@@ -41,7 +43,7 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     let mut old = flow::old_bytes(packet, flow);
     if old > 0 {
-        match retransmission::compare(ctx.ctx, packet, flow, old) {
+        match retransmission::judge(ctx, packet, flow, old) {
             Compared::Harmless => {}
             Compared::Moved if moved(ctx.ctx, packet, flow) => old = flow::old_bytes(packet, flow),
             Compared::OutOfStep => return Err(Reason::OutOfStep),
@@ -156,14 +158,14 @@ pub fn is_recent_pickup(flow: &Flow) -> bool {
         && settings::now_ns().wrapping_sub(flow.first_ns) < PICKUP_NS
 }
 
-/// Runs the framer over the new bytes. `Ok` is how many of them the hash in the scratch memory covers.
+/// Runs the framer over the new bytes. `Ok` is their hash.
 #[inline(always)]
-fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u32, Reason> {
+fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<Hash, Reason> {
     if flow.stream.is_within_message() {
         flow::check_pace(flow)?;
     }
     if flow.stream.skip(packet.new_len) {
-        return Ok(0);
+        return Ok(Hash { bytes: 0, hash: 0 });
     }
     // SAFETY: this CPU's map value.
     let scratch = unsafe { &mut *scratch::get()? };
@@ -173,9 +175,9 @@ fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u3
     if proxied {
         let header = client::header(ctx, flow)?;
         if header == len {
+            check_sum(ctx, flow, &scratch.stream)?;
             flow::copy(&scratch.stream, &mut flow.stream);
-            sip::hash(ctx, at, len)?;
-            return Ok(len);
+            return Ok(Hash { bytes: len, hash: sip::hash(ctx, at, len)? });
         }
         (packet.new_at, packet.new_len) = (at + header, len - header);
     }
@@ -187,6 +189,8 @@ fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u3
         }
         return Err(reason);
     }
+    let hash = inspected(ctx, packet, proxied)?;
+    check_sum(ctx, flow, &scratch.stream)?;
     let messages = flow.stream.messages;
     let more = scratch.stream.messages.wrapping_sub(messages);
     rate::messages(&scratch.stream, more)?;
@@ -197,12 +201,44 @@ fn validate(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<u3
     flow::copy(&scratch.stream, &mut flow.stream);
     flow::record_pace(flow, messages);
     unfinished::follow(packet, flow);
-    let cursor = &mut scratch.payload.cursor;
-    if cursor.gap != 0 || proxied {
-        sip::hash(ctx, packet.new_at, packet.new_len)?;
-        return Ok(packet.new_len);
+    Ok(hash)
+}
+
+/// A hash of the first bytes of a segment.
+pub struct Hash {
+    /// How many bytes it covers. The others are of a body, which is not inspected.
+    pub bytes: u32,
+    pub hash: u64,
+}
+
+/// The hash of the bytes that were inspected just now; `all` when that were others than the framer's too.
+#[inline(always)]
+pub fn inspected(ctx: &XdpContext, packet: &Packet, all: bool) -> Result<Hash, Reason> {
+    // SAFETY: this CPU's map value.
+    let Cursor { gap, hash, hashed, .. } = unsafe { (*scratch::get()?).payload.cursor };
+    if gap != 0 || all {
+        let hash = sip::hash(ctx, packet.new_at, packet.new_len)?;
+        return Ok(Hash { bytes: packet.new_len, hash });
     }
-    Ok(if cursor.hashed < packet.new_len { cursor.hashed } else { packet.new_len })
+    Ok(Hash { bytes: if hashed < packet.new_len { hashed } else { packet.new_len }, hash })
+}
+
+/// Segments in a row that are dropped for a wrong checksum though they are well-formed. What comes more often was not damaged, and the kernel decides.
+const DAMAGED: u8 = 3;
+
+/// Drops a segment that was damaged on its way, where its copy could not be judged again: it begins or ends in a header section, or ends in a
+/// body, the length of which may be wrong. Elsewhere [`retransmission::judge`] judges the copy.
+#[inline(always)]
+fn check_sum(ctx: &XdpContext, flow: &mut Flow, behind: &Stream) -> Result<(), Reason> {
+    let whole = flow.stream.place() != Stream::NO_PLACE && !behind.is_within_message();
+    if whole || flow.conflicts >= DAMAGED || settings::is_replay() {
+        return Ok(());
+    }
+    if checksum::is_wrong(ctx) {
+        flow.conflicts += 1;
+        return Err(Reason::BadChecksum);
+    }
+    Ok(())
 }
 
 /// Handles a stream that the framer refuses. Returns the reason with which this segment ends.

@@ -1,13 +1,17 @@
 //! Retransmitted bytes: harmless when they equal those that were validated, or when the kernel already has them.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{FLOW_SEGMENTS, Flow, FlowState, SegmentRecord};
+use sipguard_common::framer::Stream;
 
-use super::payload::is_recent_pickup;
+use super::payload::{self, Hash, is_recent_pickup};
 use super::socket::{self, Socket};
-use crate::cpu::scratch::Packet;
+use crate::cpu::scratch::{self, Packet};
 use crate::message::sip;
 
 /// Conflicts in a row after which the connection is reset: the kernel has discarded the validated bytes, and the connection cannot continue.
@@ -26,31 +30,107 @@ pub enum Compared {
     OutOfStep,
 }
 
-/// Compares the first `old` bytes of the segment, which are before the next byte of the flow.
-// own frame: 96 bytes
-#[inline(never)]
-pub fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
-    let ctx = &XdpContext::new(ctx);
-    // Coalesced retransmissions repeat several segments at once.
-    let mut same = untracked(packet, flow, old);
-    for _ in 0..FLOW_SEGMENTS {
-        if same >= old {
-            break;
-        }
-        let Some(record) = record_at(flow, packet.seq.wrapping_add(same), old - same) else { break };
-        if record.hashed != 0 {
-            match sip::hash(ctx, packet.data_at + same, u32::from(record.hashed)) {
-                Ok(hash) if hash == record.hash => {}
-                _ => break,
-            }
-        }
-        same += u32::from(record.len);
+/// Argument of the loop callback.
+#[repr(C)]
+struct Comparison {
+    ctx: *mut xdp_md,
+    packet: *mut Packet,
+    flow: *mut Flow,
+    old: u32,
+    /// Number of the record that the bytes behind `packet.same` differ from, or [`FLOW_SEGMENTS`].
+    differs: u32,
+}
+
+/// Judges the first `old` bytes of the segment, which are before the next byte of the flow.
+#[inline(always)]
+pub fn judge(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
+    packet.same = untracked(packet, flow, old);
+    let differs = compare(ctx.ctx, packet, flow, old);
+    // One of several segments that are repeated at once may differ.
+    if packet.same < old && is_as_good(ctx, packet, flow, differs as usize) {
+        compare(ctx.ctx, packet, flow, old);
     }
-    if same >= old {
+    if packet.same >= old {
         return Compared::Harmless;
     }
+    disputed(ctx.ctx, packet, flow, old)
+}
+
+/// Goes on with the comparison of the first `old` bytes behind `packet.same`, as far as they are the same. Returns the number of the record that
+/// those behind differ from, or [`FLOW_SEGMENTS`].
+// own frame: 40 bytes
+#[inline(never)]
+fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> u32 {
+    let mut comparison = Comparison { ctx, packet, flow, old, differs: FLOW_SEGMENTS as u32 };
+    // Coalesced retransmissions repeat several segments at once.
+    // SAFETY: the callback gets a pointer that lives as long as this call.
+    unsafe {
+        bpf_loop(FLOW_SEGMENTS as u32, compare_one as *mut c_void, (&raw mut comparison).cast(), 0);
+    }
+    comparison.differs
+}
+
+/// Compares the bytes from `packet.same` on with the record of the segment that began there. Returns 0 to continue, 1 to stop the loop.
+#[inline(never)]
+extern "C" fn compare_one(_: u32, comparison: *mut Comparison) -> i64 {
+    // SAFETY: the pointer is the one given to `bpf_loop`.
+    let comparison = unsafe { &mut *comparison };
+    // SAFETY: live map values, which nobody else uses meanwhile.
+    let (packet, flow) = unsafe { (&mut *comparison.packet, &*comparison.flow) };
+    if packet.same >= comparison.old {
+        return 1;
+    }
+    let left = comparison.old - packet.same;
+    let Some(number) = record_at(flow, packet.seq.wrapping_add(packet.same), left) else { return 1 };
+    let record = flow.segments[number];
+    let hashed = u32::from(record.hashed);
+    let ctx = &XdpContext::new(comparison.ctx);
+    if hashed != 0 && sip::hash(ctx, packet.data_at + packet.same, hashed) != Ok(record.hash) {
+        comparison.differs = number as u32;
+        return 1;
+    }
+    packet.same += u32::from(record.len);
+    0
+}
+
+/// Whether the bytes from `packet.same` on may stand for those of a record that they differ from: they are well-formed in the same place, and
+/// lead to the same place. Then it does not matter which of the two the receiver takes, unless it has a part of one. They differ where the
+/// first ones were damaged on their way and the kernel discarded them.
+#[inline(always)]
+fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, number: usize) -> bool {
+    let Some(record) = flow.segments.get(number).copied() else { return false };
+    let acked = flow.acked.wrapping_sub(record.seq);
+    let halved = acked != 0 && acked < u32::from(record.len);
+    if !flow.is(FlowState::InSync)
+        || halved
+        || record.before == Stream::NO_PLACE
+        || record.behind == Stream::NO_PLACE
+    {
+        return false;
+    }
+    let Ok(scratch) = scratch::get() else { return false };
+    // SAFETY: this CPU's map value.
+    let scratch = unsafe { &mut *scratch };
+    scratch.stream.resume(record.before);
+    packet.new_at = packet.data_at + packet.same;
+    packet.new_len = u32::from(record.len);
+    if sip::validate(ctx).is_err() || scratch.stream.place() != record.behind {
+        return false;
+    }
+    let Ok(Hash { bytes, hash }) = payload::inspected(ctx, packet, false) else { return false };
+    let Some(record) = flow.segments.get_mut(number) else { return false };
+    record.hashed = bytes as u16;
+    record.hash = hash;
+    packet.same += packet.new_len;
+    true
+}
+
+/// What of old bytes that are not the same as those that passed: harmless when the receiver has them.
+// own frame: 96 bytes
+#[inline(never)]
+fn disputed(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
     let mut socket = Socket::NONE;
-    socket::lookup(ctx.ctx, packet, &mut socket);
+    socket::lookup(ctx, packet, &mut socket);
     let end = packet.seq.wrapping_add(old);
     let receiver = if socket.has_position {
         socket.rcv_nxt
@@ -89,9 +169,9 @@ fn untracked(packet: &Packet, flow: &Flow, old: u32) -> u32 {
     }
 }
 
-/// The record of a segment that starts at `seq` and is no longer than `most`.
+/// The number of the record of a segment that starts at `seq` and is no longer than `most`.
 #[inline(always)]
-fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<SegmentRecord> {
+fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<usize> {
     let fits = |record: &SegmentRecord| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
-    flow.segments.iter().copied().find(fits)
+    flow.segments.iter().position(fits)
 }

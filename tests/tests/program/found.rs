@@ -20,6 +20,7 @@ fn damaged(mut frame: Vec<u8>, peer: &Peer) -> Vec<u8> {
 fn ahead(mut frame: Vec<u8>, peer: &Peer) -> Vec<u8> {
     let at = peer.tcp_at();
     frame[at + 8..at + 12].copy_from_slice(&PBX_NEXT.wrapping_add(1).to_be_bytes());
+    peer.finish_checksum(&mut frame);
     frame
 }
 
@@ -75,7 +76,8 @@ fn the_end_of_a_header_section_is_compared_when_its_cr_came_before() -> Result<(
     let next = FIRST + message.len() as u32;
     program.acknowledge(&peer, next)?;
     let rest = peer.tcp(ACK, next, b"\nwhat is in a body");
-    assert_eq!(program.run(&damaged(rest.clone(), &peer))?.reason, Reason::Valid);
+    assert_eq!(program.run(&damaged(rest.clone(), &peer))?.reason, Reason::BadChecksum);
+    assert_eq!(program.run(&rest)?.reason, Reason::Valid);
     let other = program.run(&peer.tcp(ACK, next, b"Xwhat is in a body"))?;
     assert_eq!(other.reason, Reason::Conflict, "no body, but a header");
     assert_eq!(program.run(&rest)?.reason, Reason::Retransmission);

@@ -62,29 +62,34 @@ fn over_a_bad_wire(harm: Harm) -> Result<()> {
     let malformed = wire.guard.malformed()?;
     ensure!(malformed.is_empty(), "counted as malformed: {malformed:?}");
     let counters = wire.guard.counters()?;
-    let [forwarded, lost, reordered, duplicated] = wire.stop()?;
+    let [forwarded, lost, damaged, reordered, duplicated] = wire.stop()?;
     println!(
-        "| {sent} bytes over a wire that lost {lost}, reordered {reordered} and repeated {duplicated} of {forwarded} frames, \
+        "| {sent} bytes over a wire that lost {lost}, damaged {damaged}, reordered {reordered} and repeated {duplicated} of {forwarded} frames, \
          in {:.1} s | {counters:?} |",
         began.elapsed().as_secs_f32()
     );
-    ensure!(lost + reordered + duplicated > 0, "the wire did no harm");
+    ensure!(lost + damaged + reordered + duplicated > 0, "the wire did no harm");
     Ok(())
 }
 
 #[test]
 fn legal_streams_arrive_in_spite_of_loss() -> Result<()> {
-    over_a_bad_wire(Harm { lost: 4, reordered: 0, duplicated: 0, seed: 1 })
+    over_a_bad_wire(Harm { lost: 4, damaged: 0, reordered: 0, duplicated: 0, seed: 1 })
+}
+
+#[test]
+fn legal_streams_arrive_in_spite_of_damage() -> Result<()> {
+    over_a_bad_wire(Harm { damaged: 3, seed: 4, ..Harm::default() })
 }
 
 #[test]
 fn legal_streams_arrive_in_spite_of_reordering_and_duplicates() -> Result<()> {
-    over_a_bad_wire(Harm { lost: 0, reordered: 6, duplicated: 10, seed: 2 })
+    over_a_bad_wire(Harm { lost: 0, damaged: 0, reordered: 6, duplicated: 10, seed: 2 })
 }
 
 #[test]
 fn legal_streams_arrive_in_spite_of_everything() -> Result<()> {
-    over_a_bad_wire(Harm { lost: 3, reordered: 3, duplicated: 5, seed: 3 })
+    over_a_bad_wire(Harm { lost: 3, damaged: 0, reordered: 3, duplicated: 5, seed: 3 })
 }
 
 /// An application that reads late: the window closes and is probed, and the kernel may have to drop what it has no room for.

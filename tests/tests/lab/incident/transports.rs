@@ -14,7 +14,7 @@ use sipguard_tests::{
 use super::{Party, Stage, run};
 
 /// Longer than it takes to deny and to look.
-const HOLD: Duration = Duration::from_secs(8);
+const HOLD: Duration = Duration::from_secs(20);
 
 /// A connection on which an answer came.
 fn standing(party: Party<'_>) -> Result<Connection> {

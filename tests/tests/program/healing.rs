@@ -1,0 +1,140 @@
+//! A segment that was damaged on its way, and its copy: what may stand for what passed, and what may not.
+
+use anyhow::Result;
+use sipguard_common::Reason;
+use sipguard_common::abi::FLOW_SEGMENTS;
+use sipguard_tests::message::{OPTIONS, bent, call, good_call};
+use sipguard_tests::packet::{ACK, PSH, Peer};
+use sipguard_tests::program::{Program, XDP_DROP, device};
+
+const FIRST: u32 = 1000;
+
+/// What the guard says to a segment at an offset of the stream.
+fn at(program: &mut Program, peer: &Peer, offset: usize, bytes: &[u8]) -> Result<Reason> {
+    Ok(program.run(&peer.tcp(ACK | PSH, FIRST + offset as u32, bytes))?.reason)
+}
+
+/// One bit of a frame's payload is wrong, and so is its checksum.
+fn damaged(peer: &Peer, offset: usize, bytes: &[u8], byte: usize) -> Vec<u8> {
+    let mut frame = peer.tcp(ACK | PSH, FIRST + offset as u32, bytes);
+    let at = frame.len() - bytes.len() + byte;
+    frame[at] ^= 1;
+    frame
+}
+
+fn place_of(text: &str) -> usize {
+    String::from_utf8_lossy(OPTIONS).find(text).expect("it is there")
+}
+
+/// The copy of a message that frames like the damaged one, and of one of several behind each other, alone and joined.
+#[test]
+fn a_copy_that_leads_to_the_same_place() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let size = OPTIONS.len();
+    for number in 0..4 {
+        let frame = damaged(&peer, number * size, OPTIONS, place_of("tag=1") + 4);
+        assert_eq!(
+            program.run(&frame)?.reason,
+            Reason::Valid,
+            "well-formed, and nobody looks at its checksum"
+        );
+    }
+    for number in [2, 0, 1, 2, 3] {
+        assert_eq!(at(&mut program, &peer, number * size, OPTIONS)?, Reason::Retransmission, "{number}");
+    }
+    // Two in one, of which the first is as the second time and the second as a third sender would have it.
+    let third = bent(OPTIONS, "tag=1", "tag=3");
+    let joined = [OPTIONS, &third].concat();
+    assert_eq!(at(&mut program, &peer, 0, &joined)?, Reason::Retransmission);
+    assert_eq!(at(&mut program, &peer, 4 * size, OPTIONS)?, Reason::Valid, "the stream goes on");
+    Ok(())
+}
+
+/// A copy that would leave the framer elsewhere, that is malformed, or that is cut otherwise.
+#[test]
+fn a_copy_that_leads_elsewhere() -> Result<()> {
+    let size = OPTIONS.len();
+    let long = call("Content-Length: 20\r\n", b"");
+    let other = [&call("Content-Length: 10\r\n", b"")[..], b""].concat();
+    let mut copies = vec![
+        (OPTIONS.to_vec(), bent(OPTIONS, "Call-ID: c", "Call-ID\x01 c")),
+        (OPTIONS.to_vec(), bent(OPTIONS, "Content-Length: 0", "Content-Length: 1")),
+        (OPTIONS.to_vec(), OPTIONS[..size - 1].to_vec()),
+        (long.clone(), other.clone()),
+        (other, long),
+    ];
+    // Within a header section nothing but the same bytes will do.
+    let half = &good_call()[..100];
+    copies.push((half.to_vec(), bent(half, "192.0.2.7", "192.0.2.8")));
+    for (passed, copy) in copies {
+        if copy == passed {
+            continue;
+        }
+        let peer = device();
+        let mut program = Program::shared()?;
+        program.connect(&peer, FIRST)?;
+        assert_eq!(at(&mut program, &peer, 0, &passed)?, Reason::Valid);
+        let run = program.run(&peer.tcp(ACK | PSH, FIRST, &copy))?;
+        assert_ne!(run.reason, Reason::Retransmission, "{}", copy.escape_ascii());
+        assert_eq!(run.action, XDP_DROP, "{}", copy.escape_ascii());
+    }
+    Ok(())
+}
+
+/// Two copies of different segments, either of which is as good as what passed, but not one with the rest of the other.
+#[test]
+fn copies_are_exchanged_as_a_whole() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let pair = [OPTIONS, OPTIONS].concat();
+    assert_eq!(at(&mut program, &peer, 0, &pair)?, Reason::Valid);
+    let third = bent(OPTIONS, "tag=1", "tag=3");
+    assert_eq!(at(&mut program, &peer, 0, &third)?, Reason::Conflict, "half of a segment");
+    assert_eq!(at(&mut program, &peer, OPTIONS.len(), &third)?, Reason::Conflict, "the other half");
+    assert_eq!(at(&mut program, &peer, 0, &[&third[..], OPTIONS].concat())?, Reason::Retransmission);
+    Ok(())
+}
+
+/// Where a copy can't be judged again, the checksum is looked at the first time.
+#[test]
+fn damage_in_a_header_section() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let message = good_call();
+    let (half, rest) = message.split_at(100);
+    for (offset, bytes) in [(0, half), (100, rest)] {
+        assert_eq!(program.run(&damaged(&peer, offset, bytes, 12))?.reason, Reason::BadChecksum);
+        assert_eq!(at(&mut program, &peer, offset, bytes)?, Reason::Valid);
+    }
+    // A length that is larger by one bit: the message would go on.
+    let zero = place_of("Length: 0") + 8;
+    assert_eq!(program.run(&damaged(&peer, message.len(), OPTIONS, zero))?.reason, Reason::BadChecksum);
+    assert_eq!(at(&mut program, &peer, message.len(), OPTIONS)?, Reason::Valid);
+    // Who always sends wrong checksums is not kept waiting: the kernel decides.
+    for reason in [Reason::BadChecksum, Reason::BadChecksum, Reason::BadChecksum, Reason::Valid] {
+        let run = program.run(&damaged(&peer, message.len() + OPTIONS.len(), half, 12))?;
+        assert_eq!(run.reason, reason);
+    }
+    Ok(())
+}
+
+/// The record of a segment for which the receiver waits outlasts those behind it.
+#[test]
+fn the_segment_that_is_waited_for() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let size = OPTIONS.len();
+    assert_eq!(at(&mut program, &peer, 0, OPTIONS)?, Reason::Valid);
+    program.acknowledge(&peer, FIRST + size as u32)?;
+    for number in 1..3 * FLOW_SEGMENTS {
+        assert_eq!(at(&mut program, &peer, number * size, OPTIONS)?, Reason::Valid);
+    }
+    assert_eq!(at(&mut program, &peer, size, &bent(OPTIONS, "tag=1", "tag=3"))?, Reason::Retransmission);
+    assert_ne!(at(&mut program, &peer, 2 * size, &bent(OPTIONS, "tag=1", "tag=3"))?, Reason::Retransmission);
+    Ok(())
+}
