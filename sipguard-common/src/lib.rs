@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod framer;
 mod reason;
+mod senders;
 pub mod wire;
 
 pub use reason::{Class, Reason, When};

@@ -360,6 +360,40 @@ impl Reason {
         )
     }
 
+    /// Whether it is the reason of a check of messages, which can be switched: [`crate::abi::CheckSwitches`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_check(self) -> bool {
+        self.is_malformed() || matches!(self, Reason::SlowMessage)
+    }
+
+    /// Whether behind such a fault it is uncertain where the message ends, so that nothing more of the connection can be judged. Such a check
+    /// can be monitored, and not be switched off.
+    #[must_use]
+    #[inline(always)]
+    pub const fn loses_framing(self) -> bool {
+        matches!(
+            self,
+            Reason::BadStartLine
+                | Reason::BareLf
+                | Reason::BareCr
+                | Reason::MissingContentLength
+                | Reason::BadContentLength
+                | Reason::DuplicateContentLength
+                | Reason::NotTls
+                | Reason::BadTlsRecord
+                | Reason::BadProxyHeader
+        )
+    }
+
+    /// Its bit in the sets of [`crate::abi::CheckSwitches`]; of a reason that is no check some other bit, or none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn check_bit(self) -> u64 {
+        let position = self.number().wrapping_sub(Reason::SlowMessage.number());
+        if position < 64 { 1 << position } else { 0 }
+    }
+
     /// Whether only datagrams are refused for it, which have no connection to reset.
     #[must_use]
     pub const fn is_of_datagrams(self) -> bool {
@@ -389,5 +423,16 @@ mod tests {
         }
         assert_eq!(Reason::from_number(Reason::COUNT as u8), None);
         assert!(Reason::COUNT <= crate::abi::REASON_SLOTS as usize);
+    }
+
+    #[test]
+    fn each_check_has_a_bit_of_its_own() {
+        let mut all = 0;
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_check()) {
+            assert_eq!(reason.check_bit().count_ones(), 1, "{}", reason.name());
+            assert_eq!(all & reason.check_bit(), 0, "{}", reason.name());
+            all |= reason.check_bit();
+        }
+        assert!(Reason::ALL.iter().all(|reason| !reason.loses_framing() || reason.is_check()));
     }
 }

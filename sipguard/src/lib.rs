@@ -9,6 +9,7 @@ pub mod ban_rule;
 pub mod bans;
 pub mod blocks;
 pub mod capture;
+pub mod check;
 pub mod claim;
 pub mod clock;
 pub mod config;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
 use sipguard_common::abi::{
-    BanPolicy, Denied, Rate, Rates, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use,
+    BanPolicy, CheckSwitches, Denied, Rate, Rates, Settings, TRUNK_ENTRIES, Trunk, names, rules_in_use,
 };
 
 use crate::clock;
@@ -26,6 +26,8 @@ pub struct Policy {
     pub open: u32,
     /// How many unfinished messages such a source may have; 0 is no limit.
     pub unfinished: u32,
+    /// Which checks are not refused of a source that is no trunk's.
+    pub checks: CheckSwitches,
 }
 
 /// Kinds of rules that the kernel looks for only where there are any.
@@ -67,11 +69,11 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, rates, bans, open, unfinished, .. } = self.settings()?;
+        let Settings { denied, rules, rates, bans, open, unfinished, checks, .. } = self.settings()?;
         let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open, unfinished })
+        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open, unfinished, checks })
     }
 
     /// Makes them say it.
@@ -97,6 +99,7 @@ impl PolicyMaps {
             bans: BanPolicy { addresses_from_ns: addresses_from(&before, &policy.bans)?, ..policy.bans },
             open: policy.open,
             unfinished: policy.unfinished,
+            checks: policy.checks,
             trust_after: TRUST_AFTER,
             trust_factor: TRUST_FACTOR,
             ..before

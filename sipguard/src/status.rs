@@ -6,10 +6,11 @@ use anyhow::Result;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use sipguard_common::Reason;
-use sipguard_common::abi::{ACTION_DROP, Iface, MODE_MONITOR, Settings};
+use sipguard_common::abi::{ACTION_DROP, CheckSwitches, Iface, MODE_MONITOR, Settings, Trunk};
 use sipguard_common::framer::{Limits, checks};
 
 use crate::blocks::Blocks;
+use crate::check::{self, CheckScope, Switch};
 use crate::clock::Clock;
 use crate::connections::{ConnectionCounts, Connections};
 use crate::counters;
@@ -18,6 +19,7 @@ use crate::kernel::Offsets;
 use crate::link;
 use crate::maps::{self, Ports};
 use crate::pins::Pins;
+use crate::policy::PolicyMaps;
 use crate::presence::{Presence, iface_name, own_slots, presence};
 use crate::second_eye;
 use crate::store;
@@ -111,6 +113,8 @@ pub struct GuardStatus {
     pub ports: Ports,
     /// Limits and checks.
     pub limits: Limits,
+    /// The checks that do not refuse: whose messages, which, and what becomes of them.
+    pub checks: Vec<Switch>,
     /// Blocks that hold.
     pub blocks: usize,
     /// Connections that are followed.
@@ -123,8 +127,8 @@ pub struct GuardStatus {
 
 /// Reads the state of the guard.
 pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
-    let status =
-        with_sizes(pins, blocks(pins, store)?, Connections::read(pins)?, &counters::read(pins, false)?)?;
+    let counted = counters::read(pins, false)?;
+    let status = with_sizes(pins, store, blocks(pins, store)?, Connections::read(pins)?, &counted)?;
     // The status is told without a store too.
     let trunks = store::all_trunks(store).unwrap_or_default();
     let balancers = trunks.into_iter().filter(|trunk| trunk.policy.proxy_protocol).map(|trunk| trunk.name);
@@ -134,6 +138,7 @@ pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
 /// The same, of what takes long to count and was counted already.
 pub fn with_sizes(
     pins: &Pins,
+    store: &Path,
     blocks: usize,
     connections: Connections,
     counted: &[counters::CounterRow],
@@ -155,11 +160,41 @@ pub fn with_sizes(
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
+        checks: switched_checks(pins, store)?,
         blocks,
         connections,
         weaknesses: weaknesses(pins),
         balancers: Vec::new(),
     })
+}
+
+/// The checks that do not refuse, as the kernel has them; a trunk that the store does not know is called by its index.
+pub fn switched_checks(pins: &Pins, store: &Path) -> Result<Vec<Switch>> {
+    let policy = PolicyMaps::open(pins)?.read()?;
+    let devices = (CheckScope::Devices, policy.checks);
+    let mut all = vec![devices];
+    let any = |trunk: &Trunk| trunk.checks.is_any();
+    if policy.trunks.iter().any(any) {
+        let names = store::all_trunks(store).unwrap_or_default();
+        for (number, trunk) in policy.trunks.iter().enumerate().filter(|(_, trunk)| any(trunk)) {
+            let known = names.iter().find(|row| usize::from(row.number) == number);
+            let name = known.map_or_else(|| number.to_string(), |row| row.name.clone());
+            all.push((CheckScope::Trunk(name), trunk.checks));
+        }
+    }
+    let switch = |(scope, entry): (CheckScope, CheckSwitches)| {
+        let of = |(reason, state)| Switch { scope: scope.clone(), reason, state };
+        check::not_refusing(&entry).map(of).collect::<Vec<_>>()
+    };
+    Ok(all.into_iter().flat_map(switch).collect())
+}
+
+/// The checks of a trunk, as the kernel has them.
+pub fn checks_of_trunk(pins: &Pins, store: &Path, name: &str) -> Result<CheckSwitches> {
+    let row = store::all_trunks(store)?.into_iter().find(|row| row.name == name);
+    let trunks = PolicyMaps::open(pins)?.read()?.trunks;
+    let entry = row.and_then(|row| trunks.get(usize::from(row.number)).copied());
+    Ok(entry.map_or(CheckSwitches::NONE, |trunk| trunk.checks))
 }
 
 /// The attached interfaces.

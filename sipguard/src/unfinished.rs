@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData, MapError};
+use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Flow, FlowState, MODE_MONITOR, Settings, Span, TRUNK_INHERITS, TRUNK_MONITORS, Ticket, Trunk,
-    UNFINISHED_COUNT_BITS, UNFINISHED_ENTRIES, UNFINISHED_SPANS, Unfinished, flow_flags, names,
+    CheckSwitches, Flow, FlowState, MODE_MONITOR, Settings, Span, TRUNK_INHERITS, TRUNK_MONITORS, Ticket,
+    Trunk, UNFINISHED_COUNT_BITS, UNFINISHED_ENTRIES, UNFINISHED_SPANS, Unfinished, flow_flags, names,
 };
 use sipguard_common::framer::Limits;
 
 use crate::address::unmapped;
+use crate::check::{self, CheckState};
 use crate::clock::Clock;
 use crate::destroy::Destroyer;
 use crate::maps::{self, Flows, Plain};
@@ -53,16 +55,18 @@ impl Counted {
         Ok(self.entries.get(&slot, 0).context("reading the unfinished messages")?.0)
     }
 
-    /// The limits of a trunk, or with index 0 of a source, and whether it is only monitored.
+    /// The limits of a trunk, or with index 0 of a source, and whether a slow message of it passes.
     fn judged_by(&self, trunk: u32) -> Result<(Limits, bool)> {
+        let passes =
+            |checks: &CheckSwitches| check::state_in(checks, Reason::SlowMessage) != CheckState::Refuse;
         let monitors = self.settings.mode == MODE_MONITOR;
         if trunk == 0 {
-            return Ok((self.settings.limits, monitors));
+            return Ok((self.settings.limits, monitors || passes(&self.settings.checks)));
         }
         let Plain(trunk) = self.trunks.get(&trunk, 0).context("reading a trunk")?;
         let limits = if trunk.own_limits == 0 { self.settings.limits } else { trunk.limits };
         let monitors = if trunk.mode == TRUNK_INHERITS { monitors } else { trunk.mode == TRUNK_MONITORS };
-        Ok((limits, monitors))
+        Ok((limits, monitors || passes(&trunk.checks)))
     }
 
     fn span(&self, trunk: u32) -> Result<Span> {

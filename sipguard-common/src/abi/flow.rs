@@ -78,6 +78,8 @@ pub mod flow_flags {
     pub const PROXY: u32 = 128;
     /// [`super::Flow::client`] is valid.
     pub const CLIENT: u32 = 256;
+    /// A fault that is only monitored left it uncertain where the messages end: what is no message's start passes.
+    pub const FRAMING_LOST: u32 = 512;
 }
 
 /// A handshake that the PBX answered or began: the next sequence numbers of both sides once it is complete.

@@ -49,7 +49,8 @@ fn layout() -> String {
         Datagram { stream, until_ns, busy, next, end, state, reason, ports, pad }
         DeviceKey { address, port, pad }
         Rule { expires_ns, packets, bytes, bits, flags, trunk, pad }
-        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, unfinished, rates }
+        CheckSwitches { off, monitored }
+        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, unfinished, rates, checks }
         Rate { interval_ns, tolerance_ns }
         RateBucket { tag, trust, tat_ns, last_well_formed, banned }
         CountedConnection { remote, netns, trunk, slot }
@@ -62,7 +63,7 @@ fn layout() -> String {
         Iface { name, ifindex, native_errno, attached_ns, generic_wanted, clsact, netns }
         Settings {
             mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, unfinished,
-            pad, bans,
+            pad, bans, checks,
         }
         Limits {
             line_bytes, other_line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied,
@@ -88,7 +89,7 @@ fn layout() -> String {
         CAPTURE_PASSED, MATCH_KEY_BYTES, PACKETS, MESSAGES, REGISTERS, INVITES, CONNECTIONS, rule_flags::BLOCK, rule_flags::ALLOW,
         rule_flags::MONITOR, rules_in_use::DEVICES, rules_in_use::RATES, rules_in_use::OPEN, rules_in_use::IDENTITIES,
         rules_in_use::USER_AGENTS, rules_in_use::UNFINISHED, flow_flags::TLS, flow_flags::TENTATIVE, flow_flags::VIOLATION, flow_flags::PICKED_UP,
-        flow_flags::TIMESTAMPS, flow_flags::FIN_SEEN, flow_flags::LOCAL, flow_flags::PROXY, flow_flags::CLIENT, checks::DEFAULT, checks::STRICT, methods::OTHER, methods::ALL,
+        flow_flags::TIMESTAMPS, flow_flags::FIN_SEEN, flow_flags::LOCAL, flow_flags::PROXY, flow_flags::CLIENT, flow_flags::FRAMING_LOST, checks::DEFAULT, checks::STRICT, methods::OTHER, methods::ALL,
     }
     for method in methods::METHODS {
         writeln!(out, "method {} = {}", method.name, method.bit).unwrap();

@@ -4,6 +4,7 @@
 //! `Option`. A change of a layout raises [`ABI_VERSION`].
 
 mod ban;
+mod checks;
 mod flow;
 mod fragment;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod trunk;
 mod unfinished;
 
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
+pub use checks::{CheckSwitches, LOSES_FRAMING};
 pub use flow::{
     FLOW_ENDED, FLOW_SEGMENTS, Flow, FlowKey, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake,
     SegmentRecord, flow_flags, pack_handshake,
@@ -56,7 +58,7 @@ pub use unfinished::{
 };
 
 /// Layout version of everything pinned. A binary refuses pins of another version. `abi/layout-VERSION.txt` has the layout of each version.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;
 
 /// Names of the maps and of the program, at most 15 characters each (the kernel's limit for object names).
 pub mod names {

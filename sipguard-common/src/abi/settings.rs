@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{BanPolicy, Denied, Rates};
+use super::{BanPolicy, CheckSwitches, Denied, Rates};
 use crate::framer::{HashKeys, Limits};
 
 /// Drop and reset.
@@ -52,6 +52,8 @@ pub struct Settings {
     pub pad: u32,
     /// When a sender is banned, and for how long.
     pub bans: BanPolicy,
+    /// Which checks are not enforced on senders that belong to no trunk.
+    pub checks: CheckSwitches,
 }
 
 /// Position of devices in [`Settings::denied`]: senders that belong to no trunk.

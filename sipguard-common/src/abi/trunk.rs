@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Rates;
+use super::{CheckSwitches, Rates};
 use crate::framer::{Limits, methods};
 
 /// Entries of `TRUNKS`; the first stands for no trunk.
@@ -49,6 +49,8 @@ pub struct Trunk {
     pub unfinished: u32,
     /// Its rate limits, for all its peers together.
     pub rates: Rates,
+    /// Which checks are not enforced on it.
+    pub checks: CheckSwitches,
 }
 
 /// Whether a transport may not be used at all.

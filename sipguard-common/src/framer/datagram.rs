@@ -54,7 +54,7 @@ pub fn finish(stream: &Stream, left: u32, whole: bool, limits: &Limits) -> Resul
         _ if !whole => Ok(Reason::Valid),
         PHASE_START => Err(Reason::BadStartLine),
         // A proxy or a check that leaves out the empty line; a datagram cut on its way ends in mid-line.
-        _ if stream.line_bytes == 0 && !limits.has(checks::SENDER) => {
+        _ if !limits.has(checks::WHOLE_LINES) || stream.line_bytes == 0 && !limits.has(checks::SENDER) => {
             line::is_complete(stream, limits).map(|()| Reason::Valid)
         }
         _ => Err(Reason::NoEndOfHeaders),

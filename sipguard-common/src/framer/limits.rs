@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::Reason;
+
 /// Bits of [`Limits::checks`].
 pub mod checks {
     /// Via, From, To, Call-ID and CSeq must be there (RFC 3261 section 8.1.1).
@@ -26,9 +28,18 @@ pub mod checks {
     pub const SAME_ENDS: u32 = 512;
     /// Strict: what only its sender must keep to: CSeq is below 2**31 (RFC 3261 section 8.1.1.5), and the empty line is there in a datagram.
     pub const SENDER: u32 = 1024;
+    /// The version is 2.0 (RFC 3261 section 7.1).
+    pub const VERSION: u32 = 2048;
+    /// No byte below 0x20 in the header section (RFC 3261 section 25.1).
+    pub const CONTROL_BYTES: u32 = 4096;
+    /// Each header line has a proper name and a colon (RFC 3261 section 7.3.1).
+    pub const NAMES: u32 = 8192;
+    /// A datagram does not end within a line of its header section.
+    pub const WHOLE_LINES: u32 = 16_384;
 
     /// The default profile.
-    pub const DEFAULT: u32 = MANDATORY | SINGLETONS | CSEQ | NUMBERS;
+    pub const DEFAULT: u32 =
+        MANDATORY | SINGLETONS | CSEQ | NUMBERS | VERSION | CONTROL_BYTES | NAMES | WHOLE_LINES;
     /// The strict profile.
     pub const STRICT: u32 = DEFAULT | TOKENS | SPACES | MAX_FORWARDS | WHOLE_BODY | SAME_ENDS | SENDER;
 }
@@ -104,6 +115,12 @@ impl Limits {
     #[inline(always)]
     pub const fn has(&self, check: u32) -> bool {
         self.checks & check != 0
+    }
+
+    /// Refuses a message for a reason where a check is made.
+    #[inline(always)]
+    pub(super) const fn refuse(&self, check: u32, reason: Reason) -> Result<(), Reason> {
+        if self.has(check) { Err(reason) } else { Ok(()) }
     }
 }
 

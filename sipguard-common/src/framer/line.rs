@@ -40,7 +40,7 @@ pub(super) fn check<W: Window>(
     if len == 0 {
         return section_end(stream, cursor, limits);
     }
-    stream.lines += 1;
+    stream.lines = stream.lines.saturating_add(1);
     if u32::from(stream.lines) > limits.header_lines {
         return Err(Reason::TooManyHeaders);
     }
@@ -90,7 +90,7 @@ fn start_line<W: Window>(
     stream.method_bytes = 0;
     stream.method = 0;
     if first as u32 == u32::from_le_bytes(*b"sip/") {
-        status_line(window, head, len, first)?;
+        status_line(window, head, len, first, limits)?;
     } else {
         stream.flags |= FLAG_REQUEST;
         if matches!(first as u8, b'c' | b'l')
@@ -165,7 +165,7 @@ fn version<W: Window>(window: &W, method: u32, len: u32, end: u32, limits: &Limi
     if last == u64::from_le_bytes(*b" sip/2.0") {
         Ok(())
     } else if last & 0xff_ffff_ffff == u64::from_le_bytes(*b" sip/\0\0\0") {
-        Err(Reason::BadVersion)
+        limits.refuse(checks::VERSION, Reason::BadVersion)
     } else {
         Err(Reason::BadStartLine)
     }
@@ -181,9 +181,15 @@ fn strict_request<W: Window>(window: &W, head: u32, method: u32, len: u32, limit
 }
 
 #[inline(always)]
-fn status_line<W: Window>(window: &W, head: u32, len: u32, first: u64) -> Result<(), Reason> {
+fn status_line<W: Window>(
+    window: &W,
+    head: u32,
+    len: u32,
+    first: u64,
+    limits: &Limits,
+) -> Result<(), Reason> {
     if first != u64::from_le_bytes(*b"sip/2.0 ") {
-        return Err(Reason::BadVersion);
+        return limits.refuse(checks::VERSION, Reason::BadVersion);
     }
     // Three digits, the first 1 to 6, then a space or the line's end.
     let code = window.word(head + 8);
@@ -236,7 +242,7 @@ fn header<W: Window>(
     let first = low as u8;
     if first == b' ' || first == b'\t' {
         if stream.lines == 1 {
-            return Err(Reason::BadHeaderName);
+            limits.refuse(checks::NAMES, Reason::BadHeaderName)?;
         }
         if stream.flags & FLAG_DATAGRAM == 0 && looks_like_length(window, head, len) {
             return Err(Reason::BadContentLength);
@@ -255,7 +261,9 @@ fn header<W: Window>(
     if colon | far == 0 || odd != 0 || low == 0 || limits.has(checks::TOKENS) {
         let name = unusual(window, stream, cursor, limits);
         if name == BAD_NAME {
-            return Err(Reason::BadHeaderName);
+            // No header that anything is known of.
+            (stream.last, stream.open) = (names::OTHER, COMPLETE);
+            return limits.refuse(checks::NAMES, Reason::BadHeaderName);
         }
         from = (name >> 8) + 1;
         let bytes = name & 0xff;
@@ -406,8 +414,8 @@ pub(super) fn is_complete(stream: &Stream, limits: &Limits) -> Result<(), Reason
     let hops = limits.has(checks::MAX_FORWARDS)
         && stream.flags & FLAG_REQUEST != 0
         && stream.seen & names::bit(MAX_FORWARDS) == 0;
-    if hops || limits.has(checks::MANDATORY) && stream.seen & MANDATORY != MANDATORY {
-        return Err(Reason::MissingHeader);
+    if hops || stream.seen & MANDATORY != MANDATORY {
+        return limits.refuse(checks::MANDATORY, Reason::MissingHeader);
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ pub mod scan;
 mod start;
 mod step;
 mod stun;
+mod switch_off;
 mod tls;
 mod value;
 mod window;

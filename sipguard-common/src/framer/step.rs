@@ -259,7 +259,10 @@ fn control<W: Window>(
             return Ok(());
         }
         if byte != b'\r' {
-            return Err(odd_byte(stream, Reason::ControlByte));
+            if stream.phase == PHASE_HEADERS {
+                return limits.refuse(checks::CONTROL_BYTES, Reason::ControlByte);
+            }
+            return Err(Reason::BadStartLine);
         }
         if at + 1 == cursor.end {
             // The next byte decides.

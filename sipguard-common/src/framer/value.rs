@@ -298,9 +298,7 @@ fn number<W: Window>(
             stream.seen |= bit;
             stream.hops = number as u32;
         }
-        if limits.has(checks::MAX_FORWARDS) && number > 255 {
-            return Some(Reason::BadNumber);
-        }
+        too_large |= limits.has(checks::MAX_FORWARDS) && number > 255;
     } else if number == DATE {
         too_large = false;
     }

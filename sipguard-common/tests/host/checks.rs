@@ -22,6 +22,12 @@ message: Content-Length is optional, bytes after the body are ignored, and heade
 are checked there. On a TLS port only the record framing is checked. Nothing is decrypted: SIP inside TLS and WSS is
 not seen. SDP, multipart bodies and the meaning of a message are left to the PBX.
 
+Each malformed reason and `slow-message` is a check that can be switched: `sipguard checks set bad-number monitor` lets
+its faults pass and counts them, `off` does not look for them, `refuse` is what holds otherwise; `--devices` and
+`--trunk NAME` are for those alone. The rest of the message is judged as before. Behind the faults that say `no` under
+\"can be off\" it is uncertain where the message ends: they can be monitored, and the rest of the connection then passes
+as `mid-stream` until a message begins. `sipguard explain REASON` shows a row of this page, and how it is set.
+
 Two profiles: `default` is what every real device passes; `strict` (`attach --profile strict`) also refuses what only
 the grammar forbids.
 ";
@@ -33,7 +39,7 @@ fn table(out: &mut String, title: &str, class: Class) {
     if malformed {
         writeln!(
             out,
-            "| reason | what is refused | profile | written in | seen in the wild |\n|---|---|---|---|---|"
+            "| reason | what is refused | profile | can be off | written in | seen in the wild | sent without harm by |\n|---|---|---|---|---|---|---|"
         )
         .unwrap();
     } else {
@@ -47,7 +53,9 @@ fn table(out: &mut String, title: &str, class: Class) {
                 When::Stricter => "default; more in strict",
                 When::Strict => "strict",
             };
-            writeln!(out, "| `{word}` | {text} | {when} | {source} | {} |", reason.advisories()).unwrap();
+            let off = if reason.loses_framing() { "no" } else { "yes" };
+            let (seen, harmless) = (reason.advisories(), reason.harmless_senders());
+            writeln!(out, "| `{word}` | {text} | {when} | {off} | {source} | {seen} | {harmless} |").unwrap();
         } else {
             writeln!(out, "| `{word}` | {text} | {source} |").unwrap();
         }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use sipguard_common::Reason;
 use sipguard_common::framer::{
-    Buffer, Limits, MatchKey, MatchSubject, Stream, decide_datagram_with, feed_with, identity_of,
+    Buffer, Limits, MatchKey, MatchSubject, Stream, checks, decide_datagram_with, feed_with, identity_of,
     matched_headers,
 };
 
@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
     body_bytes: 65535,
     message_ms: 0,
     message_segments: 0,
-    checks: 0,
+    checks: checks::NAMES | checks::VERSION | checks::CONTROL_BYTES,
     denied: 0,
     matched_headers: 0,
     pad: 0,

@@ -132,11 +132,13 @@ fn permitted(packet: &Packet, sender: &mut Sender) -> Result<(), Reason> {
         decides(rule, sender, Reason::BlockedDevice)?;
     }
     let mut denied = by_transport(&settings.denied[CLASS_DEVICES], packet);
+    sender.checks = settings.checks;
     if let Some(trunk) = trunk(sender.trunk) {
         if trunk.proxy_protocol == 0 {
             denied = by_transport(&settings.denied[CLASS_TRUNKS], packet);
         }
         denied |= by_transport(&trunk.denied, packet);
+        sender.checks = trunk.checks;
     }
     sender.denied = denied;
     sender.matched_headers = match_headers::of(settings, sender);
@@ -258,22 +260,42 @@ pub fn decides(rule: *mut Rule, sender: &mut Sender, reason: Reason) -> Result<b
         sender.allowed = 1;
         return Ok(true);
     }
+    if stops(rule, sender, flags, reason) { Err(reason) } else { Ok(true) }
+}
+
+/// Counts a packet for the rule that blocks it, but for one that was counted before the framer began once more. Whether the rule stops it, and
+/// does not only count. Not inlined: it is rare, and has several callers.
+// own frame: 0 bytes
+#[inline(never)]
+fn stops(rule: *mut Rule, sender: &mut Sender, flags: u16, reason: Reason) -> bool {
+    let only_counts = flags & rule_flags::MONITOR != 0;
+    if only_counts {
+        if sender.counted_before != 0 {
+            sender.counted_before -= 1;
+            return false;
+        }
+        sender.counted += 1;
+    }
     // SAFETY: a live map value. Other CPUs count too, hence the atomic additions.
     unsafe {
         atomic::add(&raw mut (*rule).packets, 1);
         atomic::add(&raw mut (*rule).bytes, scratch::frame_len());
     }
-    if flags & rule_flags::MONITOR == 0 {
-        return Err(reason);
+    if only_counts {
+        count_let_pass(reason);
     }
-    would_stop(reason);
-    Ok(true)
+    !only_counts
 }
 
 /// Counts a packet that would be stopped. Not inlined: it is rare, and has several callers.
 // own frame: 0 bytes
 #[inline(never)]
 fn would_stop(reason: Reason) {
+    count_let_pass(reason);
+}
+
+#[inline(always)]
+fn count_let_pass(reason: Reason) {
     if let (Ok(scratch), Ok(settings)) = (scratch::get(), settings::get()) {
         count::packet(scratch, reason, Outcome::new(verdict::resets(scratch, settings, reason), true));
     }

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Ban, Datagram, Flow, Offender};
+use sipguard_common::abi::{Ban, CheckSwitches, Datagram, Flow, Offender};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
 use super::asm;
@@ -157,6 +157,14 @@ pub struct Sender {
     pub source: DeviceWords,
     /// 0 when it sent the packet itself, else [`CLIENT`] with [`DEVICE`] and [`CUT`].
     pub client: u32,
+    /// Which checks are not enforced on it. What is monitored and noted is off for the rest of the packet.
+    pub checks: CheckSwitches,
+    /// Number of the reason that was noted: what the packet would be stopped for if its check were not monitored; 0 for none.
+    pub noted: u32,
+    /// Packets that were counted for rules of header lines that only count.
+    pub counted: u32,
+    /// How many of them were counted before the framer began once more.
+    pub counted_before: u32,
 }
 
 /// Bit of [`Sender::client`]: it sent the packet by a balancer.
@@ -178,8 +186,10 @@ pub struct Scratch {
     pub packet: Packet,
     pub ip: Ip,
     pub sender: Sender,
-    /// The limits that apply to the sender, with the methods that it may not send.
+    /// The limits that apply to the sender, with the methods that it may not send, and without the checks that are off.
     pub limits: Limits,
+    /// State of the framer before the packet, for when it begins once more.
+    pub before: Stream,
     /// Buffer for the keys of identities and user agents.
     pub match_key: MatchKeyBuffer,
     /// Length of the received frame in bytes.
@@ -305,6 +315,9 @@ pub fn begin(frame_len: u64) -> Result<*mut Scratch, Reason> {
         (*scratch).sender.allowed = 0;
         (*scratch).sender.observe = 0;
         (*scratch).sender.client = 0;
+        (*scratch).sender.noted = 0;
+        (*scratch).sender.counted = 0;
+        (*scratch).sender.counted_before = 0;
     }
     Ok(scratch)
 }

@@ -15,11 +15,10 @@ use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
-use sipguard_common::framer::{finish, is_keep_alive_len};
+use sipguard_common::framer::is_keep_alive_len;
 use sipguard_common::wire::{self, ipv4, ipv6};
 
 use super::sip;
-use crate::admit::policy;
 use crate::cpu::scratch::{self, FlowWords, Scratch};
 use crate::cpu::stage_result::StageResult;
 use crate::cpu::{atomic, settings};
@@ -120,7 +119,7 @@ fn first(ctx: &XdpContext, pointer: *mut Scratch) -> Result<Reason, Reason> {
     if !ended {
         remember(scratch, length)?;
     }
-    finish(&scratch.stream, left, ended, policy::limits()?)
+    sip::finished(left, ended)
 }
 
 /// Remembers a datagram whose headers continue in later fragments. `Err` refuses it.
@@ -263,7 +262,7 @@ fn continue_headers(
     } else {
         copy_framer(&scratch.stream, &mut datagram.stream);
     }
-    finish(&scratch.stream, scratch.payload.left_behind() + beyond, ended, policy::limits()?)
+    sip::finished(scratch.payload.left_behind() + beyond, ended)
 }
 
 /// A later fragment of an unknown datagram: one of another service, or one that came before its first fragment.

@@ -8,20 +8,21 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::programs::XdpContext;
-use sipguard_common::Reason;
 use sipguard_common::abi::Settings;
 use sipguard_common::framer::{
-    ATTRIBUTES, CHUNK, DATA, ProxyOutcome, STUN_HEAD, StepOutcome, Stun, Window, finish, is_keep_alive_len,
-    is_stun, is_word, prime, proxy, settle, step, words,
+    ATTRIBUTES, CHUNK, DATA, Limits, ProxyOutcome, STUN_HEAD, StepOutcome, Stun, Window, finish,
+    is_keep_alive_len, is_stun, is_word, prime, proxy, settle, step, words,
 };
+use sipguard_common::{Class, Reason};
 
 use super::window::Bytes;
-use super::{fragment, match_headers};
-use crate::admit::{policy, rate};
+use super::{checksum, fragment, match_headers};
+use crate::admit::{checks, policy, rate};
 use crate::cpu::scratch::{self, PayloadCursor, Scratch};
 use crate::cpu::settings;
 use crate::cpu::stage_result::StageResult;
 use crate::packet::bytes;
+use crate::stream::copy_framer;
 
 /// Most iterations over one payload. A step of the framer processes at least a byte (keep-alives), and a frame has at most 64 KiB.
 const MAX_ITERATIONS: u32 = 1 << 17;
@@ -38,9 +39,15 @@ struct LoopContext {
     settings: *const Settings,
 }
 
-/// Runs the framer, whose state is [`Scratch::stream`], over the new bytes of the packet.
+/// Runs the framer, whose state is [`Scratch::stream`], over the new bytes of the packet; behind a fault that is noted once more, without the
+/// monitored checks.
 #[inline(always)]
 pub fn validate(ctx: &XdpContext) -> Result<(), Reason> {
+    let result = sip_validate(ctx.ctx);
+    if result == StageResult::CONTINUE.scalar() {
+        return Ok(());
+    }
+    StageResult::from_scalar(sip_note(ctx.ctx, result)).proceed()?;
     StageResult::from_scalar(sip_validate(ctx.ctx)).proceed()
 }
 
@@ -67,14 +74,13 @@ pub fn hash(ctx: &XdpContext, at: u32, len: u32) -> Result<u64, Reason> {
 pub fn datagram(ctx: &XdpContext) -> Result<Reason, Reason> {
     let scratch = scratch::get()?;
     // SAFETY: this CPU's map value.
-    let Scratch { packet, stream, .. } = unsafe { &*scratch };
+    let Scratch { packet, .. } = unsafe { &*scratch };
     if is_keep_alive_len(packet.data_len) {
         return Ok(Reason::NatPing);
     }
-    let limits = policy::limits()?;
     // SAFETY: the window of this CPU's map value.
     let window = Bytes(unsafe { (&raw mut (*scratch).window).cast() });
-    match frame(ctx, scratch).and_then(|left| finish(stream, left, true, limits)) {
+    match frame(ctx, scratch).and_then(|left| finished(left, true)) {
         Err(Reason::BadStartLine) if is_word(&window, packet.data_len) => Ok(Reason::NatPing),
         judged => judged,
     }
@@ -87,7 +93,10 @@ pub fn frame(ctx: &XdpContext, scratch: *mut Scratch) -> Result<u32, Reason> {
     let scratch = unsafe { &mut *scratch };
     let first = bytes::byte(ctx, scratch.packet.data_at as usize)?;
     if first & 0xc0 == 0 {
-        StageResult::from_scalar(sip_stun(ctx.ctx)).proceed()?;
+        StageResult::from_scalar(sip_stun(ctx.ctx)).proceed().map_err(|reason| match reason {
+            Reason::BadStun => checks::refuse(reason).err().unwrap_or(Reason::Stun),
+            reason => reason,
+        })?;
     }
     scratch.stream.begin_datagram();
     validate(ctx)?;
@@ -95,6 +104,55 @@ pub fn frame(ctx: &XdpContext, scratch: *mut Scratch) -> Result<u32, Reason> {
         rate::messages(&scratch.stream, 1)?;
     }
     Ok(scratch.payload.left_behind())
+}
+
+/// What a datagram is, once the framer went through it; see [`finish`].
+#[inline(always)]
+pub fn finished(left: u32, whole: bool) -> Result<Reason, Reason> {
+    let reason = StageResult::from_scalar(sip_finish(left, u32::from(whole))).final_reason();
+    if reason.class() == Class::Pass { Ok(reason) } else { Err(reason) }
+}
+
+/// A global function like [`sip_validate`], which always ends.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sip_finish(left: u32, whole: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else { return StageResult::INTERNAL.scalar() };
+    // SAFETY: this CPU's map value.
+    let Scratch { stream, limits, sender, .. } = unsafe { &mut *scratch };
+    for _ in 0..2 {
+        match finish(stream, left, whole != 0, limits) {
+            Err(reason) if checks::refuse(reason).is_ok() => switch_off(limits, sender.checks.off),
+            judged => return StageResult::from(judged).scalar(),
+        }
+    }
+    StageResult::INTERNAL.scalar()
+}
+
+/// A global function: notes the fault that the framer has found, where its check is monitored and the message can be judged further. The framer is
+/// then where it was before the packet. Takes and returns a [`StageResult`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sip_note(ctx: *mut xdp_md, result: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else { return StageResult::INTERNAL.scalar() };
+    let Some(reason) = StageResult::from_scalar(result).reason() else { return result };
+    // SAFETY: this CPU's map value; two words.
+    let (passing, transport) = unsafe { ((*scratch).sender.checks.passing(), (*scratch).packet.transport) };
+    if passing & reason.check_bit() == 0 {
+        return result;
+    }
+    if transport != scratch::UDP && reason.is_malformed() && checksum::is_wrong(&XdpContext::new(ctx)) {
+        return StageResult::stop(Reason::BadChecksum).scalar();
+    }
+    if checks::refuse(reason).is_err() {
+        return result;
+    }
+    // SAFETY: as above.
+    unsafe {
+        copy_framer(&(*scratch).before, &mut (*scratch).stream);
+        (*scratch).sender.counted_before = (*scratch).sender.counted;
+    }
+    StageResult::CONTINUE.scalar()
 }
 
 /// A global function: verified once, for any packet. Returns a [`StageResult`].
@@ -111,9 +169,28 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
         (*scratch).limits.matched_headers = (*scratch).sender.matched_headers;
         (*scratch).stream.registers = 0;
         (*scratch).stream.invites = 0;
+        if (*scratch).sender.checks.is_any() {
+            switch(&mut *scratch);
+        }
         ((*scratch).packet.new_at, (*scratch).packet.new_len)
     };
     run_loop(ctx, at, len, iterate as *mut c_void).scalar()
+}
+
+/// Switches checks off, and keeps the framer's state for when a monitored one finds something. A separate function, because few senders have
+/// either.
+// own frame: 0 bytes
+#[inline(never)]
+fn switch(scratch: &mut Scratch) {
+    copy_framer(&scratch.stream, &mut scratch.before);
+    switch_off(&mut scratch.limits, scratch.sender.checks.off);
+}
+
+/// As a separate function, because there are two callers.
+// own frame: 0 bytes
+#[inline(never)]
+fn switch_off(limits: &mut Limits, off: u64) {
+    limits.switch_off(off);
 }
 
 /// A global function like [`sip_validate`].

@@ -12,7 +12,7 @@ use sipguard_common::framer::Stream;
 use sipguard_common::wire::tcp::FIN;
 
 use super::payload::Hash;
-use crate::admit::{policy, unfinished};
+use crate::admit::{checks, policy, unfinished};
 use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::{atomic, settings};
 
@@ -184,7 +184,7 @@ pub fn check_pace(flow: &Flow) -> Result<(), Reason> {
     let late = limits.message_ms != 0
         && settings::now_ns().wrapping_sub(flow.message_ns) > u64::from(limits.message_ms) * 1_000_000;
     let many = limits.message_segments != 0 && flow.message_segments >= limits.message_segments;
-    if late || many { Err(Reason::SlowMessage) } else { Ok(()) }
+    if late || many { checks::refuse(Reason::SlowMessage) } else { Ok(()) }
 }
 
 /// Records the time and segments of an incomplete message; `before` messages were complete before the segment.

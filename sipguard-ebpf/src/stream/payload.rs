@@ -10,7 +10,7 @@ use super::pickup::{self, PayloadStart};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
 use super::{acceptable, client, find, flow};
-use crate::admit::{policy, rate, unfinished};
+use crate::admit::{checks, policy, rate, unfinished};
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
 use crate::message::{checksum, sip};
@@ -89,8 +89,8 @@ fn moved(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> bool {
     if !known || !another && !ahead || packet.seq.wrapping_sub(next).cast_signed() > 0 {
         return false;
     }
-    let client = if another { 0 } else { flow_flags::CLIENT };
-    flow.flags &= flow_flags::TLS | flow_flags::PICKED_UP | flow_flags::PROXY | client;
+    let kept = if another { 0 } else { flow_flags::CLIENT | flow_flags::FRAMING_LOST };
+    flow.flags &= flow_flags::TLS | flow_flags::PICKED_UP | flow_flags::PROXY | kept;
     flow.state = (if another { FlowState::InSync } else { FlowState::Desynchronised }) as u32;
     flow::start(flow, next, another);
     packet.expected = flow.next;
@@ -142,6 +142,7 @@ fn resynchronise(ctx: *mut xdp_md, packet: &Packet, flow: &mut Flow) -> Result<(
     let excused = tls
         || start != PayloadStart::Other
         || policy::is_monitored()
+        || flow.flags & flow_flags::FRAMING_LOST != 0
         || settings::now_ns() < settings.grace_until_ns
         || is_recent_pickup(flow);
     if !excused {
@@ -249,7 +250,8 @@ fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
         // The connection may not carry SIP at all: the PBX's first bytes will show.
         return Reason::EarlyAnswer;
     }
-    if reason.is_malformed() {
+    let only_counts = checks::is_monitored(reason);
+    if reason.is_malformed() && !only_counts {
         rate::distrust();
         if flow.flags & (flow_flags::VIOLATION | flow_flags::TENTATIVE) == 0 {
             flow.flags |= flow_flags::VIOLATION;
@@ -270,8 +272,11 @@ fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
         flow.state = FlowState::Desynchronised as u32;
         flow.next = packet.seq.wrapping_add(packet.data_len);
         return Reason::MidStream;
-    } else if policy::is_monitored() {
+    } else if only_counts || policy::is_monitored() {
         // The framer synchronises again at the next sync point.
+        if only_counts {
+            flow.flags |= flow_flags::FRAMING_LOST;
+        }
         flow.state = FlowState::Desynchronised as u32;
         flow.next = packet.seq.wrapping_add(packet.data_len);
     } else {
@@ -286,7 +291,7 @@ fn refuse(packet: &mut Packet, flow: &mut Flow, reason: Reason) -> Reason {
 #[inline(always)]
 fn is_failed_pickup(flow: &Flow, settings: &Settings) -> bool {
     flow.flags & flow_flags::TENTATIVE != 0
-        && (flow.flags & flow_flags::TLS != 0
+        && (flow.flags & (flow_flags::TLS | flow_flags::FRAMING_LOST) != 0
             || settings::now_ns() < settings.grace_until_ns
             || is_recent_pickup(flow))
 }

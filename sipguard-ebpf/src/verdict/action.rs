@@ -6,7 +6,7 @@ use sipguard_common::abi::{ACTION_DROP, Outcome, Settings};
 use sipguard_common::{Class, Reason};
 
 use super::reset;
-use crate::admit::{ban, policy};
+use crate::admit::{ban, checks, policy};
 use crate::cpu::scratch::{self, CUT, Scratch};
 use crate::cpu::settings;
 use crate::cpu::stage_result::StageResult;
@@ -21,14 +21,19 @@ pub fn emit(ctx: &XdpContext, reason: Reason) -> u32 {
 
 #[inline(always)]
 fn counted(ctx: &XdpContext, reason: Reason) -> u32 {
+    let mut result = StageResult::stop(reason).scalar();
     if reason.class() == Class::Pass {
-        if let Ok(scratch) = scratch::get() {
+        let Ok(scratch) = scratch::get() else { return xdp_action::XDP_PASS };
+        // SAFETY: this CPU's map value; one word.
+        let noted = unsafe { (*scratch).sender.noted };
+        if noted == 0 || reason == Reason::Internal {
             points::passed(ctx, scratch, reason);
             count::packet(scratch, reason, Outcome::Plain);
+            return xdp_action::XDP_PASS;
         }
-        return xdp_action::XDP_PASS;
+        result = noted;
     }
-    verdict_emit(ctx.ctx, StageResult::stop(reason).scalar())
+    verdict_emit(ctx.ctx, result)
 }
 
 /// A global function: verified once, independently of its caller. Takes a [`StageResult`], returns an XDP action.
@@ -42,12 +47,13 @@ extern "C" fn verdict_emit(ctx: *mut xdp_md, result: u32) -> u32 {
 fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let class = reason.class();
     let (Ok(settings), Ok(scratch)) = (settings::get(), scratch::get()) else { return xdp_action::XDP_PASS };
-    let monitor = policy::is_monitored();
+    let only_counts = checks::is_monitored(reason);
+    let monitor = only_counts || policy::is_monitored();
     let resets = resets(scratch, settings, reason);
     let limited = reason.is_limit();
     if class == Class::Malformed || limited {
         offender::record(ctx, reason, limited);
-        if class == Class::Malformed && !reason.is_too_large() {
+        if class == Class::Malformed && !reason.is_too_large() && !only_counts {
             ban::record(ctx, settings, reason);
         }
     }

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 
+use self::args::lookup::Asked;
 use self::args::{Cli, Verb};
 use self::printer::{Format, notice, notices, print};
 use crate::error::kind_of;
@@ -70,6 +71,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Permit(args) => deny(host, format, Some(args.request()?)),
         Verb::Trunk(args) => trunk(host, format, args.verb),
         Verb::Limit(args) => limit(host, format, &args.verb),
+        Verb::Checks(args) => checks(host, format, args.verb),
         Verb::Bans(args) => bans(host, format, args.verb),
         Verb::List(args) => match args.request()? {
             Some(request) => printer::list::list(format, &ops::list::begin(host, &request)?),
@@ -82,10 +84,10 @@ fn dispatch(cli: Cli) -> Result<()> {
         Verb::Log(args) => {
             printer::log::log(format, &ops::log::run(host, args.last, args.origin.as_deref())?)
         }
-        Verb::Lookup(args) => {
-            let asked = args.request()?;
-            printer::lookup::lookup(format, &asked, &ops::lookup::run(host, &asked)?)
-        }
+        Verb::Lookup(args) => match args.request()? {
+            Asked::Who(who) => printer::lookup::lookup(format, &who, &ops::lookup::run(host, &who)?),
+            Asked::Reason(reason) => printer::checks::explain(format, &ops::checks::explain(host, reason)?),
+        },
         Verb::Counters(args) => counters(host, format, &args),
         Verb::Events(args) => events(host, format, args),
         Verb::Capture(args) => {
@@ -177,6 +179,21 @@ fn limit(host: &Context, format: Format, verb: &args::limit::Verb) -> Result<()>
             printer::limit::cleared(format, trunk.as_deref(), kind, &done)
         }
         Verb::List => printer::limit::list(format, &ops::limit::list(host)?),
+    }
+}
+
+fn checks(host: &Context, format: Format, verb: args::checks::Verb) -> Result<()> {
+    use args::checks::Verb;
+    match verb {
+        Verb::Set(args) => {
+            let switch = args.request();
+            printer::checks::set(format, &switch, &ops::checks::set(host, &switch)?)
+        }
+        Verb::Clear(args) => {
+            let (scope, reason) = args.request();
+            printer::checks::cleared(format, &scope, reason, &ops::checks::clear(host, &scope, reason)?)
+        }
+        Verb::List => printer::checks::list(format, &ops::checks::list(host)?),
     }
 }
 

@@ -22,6 +22,7 @@ pub fn compare(
         has.trunks = rows.trunks()?;
         has.limits = rows.limits()?;
         has.at_once = rows.at_once_limits()?;
+        has.checks = rows.switches()?;
         has.bans = rows.ban_rule()?;
         has.agents = rows.agents_of(CONFIGURATION)?;
         has.denials = rows.denials()?;
@@ -66,6 +67,8 @@ fn perform(change: &mut Change<'_>, operation: &PlannedOperation) -> Result<()> 
         PlannedOperation::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
         PlannedOperation::AtOnce(trunk, kind, most) => change.set_at_once(trunk.as_deref(), *kind, *most),
         PlannedOperation::ClearAtOnce(trunk, kind) => change.clear_at_once(trunk.as_deref(), *kind),
+        PlannedOperation::Check(switch) => change.set_check(switch),
+        PlannedOperation::ClearCheck(scope, reason) => change.clear_checks(scope, Some(*reason)),
         PlannedOperation::Bans(rule) => change.set_ban_rule(rule),
         PlannedOperation::Block(agent) => {
             let spec = RuleSpec { reason: Some(REASON.to_owned()), ..RuleSpec::new(CONFIGURATION, RuleVerb::Block) };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sipguard_common::Reason;
 use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
@@ -10,6 +11,7 @@ use super::tree::path;
 use super::trunk_plan::TrunkPlan;
 use super::{Config, Limited, LimitedAtOnce};
 use crate::ban_rule::{self, BanRule};
+use crate::check::{CheckScope, Switch};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::rate;
@@ -62,6 +64,8 @@ pub struct CurrentState {
     pub limits: Vec<Limit>,
     /// The limits of what there is at once, of the store.
     pub at_once: Vec<AtOnceLimit>,
+    /// The switches of checks of the store.
+    pub checks: Vec<Switch>,
     /// When a sender is banned; `None` where there is no store.
     pub bans: Option<BanRule>,
     /// The blocks of user agents that the configuration has made.
@@ -87,6 +91,10 @@ pub enum PlannedOperation {
     AtOnce(Option<String>, AtOnce, u32),
     /// Take such a limit away.
     ClearAtOnce(Option<String>, AtOnce),
+    /// Set the switch of a check.
+    Check(Switch),
+    /// Take the switch of a check away.
+    ClearCheck(CheckScope, Reason),
     /// Say when a sender is banned.
     Bans(BanRule),
     /// Block a user agent.
@@ -115,7 +123,7 @@ pub struct Difference {
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
 pub fn named(config: &Config) -> ConfiguredNames {
-    let Config { settings: request, rates, at_once, bans, agents, denials, trunks, .. } = config;
+    let Config { settings: request, rates, at_once, checks, bans, agents, denials, trunks, .. } = config;
     let said = [
         ("mode", request.mode.is_some()),
         ("on-malformed", request.malformed.is_some()),
@@ -128,6 +136,7 @@ pub fn named(config: &Config) -> ConfiguredNames {
     let single = request.single.iter().map(|(index, _)| LIMITS[*index].name.to_owned());
     let limits = rates.iter().map(|one| limit_name(one.trunk.as_deref(), RATE_KINDS[one.kind]));
     let at_once = at_once.iter().map(|one| limit_name(one.trunk.as_deref(), one.kind.name()));
+    let checks = checks.iter().map(switch_name);
     let agents = agents.iter().map(|agent| agent.text().to_owned());
     let denials = denials.iter().map(|(whom, what)| denial_name(*whom, what));
     let of = |kind: &'static str| move |name: String| (kind.to_owned(), name);
@@ -135,6 +144,7 @@ pub fn named(config: &Config) -> ConfiguredNames {
     (settings.map(of("setting")))
         .chain(single.map(of("check")))
         .chain(limits.chain(at_once).map(of("limit")))
+        .chain(checks.map(of("switch")))
         .chain(bans::keys(bans).map(of("bans")))
         .chain(agents.map(of("user-agent")))
         .chain(denials.map(of("denial")))
@@ -157,6 +167,7 @@ pub fn difference(config: &Config, has: &CurrentState) -> Difference {
     found.settings(config, has, &gone);
     found.limits(config, has, &gone);
     found.at_once(config, has, &gone);
+    found.checks(config, has, &gone);
     found.bans(config, has, &gone);
     found.agents(config, has, &gone);
     found.denials(config, has, &gone);
@@ -250,6 +261,22 @@ impl Difference {
                 Some(most) => PlannedOperation::AtOnce(trunk, kind, most),
                 None => PlannedOperation::ClearAtOnce(trunk, kind),
             });
+        }
+    }
+
+    fn checks(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
+        let none = |scope: &CheckScope| if *scope == CheckScope::Guard { "refuse" } else { "as everybody" };
+        for old in has.checks.iter().filter(|old| gone("switch", switch_name(old))) {
+            self.line(switch_key(old), old.state.name().to_owned(), none(&old.scope).to_owned());
+            self.operations.push(PlannedOperation::ClearCheck(old.scope.clone(), old.reason));
+        }
+        for new in &config.checks {
+            let old = has.checks.iter().find(|old| (&old.scope, old.reason) == (&new.scope, new.reason));
+            let old = old.map_or(none(&new.scope), |old| old.state.name());
+            if old != new.state.name() {
+                self.line(switch_key(new), old.to_owned(), new.state.name().to_owned());
+                self.operations.push(PlannedOperation::Check(new.clone()));
+            }
         }
     }
 
@@ -376,6 +403,19 @@ fn limit_name(trunk: Option<&str>, kind: &str) -> String {
 fn limit_key(trunk: Option<&str>, kind: &str) -> String {
     let table = trunk.map_or("limits".to_owned(), |trunk| format!("{}.limits", path("trunks", trunk)));
     path(&table, kind)
+}
+
+fn switch_name(switch: &Switch) -> String {
+    format!("{}/{}", switch.scope.key(), switch.reason.name())
+}
+
+fn switch_key(switch: &Switch) -> String {
+    let table = match &switch.scope {
+        CheckScope::Guard => "checks".to_owned(),
+        CheckScope::Devices => "checks.devices".to_owned(),
+        CheckScope::Trunk(name) => format!("{}.checks", path("trunks", name)),
+    };
+    path(&table, switch.reason.name())
 }
 
 fn denial_name(whom: Whom, what: &DeniedTraffic) -> String {

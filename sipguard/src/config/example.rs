@@ -4,8 +4,8 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::Value;
-use sipguard_common::framer::LIMITS;
 
+use super::check_values;
 use super::order::order;
 use super::tables::{
     BansTable, Block, Cores, CrashTable, Deny, GuardTable, RatesTable, Serve, Tables, TrunkTable,
@@ -114,7 +114,7 @@ pub fn markdown() -> String {
 pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
     let of = |table| match table {
         "guard" => order::<GuardTable>(),
-        "checks" => LIMITS.iter().map(|limit| limit.name).collect(),
+        "checks" => check_values::keys(),
         "limits" => order::<RatesTable>(),
         "bans" => order::<BansTable>(),
         "block" => order::<Block>(),

@@ -1,7 +1,8 @@
 //! The configuration file: what changes by the year. Blocks and allowances of addresses change by the minute and are matters of commands.
 //!
 //! 1. `files.rs` finds the files and reads them, `source.rs` knows which place of which file a position is;
-//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `text_values.rs` and `service_values.rs` read;
+//! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `text_values.rs`, `check_values.rs` and
+//!    `service_values.rs` read;
 //! 3. `validate.rs`, `trunks.rs` and `service.rs` find what contradicts itself, and give a [`Config`];
 //! 4. `difference.rs` (with `bans.rs`, and `trunk_plan.rs` for the trunks) compares that with what the store and the maps have;
 //! 5. `apply.rs` makes it so, within one change of the store.
@@ -12,6 +13,7 @@
 
 mod apply;
 mod bans;
+mod check_values;
 mod difference;
 mod example;
 mod files;
@@ -42,6 +44,7 @@ pub use show::Shown;
 pub use source::{ConfigSource, Location, Problem, Sources};
 
 use crate::ban_rule::BanRequest;
+use crate::check::Switch;
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::settings::{SettingsRequest, XdpChoice};
@@ -68,6 +71,8 @@ pub struct Config {
     pub rates: Vec<Limited>,
     /// Limits of what there is at once.
     pub at_once: Vec<LimitedAtOnce>,
+    /// What becomes of faults, by check and sender.
+    pub checks: Vec<Switch>,
     /// When a sender is banned.
     pub bans: BanRequest,
     /// User agents that are blocked, each once.

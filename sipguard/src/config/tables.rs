@@ -8,11 +8,12 @@ use serde::Deserialize;
 use sipguard_common::abi::{CONNECTIONS, INVITES, REGISTERS};
 
 use super::LimitedAtOnce;
+use super::check_values::{Checks, Switches};
 use super::service_values::{
     Executable, Free, HomerAt, KeptIn, Password, Pattern, Quarantine, Size, Unit, Whole,
 };
 use super::text_values::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
-use super::value::{Checks, Number, Open, Text};
+use super::value::{Number, Open, Text};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
@@ -35,7 +36,8 @@ pub type Streams = Number<1, MOST_STREAMS>;
 pub struct Tables {
     /// The guard as a whole.
     pub guard: GuardTable,
-    /// Single limits of the checks, instead of those of the profile; docs/reference/checks.md says what they are for.
+    /// Single limits of the checks, instead of those of the profile, and what becomes of the faults of a check: refuse, monitor (they pass and
+    /// are counted) or off (they are not looked for). As `sipguard checks set` does; docs/reference/checks.md says what they are about.
     pub checks: Checks,
     /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
     /// `sipguard limit set` does.
@@ -334,6 +336,8 @@ pub struct TrunkTable {
     /// sender.
     #[schemars(extend("default" = false))]
     pub proxy_protocol: Option<bool>,
+    /// What becomes of the faults of single checks, whatever [checks] says. Such as { bad-number = "off" }.
+    pub checks: Switches,
     /// What it is, for `sipguard trunk list`.
     #[schemars(extend("default" = "", "examples" = ["main carrier"]))]
     pub reason: Option<Text<Reason>>,

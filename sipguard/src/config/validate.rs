@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::check_values::Switches;
 use super::source::{Problem, Sources};
 use super::tables::{Block, Deny, GuardTable, Port, Tables};
 use super::tree::{Locations, Read};
@@ -9,6 +10,7 @@ use super::trunks::TrunkValidation;
 use super::value::Text;
 use super::{Config, Limited};
 use crate::ban_rule::{self, BanRequest, BanRule};
+use crate::check::{CheckScope, Switch};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
 use crate::protect::other_protocol;
@@ -81,7 +83,13 @@ impl Validator<'_> {
         let mut rates: Vec<_> =
             limits.said().map(|(kind, rate)| Limited { trunk: None, kind, rate }).collect();
         let mut at_once: Vec<_> = limits.said_at_once(None).collect();
-        for (Text(name), trunk) in trunks {
+        let of = |scope: CheckScope, Switches(all)| {
+            all.into_iter().map(move |(reason, state)| Switch { scope: scope.clone(), reason, state })
+        };
+        let guard_checks = of(CheckScope::Guard, checks.switches);
+        let mut switches: Vec<_> = guard_checks.chain(of(CheckScope::Devices, checks.devices)).collect();
+        for (Text(name), mut trunk) in trunks {
+            switches.extend(of(CheckScope::Trunk(name.0.clone()), std::mem::take(&mut trunk.checks)));
             let whose = || Some(name.0.clone());
             rates.extend(trunk.limits.said().map(|(kind, rate)| Limited { trunk: whose(), kind, rate }));
             at_once.extend(trunk.limits.said_at_once(Some(&name.0)));
@@ -102,11 +110,12 @@ impl Validator<'_> {
                 tls_ports: guard.tls_ports.map(numbers),
                 profile: guard.profile,
                 refuse_lf: guard.refuse_lf,
-                single: checks.0,
+                single: checks.limits,
             },
             force_ports: guard.force_ports.unwrap_or_default(),
             rates,
             at_once,
+            checks: switches,
             bans,
             agents,
             denials,

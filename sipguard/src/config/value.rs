@@ -5,10 +5,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error, MapAccess, Unexpected, Visitor};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
-use sipguard_common::framer::{LIMITS, Limits, NamedLimit};
+use serde_json::{Value, json};
 
 use crate::rate::MOST_OPEN;
 
@@ -76,7 +75,8 @@ fn within<E: Error>(number: i64, low: u32, high: u32) -> Result<u32, E> {
     found.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &expected.as_str()))
 }
 
-struct NumberReader(u32, u32);
+/// Reads a number of a range, both ends included.
+pub struct NumberReader(pub u32, pub u32);
 
 impl Visitor<'_> for NumberReader {
     type Value = u32;
@@ -150,84 +150,5 @@ impl JsonSchema for Open {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["integer", "string"], "minimum": 1, "maximum": MOST_OPEN, "pattern": "^none$" })
-    }
-}
-
-/// Single limits of the framer: position in [`LIMITS`] and value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checks(pub Vec<(usize, u32)>);
-
-impl<'de> Deserialize<'de> for Checks {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Checks;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table of limits such as line-bytes = 8192")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Checks, A::Error> {
-                let mut checks = Checks::default();
-                while let Some(Text(index)) =
-                    map.next_key::<Text<LimitName>>()?.map(|Text(name)| Text(name.0))
-                {
-                    let (low, high) = LIMITS[index].range;
-                    checks.0.push((index, map.next_value_seed(InRange(low, high))?));
-                }
-                Ok(checks)
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
-}
-
-struct InRange(u32, u32);
-
-impl<'de> serde::de::DeserializeSeed<'de> for InRange {
-    type Value = u32;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u32, D::Error> {
-        deserializer.deserialize_i64(NumberReader(self.0, self.1))
-    }
-}
-
-struct LimitName(usize);
-
-impl Written for LimitName {
-    const FORM: &'static str = "the name of a limit";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let names = || LIMITS.iter().map(|limit| limit.name).collect::<Vec<_>>().join(", ");
-        let index = LIMITS.iter().position(|limit| limit.name == text);
-        index.map(LimitName).ok_or_else(|| format!("no limit `{text}`; there are {}", names()))
-    }
-}
-
-impl JsonSchema for Checks {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Checks".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let (default, strict) = (Limits::default(), Limits::strict());
-        let property = |limit: &NamedLimit| {
-            let (low, high) = limit.range;
-            let (usual, other) = (limit.get(&default), limit.get(&strict));
-            let strict =
-                if usual == other { String::new() } else { format!("; {other} in the profile strict") };
-            let mut text = limit.text.to_owned();
-            text[..1].make_ascii_uppercase();
-            let value = json!({
-                "type": "integer", "minimum": low, "maximum": high, "default": usual, "description": format!("{text}{strict}."),
-            });
-            (limit.name.to_owned(), value)
-        };
-        let properties: Map<String, Value> = LIMITS.iter().map(property).collect();
-        json_schema!({ "type": "object", "additionalProperties": false, "properties": properties })
     }
 }

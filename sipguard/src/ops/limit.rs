@@ -107,7 +107,11 @@ pub fn named(trunk: Option<&str>, kind: &str) -> String {
     trunk.map_or_else(|| format!("{kind} of a source"), |trunk| format!("{kind} of the trunk {trunk}"))
 }
 
-fn known(change: &Change<'_>, trunk: Option<&str>) -> Result<()> {
+/// Whether there is such a trunk.
+///
+/// # Errors
+/// When there is none, or the store can't be read.
+pub fn known(change: &Change<'_>, trunk: Option<&str>) -> Result<()> {
     let Some(name) = trunk else { return Ok(()) };
     if change.rows.trunks()?.iter().any(|trunk| trunk.name == name) {
         return Ok(());

@@ -1,12 +1,15 @@
 //! `lookup`: which rule decides about somebody.
 
 use anyhow::Result;
-use sipguard_common::abi::MODE_MONITOR;
+use sipguard_common::Reason;
+use sipguard_common::abi::{CheckSwitches, MODE_MONITOR};
 
 use super::Context;
+use crate::check::{self, CheckState};
 use crate::clock::Clock;
 pub use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled};
 use crate::maps;
+use crate::status;
 use crate::store::{RuleMode, RuleVerb};
 
 /// What is found about somebody.
@@ -17,6 +20,8 @@ pub struct Outcome {
     pub is_blocked: bool,
     /// Whether the guard only counts what is blocked.
     pub monitors: bool,
+    /// The checks of its messages that do not refuse; of an identity or user agent none are told.
+    pub checks: Vec<(Reason, CheckState)>,
     /// The moment.
     pub clock: Clock,
 }
@@ -31,6 +36,13 @@ pub fn run(host: &Context, asked: &LookupQuery) -> Result<Outcome> {
     let found = crate::lookup::find(&host.pins, &host.store, asked, &clock)?;
     let stops = |one: &ListedRule| one.row.verb == RuleVerb::Block && one.row.mode == RuleMode::Enforce;
     let is_blocked = found.decider.as_ref().is_some_and(stops);
-    let monitors = maps::settings(&host.pins)?.mode == MODE_MONITOR;
-    Ok(Outcome { found, is_blocked, monitors, clock })
+    let settings = maps::settings(&host.pins)?;
+    let entry = match (&found.trunk, asked.address()) {
+        (_, None) => CheckSwitches::NONE,
+        (None, Some(_)) => settings.checks,
+        (Some((name, _)), Some(_)) => status::checks_of_trunk(&host.pins, &host.store, name)?,
+    };
+    let checks = check::not_refusing(&entry).collect();
+    let monitors = settings.mode == MODE_MONITOR;
+    Ok(Outcome { found, is_blocked, monitors, checks, clock })
 }

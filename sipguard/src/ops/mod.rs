@@ -7,6 +7,7 @@ pub mod attach;
 pub mod bans;
 pub mod capture;
 pub mod change;
+pub mod checks;
 pub mod config;
 pub mod counters;
 pub mod crash;

@@ -30,7 +30,8 @@ pub struct Explanation {
     /// The verdict of the program.
     pub reason: Reason,
     /// Offset in bytes from the first byte of the packet's payload to the line at fault; negative where the line began in an earlier segment. `None`
-    /// where this framer cannot say: in IP fragments, in the middle of an unknown stream, and under limits of a trunk's own.
+    /// where this framer cannot say: in IP fragments, in the middle of an unknown stream, under limits or checks of a trunk's own, and
+    /// behind a fault that was only counted.
     pub offset: Option<i64>,
     /// The line at fault as far as it came, without its end; of a long one the first bytes. Secrets are overwritten.
     pub line: Vec<u8>,
@@ -55,7 +56,7 @@ struct Tracked {
 }
 
 impl Explainer {
-    /// `limits` are those of the guard; `tls_ports` of the PBX are of SIP over TLS.
+    /// `limits` are those of the guard, without the checks that are off for devices; `tls_ports` of the PBX are of SIP over TLS.
     #[must_use]
     pub fn new(limits: Limits, tls_ports: BTreeSet<u16>) -> Explainer {
         let (streams, found) = (HashMap::new(), Vec::new());

@@ -72,7 +72,7 @@ pub fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Status> {
     let pins = &shared.pins;
     let counted = counters::read(pins, false)?;
     let sizes = shared.slow(guard)?.sizes;
-    let status = status::with_sizes(pins, sizes.blocks, sizes.connections, &counted)?;
+    let status = status::with_sizes(pins, &shared.store, sizes.blocks, sizes.connections, &counted)?;
     Ok(Status { schema: schema::STATUS, status: StatusView::with_traffic(&status, &counted) })
 }
 

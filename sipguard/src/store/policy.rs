@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bytemuck::Zeroable;
-use sipguard_common::abi::{BanPolicy, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use};
+use sipguard_common::abi::{
+    BanPolicy, CheckSwitches, RATE_KINDS, Rate, Rates, Rule, TRUNK_ENTRIES, Trunk, rules_in_use,
+};
 
 use super::RECOVERED_TRUNK;
 use super::at_once::AtOnce;
@@ -13,6 +15,7 @@ use super::rows::StoreTables;
 use super::trunks::TrunkRow;
 use crate::address::Source;
 use crate::ban_rule::BanRule;
+use crate::check::{self, CheckScope, Switch};
 use crate::denial::{DeniedTraffic, Whom};
 use crate::policy::Policy;
 use crate::target::Target;
@@ -28,7 +31,10 @@ pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
         open: 0,
         unfinished: 0,
+        checks: CheckSwitches::NONE,
     };
+    let switches = rows.switches()?;
+    policy.checks = check::entry(&switches, &CheckScope::Devices);
     let at_once = rows.at_once_limits()?;
     let most = |trunk: Option<&String>, kind: AtOnce| {
         let limit = at_once.iter().find(|limit| (limit.trunk.as_ref(), limit.kind) == (trunk, kind));
@@ -47,6 +53,7 @@ pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
         }
         entry.open = most(Some(&trunk.name), AtOnce::Open);
         entry.unfinished = most(Some(&trunk.name), AtOnce::Unfinished);
+        entry.checks = check::entry(&switches, &CheckScope::Trunk(trunk.name));
     }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
@@ -82,6 +89,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     change.counts.removed = 0;
     change.set_ban_rule(&BanRule::of(&policy.bans))?;
     recover(change, None, &policy.rates, [policy.open, policy.unfinished])?;
+    recover_checks(change, &CheckScope::Devices, &policy.checks)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();
         change.set_trunk(&TrunkRow {
@@ -97,11 +105,19 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         if let Some(entry) = policy.trunks.get(usize::from(number)) {
             let name = format!("{RECOVERED_TRUNK}{number}");
             recover(change, Some(&name), &entry.rates, [entry.open, entry.unfinished])?;
+            recover_checks(change, &CheckScope::Trunk(name), &entry.checks)?;
         }
     }
     for whom in [Whom::Devices, Whom::Trunks] {
         let found = DeniedTraffic::of(&policy.denied[whom.class()]);
         change.deny(whom, &found, Some("found in the kernel"))?;
+    }
+    Ok(())
+}
+
+fn recover_checks(change: &mut Change<'_>, scope: &CheckScope, entry: &CheckSwitches) -> Result<()> {
+    for (reason, state) in check::not_refusing(entry) {
+        change.set_check(&Switch { scope: scope.clone(), reason, state })?;
     }
     Ok(())
 }

@@ -190,6 +190,15 @@ const STEPS: &[&str] = &[
          author TEXT NOT NULL,
          created INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // The switches of checks: `scope` is a trunk, `devices`, or empty for the guard.
+    "CREATE TABLE checks (
+         scope TEXT NOT NULL,
+         reason TEXT NOT NULL,
+         state TEXT NOT NULL CHECK (state IN ('refuse', 'monitor', 'off')),
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         PRIMARY KEY (scope, reason)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The first version without IPv4 that is written as IPv6.
@@ -261,6 +270,7 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM open_limits"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM balancers"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM unfinished_limits"), 0, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM checks"), 0, "from {from}");
             for kind in ["device", "identity", "user-agent"] {
                 db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", kind)))
                     .unwrap();

@@ -187,6 +187,7 @@ impl Change<'_> {
             let sql = format!("DELETE FROM {} WHERE trunk = ?1", kind.table());
             self.rows.db().execute(&sql, [name])?;
         }
+        self.rows.db().execute("DELETE FROM checks WHERE scope = ?1", [name])?;
         let removed = self.rows.db().execute("DELETE FROM trunks WHERE name = ?1", [name])?;
         self.counts.removed += removed;
         self.counts.same += 1 - removed.min(1);

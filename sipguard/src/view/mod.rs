@@ -8,6 +8,7 @@
 //! A renamed field raises the version in the name of the schema.
 
 mod bans;
+mod check;
 mod counter;
 mod denial;
 mod event;
@@ -19,6 +20,7 @@ mod status;
 mod trunk;
 
 pub use bans::BanView;
+pub use check::{CheckStateView, CheckView};
 pub use counter::{CounterView, RateView, Totals};
 pub use denial::DenialView;
 pub use event::EventView;
@@ -39,6 +41,8 @@ pub mod schema {
     pub const BANS: &str = "sipguard.bans/2";
     /// Rows of [`super::RuleView`]: blocks, allowances and bans.
     pub const BLOCKS: &str = "sipguard.blocks/2";
+    /// Rows of [`super::CheckView`].
+    pub const CHECKS: &str = "sipguard.checks/1";
     /// Rows of [`super::CounterView`], of interfaces.
     pub const COUNTERS: &str = "sipguard.counters/2";
     /// Rows of [`super::DenialView`].
@@ -53,6 +57,8 @@ pub mod schema {
     pub const OFFENDERS: &str = "sipguard.offenders/2";
     /// Rows of [`super::RateView`].
     pub const RATES: &str = "sipguard.rates/2";
+    /// What there is to be said of a reason, and of its check.
+    pub const REASON: &str = "sipguard.reason/1";
     /// Rows of [`super::ReplayView`].
     pub const REPLAY: &str = "sipguard.replay/2";
     /// Rows of [`super::RuleView`] without what the kernel knows: what `export` writes.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sipguard_common::framer::{LIMITS, checks};
 
-use super::Totals;
+use super::{CheckStateView, Totals};
 use crate::connections::ConnectionCounts;
 use crate::counters::CounterRow;
 use crate::status::{self, GuardStatus, InterfaceStatus, Weakness};
@@ -29,6 +29,9 @@ pub struct StatusView {
     pub refuse_lf: bool,
     /// The limits of the checks by name.
     pub limits: BTreeMap<String, u32>,
+    /// The checks that do not refuse.
+    #[serde(default)]
+    pub checks: Vec<CheckStateView>,
     /// Active blocks.
     pub blocks: usize,
     /// Established connections that are followed.
@@ -104,6 +107,7 @@ impl From<&GuardStatus> for StatusView {
             profile: status::profile(&status.limits).to_owned(),
             refuse_lf: status.limits.has(checks::REFUSE_LF),
             limits: LIMITS.iter().map(limit).collect(),
+            checks: status.checks.iter().map(CheckStateView::from).collect(),
             blocks: status.blocks,
             connections: status.connections.live(),
             flows: status.connections.flows,

@@ -8,6 +8,7 @@ use sipguard_common::framer::Limits;
 
 use super::*;
 use crate::ban_rule;
+use crate::check::{CheckScope, CheckState, Switch};
 use crate::clock::Clock;
 use crate::connections::{ConnectionCounts, Connections};
 use crate::counters::{Action, CounterRow};
@@ -162,6 +163,14 @@ fn status() {
         action: "reset",
         ports: Ports { sip: [5060].into(), tls: [5061].into() },
         limits: Limits::default(),
+        checks: vec![
+            Switch { scope: CheckScope::Devices, reason: Reason::BareLf, state: CheckState::Monitor },
+            Switch {
+                scope: CheckScope::Trunk("carrier".to_owned()),
+                reason: Reason::BadNumber,
+                state: CheckState::Off,
+            },
+        ],
         blocks: 3,
         connections,
         weaknesses: vec![Weakness { what: "second-eye", text: "less is seen" }],

@@ -7,6 +7,7 @@ mod balancer;
 mod bans;
 mod capture;
 mod cases;
+mod checks;
 mod claims;
 mod config;
 mod confirm;

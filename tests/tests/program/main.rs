@@ -6,6 +6,7 @@ mod attacker;
 mod budgets;
 mod buffers;
 mod cases;
+mod checks;
 mod corpus;
 mod differential;
 mod found;

@@ -70,7 +70,9 @@ pub fn datagram_oracle(bytes: &[u8], whole: bool, limits: &Limits) -> Result<Rea
         }
         None if !whole => Ok(Reason::Valid),
         None if !bytes.contains(&b'\n') => Err(Reason::BadStartLine),
-        None if bytes.ends_with(b"\n") && !message.has(checks::SENDER) => {
+        None if !message.has(checks::WHOLE_LINES)
+            || bytes.ends_with(b"\n") && !message.has(checks::SENDER) =>
+        {
             message.end().map(|()| Reason::Valid)
         }
         None => Err(Reason::NoEndOfHeaders),
@@ -219,7 +221,7 @@ impl<'a> Message<'a> {
                 return Err(Reason::TooManyHeaders);
             }
             if blank(text[0]) {
-                if lines == 1 {
+                if lines == 1 && self.has(checks::NAMES) {
                     return Err(Reason::BadHeaderName);
                 }
                 if !self.datagram && looks_like_length(text) {
@@ -227,7 +229,12 @@ impl<'a> Message<'a> {
                 }
                 self.value(text, 0)?;
             } else {
-                self.header(text)?;
+                match self.header(text) {
+                    Err(Reason::BadHeaderName) if !self.has(checks::NAMES) => {
+                        (self.last, self.lacks) = (Name::Other, Lacks::Nothing);
+                    }
+                    judged => judged?,
+                }
             }
             ends.push((cr, self.last == Name::ContentLength));
         }
@@ -309,7 +316,7 @@ impl<'a> Message<'a> {
         if self.has(checks::MANDATORY) && !must.iter().all(|name| self.seen.contains(name)) {
             return Err(Reason::MissingHeader);
         }
-        let hops = self.has(checks::MAX_FORWARDS) && self.method.is_some();
+        let hops = self.has(checks::MAX_FORWARDS) && self.has(checks::MANDATORY) && self.method.is_some();
         if hops && self.hops.is_none() { Err(Reason::MissingHeader) } else { Ok(()) }
     }
 
@@ -407,7 +414,7 @@ impl<'a> Message<'a> {
             self.hops = Some(number);
         }
         let too_many = hops && self.has(checks::MAX_FORWARDS) && number > 255;
-        if too_many || number >= 1 << 32 && self.has(checks::NUMBERS) {
+        if (too_many || number >= 1 << 32) && self.has(checks::NUMBERS) {
             Err(Reason::BadNumber)
         } else {
             Ok(())
@@ -416,7 +423,7 @@ impl<'a> Message<'a> {
 
     fn start_line(&mut self, text: &[u8]) -> Result<(), Reason> {
         if is_status(text) {
-            return status_line(text);
+            return status_line(text, self.limits);
         }
         if !self.datagram && looks_like_length(text) {
             return Err(Reason::BadStartLine);
@@ -435,7 +442,9 @@ impl<'a> Message<'a> {
         let last = &text[end - 8..end];
         if last.eq_ignore_ascii_case(b" SIP/2.0") {
         } else if last[..5].eq_ignore_ascii_case(b" SIP/") {
-            return Err(Reason::BadVersion);
+            if self.has(checks::VERSION) {
+                return Err(Reason::BadVersion);
+            }
         } else {
             return Err(Reason::BadStartLine);
         }

@@ -79,7 +79,8 @@ pub fn line<'a>(
             return Err(if first { Reason::BadStartLine } else { Reason::BareCr });
         }
         let quoted = quoting.take(now - at, byte) && !first && limits.checks & checks::TOKENS == 0;
-        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !quoted {
+        let text = quoted || !first && limits.checks & checks::CONTROL_BYTES == 0;
+        if byte < 0x20 && byte != b'\t' && byte != b'\r' && !text {
             return Err(if first { Reason::BadStartLine } else { Reason::ControlByte });
         }
         if in_method {
@@ -162,9 +163,9 @@ pub fn is_status(line: &[u8]) -> bool {
     line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"sip/")
 }
 
-pub fn status_line(text: &[u8]) -> Result<(), Reason> {
+pub fn status_line(text: &[u8], limits: &Limits) -> Result<(), Reason> {
     if text.len() < 8 || !text[..8].eq_ignore_ascii_case(b"sip/2.0 ") {
-        return Err(Reason::BadVersion);
+        return if limits.checks & checks::VERSION == 0 { Ok(()) } else { Err(Reason::BadVersion) };
     }
     let code = &text[8..];
     let good = code.len() >= 3

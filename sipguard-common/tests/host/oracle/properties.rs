@@ -9,6 +9,16 @@ use super::flow::{Flow, fast, pieces};
 use super::stun::stun_oracle;
 use super::tls::tls_oracle;
 
+/// The checks that are of no header.
+pub const FORM: u32 = checks::VERSION | checks::CONTROL_BYTES | checks::NAMES | checks::WHOLE_LINES;
+
+/// Small limits and nearly all checks, but for those that are switched off.
+fn switched_off(off: u64) -> Limits {
+    let mut limits = Limits { checks: checks::STRICT & !checks::SAME_ENDS, ..SMALL };
+    limits.switch_off(off);
+    limits
+}
+
 /// Limits that short streams pass.
 pub const SMALL: Limits = Limits {
     line_bytes: 100,
@@ -19,23 +29,24 @@ pub const SMALL: Limits = Limits {
     body_bytes: 300,
     message_ms: 0,
     message_segments: 0,
-    checks: 0,
+    checks: FORM,
     denied: 0,
     matched_headers: 0,
     pad: 0,
 };
 
 /// Limits and checks that every stream is judged by.
-pub fn profiles() -> [Limits; 4] {
+pub fn profiles() -> [Limits; 5] {
     [
         SMALL,
         Limits {
-            checks: checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF,
+            checks: FORM | checks::NUMBERS | checks::SINGLETONS | checks::REFUSE_LF,
             denied: methods::REGISTER | methods::SUBSCRIBE | methods::OTHER,
             ..SMALL
         },
         Limits::default(),
         Limits { header_lines: 30, ..Limits::strict() },
+        switched_off(u64::MAX),
     ]
 }
 
@@ -54,7 +65,9 @@ pub struct Plan {
 
 /// A stream that comes in one segment gets the oracle's verdict.
 pub fn stream(bytes: &[u8]) {
-    for limits in profiles() {
+    let checks = Reason::ALL.iter().filter(|reason| reason.is_check());
+    let each = checks.map(|reason| switched_off(reason.check_bit()));
+    for limits in profiles().into_iter().chain(each) {
         assert_eq!(fast(bytes, &[bytes.len()], &limits), oracle(bytes, &limits), "{limits:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
+use sipguard_common::Reason;
 
 use super::usage;
 use crate::ops::lookup::LookupQuery;
@@ -10,8 +11,8 @@ use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address; with a port, the device behind it; or a SIP identity
-    #[arg(value_name = "ADDR[:PORT]|sip:USER@HOST", required_unless_present = "agent")]
+    /// Address; with a port, the device behind it; a SIP identity; or a reason that `counters` shows
+    #[arg(value_name = "ADDR[:PORT]|sip:USER@HOST|REASON", required_unless_present = "agent")]
     subject: Option<String>,
 
     /// A User-Agent, as a request has it
@@ -19,8 +20,24 @@ pub struct Args {
     agent: Option<String>,
 }
 
+/// What is asked about.
+pub enum Asked {
+    /// Somebody.
+    Who(LookupQuery),
+    /// A reason, with its check.
+    Reason(Reason),
+}
+
 impl Args {
-    pub fn request(&self) -> Result<LookupQuery> {
+    pub fn request(&self) -> Result<Asked> {
+        let text = self.subject.as_deref().unwrap_or_default();
+        match Reason::ALL.iter().find(|reason| reason.name() == text) {
+            Some(reason) => Ok(Asked::Reason(*reason)),
+            None => self.who().map(Asked::Who),
+        }
+    }
+
+    fn who(&self) -> Result<LookupQuery> {
         if let Some(agent) = &self.agent {
             return Ok(LookupQuery::user_agent(agent));
         }
@@ -37,8 +54,9 @@ impl Args {
             }
             Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
             _ => Err(usage(format!(
-                "`{text}` is neither an address nor a SIP identity: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, [2001:db8::7]:5060 or \
-                 sip:1234@pbx.example"
+                "`{text}` is neither an address nor a SIP identity nor a reason: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, \
+                 [2001:db8::7]:5060, sip:1234@pbx.example, or a reason that `sipguard counters` shows, such as {}",
+                Reason::BadNumber.name()
             ))),
         }
     }

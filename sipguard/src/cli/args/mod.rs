@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod bans;
 pub mod capture;
+pub mod checks;
 pub mod config;
 pub mod counters;
 pub mod crash;
@@ -94,10 +95,13 @@ pub enum Verb {
     Limit(limit::Args),
     /// Show or change when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
     Bans(bans::Args),
+    /// Let a check of messages refuse, only count, or not be made: for everybody, for devices, or for a trunk
+    Checks(checks::Args),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
-    /// Show which rule decides about an address
+    /// Show which rule decides about an address, or what a reason means and how to let pass what it refuses
+    #[command(visible_alias = "explain")]
     Lookup(lookup::Args),
     /// Import rules from a list: all of it, or none when there is a mistake in it
     Import(import::ImportArgs),

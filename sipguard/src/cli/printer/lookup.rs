@@ -1,5 +1,7 @@
 //! `lookup`: which rule decides and which do not, like `ip route get`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -26,10 +28,12 @@ struct LookupDocument<'a> {
     proxy_protocol: bool,
     /// The rules that do not decide.
     overruled: Vec<RuleView>,
+    /// The checks of its messages that do not refuse, with their states.
+    checks: BTreeMap<&'static str, &'static str>,
 }
 
 pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<()> {
-    let Outcome { found, is_blocked, monitors, clock } = outcome;
+    let Outcome { found, is_blocked, monitors, checks, clock } = outcome;
     let LookupResult { decider, others, trunk, proxy_protocol } = found;
     let document = LookupDocument {
         src_ip: asked.address().map(|address| address.to_string()),
@@ -40,6 +44,7 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
         trunk: trunk.as_ref().map(|(name, _)| name),
         proxy_protocol: *proxy_protocol,
         overruled: others.iter().map(overruled).collect(),
+        checks: checks.iter().map(|(reason, state)| (reason.name(), state.name())).collect(),
     };
     let hint = if *monitors && *is_blocked {
         "the mode is monitor: what is blocked passes, and is counted\n"
@@ -49,7 +54,11 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
     object(format, "sipguard.lookup/2", &document, || {
         let header = if *proxy_protocol { "; its connections begin with a PROXY header" } else { "" };
         let trunk = trunk.as_ref().map(|(name, net)| format!("trunk {name}, by its peer {net}{header}\n"));
-        text(&asked.shown(), decider.as_ref(), others, clock) + &trunk.unwrap_or_default() + hint
+        let checks: String = checks
+            .iter()
+            .map(|(reason, state)| format!("check {}: {}\n", reason.name(), state.name()))
+            .collect();
+        text(&asked.shown(), decider.as_ref(), others, clock) + &trunk.unwrap_or_default() + &checks + hint
     })
 }
 

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod bans;
 pub mod capture;
+pub mod checks;
 pub mod config;
 pub mod counters;
 pub mod crash;

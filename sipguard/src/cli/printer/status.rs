@@ -6,6 +6,7 @@ use anyhow::Result;
 use sipguard_common::framer::{LIMITS, Limits, checks};
 
 use super::{Format, object};
+use crate::check::Switch;
 use crate::ops::status::{GuardStatus, InterfaceStatus};
 use crate::status;
 use crate::table::table;
@@ -60,6 +61,8 @@ fn text(report: &GuardStatus) -> String {
         own_limits(report),
         balancers(report),
     );
+    let switched: String = report.checks.iter().map(switched).collect();
+    let head = if switched.is_empty() { head } else { head.trim_end().to_owned() + "\n" + &switched + "\n" };
     let rows = report.interfaces.iter().map(|one| {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
         let [followed, lost] = [one.known.followed, one.known.lost].map(|count| count.to_string());
@@ -82,6 +85,11 @@ fn text(report: &GuardStatus) -> String {
         + &table(&["INTERFACE", "DRIVER", "XDP", "FOLLOWED", "LOST", "WHY", "SINCE"], rows)
         + gap_before_notes
         + &notes
+}
+
+/// A check that does not refuse.
+fn switched(switch: &Switch) -> String {
+    format!("check {}: {} for {}\n", switch.reason.name(), switch.state.name(), switch.scope)
 }
 
 /// What passes unjudged, and why.

@@ -1,0 +1,80 @@
+//! The checks of messages that do not refuse, and what there is to be said of a check.
+
+use serde::{Deserialize, Serialize};
+
+use super::time;
+use crate::check::{CheckScope, CheckState, Switch};
+use crate::store::CheckRow;
+
+/// What becomes of the faults of a check, for somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStateView {
+    /// The check, by the reason of its faults.
+    pub reason: String,
+    /// Whose messages: `guard` (everybody's), `devices`, or `trunk`.
+    pub scope: String,
+    /// The trunk; null for a scope that is none.
+    pub trunk: Option<String>,
+    /// `refuse`, `monitor` or `off`.
+    pub state: String,
+}
+
+/// A switch that is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// The check, by the reason of its faults.
+    pub reason: String,
+    /// Whose messages: `guard` (everybody's), `devices`, or `trunk`.
+    pub scope: String,
+    /// The trunk; null for a scope that is none.
+    pub trunk: Option<String>,
+    /// `refuse`, `monitor` or `off`.
+    pub state: String,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// When it was set.
+    pub created_at: String,
+    /// Whether the kernel has it.
+    pub in_force: bool,
+}
+
+impl CheckStateView {
+    /// Of a check for somebody.
+    #[must_use]
+    pub fn new(reason: &str, scope: &CheckScope, state: CheckState) -> CheckStateView {
+        let (kind, trunk) = match scope {
+            CheckScope::Guard => ("guard", None),
+            CheckScope::Devices => ("devices", None),
+            CheckScope::Trunk(name) => ("trunk", Some(name.clone())),
+        };
+        CheckStateView {
+            reason: reason.to_owned(),
+            scope: kind.to_owned(),
+            trunk,
+            state: state.name().to_owned(),
+        }
+    }
+}
+
+impl From<&Switch> for CheckStateView {
+    fn from(switch: &Switch) -> CheckStateView {
+        CheckStateView::new(switch.reason.name(), &switch.scope, switch.state)
+    }
+}
+
+impl CheckView {
+    /// Of a stored switch. `in_force`: something is attached.
+    #[must_use]
+    pub fn new(row: &CheckRow, in_force: bool) -> CheckView {
+        let CheckStateView { reason, scope, trunk, state } = CheckStateView::from(&row.switch);
+        CheckView {
+            reason,
+            scope,
+            trunk,
+            state,
+            author: row.author.clone(),
+            created_at: time(row.created_ms),
+            in_force,
+        }
+    }
+}
