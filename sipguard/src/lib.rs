@@ -52,6 +52,7 @@ pub mod redact;
 mod refuse;
 pub mod replay;
 pub mod second_eye;
+pub mod senders;
 pub mod serve;
 pub mod settings;
 pub mod ssh;

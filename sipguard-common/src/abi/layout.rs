@@ -52,7 +52,7 @@ fn layout() -> String {
         CheckSwitches { off, monitored }
         Trunk { limits, denied, own_limits, mode, open, proxy_protocol, unfinished, rates, checks }
         Rate { interval_ns, tolerance_ns }
-        RateBucket { tag, trust, tat_ns, last_well_formed, banned }
+        RateBucket { tag, trust, tat_ns, last_well_formed, banned, remote, tallies, totals }
         CountedConnection { remote, netns, trunk, slot }
         Unfinished { tag, remote, trunk, pad, spans }
         BanPolicy { after, address_after, within_ns, first_ns, longest_ns, quiet_ns, addresses_from_ns }
@@ -81,7 +81,7 @@ fn layout() -> String {
     writeln!(out, "HashKeys size {}", size_of::<HashKeys>()).unwrap();
     constants! { out;
         FLOW_SEGMENTS, FLOW_ENDED, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, DATAGRAM_OPEN, DATAGRAM_JUDGED, DATAGRAM_REFUSED,
-        OPEN_ENTRIES, OPEN_COUNT, UNFINISHED_ENTRIES, UNFINISHED_SPANS, UNFINISHED_COUNT_BITS, UNLIMITED_MS, BUCKET_ENTRIES, TRUNK_BUCKET_ENTRIES, COARSE_SHIFT, UNVERIFIED, VERIFIED, BAN_ENTRIES, IFACE_SLOTS,
+        OPEN_ENTRIES, OPEN_COUNT, UNFINISHED_ENTRIES, UNFINISHED_SPANS, UNFINISHED_COUNT_BITS, UNLIMITED_MS, BUCKET_ENTRIES, TRUNK_BUCKET_ENTRIES, COARSE_SHIFT, TALLY_NS, UNVERIFIED, VERIFIED, BAN_ENTRIES, IFACE_SLOTS,
         REASON_SLOTS, COUNTER_ENTRIES, TRUNK_COUNTER_ENTRIES, SAMPLE_BYTES, CLSACT_MADE, CLSACT_FOUND, PORT_ENTRIES, TRUNK_ENTRIES,
         TRUNK_INHERITS, TRUNK_ENFORCES, TRUNK_MONITORS, TCP, TLS, UDP, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR,
         ACTION_RESET, ACTION_DROP, EVENT_ENTRIES, CAPTURED_ENTRIES, RECORDED_ENTRIES, PACKETS_PER_SLOT, RECORDED_SLOTS,

@@ -38,7 +38,8 @@ pub use policy::{
 };
 pub use rate::{
     BUCKET_ENTRIES, COARSE_SHIFT, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_KINDS, REGISTERS, Rate,
-    RateBucket, Rates, TRUNK_BUCKET_ENTRIES, UNVERIFIED, VERIFIED, bucket_slots, trunk_bucket,
+    RateBucket, Rates, TALLIED, TALLY_NS, TRUNK_BUCKET_ENTRIES, Tally, UNVERIFIED, VERIFIED, bucket_slots,
+    trunk_bucket,
 };
 pub use report::{
     CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome,

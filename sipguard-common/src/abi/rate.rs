@@ -59,7 +59,59 @@ impl Rate {
     }
 }
 
-/// What a source or a trunk has used of its limits. One cache line.
+/// What is tallied of a source or a trunk, by position in [`RateBucket::tallies`]: positions in [`RATE_KINDS`].
+pub const TALLIED: [usize; 4] = [MESSAGES, REGISTERS, INVITES, CONNECTIONS];
+
+/// How much of something came lately. A word: the number of a window of [`TALLY_NS`] above 40 bits, how many came in the window before it above 20
+/// bits, and how many in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally(pub u64);
+
+/// Length of a window in nanoseconds: 10 s.
+pub const TALLY_NS: u64 = 10_000_000_000;
+/// Bits of a count in a [`Tally`], which stops there.
+const TALLY_BITS: u32 = 20;
+const TALLY_MOST: u64 = (1 << TALLY_BITS) - 1;
+
+impl Tally {
+    /// The window of a time in nanoseconds.
+    #[must_use]
+    #[inline(always)]
+    pub const fn window(now_ns: u64) -> u64 {
+        (now_ns / TALLY_NS) & 0xff_ffff
+    }
+
+    /// How many came in the window before `window`, and in it.
+    #[inline(always)]
+    const fn counts(self, window: u64) -> (u64, u64) {
+        let (before, last) = ((self.0 >> TALLY_BITS) & TALLY_MOST, self.0 & TALLY_MOST);
+        match window.wrapping_sub(self.0 >> (2 * TALLY_BITS)) & 0xff_ffff {
+            0 => (before, last),
+            1 => (last, 0),
+            _ => (0, 0),
+        }
+    }
+
+    /// With `count` more in a window.
+    #[must_use]
+    #[inline(always)]
+    pub const fn more(self, window: u64, count: u32) -> Tally {
+        let (before, last) = self.counts(window);
+        let sum = last + count as u64;
+        let last = if sum > TALLY_MOST { TALLY_MOST } else { sum };
+        Tally((window << (2 * TALLY_BITS)) | (before << TALLY_BITS) | last)
+    }
+
+    /// About how many came in the last 10 s: those of the window at hand, and of the one before the part that is not older.
+    #[must_use]
+    #[inline(always)]
+    pub const fn lately(self, now_ns: u64) -> u64 {
+        let (before, last) = self.counts(Tally::window(now_ns));
+        last + before * ((TALLY_NS - now_ns % TALLY_NS) >> 20) / (TALLY_NS >> 20)
+    }
+}
+
+/// What a source or a trunk has used of its limits, and what came of it. Two cache lines.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct RateBucket {
@@ -74,6 +126,12 @@ pub struct RateBucket {
     /// Until when a source whose primary bucket this is, or a device of it, may be banned (`CLOCK_BOOTTIME`, in units of 2^[`COARSE_SHIFT`] ns); 0
     /// when none ever was.
     pub banned: u32,
+    /// Address of the source, IPv4 mapped; of IPv6 its /64, of a trunk zero.
+    pub remote: [u32; 4],
+    /// How much came lately, as [`Tally`], by position in [`TALLIED`].
+    pub tallies: [u64; TALLIED.len()],
+    /// How much came since the source has the entry. They start again at 0 behind 2^32.
+    pub totals: [u32; TALLIED.len()],
 }
 
 /// Some times in [`RateBucket`] are in units of 2 to this power of nanoseconds: 1.07 s.
@@ -146,6 +204,25 @@ mod tests {
         assert!(rate.admit(tat_ns, now_ns + 800_000_000, 1).is_some());
         assert_eq!(rate.admit(tat_ns, now_ns + 1_100_000_000, 12), None);
         assert!(rate.admit(tat_ns, now_ns + 1_200_000_000, 12).is_some());
+    }
+
+    #[test]
+    fn a_tally_is_of_the_last_ten_seconds() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut tally = Tally::default();
+        // 60 a second, for a minute.
+        for number in 0..3600u64 {
+            let now_ns = 7 * SECOND + number * SECOND / 60;
+            tally = tally.more(Tally::window(now_ns), 1);
+            if number > 1300 {
+                assert!((590..=610).contains(&tally.lately(now_ns)), "{number}: {}", tally.lately(now_ns));
+            }
+        }
+        let end = 67 * SECOND;
+        assert!(tally.lately(end + 12 * SECOND) < 200);
+        assert_eq!(tally.lately(end + 20 * SECOND), 0);
+        let full = Tally::default().more(5, u32::MAX).more(5, u32::MAX);
+        assert_eq!(full.lately(50 * SECOND), TALLY_MOST);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Rate limits of a source, or of its trunk. Each has two buckets: one for TCP, whose sender was verified by a handshake, and one for UDP,
 //! whose sender may be forged. A limit is one 64-bit word, changed by compare and swap, so there is no lock.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     BUCKET_ENTRIES, COARSE_SHIFT, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, RateBucket,
-    Settings, TRUNK_BUCKET_ENTRIES, bucket_slots, rules_in_use, trunk_bucket,
+    Settings, TALLIED, TRUNK_BUCKET_ENTRIES, Tally, bucket_slots, rules_in_use, trunk_bucket,
 };
 use sipguard_common::framer::Stream;
 
@@ -17,7 +18,7 @@ use crate::cpu::{atomic, settings};
 use crate::packet::ip;
 
 #[map]
-static BUDGETS: Array<RateBucket> = Array::with_max_entries(BUCKET_ENTRIES, 0);
+static BUDGETS: Array<RateBucket> = Array::with_max_entries(BUCKET_ENTRIES, BPF_F_MMAPABLE);
 
 #[map]
 static TRUNK_BUDGETS: Array<RateBucket> = Array::with_max_entries(TRUNK_BUCKET_ENTRIES, 0);
@@ -77,10 +78,15 @@ pub fn packet(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
 #[inline(never)]
 pub fn connection(settings: &Settings) -> Result<(), Reason> {
     let sender = this()?;
-    if sender.bucket == NONE || !is_limited(sender, settings, CONNECTIONS) {
+    if sender.bucket == NONE {
         return Ok(());
     }
-    charge(sender, CONNECTIONS, 1, coarse_ns(), Reason::RateConnections)
+    let now_ns = coarse_ns();
+    tally(sender, now_ns, 1 << 24);
+    if !is_limited(sender, settings, CONNECTIONS) {
+        return Ok(());
+    }
+    charge(sender, CONNECTIONS, 1, now_ns, Reason::RateConnections)
 }
 
 /// Whether there can be a limit of a kind for a sender: a cheap check before the call.
@@ -104,6 +110,10 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
         // SAFETY: a live map value.
         unsafe { (*primary_bucket).last_well_formed = (now_ns >> COARSE_SHIFT) as u32 };
     }
+    let counts = few(messages) | u32::from(stream.registers) << 8 | u32::from(stream.invites) << 16;
+    if counts != 0 && sender.bucket != NONE {
+        tally(sender, now_ns, counts);
+    }
     if stream.registers != 0 && is_limited(sender, settings, REGISTERS) {
         charge(sender, REGISTERS, u32::from(stream.registers), now_ns, Reason::RateRegister)?;
     }
@@ -114,6 +124,35 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
         return Ok(());
     }
     charge(sender, MESSAGES, messages, now_ns, Reason::RateMessages)
+}
+
+/// At most as many as a byte holds.
+#[inline(always)]
+fn few(count: u32) -> u32 {
+    if count < 255 { count } else { 255 }
+}
+
+/// Adds what came to the tallies of a sender with a bucket: messages, REGISTER, INVITE and connections, a byte of `counts` each, the lowest first.
+/// Additions that two CPUs lose to each other are accepted.
+// own frame: 0 bytes
+#[inline(never)]
+fn tally(sender: &Sender, now_ns: u64, counts: u32) {
+    let bucket = match limited_trunk(sender) {
+        0 => BUDGETS.get_ptr_mut(sender.bucket - 1),
+        trunk => TRUNK_BUDGETS.get_ptr_mut(trunk_bucket(trunk, sender.class)),
+    };
+    let Some(bucket) = bucket else { return };
+    let window = Tally::window(now_ns);
+    for kind in 0..TALLIED.len() {
+        let count = counts >> (8 * kind) & 0xff;
+        if count != 0 {
+            // SAFETY: a live map value.
+            unsafe {
+                (*bucket).tallies[kind] = Tally((*bucket).tallies[kind]).more(window, count).0;
+                (*bucket).totals[kind] = (*bucket).totals[kind].wrapping_add(count);
+            }
+        }
+    }
 }
 
 /// The sender's primary bucket, whoever occupies it. The fields about bans in it apply to all sources that share it.
@@ -178,21 +217,33 @@ fn slot(settings: &Settings, sender: &mut Sender) {
     take(tag, slots, sender);
 }
 
-/// Takes one of two slots if its owner is idle. Not inlined: most sources have a bucket already.
+/// Takes one of two slots whose owner is idle, that of which less came lately. Not inlined: most sources have a bucket already.
 #[inline(never)]
 fn take(tag: u64, slots: [u32; 2], sender: &mut Sender) {
-    let now_ns = coarse_ns();
+    let (now_ns, mut least) = (coarse_ns(), u64::MAX);
     for slot in slots {
         let Some(bucket) = BUDGETS.get_ptr_mut(slot) else { return };
-        // SAFETY: a live map value. Two sources that take a slot at once both use it for a moment.
+        // SAFETY: a live map value.
         unsafe {
-            if (*bucket).tat_ns.iter().all(|tat_ns| *tat_ns <= now_ns) {
-                (*bucket).tag = tag;
-                (*bucket).trust = 0;
+            let lately = Tally((*bucket).tallies[0]).lately(now_ns);
+            if lately < least && (*bucket).tat_ns.iter().all(|tat_ns| *tat_ns <= now_ns) {
+                least = lately;
                 sender.bucket = slot + 1;
-                return;
             }
         }
+    }
+    let Some(bucket) = BUDGETS.get_ptr_mut(sender.bucket.wrapping_sub(1)) else { return };
+    let [r0, r1, mut r2, mut r3, _] = sender.source;
+    if ip::is_v6(&[r0, r1, r2, r3]) {
+        (r2, r3) = (0, 0);
+    }
+    // SAFETY: a live map value. Two sources that take a slot at once both use it for a moment.
+    unsafe {
+        (*bucket).tag = tag;
+        (*bucket).trust = 0;
+        (*bucket).remote = [r0, r1, r2, r3];
+        (*bucket).tallies = [0; TALLIED.len()];
+        (*bucket).totals = [0; TALLIED.len()];
     }
 }
 

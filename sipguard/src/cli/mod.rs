@@ -222,6 +222,12 @@ fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Resu
         notices(&metrics.notices);
         return print(&metrics.text);
     };
+    if let Some(kind) = args.of {
+        if args.by != By::Source {
+            return Err(args::usage("`--of` goes with `--by source`"));
+        }
+        return printer::counters::of_senders(format, &ops::counters::of_senders(host, kind)?);
+    }
     match args.by {
         By::Source => printer::counters::by_sender(format, &ops::counters::by_sender(host)?),
         By::Trunk => printer::counters::by_trunk(format, &ops::counters::by_trunk(host)?),

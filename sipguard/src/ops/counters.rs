@@ -11,6 +11,8 @@ use crate::metrics::{self, Own};
 use crate::notice::Notice;
 use crate::offenders;
 pub use crate::offenders::OffenderRow as Offender;
+use crate::senders;
+pub use crate::senders::{SenderRow, TalliedKind};
 
 /// By interface and reason, zeros left out.
 ///
@@ -50,6 +52,15 @@ pub fn rates(host: &Context) -> Result<Rates> {
 pub fn by_sender(host: &Context) -> Result<Vec<Offender>> {
     host.pins.check()?;
     offenders::read(&host.pins)
+}
+
+/// Who sends how much of a kind, below every limit as well: the most lately first.
+///
+/// # Errors
+/// When no guard is attached, or the store or a map can't be read.
+pub fn of_senders(host: &Context, kind: TalliedKind) -> Result<Vec<SenderRow>> {
+    host.pins.check()?;
+    senders::read(&host.pins, &trunk::stored(host)?, kind)
 }
 
 /// By trunk and reason; `interface` of a row is the name of the trunk.

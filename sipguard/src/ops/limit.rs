@@ -5,13 +5,12 @@ pub use sipguard_common::abi::MESSAGES;
 use sipguard_common::abi::{CountedConnection, RATE_KINDS};
 
 use super::{Context, RuleChange};
-use crate::address::Source;
 use crate::counting;
 use crate::error::{Failure, FailureKind};
 pub use crate::store::AtOnce;
 use crate::store::{AtOnceLimit, Change, OPERATOR, StoreTables};
-use crate::unfinished;
 use crate::view::LimitView;
+use crate::{senders, unfinished};
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,12 +186,6 @@ fn listed(rows: &StoreTables<'_>, now: Option<&[Having]>) -> Result<Vec<LimitVie
 
 /// A limit of what there is at once, with how much the trunk has, or the source that has the most.
 fn at_once(limit: &AtOnceLimit, fullest: Option<Having>) -> LimitView {
-    let whose = fullest.filter(|_| limit.trunk.is_none()).and_then(|having| source(having.remote));
+    let whose = fullest.filter(|_| limit.trunk.is_none()).and_then(|having| senders::source(having.remote));
     LimitView::of_at_once(limit, fullest.map_or(0, |having| having.count), whose)
-}
-
-/// A sender: a host, or of IPv6 its /64.
-fn source(remote: [u32; 4]) -> Option<Source> {
-    let bytes = bytemuck::cast(remote);
-    Source::from_map(bytes, 128).filter(Source::is_ipv4).or_else(|| Source::from_map(bytes, 64))
 }

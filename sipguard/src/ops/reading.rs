@@ -17,6 +17,7 @@ use crate::counters::{self, Action};
 use crate::maps;
 use crate::offenders;
 use crate::pins::Pins;
+use crate::senders::{self, SenderRow, TalliedKind};
 use crate::status::{self, InterfaceStatus};
 use crate::store::{self, RuleMode, RuleVerb, TrunkRow};
 use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
@@ -26,6 +27,8 @@ use crate::target::Target;
 const RULES: u32 = 500;
 /// The store is read so rarely that it takes no more than this part of the time.
 const STORE_SHARE: u32 = 50;
+/// Senders that are shown, those who sent the most lately.
+const SENDERS: usize = 20;
 
 /// What was there at one moment.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct TopReading {
     pub counters: Vec<counters::CounterRow>,
     /// Who sent what was malformed.
     pub sources: Vec<offenders::OffenderRow>,
+    /// Who sends how much, the most messages lately first; 20 at the most.
+    pub senders: Vec<SenderRow>,
     /// The trunks.
     pub trunks: Vec<TrunkReading>,
     /// Events since the reading before.
@@ -161,6 +166,7 @@ impl TopReader {
             mode: status::mode(&maps::settings(pins)?),
             counters,
             sources: offenders::read(pins)?,
+            senders: senders(pins, trunks)?,
             trunks: trunks.iter().map(|trunk| trunk_reading(pins, trunk)).collect::<Result<_>>()?,
             events: events(&mut self.ring, pins, trunks, &clock)?,
             events_lost: tap::lost(pins)?,
@@ -185,6 +191,12 @@ impl TopReader {
             }
         }
     }
+}
+
+fn senders(pins: &Pins, trunks: &[TrunkRow]) -> Result<Vec<SenderRow>> {
+    let mut rows = senders::read(pins, trunks, TalliedKind::Messages)?;
+    rows.truncate(SENDERS);
+    Ok(rows)
 }
 
 fn trunk_reading(pins: &Pins, trunk: &TrunkRow) -> Result<TrunkReading> {
@@ -373,6 +385,20 @@ mod tests {
                     4000,
                     b"REGISTER sip:pbx SIP",
                 ),
+            ],
+            senders: vec![
+                SenderRow {
+                    source: Some("203.0.113.50".parse().unwrap()),
+                    trunk: None,
+                    lately: [600, 600, 0, 3],
+                    totals: [60 * seconds, 60 * seconds, 0, seconds],
+                },
+                SenderRow {
+                    source: None,
+                    trunk: Some("carrier".to_owned()),
+                    lately: [90, 0, 30, 1],
+                    totals: [9 * seconds, 0, 3 * seconds, 1],
+                },
             ],
             trunks: vec![trunk("carrier", 9000 * seconds, 0), trunk("old-carrier", 800, 2 * seconds)],
             events: vec![

@@ -67,6 +67,10 @@ pub fn router(shared: Arc<ServeShared>) -> Router {
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::offenders))),
         )
         .route(
+            "/api/senders",
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::senders))),
+        )
+        .route(
             "/api/trunks",
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::trunks))),
         )

@@ -11,11 +11,15 @@ use crate::clock::Clock;
 use crate::counters;
 use crate::offenders;
 use crate::ops::overview;
+use crate::senders::{self, TalliedKind};
 use crate::status;
-use crate::view::{CounterView, EventView, OffenderView, RuleView, StatusView, TrunkTraffic, schema};
+use crate::view::{
+    CounterView, EventView, OffenderView, RuleView, SenderView, StatusView, TrunkTraffic, schema,
+};
 
 /// Rows of an answer at the most.
 const OFFENDERS: usize = 100;
+const SENDERS: usize = 20;
 const BLOCKS: usize = 200;
 
 /// Rows under the name of their schema.
@@ -90,6 +94,16 @@ pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRo
     all.sort_by_key(|row| std::cmp::Reverse(row.packets));
     all.truncate(OFFENDERS);
     Ok(FirstRows { schema: schema::OFFENDERS, total, rows: all.iter().map(OffenderView::redacted).collect() })
+}
+
+/// Who sent the most messages lately, below every limit as well.
+pub fn senders(shared: &ServeShared, guard: &AttachedGuard) -> Result<FirstRows<SenderView>> {
+    let stored = shared.slow(guard)?.stored;
+    let trunks = stored.as_ref().map_or(&[][..], |stored| &stored.trunks);
+    let mut all = senders::read(&shared.pins, trunks, TalliedKind::Messages)?;
+    let total = all.len();
+    all.truncate(SENDERS);
+    Ok(FirstRows { schema: schema::SENDERS, total, rows: all.iter().map(SenderView::of_row).collect() })
 }
 
 /// The trunks, with what was counted of each.

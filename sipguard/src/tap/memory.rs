@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use anyhow::{Context, Result};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use sipguard_common::abi::{PacketRecord, RECORD_BYTES};
+use sipguard_common::abi::{PacketRecord, RECORD_BYTES, RateBucket};
 
 use crate::maps::MapDir;
 
@@ -57,6 +57,14 @@ impl Memory<u64> {
     pub fn load(&self, index: u32) -> u64 {
         // SAFETY: a live, aligned word, which others change atomically.
         unsafe { AtomicU64::from_ptr(self.at(index).cast_mut()) }.load(Ordering::Acquire)
+    }
+}
+
+impl Memory<RateBucket> {
+    /// A copy of the bucket at an index. Its numbers may be of moments that lie nanoseconds apart.
+    pub fn bucket(&self, index: u32) -> RateBucket {
+        // SAFETY: live memory of the type, of which any bytes are a value.
+        unsafe { self.at(index).read_volatile() }
     }
 }
 

@@ -9,6 +9,7 @@ mod recorded;
 mod records;
 mod ring;
 
+pub use memory::Memory;
 pub use packet::{Names, TapPacket};
 pub use recorded::recorded;
 pub use records::set_records;

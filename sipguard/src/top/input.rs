@@ -21,7 +21,7 @@ pub enum InputRequest {
 
 /// The keys, as the help shows them.
 pub const KEYS: &[(&str, &str)] = &[
-    ("Tab, Left, Right, 1-5", "another pane"),
+    ("Tab, Left, Right, 1-6", "another pane"),
     ("Up, Down, PgUp, PgDn, Home, End", "another row"),
     ("/  F4", "show only rows with a text (Esc: all again)"),
     (">  <  F6", "sort by the next column, or the one before"),
@@ -93,7 +93,7 @@ fn browse(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
         KeyCode::Char('p' | ' ') => paused = !paused,
         KeyCode::Tab | KeyCode::Right => state.tab(1),
         KeyCode::BackTab | KeyCode::Left => state.tab(Pane::ALL.len() - 1),
-        KeyCode::Char(digit @ '1'..='5') => state.pane = Pane::ALL[digit as usize - '1' as usize],
+        KeyCode::Char(digit @ '1'..='6') => state.pane = Pane::ALL[digit as usize - '1' as usize],
         KeyCode::Up => state.go(&rows, -1),
         KeyCode::Down => state.go(&rows, 1),
         KeyCode::PageUp => state.go(&rows, -page),
@@ -170,7 +170,7 @@ mod tests {
         let (mut state, model) = (TopState::default(), model());
         for (codes, pane) in [
             (&[KeyCode::Tab][..], Pane::Reasons),
-            (&[KeyCode::BackTab, KeyCode::Left], Pane::Blocks),
+            (&[KeyCode::BackTab, KeyCode::Left], Pane::Senders),
             (&[KeyCode::Right], Pane::Sources),
             (&[KeyCode::Char('4')], Pane::Events),
         ] {

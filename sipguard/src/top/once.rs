@@ -11,7 +11,7 @@ use crate::offenders::OffenderRow;
 use crate::ops::reading::{TopEvent, TrunkReading};
 use crate::status::InterfaceStatus;
 use crate::table::table;
-use crate::view::{CounterView, EventView, OffenderView, Totals, thousandths};
+use crate::view::{CounterView, EventView, OffenderView, SenderView, Totals, thousandths};
 
 /// Events that are told, the latest.
 const EVENTS: usize = 20;
@@ -26,6 +26,8 @@ pub struct TopView {
     mode: &'static str,
     interfaces: Vec<InterfaceRates>,
     totals: TotalRates,
+    /// Who sends how much, the most messages in the last 10 s first; 20 at the most.
+    senders: Vec<SenderView>,
     reasons: Vec<ReasonRates>,
     offenders: Vec<OffenderRates>,
     trunks: Vec<TrunkRates>,
@@ -89,6 +91,7 @@ pub fn view(model: &Model) -> Option<TopView> {
         mode: reading.mode,
         interfaces: reading.interfaces.iter().map(|one| interface(model, one)).collect(),
         totals: totals(model),
+        senders: reading.senders.iter().map(SenderView::of_row).collect(),
         reasons: reading.counters.iter().map(|row| reason(model, row)).collect(),
         offenders: reading.sources.iter().map(|row| offender(model, row)).collect(),
         trunks: reading.trunks.iter().map(|row| trunk(model, row)).collect(),

@@ -13,6 +13,8 @@ pub enum Pane {
     Events,
     /// Blocks, allowances and bans.
     Blocks,
+    /// Who sends how much, below every limit as well.
+    Senders,
 }
 
 /// A column.
@@ -36,7 +38,8 @@ const fn number(head: &'static str, width: u16) -> Column {
 
 impl Pane {
     /// All, in the order of the tabs.
-    pub const ALL: [Pane; 5] = [Pane::Sources, Pane::Reasons, Pane::Trunks, Pane::Events, Pane::Blocks];
+    pub const ALL: [Pane; 6] =
+        [Pane::Sources, Pane::Reasons, Pane::Trunks, Pane::Events, Pane::Blocks, Pane::Senders];
 
     /// Its place in [`Pane::ALL`].
     #[must_use]
@@ -47,7 +50,7 @@ impl Pane {
     /// The word of its tab.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["Sources", "Reasons", "Trunks", "Events", "Blocks"][self.index()]
+        ["Sources", "Reasons", "Trunks", "Events", "Blocks", "Senders"][self.index()]
     }
 
     /// Its columns.
@@ -103,6 +106,19 @@ impl Pane {
                     ]
                 }
             }
+            Pane::Senders => {
+                &const {
+                    [
+                        text("SENDER", 24),
+                        number("MESSAGES/10S", 12),
+                        number("REGISTER", 9),
+                        number("INVITE", 8),
+                        number("CONNECTS", 9),
+                        number("MESSAGES", 10),
+                        text("", 0),
+                    ]
+                }
+            }
             Pane::Blocks => {
                 &const {
                     [
@@ -126,6 +142,7 @@ impl Pane {
             Pane::Reasons => (3, true),
             Pane::Trunks => (4, true),
             Pane::Events => (0, true),
+            Pane::Senders => (1, true),
             // Blocks, bans, allowances.
             Pane::Blocks => (1, true),
         }

@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::theme::{rate, span};
+use crate::address::{Source, unmapped};
 use crate::counters::Action;
 use crate::escape::escaped;
 use crate::offenders::OffenderRow as Offender;
 use crate::ops::reading::{RuleReading, TopEvent};
+use crate::senders::SenderRow;
 use crate::target::{Device, Target};
 
 /// How a cell is to be seen.
@@ -132,6 +134,7 @@ fn all(model: &Model, pane: Pane) -> Vec<TopRow> {
             names.map(|one| trunk(model, &one.name, one.received, one.dropped, one.would_drop)).collect()
         }
         Pane::Events => model.events.iter().rev().map(event).collect(),
+        Pane::Senders => reading.senders.iter().map(sender).collect(),
         Pane::Blocks => model.rules.rows.iter().map(|one| rule(one, reading.time)).collect(),
     }
 }
@@ -169,6 +172,29 @@ fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
         ],
         subject: Some(RowSubject::Sender(sender, row.reason.name())),
         detail: format!("{sender}  {}", escaped(&row.sample)),
+    }
+}
+
+/// A source or a trunk: what came in the last 10 s, and the messages in all.
+fn sender(row: &SenderRow) -> TopRow {
+    let trunk = || row.trunk.as_ref().map(|name| format!("trunk {name}"));
+    let shown = row.source.map(|source| source.to_string()).or_else(trunk).unwrap_or_default();
+    let [messages, register, invite, connections] = row.lately.map(TopCell::count);
+    let detail = format!("{shown}: {} messages in the last 10 s", row.lately[0]);
+    let host = row.source.filter(Source::is_host).map(|source| unmapped(source.bytes()));
+    TopRow {
+        id: shown.clone(),
+        cells: vec![
+            TopCell::text(shown),
+            messages,
+            register,
+            invite,
+            connections,
+            TopCell::count(row.totals[0]),
+            TopCell::default(),
+        ],
+        subject: host.map(|host| RowSubject::Sender(SocketAddr::new(host, 0), "flood")),
+        detail,
     }
 }
 

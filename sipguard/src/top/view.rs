@@ -246,6 +246,7 @@ fn nothing(model: &Model, state: &TopState) -> String {
         Pane::Reasons => "no packet has come",
         Pane::Trunks => "there are no trunks: `sipguard trunk add` makes one",
         Pane::Events => "nothing has been stopped",
+        Pane::Senders => "nobody has sent a message",
         Pane::Blocks => "nobody is blocked, allowed or banned",
     };
     text.to_owned()

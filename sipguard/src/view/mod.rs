@@ -16,6 +16,7 @@ mod limit;
 mod offender;
 mod replay;
 mod rule;
+mod sender;
 mod status;
 mod trunk;
 
@@ -28,6 +29,7 @@ pub use limit::{LimitView, OpenNow, UnfinishedNow};
 pub use offender::OffenderView;
 pub use replay::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 pub use rule::{RuleState, RuleView};
+pub use sender::{SenderView, SentView};
 pub use status::{InterfaceView, StatusView, WeaknessView};
 pub use trunk::{TrunkCounters, TrunkTraffic, TrunkView};
 
@@ -63,6 +65,8 @@ pub mod schema {
     pub const REPLAY: &str = "sipguard.replay/2";
     /// Rows of [`super::RuleView`] without what the kernel knows: what `export` writes.
     pub const RULES: &str = "sipguard.rules/2";
+    /// Rows of [`super::SenderView`].
+    pub const SENDERS: &str = "sipguard.senders/1";
     /// [`super::StatusView`].
     pub const STATUS: &str = "sipguard.status/2";
     /// [`super::TrunkView`], with the counters of the trunk.

@@ -19,6 +19,7 @@ mod evasion;
 mod events;
 mod exchange;
 mod fast_open;
+mod floods;
 mod framing;
 mod green_lights;
 mod half_messages;

@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::{Format, rows};
 use crate::escape::escaped;
-use crate::ops::counters::{CounterRow, Offender, Rates, per_sec};
+use crate::ops::counters::{CounterRow, Offender, Rates, SenderRow, per_sec};
 use crate::table::table;
-use crate::view::{CounterView, OffenderView, RateView, schema};
+use crate::view::{CounterView, OffenderView, RateView, SenderView, schema};
 
 pub fn by_reason(format: Format, counted: &[CounterRow]) -> Result<()> {
     let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
@@ -53,4 +53,22 @@ pub fn by_sender(format: Format, offenders: &[Offender]) -> Result<()> {
         };
         table(&head, offenders.iter().map(line))
     })
+}
+
+/// Who sends how much: in the last 10 s and in all.
+pub fn of_senders(format: Format, senders: &[SenderRow]) -> Result<()> {
+    let values = senders.iter().map(SenderView::of_row).collect();
+    rows(format, schema::SENDERS, values, || senders_table(senders))
+}
+
+/// The same, for people.
+pub fn senders_table(senders: &[SenderRow]) -> String {
+    let head = ["SENDER", "IN", "MESSAGES", "REGISTER", "INVITE", "CONNECTIONS"];
+    let line = |row: &SenderRow, span: &str, counts: [u64; 4]| -> Vec<String> {
+        let trunk = || row.trunk.as_ref().map(|name| format!("trunk {name}"));
+        let sender = row.source.map(|source| source.to_string()).or_else(trunk).unwrap_or_default();
+        [sender, span.to_owned()].into_iter().chain(counts.map(|count| count.to_string())).collect()
+    };
+    let lines = senders.iter().flat_map(|row| [line(row, "10s", row.lately), line(row, "all", row.totals)]);
+    table(&head, lines)
 }

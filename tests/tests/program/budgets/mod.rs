@@ -17,20 +17,20 @@ use sipguard_tests::program::Program;
 use calls::Calls;
 
 /// Instructions that the verifier looked at; the kernel's limit is 1,000,000.
-const VERIFIED_INSTRUCTIONS: u32 = 262_000;
+const VERIFIED_INSTRUCTIONS: u32 = 268_000;
 /// Bytes of machine code.
-const JITED_BYTES: u32 = 96 << 10;
+const JITED_BYTES: u32 = 97 << 10;
 /// Bytes of the object, debug information and BTF included.
-const OBJECT_BYTES: usize = 2_575_000;
+const OBJECT_BYTES: usize = 2_600_000;
 /// Bytes of stack that the kernel allows for all functions under way together.
 const STACK_BYTES: u32 = 512;
 /// What the kernel calls.
 const PROGRAMS: [&str; 4] =
     [names::PROGRAM, names::EGRESS_PROGRAM, names::CONNECTION_PROGRAMS[0], names::CONNECTION_PROGRAMS[1]];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
-const MAP_BYTES: u64 = 80 << 20;
+const MAP_BYTES: u64 = 84 << 20;
 /// The same with room for 200,000 connections.
-const LARGE_MAP_BYTES: u64 = 154 << 20;
+const LARGE_MAP_BYTES: u64 = 158 << 20;
 
 #[test]
 fn the_program_stays_small() -> Result<()> {
