@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::framer::Stream;
 
 /// Segments remembered for the comparison of retransmissions.
-pub const FLOW_SEGMENTS: usize = 6;
+pub const FLOW_SEGMENTS: usize = 4;
 
 /// The 4-tuple as the PBX sees it.
 #[repr(C)]
@@ -125,6 +125,30 @@ pub struct SegmentRecord {
     pub behind: u32,
     /// Keyed hash of those bytes.
     pub hash: u64,
+}
+
+/// A [`SegmentRecord`] that left its flow before the receiver had acknowledged it. The key is [`SpillKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct SpilledRecord {
+    /// The record.
+    pub record: SegmentRecord,
+    /// [`Flow::first_ns`] of its flow: a later one of the same ports is another.
+    pub first_ns: u64,
+    /// [`Flow::first`] of its flow, which a flow that is synchronised anew changes.
+    pub first: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Whose record, and of which segment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct SpillKey {
+    /// The flow's key.
+    pub flow: FlowKey,
+    /// Sequence number of the segment's first byte.
+    pub seq: u32,
 }
 
 /// One direction (remote to PBX) of a connection whose handshake was verified, or that the kernel or the PBX's segments revealed.

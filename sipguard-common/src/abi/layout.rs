@@ -40,6 +40,8 @@ fn layout() -> String {
     structs! { out;
         FlowKey { remote, local, remote_port, local_port }
         SegmentRecord { seq, len, hashed, before, behind, hash }
+        SpilledRecord { record, first_ns, first, pad }
+        SpillKey { flow, seq }
         Flow {
             lock, pending_handshake, current_handshake, acked, sent, egress_known, ended, state, flags, next, first, una, timestamp, reason,
             conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, unfinished, client_port, client, pad,

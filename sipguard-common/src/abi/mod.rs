@@ -22,7 +22,7 @@ pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use checks::{CheckSwitches, LOSES_FRAMING};
 pub use flow::{
     FLOW_ENDED, FLOW_SEGMENTS, Flow, FlowKey, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake,
-    SegmentRecord, flow_flags, pack_handshake,
+    SegmentRecord, SpillKey, SpilledRecord, flow_flags, pack_handshake,
 };
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
 pub use observe::{
@@ -99,6 +99,8 @@ pub mod names {
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<FlowKey, Handshake>`: handshakes that the PBX answered or began and that are not complete.
     pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `LruHashMap<SpillKey, SpilledRecord>`: records of segments that left their flow before they were acknowledged.
+    pub const SPILLED: &str = "SPILLED";
     /// `Array<u64>`: a bitmap of the PBX's ports from which it dialled a port that is not guarded and speaks SIP.
     pub const SPOKEN: &str = "SPOKEN";
     /// `HashMap<FragmentKey, Datagram>`: UDP datagrams whose headers are longer than their first IP fragment.
@@ -154,6 +156,7 @@ pub mod names {
         UNFINISHED,
         FLOWS,
         HANDSHAKES,
+        SPILLED,
         SPOKEN,
         FRAGMENTS,
         EARLY_FRAGMENTS,

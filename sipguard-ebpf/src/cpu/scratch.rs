@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use sipguard_common::Reason;
-use sipguard_common::abi::{Ban, CheckSwitches, Datagram, Flow, Offender};
+use sipguard_common::abi::{Ban, CheckSwitches, Datagram, Flow, Offender, SegmentRecord};
 use sipguard_common::framer::{CHUNK, Cursor, Limits, Stream, Stun, WINDOW};
 
 use super::asm;
@@ -202,6 +202,8 @@ pub struct Scratch {
     pub new_flow: Flow,
     /// Always zero: the initial value of a ban.
     pub new_ban: Ban,
+    /// The record that the bytes of a copy differ from.
+    pub record: SegmentRecord,
     /// [`sipguard_common::abi::FragmentKey`] as words in network order.
     pub fragment_key: FlowWords,
     /// The [`sipguard_common::abi::ReplayVerdict`] of the packet. Only in a replay.

@@ -37,7 +37,7 @@ pub fn check(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Result<(
             // Old bytes are compared in any case.
             let end = packet.seq.wrapping_add(packet.data_len);
             let new = end.wrapping_sub(flow.next).cast_signed() > 0;
-            if flow.flags & flow_flags::TIMESTAMPS != 0 && older && new {
+            if flow.flags & flow_flags::TIMESTAMPS != 0 && older && new && !is_awaited_copy(packet, flow) {
                 return Err(Reason::NotAcceptable);
             }
         }
@@ -52,6 +52,22 @@ pub fn acknowledge(packet: &Packet, flow: &mut Flow) {
     let beyond = packet.acknowledged.wrapping_sub(flow.sent).cast_signed() > 0;
     if flow.egress_known != 0 && more && !beyond {
         flow.una = packet.acknowledged;
+    }
+}
+
+/// Whether the segment begins with bytes that passed and that the receiver still waits for.
+#[inline(always)]
+fn is_awaited_copy(packet: &Packet, flow: &Flow) -> bool {
+    flow.egress_known != 0
+        && flow.acked.wrapping_sub(packet.seq) < packet.data_len
+        && flow.acked.wrapping_sub(flow.next).cast_signed() < 0
+}
+
+/// Takes over the clock of a copy that the receiver waits for: in the first one it may have been damaged.
+#[inline(always)]
+pub fn renew(packet: &Packet, flow: &mut Flow) {
+    if packet.timed != 0 && is_awaited_copy(packet, flow) {
+        flow.timestamp = packet.timestamp;
     }
 }
 

@@ -7,11 +7,10 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_ENDED, FLOW_SEGMENTS, Flow, SegmentRecord, flow_flags};
+use sipguard_common::abi::{FLOW_ENDED, Flow, flow_flags};
 use sipguard_common::framer::Stream;
 use sipguard_common::wire::tcp::FIN;
 
-use super::payload::Hash;
 use crate::admit::{checks, policy, unfinished};
 use crate::cpu::scratch::{self, FlowWords, Packet};
 use crate::cpu::{atomic, settings};
@@ -139,34 +138,6 @@ extern "C" fn attempt(_: u32, waiting: *mut Waiting) -> i64 {
 pub fn old_bytes(packet: &Packet, flow: &Flow) -> u32 {
     let distance = flow.next.wrapping_sub(packet.seq);
     if distance < packet.data_len { distance } else { packet.data_len }
-}
-
-/// Records validated bytes, of which `before` is the framer's place before them. The record of the segment that the receiver waits for is kept: its
-/// copy is still to come.
-#[inline(always)]
-pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
-    let record = SegmentRecord {
-        seq: flow.next,
-        len: packet.new_len as u16,
-        hashed: hash.bytes as u16,
-        before,
-        behind: flow.stream.place(),
-        hash: hash.hash,
-    };
-    let at = within_segments(usize::from(flow.segment_at));
-    let oldest = &flow.segments[at];
-    let is_awaited = flow.egress_known != 0 && flow.acked.wrapping_sub(oldest.seq) < u32::from(oldest.len);
-    let at = within_segments(at + usize::from(is_awaited));
-    flow.segments[at] = record;
-    flow.segment_at = at as u16 + 1;
-    flow.next = flow.next.wrapping_add(packet.new_len);
-    flow.conflicts = 0;
-}
-
-/// An index of `segments`; behind the last is the first.
-#[inline(always)]
-fn within_segments(at: usize) -> usize {
-    if at < FLOW_SEGMENTS { at } else { 0 }
 }
 
 /// Records the sender's FIN, when it follows the last validated byte.

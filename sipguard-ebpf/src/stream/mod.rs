@@ -13,6 +13,7 @@ mod handshake;
 mod payload;
 mod pickup;
 mod retransmission;
+mod segments;
 pub mod socket;
 mod syn;
 

@@ -9,7 +9,7 @@ use sipguard_common::{Class, Reason};
 use super::pickup::{self, PayloadStart};
 use super::retransmission::{self, Compared};
 use super::socket::{self, Socket};
-use super::{acceptable, client, find, flow};
+use super::{acceptable, client, find, flow, segments};
 use crate::admit::{checks, policy, rate, unfinished};
 use crate::cpu::scratch::{self, Packet};
 use crate::cpu::settings;
@@ -24,7 +24,7 @@ pub fn decide(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<
     new_bytes(ctx, packet, flow)?;
     let before = flow.stream.place();
     let hash = validate(ctx, packet, flow).map_err(|reason| refuse(packet, flow, reason))?;
-    flow::advance(packet, flow, hash, before);
+    segments::advance(packet, flow, hash, before);
     acceptable::record(packet, flow);
     Ok(if flow.flags & flow_flags::TLS != 0 { Reason::Tls } else { Reason::Valid })
 }
@@ -52,6 +52,7 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     let new = packet.data_len - old;
     if new == 0 {
+        acceptable::renew(packet, flow);
         return Err(Reason::Retransmission);
     }
     packet.new_at = packet.data_at + old;

@@ -6,16 +6,20 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_SEGMENTS, Flow, FlowState, SegmentRecord};
+use sipguard_common::abi::{Flow, FlowState, SegmentRecord};
 use sipguard_common::framer::Stream;
 
 use super::payload::{self, Hash, is_recent_pickup};
+use super::segments;
 use super::socket::{self, Socket};
 use crate::cpu::scratch::{self, Packet};
 use crate::message::sip;
 
 /// Conflicts in a row after which the connection is reset: the kernel has discarded the validated bytes, and the connection cannot continue.
 const MAX_CONFLICTS: u8 = 8;
+
+/// Most segments that are compared with one copy, which may join several.
+const JOINED: u32 = 8;
 
 /// Result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +41,7 @@ struct Comparison {
     packet: *mut Packet,
     flow: *mut Flow,
     old: u32,
-    /// Number of the record that the bytes behind `packet.same` differ from, or [`FLOW_SEGMENTS`].
+    /// 1 when the bytes behind `packet.same` differ from [`crate::cpu::scratch::Scratch::record`].
     differs: u32,
 }
 
@@ -45,9 +49,8 @@ struct Comparison {
 #[inline(always)]
 pub fn judge(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
     packet.same = untracked(packet, flow, old);
-    let differs = compare(ctx.ctx, packet, flow, old);
     // One of several segments that are repeated at once may differ.
-    if packet.same < old && is_as_good(ctx, packet, flow, differs as usize) {
+    if compare(ctx.ctx, packet, flow, old) && is_as_good(ctx, packet, flow) {
         compare(ctx.ctx, packet, flow, old);
     }
     if packet.same >= old {
@@ -56,18 +59,18 @@ pub fn judge(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, old: u32) -
     disputed(ctx.ctx, packet, flow, old)
 }
 
-/// Goes on with the comparison of the first `old` bytes behind `packet.same`, as far as they are the same. Returns the number of the record that
-/// those behind differ from, or [`FLOW_SEGMENTS`].
+/// Goes on with the comparison of the first `old` bytes behind `packet.same`, as far as they are the same. Returns whether those
+/// behind differ from [`crate::cpu::scratch::Scratch::record`].
 // own frame: 40 bytes
 #[inline(never)]
-fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> u32 {
-    let mut comparison = Comparison { ctx, packet, flow, old, differs: FLOW_SEGMENTS as u32 };
+fn compare(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> bool {
+    let mut comparison = Comparison { ctx, packet, flow, old, differs: 0 };
     // Coalesced retransmissions repeat several segments at once.
     // SAFETY: the callback gets a pointer that lives as long as this call.
     unsafe {
-        bpf_loop(FLOW_SEGMENTS as u32, compare_one as *mut c_void, (&raw mut comparison).cast(), 0);
+        bpf_loop(JOINED, compare_one as *mut c_void, (&raw mut comparison).cast(), 0);
     }
-    comparison.differs
+    comparison.differs != 0
 }
 
 /// Compares the bytes from `packet.same` on with the record of the segment that began there. Returns 0 to continue, 1 to stop the loop.
@@ -81,12 +84,16 @@ extern "C" fn compare_one(_: u32, comparison: *mut Comparison) -> i64 {
         return 1;
     }
     let left = comparison.old - packet.same;
-    let Some(number) = record_at(flow, packet.seq.wrapping_add(packet.same), left) else { return 1 };
-    let record = flow.segments[number];
+    let seq = packet.seq.wrapping_add(packet.same);
+    let Some(record) = segments::record_at(packet, flow, seq, left) else { return 1 };
     let hashed = u32::from(record.hashed);
     let ctx = &XdpContext::new(comparison.ctx);
     if hashed != 0 && sip::hash(ctx, packet.data_at + packet.same, hashed) != Ok(record.hash) {
-        comparison.differs = number as u32;
+        if let Ok(scratch) = scratch::get() {
+            // SAFETY: this CPU's map value.
+            unsafe { (*scratch).record = record };
+            comparison.differs = 1;
+        }
         return 1;
     }
     packet.same += u32::from(record.len);
@@ -97,8 +104,10 @@ extern "C" fn compare_one(_: u32, comparison: *mut Comparison) -> i64 {
 /// lead to the same place. Then it does not matter which of the two the receiver takes, unless it has a part of one. They differ where the
 /// first ones were damaged on their way and the kernel discarded them.
 #[inline(always)]
-fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, number: usize) -> bool {
-    let Some(record) = flow.segments.get(number).copied() else { return false };
+fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> bool {
+    let Ok(scratch) = scratch::get() else { return false };
+    // SAFETY: this CPU's map value.
+    let (record, stream) = unsafe { ((*scratch).record, &mut (*scratch).stream) };
     let acked = flow.acked.wrapping_sub(record.seq);
     let halved = acked != 0 && acked < u32::from(record.len);
     if !flow.is(FlowState::InSync)
@@ -108,19 +117,15 @@ fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, number: us
     {
         return false;
     }
-    let Ok(scratch) = scratch::get() else { return false };
-    // SAFETY: this CPU's map value.
-    let scratch = unsafe { &mut *scratch };
-    scratch.stream.resume(record.before);
+    stream.resume(record.before);
     packet.new_at = packet.data_at + packet.same;
     packet.new_len = u32::from(record.len);
-    if sip::validate(ctx).is_err() || scratch.stream.place() != record.behind {
+    // SAFETY: as above; the framer has changed the stream.
+    if sip::validate(ctx).is_err() || unsafe { (*scratch).stream.place() } != record.behind {
         return false;
     }
     let Ok(Hash { bytes, hash }) = payload::inspected(ctx, packet, false) else { return false };
-    let Some(record) = flow.segments.get_mut(number) else { return false };
-    record.hashed = bytes as u16;
-    record.hash = hash;
+    segments::renew(packet, flow, &SegmentRecord { hashed: bytes as u16, hash, ..record });
     packet.same += packet.new_len;
     true
 }
@@ -167,11 +172,4 @@ fn untracked(packet: &Packet, flow: &Flow, old: u32) -> u32 {
     } else {
         old
     }
-}
-
-/// The number of the record of a segment that starts at `seq` and is no longer than `most`.
-#[inline(always)]
-fn record_at(flow: &Flow, seq: u32, most: u32) -> Option<usize> {
-    let fits = |record: &SegmentRecord| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
-    flow.segments.iter().position(fits)
 }

@@ -25,7 +25,7 @@ pub fn cut_payload(ctx: *mut xdp_md, packet: &mut Packet) -> Result<(), Reason> 
         return Err(Reason::SynData);
     }
     let checksum_at = packet.l4_at as usize + tcp::CHECKSUM;
-    let unfinished = is_unfinished(packet, bytes::half(ctx, checksum_at)? as u16);
+    let unfinished = is_unfinished(packet, bytes::half(ctx, checksum_at)?);
     if !unfinished && checksum::is_wrong(ctx) {
         return Err(Reason::BadChecksum);
     }
@@ -37,19 +37,19 @@ pub fn cut_payload(ctx: *mut xdp_md, packet: &mut Packet) -> Result<(), Reason> 
     } else {
         for word in 0..WORDS {
             if 4 * word < header {
-                sum += u64::from(bytes::word(ctx, (packet.l4_at + 4 * word) as usize)? as u32);
+                sum += u64::from(bytes::word(ctx, (packet.l4_at + 4 * word) as usize)?);
             }
         }
         bytes::write(ctx, checksum_at, fold(sum).to_ne_bytes())?;
     }
     let ip_at = packet.ip_at as usize;
     let length_at = ip_at + if packet.v6 != 0 { ipv6::PAYLOAD_LEN } else { ipv4::TOTAL_LEN };
-    let old = bytes::half(ctx, length_at)? as u16;
+    let old = bytes::half(ctx, length_at)?;
     let new = u16::from_be(old).wrapping_sub(packet.data_len as u16).to_be();
     bytes::write(ctx, length_at, new.to_ne_bytes())?;
     if packet.v6 == 0 {
         // RFC 1624 equation 3.
-        let stored = bytes::half(ctx, ip_at + ipv4::CHECKSUM)? as u16;
+        let stored = bytes::half(ctx, ip_at + ipv4::CHECKSUM)?;
         let sum = u64::from(!stored) + u64::from(!old) + u64::from(new);
         bytes::write(ctx, ip_at + ipv4::CHECKSUM, fold(sum).to_ne_bytes())?;
     }

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use sipguard_common::Reason;
-use sipguard_common::abi::FLOW_SEGMENTS;
 use sipguard_tests::message::{OPTIONS, bent, call, good_call};
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::program::{Program, XDP_DROP, device};
@@ -122,19 +121,57 @@ fn damage_in_a_header_section() -> Result<()> {
     Ok(())
 }
 
-/// The record of a segment for which the receiver waits outlasts those behind it.
+/// Records of segments that the receiver has not acknowledged outlast many behind them, and the connection's end ends them.
 #[test]
-fn the_segment_that_is_waited_for() -> Result<()> {
+fn many_segments_at_once() -> Result<()> {
     let peer = device();
     let mut program = Program::shared()?;
     program.connect(&peer, FIRST)?;
     let size = OPTIONS.len();
+    let third = bent(OPTIONS, "tag=1", "tag=3");
     assert_eq!(at(&mut program, &peer, 0, OPTIONS)?, Reason::Valid);
     program.acknowledge(&peer, FIRST + size as u32)?;
-    for number in 1..3 * FLOW_SEGMENTS {
+    for number in 1..100 {
         assert_eq!(at(&mut program, &peer, number * size, OPTIONS)?, Reason::Valid);
     }
-    assert_eq!(at(&mut program, &peer, size, &bent(OPTIONS, "tag=1", "tag=3"))?, Reason::Retransmission);
-    assert_ne!(at(&mut program, &peer, 2 * size, &bent(OPTIONS, "tag=1", "tag=3"))?, Reason::Retransmission);
+    for number in [1, 2, 50, 95, 96, 99] {
+        assert_eq!(at(&mut program, &peer, number * size, &third)?, Reason::Retransmission, "{number}");
+        let shifted = at(&mut program, &peer, number * size + 1, &third[1..])?;
+        assert_ne!(shifted, Reason::Retransmission, "{number}");
+    }
+    // A later connection of the same ports and numbers has records of its own.
+    program.change_flow(&peer, |flow| {
+        flow.first_ns += 1;
+        flow.conflicts = 0;
+    })?;
+    assert_eq!(at(&mut program, &peer, size, &third)?, Reason::Conflict);
+    assert_eq!(at(&mut program, &peer, size, OPTIONS)?, Reason::Conflict);
+    Ok(())
+}
+
+/// A clock that was damaged with the segment does not make those that follow too old.
+#[test]
+fn a_clock_in_the_future() -> Result<()> {
+    let stamped = |clock: u32| {
+        let mut peer = device();
+        peer.options = [&[1, 1, 8, 10][..], &clock.to_be_bytes(), &[0; 4]].concat();
+        peer
+    };
+    for joined in [false, true] {
+        let mut program = Program::shared()?;
+        let (now, later) = (stamped(1000), stamped(1 << 29));
+        program.connect(&now, FIRST)?;
+        program.acknowledge(&now, FIRST)?;
+        let size = OPTIONS.len();
+        assert_eq!(at(&mut program, &later, 0, OPTIONS)?, Reason::Valid);
+        assert_eq!(at(&mut program, &now, size, OPTIONS)?, Reason::NotAcceptable, "too old for the receiver");
+        if joined {
+            assert_eq!(at(&mut program, &now, 0, &OPTIONS.repeat(2))?, Reason::Valid);
+        } else {
+            assert_eq!(at(&mut program, &now, 0, OPTIONS)?, Reason::Retransmission);
+            assert_eq!(at(&mut program, &now, size, OPTIONS)?, Reason::Valid);
+        }
+        assert_eq!(at(&mut program, &now, 2 * size, OPTIONS)?, Reason::Valid);
+    }
     Ok(())
 }

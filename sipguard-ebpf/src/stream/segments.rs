@@ -1,0 +1,78 @@
+//! Records of the segments that passed, which copies of them are compared with: the last ones in their flow, and those that left it before the
+//! receiver had acknowledged them in a map that all flows share.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::LruHashMap;
+use sipguard_common::abi::{FLOW_SEGMENTS, Flow, SegmentRecord, SpilledRecord};
+
+use super::payload::Hash;
+use crate::cpu::scratch::Packet;
+
+/// [`sipguard_common::abi::SpillKey`] as words: the flow's key in network order, and the first sequence number.
+type SpillWords = [u32; 10];
+
+#[map]
+static SPILLED: LruHashMap<SpillWords, SpilledRecord> = LruHashMap::with_max_entries(1 << 13, 0);
+
+#[inline(always)]
+fn key(packet: &Packet, seq: u32) -> SpillWords {
+    let [a, b, c, d, e, f, g, h, ports] = packet.key;
+    [a, b, c, d, e, f, g, h, ports, seq]
+}
+
+/// Records validated bytes, of which `before` is the framer's place before them.
+#[inline(always)]
+pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
+    let at = if usize::from(flow.segment_at) < FLOW_SEGMENTS { usize::from(flow.segment_at) } else { 0 };
+    let oldest = &flow.segments[at];
+    let end = oldest.seq.wrapping_add(u32::from(oldest.len));
+    // Bodies are not inspected: any copy will do as long as the record is in the flow.
+    if oldest.hashed != 0 && flow.egress_known != 0 && end.wrapping_sub(flow.acked).cast_signed() > 0 {
+        spill(packet, flow, oldest);
+    }
+    flow.segments[at] = SegmentRecord {
+        seq: flow.next,
+        len: packet.new_len as u16,
+        hashed: hash.bytes as u16,
+        before,
+        behind: flow.stream.place(),
+        hash: hash.hash,
+    };
+    flow.segment_at = at as u16 + 1;
+    flow.next = flow.next.wrapping_add(packet.new_len);
+    flow.conflicts = 0;
+}
+
+/// Keeps a record that leaves the flow. A full map evicts the oldest.
+// own frame: 88 bytes
+#[inline(never)]
+fn spill(packet: &Packet, flow: &Flow, record: &SegmentRecord) {
+    let spilled = SpilledRecord { record: *record, first_ns: flow.first_ns, first: flow.first, pad: 0 };
+    let _evicted = SPILLED.insert(&key(packet, record.seq), &spilled, 0);
+}
+
+/// Replaces the record of a segment.
+#[inline(always)]
+pub fn renew(packet: &Packet, flow: &mut Flow, record: &SegmentRecord) {
+    for old in &mut flow.segments {
+        if old.seq == record.seq && old.len == record.len {
+            old.hash = record.hash;
+            old.hashed = record.hashed;
+            return;
+        }
+    }
+    spill(packet, flow, record);
+}
+
+/// The record of a segment that starts at `seq` and is no longer than `most`.
+#[inline(always)]
+pub fn record_at(packet: &Packet, flow: &Flow, seq: u32, most: u32) -> Option<SegmentRecord> {
+    let fits = |record: &SegmentRecord| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
+    if let Some(record) = flow.segments.iter().copied().find(fits) {
+        return Some(record);
+    }
+    // SAFETY: a live map value, which is never changed in place.
+    let spilled = unsafe { SPILLED.get(&key(packet, seq)) }?;
+    let is_of_flow = spilled.first_ns == flow.first_ns && spilled.first == flow.first;
+    (is_of_flow && fits(&spilled.record)).then_some(spilled.record)
+}
