@@ -94,10 +94,10 @@ full, so that it goes on in the middle of a message, set smaller ones, and refus
 the end of a header section: `--check section-bytes=32768 --check body-bytes=32000 --refuse-lf yes`. Who sends more to
 an Asterisk over TCP gets no answer from it anyway.
 
-What is refused over UDP is dropped without an answer, and its sender repeats it for 32 s (RFC 3261 section 17.1.2.2). An
-ICMP error would not tell it more: baresip and SIPp gave up after 32 s with a port-unreachable to each datagram as well
-as without, since a socket that sends to many addresses is not told of it; only sipsak, which connects its socket, saw it
-at once. So there is no such answer.
+What is refused over UDP is dropped without an answer, and its sender repeats it for 32 s (RFC 3261 section 17.1.2.2).
+An ICMP error would not tell it more: with a port-unreachable to each datagram baresip and SIPp gave up after 32 s as
+they did without, since a socket that sends to many addresses is not told of it; only sipsak, which connects its socket,
+saw it at once. So there is no such answer.
 ";
 
 #[test]

@@ -58,7 +58,7 @@ pub unsafe fn exchange_half(word: *mut u32, value: u32) -> u32 {
     let mut value = value;
     // SAFETY: the caller's.
     unsafe {
-        asm!("{v} = xchg32_32({p} + 0, {v})", p = in(reg) word, v = inout(wreg) value, options(nostack))
+        asm!("{v} = xchg32_32({p} + 0, {v})", p = in(reg) word, v = inout(wreg) value, options(nostack));
     };
     value
 }

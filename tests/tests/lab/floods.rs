@@ -44,7 +44,7 @@ fn a_flood_below_every_limit_is_in_the_first_row_within_ten_seconds() -> Result<
         send("10.77.0.2", &register(sent as usize))?;
         sent += 1;
         std::thread::sleep(Duration::from_micros(16_600));
-        if sent % 60 == 0 {
+        if sent.is_multiple_of(60) {
             let top = guard.json(&["top", "--once", "--delay", "100ms"])?;
             if first(&top["senders"])?["source"] == "10.77.0.2" {
                 break top;
