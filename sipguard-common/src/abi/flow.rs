@@ -188,7 +188,7 @@ pub struct Flow {
     pub reason: u8,
     /// Conflicts since a byte was validated last.
     pub conflicts: u8,
-    /// Index in `segments` of the next record; [`FLOW_SEGMENTS`] stands for 0.
+    /// Index in `segments` of the next record, modulo [`FLOW_SEGMENTS`], which is a power of two.
     pub segment_at: u16,
     /// Slot of the interface of the first segment.
     pub slot: u32,

@@ -6,6 +6,7 @@ use aya_ebpf::maps::LruHashMap;
 use sipguard_common::abi::{FLOW_SEGMENTS, Flow, SegmentRecord, SpilledRecord};
 
 use super::payload::Hash;
+use crate::cpu::asm;
 use crate::cpu::scratch::Packet;
 
 /// [`sipguard_common::abi::SpillKey`] as words: the flow's key in network order, and the first sequence number.
@@ -23,12 +24,10 @@ fn key(packet: &Packet, seq: u32) -> SpillWords {
 /// Records validated bytes, of which `before` is the framer's place before them.
 #[inline(always)]
 pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
-    let at = if usize::from(flow.segment_at) < FLOW_SEGMENTS { usize::from(flow.segment_at) } else { 0 };
-    let oldest = &flow.segments[at];
-    let end = oldest.seq.wrapping_add(u32::from(oldest.len));
-    // Bodies are not inspected: any copy will do as long as the record is in the flow.
-    if oldest.hashed != 0 && flow.egress_known != 0 && end.wrapping_sub(flow.acked).cast_signed() > 0 {
-        spill(packet, flow, oldest);
+    make_room(packet, flow);
+    let at = next_place(flow);
+    if at >= FLOW_SEGMENTS {
+        return;
     }
     flow.segments[at] = SegmentRecord {
         seq: flow.next,
@@ -38,9 +37,27 @@ pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
         behind: flow.stream.place(),
         hash: hash.hash,
     };
-    flow.segment_at = at as u16 + 1;
+    flow.segment_at = flow.segment_at.wrapping_add(1);
     flow.next = flow.next.wrapping_add(packet.new_len);
     flow.conflicts = 0;
+}
+
+/// Index in `segments` of the next record, bounded so that every verifier sees it.
+#[inline(always)]
+fn next_place(flow: &Flow) -> usize {
+    asm::mask::<{ FLOW_SEGMENTS as u32 - 1 }>(usize::from(flow.segment_at))
+}
+
+/// Keeps the oldest record of a flow if the receiver has not acknowledged its segment.
+// own frame: 8 bytes
+#[inline(never)]
+fn make_room(packet: &Packet, flow: &Flow) {
+    let Some(oldest) = flow.segments.get(next_place(flow)) else { return };
+    let end = oldest.seq.wrapping_add(u32::from(oldest.len));
+    // Bodies are not inspected: any copy will do as long as the record is in the flow.
+    if oldest.hashed != 0 && flow.egress_known != 0 && end.wrapping_sub(flow.acked).cast_signed() > 0 {
+        spill(packet, flow, oldest);
+    }
 }
 
 /// Keeps a record that leaves the flow. A full map evicts the oldest.
