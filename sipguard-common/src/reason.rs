@@ -146,7 +146,7 @@ reasons! {
         "The IP header is shorter than it may be, or longer than the packet, or says twice which fragment it is.",
         "RFC 791 3.1, RFC 8200 3", "";
     TcpFragment = 14, "tcp-fragment", Drop, Always,
-        "TCP for a guarded port in IP fragments, which cannot be judged in order.",
+        "The first IP fragment of TCP for a guarded port, or of a connection that the PBX dialled: fragments cannot be judged in order.",
         "RFC 791 3.2, RFC 3128", "";
     TinyFragment = 15, "tiny-fragment", Drop, Always,
         "A first fragment of UDP for a guarded port that is too short to be judged.",

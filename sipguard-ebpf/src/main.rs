@@ -86,6 +86,8 @@ fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
         Transport::Fragment => udp::fragment(ip),
         // Before the TCP header is checked: the segment may belong to another service.
         _ if side != port::OWN && !stream::is_awaited(ctx) => return Err(Reason::NotGuarded),
+        // Whatever the first fragment lacks can't be judged in order; without it the others can't be put together.
+        _ if ip.more_fragments => return Err(Reason::TcpFragment),
         transport => tcp::parse(ctx, ip, transport, side)?,
     };
     scratch::record_packet(scratch, ip, &l4);

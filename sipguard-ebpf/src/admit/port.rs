@@ -68,11 +68,13 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip, trunk: u32) -> Result<(Transport, u32)
         protocol::UDP => false,
         _ => return Err(Reason::NotGuarded),
     };
-    if ip.more_fragments && ip.l4_len < tcp::LEN as u32 {
-        return Err(if tcp { Reason::TcpFragment } else { Reason::TinyFragment });
-    }
     if ip.l4_len < 4 {
-        return Err(Reason::NotGuarded);
+        // Nobody knows for which port it is.
+        return Err(match (ip.more_fragments, tcp) {
+            (false, _) => Reason::NotGuarded,
+            (true, true) => Reason::TcpFragment,
+            (true, false) => Reason::TinyFragment,
+        });
     }
     let ports = bytes::word(ctx, ip.l4_at)?;
     let remote = u16::from_be(ports as u16);
@@ -82,10 +84,7 @@ pub fn guarded(ctx: &XdpContext, ip: &Ip, trunk: u32) -> Result<(Transport, u32)
         let other = ip.more_fragments && !tcp;
         return if other { Ok((Transport::Fragment, OWN)) } else { Err(Reason::NotGuarded) };
     };
-    if ip.more_fragments && tcp {
-        return Err(if side == OWN { Reason::TcpFragment } else { Reason::NotGuarded });
-    }
-    if ip.more_fragments && ip.l4_len < TINY {
+    if ip.more_fragments && !tcp && ip.l4_len < TINY {
         return Err(Reason::TinyFragment);
     }
     Ok((transport, side))

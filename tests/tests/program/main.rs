@@ -24,4 +24,5 @@ mod reset;
 mod rules;
 mod syns;
 mod taps;
+mod tcp_fragments;
 mod unfinished;
