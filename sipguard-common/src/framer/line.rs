@@ -101,6 +101,10 @@ fn start_line<W: Window>(
         }
         request_line(stream, window, head, len, cursor.stop, limits)?;
         let method = stream.method;
+        // RFC 4975 is no SIP. Kamailio takes what begins so for a frame of it, which ends where the body says.
+        if method == methods::MSRP_WORD && stream.flags & FLAG_DATAGRAM == 0 {
+            return Err(Reason::BadStartLine);
+        }
         stream.registers = stream.registers.saturating_add(u8::from(method == methods::REGISTER_WORD));
         stream.invites = stream.invites.saturating_add(u8::from(method == methods::INVITE_WORD));
         if limits.denied != 0 && methods::bit(stream.method) & limits.denied != 0 {
@@ -261,6 +265,10 @@ fn header<W: Window>(
     if colon | far == 0 || odd != 0 || low == 0 || limits.has(checks::TOKENS) {
         let name = unusual(window, stream, cursor, limits);
         if name == BAD_NAME {
+            let tolerated = !limits.has(checks::NAMES) && stream.flags & FLAG_DATAGRAM == 0;
+            if tolerated && looks_like_length(window, head, len) {
+                return Err(Reason::BadContentLength);
+            }
             // No header that anything is known of.
             (stream.last, stream.open) = (names::OTHER, COMPLETE);
             return limits.refuse(checks::NAMES, Reason::BadHeaderName);

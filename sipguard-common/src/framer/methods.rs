@@ -67,6 +67,8 @@ methods! {
 pub(super) const REGISTER_WORD: u64 = word("REGISTER");
 /// `Stream::method` of an INVITE.
 pub(super) const INVITE_WORD: u64 = word("INVITE");
+/// `Stream::method` of what is no SIP (RFC 4975).
+pub(super) const MSRP_WORD: u64 = word("MSRP");
 
 /// All unknown methods.
 pub const OTHER: u32 = 1 << 30;

@@ -254,6 +254,8 @@ impl Stream {
     #[inline(always)]
     pub fn resume(&mut self, place: u32) {
         self.begin();
+        self.registers = 0;
+        self.invites = 0;
         let rest = place & PLACE_REST;
         match place & !PLACE_REST {
             PLACE_IDLE => {

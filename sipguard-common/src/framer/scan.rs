@@ -101,7 +101,9 @@ pub fn quoted_pairs<W: Window>(window: &W, at: u32, len: u32) -> u64 {
     let escaped = words::escaped(backslashes);
     let inside = words::within(quotes & value & !escaped);
     let stray = backslashes & !inside;
-    escaped & inside & (stray ^ stray.wrapping_sub(1)) & !ends
+    // A line end ends it, also within a quoted string: the bytes behind are of another line.
+    let line = (ends & ends.wrapping_neg()).wrapping_sub(1);
+    escaped & inside & (stray ^ stray.wrapping_sub(1)) & line
 }
 
 /// What [`name`] returns for a line without a proper name and colon.
@@ -179,9 +181,10 @@ mod tests {
         let (mut mask, mut inside, mut quoted) = (0, false, false);
         for (k, byte) in line.iter().enumerate().skip(colon + 1) {
             match byte {
+                b'\r' | b'\n' => break,
                 _ if quoted => {
                     quoted = false;
-                    if !matches!(byte, b'\r' | b'\n' | b'\\') {
+                    if *byte != b'\\' {
                         mask |= 1 << k;
                     }
                 }

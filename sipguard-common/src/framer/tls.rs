@@ -41,6 +41,8 @@ fn take<W: Window>(stream: &mut Stream, cursor: &mut Cursor, window: &W) -> Resu
     if stream.phase == PHASE_HELLO {
         return hello(stream, byte);
     }
+    // Looked at, and not in the hash.
+    cursor.gap = 1;
     if stream.lines == 0 && stream.flags & FLAG_HELLO == 0 && cursor.end - cursor.pos >= u32::from(HEADER) {
         // Most headers come in one piece.
         cursor.pos += u32::from(HEADER);

@@ -12,6 +12,7 @@ use sipguard_common::framer::Stream;
 use super::payload::{self, Hash, is_recent_pickup};
 use super::segments;
 use super::socket::{self, Socket};
+use crate::admit::rate;
 use crate::cpu::scratch::{self, Packet};
 use crate::message::sip;
 
@@ -19,7 +20,7 @@ use crate::message::sip;
 const MAX_CONFLICTS: u8 = 8;
 
 /// Most segments that are compared with one copy, which may join several.
-const JOINED: u32 = 8;
+const JOINED: u32 = 64;
 
 /// Result of a comparison.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +97,9 @@ extern "C" fn compare_one(_: u32, comparison: *mut Comparison) -> i64 {
         }
         return 1;
     }
-    packet.same += u32::from(record.len);
+    // Of a body a copy may have any part.
+    let rest = u32::from(record.len) - seq.wrapping_sub(record.seq);
+    packet.same += if rest < left { rest } else { left };
     0
 }
 
@@ -118,26 +121,35 @@ fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> bool {
         return false;
     }
     stream.resume(record.before);
+    let messages = stream.messages;
     packet.new_at = packet.data_at + packet.same;
     packet.new_len = u32::from(record.len);
     // SAFETY: as above; the framer has changed the stream.
     if sip::validate(ctx).is_err() || unsafe { (*scratch).stream.place() } != record.behind {
         return false;
     }
-    renew(ctx.ctx, packet, flow);
-    true
+    renew(ctx.ctx, packet, flow, messages)
 }
 
-/// Puts the copy that was judged just now in the place of the segment whose record it differs from.
+/// Puts the copy that was judged just now in the place of the segment whose record it differs from. It counts for the limits, as nobody knows
+/// which of the two the receiver takes; `false` when it is over one. `messages` is how many the stream had before.
 // own frame: 64 bytes
 #[inline(never)]
-fn renew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) {
-    let Ok(Hash { bytes, hash }) = payload::inspected(&XdpContext::new(ctx), packet, false) else { return };
-    let Ok(scratch) = scratch::get() else { return };
+fn renew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, messages: u32) -> bool {
+    let Ok(Hash { bytes, hash }) = payload::inspected(&XdpContext::new(ctx), packet, false) else {
+        return false;
+    };
+    let Ok(scratch) = scratch::get() else { return false };
+    // SAFETY: this CPU's map value.
+    let stream = unsafe { &(*scratch).stream };
+    if rate::messages(stream, stream.messages.wrapping_sub(messages)).is_err() {
+        return false;
+    }
     // SAFETY: this CPU's map value.
     let record = SegmentRecord { hashed: bytes as u16, hash, ..unsafe { (*scratch).record } };
     segments::renew(packet, flow, &record);
     packet.same += packet.new_len;
+    true
 }
 
 /// What of old bytes that are not the same as those that passed: harmless when the receiver has them.

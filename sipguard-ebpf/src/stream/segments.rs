@@ -24,6 +24,12 @@ fn key(packet: &Packet, seq: u32) -> SpillWords {
 /// Records validated bytes, of which `before` is the framer's place before them.
 #[inline(always)]
 pub fn advance(packet: &Packet, flow: &mut Flow, hash: Hash, before: u32) {
+    let len = packet.new_len;
+    if hash.bytes == 0 && extends_body(flow, len) {
+        flow.next = flow.next.wrapping_add(len);
+        flow.conflicts = 0;
+        return;
+    }
     make_room(packet, flow);
     let at = next_place(flow);
     if at >= FLOW_SEGMENTS {
@@ -48,14 +54,31 @@ fn next_place(flow: &Flow) -> usize {
     asm::mask::<{ FLOW_SEGMENTS as u32 - 1 }>(usize::from(flow.segment_at))
 }
 
+/// Adds bytes of a body to the newest record, if that has nothing else. Nobody looks at them, so they need no record of each segment.
+// own frame: 8 bytes
+#[inline(never)]
+fn extends_body(flow: &mut Flow, len: u32) -> bool {
+    let behind = flow.stream.place();
+    let next = flow.next;
+    let newest = asm::mask::<{ FLOW_SEGMENTS as u32 - 1 }>(usize::from(flow.segment_at.wrapping_sub(1)));
+    let Some(newest) = flow.segments.get_mut(newest) else { return false };
+    let sum = u32::from(newest.len) + len;
+    let fits = newest.len != 0 && newest.hashed == 0 && sum <= u32::from(u16::MAX);
+    if !fits || newest.seq.wrapping_add(u32::from(newest.len)) != next {
+        return false;
+    }
+    newest.len = sum as u16;
+    newest.behind = behind;
+    true
+}
+
 /// Keeps the oldest record of a flow if the receiver has not acknowledged its segment.
 // own frame: 8 bytes
 #[inline(never)]
 fn make_room(packet: &Packet, flow: &Flow) {
     let Some(oldest) = flow.segments.get(next_place(flow)) else { return };
     let end = oldest.seq.wrapping_add(u32::from(oldest.len));
-    // Bodies are not inspected: any copy will do as long as the record is in the flow.
-    if oldest.hashed != 0 && flow.egress_known != 0 && end.wrapping_sub(flow.acked).cast_signed() > 0 {
+    if oldest.len != 0 && flow.egress_known != 0 && end.wrapping_sub(flow.acked).cast_signed() > 0 {
         spill(packet, flow, oldest);
     }
 }
@@ -81,10 +104,14 @@ pub fn renew(packet: &Packet, flow: &mut Flow, record: &SegmentRecord) {
     spill(packet, flow, record);
 }
 
-/// The record of a segment that starts at `seq` and is no longer than `most`.
+/// The record of a segment that starts at `seq` and is no longer than `most`, or of a body that has the byte at `seq`.
 #[inline(always)]
 pub fn record_at(packet: &Packet, flow: &Flow, seq: u32, most: u32) -> Option<SegmentRecord> {
-    let fits = |record: &SegmentRecord| record.len != 0 && record.seq == seq && u32::from(record.len) <= most;
+    let fits = |record: &SegmentRecord| {
+        let len = u32::from(record.len);
+        let whole = record.seq == seq && len <= most;
+        len != 0 && (whole || record.hashed == 0 && seq.wrapping_sub(record.seq) < len)
+    };
     if let Some(record) = flow.segments.iter().copied().find(fits) {
         return Some(record);
     }

@@ -23,7 +23,7 @@ const FIRST: u32 = 1000;
 /// How many times as much as an INVITE a payload may cost that the framer goes through by blocks.
 const BLOCKS: f64 = 4.0;
 /// The same of what is nothing but header lines, each of which is judged, or but records.
-const LINES: f64 = 8.0;
+const LINES: f64 = 10.0;
 /// Start line, and the headers that no message is without.
 const HEAD: &str = "A sip:a SIP/2.0\r\nv:a\r\nf:a\r\nt:a\r\ni:a\r\nCSeq:1 A\r\n";
 

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use sipguard_common::Reason;
+use sipguard_common::abi::{INVITES, Rate};
 use sipguard_tests::message::{OPTIONS, bent, call, good_call};
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::program::{Program, XDP_DROP, device};
@@ -173,5 +174,72 @@ fn a_clock_in_the_future() -> Result<()> {
         }
         assert_eq!(at(&mut program, &now, 2 * size, OPTIONS)?, Reason::Valid);
     }
+    Ok(())
+}
+
+/// A body in many segments: any part of it may come again, cut in any way, and nothing else in its place.
+#[test]
+fn copies_of_a_body() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let body = vec![b'x'; 60_000];
+    let head = call("Content-Length: 60000\r\n", b"");
+    assert_eq!(at(&mut program, &peer, 0, &head)?, Reason::Valid);
+    program.acknowledge(&peer, FIRST + head.len() as u32)?;
+    for (number, piece) in body.chunks(1000).enumerate() {
+        assert_eq!(at(&mut program, &peer, head.len() + 1000 * number, piece)?, Reason::Valid);
+    }
+    let end = head.len() + body.len();
+    for number in 0..20 {
+        assert_eq!(at(&mut program, &peer, end + number * OPTIONS.len(), OPTIONS)?, Reason::Valid);
+    }
+    for (from, len) in [(0, 1000), (1000, 1448), (7, 3), (59_000, 1000)] {
+        let again = at(&mut program, &peer, head.len() + from, &body[from..from + len])?;
+        let expected = if from == 0 { Reason::Retransmission } else { again };
+        assert_eq!(again, expected, "{from}");
+    }
+    Ok(())
+}
+
+/// Headers of TLS records are compared too.
+#[test]
+fn copies_of_tls_records() -> Result<()> {
+    let peer = Peer::new("192.0.2.7:40000", "198.51.100.1:5061");
+    let mut program = Program::shared()?;
+    program.connect(&peer, FIRST)?;
+    let hello = [&[22, 3, 1, 0, 40, 1][..], &[7; 39]].concat();
+    let record = [23, 3, 3, 0, 2, 8, 9];
+    assert_eq!(at(&mut program, &peer, 0, &hello)?, Reason::Tls);
+    assert_eq!(at(&mut program, &peer, hello.len(), &record)?, Reason::Tls);
+    assert_eq!(at(&mut program, &peer, hello.len(), &record)?, Reason::Retransmission);
+    assert_eq!(at(&mut program, &peer, 0, &hello)?, Reason::Retransmission);
+    assert_eq!(
+        at(&mut program, &peer, hello.len(), &[23, 3, 3, 0, 2, 1, 1])?,
+        Reason::Retransmission,
+        "content"
+    );
+    for copy in [*b"garbage", [23, 3, 9, 0, 2, 8, 9], [23, 3, 3, 0, 9, 8, 9]] {
+        assert_eq!(at(&mut program, &peer, hello.len(), &copy)?, Reason::Conflict);
+    }
+    let plain = &OPTIONS[..hello.len()];
+    assert_eq!(at(&mut program, &peer, 0, plain)?, Reason::Conflict);
+    Ok(())
+}
+
+/// Whoever sends a copy pays for it.
+#[test]
+fn copies_count_for_the_limits() -> Result<()> {
+    let peer = device();
+    let mut program = Program::shared()?;
+    program.limit(INVITES, Rate::new(1, 1))?;
+    program.connect(&peer, FIRST)?;
+    let invite = bent(&bent(OPTIONS, "OPTIONS sip", "INVITE sip"), "1 OPTIONS", "1 INVITE");
+    let filler = b"\r\n".repeat(invite.len() * 2 / 2);
+    assert_eq!(filler.len(), 2 * invite.len());
+    assert_eq!(at(&mut program, &peer, 0, &filler)?, Reason::Valid);
+    assert_eq!(at(&mut program, &peer, 0, &invite.repeat(2))?, Reason::Retransmission, "the first are free");
+    let other = bent(&invite, "Call-ID: c", "Call-ID: d");
+    assert_eq!(at(&mut program, &peer, 0, &other.repeat(2))?, Reason::Conflict, "over the limit");
     Ok(())
 }

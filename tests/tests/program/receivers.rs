@@ -143,3 +143,28 @@ fn nuls_in_strict() {
     refused_tcp(STRICT, b"\r\n\0", Reason::BadStartLine);
     refused_tcp(STRICT, b"\0", Reason::BadStartLine);
 }
+
+/// Kamailio takes what begins with `MSRP ` for a frame of RFC 4975, whose end line it also finds in a body.
+#[test]
+fn frames_of_msrp() {
+    let msrp = |method: &str| {
+        let start = bent(OPTIONS, "OPTIONS sip:pbx", format!("{method} sip:pbx"));
+        bent(&start, "1 OPTIONS", format!("1 {method}"))
+    };
+    refused_tcp(DEFAULT, &msrp("MSRP"), Reason::BadStartLine);
+    refused_tcp(DEFAULT, &[OPTIONS, b"\r\n", &msrp("MSRP")].concat(), Reason::BadStartLine);
+    passes_udp(DEFAULT, &msrp("MSRP"));
+    for other in ["MSRPS", "msrp", "MSR", "XMSRP"] {
+        passes(DEFAULT, &msrp(other));
+    }
+}
+
+/// A quoted string that its line does not close quotes nothing in the next.
+#[test]
+fn a_quoted_string_ends_with_its_line() {
+    for end in ["\r\n", "\n"] {
+        let message = call(&format!("Subject: \"\\\x01{end}X: a\\\x02b\r\nContent-Length: 0\r\n"), b"");
+        refused_tcp(DEFAULT, &message, Reason::ControlByte);
+        sipguard_tests::judge::refused_udp(DEFAULT, &message, Reason::ControlByte);
+    }
+}

@@ -231,6 +231,9 @@ impl<'a> Message<'a> {
             } else {
                 match self.header(text) {
                     Err(Reason::BadHeaderName) if !self.has(checks::NAMES) => {
+                        if !self.datagram && looks_like_length(text) {
+                            return Err(Reason::BadContentLength);
+                        }
                         (self.last, self.lacks) = (Name::Other, Lacks::Nothing);
                     }
                     judged => judged?,
@@ -454,6 +457,9 @@ impl<'a> Message<'a> {
             return Err(Reason::BadStartLine);
         }
         let method = &text[..space];
+        if method == b"MSRP" && !self.datagram {
+            return Err(Reason::BadStartLine);
+        }
         let known = METHODS.iter().find(|known| known.name.as_bytes() == method && known.bit != OTHER);
         if self.limits.denied & known.map_or(OTHER, |known| known.bit) != 0 {
             return Err(Reason::MethodDenied);

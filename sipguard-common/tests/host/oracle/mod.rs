@@ -138,6 +138,8 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"Content-Length: 0 SIP/2.0\r\n",
         b"l sip:a SIP/2.0\r\n",
         b"Content-Length\t\t sip:a SIP/2.0\r\n",
+        b"MSRP sip:a SIP/2.0\r\n",
+        b"MSRPX sip:a SIP/2.0\r\n",
         b"History-Info: <sip:a>\r\n",
         b"P-Associated-URI: <sip:a>\r\n",
         b"Contact: <sip:a>, <sip:b>,",
