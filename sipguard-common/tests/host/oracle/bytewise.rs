@@ -6,6 +6,7 @@ use sipguard_common::framer::{Limits, checks, name_bucket};
 
 use super::Outcome;
 use super::lines::{Name, blank, is_status, known, line, name_of, status_line};
+use super::via::via;
 
 /// Judges a whole stream at once, line by line, byte by byte.
 pub fn oracle(bytes: &[u8], limits: &Limits) -> Outcome {
@@ -107,7 +108,7 @@ struct Message<'a> {
     hops: Option<u64>,
 }
 
-fn trim(mut text: &[u8]) -> &[u8] {
+pub fn trim(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && blank(*first)
     {
@@ -145,7 +146,7 @@ fn is_token(text: &[u8]) -> bool {
     text.iter().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b))
 }
 
-fn value_of(digits: &[u8]) -> u64 {
+pub fn value_of(digits: &[u8]) -> u64 {
     digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
 
@@ -467,38 +468,4 @@ impl<'a> Message<'a> {
         self.method = Some(method.to_vec());
         Ok(())
     }
-}
-
-/// Port of the first sent-by and ttl in the value of a Via line, of which nothing is seen behind its first 64 bytes.
-fn via(visible: &[u8], long: bool) -> Result<(), Reason> {
-    let end = visible.iter().position(|b| matches!(b, b';' | b',')).unwrap_or(visible.len());
-    let whole = end < visible.len() || !long;
-    if let Some(port) = port(&visible[..end]) {
-        let port = trim(port);
-        let count = port.iter().take_while(|b| b.is_ascii_digit()).count();
-        let rest = &port[count..];
-        let bad = count == 0 || count > 16 || value_of(&port[..count]) > 65535;
-        let goes_on = port.is_empty() && end == visible.len() || rest.is_empty() && !whole;
-        if !goes_on && (bad || rest.first().is_some_and(|b| !blank(*b))) {
-            return Err(Reason::BadNumber);
-        }
-    }
-    for at in 5..visible.len() {
-        let digits = visible[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        if digits >= 5 && visible[at - 5..at].eq_ignore_ascii_case(b";ttl=") {
-            return Err(Reason::BadNumber);
-        }
-    }
-    Ok(())
-}
-
-/// What is behind the colon of a port, if it is clear which one that is.
-fn port(sent_by: &[u8]) -> Option<&[u8]> {
-    let colons = |text: &[u8]| text.iter().filter(|b| **b == b':').count();
-    let behind = match sent_by.iter().position(|b| *b == b']') {
-        Some(at) => &sent_by[at..],
-        None if colons(sent_by) > 1 => return None,
-        None => sent_by,
-    };
-    behind.iter().position(|b| *b == b':').map(|at| &behind[at + 1..])
 }

@@ -8,6 +8,7 @@ mod packets;
 mod properties;
 mod stun;
 mod tls;
+mod via;
 
 use bytewise::oracle;
 use flow::{Outcome, fast};
