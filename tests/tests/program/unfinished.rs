@@ -1,11 +1,10 @@
 //! Messages that are begun and not finished: how many a source has, whatever becomes of their connections.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
 use sipguard_common::abi::{MODE_MONITOR, Rule, Trunk, rule_flags, rules_in_use};
+use sipguard_tests::application::wait_until;
 use sipguard_tests::message::OPTIONS;
 use sipguard_tests::packet::{ACK, FIN, PBX_NEXT, Peer, RST, SYN};
 use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
@@ -126,18 +125,17 @@ fn however_a_connection_ends_its_message_is_counted_no_more() -> Result<()> {
 fn what_is_lost_with_its_flow_is_forgotten_with_the_time() -> Result<()> {
     let mut program = Program::shared()?;
     limit(&mut program, 5)?;
-    program.change(|settings| settings.limits.message_ms = 700)?;
+    program.change(|settings| settings.limits.message_ms = 3000)?;
     for number in 0..5 {
         half(&mut program, &peer(number))?;
         program.forget_peer(&peer(number))?;
     }
     ensure!(syn(&mut program, "192.0.2.7:9")? == DROPPED, "lost, and not forgotten yet");
-    std::thread::sleep(Duration::from_millis(820));
-    ensure!(syn(&mut program, "192.0.2.7:9")? == PASSES, "forgotten");
+    wait_until("it is forgotten", || Ok(syn(&mut program, "192.0.2.7:9")? == PASSES))?;
     ensure!(counted(&mut program)? == 0, "none is counted");
     // A message that is overdue is refused with its next bytes, and is not subtracted again.
     half(&mut program, &peer(1))?;
-    std::thread::sleep(Duration::from_millis(820));
+    wait_until("it is overdue", || Ok(counted(&mut program)? == 0))?;
     half(&mut program, &peer(2))?;
     ensure!(counted(&mut program)? == 1, "one is overdue");
     ensure!(rest(&mut program, &peer(1))?.reason == Reason::SlowMessage);
