@@ -1,24 +1,13 @@
 //! What the fuzz targets do with an input. Ordinary tests replay the corpus and every regression through the same
 //! functions (`tests/replay.rs`).
 //!
-//! The byte-wise framer and the properties are those of `sipguard-common/tests/host/oracle/`, compiled here once more: a file
-//! of tests that two crates need, and no third crate to keep it in.
+//! The byte-wise framer and the properties are those of `sipguard-common/tests/host/oracle/`, compiled here once more:
+//! two crates need them, and no third crate keeps them.
 
-#[path = "../../sipguard-common/tests/host/oracle/bytewise.rs"]
-mod bytewise;
-#[path = "../../sipguard-common/tests/host/oracle/flow.rs"]
-mod flow;
-#[path = "../../sipguard-common/tests/host/oracle/lines.rs"]
-mod lines;
-#[path = "../../sipguard-common/tests/host/oracle/properties.rs"]
-mod properties;
-#[path = "../../sipguard-common/tests/host/oracle/stun.rs"]
-mod stun;
-#[path = "../../sipguard-common/tests/host/oracle/tls.rs"]
-mod tls;
+#[path = "../../sipguard-common/tests/host/oracle/mod.rs"]
+mod oracle;
 
-use flow::Outcome;
-use properties::{Plan, profiles};
+use oracle::properties::{self, Plan, profiles};
 use sipguard_common::framer::{CHUNK, Limits};
 
 /// What a target does with an input.

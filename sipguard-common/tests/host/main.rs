@@ -2,6 +2,7 @@
 
 mod checks;
 mod corpus;
+mod framer;
 mod match_headers;
 mod oracle;
 mod proxy;

@@ -4,7 +4,7 @@ use sipguard_common::Reason;
 use sipguard_common::framer::methods::{METHODS, OTHER};
 use sipguard_common::framer::{Limits, checks, name_bucket};
 
-use super::Outcome;
+use super::flow::Outcome;
 use super::lines::{Name, blank, is_status, known, line, name_of, status_line};
 use super::via::via;
 

@@ -3,8 +3,8 @@
 use sipguard_common::Reason;
 use sipguard_common::framer::Limits;
 
-use super::Outcome;
 use super::bytewise::oracle;
+use super::flow::Outcome;
 
 /// Judges the stream of a TLS port, from a connection's first byte where that is `known`, else from a record's.
 pub fn tls_oracle(bytes: &[u8], known: bool, limits: &Limits) -> Outcome {

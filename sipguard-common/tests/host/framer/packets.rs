@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::properties::Plan;
+use crate::oracle::properties::Plan;
 
 /// Segments, and where another stream parts from this one.
 pub fn plan() -> impl Strategy<Value = Plan> {
