@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
@@ -42,6 +43,17 @@ impl TalliedKind {
     }
 }
 
+impl FromStr for TalliedKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TalliedKind, String> {
+        TalliedKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let words = TalliedKind::ALL.map(TalliedKind::name).join(", ");
+            format!("`{text}` is nothing that is tallied: write one of {words}")
+        })
+    }
+}
+
 /// A source that is no trunk's, or a trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SenderRow {
@@ -56,15 +68,23 @@ pub struct SenderRow {
 }
 
 impl SenderRow {
+    /// By what it is sorted: how much of a kind came lately, and in all.
+    fn rank(&self, kind: TalliedKind) -> (u64, u64) {
+        (self.lately[kind as usize], self.totals[kind as usize])
+    }
+
     fn new(source: Option<Source>, trunk: Option<String>) -> SenderRow {
         SenderRow { source, trunk, lately: [0; TALLIED.len()], totals: [0; TALLIED.len()] }
     }
 
-    fn add(&mut self, bucket: &RateBucket, now_ns: u64) {
+    /// The clock is read after the bucket: a packet that came meanwhile would be of a window that has not begun.
+    fn add(&mut self, bucket: &RateBucket) -> Result<()> {
+        let now_ns = clock::monotonic_ns()?;
         for kind in 0..TALLIED.len() {
             self.lately[kind] += Tally(bucket.tallies[kind]).lately(now_ns);
             self.totals[kind] += u64::from(bucket.totals[kind]);
         }
+        Ok(())
     }
 }
 
@@ -73,14 +93,13 @@ impl SenderRow {
 /// # Errors
 /// When a map can't be read.
 pub fn read(pins: &Pins, trunks: &[TrunkRow], kind: TalliedKind) -> Result<Vec<SenderRow>> {
-    let now_ns = clock::monotonic_ns()?;
     let buckets: Memory<RateBucket> = Memory::of(pins, names::BUDGETS, BUCKET_ENTRIES)?;
     let mut sources: BTreeMap<[u32; 4], SenderRow> = BTreeMap::new();
     for bucket in (0..BUCKET_ENTRIES).map(|index| buckets.bucket(index)) {
         if bucket.totals != [0; TALLIED.len()] {
             let row =
                 sources.entry(bucket.remote).or_insert_with(|| SenderRow::new(source(bucket.remote), None));
-            row.add(&bucket, now_ns);
+            row.add(&bucket)?;
         }
     }
     let mut rows: Vec<SenderRow> = sources.into_values().collect();
@@ -90,12 +109,25 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], kind: TalliedKind) -> Result<Vec<S
         for class in [UNVERIFIED, VERIFIED] {
             let index = trunk_bucket(u32::from(trunk.number), class);
             let Plain(bucket) = of_trunks.get(&index, 0).context("reading what a trunk sends")?;
-            row.add(&bucket, now_ns);
+            row.add(&bucket)?;
         }
         rows.extend(Some(row).filter(|row| row.totals != [0; TALLIED.len()]));
     }
-    rows.sort_by_key(|row| Reverse((row.lately[kind as usize], row.totals[kind as usize])));
+    rows.sort_by_key(|row| Reverse(row.rank(kind)));
     Ok(rows)
+}
+
+/// Leaves those that are among the first `count` of any kind, in the order in which they are.
+pub fn keep_first(rows: &mut Vec<SenderRow>, count: usize) {
+    let mut kept = vec![false; rows.len()];
+    for kind in TalliedKind::ALL {
+        // Of what somebody never sent he is not among the first.
+        let mut order: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].rank(kind) != (0, 0)).collect();
+        order.sort_by_key(|at| Reverse(rows[*at].rank(kind)));
+        order.into_iter().take(count).for_each(|at| kept[at] = true);
+    }
+    let mut kept = kept.into_iter();
+    rows.retain(|_| kept.next() == Some(true));
 }
 
 /// A host, or of IPv6 its /64.
@@ -103,4 +135,40 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], kind: TalliedKind) -> Result<Vec<S
 pub fn source(remote: [u32; 4]) -> Option<Source> {
     let bytes = bytemuck::cast(remote);
     Source::from_map(bytes, 128).filter(Source::is_ipv4).or_else(|| Source::from_map(bytes, 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_among_the_first_of_any_kind_is_kept() {
+        let sender = |number: u64, lately, totals| SenderRow {
+            source: format!("192.0.2.{number}").parse().ok(),
+            trunk: None,
+            lately,
+            totals,
+        };
+        let mut rows: Vec<SenderRow> = (0..100)
+            .map(|number| sender(number, [1000 - number, 0, 0, 0], [1000 - number, 0, 0, 0]))
+            .collect();
+        rows.push(sender(200, [600, 600, 0, 0], [600, 600, 0, 0]));
+        rows.push(sender(201, [1, 0, 0, 0], [1, 0, 0, 9]));
+        // Equals beyond all bounds.
+        rows.extend((202..230).map(|number| sender(number, [0; 4], [1, 0, 1, 0])));
+        rows.sort_by_key(|row| Reverse(row.rank(TalliedKind::Messages)));
+        keep_first(&mut rows, 20);
+        let sources: Vec<String> = rows.iter().map(|row| row.source.unwrap().to_string()).collect();
+        assert_eq!(sources.len(), 20 + 1 + 1 + 20, "{sources:?}");
+        assert_eq!(sources[0], "192.0.2.0");
+        assert_eq!(sources[20..23], ["192.0.2.200", "192.0.2.201", "192.0.2.202"]);
+    }
+
+    #[test]
+    fn a_kind_is_named_as_its_limit() {
+        for kind in TalliedKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+        assert!("REGISTER".parse::<TalliedKind>().unwrap_err().contains("messages, register"));
+    }
 }

@@ -102,12 +102,20 @@ impl Tally {
         Tally((window << (2 * TALLY_BITS)) | (before << TALLY_BITS) | last)
     }
 
-    /// About how many came in the last 10 s: those of the window at hand, and of the one before the part that is not older.
+    /// About how many came in the last 10 s: those of the window at hand, and of the one before the part that is not older. What came in that one
+    /// may have come all the time, or only in its end at the pace of the window at hand, as of a flood that began there: the greater holds.
     #[must_use]
     #[inline(always)]
     pub const fn lately(self, now_ns: u64) -> u64 {
+        const WHOLE: u64 = TALLY_NS >> 20;
         let (before, last) = self.counts(Tally::window(now_ns));
-        last + before * ((TALLY_NS - now_ns % TALLY_NS) >> 20) / (TALLY_NS >> 20)
+        // Of the window at hand.
+        let passed = (now_ns % TALLY_NS) >> 20;
+        let part = before * (WHOLE - passed) / WHOLE;
+        // Of so many, one interval less lies between them.
+        let at_this_pace = last.saturating_sub(1) * (WHOLE - passed) / (passed | 1);
+        let more = if part > at_this_pace { part } else { at_this_pace };
+        last + if more < before { more } else { before }
     }
 }
 
@@ -206,15 +214,23 @@ mod tests {
         assert!(rate.admit(tat_ns, now_ns + 1_200_000_000, 12).is_some());
     }
 
+    const SECOND: u64 = 1_000_000_000;
+
+    /// What came at a pace from `begin_ns` until `end_ns`.
+    fn tallied(per_sec: u64, begin_ns: u64, end_ns: u64) -> Tally {
+        let times = (0..).map(|number| begin_ns + number * SECOND / per_sec);
+        let times = times.take_while(|now_ns| *now_ns < end_ns);
+        times.fold(Tally::default(), |tally, now_ns| tally.more(Tally::window(now_ns), 1))
+    }
+
     #[test]
     fn a_tally_is_of_the_last_ten_seconds() {
-        const SECOND: u64 = 1_000_000_000;
         let mut tally = Tally::default();
         // 60 a second, for a minute.
         for number in 0..3600u64 {
             let now_ns = 7 * SECOND + number * SECOND / 60;
             tally = tally.more(Tally::window(now_ns), 1);
-            if number > 1300 {
+            if number > 600 {
                 assert!((590..=610).contains(&tally.lately(now_ns)), "{number}: {}", tally.lately(now_ns));
             }
         }
@@ -223,6 +239,36 @@ mod tests {
         assert_eq!(tally.lately(end + 20 * SECOND), 0);
         let full = Tally::default().more(5, u32::MAX).more(5, u32::MAX);
         assert_eq!(full.lately(50 * SECOND), TALLY_MOST);
+    }
+
+    #[test]
+    fn a_flood_is_ahead_of_whoever_sends_less_ten_seconds_after_it_began() {
+        for phase in 0..200 {
+            let begin = 100 * SECOND + phase * SECOND / 20;
+            let now_ns = begin + 10 * SECOND;
+            let flood = tallied(60, begin, now_ns).lately(now_ns);
+            let office = tallied(55, 60 * SECOND, now_ns).lately(now_ns);
+            // An office that registered at once, before the flood began.
+            let burst = tallied(1000, begin - SECOND / 2, begin).lately(now_ns);
+            assert!((575..=601).contains(&flood), "{phase}: {flood} of 600");
+            assert!(flood > office && flood > burst, "{phase}: {flood}, {office} and {burst}");
+        }
+    }
+
+    #[test]
+    fn what_came_is_not_counted_twice_and_fades() {
+        for phase in 0..100 {
+            let begin = 100 * SECOND + phase * SECOND / 10;
+            let burst = tallied(1000, begin, begin + SECOND);
+            let mut before = u64::MAX;
+            for tenth in 0..=200 {
+                let lately = burst.lately(begin + SECOND + tenth * SECOND / 10);
+                assert!(lately <= before.min(1000), "{phase}: {lately} after {before}");
+                assert!(tenth > 85 || lately > 0, "{phase}: gone after {tenth} tenths of a second");
+                before = lately;
+            }
+            assert_eq!(before, 0, "{phase}");
+        }
     }
 
     #[test]

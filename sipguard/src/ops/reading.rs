@@ -27,7 +27,7 @@ use crate::target::Target;
 const RULES: u32 = 500;
 /// The store is read so rarely that it takes no more than this part of the time.
 const STORE_SHARE: u32 = 50;
-/// Senders that are shown, those who sent the most lately.
+/// Senders of each kind that are shown, those who sent the most of it lately.
 const SENDERS: usize = 20;
 
 /// What was there at one moment.
@@ -45,7 +45,7 @@ pub struct TopReading {
     pub counters: Vec<counters::CounterRow>,
     /// Who sent what was malformed.
     pub sources: Vec<offenders::OffenderRow>,
-    /// Who sends how much, the most messages lately first; 20 at the most.
+    /// Who sends how much, the most messages lately first: those that are among the first 20 of any kind.
     pub senders: Vec<SenderRow>,
     /// The trunks.
     pub trunks: Vec<TrunkReading>,
@@ -195,7 +195,7 @@ impl TopReader {
 
 fn senders(pins: &Pins, trunks: &[TrunkRow]) -> Result<Vec<SenderRow>> {
     let mut rows = senders::read(pins, trunks, TalliedKind::Messages)?;
-    rows.truncate(SENDERS);
+    senders::keep_first(&mut rows, SENDERS);
     Ok(rows)
 }
 

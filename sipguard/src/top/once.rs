@@ -26,7 +26,7 @@ pub struct TopView {
     mode: &'static str,
     interfaces: Vec<InterfaceRates>,
     totals: TotalRates,
-    /// Who sends how much, the most messages in the last 10 s first; 20 at the most.
+    /// Who sends how much, the most messages in the last 10 s first: those that are among the first 20 of any kind.
     senders: Vec<SenderView>,
     reasons: Vec<ReasonRates>,
     offenders: Vec<OffenderRates>,

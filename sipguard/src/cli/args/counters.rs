@@ -40,19 +40,12 @@ pub struct Args {
 
     /// With `--by source`: who sends how much, also below every limit, the most of this kind in the last 10 s first: messages,
     /// register, invite or connections
-    #[arg(long, value_name = "KIND", value_parser = kind, conflicts_with = "rate")]
+    #[arg(long, value_name = "KIND", conflicts_with = "rate")]
     pub of: Option<TalliedKind>,
 
     /// How to print; instead of `--output`
     #[arg(long, value_enum, conflicts_with_all = ["output", "json"])]
     format: Option<CounterFormat>,
-}
-
-fn kind(text: &str) -> Result<TalliedKind, String> {
-    TalliedKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-        let words = TalliedKind::ALL.map(TalliedKind::name).join(", ");
-        format!("`{text}` is nothing that is tallied: write one of {words}")
-    })
 }
 
 impl Args {

@@ -14,7 +14,7 @@ use sipguard_tests::{
 };
 
 mod picture;
-mod pty;
+pub mod pty;
 
 use picture::keep;
 use pty::Pty;
