@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -12,6 +11,7 @@ use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
     application::{Connection, End, PATIENCE, Server, sip, wait_until},
+    dial,
     guard::{Guard, Site, number, text},
     message::{OPTIONS, register},
     scratch::Scratch,
@@ -48,7 +48,7 @@ fn knock(site: &Site, to: SocketAddr) -> Result<TcpStream> {
     })?
 }
 
-fn dial(site: &Site, to: SocketAddr) -> Result<TcpStream> {
+fn connection(site: &Site, to: SocketAddr) -> Result<TcpStream> {
     let stream = site.phone.enter(|| TcpStream::connect_timeout(&to, PATIENCE))??;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -82,7 +82,7 @@ fn of_600_half_messages_the_pbx_has_as_many_as_the_limit_and_every_view_names_th
     let server = Server::listen(&site.pbx, to)?;
     let (mut phones, mut pbx) = (Vec::new(), Vec::new());
     for count in 0..LIMIT {
-        let mut phone = dial(&site, to)?;
+        let mut phone = connection(&site, to)?;
         let mut accepted = server.accept()?;
         accepted.set_nonblocking(false)?;
         phone.write_all(&OPTIONS[..HALF])?;
@@ -142,26 +142,41 @@ fn a_message_that_is_overdue_is_ended_on_both_sides() -> Result<()> {
     let scratch = Scratch::new("overdue")?;
     let (guard, to) = (&site.guard, sip(Site::PBX[0]));
     let server = Server::listen(&site.pbx, to)?;
-    let half = || -> Result<(Connection, Connection)> {
-        let (phone, pbx) = server.connect(&site.phone)?;
+    site.phone.add_address(Site::INTERFACE, "10.77.0.4/24")?;
+    let half = |host: &str| -> Result<(Connection, Connection)> {
+        let local = SocketAddr::new(host.parse()?, 0);
+        let phone = dial::from(&site.phone, local, to, PATIENCE)?.context("no connection")?;
+        let (phone, accepted) = (Connection::record(phone)?, server.accept()?);
+        accepted.set_nonblocking(false)?;
+        let pbx = Connection::record(accepted)?;
         phone.write(&OPTIONS[..HALF])?;
         pbx.wait_for(HALF)?;
         Ok((phone, pbx))
     };
-    let (idle, idle_pbx) = server.connect(&site.phone)?;
-    // In monitor mode nothing is ended, whoever is overdue.
-    run(guard, "mode monitor")?;
-    let service = Service::start(&site, &scratch, &[])?;
-    let (phone, pbx) = half()?;
-    std::thread::sleep(Duration::from_secs(4));
-    ensure!(phone.end().is_none() && pbx.end().is_none(), "monitor mode ended it");
-    ensure!(listed(guard)?["unfinished"] == 0, "overdue, and still counted: {}", listed(guard)?);
-    run(guard, "mode enforce")?;
-    let (second, second_pbx) = half()?;
-    for (phone, pbx) in [(&second, &second_pbx), (&phone, &pbx)] {
+    let expect_ended = |(phone, pbx): &(Connection, Connection)| -> Result<()> {
         ensure!(phone.wait_for_end()? == End::Reset, "{:?}", phone.end());
         let end = pbx.wait_for_end()?;
         ensure!(end == End::Other(std::io::ErrorKind::ConnectionAborted), "{end:?}");
+        Ok(())
+    };
+    let (idle, idle_pbx) = server.connect(&site.phone)?;
+    // In monitor mode nothing is ended, whoever is overdue, but for a trunk with a mode of its own.
+    run(guard, "mode monitor")?;
+    run(guard, "trunk add carrier --peer 10.77.0.4 --mode enforce")?;
+    let service = Service::start(&site, &scratch, &[])?;
+    let first = half("10.77.0.2")?;
+    // What ends the trunk's, which are younger, looks at the phone's in the same round, and tells of it at the end of the round.
+    for round in 1..=2 {
+        expect_ended(&half("10.77.0.4")?)?;
+        let told = "whose message was not finished in time";
+        wait_until("it has looked at all", || Ok(service.said()?.matches(told).count() >= round))?;
+    }
+    ensure!(first.0.end().is_none() && first.1.end().is_none(), "monitor mode ended it");
+    wait_until("what is overdue is not counted", || Ok(listed(guard)?["unfinished"] == 0))?;
+    run(guard, "mode enforce")?;
+    let second = half("10.77.0.2")?;
+    for ends in [&second, &first] {
+        expect_ended(ends)?;
     }
     let told = "whose message was not finished in time, such as one of 10.77.0.2";
     wait_until("it says so", || Ok(service.said()?.contains(told)))?;
@@ -183,7 +198,7 @@ fn a_thousand_phones_of_one_office_register_at_the_same_time_and_feel_nothing() 
     let server = Server::listen(&site.pbx, to)?;
     let (mut phones, mut pbx) = (Vec::new(), Vec::new());
     for phone in 0..PHONES {
-        phones.push((dial(&site, to)?, register(phone)));
+        phones.push((connection(&site, to)?, register(phone)));
         let accepted = server.accept()?;
         accepted.set_nonblocking(false)?;
         pbx.push(accepted);
@@ -199,7 +214,7 @@ fn a_thousand_phones_of_one_office_register_at_the_same_time_and_feel_nothing() 
         if at % 200 == 150 {
             // A phone that comes meanwhile is let in.
             most = most.max(number(&listed(&site.guard)?, "unfinished")?);
-            drop((dial(&site, to)?, server.accept()?));
+            drop((connection(&site, to)?, server.accept()?));
         }
     }
     for (stream, (_, message)) in pbx.iter_mut().zip(&phones) {
