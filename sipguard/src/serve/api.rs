@@ -19,6 +19,7 @@ use super::sink::HostEventKind;
 use crate::clock::Clock;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
 use crate::pins::Pins;
+use crate::senders::TalliedKind;
 use crate::status::{self, InterfaceStatus};
 use crate::view;
 
@@ -66,10 +67,7 @@ pub fn router(shared: Arc<ServeShared>) -> Router {
             "/api/offenders",
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::offenders))),
         )
-        .route(
-            "/api/senders",
-            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::senders))),
-        )
+        .route("/api/senders", get(|state, query| answer(state, query, senders)))
         .route(
             "/api/trunks",
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::trunks))),
@@ -174,7 +172,7 @@ fn gone(pins: &Pins) -> Result<Vec<String>> {
 /// An answer about an attached guard; without one it says so.
 fn while_attached<T: Serialize>(
     shared: &ServeShared,
-    make: fn(&ServeShared, &AttachedGuard) -> Result<T>,
+    make: impl FnOnce(&ServeShared, &AttachedGuard) -> Result<T>,
 ) -> ApiAnswer {
     let absent = || ok(view::json(&Attached { attached: false, answer: None::<()> }));
     let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent() };
@@ -189,13 +187,25 @@ fn while_attached<T: Serialize>(
     }
 }
 
+/// What a query says of `name`, which ends in `=`.
+fn asked<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name))
+}
+
+fn wrong(error: String) -> ApiAnswer {
+    Ok((StatusCode::BAD_REQUEST, view::json(&Wrong { error })))
+}
+
+fn senders(shared: &ServeShared, query: &str) -> ApiAnswer {
+    match asked(query, "of=").unwrap_or(TalliedKind::default().name()).parse() {
+        Ok(kind) => while_attached(shared, |shared, guard| rows::senders(shared, guard, kind)),
+        Err(error) => wrong(format!("{error}, such as ?of=register")),
+    }
+}
+
 fn history(shared: &ServeShared, query: &str) -> ApiAnswer {
-    let said = query.split('&').find_map(|pair| pair.strip_prefix("hours=")).unwrap_or("24");
-    match said.parse() {
+    match asked(query, "hours=").unwrap_or("24").parse() {
         Ok(hours @ 1..=168) => ok(view::json(&rows::history(shared, hours)?)),
-        _ => Ok((
-            StatusCode::BAD_REQUEST,
-            view::json(&Wrong { error: "`hours` is a number from 1 to 168, such as ?hours=24".to_owned() }),
-        )),
+        _ => wrong("`hours` is a number from 1 to 168, such as ?hours=24".to_owned()),
     }
 }

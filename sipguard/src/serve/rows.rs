@@ -96,11 +96,15 @@ pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRo
     Ok(FirstRows { schema: schema::OFFENDERS, total, rows: all.iter().map(OffenderView::redacted).collect() })
 }
 
-/// Who sent the most messages lately, below every limit as well.
-pub fn senders(shared: &ServeShared, guard: &AttachedGuard) -> Result<FirstRows<SenderView>> {
+/// Who sent the most of a kind lately, below every limit as well.
+pub fn senders(
+    shared: &ServeShared,
+    guard: &AttachedGuard,
+    kind: TalliedKind,
+) -> Result<FirstRows<SenderView>> {
     let stored = shared.slow(guard)?.stored;
     let trunks = stored.as_ref().map_or(&[][..], |stored| &stored.trunks);
-    let mut all = senders::read(&shared.pins, trunks, TalliedKind::Messages)?;
+    let mut all = senders::read(&shared.pins, trunks, kind)?;
     let total = all.len();
     all.truncate(SENDERS);
     Ok(FirstRows { schema: schema::SENDERS, total, rows: all.iter().map(SenderView::of_row).collect() })

@@ -156,6 +156,60 @@ fn its_numbers_are_the_counters() -> Result<()> {
 }
 
 #[test]
+fn who_sends_most_of_a_kind_is_in_the_first_row() -> Result<()> {
+    let (site, scratch) = (Site::new(true)?, Scratch::new("dashboard")?);
+    let (guard, pbx) = (&site.guard, sip(Site::PBX[0]));
+    let service = Service::start(&site, &scratch, &[])?;
+    let mut browser = Browser::new(&site.pbx)?;
+    browser.open(URL)?;
+    let has =
+        |text: &str| format!("(document.querySelector('#senders')?.innerText ?? '').includes('{text}')");
+    wait(&mut browser, PATIENCE, &has("The guard is not attached: nothing is tallied."))?;
+    guard.attach(&[Site::INTERFACE])?;
+    wait(&mut browser, PATIENCE, &has("Nobody has sent anything that is tallied."))?;
+
+    guard.run(&["trunk", "add", "carrier", "--peer", "10.77.0.4"])?.expect(0)?;
+    let _server = udp(&site.pbx, pbx)?;
+    for (host, options, registers) in [(2, 120, 0), (3, 0, 70), (4, 20, 5)] {
+        let own = format!("10.77.0.{host}");
+        if host != 2 {
+            site.phone.add_address(Site::INTERFACE, &format!("{own}/24"))?;
+        }
+        let phone = site.phone.enter(|| UdpSocket::bind((own.as_str(), 0)))??;
+        for message in vec![OPTIONS.to_vec(); options].into_iter().chain((0..registers).map(register)) {
+            site.phone.enter(|| phone.send_to(&message, pbx))??;
+        }
+    }
+    // Sender, what came since the attach, and which column is marked.
+    let rows = "JSON.stringify([...document.querySelectorAll('#senders tbody tr')].map(row => \
+                [row.cells[0].innerText, Number(row.cells[5]?.dataset.value), row.querySelector('.chosen')?.dataset.head]))";
+    let is = |wanted: Value| format!("{rows} === {:?}", wanted.to_string());
+    let slot = Duration::from_secs(40);
+    let by = "messages, 10 s";
+    let wanted =
+        serde_json::json!([["10.77.0.2", 120, by], ["10.77.0.3", 70, by], ["trunk carrier", 25, by]]);
+    wait(&mut browser, slot, &is(wanted))?;
+    browser.value("document.querySelector('[data-of=register]').click()")?;
+    let by = "REGISTER, 10 s";
+    let wanted = serde_json::json!([["10.77.0.3", 70, by], ["trunk carrier", 5, by], ["10.77.0.2", 0, by]]);
+    wait(&mut browser, slot, &is(wanted))?;
+    let pressed =
+        "JSON.stringify([...document.querySelectorAll('[aria-pressed=true]')].map(one => one.innerText))";
+    assert_eq!(browser.value(pressed)?, "[\"1 h\",\"REGISTER\"]", "a choice changed another");
+    // What came lately is no more than all, and gone after some time.
+    let lately =
+        "[...document.querySelectorAll('#senders tbody tr')].map(row => Number(row.cells[2].dataset.value))";
+    wait(&mut browser, slot, &format!("{lately}.every(count => count === 0)"))?;
+
+    let served = service.json("/api/senders?of=register")?;
+    assert_eq!(served["rows"][0]["source"], "10.77.0.3");
+    let refused = service.get("/api/senders?of=REGISTER")?;
+    ensure!(refused.status == 400 && refused.body.contains("such as ?of=register"), "{refused:?}");
+    guard.run(&["detach", "--all"])?.expect(0)?;
+    wait(&mut browser, PATIENCE, &has("The guard is not attached: nothing is tallied."))
+}
+
+#[test]
 fn it_runs_no_code_but_its_own() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     let scratch = Scratch::new("dashboard")?;

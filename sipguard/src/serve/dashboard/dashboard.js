@@ -4,7 +4,10 @@ const SLICES = 7;
 const OTHERS = "#a0a4ab";
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
+// What is tallied of senders, by the words of the API.
+const TALLIED = { messages: "messages", register: "REGISTER", invite: "INVITE", connections: "connections" };
 let hours = 1;
+let tallied = "messages";
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -113,6 +116,18 @@ function showTrunks(trunks) {
     ["would drop", "number", (row) => row.would_drop_packets],
     ["why", "", (row) => [...row.stopped, ...row.would_stop].map((one) => `${one.reason} ${whole.format(one.packets)} (${one.action})`).join(", ")],
   ], trunks.rows ?? [], "There are no trunks.");
+}
+
+// `kind`: by what the rows are sorted.
+function showSenders(senders, kind) {
+  // Another one was chosen meanwhile.
+  if (kind !== tallied) return;
+  const lately = Object.entries(TALLIED).map(([key, name]) => [`${name}, 10 s`, key === kind ? "number chosen" : "number", (row) => row.last_10_seconds[key]]);
+  table("senders", [
+    ["sender", "name", (row) => row.source ?? `trunk ${row.trunk}`],
+    ...lately,
+    [`${TALLIED[kind]} since the attach`, "number", (row) => row.total[kind]],
+  ], senders.rows ?? [], senders.rows ? "Nobody has sent anything that is tallied." : "The guard is not attached: nothing is tallied.");
 }
 
 function showOffenders(offenders) {
@@ -245,13 +260,15 @@ async function get(path) {
   return value;
 }
 
-const PARTS = [
-  ["api/status", showStatus], ["api/counters", showCounters], ["api/trunks", showTrunks], ["api/offenders", showOffenders],
+const parts = (kind) => [
+  ["api/status", showStatus], ["api/counters", showCounters], ["api/trunks", showTrunks],
+  [`api/senders?of=${kind}`, (senders) => showSenders(senders, kind)], ["api/offenders", showOffenders],
   ["api/events", showEvents], ["api/blocks", showBlocks],
 ];
 
 async function refresh() {
   const errors = [];
+  const asked = parts(tallied);
   const attempt = async (path, show) => {
     try {
       show(await get(path));
@@ -259,7 +276,7 @@ async function refresh() {
       errors.push(error instanceof TypeError ? "sipguard serve does not answer; the guard filters all the same." : error.message);
     }
   };
-  for (const [path, show] of PARTS) await attempt(path, show);
+  for (const [path, show] of asked) await attempt(path, show);
   await attempt(`api/history?hours=${hours}`, (history) => {
     const of = (what) => sums(history, "interface", (one) => one.what === what);
     plot("traffic", history, of("received"), []);
@@ -270,18 +287,22 @@ async function refresh() {
   });
   $("error").hidden = errors.length === 0;
   $("error").textContent = [...new Set(errors)].join(" ");
-  if (errors.length < PARTS.length) $("age").textContent = `as of ${new Date().toLocaleTimeString("en-GB")}`;
+  if (errors.length < asked.length) $("age").textContent = `as of ${new Date().toLocaleTimeString("en-GB")}`;
   document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
 }
 
-for (const button of document.querySelectorAll("button")) {
-  const press = () => {
-    hours = Number(button.dataset.hours);
-    for (const one of document.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one === button));
+// One button of several is pressed: the first one at the beginning. `choose` takes what its attribute `data-` and `name` says.
+function choice(name, choose) {
+  const buttons = document.querySelectorAll(`button[data-${name}]`);
+  const press = (button) => {
+    choose(button.dataset[name]);
+    for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
   };
-  if (Number(button.dataset.hours) === hours) press();
-  button.addEventListener("click", () => { press(); refresh(); });
+  press(buttons[0]);
+  for (const button of buttons) button.addEventListener("click", () => { press(button); refresh(); });
 }
+choice("hours", (said) => { hours = Number(said); });
+choice("of", (said) => { tallied = said; });
 // One after the other, so that a slow answer is not asked for twice.
 for (;;) {
   await refresh();
