@@ -21,7 +21,14 @@ pub enum Scenario {
     Uac,
     /// The called side on port 5060: a trunk.
     Uas,
+    /// A phone that subscribes to its mailbox and answers five NOTIFY; each call is another user.
+    Subscriber,
+    /// The PBX on port 5060 to which it subscribes: the CSeq of its NOTIFYs are [`NOTIFIED`], and each answer must have the same one.
+    Notifier,
 }
+
+/// The sequence numbers of [`Scenario::Notifier`], in their order.
+pub const NOTIFIED: [u32; 5] = [1 << 31, (1 << 31) + 1, 3_000_000_000, u32::MAX - 1, u32::MAX];
 
 /// Over what it plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +48,11 @@ pub struct Order {
     pub scenario: Scenario,
     /// Over what.
     pub transport: Transport,
-    /// `ADDRESS:PORT` of the proxy; not used by [`Scenario::Uas`].
+    /// `ADDRESS:PORT` of the proxy; not used by whoever listens.
     pub remote: String,
     /// The address it uses and announces; chosen by the route when `None`.
     pub local: Option<String>,
-    /// How many calls or registrations; a [`Scenario::Uas`] answers until it is stopped.
+    /// How many calls or registrations; whoever listens answers until it is stopped.
     pub calls: u32,
     /// New calls a second.
     pub rate: u32,
@@ -108,7 +115,7 @@ impl Order {
         self.start(namespace)?.wait()
     }
 
-    /// Begins to play it; a [`Scenario::Uas`] listens when this returns.
+    /// Begins to play it; [`Scenario::Uas`] and [`Scenario::Notifier`] listen when this returns.
     pub fn start(&self, namespace: &Netns) -> Result<Sipp> {
         let scratch = Scratch::new("sipp")?;
         scratch.write("scenario.xml", self.scenario.text())?;
@@ -118,7 +125,7 @@ impl Order {
         command.stdout(screen.try_clone()?).stderr(screen);
         let process = Running::start("sipp", &mut command)?;
         let mut sipp = Sipp { process, scratch, order: self.clone() };
-        if self.scenario == Scenario::Uas {
+        if self.scenario.listens() {
             sipp.wait_until_it_listens(namespace)?;
         }
         Ok(sipp)
@@ -139,8 +146,8 @@ impl Order {
             say(&["-i", local]);
         }
         match self.scenario {
-            Scenario::Uas => say(&["-p", "5060"]),
-            Scenario::Register | Scenario::Uac => {
+            Scenario::Uas | Scenario::Notifier => say(&["-p", "5060"]),
+            Scenario::Register | Scenario::Uac | Scenario::Subscriber => {
                 say(&["-m", &self.calls.to_string(), "-r", &self.rate.to_string()]);
                 say(&["-key", "user", &self.user, "-key", "callee", &self.callee]);
                 say(&["-d", &self.hold.as_millis().to_string()]);
@@ -234,11 +241,17 @@ impl Transport {
 }
 
 impl Scenario {
+    const fn listens(self) -> bool {
+        matches!(self, Self::Uas | Self::Notifier)
+    }
+
     const fn text(self) -> &'static str {
         match self {
             Self::Register => include_str!("../fixtures/register.xml"),
             Self::Uac => include_str!("../fixtures/uac.xml"),
             Self::Uas => include_str!("../fixtures/uas.xml"),
+            Self::Subscriber => include_str!("../fixtures/subscriber.xml"),
+            Self::Notifier => include_str!("../fixtures/notifier.xml"),
         }
     }
 }
@@ -275,6 +288,16 @@ mod tests {
         assert_eq!(outcome.retransmissions, 3);
         let error = outcome.expect_all(10).unwrap_err().to_string();
         assert!(error.contains("8 of 10"), "{error}");
+    }
+
+    #[test]
+    fn the_notifier_counts_as_it_says() {
+        let text = Scenario::Notifier.text();
+        let counted = text.lines().filter_map(|line| line.strip_prefix("CSeq: ")?.strip_suffix(" NOTIFY"));
+        assert!(counted.eq(NOTIFIED.map(|number| number.to_string())));
+        let answers = NOTIFIED.map(|number| text.contains(&format!("\"^ *{number} NOTIFY *$\"")));
+        assert_eq!(answers, [true; NOTIFIED.len()]);
+        assert_eq!(Scenario::Subscriber.text().matches("request=\"NOTIFY\"").count(), NOTIFIED.len());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod checks;
 mod claims;
 mod config;
 mod confirm;
+mod cseq;
 mod damage;
 mod dashboard;
 mod denials;
