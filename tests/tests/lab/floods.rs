@@ -1,7 +1,7 @@
 //! Who floods below every limit: named by the views, though nothing is stopped.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -68,12 +68,13 @@ fn a_flood_below_every_limit_is_in_the_first_row_when_ten_seconds_of_it_have_com
     screen.wait("another is first", |shown| first_on(shown).first() == Some(&"10.77.0.5"))?;
     let mut seen = None;
     for sent in 0..FLOOD {
+        let next = Instant::now() + EACH;
         send("10.77.0.2", &register(sent as usize))?;
         if sent % 4 != 0 {
             send("10.77.0.3", OPTIONS)?;
             send("10.77.0.4", OPTIONS)?;
         }
-        std::thread::sleep(EACH);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
         if seen.is_none() && first_on(&screen.screen().contents()).first() == Some(&"10.77.0.2") {
             seen = Some(sent + 1);
         }
