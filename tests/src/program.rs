@@ -13,15 +13,13 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use sipguard::address::{Source, mapped};
 use sipguard::attach::DEFAULT_FLOWS;
-use sipguard::counting;
 use sipguard::load::Loaded;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Ban, ConnectionOwner, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake,
-    ObserveSettings, Offender, OffenderKey, Outcome, PERMANENT, PORT_WORDS, Rate, RateBucket, Rule, Settings,
-    Trunk, VERIFIED, bucket_slots, counter_index, names, port_bit, rule_flags, rules_in_use,
-    trunk_counter_index,
+    Ban, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, ObserveSettings, Offender,
+    OffenderKey, Outcome, PERMANENT, PORT_WORDS, Rate, RateBucket, Rule, Settings, Trunk, VERIFIED,
+    bucket_slots, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{Limits, MATCH_KEY_BYTES};
 
@@ -164,12 +162,7 @@ impl Program {
 
     /// Counts a connection of the peer as open, and allows no more of a source.
     pub fn open(&mut self, peer: &Peer) -> Result<()> {
-        let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
-        let keys = settings.get(&0, 0)?.0.hash_keys;
-        let remote: [u32; 4] = bytemuck::cast(mapped(peer.remote.ip()));
-        let opener = ConnectionOwner::new(remote, 0, counting::netns()?, &keys);
-        let mut map: Array<_, u64> = self.map(names::OPEN)?;
-        map.set(opener.slots()[1], opener.one_more(0, true).context("a free place")?, 0)?;
+        self.count_open(peer, 0)?;
         self.change(|settings| {
             settings.rules |= rules_in_use::OPEN;
             settings.open = 1;

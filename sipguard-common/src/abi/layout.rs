@@ -52,7 +52,9 @@ fn layout() -> String {
         DeviceKey { address, port, pad }
         Rule { expires_ns, packets, bytes, bits, flags, trunk, pad }
         CheckSwitches { off, monitored }
-        Trunk { limits, denied, own_limits, mode, open, proxy_protocol, unfinished, rates, checks }
+        Trunk {
+            limits, denied, own_limits, mode, open, proxy_protocol, unfinished, monitored_limits, pad, rates, checks,
+        }
         Rate { interval_ns, tolerance_ns }
         RateBucket { tag, trust, tat_ns, last_well_formed, banned, remote, tallies, totals }
         CountedConnection { remote, netns, trunk, slot }
@@ -65,7 +67,7 @@ fn layout() -> String {
         Iface { name, ifindex, native_errno, attached_ns, generic_wanted, clsact, netns }
         Settings {
             mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, unfinished,
-            pad, bans, checks,
+            monitored_limits, bans, checks,
         }
         Limits {
             line_bytes, other_line_bytes, section_bytes, header_lines, same_name, body_bytes, message_ms, message_segments, checks, denied,

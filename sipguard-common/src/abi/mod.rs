@@ -9,6 +9,7 @@ mod flow;
 mod fragment;
 #[cfg(test)]
 mod layout;
+mod limit;
 mod observe;
 mod open;
 mod policy;
@@ -25,6 +26,7 @@ pub use flow::{
     SegmentRecord, SpillKey, SpilledRecord, flow_flags, pack_handshake,
 };
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
+pub use limit::{AT_ONCE_KINDS, RATE_REASONS};
 pub use observe::{
     CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,
     CURSOR_RECORDED, EVENT_BURST, EVENT_COST_NS, EVENT_ENTRIES, EVENT_INTERVAL_NS, EVENT_LIMITER_ENTRIES,

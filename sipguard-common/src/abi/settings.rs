@@ -48,8 +48,8 @@ pub struct Settings {
     pub open: u32,
     /// How many messages a source that belongs to no trunk may have begun and not finished on TCP connections; 0 is no limit.
     pub unfinished: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Which limits of a source that belongs to no trunk only count what is over them: bits of [`crate::Reason::limit_bit`].
+    pub monitored_limits: u32,
     /// When a sender is banned, and for how long.
     pub bans: BanPolicy,
     /// Which checks are not enforced on senders that belong to no trunk.

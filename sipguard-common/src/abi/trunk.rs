@@ -47,6 +47,10 @@ pub struct Trunk {
     pub proxy_protocol: u32,
     /// How many messages all its peers together may have begun and not finished on TCP connections; 0 is no limit.
     pub unfinished: u32,
+    /// Which of its limits only count what is over them: bits of [`crate::Reason::limit_bit`].
+    pub monitored_limits: u32,
+    /// Zero.
+    pub pad: u32,
     /// Its rate limits, for all its peers together.
     pub rates: Rates,
     /// Which checks are not enforced on it.

@@ -202,11 +202,21 @@ extern "C" fn policy_client() -> u32 {
 /// several callers, and few packets are.
 #[inline(never)]
 pub fn over(reason: Reason) -> Result<(), Reason> {
-    if !is_monitored() {
+    if !is_monitored() && !only_counts(reason) {
         return Err(reason);
     }
     would_stop(reason);
     Ok(())
+}
+
+/// Whether the limit with this reason only counts: as it is set for whose limits apply to the sender, the trunk or its source.
+#[inline(always)]
+fn only_counts(reason: Reason) -> bool {
+    let (Ok(sender), Ok(settings)) = (scratch::sender(), settings::get()) else { return true };
+    // SAFETY: this CPU's map value, which nothing changes once the packet is permitted.
+    let index = rate::limited_trunk(unsafe { &*sender });
+    let monitored = trunk(index).map_or(settings.monitored_limits, |trunk| trunk.monitored_limits);
+    monitored & reason.limit_bit() != 0
 }
 
 /// Whether monitor mode applies: the mode of the sender's trunk, or else the guard's. Not inlined: only what is stopped asks, in many places.

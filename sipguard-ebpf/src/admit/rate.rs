@@ -7,8 +7,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    BUCKET_ENTRIES, COARSE_SHIFT, CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, Rate, RateBucket,
-    Settings, TALLIED, TRUNK_BUCKET_ENTRIES, Tally, bucket_slots, rules_in_use, trunk_bucket,
+    BUCKET_ENTRIES, COARSE_SHIFT, CONNECTIONS, INVITES, MESSAGES, PACKETS, RATE_REASONS, REGISTERS, Rate,
+    RateBucket, Settings, TALLIED, TRUNK_BUCKET_ENTRIES, Tally, bucket_slots, rules_in_use, trunk_bucket,
 };
 use sipguard_common::framer::Stream;
 
@@ -69,7 +69,7 @@ pub fn packet(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
     if sender.bucket == NONE || !is_limited(sender, settings, PACKETS) {
         return Ok(());
     }
-    charge(sender, PACKETS, 1, coarse_ns(), Reason::RatePackets)
+    charge(sender, PACKETS, 1, coarse_ns())
 }
 
 /// Counts a connection whose handshake was verified. A SYN can be forged and would exhaust the limit of the address it names. Not inlined:
@@ -86,7 +86,7 @@ pub fn connection(settings: &Settings) -> Result<(), Reason> {
     if !is_limited(sender, settings, CONNECTIONS) {
         return Ok(());
     }
-    charge(sender, CONNECTIONS, 1, now_ns, Reason::RateConnections)
+    charge(sender, CONNECTIONS, 1, now_ns)
 }
 
 /// Whether there can be a limit of a kind for a sender: a cheap check before the call.
@@ -115,15 +115,15 @@ pub fn messages(stream: &Stream, messages: u32) -> Result<(), Reason> {
         tally(sender, now_ns, counts);
     }
     if stream.registers != 0 && is_limited(sender, settings, REGISTERS) {
-        charge(sender, REGISTERS, u32::from(stream.registers), now_ns, Reason::RateRegister)?;
+        charge(sender, REGISTERS, u32::from(stream.registers), now_ns)?;
     }
     if stream.invites != 0 && is_limited(sender, settings, INVITES) {
-        charge(sender, INVITES, u32::from(stream.invites), now_ns, Reason::RateInvite)?;
+        charge(sender, INVITES, u32::from(stream.invites), now_ns)?;
     }
     if messages == 0 || !is_limited(sender, settings, MESSAGES) {
         return Ok(());
     }
-    charge(sender, MESSAGES, messages, now_ns, Reason::RateMessages)
+    charge(sender, MESSAGES, messages, now_ns)
 }
 
 /// At most as many as a byte holds.
@@ -249,11 +249,11 @@ fn take(tag: u64, slots: [u32; 2], sender: &mut Sender) {
 
 /// Counts `count` of a kind. `Err` when they are over the limit and the limit is enforced.
 #[inline(always)]
-fn charge(sender: &Sender, kind: usize, count: u32, now_ns: u64, reason: Reason) -> Result<(), Reason> {
+fn charge(sender: &Sender, kind: usize, count: u32, now_ns: u64) -> Result<(), Reason> {
     if sender.bucket == NONE || admitted(sender, kind, count, now_ns) {
         return Ok(());
     }
-    policy::over(reason)
+    policy::over(RATE_REASONS[kind])
 }
 
 /// Whether `count` of a kind are within the limit (GCRA). Not inlined, for the size of the program.

@@ -6,10 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunOptions};
+use sipguard::address::mapped;
 use sipguard::clock::Clock;
+use sipguard::counting;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
-use sipguard_common::abi::{FLOW_ENDED, Settings, Span, UNFINISHED_ENTRIES, Unfinished, names};
+use sipguard_common::abi::{
+    ConnectionOwner, FLOW_ENDED, Settings, Span, UNFINISHED_ENTRIES, Unfinished, names,
+};
 
 use super::{Program, Run, XDP_PASS, flow_key};
 use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};
@@ -49,6 +53,16 @@ impl Program {
             self.leave(&peer.back(ACK | PSH, PBX_NEXT, first, says))?;
         }
         Ok(answer)
+    }
+
+    /// Counts a connection of a peer as open: for the trunk, or with index 0 for the source.
+    pub fn count_open(&mut self, peer: &Peer, trunk: u32) -> Result<()> {
+        let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
+        let keys = settings.get(&0, 0)?.0.hash_keys;
+        let remote = if trunk == 0 { bytemuck::cast(mapped(peer.remote.ip())) } else { [0; 4] };
+        let owner = ConnectionOwner::new(remote, trunk, counting::netns()?, &keys);
+        let mut map: Array<_, u64> = self.map(names::OPEN)?;
+        Ok(map.set(owner.slots()[1], owner.one_more(0, true).context("a free place")?, 0)?)
     }
 
     /// Forgets the flow and the handshake of a peer, as a full map does.

@@ -15,6 +15,7 @@ mod healing;
 mod identities;
 mod legal;
 mod legal_headers;
+mod monitored_limits;
 mod program_runs;
 mod proxy;
 mod rates;
