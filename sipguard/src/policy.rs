@@ -26,6 +26,8 @@ pub struct Policy {
     pub open: u32,
     /// How many unfinished messages such a source may have; 0 is no limit.
     pub unfinished: u32,
+    /// Which of those limits only count what is over them: bits of [`sipguard_common::Reason::limit_bit`].
+    pub monitored_limits: u32,
     /// Which checks are not refused of a source that is no trunk's.
     pub checks: CheckSwitches,
 }
@@ -69,11 +71,13 @@ impl PolicyMaps {
     /// # Errors
     /// When a map can't be read.
     pub fn read(&self) -> Result<Policy> {
-        let Settings { denied, rules, rates, bans, open, unfinished, checks, .. } = self.settings()?;
+        let Settings { denied, rules, rates, bans, open, unfinished, monitored_limits, checks, .. } =
+            self.settings()?;
         let bans = BanPolicy { addresses_from_ns: 0, ..bans };
         let trunk = |number| anyhow::Ok(self.trunks.get(&number, 0).context("reading the trunks")?.0);
         let trunks = (0..TRUNK_ENTRIES).map(trunk).collect::<Result<_>>()?;
-        Ok(Policy { denied, kinds: rules & KINDS, trunks, rates, bans, open, unfinished, checks })
+        let kinds = rules & KINDS;
+        Ok(Policy { denied, kinds, trunks, rates, bans, open, unfinished, monitored_limits, checks })
     }
 
     /// Makes them say it.
@@ -99,6 +103,7 @@ impl PolicyMaps {
             bans: BanPolicy { addresses_from_ns: addresses_from(&before, &policy.bans)?, ..policy.bans },
             open: policy.open,
             unfinished: policy.unfinished,
+            monitored_limits: policy.monitored_limits,
             checks: policy.checks,
             trust_after: TRUST_AFTER,
             trust_factor: TRUST_FACTOR,

@@ -21,8 +21,9 @@ use crate::maps::{self, Ports};
 use crate::pins::Pins;
 use crate::policy::PolicyMaps;
 use crate::presence::{Presence, iface_name, own_slots, presence};
+use crate::rate::LimitKind;
 use crate::second_eye;
-use crate::store;
+use crate::store::{self, RuleMode};
 
 /// One attached interface.
 #[derive(Clone, Debug)]
@@ -100,6 +101,15 @@ pub fn weaknesses(pins: &Pins) -> Vec<Weakness> {
     all
 }
 
+/// A limit that only counts what is over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitoredLimit {
+    /// The trunk that it is of, or `None` for each source that is no trunk's.
+    pub trunk: Option<String>,
+    /// Of what.
+    pub kind: LimitKind,
+}
+
 /// The whole guard.
 #[derive(Clone, Debug)]
 pub struct GuardStatus {
@@ -115,6 +125,8 @@ pub struct GuardStatus {
     pub limits: Limits,
     /// The checks that do not refuse: whose messages, which, and what becomes of them.
     pub checks: Vec<Switch>,
+    /// The limits that only count what is over them.
+    pub monitored_limits: Vec<MonitoredLimit>,
     /// Blocks that hold.
     pub blocks: usize,
     /// Connections that are followed.
@@ -145,6 +157,7 @@ pub fn with_sizes(
 ) -> Result<GuardStatus> {
     let clock = Clock::now()?;
     let settings = maps::settings(pins)?;
+    let (checks, monitored_limits) = not_enforced(pins, store)?;
     let known = |one: InterfaceStatus| InterfaceStatus {
         known: connections.known[one.slot as usize],
         unjudged: counted
@@ -160,7 +173,8 @@ pub fn with_sizes(
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
-        checks: switched_checks(pins, store)?,
+        checks,
+        monitored_limits,
         blocks,
         connections,
         weaknesses: weaknesses(pins),
@@ -168,25 +182,31 @@ pub fn with_sizes(
     })
 }
 
-/// The checks that do not refuse, as the kernel has them; a trunk that the store does not know is called by its index.
-pub fn switched_checks(pins: &Pins, store: &Path) -> Result<Vec<Switch>> {
+/// The checks that do not refuse, and the limits that only count, as the kernel has them; a trunk that the store does not know is called by its
+/// index.
+fn not_enforced(pins: &Pins, store: &Path) -> Result<(Vec<Switch>, Vec<MonitoredLimit>)> {
     let policy = PolicyMaps::open(pins)?.read()?;
-    let devices = (CheckScope::Devices, policy.checks);
-    let mut all = vec![devices];
-    let any = |trunk: &Trunk| trunk.checks.is_any();
+    let mut all = vec![(None, policy.checks, policy.monitored_limits)];
+    let any = |trunk: &Trunk| trunk.checks.is_any() || trunk.monitored_limits != 0;
     if policy.trunks.iter().any(any) {
         let names = store::all_trunks(store).unwrap_or_default();
         for (number, trunk) in policy.trunks.iter().enumerate().filter(|(_, trunk)| any(trunk)) {
             let known = names.iter().find(|row| usize::from(row.number) == number);
             let name = known.map_or_else(|| number.to_string(), |row| row.name.clone());
-            all.push((CheckScope::Trunk(name), trunk.checks));
+            all.push((Some(name), trunk.checks, trunk.monitored_limits));
         }
     }
-    let switch = |(scope, entry): (CheckScope, CheckSwitches)| {
-        let of = |(reason, state)| Switch { scope: scope.clone(), reason, state };
-        check::not_refusing(&entry).map(of).collect::<Vec<_>>()
-    };
-    Ok(all.into_iter().flat_map(switch).collect())
+    let (mut checks, mut limits) = (Vec::new(), Vec::new());
+    for (trunk, switches, monitored) in all {
+        let scope = trunk.clone().map_or(CheckScope::Devices, CheckScope::Trunk);
+        let switch = |(reason, state)| Switch { scope: scope.clone(), reason, state };
+        checks.extend(check::not_refusing(&switches).map(switch));
+        let counts = |kind: &LimitKind| kind.mode_in(monitored) == RuleMode::Monitor;
+        limits.extend(
+            LimitKind::all().filter(counts).map(|kind| MonitoredLimit { trunk: trunk.clone(), kind }),
+        );
+    }
+    Ok((checks, limits))
 }
 
 /// The checks of a trunk, as the kernel has them.

@@ -61,11 +61,9 @@ fn perform(change: &mut Change<'_>, operation: &PlannedOperation) -> Result<()> 
             format!("the configuration's trunk {name} (`sipguard trunk remove` takes away one that a command made)")
         }),
         PlannedOperation::RemoveTrunk(name) => change.remove_trunk(name).map(|_| ()),
-        PlannedOperation::Limit(trunk, kind, (per_second, burst)) => {
-            change.set_limit(trunk.as_deref(), *kind, *per_second, *burst)
-        }
+        PlannedOperation::Limit(trunk, kind, limit) => change.set_limit(trunk.as_deref(), *kind, *limit),
         PlannedOperation::ClearLimit(trunk, kind) => change.clear_limits(trunk.as_deref(), Some(*kind)),
-        PlannedOperation::AtOnce(trunk, kind, most) => change.set_at_once(trunk.as_deref(), *kind, *most),
+        PlannedOperation::AtOnce(trunk, kind, limit) => change.set_at_once(trunk.as_deref(), *kind, *limit),
         PlannedOperation::ClearAtOnce(trunk, kind) => change.clear_at_once(trunk.as_deref(), *kind),
         PlannedOperation::Check(switch) => change.set_check(switch),
         PlannedOperation::ClearCheck(scope, reason) => change.clear_checks(scope, Some(*reason)),

@@ -6,20 +6,19 @@ use sipguard_common::Reason;
 use sipguard_common::abi::RATE_KINDS;
 use sipguard_common::framer::LIMITS;
 
+use super::Config;
 use super::bans;
+use super::limits::limit_name;
 use super::tree::path;
 use super::trunk_plan::TrunkPlan;
-use super::{Config, Limited, LimitedAtOnce};
 use crate::ban_rule::{self, BanRule};
 use crate::check::{CheckScope, Switch};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
-use crate::rate;
+use crate::rate::{AtOnceMost, RateLimit};
 use crate::settings::{EffectiveSettings, Malformed, Mode, Profile, SettingsRequest};
 use crate::status;
-use crate::store::{
-    self, AtOnce, AtOnceLimit, ConfiguredNames, DEFAULT_LIMITS, Denial, Limit, RuleRow, TrunkRow,
-};
+use crate::store::{AtOnce, AtOnceLimit, ConfiguredNames, Denial, Limit, RuleMode, RuleRow, TrunkRow};
 use crate::target::Target;
 
 /// What a user agent of the configuration is.
@@ -84,11 +83,11 @@ pub enum PlannedOperation {
     /// Remove a trunk.
     RemoveTrunk(String),
     /// Set a limit, of a trunk or of each source.
-    Limit(Option<String>, usize, (u32, u32)),
+    Limit(Option<String>, usize, RateLimit),
     /// Take a limit away.
     ClearLimit(Option<String>, usize),
     /// Set a limit of what there is at once, of a trunk or of each source.
-    AtOnce(Option<String>, AtOnce, u32),
+    AtOnce(Option<String>, AtOnce, AtOnceMost),
     /// Take such a limit away.
     ClearAtOnce(Option<String>, AtOnce),
     /// Set the switch of a check.
@@ -176,7 +175,7 @@ pub fn difference(config: &Config, has: &CurrentState) -> Difference {
 }
 
 impl Difference {
-    fn line(&mut self, key: String, old: String, new: String) {
+    pub(super) fn line(&mut self, key: String, old: String, new: String) {
         self.lines.push(SettingDifference { key, old, new, effect: Effect::Reload });
     }
 
@@ -191,77 +190,6 @@ impl Difference {
         }
         self.settings_changed = self.lines.len();
         self.settings = (new != *old).then_some(new);
-    }
-
-    fn limits(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let rate_of = |limit: &Limit| Some((limit.per_second, limit.burst));
-        for limit in &has.limits {
-            let trunk = limit.trunk.as_deref();
-            let default = default_rate(trunk, limit.kind);
-            if gone("limit", limit_name(trunk, RATE_KINDS[limit.kind])) && rate_of(limit) != default {
-                self.limit(limit.trunk.as_ref(), limit.kind, rate_of(limit), default);
-            }
-        }
-        for Limited { trunk, kind, rate: desired } in &config.rates {
-            let same = |limit: &&Limit| (&limit.trunk, limit.kind) == (trunk, *kind);
-            let old = has.limits.iter().find(same).and_then(rate_of);
-            if old == *desired {
-                continue;
-            }
-            self.limit(trunk.as_ref(), *kind, old, *desired);
-        }
-        // The file took a default away.
-        for (kind, rate) in DEFAULT_LIMITS {
-            let is_none = !has.limits.iter().any(|limit| limit.trunk.is_none() && limit.kind == kind);
-            if is_none && gone("limit", limit_name(None, RATE_KINDS[kind])) {
-                self.limit(None, kind, None, Some(rate));
-            }
-        }
-    }
-
-    fn limit(
-        &mut self,
-        trunk: Option<&String>,
-        kind: usize,
-        old: Option<(u32, u32)>,
-        new: Option<(u32, u32)>,
-    ) {
-        self.line(limit_key(trunk.map(String::as_str), RATE_KINDS[kind]), rate::text(old), rate::text(new));
-        self.operations.push(match new {
-            Some(rate) => PlannedOperation::Limit(trunk.cloned(), kind, rate),
-            None => PlannedOperation::ClearLimit(trunk.cloned(), kind),
-        });
-    }
-
-    fn at_once(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let mut desired = config.at_once.clone();
-        let default = |trunk: &Option<String>, kind: AtOnce| kind.default().filter(|_| trunk.is_none());
-        for AtOnceLimit { trunk, kind, .. } in &has.at_once {
-            if gone("limit", limit_name(trunk.as_deref(), kind.name())) {
-                let most = default(trunk, *kind);
-                desired.push(LimitedAtOnce { trunk: trunk.clone(), kind: *kind, most });
-            }
-        }
-        // The file took a default away.
-        for kind in AtOnce::ALL {
-            let is_none = !has.at_once.iter().any(|limit| limit.trunk.is_none() && limit.kind == kind);
-            if is_none && kind.default().is_some() && gone("limit", limit_name(None, kind.name())) {
-                desired.push(LimitedAtOnce { trunk: None, kind, most: kind.default() });
-            }
-        }
-        for LimitedAtOnce { trunk, kind, most } in desired {
-            let old = has.at_once.iter().find(|limit| (&limit.trunk, limit.kind) == (&trunk, kind));
-            let old = old.map(|limit| limit.most);
-            if old == most {
-                continue;
-            }
-            let key = limit_key(trunk.as_deref(), kind.name());
-            self.line(key, rate::open_text(old), rate::open_text(most));
-            self.operations.push(match most {
-                Some(most) => PlannedOperation::AtOnce(trunk, kind, most),
-                None => PlannedOperation::ClearAtOnce(trunk, kind),
-            });
-        }
     }
 
     fn checks(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
@@ -384,25 +312,10 @@ fn without_gone(
 /// What a block of a user agent does, for people.
 fn blocked(row: &RuleRow) -> &'static str {
     match (row.mode, row.expires_ms) {
-        (store::RuleMode::Monitor, _) => "counted only",
-        (store::RuleMode::Enforce, Some(_)) => "blocked for a time",
-        (store::RuleMode::Enforce, None) => BLOCKED,
+        (RuleMode::Monitor, _) => "counted only",
+        (RuleMode::Enforce, Some(_)) => "blocked for a time",
+        (RuleMode::Enforce, None) => BLOCKED,
     }
-}
-
-/// The limit that a new store has: of each source alone.
-fn default_rate(trunk: Option<&str>, kind: usize) -> Option<(u32, u32)> {
-    let found = DEFAULT_LIMITS.iter().find(|(of, _)| trunk.is_none() && *of == kind);
-    found.map(|(_, rate)| *rate)
-}
-
-fn limit_name(trunk: Option<&str>, kind: &str) -> String {
-    trunk.map_or(kind.to_owned(), |trunk| format!("{trunk}/{kind}"))
-}
-
-fn limit_key(trunk: Option<&str>, kind: &str) -> String {
-    let table = trunk.map_or("limits".to_owned(), |trunk| format!("{}.limits", path("trunks", trunk)));
-    path(&table, kind)
 }
 
 fn switch_name(switch: &Switch) -> String {
@@ -454,8 +367,7 @@ mod tests {
         has.limits = vec![Limit {
             trunk: None,
             kind: 0,
-            per_second: 5,
-            burst: 10,
+            limit: RateLimit { per_second: 5, burst: 10, mode: RuleMode::Enforce },
             author: String::new(),
             created_ms: 0,
         }];

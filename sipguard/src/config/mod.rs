@@ -4,7 +4,7 @@
 //! 2. `tree.rs` puts their keys together and makes `tables.rs` of them, whose values `value.rs`, `text_values.rs`, `check_values.rs` and
 //!    `service_values.rs` read;
 //! 3. `validate.rs`, `trunks.rs` and `service.rs` find what contradicts itself, and give a [`Config`];
-//! 4. `difference.rs` (with `bans.rs`, and `trunk_plan.rs` for the trunks) compares that with what the store and the maps have;
+//! 4. `difference.rs` (with `limits.rs`, `bans.rs`, and `trunk_plan.rs` for the trunks) compares that with what the store and the maps have;
 //! 5. `apply.rs` makes it so, within one change of the store.
 //!
 //! All but the first and the last are pure. `last_good.rs` keeps the files that were applied, for a start with a mistake in them. `example.rs` and `show.rs` tell an operator what may be said, and what is.
@@ -18,6 +18,7 @@ mod difference;
 mod example;
 mod files;
 pub mod last_good;
+mod limits;
 mod order;
 mod service;
 mod service_values;
@@ -47,6 +48,7 @@ use crate::ban_rule::BanRequest;
 use crate::check::Switch;
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
+use crate::rate::{AtOnceMost, RateLimit};
 use crate::settings::{SettingsRequest, XdpChoice};
 use crate::store::{AtOnce, TrunkRow};
 
@@ -93,7 +95,7 @@ pub struct Limited {
     /// Position in [`sipguard_common::abi::RATE_KINDS`].
     pub kind: usize,
     /// How many a second and how many at once, or `None` for no limit.
-    pub rate: Option<(u32, u32)>,
+    pub rate: Option<RateLimit>,
 }
 
 /// A limit of what there is at once that the files name.
@@ -104,7 +106,7 @@ pub struct LimitedAtOnce {
     /// Of what.
     pub kind: AtOnce,
     /// How many at once, or `None` for no limit.
-    pub most: Option<u32>,
+    pub most: Option<AtOnceMost>,
 }
 
 /// A configuration that is valid.

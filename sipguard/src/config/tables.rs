@@ -13,15 +13,16 @@ use super::service_values::{
     Executable, Free, HomerAt, KeptIn, Password, Pattern, Quarantine, Size, Unit, Whole,
 };
 use super::text_values::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
-use super::value::{Number, Open, Text};
+use super::value::{Most, Number, Text};
 use crate::address::Source;
 use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
+use crate::rate::{self, RateLimit};
 use crate::serve::{DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen};
 use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
 use crate::store::{AtOnce, DEFAULT_LIMITS};
-use crate::{cores, crash, evidence, hep, rate, trunk};
+use crate::{cores, crash, evidence, hep, trunk};
 
 /// A guarded port.
 pub type Port = Number<1, 65_535>;
@@ -39,8 +40,8 @@ pub struct Tables {
     /// Single limits of the checks, instead of those of the profile, and what becomes of the faults of a check: refuse, monitor (they pass and
     /// are counted) or off (they are not looked for). As `sipguard checks set` does; docs/reference/checks.md says what they are about.
     pub checks: Checks,
-    /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. As
-    /// `sipguard limit set` does.
+    /// How much each source may send that is no trunk's: so many a second on average, and so many at once. `none` is no limit. With monitor
+    /// behind it ("20/s burst 40 monitor", "500 monitor") what is over a limit passes and is counted as would-drop. As `sipguard limit set` does.
     pub limits: RatesTable,
     /// When the guard bans by itself who keeps sending malformed TCP streams: an address and port, or an address. Times are 30d at the
     /// most. As `sipguard bans set` does.
@@ -121,12 +122,12 @@ pub struct RatesTable {
     /// New TCP connections.
     #[schemars(extend("default" = usual(CONNECTIONS)))]
     pub connections: Option<Text<Rate>>,
-    /// TCP connections open at once: a number, or "none".
+    /// TCP connections open at once: a number, a number that only counts ("500 monitor"), or "none".
     #[schemars(extend("examples" = ["none"]))]
-    pub open: Option<Open>,
-    /// Messages on TCP connections that have begun and are not finished: a number, or "none". Who has so many opens no new connection.
+    pub open: Option<Most>,
+    /// Messages on TCP connections that have begun and are not finished: as for open. Who has so many opens no new connection.
     #[schemars(extend("default" = AtOnce::Unfinished.default()))]
-    pub unfinished: Option<Open>,
+    pub unfinished: Option<Most>,
 }
 
 /// The limit of a kind that a source has when nobody says anything.
@@ -137,7 +138,7 @@ fn usual(kind: usize) -> String {
 
 impl RatesTable {
     /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
-    pub fn said(&self) -> impl Iterator<Item = (usize, Option<(u32, u32)>)> {
+    pub fn said(&self) -> impl Iterator<Item = (usize, Option<RateLimit>)> {
         let RatesTable { packets, messages, register, invite, connections, open: _, unfinished: _ } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
@@ -147,7 +148,7 @@ impl RatesTable {
     pub fn said_at_once(&self, trunk: Option<&str>) -> impl Iterator<Item = LimitedAtOnce> {
         [(AtOnce::Open, self.open), (AtOnce::Unfinished, self.unfinished)].into_iter().filter_map(
             move |(kind, said)| {
-                said.map(|Open(most)| LimitedAtOnce { trunk: trunk.map(str::to_owned), kind, most })
+                said.map(|Most(most)| LimitedAtOnce { trunk: trunk.map(str::to_owned), kind, most })
             },
         )
     }

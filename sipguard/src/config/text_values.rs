@@ -41,20 +41,22 @@ impl Written for BanSpan {
 
 /// How many a second and how many at once, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate(pub Option<(u32, u32)>);
+pub struct Rate(pub Option<rate::RateLimit>);
 
 impl Written for Rate {
-    const FORM: &'static str = "a limit such as \"200/s burst 3000\", or \"none\"";
+    const FORM: &'static str =
+        "a limit such as \"200/s burst 3000\" or \"200/s burst 3000 monitor\", or \"none\"";
 
     fn read(text: &str) -> Result<Self, String> {
         if text == "none" {
             return Ok(Rate(None));
         }
-        rate::parse(text).map(|rate| Rate(Some(rate))).map_err(|error| format!("{error}, or none"))
+        let (limit, mode) = rate::split_mode(text);
+        rate::parse(limit, mode).map(|rate| Rate(Some(rate))).map_err(|error| format!("{error}, or none"))
     }
 
     fn schema() -> Value {
-        json!({ "pattern": "^(none|[0-9]+/s( burst [0-9]+)?)$" })
+        json!({ "pattern": "^(none|[0-9]+/s( burst [0-9]+)?( monitor)?)$" })
     }
 }
 

@@ -9,7 +9,8 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::rate::MOST_OPEN;
+use crate::rate::{self, AtOnceMost, MOST_AT_ONCE};
+use crate::store::RuleMode;
 
 /// A value that is written as text.
 pub trait Written: Sized {
@@ -110,36 +111,47 @@ impl<const LOW: u32, const HIGH: u32> JsonSchema for Number<LOW, HIGH> {
     }
 }
 
-/// So many open at once, or `none` for no limit.
+/// So many at once, which may be written as text with `monitor` behind it, or `none` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Open(pub Option<u32>);
+pub struct Most(pub Option<AtOnceMost>);
 
-impl<'de> Deserialize<'de> for Open {
+impl<'de> Deserialize<'de> for Most {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl Visitor<'_> for Reader {
-            type Value = Open;
+            type Value = Most;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a number from 1 to {MOST_OPEN}, or \"none\"")
+                write!(
+                    f,
+                    "a number from 1 to {MOST_AT_ONCE}, such a number and monitor as in \"500 monitor\", or \"none\""
+                )
             }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Open, E> {
-                within(number, 1, MOST_OPEN).map(|most| Open(Some(most)))
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Most, E> {
+                let most = within(number, 1, MOST_AT_ONCE)?;
+                Ok(Most(Some(AtOnceMost { most, mode: RuleMode::Enforce })))
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Open, E> {
+            fn visit_str<E: Error>(self, text: &str) -> Result<Most, E> {
                 if text == "none" {
-                    return Ok(Open(None));
+                    return Ok(Most(None));
                 }
-                Err(E::invalid_value(Unexpected::Str(text), &self))
+                // A limit that stops is a number.
+                let monitored = match rate::split_mode(text) {
+                    (count, RuleMode::Monitor) => rate::parse_at_once(count, RuleMode::Monitor),
+                    (_, RuleMode::Enforce) => None,
+                };
+                monitored
+                    .map(|most| Most(Some(most)))
+                    .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Reader)
     }
 }
 
-impl JsonSchema for Open {
+impl JsonSchema for Most {
     fn inline_schema() -> bool {
         true
     }
@@ -149,6 +161,8 @@ impl JsonSchema for Open {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["integer", "string"], "minimum": 1, "maximum": MOST_OPEN, "pattern": "^none$" })
+        json_schema!({
+            "type": ["integer", "string"], "minimum": 1, "maximum": MOST_AT_ONCE, "pattern": "^(none|[0-9]+ monitor)$"
+        })
     }
 }

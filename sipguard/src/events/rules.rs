@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sipguard_common::Reason;
-use sipguard_common::abi::{CONNECTIONS, INVITES, MESSAGES, PACKETS, REGISTERS, TCP, TRANSPORTS, UDP};
+use sipguard_common::abi::{TCP, TRANSPORTS, UDP};
 use sipguard_common::framer::identity_of;
 
 use super::Sip;
@@ -16,9 +16,9 @@ use crate::clock::Clock;
 use crate::denial::Whom;
 use crate::lookup::{ListedRule, LookupQuery, find};
 use crate::pins::Pins;
-use crate::rate;
+use crate::rate::LimitKind;
 use crate::redact::RedactedPacket;
-use crate::store::{self, AtOnce, RuleRow};
+use crate::store::{self, RuleRow};
 use crate::target::{Device, Target};
 
 /// How long an answer holds.
@@ -28,17 +28,6 @@ const MOST_KEPT: usize = 1024;
 /// Questions within [`KEPT`]. What is asked beyond them is not answered, so that a flood costs little.
 const MOST_ASKED: usize = 64;
 
-/// Reasons of limits, with their kind.
-const LIMITED: [(Reason, LimitKind); 7] = [
-    (Reason::RatePackets, LimitKind::Rate(PACKETS)),
-    (Reason::RateMessages, LimitKind::Rate(MESSAGES)),
-    (Reason::RateRegister, LimitKind::Rate(REGISTERS)),
-    (Reason::RateInvite, LimitKind::Rate(INVITES)),
-    (Reason::RateConnections, LimitKind::Rate(CONNECTIONS)),
-    (Reason::OpenConnections, LimitKind::AtOnce(AtOnce::Open)),
-    (Reason::UnfinishedMessages, LimitKind::AtOnce(AtOnce::Unfinished)),
-];
-
 /// Answers which rule decided.
 #[derive(Debug)]
 pub struct RuleLookup {
@@ -47,15 +36,6 @@ pub struct RuleLookup {
     found: HashMap<RuleSubject, Option<String>>,
     since: Instant,
     asked: usize,
-}
-
-/// What is limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum LimitKind {
-    /// A rate, by position in [`sipguard_common::abi::RATE_KINDS`].
-    Rate(usize),
-    /// What there is at once.
-    AtOnce(AtOnce),
 }
 
 /// What an answer depends on.
@@ -171,12 +151,12 @@ impl RuleLookup {
                 LimitKind::Rate(kind) => {
                     let limits = rows.limits()?;
                     let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
-                    limit.map(|one| (rate::text(Some((one.per_second, one.burst))), one.author.clone()))
+                    limit.map(|one| (one.limit.to_string(), one.author.clone()))
                 }
                 LimitKind::AtOnce(kind) => {
                     let limits = rows.at_once_limits()?;
                     let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
-                    limit.map(|one| (rate::open_text(Some(one.most)), one.author.clone()))
+                    limit.map(|one| (one.limit.to_string(), one.author.clone()))
                 }
             })
         })?;
@@ -206,8 +186,7 @@ fn subject(packet: &RedactedPacket) -> Option<RuleSubject> {
         let method = if reason == Reason::MethodDenied { sip().method } else { None };
         return Some(RuleSubject::Denied(trunk(), tcp, method));
     }
-    let (_, kind) = LIMITED.into_iter().find(|(limited, _)| *limited == reason)?;
-    Some(RuleSubject::Limit(trunk(), kind))
+    Some(RuleSubject::Limit(trunk(), LimitKind::of_reason(reason)?))
 }
 
 /// The SIP URI in the value of a From or Contact, without what follows its host.

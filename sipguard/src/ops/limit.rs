@@ -1,56 +1,57 @@
 //! `limit`: how much a sender, or a trunk, may send.
 
+use std::fmt;
+
 use anyhow::Result;
+use sipguard_common::abi::CountedConnection;
 pub use sipguard_common::abi::MESSAGES;
-use sipguard_common::abi::{CountedConnection, RATE_KINDS};
 
 use super::{Context, RuleChange};
 use crate::counting;
 use crate::error::{Failure, FailureKind};
-pub use crate::store::AtOnce;
+pub use crate::rate::LimitKind as Kind;
+use crate::rate::{AtOnceMost, RateLimit};
+pub use crate::store::{AtOnce, RuleMode};
 use crate::store::{AtOnceLimit, Change, OPERATOR, StoreTables};
 use crate::view::LimitView;
 use crate::{senders, unfinished};
 
-/// What is limited.
+/// A limit that is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// So many a second, by position in [`RATE_KINDS`].
-    Rate(usize),
+pub enum Most {
+    /// So many a second, and so many at once, by position in [`sipguard_common::abi::RATE_KINDS`].
+    Rate(usize, RateLimit),
     /// So many at once.
-    AtOnce(AtOnce),
+    AtOnce(AtOnce, AtOnceMost),
 }
 
-impl Kind {
-    /// Every kind.
-    pub fn all() -> impl Iterator<Item = Kind> {
-        (0..RATE_KINDS.len()).map(Kind::Rate).chain(AtOnce::ALL.map(Kind::AtOnce))
+impl Most {
+    /// Of what.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Most::Rate(kind, _) => Kind::Rate(kind),
+            Most::AtOnce(kind, _) => Kind::AtOnce(kind),
+        }
     }
 
-    /// Its name.
+    /// Whether what is over it is stopped, or only counted.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn mode(self) -> RuleMode {
         match self {
-            Kind::Rate(kind) => RATE_KINDS[kind],
-            Kind::AtOnce(kind) => kind.name(),
+            Most::Rate(_, RateLimit { mode, .. }) | Most::AtOnce(_, AtOnceMost { mode, .. }) => mode,
         }
     }
 }
 
-/// A limit that is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Most {
-    /// So many a second, and so many at once.
-    Rate {
-        /// Position in [`RATE_KINDS`].
-        kind: usize,
-        /// A second.
-        per_second: u32,
-        /// At once.
-        burst: u32,
-    },
-    /// So many at once.
-    AtOnce(AtOnce, u32),
+/// How much, as in `20/s burst 40`, `500 at once` and `500 at once monitor`.
+impl fmt::Display for Most {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Most::Rate(_, limit) => limit.fmt(f),
+            Most::AtOnce(_, limit) => limit.fmt(f),
+        }
+    }
 }
 
 /// Sets a limit: of a trunk, or with `None` of each sender that is no trunk's.
@@ -60,19 +61,16 @@ pub enum Most {
 pub fn set(host: &Context, trunk: Option<&str>, most: Most) -> Result<RuleChange> {
     let done = host.change(|change| {
         known(change, trunk)?;
-        let what = match most {
-            Most::Rate { kind, per_second, burst } => {
-                change.set_limit(trunk, kind, per_second, burst)?;
-                format!("{} {per_second}/s burst {burst}", named(trunk, RATE_KINDS[kind]))
-            }
-            Most::AtOnce(kind, most) => {
+        match most {
+            Most::Rate(kind, limit) => change.set_limit(trunk, kind, limit)?,
+            Most::AtOnce(kind, limit) => {
                 if kind == AtOnce::Open && host.is_attached() {
                     counting::is_on_or_fail(&host.pins)?;
                 }
-                change.set_at_once(trunk, kind, most)?;
-                format!("{} {most}", named(trunk, kind.name()))
+                change.set_at_once(trunk, kind, limit)?;
             }
-        };
+        }
+        let what = format!("{} {most}", named(trunk, most.kind().name()));
         change.record("limit set", OPERATOR, &[what], "")?;
         Ok(change.counts)
     })?;

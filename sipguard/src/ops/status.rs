@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Context;
 use crate::error::{Failure, FailureKind};
-pub use crate::status::{GuardStatus, InterfaceStatus, Weakness};
+pub use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
 
 /// Reads the state of the guard, of one interface or of all.
 ///

@@ -2,11 +2,15 @@
 
 use anyhow::Result;
 use rusqlite::params;
+use sipguard_common::Reason;
+use sipguard_common::abi::AT_ONCE_KINDS;
 
 use super::edit::Change;
+use super::limits;
 use super::rows::StoreTables;
+use crate::rate::AtOnceMost;
 
-/// What there may be so many of at once.
+/// What there may be so many of at once, in the order of [`AT_ONCE_KINDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AtOnce {
     /// Open TCP connections.
@@ -22,10 +26,13 @@ impl AtOnce {
     /// Its name on the command line and in the configuration file.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            AtOnce::Open => "open",
-            AtOnce::Unfinished => "unfinished",
-        }
+        AT_ONCE_KINDS[self as usize].0
+    }
+
+    /// The reason of what is over its limit.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        AT_ONCE_KINDS[self as usize].1
     }
 
     /// What is counted, for people.
@@ -67,8 +74,8 @@ pub struct AtOnceLimit {
     pub trunk: Option<String>,
     /// Of what.
     pub kind: AtOnce,
-    /// How many at once, 1 to 1,000,000.
-    pub most: u32,
+    /// How many at once, and what becomes of what is over it.
+    pub limit: AtOnceMost,
     /// The person at the keyboard, or the user of the program.
     pub author: String,
     /// Since when (milliseconds since 1970, UTC).
@@ -84,16 +91,16 @@ impl StoreTables<'_> {
             if !self.has(table)? {
                 continue;
             }
-            let sql = format!("SELECT trunk, most, author, created FROM {table} ORDER BY trunk");
+            let sql = format!("SELECT * FROM {table} ORDER BY trunk");
             let mut statement = self.db().prepare(&sql)?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
                 all.push(AtOnceLimit {
-                    trunk: Some(row.get(0)?).filter(|trunk: &String| !trunk.is_empty()),
+                    trunk: Some(row.get("trunk")?).filter(|trunk: &String| !trunk.is_empty()),
                     kind,
-                    most: row.get(1)?,
-                    author: row.get(2)?,
-                    created_ms: row.get(3)?,
+                    limit: AtOnceMost { most: row.get("most")?, mode: limits::mode(row)? },
+                    author: row.get("author")?,
+                    created_ms: row.get("created")?,
                 });
             }
         }
@@ -103,16 +110,25 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Sets a limit of what there is at once; author and time are this change's.
-    pub fn set_at_once(&mut self, trunk: Option<&str>, kind: AtOnce, most: u32) -> Result<()> {
+    pub fn set_at_once(&mut self, trunk: Option<&str>, kind: AtOnce, limit: AtOnceMost) -> Result<()> {
         let all = self.rows.at_once_limits()?;
         let old = all.iter().find(|old| (old.trunk.as_deref(), old.kind) == (trunk, kind));
-        if old.is_some_and(|old| old.most == most) {
+        if old.is_some_and(|old| old.limit == limit) {
             self.counts.same += 1;
             return Ok(());
         }
         self.rows.db().execute(
-            &format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2, ?3, ?4)", kind.table()),
-            params![trunk.unwrap_or_default(), most, self.author, self.clock.wall_ms()],
+            &format!(
+                "INSERT OR REPLACE INTO {} (trunk, most, mode, author, created) VALUES (?1, ?2, ?3, ?4, ?5)",
+                kind.table()
+            ),
+            params![
+                trunk.unwrap_or_default(),
+                limit.most,
+                limit.mode.name(),
+                self.author,
+                self.clock.wall_ms()
+            ],
         )?;
         let count = if old.is_some() { &mut self.counts.moved } else { &mut self.counts.added };
         *count += 1;

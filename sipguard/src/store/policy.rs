@@ -9,8 +9,9 @@ use sipguard_common::abi::{
 };
 
 use super::RECOVERED_TRUNK;
-use super::at_once::AtOnce;
+use super::at_once::{AtOnce, AtOnceLimit};
 use super::edit::Change;
+use super::limits::Limit;
 use super::rows::StoreTables;
 use super::trunks::TrunkRow;
 use crate::address::Source;
@@ -18,6 +19,7 @@ use crate::ban_rule::BanRule;
 use crate::check::{self, CheckScope, Switch};
 use crate::denial::{DeniedTraffic, Whom};
 use crate::policy::Policy;
+use crate::rate::{AtOnceMost, LimitKind, RateLimit};
 use crate::target::Target;
 use crate::trunk;
 
@@ -31,34 +33,61 @@ pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
         trunks: vec![Trunk::zeroed(); TRUNK_ENTRIES as usize],
         open: 0,
         unfinished: 0,
+        monitored_limits: 0,
         checks: CheckSwitches::NONE,
     };
     let switches = rows.switches()?;
     policy.checks = check::entry(&switches, &CheckScope::Devices);
-    let at_once = rows.at_once_limits()?;
-    let most = |trunk: Option<&String>, kind: AtOnce| {
-        let limit = at_once.iter().find(|limit| (limit.trunk.as_ref(), limit.kind) == (trunk, kind));
-        limit.map_or(0, |limit| limit.most)
-    };
-    (policy.open, policy.unfinished) = (most(None, AtOnce::Open), most(None, AtOnce::Unfinished));
-    let limits = rows.limits()?;
-    for limit in limits.iter().filter(|limit| limit.trunk.is_none()) {
-        policy.rates[limit.kind] = limit.rate();
-    }
+    let limits = Limits { rates: rows.limits()?, at_once: rows.at_once_limits()? };
+    (policy.open, policy.unfinished) =
+        (limits.most(None, AtOnce::Open), limits.most(None, AtOnce::Unfinished));
+    (policy.rates, policy.monitored_limits) = (limits.rates(None), limits.monitored(None));
     for trunk in rows.trunks()? {
         let entry = &mut policy.trunks[usize::from(trunk.number)];
         *entry = trunk.policy.entry();
-        for limit in limits.iter().filter(|limit| limit.trunk.as_ref() == Some(&trunk.name)) {
-            entry.rates[limit.kind] = limit.rate();
-        }
-        entry.open = most(Some(&trunk.name), AtOnce::Open);
-        entry.unfinished = most(Some(&trunk.name), AtOnce::Unfinished);
+        let name = Some(&trunk.name);
+        (entry.open, entry.unfinished) =
+            (limits.most(name, AtOnce::Open), limits.most(name, AtOnce::Unfinished));
+        (entry.rates, entry.monitored_limits) = (limits.rates(name), limits.monitored(name));
         entry.checks = check::entry(&switches, &CheckScope::Trunk(trunk.name));
     }
     for denial in rows.denials()? {
         denial.what.deny(&mut policy.denied[denial.whom.class()]);
     }
     Ok(policy)
+}
+
+/// The limits of the store.
+struct Limits {
+    rates: Vec<Limit>,
+    at_once: Vec<AtOnceLimit>,
+}
+
+impl Limits {
+    fn rates_of<'l>(&'l self, trunk: Option<&'l String>) -> impl Iterator<Item = &'l Limit> {
+        self.rates.iter().filter(move |limit| limit.trunk.as_ref() == trunk)
+    }
+
+    fn at_once_of<'l>(&'l self, trunk: Option<&'l String>) -> impl Iterator<Item = &'l AtOnceLimit> {
+        self.at_once.iter().filter(move |limit| limit.trunk.as_ref() == trunk)
+    }
+
+    fn rates(&self, trunk: Option<&String>) -> Rates {
+        let mut rates = [Rate::NONE; RATE_KINDS.len()];
+        self.rates_of(trunk).for_each(|limit| rates[limit.kind] = limit.limit.rate());
+        rates
+    }
+
+    fn most(&self, trunk: Option<&String>, kind: AtOnce) -> u32 {
+        self.at_once_of(trunk).find(|limit| limit.kind == kind).map_or(0, |limit| limit.limit.most)
+    }
+
+    /// The limits that only count, as a set of their bits.
+    fn monitored(&self, trunk: Option<&String>) -> u32 {
+        let rates = self.rates_of(trunk).map(|one| LimitKind::Rate(one.kind).bit_in(one.limit.mode));
+        let at_once = self.at_once_of(trunk).map(|one| LimitKind::AtOnce(one.kind).bit_in(one.limit.mode));
+        rates.chain(at_once).fold(0, |all, bit| all | bit)
+    }
 }
 
 /// Of which kinds there are rules.
@@ -88,7 +117,7 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
     AtOnce::ALL.into_iter().try_for_each(|kind| change.clear_at_once(None, kind))?;
     change.counts.removed = 0;
     change.set_ban_rule(&BanRule::of(&policy.bans))?;
-    recover(change, None, &policy.rates, [policy.open, policy.unfinished])?;
+    recover(change, None, &policy.rates, [policy.open, policy.unfinished], policy.monitored_limits)?;
     recover_checks(change, &CheckScope::Devices, &policy.checks)?;
     for (number, mut peers) in peers {
         peers.sort_unstable();
@@ -104,7 +133,8 @@ pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, R
         // Its index may be another one now, its limits go by its name.
         if let Some(entry) = policy.trunks.get(usize::from(number)) {
             let name = format!("{RECOVERED_TRUNK}{number}");
-            recover(change, Some(&name), &entry.rates, [entry.open, entry.unfinished])?;
+            let at_once = [entry.open, entry.unfinished];
+            recover(change, Some(&name), &entry.rates, at_once, entry.monitored_limits)?;
             recover_checks(change, &CheckScope::Trunk(name), &entry.checks)?;
         }
     }
@@ -128,13 +158,17 @@ fn recover(
     trunk: Option<&str>,
     rates: &Rates,
     at_once: [u32; AtOnce::ALL.len()],
+    monitored: u32,
 ) -> Result<()> {
     for (kind, most) in AtOnce::ALL.into_iter().zip(at_once).filter(|(_, most)| *most != 0) {
-        change.set_at_once(trunk, kind, most)?;
+        let mode = LimitKind::AtOnce(kind).mode_in(monitored);
+        change.set_at_once(trunk, kind, AtOnceMost { most, mode })?;
     }
     for (kind, rate) in rates.iter().enumerate().filter(|(_, rate)| **rate != Rate::NONE) {
         let (per_second, burst) = (1_000_000_000 / rate.interval_ns, rate.tolerance_ns / rate.interval_ns);
-        change.set_limit(trunk, kind, u32::try_from(per_second)?, u32::try_from(burst)?)?;
+        let (per_second, burst) = (u32::try_from(per_second)?, u32::try_from(burst)?);
+        let mode = LimitKind::Rate(kind).mode_in(monitored);
+        change.set_limit(trunk, kind, RateLimit { per_second, burst, mode })?;
     }
     Ok(())
 }

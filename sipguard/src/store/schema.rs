@@ -199,6 +199,11 @@ const STEPS: &[&str] = &[
          created INTEGER NOT NULL,
          PRIMARY KEY (scope, reason)
      ) STRICT, WITHOUT ROWID;",
+    // Limits that only count what is over them. Those that there are stop it, as before.
+    "ALTER TABLE limits ADD COLUMN mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'monitor'));
+     ALTER TABLE open_limits ADD COLUMN mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'monitor'));
+     ALTER TABLE unfinished_limits ADD COLUMN mode TEXT NOT NULL DEFAULT 'enforce'
+         CHECK (mode IN ('enforce', 'monitor'));",
 ];
 
 /// The first version without IPv4 that is written as IPv6.
@@ -230,7 +235,7 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::StoreTables;
+    use super::super::rows::{RuleMode, StoreTables};
     use super::*;
     use crate::ban_rule;
 
@@ -276,5 +281,46 @@ mod tests {
                     .unwrap();
             }
         }
+    }
+
+    #[test]
+    fn the_limits_of_an_older_store_stop_what_is_over_them() {
+        let rows = [
+            ("limits", "('', 'register', 20, 40, 'me', 1)"),
+            ("open_limits", "('', 500, 'me', 1)"),
+            ("unfinished_limits", "('carrier', 7, 'me', 1)"),
+        ];
+        let read = |db: &Connection| {
+            let rows = StoreTables::new(db);
+            (rows.limits().unwrap(), rows.at_once_limits().unwrap())
+        };
+        let mut most = 0;
+        for from in 1..STEPS.len() {
+            let mut db = Connection::open_in_memory().unwrap();
+            STEPS[..from].iter().for_each(|step| db.execute_batch(step).unwrap());
+            let found = rows.iter().filter(|(table, _)| StoreTables::new(&db).has(table).unwrap());
+            most = found.clone().count();
+            found.for_each(|(table, row)| {
+                db.execute(&format!("INSERT INTO {table} VALUES {row}"), []).map(drop).unwrap();
+            });
+            // Who only reads does not migrate.
+            let before = read(&db);
+            migrate(&mut db, from as i64).unwrap();
+            let (rates, at_once) = read(&db);
+            assert_eq!((rates.len() + at_once.len(), &(rates.clone(), at_once.clone())), (most, &before));
+            let modes =
+                rates.iter().map(|one| one.limit.mode).chain(at_once.iter().map(|one| one.limit.mode));
+            assert!(modes.into_iter().all(|mode| mode == RuleMode::Enforce), "from {from}: {before:?}");
+            for (table, _) in rows {
+                let set = |mode| db.execute(&format!("UPDATE {table} SET mode = '{mode}'"), []);
+                let changed = set("monitor").unwrap();
+                assert!(changed == 0 || set("off").is_err(), "{table} from {from}");
+            }
+            let (rates, at_once) = read(&db);
+            let modes =
+                rates.iter().map(|one| one.limit.mode).chain(at_once.iter().map(|one| one.limit.mode));
+            assert!(modes.into_iter().all(|mode| mode == RuleMode::Monitor), "from {from}");
+        }
+        assert_eq!(most, rows.len(), "the last one has all of the tables");
     }
 }

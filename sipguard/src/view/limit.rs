@@ -5,7 +5,9 @@ use sipguard_common::abi::RATE_KINDS;
 
 use super::time;
 use crate::address::Source;
-use crate::store::{AtOnce, AtOnceLimit, Limit};
+use crate::rate::{AtOnceMost, RateLimit};
+use crate::status::MonitoredLimit;
+use crate::store::{AtOnce, AtOnceLimit, Limit, RuleMode};
 
 /// A limit of a rate, or of what there is at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,8 @@ pub struct LimitView {
     /// How many there may be at once; left out for a rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
+    /// `enforce`, or `monitor` where what is over it passes and is only counted.
+    pub mode: String,
     /// How many are open now, and whose they are; of open connections alone.
     #[serde(flatten)]
     pub open: Option<OpenNow>,
@@ -56,23 +60,51 @@ pub struct UnfinishedNow {
     pub fullest: Option<String>,
 }
 
+/// A limit that only counts what is over it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitoredLimitView {
+    /// `source`, or `trunk`.
+    pub per: String,
+    /// The trunk; null for each source that is no trunk's.
+    pub trunk: Option<String>,
+    /// What is limited, as in [`LimitView`].
+    pub of: String,
+    /// The reason by which what is over it is counted.
+    pub reason: String,
+}
+
+impl From<&MonitoredLimit> for MonitoredLimitView {
+    fn from(MonitoredLimit { trunk, kind }: &MonitoredLimit) -> MonitoredLimitView {
+        MonitoredLimitView {
+            per: per(trunk.as_deref()).to_owned(),
+            trunk: trunk.clone(),
+            of: kind.name().to_owned(),
+            reason: kind.reason().name().to_owned(),
+        }
+    }
+}
+
+const fn per(trunk: Option<&str>) -> &'static str {
+    if trunk.is_some() { "trunk" } else { "source" }
+}
+
 impl LimitView {
     /// Of a rate.
     #[must_use]
     pub fn of_rate(limit: &Limit) -> LimitView {
-        let view =
-            LimitView::bare(limit.trunk.as_deref(), RATE_KINDS[limit.kind], &limit.author, limit.created_ms);
-        LimitView { per_second: Some(limit.per_second), burst: Some(limit.burst), ..view }
+        let Limit { trunk, kind, limit: RateLimit { per_second, burst, mode }, author, created_ms } = limit;
+        let view = LimitView::bare(trunk.as_deref(), RATE_KINDS[*kind], *mode, author, *created_ms);
+        LimitView { per_second: Some(*per_second), burst: Some(*burst), ..view }
     }
 
     /// Of what there is at once; `count` is how much the trunk has now, or the source that has the most.
     #[must_use]
     pub fn of_at_once(limit: &AtOnceLimit, count: usize, fullest: Option<Source>) -> LimitView {
-        let view =
-            LimitView::bare(limit.trunk.as_deref(), limit.kind.name(), &limit.author, limit.created_ms);
-        let view = LimitView { at_once: Some(limit.most), ..view };
+        let AtOnceLimit { trunk, kind, limit: AtOnceMost { most, mode }, author, created_ms } = limit;
+        let view = LimitView::bare(trunk.as_deref(), kind.name(), *mode, author, *created_ms);
+        let view = LimitView { at_once: Some(*most), ..view };
         let fullest = fullest.map(|source| source.to_string());
-        match limit.kind {
+        match kind {
             AtOnce::Open => LimitView { open: Some(OpenNow { open: count, fullest }), ..view },
             AtOnce::Unfinished => {
                 LimitView { unfinished: Some(UnfinishedNow { unfinished: count, fullest }), ..view }
@@ -87,14 +119,15 @@ impl LimitView {
         open.or_else(|| self.unfinished.as_ref().map(|now| (now.unfinished, now.fullest.as_deref())))
     }
 
-    fn bare(trunk: Option<&str>, of: &str, author: &str, created_ms: i64) -> LimitView {
+    fn bare(trunk: Option<&str>, of: &str, mode: RuleMode, author: &str, created_ms: i64) -> LimitView {
         LimitView {
-            per: if trunk.is_some() { "trunk" } else { "source" }.to_owned(),
+            per: per(trunk).to_owned(),
             trunk: trunk.map(str::to_owned),
             of: of.to_owned(),
             per_second: None,
             burst: None,
             at_once: None,
+            mode: mode.name().to_owned(),
             open: None,
             unfinished: None,
             author: author.to_owned(),

@@ -25,7 +25,7 @@ pub use check::{CheckStateView, CheckView};
 pub use counter::{CounterView, RateView, Totals};
 pub use denial::DenialView;
 pub use event::EventView;
-pub use limit::{LimitView, OpenNow, UnfinishedNow};
+pub use limit::{LimitView, MonitoredLimitView, OpenNow, UnfinishedNow};
 pub use offender::OffenderView;
 pub use replay::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 pub use rule::{RuleState, RuleView};

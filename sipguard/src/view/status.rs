@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sipguard_common::framer::{LIMITS, checks};
 
-use super::{CheckStateView, Totals};
+use super::{CheckStateView, MonitoredLimitView, Totals};
 use crate::connections::ConnectionCounts;
 use crate::counters::CounterRow;
 use crate::status::{self, GuardStatus, InterfaceStatus, Weakness};
@@ -32,6 +32,9 @@ pub struct StatusView {
     /// The checks that do not refuse.
     #[serde(default)]
     pub checks: Vec<CheckStateView>,
+    /// The limits that only count what is over them.
+    #[serde(default)]
+    pub monitored_limits: Vec<MonitoredLimitView>,
     /// Active blocks.
     pub blocks: usize,
     /// Established connections that are followed.
@@ -108,6 +111,7 @@ impl From<&GuardStatus> for StatusView {
             refuse_lf: status.limits.has(checks::REFUSE_LF),
             limits: LIMITS.iter().map(limit).collect(),
             checks: status.checks.iter().map(CheckStateView::from).collect(),
+            monitored_limits: status.monitored_limits.iter().map(MonitoredLimitView::from).collect(),
             blocks: status.blocks,
             connections: status.connections.live(),
             flows: status.connections.flows,

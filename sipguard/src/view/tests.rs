@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sipguard_common::Reason;
-use sipguard_common::abi::{Ban, Rule};
+use sipguard_common::abi::{Ban, REGISTERS, Rule};
 use sipguard_common::framer::Limits;
 
 use super::*;
@@ -16,7 +16,8 @@ use crate::denial::{DeniedTraffic, Whom};
 use crate::lookup::ListedRule;
 use crate::maps::Ports;
 use crate::offenders::OffenderRow;
-use crate::status::{GuardStatus, InterfaceStatus, Weakness};
+use crate::rate::{AtOnceMost, LimitKind, RateLimit};
+use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
 use crate::store::{AtOnce, AtOnceLimit, Denial, Limit, RuleMode, RuleRow, RuleVerb, TrunkRow};
 use crate::trunk::TrunkPolicy;
 
@@ -120,8 +121,7 @@ fn what_is_denied_and_limited() {
     let rate = Limit {
         trunk: Some("carrier".to_owned()),
         kind: 0,
-        per_second: 20,
-        burst: 40,
+        limit: RateLimit { per_second: 20, burst: 40, mode: RuleMode::Monitor },
         author: "root".to_owned(),
         created_ms: MS,
     };
@@ -129,7 +129,7 @@ fn what_is_denied_and_limited() {
     let open = AtOnceLimit {
         trunk: None,
         kind: AtOnce::Open,
-        most: 500,
+        limit: AtOnceMost { most: 500, mode: RuleMode::Enforce },
         author: "default".to_owned(),
         created_ms: MS,
     };
@@ -170,6 +170,10 @@ fn status() {
                 reason: Reason::BadNumber,
                 state: CheckState::Off,
             },
+        ],
+        monitored_limits: vec![
+            MonitoredLimit { trunk: None, kind: LimitKind::AtOnce(AtOnce::Open) },
+            MonitoredLimit { trunk: Some("carrier".to_owned()), kind: LimitKind::Rate(REGISTERS) },
         ],
         blocks: 3,
         connections,

@@ -125,6 +125,8 @@ fn mistakes() -> Result<()> {
         "limit set 0/s",
         "limit set 20/s burst",
         "limit set 20/s burst none",
+        "limit set --monitor",
+        "limit set 20/s monitor",
         "limit set --of calls 20/s",
         "limit set --per carrier --of invite 20/s",
         "limit set --per trunk 20/s",

@@ -7,7 +7,7 @@ use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_tests::{
     application::{sip, wait_until},
-    guard::{Guard, Site},
+    guard::{Guard, Site, text},
     message::register,
 };
 
@@ -76,5 +76,103 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     run(guard, "trunk remove recovered-1")?;
     ensure!(guard.rows(&["limit", "list"])?.is_empty() && !limited()?, "something is limited still");
     ensure!(flood(&site, device)? == (200, 0), "a source is limited still");
+    Ok(())
+}
+
+/// Sends 200 registrations, and says how many were valid, dropped for a reason, and would have been.
+fn send(site: &Site, to: IpAddr, reason: Reason) -> Result<[u64; 3]> {
+    let counted = || -> Result<[u64; 3]> {
+        let rows = site.guard.counter_rows()?;
+        let of = |reason: Reason, action: &str| {
+            let rows = rows.iter().filter(|row| row.reason == reason.name() && row.action == action);
+            rows.map(|row| row.packets).sum()
+        };
+        Ok([of(Reason::Valid, "pass"), of(reason, "drop"), of(reason, "would-drop")])
+    };
+    let before = counted()?;
+    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let socket = site.phone.enter(|| UdpSocket::bind((any, 0)))??;
+    for number in 0..200 {
+        site.phone.enter(|| socket.send_to(&register(number), sip(to)))??;
+    }
+    let now = || {
+        let after = counted()?;
+        anyhow::Ok([0, 1, 2].map(|at| after[at] - before[at]))
+    };
+    wait_until("all are counted", || Ok(now().map(|[valid, dropped, _]| valid + dropped)? == 200))?;
+    now()
+}
+
+#[test]
+fn a_limit_counts_before_it_stops() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let [trunk, device] = Site::PBX;
+    run(guard, "trunk add carrier --peer 10.77.0.2")?;
+    run(guard, "limit clear")?;
+    let said = run(guard, "limit set --of register 1/s burst 50 --monitor")?;
+    ensure!(
+        said == "limited register of a source: 1/s burst 50 monitor; what is over it passes, and `sipguard counters` has it as \
+                 rate-register with would-drop\n",
+        "it said {said}"
+    );
+    ensure!(
+        run(guard, "limit set --of register 1/s burst 50 --monitor")?.starts_with("nothing changed"),
+        "again"
+    );
+    let [valid, dropped, over] = send(&site, device, Reason::RateRegister)?;
+    ensure!((valid, dropped) == (200, 0) && (100..=150).contains(&over), "{valid} {dropped} {over}");
+    // Another limit stops meanwhile, and so does the same one of a trunk.
+    run(guard, "limit set --of messages 1/s burst 20")?;
+    let [valid, dropped, _] = send(&site, device, Reason::RateMessages)?;
+    ensure!((20..80).contains(&valid) && dropped > 120, "{valid} {dropped}");
+    run(guard, "limit clear --of messages")?;
+    run(guard, "limit set --per trunk carrier --of register 1/s burst 20")?;
+    let [valid, dropped, over] = send(&site, trunk, Reason::RateRegister)?;
+    ensure!((20..70).contains(&valid) && dropped > 130 && over == 0, "{valid} {dropped} {over}");
+    run(guard, "limit set --per trunk carrier --of register 1/s burst 20 --monitor")?;
+    let [valid, dropped, over] = send(&site, trunk, Reason::RateRegister)?;
+    ensure!((valid, dropped) == (200, 0) && over > 130, "{valid} {dropped} {over}");
+    // It is told where limits and what is not enforced are.
+    let modes = |guard: &Guard| -> Result<Vec<String>> {
+        guard.rows(&["limit", "list"])?.iter().map(|row| text(row, "mode")).collect()
+    };
+    let before = guard.rows(&["limit", "list"])?;
+    ensure!(modes(guard)? == ["monitor"; 2], "{before:?}");
+    let table = run(guard, "limit list")?;
+    ensure!(table.lines().skip(1).all(|line| line.contains("  monitor  ")), "{table}");
+    let status = run(guard, "status")?;
+    for line in
+        ["limit register: monitor for each source\n", "limit register: monitor for the trunk carrier\n"]
+    {
+        ensure!(status.contains(line), "{status}");
+    }
+    let of = &guard.json(&["status"])?["monitored_limits"];
+    ensure!(of[0]["per"] == "source" && of[1]["trunk"] == "carrier" && of[1]["of"] == "register", "{of}");
+    let log = run(guard, "log")?;
+    ensure!(log.contains("register of a source 1/s burst 50 monitor"), "{log}");
+    // Kept, brought back, and found in the kernel when the store is gone.
+    run(guard, "detach --all")?;
+    guard.attach(&[Site::INTERFACE])?;
+    ensure!(guard.rows(&["limit", "list"])? == before, "they did not come back");
+    let [valid, dropped, over] = send(&site, device, Reason::RateRegister)?;
+    ensure!((valid, dropped) == (200, 0) && over > 100, "{valid} {dropped} {over}");
+    std::fs::remove_file(guard.store())?;
+    run(guard, "block 192.0.2.7")?;
+    ensure!(modes(guard)? == ["monitor"; 2], "{:?}", guard.rows(&["limit", "list"])?);
+    // From now on it stops; the trunk's goes on counting.
+    ensure!(
+        run(guard, "limit set --of register 1/s burst 50")? == "limited register of a source: 1/s burst 50\n",
+        "it stops"
+    );
+    ensure!(modes(guard)? == ["enforce", "monitor"], "{:?}", guard.rows(&["limit", "list"])?);
+    let [valid, dropped, over] = send(&site, device, Reason::RateRegister)?;
+    ensure!(valid < 100 && dropped > 100 && over == 0, "{valid} {dropped} {over}");
+    let [valid, dropped, over] = send(&site, trunk, Reason::RateRegister)?;
+    ensure!((valid, dropped) == (200, 0) && over > 130, "{valid} {dropped} {over}");
+    // In monitor mode all limits count.
+    run(guard, "mode monitor")?;
+    let [valid, dropped, over] = send(&site, device, Reason::RateRegister)?;
+    ensure!((valid, dropped) == (200, 0) && over > 100, "{valid} {dropped} {over}");
     Ok(())
 }

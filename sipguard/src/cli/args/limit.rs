@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
 use super::usage;
-use crate::ops::limit::{AtOnce, Kind, MESSAGES, Most};
-use crate::rate::{self, MOST_OPEN};
+use crate::ops::limit::{AtOnce, Kind, MESSAGES, Most, RuleMode};
+use crate::rate::{self, AtOnceMost, MOST_AT_ONCE};
 use crate::trunk;
 
 #[derive(Debug, clap::Args)]
@@ -14,9 +14,19 @@ pub struct Args {
     pub verb: Verb,
 }
 
+const TRY_FIRST: &str = "\
+See what a limit would stop before it stops anything:
+
+  sipguard limit set --of register 20/s --monitor
+  sipguard counters                            # rate-register, would-drop: what it would stop
+  sipguard counters --by source --of register  # who sends the most
+  sipguard limit set --of register 20/s        # it stops what is over it from now on
+  sipguard limit clear --of register           # or there is no limit again";
+
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Set a limit: so many a second, and a burst of so many at once; of open connections and unfinished messages a number
+    #[command(after_help = TRY_FIRST)]
     Set(SetArgs),
     /// Show the limits
     #[command(visible_alias = "ls")]
@@ -35,6 +45,11 @@ pub struct SetArgs {
     /// `--of unfinished` a number, such as `500`. With `--per trunk` its name comes before
     #[arg(required = true, num_args = 1..=4, value_name = "RATE [burst COUNT]|COUNT")]
     rate: Vec<String>,
+
+    /// Only count what is over this limit, as would-drop in `counters`, and let it pass. The other limits go on stopping. The
+    /// same command without it makes the limit stop
+    #[arg(long)]
+    monitor: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,13 +90,16 @@ impl SetArgs {
         let names = usize::from(self.whose.per == Per::Trunk);
         let (name, words) = self.rate.split_at(names.min(self.rate.len()));
         let trunk = self.whose.trunk(name.first().map(String::as_str))?;
-        let kind = match self.whose.of {
-            Some(Kind::AtOnce(kind)) => return Ok((trunk, Most::AtOnce(kind, count(kind, words)?))),
-            Some(Kind::Rate(kind)) => kind,
-            None => MESSAGES,
+        let mode = if self.monitor { RuleMode::Monitor } else { RuleMode::Enforce };
+        let text = words.join(" ");
+        if let (limit, RuleMode::Monitor) = rate::split_mode(&text) {
+            return Err(usage(format!("`{text}`: here it is an option: `{limit} --monitor`")));
+        }
+        let most = match self.whose.of.unwrap_or(Kind::Rate(MESSAGES)) {
+            Kind::Rate(kind) => Most::Rate(kind, rate::parse(&text, mode).map_err(usage)?),
+            Kind::AtOnce(kind) => Most::AtOnce(kind, at_once(kind, &text, mode)?),
         };
-        let (per_second, burst) = rate::parse(&words.join(" ")).map_err(usage)?;
-        Ok((trunk, Most::Rate { kind, per_second, burst }))
+        Ok((trunk, most))
     }
 }
 
@@ -104,12 +122,10 @@ impl WhoseArgs {
 }
 
 /// `500`: so many at once.
-fn count(kind: AtOnce, words: &[String]) -> Result<u32> {
-    let text = words.join(" ");
-    let count = text.parse().ok().filter(|count| (1..=MOST_OPEN).contains(count));
-    count.ok_or_else(|| {
+fn at_once(kind: AtOnce, text: &str, mode: RuleMode) -> Result<AtOnceMost> {
+    rate::parse_at_once(text, mode).ok_or_else(|| {
         usage(format!(
-            "`{text}` is no limit of {}: write how many at once, such as 500 (1 to {MOST_OPEN})",
+            "`{text}` is no limit of {}: write how many at once, such as 500 (1 to {MOST_AT_ONCE})",
             kind.text()
         ))
     })

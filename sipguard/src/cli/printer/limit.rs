@@ -5,16 +5,18 @@ use anyhow::Result;
 use super::rule::change_of_one;
 use super::{Format, not_attached, rows};
 use crate::ops::RuleChange;
-use crate::ops::limit::{Kind, Listing, Most, named};
+use crate::ops::limit::{Kind, Listing, Most, RuleMode, named};
 use crate::table::table;
 use crate::view::{LimitView, schema};
 
 pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -> Result<()> {
-    let did = match most {
-        Most::Rate { kind, per_second, burst } => {
-            format!("limited {}: {per_second}/s burst {burst}", named(trunk, Kind::Rate(kind).name()))
-        }
-        Most::AtOnce(kind, most) => format!("limited {}: {most} at once", named(trunk, kind.name())),
+    let did = format!("limited {}: {most}", named(trunk, most.kind().name()));
+    let did = match most.mode() {
+        RuleMode::Enforce => did,
+        RuleMode::Monitor => format!(
+            "{did}; what is over it passes, and `sipguard counters` has it as {} with would-drop",
+            most.kind().reason().name()
+        ),
     };
     change_of_one(format, done, &did, "limited so already")
 }
@@ -27,7 +29,7 @@ pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &R
 pub fn list(format: Format, listing: &Listing) -> Result<()> {
     not_attached(format, listing.in_force, "limits take effect");
     rows(format, schema::LIMITS, listing.limits.iter().collect(), || {
-        let columns = ["PER", "OF", "RATE", "BURST", "NOW", "BY", "SINCE"];
+        let columns = ["PER", "OF", "RATE", "BURST", "MODE", "NOW", "BY", "SINCE"];
         table(&columns, listing.limits.iter().map(line))
     })
 }
@@ -47,6 +49,7 @@ fn line(limit: &LimitView) -> Vec<String> {
         limit.of.clone(),
         format!("{most}{unit}"),
         limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
+        limit.mode.clone(),
         now.unwrap_or_default(),
         limit.author.clone(),
         limit.created_at.clone(),

@@ -7,7 +7,7 @@ use sipguard_common::framer::{LIMITS, Limits, checks};
 
 use super::{Format, object};
 use crate::check::Switch;
-use crate::ops::status::{GuardStatus, InterfaceStatus};
+use crate::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
 use crate::status;
 use crate::table::table;
 use crate::view::{StatusView, schema};
@@ -61,7 +61,8 @@ fn text(report: &GuardStatus) -> String {
         own_limits(report),
         balancers(report),
     );
-    let switched: String = report.checks.iter().map(switched).collect();
+    let switched = report.checks.iter().map(switched).chain(report.monitored_limits.iter().map(monitored));
+    let switched: String = switched.collect();
     let head = if switched.is_empty() { head } else { head.trim_end().to_owned() + "\n" + &switched + "\n" };
     let rows = report.interfaces.iter().map(|one| {
         let since = one.since.map(|since| since.to_string()).unwrap_or_default();
@@ -90,6 +91,13 @@ fn text(report: &GuardStatus) -> String {
 /// A check that does not refuse.
 fn switched(switch: &Switch) -> String {
     format!("check {}: {} for {}\n", switch.reason.name(), switch.state.name(), switch.scope)
+}
+
+/// A limit that only counts.
+fn monitored(limit: &MonitoredLimit) -> String {
+    let MonitoredLimit { trunk, kind } = limit;
+    let whom = trunk.as_ref().map_or("each source".to_owned(), |trunk| format!("the trunk {trunk}"));
+    format!("limit {}: monitor for {whom}\n", kind.name())
 }
 
 /// What passes unjudged, and why.

@@ -5,6 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard::settings::EffectiveSettings;
+use sipguard_common::Reason;
 use sipguard_tests::{
     guard::{Guard, Site, text},
     process::output,
@@ -129,6 +130,72 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     reboot(guard)?;
     guard.attach(&[Site::INTERFACE, "--config", shown(&path)])?;
     ensure!(names(guard)? == ["mine", "spare"], "{:?}", names(guard)?);
+    Ok(())
+}
+
+#[test]
+fn the_file_says_which_limits_only_count() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let scratch = Scratch::new("config")?;
+    let carrier = "[trunks.carrier]\npeers = [\"198.51.100.0/28\"]\n[trunks.carrier.limits]\n";
+    let counts = format!(
+        "[limits]\nregister = \"20/s burst 40 monitor\"\nopen = \"70 monitor\"\n{carrier}invite = \"5/s monitor\"\n"
+    );
+    let path = scratch.write("sipguard.toml", &counts)?;
+    let modes = || -> Result<Vec<String>> {
+        let rows = guard.rows(&["limit", "list"])?;
+        let rows = rows.iter().filter(|row| row["mode"] == "monitor");
+        rows.map(|row| Ok(format!("{} {}", text(row, "per")?, text(row, "of")?))).collect()
+    };
+    let bits = || -> Result<(u32, u32)> {
+        let policy = state(guard)?.2;
+        Ok((policy.monitored_limits, policy.trunks.iter().fold(0, |all, trunk| all | trunk.monitored_limits)))
+    };
+    let changed = run(guard, &format!("reload --config {}", shown(&path)))?;
+    for line in [
+        "limits.register: 500/s burst 6000 -> 20/s burst 40 monitor",
+        "limits.open: none -> 70 at once monitor",
+        "trunks.carrier.limits.invite: none -> 5/s burst 10 monitor",
+    ] {
+        ensure!(changed.contains(line), "it said {changed}");
+    }
+    ensure!(modes()? == ["source register", "source open", "trunk invite"], "{:?}", modes()?);
+    let open = Reason::OpenConnections.limit_bit();
+    ensure!(
+        bits()? == (Reason::RateRegister.limit_bit() | open, Reason::RateInvite.limit_bit()),
+        "{:?}",
+        bits()?
+    );
+    ensure!(reload(guard, &path, &[])?.is_empty(), "a second one changed something");
+    let words = run(guard, &format!("config show --config {}", shown(&path)))?;
+    for line in ["register = \"20/s burst 40 monitor\"", "open = \"70 monitor\"", "invite = \"5/s monitor\""]
+    {
+        ensure!(words.contains(line), "{words}");
+    }
+    // What a command made stop is set back, and what the file makes stop stops.
+    run(guard, "limit set --of register 20/s burst 40")?;
+    ensure!(reload(guard, &path, &[])? == ["limits.register"], "it is not set back");
+    fs::write(
+        &path,
+        format!("[limits]\nregister = \"20/s burst 40\"\nopen = 70\n{carrier}invite = \"5/s\"\n"),
+    )?;
+    ensure!(
+        reload(guard, &path, &[])?.len() == 3 && bits()? == (0, 0) && modes()?.is_empty(),
+        "{:?}",
+        modes()?
+    );
+    ensure!(state(guard)?.2.open == 70, "{:?}", state(guard)?.2.open);
+    // What is named no more is as it is by default.
+    fs::write(&path, "[limits]\nregister = \"20/s burst 40 monitor\"\nunfinished = \"9 monitor\"\n")?;
+    reload(guard, &path, &[])?;
+    ensure!(modes()? == ["source register", "source unfinished"], "{:?}", modes()?);
+    fs::write(&path, "")?;
+    ensure!(
+        reload(guard, &path, &[])? == ["limits.register", "limits.unfinished"] && bits()? == (0, 0),
+        "{:?}",
+        bits()?
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A limit of open connections: the kernel's own sockets are what counts, however they end.
 
 mod endings;
+mod monitored;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -20,7 +21,7 @@ use sipguard_common::abi::{OPEN_COUNT, OPEN_ENTRIES, names, rules_in_use};
 use sipguard_common::{Reason, abi::CountedConnection};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, wait_until},
-    guard::{Guard, Site},
+    guard::{Counter, Guard, Site},
     message::OPTIONS,
     netns::Netns,
 };
