@@ -14,13 +14,14 @@ use super::rows::StoreTables;
 pub type ConfiguredNames = BTreeSet<(String, String)>;
 
 /// What a configuration file may change in the store. Of `rules` what it has set itself.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 11] = [
     ("trunks", ""),
     ("peers", ""),
     ("balancers", ""),
     ("limits", ""),
     ("open_limits", ""),
     ("unfinished_limits", ""),
+    ("checks", ""),
     ("denials", ""),
     ("ban_policy", ""),
     ("configured", ""),

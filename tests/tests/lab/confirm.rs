@@ -30,7 +30,7 @@ const OTHERS: &[&str] = &[
 ];
 
 /// What a configuration file may set.
-const CONFIGURATION: &str = "[limits]\nregister = \"7/s\"\nopen = 70\n[bans]\nafter = 7\n[block]\nuser-agents = [\"scan\"]\n\
+const CONFIGURATION: &str = "[limits]\nregister = \"7/s\"\ninvite = \"300/s burst 3000 monitor\"\nopen = \"70 monitor\"\n[checks]\nbad-number = \"monitor\"\n[bans]\nafter = 7\n[block]\nuser-agents = [\"scan\"]\n\
     [deny]\ndevices = [\"options\"]\n[trunks.carrier]\npeers = [\"198.51.100.0/28\"]\nmethods = [\"OPTIONS\"]\n\
     [trunks.other]\npeers = [\"203.0.113.0/24\"]\nlimits.packets = \"9/s\"\n";
 
@@ -49,7 +49,7 @@ fn settings(guard: &Guard) -> Result<Vec<Value>> {
 
 /// All that the store says, but for the log.
 fn rules(guard: &Guard) -> Result<Vec<Value>> {
-    let words = ["list", "trunk list", "limit list", "deny", "bans"];
+    let words = ["list", "trunk list", "limit list", "checks list", "deny", "bans"];
     words.iter().map(|words| guard.json(&words.split(' ').collect::<Vec<_>>())).collect()
 }
 
