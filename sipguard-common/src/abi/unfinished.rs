@@ -69,14 +69,15 @@ impl Span {
         if age < UNFINISHED_SPANS as u64 { (word & COUNT) as u32 } else { 0 }
     }
 
-    /// The word of this span with one message more; `None` when it is full.
+    /// The word of this span with one message more; `None` when it is full, or of a later span by now.
     #[must_use]
     #[inline(always)]
     pub const fn one_more(self, word: u64) -> Option<u64> {
-        if word >> UNFINISHED_COUNT_BITS != self.0 {
+        let span = word >> UNFINISHED_COUNT_BITS;
+        if span < self.0 {
             return Some(self.0 << UNFINISHED_COUNT_BITS | 1);
         }
-        if word & COUNT == COUNT { None } else { Some(word + 1) }
+        if span > self.0 || word & COUNT == COUNT { None } else { Some(word + 1) }
     }
 }
 
@@ -205,6 +206,21 @@ mod tests {
                 end(&mut entry, ticket);
                 assert_eq!(entry, before);
             }
+        }
+    }
+
+    #[test]
+    fn a_message_that_began_long_ago_takes_nothing_from_later_ones() {
+        let mut entry = Unfinished::zeroed();
+        let spans = UNFINISHED_SPANS as u64;
+        for later in [0, 1, spans - 1, spans, spans + 1, 3 * spans] {
+            let now = Span(1000 + later);
+            entry.spans[now.index()] = now.one_more(entry.spans[now.index()]).unwrap();
+            let before = entry.count(now);
+            let old = Span(1000);
+            let word = &mut entry.spans[old.index()];
+            *word = old.one_more(*word).unwrap_or(*word);
+            assert!(entry.count(now) >= before, "{later}");
         }
     }
 

@@ -30,7 +30,7 @@ pub fn admit(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
     }
     let trunk = policy::trunk(rate::limited_trunk(sender));
     let most = trunk.map_or(settings.unfinished, |trunk| trunk.unfinished);
-    if most == 0 || visit(settings::now_ns(), COUNT) < most {
+    if most == 0 || visit(COUNT, 0) < most {
         return Ok(());
     }
     policy::over(Reason::UnfinishedMessages)
@@ -40,18 +40,18 @@ pub fn admit(sender: &Sender, settings: &Settings) -> Result<(), Reason> {
 const COUNT: u32 = 0;
 const ENTER: u32 = 1;
 
-/// Goes to the entry of the packet's sender. Returns how many messages it counts at a time, or with [`ENTER`] counts one that began then, and returns
-/// its [`Ticket`], or 0 where it is not counted.
+/// Goes to the entry of the packet's sender. Returns how many messages it counts, or with [`ENTER`] counts one that began at a time, and returns its
+/// [`Ticket`], or 0 where it is not counted.
 // own frame: 64 bytes
 #[inline(never)]
-fn visit(time_ns: u64, what: u32) -> u32 {
+fn visit(what: u32, began_ns: u64) -> u32 {
     let (Ok(settings), Ok(sender), Ok(limits)) = (settings::get(), scratch::sender(), policy::limits())
     else {
         return 0;
     };
     // SAFETY: this CPU's map value, which nothing changes once the packet is permitted.
     let sender = unsafe { &*sender };
-    let span = Span::of(time_ns, limits.message_ms);
+    let now = Span::of(settings::now_ns(), limits.message_ms);
     let [r0, r1, r2, r3, _] = sender.source;
     let remote = [r0, r1, r2, r3];
     // Sources are the same in every network namespace: what counts is what came in by a guarded interface.
@@ -59,10 +59,10 @@ fn visit(time_ns: u64, what: u32) -> u32 {
     let (remote, owner) = connections::owner(remote, ip::is_v6(&remote), trunk, 0, settings);
     let found = find(owner);
     if what == COUNT {
-        return found.map_or(0, |(_, entry)| count(entry, span));
+        return found.map_or(0, |(_, entry)| count(entry, now));
     }
-    let found = found.or_else(|| take(owner, remote, trunk, span));
-    found.map_or(0, |(slot, entry)| add(entry, slot, span))
+    let found = found.or_else(|| take(owner, remote, trunk, now));
+    found.map_or(0, |(slot, entry)| add(entry, slot, Span::of(began_ns, limits.message_ms)))
 }
 
 /// The owner's entry, with its slot.
@@ -105,7 +105,7 @@ fn changed(packet: &Packet, flow: &mut Flow, within: bool) {
     leave(flow);
     let is_counted = settings::get().is_ok_and(|settings| settings.rules & rules_in_use::UNFINISHED != 0);
     if within && is_counted && packet.side == port::OWN {
-        flow.unfinished = visit(flow.message_ns, ENTER);
+        flow.unfinished = visit(ENTER, flow.message_ns);
     }
 }
 
