@@ -5,6 +5,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{
     ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Outcome, PERMANENT, rules_in_use,
 };
+use sipguard_tests::envelope::{Envelope, datagram, extension};
 use sipguard_tests::message::OPTIONS as GOOD;
 use sipguard_tests::message::OPTIONS;
 use sipguard_tests::packet::{ACK, FIN, IP, PSH, Peer, RST, SYN, TCP4, URG, sum, tcp_sum};
@@ -77,6 +78,36 @@ fn ip_options_and_extension_headers_are_walked() -> Result<()> {
     assert_eq!(run.reason, Reason::BadStartLine);
     assert_eq!(run.frame[IP + 64 + 13], RST | ACK);
     assert_eq!(tcp_sum(peer.remote.ip(), peer.local.ip(), &run.frame[IP + 64..]), 0xffff);
+    Ok(())
+}
+
+/// The kernel skips options that say nothing, however many (RFC 8200 section 4.2: PadN). Packets of 1,500 bytes are walked to their end.
+#[test]
+fn extension_headers_that_fill_a_packet_are_walked() -> Result<()> {
+    let peer = Peer::new("[2001:db8::7]:40000", "[2001:db8::1]:5060");
+    let mut program = Program::shared()?;
+    for length in [8, 800, 904, 912, 1024, 1304, 1376, 1920] {
+        let mut envelope = Envelope::new(peer.remote.ip(), peer.local.ip());
+        let pad = |length: usize| {
+            let mut header = vec![0; length];
+            header[1] = (length / 8 - 1) as u8;
+            for at in (2..length).step_by(256) {
+                let rest = (length - at).min(256);
+                header[at..at + 2].copy_from_slice(&[1, (rest - 2) as u8]);
+            }
+            (extension::DESTINATION, header)
+        };
+        envelope.extensions = (0..length).step_by(2048).map(|at| pad((length - at).min(2048))).collect();
+        for (payload, reason) in [(GOOD, Reason::Valid), (&b"no sense\r\n"[..], Reason::BadStartLine)] {
+            assert_eq!(program.run(&datagram(&envelope, 40000, 5060, payload))?.reason, reason, "{length}");
+        }
+        program.connect(&peer, 1000)?;
+        let run = program.run(&envelope.seal(6, &peer.tcp(ACK, 1000, b"no sense\r\n")[IP + 40..]))?;
+        assert_eq!(run.reason, Reason::BadStartLine, "{length}");
+        if length < 1400 {
+            assert_eq!(run.frame[IP + 40 + length + 13], RST | ACK, "{length}");
+        }
+    }
     Ok(())
 }
 
