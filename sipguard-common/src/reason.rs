@@ -299,7 +299,7 @@ reasons! {
         "TCP payload that came while another CPU was judging the same connection for too long; TCP sends it again.",
         "", "";
     EarlyAnswer = 65, "early-answer", Drop, Always,
-        "No SIP from a guarded port that the PBX dialled, before the PBX has sent anything; TCP sends it again.",
+        "From a server that the PBX dialled, before the PBX has sent anything: what is no SIP from a guarded port, and anything from another port for 0.18 s. TCP sends it again.",
         "", "";
     BadProxyHeader = 66, "bad-proxy-header", Malformed, Default,
         "A connection of a trunk with `--proxy-protocol` that does not begin with a PROXY header of version 1 or 2, of at most 4096 bytes. Brings nobody nearer to a ban.",

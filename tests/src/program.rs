@@ -1,6 +1,7 @@
 //! The loaded XDP program, run packet by packet with `BPF_PROG_TEST_RUN`: no interface, maps of its own.
 
 mod connection;
+mod greeting;
 mod reset;
 mod shared;
 

@@ -90,7 +90,7 @@ pub struct Handshake {
     pub peer_next: u32,
     /// Sequence number of the PBX's first byte. Only a peer that received the PBX's segment can acknowledge it.
     pub pbx_next: u32,
-    /// [`HANDSHAKE_ANSWERED`] or [`HANDSHAKE_DIALLED`].
+    /// [`HANDSHAKE_ANSWERED`], [`HANDSHAKE_DIALLED`] or [`HANDSHAKE_OPEN`].
     pub kind: u32,
 }
 
@@ -98,6 +98,11 @@ pub struct Handshake {
 pub const HANDSHAKE_ANSWERED: u32 = 1;
 /// The PBX sent a SYN.
 pub const HANDSHAKE_DIALLED: u32 = 2;
+/// The PBX sent a SYN to a port that is not guarded, and has acknowledged the answer.
+pub const HANDSHAKE_OPEN: u32 = 3;
+
+/// Times in `ANSWERED` are of `CLOCK_MONOTONIC`, in units of 2 to this power of nanoseconds (1.05 ms), with the lowest bit set.
+pub const ANSWERED_SHIFT: u32 = 20;
 
 /// [`Flow::ended`]: the kernel has closed the socket, or the PBX has reset the connection or acknowledged the sender's FIN.
 pub const FLOW_ENDED: u32 = 1;

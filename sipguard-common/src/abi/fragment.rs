@@ -16,6 +16,9 @@ pub struct FragmentKey {
     pub id: [u8; 4],
 }
 
+/// Times in an entry of `EARLY_FRAGMENTS`.
+pub const EARLY_SLOTS: usize = 16;
+
 /// [`Datagram::state`]: the header section has not ended yet.
 pub const DATAGRAM_OPEN: u32 = 0;
 /// [`Datagram::state`]: the header section was valid; later fragments need no validation.

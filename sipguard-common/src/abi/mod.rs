@@ -22,10 +22,11 @@ mod unfinished;
 pub use ban::{BAN_ENTRIES, BAN_MEMORY_NS, Ban, BanPolicy};
 pub use checks::{CheckSwitches, LOSES_FRAMING};
 pub use flow::{
-    FLOW_ENDED, FLOW_SEGMENTS, Flow, FlowKey, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake,
-    SegmentRecord, SpillKey, SpilledRecord, flow_flags, pack_handshake,
+    ANSWERED_SHIFT, FLOW_ENDED, FLOW_SEGMENTS, Flow, FlowKey, FlowState, HANDSHAKE_ANSWERED,
+    HANDSHAKE_DIALLED, HANDSHAKE_OPEN, Handshake, SegmentRecord, SpillKey, SpilledRecord, flow_flags,
+    pack_handshake,
 };
-pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, FragmentKey};
+pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, EARLY_SLOTS, FragmentKey};
 pub use limit::{AT_ONCE_KINDS, RATE_REASONS};
 pub use observe::{
     CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,
@@ -105,9 +106,14 @@ pub mod names {
     pub const SPILLED: &str = "SPILLED";
     /// `Array<u64>`: a bitmap of the PBX's ports from which it dialled a port that is not guarded and speaks SIP.
     pub const SPOKEN: &str = "SPOKEN";
+    /// `Array<u32>`: when a port that is not guarded answered a SYN of the PBX, by the PBX's port. Userspace does not read it.
+    pub const ANSWERED: &str = "ANSWERED";
+    /// `LruHashMap<Address, u32>`: servers that spoke first on connections that the PBX dialled, and the PBX did not answer in SIP. Userspace does not
+    /// read it.
+    pub const GREETERS: &str = "GREETERS";
     /// `HashMap<FragmentKey, Datagram>`: UDP datagrams whose headers are longer than their first IP fragment.
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// `Array<[u32; 16]>`: when later IP fragments of other datagrams came. Userspace does not read it.
+    /// `Array<[u32; EARLY_SLOTS]>`: when later IP fragments of other datagrams came. Userspace does not read it.
     pub const EARLY_FRAGMENTS: &str = "EARLY_FRAGMENTS";
     /// `PerCpuArray<Counter>`, indexed by [`super::counter_index`].
     pub const COUNTERS: &str = "COUNTERS";
@@ -160,6 +166,8 @@ pub mod names {
         HANDSHAKES,
         SPILLED,
         SPOKEN,
+        ANSWERED,
+        GREETERS,
         FRAGMENTS,
         EARLY_FRAGMENTS,
         COUNTERS,

@@ -11,7 +11,7 @@ use sipguard_common::wire::tcp::{self, ACK, SYN};
 
 use crate::packet::bytes;
 use crate::packet::ip::Ip;
-use crate::stream::egress;
+use crate::stream::{egress, greeting};
 
 #[map]
 static PORTS: Array<u64> = Array::with_max_entries(PORT_ENTRIES, 0);
@@ -113,10 +113,11 @@ fn of_tcp(ctx: &XdpContext, ip: &Ip, remote: u16, local: u16) -> Option<(Transpo
     if is_among(TLS, remote) {
         return Some((Transport::Tls, PEER));
     }
-    // A SYN-ACK to any connection that the PBX dials, or a segment of one on which it uses SIP.
+    // A SYN-ACK to any connection that the PBX dials, or a segment of one on which it uses SIP or has said nothing yet.
     let flags = bytes::byte(ctx, ip.l4_at + tcp::FLAGS).unwrap_or(0);
     let answers = flags & (SYN | ACK) == SYN | ACK;
-    if answers || egress::is_dialled_sip_port(local) { Some((Transport::Tcp, NEITHER)) } else { None }
+    let is_dialled = answers || egress::is_dialled_sip_port(local) || greeting::is_answered(local);
+    if is_dialled { Some((Transport::Tcp, NEITHER)) } else { None }
 }
 
 /// The transport of a fragment without ports. TCP cannot be reassembled without the first fragment, and a fragment that would overwrite the

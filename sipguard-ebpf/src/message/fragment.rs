@@ -14,7 +14,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
-use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram};
+use sipguard_common::abi::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, EARLY_SLOTS};
 use sipguard_common::framer::is_keep_alive_len;
 use sipguard_common::wire::{self, ipv4, ipv6};
 
@@ -43,10 +43,9 @@ static DATAGRAMS: HashMap<FlowWords, Datagram> = HashMap::with_max_entries(1 << 
 
 /// When later fragments of unknown datagrams came: a Bloom filter of times. A map that evicts could be made to forget.
 #[map(name = "EARLY_FRAGMENTS")]
-static EARLY: Array<[u32; SLOTS]> = Array::with_max_entries(BLOCKS, 0);
+static EARLY: Array<[u32; EARLY_SLOTS]> = Array::with_max_entries(BLOCKS, 0);
 
 const BLOCKS: u32 = 1 << 14;
-const SLOTS: usize = 16;
 
 /// How long the kernel keeps the fragments of an incomplete datagram, in units of 2^[`UNIT_SHIFT`] ns: a little more than 30 s and 60 s
 /// (`ipfrag_time`, `ip6frag_time`).
@@ -298,8 +297,8 @@ fn came_before(scratch: &Scratch, now_ns: u64) -> bool {
 fn slots(scratch: &Scratch) -> Option<[*mut u32; 2]> {
     let hash = hash(scratch);
     let block = EARLY.get_ptr_mut((hash >> 8) as u32 & (BLOCKS - 1))?.cast::<u32>();
-    let first = hash as usize & (SLOTS - 1);
-    let second = (first + 1 + (hash as usize >> 4 & 7)) & (SLOTS - 1);
+    let first = hash as usize & (EARLY_SLOTS - 1);
+    let second = (first + 1 + (hash as usize >> 4 & 7)) & (EARLY_SLOTS - 1);
     // SAFETY: both offsets lie within the value.
     Some(unsafe { [block.add(first), block.add(second)] })
 }

@@ -11,20 +11,20 @@ use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
-    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, PORT_WORDS, flow_flags,
-    pack_handshake, port_bit,
+    Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, HANDSHAKE_OPEN, Handshake, PORT_WORDS,
+    flow_flags, pack_handshake, port_bit,
 };
 use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
 use sipguard_common::wire::protocol::TCP;
 use sipguard_common::wire::tcp::{ACK, FIN, RST, SYN};
 use sipguard_common::wire::{ipv4, ipv6, tcp};
 
-use super::{flow, handshake};
+use super::{flow, greeting, handshake};
 use crate::admit::port;
 use crate::cpu::scratch::FlowWords;
 use crate::cpu::{atomic, settings};
 use crate::packet::eth::L3;
-use crate::packet::ip::MAPPED;
+use crate::packet::ip::{Address, MAPPED};
 use crate::packet::{bytes, eth};
 
 #[map]
@@ -66,6 +66,13 @@ impl SentSegment {
         self.flags & flags != 0
     }
 
+    /// Address that it goes to.
+    #[inline(always)]
+    fn server(&self) -> Address {
+        let [address @ .., _, _, _, _, _] = self.key;
+        address
+    }
+
     /// The sequence number behind the segment.
     #[inline(always)]
     fn end(&self) -> u32 {
@@ -102,10 +109,11 @@ fn take(ctx: &TcContext, segment: &SentSegment) {
     }
     let peer = port::is_guarded(segment.remote);
     if !own && !peer && (!is_dialled_sip_port(segment.local) || flow::lookup(&segment.key).is_none()) {
-        if segment.data_len != 0 && detect_protocol(ctx, segment) == OutboundProtocol::Sip {
-            start_sip(segment);
-        }
-        return;
+        return if segment.data_len != 0 {
+            first_unguarded_bytes(ctx, segment);
+        } else if greeting::is_awaited(segment.local) {
+            opened(segment);
+        };
     }
     let found = flow::lookup(&segment.key);
     let found = if found.is_none() { unknown(ctx, segment, own) } else { found };
@@ -199,8 +207,24 @@ fn simultaneous_open(segment: &SentSegment, pbx_next: u32) {
     handshake.peer_next = segment.acknowledged;
     if port::is_guarded(segment.remote) {
         begin(segment, AWAITING_REQUEST);
-        handshake::forget(&segment.key);
+        return handshake::forget(&segment.key);
     }
+    handshake.kind = HANDSHAKE_OPEN;
+    greeting::answered(segment.local);
+}
+
+/// The PBX acknowledges the answer of a port that is not guarded: from here on the peer may not change where its stream begins.
+#[inline(always)]
+fn opened(segment: &SentSegment) {
+    let Some(handshake) = handshake::get(&segment.key) else { return };
+    // SAFETY: a live map value.
+    let handshake = unsafe { &mut *handshake };
+    if handshake.kind != HANDSHAKE_DIALLED || handshake.pbx_next != segment.seq || !segment.has(ACK) {
+        return;
+    }
+    handshake.peer_next = segment.acknowledged;
+    handshake.kind = HANDSHAKE_OPEN;
+    greeting::answered(segment.local);
 }
 
 /// Records what the PBX has acknowledged and sent.
@@ -242,8 +266,11 @@ fn unknown(ctx: &TcContext, segment: &SentSegment, own: bool) -> Option<*mut Flo
             // The PBX answers an invalid segment during a handshake.
             return None;
         }
-        if first {
-            state = if own { AWAITING_FIRST_BYTES } else { AWAITING_REQUEST };
+        if first && own {
+            state = AWAITING_FIRST_BYTES;
+            greeting::answered(segment.local);
+        } else if first {
+            state = AWAITING_REQUEST;
         }
     }
     if state == DESYNCHRONISED
@@ -259,24 +286,38 @@ fn unknown(ctx: &TcContext, segment: &SentSegment, own: bool) -> Option<*mut Flo
     flow::lookup(&segment.key)
 }
 
-/// The PBX uses SIP on a connection without a guarded port, if these are its first bytes.
+/// Bytes of the PBX on a connection without a guarded port: if they are its first ones, they say whether it uses SIP there.
 #[inline(always)]
-fn start_sip(segment: &SentSegment) {
-    let Some(handshake) = handshake::get(&segment.key) else { return };
-    // SAFETY: a live map value.
-    let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
-    if kind != HANDSHAKE_DIALLED || pbx_next != segment.seq {
+fn first_unguarded_bytes(ctx: &TcContext, segment: &SentSegment) {
+    let protocol = detect_protocol(ctx, segment);
+    if protocol == OutboundProtocol::LineEnds
+        || protocol != OutboundProtocol::Sip && !greeting::is_awaited(segment.local)
+    {
         return;
     }
-    // If the peer has sent bytes before, those were not validated.
-    let fresh = peer_next != 0 && peer_next == segment.acknowledged;
-    begin(segment, if fresh { IN_SYNC } else { DESYNCHRONISED });
+    let Some(fresh) = dialled(segment) else { return greeting::settle(segment.local) };
     handshake::forget(&segment.key);
+    if protocol != OutboundProtocol::Sip {
+        return if fresh { greeting::settle(segment.local) } else { greeting::learn(&segment.server()) };
+    }
+    // If the peer has sent bytes before, those were not validated.
+    begin(segment, if fresh { IN_SYNC } else { DESYNCHRONISED });
     let (word, bit) = port_bit(segment.local);
     if let Some(ports) = SPOKEN.get_ptr_mut(word) {
         // SAFETY: a live map value.
         unsafe { atomic::or(ports, bit) };
     }
+}
+
+/// Whether the peer of a connection that the PBX dialled has sent nothing yet that the PBX has; `None` unless the segment has the PBX's first
+/// bytes.
+#[inline(always)]
+fn dialled(segment: &SentSegment) -> Option<bool> {
+    let handshake = handshake::get(&segment.key)?;
+    // SAFETY: a live map value.
+    let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
+    let is_first = kind != HANDSHAKE_ANSWERED && pbx_next == segment.seq;
+    is_first.then_some(kind == HANDSHAKE_DIALLED || peer_next == segment.acknowledged)
 }
 
 /// Creates a flow at the PBX's position.
@@ -316,6 +357,9 @@ fn first_outbound_bytes(ctx: &TcContext, segment: &SentSegment, flow: &mut Flow)
         if flow.flags & flow_flags::TLS != 0 { OutboundProtocol::Tls } else { OutboundProtocol::Sip };
     let silent = flow.is(FlowState::AwaitingFirstBytes);
     if protocol != wanted && protocol != OutboundProtocol::Sip {
+        if silent && flow.next != segment.acknowledged {
+            greeting::learn(&segment.server());
+        }
         flow.state = NOT_SIP;
     } else {
         if protocol == OutboundProtocol::Sip {

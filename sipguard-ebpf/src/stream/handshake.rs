@@ -7,7 +7,7 @@ use sipguard_common::abi::{
     Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, pack_handshake,
 };
 
-use super::{client, flow};
+use super::{client, flow, greeting};
 use crate::admit::{policy, port, rate};
 use crate::cpu::scratch::{FlowWords, Packet};
 use crate::cpu::settings;
@@ -62,7 +62,7 @@ pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     let Some(handshake) = get(&packet.key) else { return Ok(None) };
     // SAFETY: a live map value.
     let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
-    if kind == HANDSHAKE_DIALLED {
+    if kind != HANDSHAKE_ANSWERED {
         // The PBX dialled from a guarded port. The flow is created once the connection is answered.
         return Err(Reason::NotGuarded);
     }
@@ -125,17 +125,18 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     // The PBX may not accept it; its acknowledgement creates the flow.
     handshake.peer_next = packet.seq.wrapping_add(1);
     if packet.side != port::PEER {
+        greeting::answered(u16::from_be((packet.key[8] >> 16) as u16));
         return Err(Reason::NotGuarded);
     }
     policy::permit()?;
     Ok(Reason::TcpControl)
 }
 
-/// Whether the packet is of a connection that the PBX dials and has not acknowledged the answer of.
+/// Whether the packet is of a connection that the PBX dials and has not acknowledged the answer of, or has said nothing on.
 #[inline(always)]
 pub fn is_early(packet: &Packet) -> bool {
     // SAFETY: a live map value.
-    get(&packet.key).is_some_and(|handshake| unsafe { (*handshake).kind } == HANDSHAKE_DIALLED)
+    get(&packet.key).is_some_and(|handshake| unsafe { (*handshake).kind } != HANDSHAKE_ANSWERED)
 }
 
 /// In a replay, where the SYN of the PBX may be missing, its answer creates the flow.

@@ -9,6 +9,7 @@ mod client;
 pub mod egress;
 mod find;
 mod flow;
+pub mod greeting;
 mod handshake;
 mod payload;
 mod pickup;
@@ -130,7 +131,8 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
 /// Creates the flow of a connection. `Err` is the reason when it gets none.
 #[inline(always)]
 fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
-    if packet.side == port::PEER && packet.data_len != 0 && handshake::is_early(packet) {
+    let may_wait = packet.data_len != 0 && (packet.side == port::PEER || greeting::is_held_back(packet));
+    if may_wait && handshake::is_early(packet) {
         return Err(Reason::EarlyAnswer);
     }
     if packet.side != port::OWN {
@@ -152,6 +154,9 @@ fn segment_of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Re
     }
     if flow.ended == FLOW_ENDED {
         find::anew(ctx, packet, flow)?;
+    }
+    if flow.is(FlowState::AwaitingFirstBytes) && greeting::is_held_back(packet) {
+        return Err(Reason::EarlyAnswer);
     }
     if flow.is(FlowState::NotSip) || flow.is(FlowState::AwaitingFirstBytes) {
         return Err(Reason::NotGuarded);

@@ -43,11 +43,10 @@ fn new_bytes(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(
     }
     let mut old = flow::old_bytes(packet, flow);
     if old > 0 {
-        match retransmission::judge(ctx, packet, flow, old) {
+        match retransmission::judge(ctx, packet, flow, old)? {
             Compared::Harmless => {}
             Compared::Moved if moved(ctx.ctx, packet, flow) => old = flow::old_bytes(packet, flow),
-            Compared::OutOfStep => return Err(Reason::OutOfStep),
-            _ => return Err(Reason::Conflict),
+            Compared::Moved => return Err(Reason::Conflict),
         }
     }
     let new = packet.data_len - old;

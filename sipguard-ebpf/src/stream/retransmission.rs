@@ -29,10 +29,6 @@ pub enum Compared {
     Harmless,
     /// The kernel has another connection of the same ports.
     Moved,
-    /// They differ from the validated bytes, or there is nothing to compare them with.
-    Conflict,
-    /// There were too many conflicts in a row.
-    OutOfStep,
 }
 
 /// Argument of the loop callback.
@@ -46,16 +42,21 @@ struct Comparison {
     differs: u32,
 }
 
-/// Judges the first `old` bytes of the segment, which are before the next byte of the flow.
+/// Judges the first `old` bytes of the segment, which are before the next byte of the flow. `Err` when they differ from the validated ones, or there is
+/// nothing to compare them with, or they are over a limit.
 #[inline(always)]
-pub fn judge(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
+pub fn judge(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow, old: u32) -> Result<Compared, Reason> {
     packet.same = untracked(packet, flow, old);
     // One of several segments that are repeated at once may differ.
-    if compare(ctx.ctx, packet, flow, old) && is_as_good(ctx, packet, flow) {
-        compare(ctx.ctx, packet, flow, old);
+    if compare(ctx.ctx, packet, flow, old) {
+        match exchange(ctx, packet, flow) {
+            Ok(()) => drop(compare(ctx.ctx, packet, flow, old)),
+            Err(Reason::Conflict) => {}
+            Err(over) => return Err(over),
+        }
     }
     if packet.same >= old {
-        return Compared::Harmless;
+        return Ok(Compared::Harmless);
     }
     disputed(ctx.ctx, packet, flow, old)
 }
@@ -103,12 +104,12 @@ extern "C" fn compare_one(_: u32, comparison: *mut Comparison) -> i64 {
     0
 }
 
-/// Whether the bytes from `packet.same` on may stand for those of a record that they differ from: they are well-formed in the same place, and
+/// Puts the bytes from `packet.same` on in the place of those of a record that they differ from, if they are well-formed in the same place, and
 /// lead to the same place. Then it does not matter which of the two the receiver takes, unless it has a part of one. They differ where the
-/// first ones were damaged on their way and the kernel discarded them.
+/// first ones were damaged on their way and the kernel discarded them. `Err` is [`Reason::Conflict`], or which limit they are over.
 #[inline(always)]
-fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> bool {
-    let Ok(scratch) = scratch::get() else { return false };
+fn exchange(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> Result<(), Reason> {
+    let Ok(scratch) = scratch::get() else { return Err(Reason::Conflict) };
     // SAFETY: this CPU's map value.
     let (record, stream) = unsafe { (&(*scratch).record, &mut (*scratch).stream) };
     let acked = flow.acked.wrapping_sub(record.seq);
@@ -118,7 +119,7 @@ fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> bool {
         || record.before == Stream::NO_PLACE
         || record.behind == Stream::NO_PLACE
     {
-        return false;
+        return Err(Reason::Conflict);
     }
     stream.resume(record.before);
     let messages = stream.messages;
@@ -126,36 +127,34 @@ fn is_as_good(ctx: &XdpContext, packet: &mut Packet, flow: &mut Flow) -> bool {
     packet.new_len = u32::from(record.len);
     // SAFETY: as above; the framer has changed the stream.
     if sip::validate(ctx).is_err() || unsafe { (*scratch).stream.place() } != record.behind {
-        return false;
+        return Err(Reason::Conflict);
     }
     renew(ctx.ctx, packet, flow, messages)
 }
 
 /// Puts the copy that was judged just now in the place of the segment whose record it differs from. It counts for the limits, as nobody knows
-/// which of the two the receiver takes; `false` when it is over one. `messages` is how many the stream had before.
+/// which of the two the receiver takes; `Err` as for [`exchange`]. `messages` is how many the stream had before.
 // own frame: 64 bytes
 #[inline(never)]
-fn renew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, messages: u32) -> bool {
+fn renew(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, messages: u32) -> Result<(), Reason> {
     let Ok(Hash { bytes, hash }) = payload::inspected(&XdpContext::new(ctx), packet, false) else {
-        return false;
+        return Err(Reason::Conflict);
     };
-    let Ok(scratch) = scratch::get() else { return false };
+    let Ok(scratch) = scratch::get() else { return Err(Reason::Conflict) };
     // SAFETY: this CPU's map value.
     let stream = unsafe { &(*scratch).stream };
-    if rate::messages(stream, stream.messages.wrapping_sub(messages)).is_err() {
-        return false;
-    }
+    rate::messages(stream, stream.messages.wrapping_sub(messages))?;
     // SAFETY: this CPU's map value.
     let record = SegmentRecord { hashed: bytes as u16, hash, ..unsafe { (*scratch).record } };
     segments::renew(packet, flow, &record);
     packet.same += packet.new_len;
-    true
+    Ok(())
 }
 
 /// What of old bytes that are not the same as those that passed: harmless when the receiver has them.
 // own frame: 96 bytes
 #[inline(never)]
-fn disputed(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Compared {
+fn disputed(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) -> Result<Compared, Reason> {
     let mut socket = Socket::NONE;
     socket::lookup(ctx, packet, &mut socket);
     let end = packet.seq.wrapping_add(old);
@@ -164,22 +163,22 @@ fn disputed(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow, old: u32) ->
     } else if flow.egress_known != 0 {
         flow.acked
     } else {
-        return Compared::Conflict;
+        return Err(Reason::Conflict);
     };
     if receiver.wrapping_sub(end).cast_signed() >= 0 {
-        return Compared::Harmless;
+        return Ok(Compared::Harmless);
     }
     if socket.has_position && socket.fresh && socket.rcv_nxt != flow.first {
-        return Compared::Moved;
+        return Ok(Compared::Moved);
     }
     flow.conflicts = flow.conflicts.saturating_add(1);
     if flow.conflicts < MAX_CONFLICTS {
-        return Compared::Conflict;
+        return Err(Reason::Conflict);
     }
     packet.expected = receiver;
     flow.state = FlowState::Rejected as u32;
     flow.reason = Reason::OutOfStep.number();
-    Compared::OutOfStep
+    Err(Reason::OutOfStep)
 }
 
 /// How many of the first `old` bytes are before the first tracked byte, on a connection that was picked up just now: they passed unvalidated, and

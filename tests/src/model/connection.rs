@@ -39,6 +39,8 @@ pub enum State {
 pub enum Promise {
     /// From the first byte on.
     Made,
+    /// As [`Promise::Made`], until so much time has passed that the peer may speak first.
+    Held,
     /// When the application speaks SIP before it has read anything.
     Waits,
     /// No: it is not guarded, or the guard does not know it.
@@ -338,7 +340,7 @@ impl Connection {
         let mut buffer = Buffer::NEW;
         let verdict = feed(&mut self.framer, &Limits::default(), &mut buffer, &fresh);
         match (verdict, self.promise) {
-            (Err(fault), Promise::Made) => Effect::Malformed(format!(
+            (Err(fault), Promise::Made | Promise::Held) => Effect::Malformed(format!(
                 "the application read a malformed stream ({}) of {} bytes, the last of which are \"{}\"",
                 fault.reason.name(),
                 self.read.len(),

@@ -121,4 +121,28 @@ impl Guard {
     pub fn forget_spoken(&mut self, port: u16) -> Result<()> {
         self.program.forget_spoken(port)
     }
+
+    /// Holds back the bytes of servers that the PBX dialled from a port, or no more.
+    ///
+    /// # Errors
+    /// When the map can't be changed.
+    pub fn hold_back(&mut self, port: u16, holds: bool) -> Result<()> {
+        self.program.hold_back(port, holds)
+    }
+
+    /// Whether it lets a server greet at once.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn is_greeter(&mut self, tuple: Tuple) -> Result<bool> {
+        self.program.is_greeter(tuple.remote.0.into())
+    }
+
+    /// Lets it forget which servers greet.
+    ///
+    /// # Errors
+    /// When the map can't be changed.
+    pub fn forget_greeters(&mut self) -> Result<()> {
+        self.program.forget_greeters()
+    }
 }

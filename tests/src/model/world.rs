@@ -135,7 +135,11 @@ impl<'a> World<'a> {
             60..78 => self.telephone(chance),
             78..96 => self.serve(chance),
             _ if self.forgets => self.forget(chance),
-            _ => Ok(()),
+            _ => {
+                let tuples = self.tuples();
+                self.let_greet(tuples[chance.below(tuples.len() as u32) as usize]);
+                Ok(())
+            }
         }
     }
 
@@ -190,6 +194,7 @@ impl<'a> World<'a> {
     /// A timer of a legal peer, behind the PBX's own, which are shorter.
     fn tick(&mut self, at: usize, chance: &mut Chance) -> Result<()> {
         let tuple = self.phones[at].tuple;
+        self.let_greet(tuple);
         if let Some(connection) = self.pbx.find(tuple)
             && connection.owes
         {
@@ -204,15 +209,34 @@ impl<'a> World<'a> {
     /// The PBX dials one of the legal servers.
     fn dial(&mut self, at: usize, chance: &mut Chance) -> Result<()> {
         let tuple = self.phones[at].tuple;
-        self.pbx.dial(tuple, promise(tuple), chance);
+        let promise = self.promise(tuple)?;
+        self.pbx.dial(tuple, promise, chance);
         self.leave(chance)
+    }
+
+    /// What is promised of a connection that the PBX dials.
+    fn promise(&mut self, tuple: Tuple) -> Result<Promise> {
+        if tuple.remote.1 == LISTENS {
+            return Ok(if tuple.local.1 == LISTENS { Promise::Waits } else { Promise::Made });
+        }
+        Ok(if self.guard.is_greeter(tuple)? { Promise::Waits } else { Promise::Held })
+    }
+
+    /// So much time passes that a server may greet.
+    fn let_greet(&mut self, tuple: Tuple) {
+        if let Some(connection) = self.pbx.find(tuple)
+            && connection.promise == Promise::Held
+        {
+            connection.promise = Promise::Waits;
+        }
     }
 
     fn serve(&mut self, chance: &mut Chance) -> Result<()> {
         if chance.percent(20) {
             let tuple = self.villains[chance.below(self.villains.len() as u32) as usize].tuple;
             if tuple.remote.0.octets()[3] == 40 {
-                self.pbx.dial(tuple, promise(tuple), chance);
+                let promise = self.promise(tuple)?;
+                self.pbx.dial(tuple, promise, chance);
             }
             return self.leave(chance);
         }
@@ -263,7 +287,7 @@ impl<'a> World<'a> {
         };
         if connection.dialled && connection.said.is_empty() {
             let judged = match connection.promise {
-                Promise::Made => sip,
+                Promise::Made | Promise::Held => sip,
                 Promise::Waits => sip && connection.is_untouched(),
                 Promise::None => false,
             };
@@ -325,6 +349,13 @@ impl<'a> World<'a> {
 
     fn judge(&mut self, segment: Segment, who: Who, chance: &mut Chance) -> Result<()> {
         let known = (who == Who::Forger).then(|| self.guard.known(segment.tuple));
+        if let Some(connection) = self.pbx.look(segment.tuple)
+            && connection.dialled
+            && segment.tuple.remote.1 != LISTENS
+        {
+            // By the model's clock, not by that of this machine.
+            self.guard.hold_back(segment.tuple.local.1, connection.promise == Promise::Held)?;
+        }
         let fate = self.guard.judge(&segment)?;
         if known.is_some_and(|known| known != self.guard.known(segment.tuple)) {
             self.fault =
@@ -420,6 +451,7 @@ impl<'a> World<'a> {
 
     fn settle_one(&mut self, at: usize, chance: &mut Chance) -> Result<()> {
         let tuple = self.phones[at].tuple;
+        self.let_greet(tuple);
         if let Some(connection) = self.pbx.find(tuple) {
             let mut out = connection.repeat();
             if connection.state == State::CloseWait {
@@ -458,11 +490,7 @@ impl<'a> World<'a> {
             self.guard.forget(tuple)?;
         }
         self.guard.forget_spoken(PORTS.0)?;
+        self.guard.forget_greeters()?;
         Ok(self.fault)
     }
-}
-
-/// What is promised of a connection that the PBX dials.
-fn promise(tuple: Tuple) -> Promise {
-    if tuple.remote.1 == LISTENS && tuple.local.1 != LISTENS { Promise::Made } else { Promise::Waits }
 }

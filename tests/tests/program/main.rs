@@ -11,6 +11,7 @@ mod corpus;
 mod differential;
 mod found;
 mod fragments;
+mod greetings;
 mod healing;
 mod identities;
 mod legal;
