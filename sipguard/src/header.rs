@@ -45,14 +45,7 @@ impl Header {
     /// Of an Ethernet frame, as far as it was captured. `None` when it is not IP or too short to have addresses.
     #[must_use]
     pub fn read(frame: &[u8]) -> Option<Header> {
-        let mut at = ethernet::LEN;
-        let mut kind = half(frame, ethernet::TYPE)?;
-        for _ in 0..2 {
-            if ether_type::is_vlan(kind) {
-                kind = half(frame, at + vlan::TYPE)?;
-                at += vlan::LEN;
-            }
-        }
+        let (kind, at) = network(frame)?;
         let mut header = Header::default();
         let l4 = match kind {
             ether_type::IPV4 => header.ipv4(frame, at)?,
@@ -140,6 +133,20 @@ impl Header {
             self.payload = data..end;
         }
     }
+}
+
+/// EtherType of an Ethernet frame behind its VLAN tags, and where its IP header is.
+#[must_use]
+pub fn network(frame: &[u8]) -> Option<(u16, usize)> {
+    let mut at = ethernet::LEN;
+    let mut kind = half(frame, ethernet::TYPE)?;
+    for _ in 0..2 {
+        if ether_type::is_vlan(kind) {
+            kind = half(frame, at + vlan::TYPE)?;
+            at += vlan::LEN;
+        }
+    }
+    Some((kind, at))
 }
 
 fn half(frame: &[u8], at: usize) -> Option<u16> {

@@ -67,6 +67,20 @@ pub fn open<T: TryFrom<Map, Error = MapError>>(dir: &dyn MapDir, name: &str) -> 
     map.with_context(|| format!("opening the map {name}"))
 }
 
+/// Removes every entry of a hash map.
+///
+/// # Errors
+/// When the map can't be opened or changed.
+pub fn empty<K: bytemuck::Pod, V: bytemuck::Pod>(dir: &dyn MapDir, name: &str) -> Result<()> {
+    let mut map: HashMap<_, Plain<K>, Plain<V>> = open(dir, name)?;
+    let keys: Vec<Plain<K>> =
+        map.keys().collect::<Result<_, _>>().with_context(|| format!("reading {name}"))?;
+    for key in keys {
+        map.remove(&key).with_context(|| format!("emptying {name}"))?;
+    }
+    Ok(())
+}
+
 /// The settings.
 ///
 /// # Errors

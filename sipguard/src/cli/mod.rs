@@ -285,7 +285,7 @@ fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()>
 
 fn replay(host: &Context, format: Format, args: args::replay::Args) -> Result<()> {
     let (request, files) = args.request();
-    let replay = ops::replay::Replay::begin(host, request)?;
+    let mut replay = ops::replay::Replay::begin(host, request)?;
     let mut reports = Vec::new();
     for file in files {
         let report = replay.run(&file, &progress::of_file(&file))?;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::Context;
 use crate::config::{self, Config};
 pub use crate::replay::{DEFAULT_FLOWS, ReplayReport};
-use crate::replay::{ReplayRequest, replay};
+use crate::replay::{ReplayRequest, Replayer};
 use crate::settings::{EffectiveSettings, SettingsRequest};
 use crate::store::dry_run;
 
@@ -30,13 +30,13 @@ pub struct Request {
 }
 
 /// A guard for captures.
-pub struct Replay(ReplayRequest);
+pub struct Replay(Replayer);
 
 impl Replay {
     /// Prepares it.
     ///
     /// # Errors
-    /// When the configuration is invalid, or the store can't be read.
+    /// When the configuration is invalid, the store can't be read, or the kernel refuses the program.
     pub fn begin(host: &Context, request: Request) -> Result<Replay> {
         let config = match &request.config {
             Some(file) => super::config::read(Some(file), "nothing was replayed")?.config,
@@ -46,14 +46,14 @@ impl Replay {
         let store = request.with_store.then_some(host.store.as_path());
         let rules = dry_run(store, |change| config::apply(change, &config, None).map(drop))?;
         let Request { pbx, flows, explain, .. } = request;
-        Ok(Replay(ReplayRequest { pbx, flows, settings, rules, explain }))
+        Ok(Replay(Replayer::load(ReplayRequest { pbx, flows, settings, rules, explain })?))
     }
 
     /// Replays a capture. `progress` is told how many bytes of it are read.
     ///
     /// # Errors
-    /// When the file can't be read, or the kernel can't run the program.
-    pub fn run(&self, file: &Path, progress: &dyn Fn(u64)) -> Result<ReplayReport> {
-        replay(file, &self.0, progress)
+    /// When the kernel can't run the program.
+    pub fn run(&mut self, file: &Path, progress: &dyn Fn(u64)) -> Result<ReplayReport> {
+        self.0.replay(file, progress)
     }
 }

@@ -1,6 +1,7 @@
 //! A capture through the loaded program: what the guard would stop, and why, before it is attached anywhere.
 //!
-//! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `../header.rs` reads their addresses;
+//! 1. `capture.rs` reads pcap and pcapng, `link.rs` makes Ethernet frames of what other links have, `offload.rs` says how long
+//!    a packet is that does not say it, `../header.rs` reads their addresses;
 //! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
 //! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
 //! 4. `decide.rs` runs the program on each, and keeps apart what the capture lacks (`missing.rs`);
@@ -15,6 +16,7 @@ mod decide;
 mod explain;
 mod link;
 mod missing;
+mod offload;
 mod report;
 mod run;
 mod side;
@@ -23,7 +25,7 @@ mod tally;
 use std::net::IpAddr;
 
 pub use report::ReplayReport;
-pub use run::replay;
+pub use run::Replayer;
 
 use crate::settings::EffectiveSettings;
 use crate::store::DryRun;

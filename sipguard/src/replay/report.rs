@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sipguard_common::Reason;
 
-use super::side::Side;
+use super::side::{Marks, Side};
 use super::tally::{SourceKey, Stopped, Tally};
 use super::{ReplayRequest, side};
 use crate::address::unmapped;
@@ -33,10 +33,13 @@ pub struct ReplayReport {
     pub(super) links: BTreeMap<u32, u64>,
     /// What was judged.
     pub(super) tally: Tally,
+    /// Segments that say a length of 0.
+    pub without_length: u64,
     /// What is wrong with the file, and where; the report is of what comes before.
     pub damage: Option<String>,
     pbx: Vec<String>,
     guessed: bool,
+    marks: Marks,
     explain: bool,
     trunks: BTreeMap<u8, String>,
     notes: Vec<String>,
@@ -47,7 +50,7 @@ impl ReplayReport {
     pub(super) fn finish(&mut self, path: &Path, request: &ReplayRequest, side: &Side) {
         path.clone_into(&mut self.file);
         self.pbx = side.addresses().map(|address| address.to_string()).collect();
-        self.guessed = side.guessed;
+        (self.guessed, self.marks) = (side.guessed, side.marks);
         self.explain = request.explain;
         let names = request
             .rules
@@ -89,6 +92,17 @@ impl ReplayReport {
                 "the PBX was guessed to be {} from the first {} packets; `--pbx ADDR` says it",
                 self.pbx.join(", "),
                 self.packets.min(side::LOOKED_AT)
+            ),
+        );
+        note(
+            self.marks == Marks::Contradicting,
+            "packets of both directions are marked as received: the marks were not used".to_owned(),
+        );
+        note(
+            self.without_length > 0,
+            format!(
+                "without a length in the IP header (segmentation offload): {}, as long as captured",
+                packets(self.without_length)
             ),
         );
         let older = tally.of(Reason::NoConnection);

@@ -5,11 +5,15 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context, Result, anyhow};
+use aya::maps::Array;
 use aya::programs::Xdp;
 use bytemuck::Zeroable;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use sipguard_common::abi::{BanPolicy, MODE_ENFORCE, Rate, Settings};
+use sipguard_common::abi::{
+    BanPolicy, Datagram, EARLY_SLOTS, Flow, FlowKey, FragmentKey, Handshake, MODE_ENFORCE, Rate, Settings,
+    SpillKey, SpilledRecord, names,
+};
 
 use super::ReplayRequest;
 use super::capture::{self, CapturePacket};
@@ -17,6 +21,7 @@ use super::clients::Clients;
 use super::decide::{Decider, Incoming, TIME_BYTES};
 use super::explain::Explainer;
 use super::link::{self, Linked};
+use super::offload::fill_length;
 use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
 use super::tally::Tally;
@@ -36,48 +41,69 @@ const BATCHES: usize = 3;
 /// Threads at the most.
 const THREADS: usize = 8;
 
-/// Judges a capture. `step` hears how many bytes were read so far.
-///
-/// # Errors
-/// When the kernel refuses the program, its maps or a run. What is wrong with the file is a part of the report.
-pub fn replay(path: &Path, request: &ReplayRequest, step: &dyn Fn(u64)) -> Result<ReplayReport> {
-    let mut loaded = Loaded::for_replay(request.flows)?;
-    prepare(&loaded, request)?;
-    let cpus = cpus();
-    let mut clients = Vec::new();
-    for _ in &cpus {
-        clients.push(Clients::open(&loaded, &request.rules.policy.trunks)?);
+/// The loaded program and its maps, for one capture after the other: the kernel's verifier takes longer than most captures.
+pub struct Replayer {
+    loaded: Loaded,
+    request: ReplayRequest,
+    /// Whether the maps may have something of a capture.
+    used: bool,
+}
+
+impl Replayer {
+    /// Loads the program and says to it by what captures are judged.
+    ///
+    /// # Errors
+    /// When the kernel refuses the program or a map.
+    pub fn load(request: ReplayRequest) -> Result<Replayer> {
+        let loaded = Loaded::for_replay(request.flows)?;
+        prepare(&loaded, &request)?;
+        Ok(Replayer { loaded, request, used: false })
     }
-    let program: &Xdp = loaded.program()?;
-    let side =
-        if request.pbx.is_empty() { guess(path, &request.settings) } else { Side::named(&request.pbx) };
-    let base_ns = Clock::now()?.boot_ns;
-    std::thread::scope(|scope| {
-        let mut lanes = Vec::new();
-        let mut threads = Vec::new();
-        for (cpu, clients) in cpus.into_iter().zip(clients) {
-            let (sender, receiver) = sync_channel(BATCHES);
-            let (back, empty) = sync_channel(BATCHES + 1);
-            let settings = &request.settings;
-            let mut limits = settings.limits;
-            limits.switch_off(request.rules.policy.checks.off);
-            let explainer = request.explain.then(|| Explainer::new(limits, settings.ports.tls.clone()));
-            let decider = Decider::new(program, clients, explainer);
-            threads.push(scope.spawn(move || work(decider, cpu, &receiver, &back)));
-            lanes.push(Lane { sender, empty, batch: Batch::default() });
+
+    /// Judges a capture, by itself: nothing is known of those before. `step` hears how many bytes were read so far.
+    ///
+    /// # Errors
+    /// When the kernel refuses a run of the program. What is wrong with the file is a part of the report.
+    pub fn replay(&mut self, path: &Path, step: &dyn Fn(u64)) -> Result<ReplayReport> {
+        if std::mem::replace(&mut self.used, true) {
+            forget(&self.loaded)?;
         }
-        let mut reader = PacketReader::new(side, base_ns, lanes);
-        let damage = capture::read(path, step, &mut |packet| reader.take(packet)).err();
-        let (mut report, side) = reader.end();
-        report.damage = damage;
-        for thread in threads {
-            let tally = thread.join().map_err(|_| anyhow!("a thread that judges panicked"))??;
-            report.tally.add(tally);
+        let request = &self.request;
+        let cpus = cpus();
+        let mut clients = Vec::new();
+        for _ in &cpus {
+            clients.push(Clients::open(&self.loaded, &request.rules.policy.trunks)?);
         }
-        report.tally.explained.sort_by_key(|explanation| explanation.packet);
-        report.finish(path, request, &side);
-        Ok(report)
-    })
+        let program: &Xdp = self.loaded.program()?;
+        let side = if request.pbx.is_empty() { sides(path, request) } else { Side::named(&request.pbx) };
+        let base_ns = Clock::now()?.boot_ns;
+        std::thread::scope(|scope| {
+            let mut lanes = Vec::new();
+            let mut threads = Vec::new();
+            for (cpu, clients) in cpus.into_iter().zip(clients) {
+                let (sender, receiver) = sync_channel(BATCHES);
+                let (back, empty) = sync_channel(BATCHES + 1);
+                let settings = &request.settings;
+                let mut limits = settings.limits;
+                limits.switch_off(request.rules.policy.checks.off);
+                let explainer = request.explain.then(|| Explainer::new(limits, settings.ports.tls.clone()));
+                let decider = Decider::new(program, clients, explainer);
+                threads.push(scope.spawn(move || work(decider, cpu, &receiver, &back)));
+                lanes.push(Lane { sender, empty, batch: Batch::default() });
+            }
+            let mut reader = PacketReader::new(side, base_ns, lanes);
+            let damage = capture::read(path, step, &mut |packet| reader.take(packet)).err();
+            let (mut report, side) = reader.end();
+            report.damage = damage;
+            for thread in threads {
+                let tally = thread.join().map_err(|_| anyhow!("a thread that judges panicked"))??;
+                report.tally.add(tally);
+            }
+            report.tally.explained.sort_by_key(|explanation| explanation.packet);
+            report.finish(path, request, &side);
+            Ok(report)
+        })
+    }
 }
 
 /// Makes the maps say what is wanted. What depends on how fast packets come stays off.
@@ -105,15 +131,29 @@ fn without_rates(policy: &Policy) -> Policy {
     policy
 }
 
-/// Who the PBX is, by the first packets. What is wrong with the file the second reading tells.
-fn guess(path: &Path, settings: &EffectiveSettings) -> Side {
+/// Forgets the connections and fragments of a capture: all that decides about a packet and is of packets before it, while there are neither
+/// limits of rates nor bans.
+fn forget(loaded: &Loaded) -> Result<()> {
+    maps::empty::<FlowKey, Flow>(loaded, names::FLOWS)?;
+    maps::empty::<FlowKey, Handshake>(loaded, names::HANDSHAKES)?;
+    maps::empty::<SpillKey, SpilledRecord>(loaded, names::SPILLED)?;
+    maps::empty::<FragmentKey, Datagram>(loaded, names::FRAGMENTS)?;
+    let mut early: Array<_, [u32; EARLY_SLOTS]> = maps::open(loaded, names::EARLY_FRAGMENTS)?;
+    for block in 0..early.len() {
+        early.set(block, [0; EARLY_SLOTS], 0).context("clearing the times of fragments")?;
+    }
+    Ok(())
+}
+
+/// Which packets the PBX sent, by the first ones. What is wrong with the file the second reading tells.
+fn sides(path: &Path, request: &ReplayRequest) -> Side {
     let mut guess = Guess::default();
     let mut frame = Vec::new();
     let _told_later = capture::read(path, &|_| {}, &mut |packet| {
         frame.clear();
-        link::put(packet.link, packet.data, &mut frame);
-        if let Some(header) = Header::read(&frame) {
-            guess.see(&header, &settings.ports);
+        let linked = link::put(packet.link, packet.data, &mut frame);
+        if let (Linked::Frame(outgoing), Some(header)) = (linked, Header::read(&frame)) {
+            guess.see(&header, outgoing.or(packet.outgoing), &request.settings.ports);
         }
         if packet.number < LOOKED_AT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -188,6 +228,7 @@ impl PacketReader {
                 return ControlFlow::Continue(());
             }
         };
+        self.report.without_length += u64::from(fill_length(&mut self.frame[TIME_BYTES..]));
         let header = Header::read(&self.frame[TIME_BYTES..]);
         if header.as_ref().is_some_and(|header| self.side.sent(outgoing, &header.ends)) {
             self.report.sent += 1;

@@ -12,19 +12,36 @@ pub const LOOKED_AT: u64 = 200_000;
 /// Pairs of addresses that are told apart; a flood of forged ones ends here.
 const PAIRS: usize = 1 << 16;
 
+/// Of so many packets that are marked as received one may contradict, such as a forged one, and the marks are believed.
+const CONTRADICTING: u64 = 10;
+
 /// The addresses of the PBX.
 #[derive(Clone, Debug, Default)]
 pub struct Side {
     addresses: BTreeSet<Mapped>,
     /// Whether they were guessed.
     pub guessed: bool,
+    /// What the capture says of directions.
+    pub marks: Marks,
+}
+
+/// What a capture says of the direction of its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marks {
+    /// Nothing, or not which packets came in.
+    #[default]
+    None,
+    /// It contradicts itself.
+    Contradicting,
+    /// What can be believed.
+    Believed,
 }
 
 impl Side {
     /// The addresses that the operator named.
     #[must_use]
     pub fn named(pbx: &[IpAddr]) -> Side {
-        Side { addresses: pbx.iter().copied().map(mapped).collect(), guessed: false }
+        Side { addresses: pbx.iter().copied().map(mapped).collect(), guessed: false, marks: Marks::None }
     }
 
     /// The addresses.
@@ -32,28 +49,36 @@ impl Side {
         self.addresses.iter().copied().map(unmapped)
     }
 
-    /// Whether the PBX sent it: what the operator says decides, then what the capture says, then what was guessed.
+    /// Whether the PBX sent it: what the operator says decides, then what the capture says where it can be believed, then what was guessed.
     #[must_use]
     pub fn sent(&self, captured: Option<bool>, ends: &Ends) -> bool {
         match captured {
-            Some(outgoing) if self.guessed => outgoing,
+            Some(outgoing) if self.marks == Marks::Believed => outgoing,
             _ => self.addresses.contains(&ends.from) && !self.addresses.contains(&ends.to),
         }
     }
+}
+
+/// Packets between two addresses.
+#[derive(Clone, Copy, Default)]
+struct PairPackets {
+    all: u64,
+    /// Those that are marked as received, from the smaller address and from the other.
+    received: [u64; 2],
 }
 
 /// What speaks for an address being the PBX's.
 #[derive(Default)]
 pub struct Guess {
     /// Packets with a guarded port, by both addresses, the smaller first.
-    pairs: HashMap<[Mapped; 2], u64>,
+    pairs: HashMap<[Mapped; 2], PairPackets>,
     /// Packets in which an address is the one that serves.
     serves: HashMap<Mapped, u64>,
 }
 
 impl Guess {
-    /// One more packet.
-    pub fn see(&mut self, header: &Header, ports: &Ports) {
+    /// One more packet; `captured` as for [`Side::sent`].
+    pub fn see(&mut self, header: &Header, captured: Option<bool>, ports: &Ports) {
         let Ends { from, to, ports: between } = header.ends;
         let guarded =
             between.map(|port| ports.sip.contains(&port) || header.tcp && ports.tls.contains(&port));
@@ -62,7 +87,9 @@ impl Guess {
         }
         let pair = if from < to { [from, to] } else { [to, from] };
         if self.pairs.len() < PAIRS || self.pairs.contains_key(&pair) {
-            *self.pairs.entry(pair).or_default() += 1;
+            let packets = self.pairs.entry(pair).or_default();
+            packets.all += 1;
+            packets.received[usize::from(from > to)] += u64::from(captured == Some(false));
         }
         let serving = match guarded {
             [false, true] => Some(to),
@@ -82,13 +109,14 @@ impl Guess {
     /// as many, the one that serves, then the one that more speak to.
     #[must_use]
     pub fn side(mut self) -> Side {
+        let marks = self.marks();
         let mut addresses = BTreeSet::new();
         while !self.pairs.is_empty() {
             let mut score: HashMap<Mapped, (u64, u64, u64)> = HashMap::new();
             for (pair, packets) in &self.pairs {
                 for address in pair {
                     let score = score.entry(*address).or_default();
-                    score.0 += packets;
+                    score.0 += packets.all;
                     score.1 = self.serves.get(address).copied().unwrap_or(0);
                     score.2 += 1;
                 }
@@ -99,7 +127,22 @@ impl Guess {
             self.pairs.retain(|pair, _| !pair.contains(&best));
             addresses.insert(best);
         }
-        Side { addresses, guessed: true }
+        Side { addresses, guessed: true, marks }
+    }
+
+    /// No machine receives what a phone says to the PBX, and also what the PBX says to the phone: where both are marked as received, the capture
+    /// is of a mirror port or a router, or a tool marked all packets alike.
+    fn marks(&self) -> Marks {
+        let (mut all, mut contradicting) = (0, 0);
+        for [one, other] in self.pairs.values().map(|packets| packets.received) {
+            all += one + other;
+            contradicting += one.min(other);
+        }
+        match all {
+            0 => Marks::None,
+            _ if contradicting * CONTRADICTING < all => Marks::Believed,
+            _ => Marks::Contradicting,
+        }
     }
 }
 
@@ -113,7 +156,7 @@ mod tests {
         for (from, from_port, to, to_port) in packets {
             let [from, to] = [from, to].map(|text| mapped(text.parse().unwrap()));
             let ends = Ends { from, to, ports: [*from_port, *to_port] };
-            guess.see(&Header { ends, ..Header::default() }, &ports);
+            guess.see(&Header { ends, ..Header::default() }, None, &ports);
         }
         guess.side().addresses().map(|address| address.to_string()).collect()
     }
@@ -126,5 +169,34 @@ mod tests {
         assert_eq!(guess(&[phones, trunk].concat()), ["10.0.0.1"]);
         assert_eq!(guess(&phones[..1]), ["10.0.0.1"], "one phone: who serves");
         assert_eq!(guess(&[("10.0.0.2", 4000, "10.0.0.1", 8080)]), Vec::<String>::new());
+    }
+
+    /// A question and its answer, so often, each with its mark.
+    fn marks(packets: &[(Option<bool>, Option<bool>, u64)]) -> Marks {
+        let ports = Ports { sip: [5060].into(), tls: [5061].into() };
+        let [phone, pbx] = ["10.0.0.2", "10.0.0.1"].map(|text| mapped(text.parse().unwrap()));
+        let mut guess = Guess::default();
+        for (question, answer, count) in packets {
+            for (from, to, mark) in [(phone, pbx, question), (pbx, phone, answer)] {
+                let header = Header { ends: Ends { from, to, ports: [5060, 5060] }, ..Header::default() };
+                (0..*count).for_each(|_| guess.see(&header, *mark, &ports));
+            }
+        }
+        guess.side().marks
+    }
+
+    #[test]
+    fn marks_that_contradict_are_not_believed() {
+        let (received, sent) = (Some(false), Some(true));
+        assert_eq!(marks(&[(received, sent, 9)]), Marks::Believed);
+        // Only one direction was captured.
+        assert_eq!(marks(&[(received, None, 9)]), Marks::Believed);
+        assert_eq!(marks(&[(None, None, 9)]), Marks::None);
+        assert_eq!(marks(&[(sent, sent, 9)]), Marks::None);
+        // A mirror port; then a router, which sees each packet come and go.
+        assert_eq!(marks(&[(received, received, 9)]), Marks::Contradicting);
+        assert_eq!(marks(&[(received, received, 9), (sent, sent, 9)]), Marks::Contradicting);
+        // Somebody forges the address of the PBX.
+        assert_eq!(marks(&[(received, sent, 50), (None, received, 2)]), Marks::Believed);
     }
 }
