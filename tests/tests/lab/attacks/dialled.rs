@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io::Write as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard_tests::{
-    application::expect_same,
+    application::{expect_same, wait_until},
     callee::Call,
     cpu,
     guard::Site,
@@ -131,6 +131,55 @@ fn data_together_with_the_answer() -> Result<()> {
     table.end()
 }
 
+/// Sends a greeting until the application has it, as any TCP does.
+fn greet(lab: &Lab, sender: &mut Sender<'_>, witness: &mut Witness, greeting: &[u8]) -> Result<()> {
+    let segment = sender.segment(greeting);
+    wait_until("the greeting arrives", || {
+        sender.send(&segment)?;
+        lab.settle()?;
+        Ok(!witness.read()?.is_empty())
+    })?;
+    sender.skip(greeting.len());
+    expect_same(witness.read()?, greeting)
+}
+
+/// The phone sends `early` as soon as the connection is open, and again once the PBX has sent its request. Gives what the application has.
+fn hasty(lab: &Lab, family: usize, [local, port]: [u16; 2], early: &[u8]) -> Result<Witness> {
+    let (mut sender, mut witness) = Call::begin(lab, family, local, port, first())?.answer()?;
+    let segment = sender.segment(early);
+    sender.send(&segment)?;
+    lab.settle()?;
+    expect_same(witness.read()?, b"")?;
+    says(lab, &mut sender, &witness, OPTIONS)?;
+    sender.push(early)?;
+    lab.settle()?;
+    Ok(witness)
+}
+
+#[test]
+fn a_phone_that_speaks_before_it_is_spoken_to() -> Result<()> {
+    let mut table = Table::new("E10, E2");
+    for setting in Setting::tried()? {
+        let lab = lab(setting)?;
+        for family in FAMILIES {
+            // From any port, and from one that is guarded.
+            for local in [0, 5061] {
+                // Each at a port of its own, or it is banned.
+                for ((name, early), port) in malformed().into_iter().zip(CONTACT..) {
+                    let outcome = hasty(&lab, family, [local, port], &early)
+                        .and_then(|mut witness| expect_refused(&lab, &mut witness));
+                    let technique = format!("from port {local}: {name}, before the PBX's request");
+                    table.row(&technique, setting, family, outcome);
+                }
+                let outcome = hasty(&lab, family, [local, CONTACT - 1], &answered())
+                    .and_then(|mut witness| expect_read(&lab, &mut witness, &answered()));
+                table.row(&format!("from port {local}: good"), setting, family, outcome);
+            }
+        }
+    }
+    table.end()
+}
+
 /// The PBX dials a port of the phone and begins with `request`; the phone answers. Gives what the application has.
 fn conversation(
     lab: &Lab,
@@ -143,9 +192,7 @@ fn conversation(
 ) -> Result<Witness> {
     let (mut sender, mut witness) = Call::begin(lab, family, 0, port, first())?.answer()?;
     if !greeting.is_empty() {
-        sender.push(greeting)?;
-        lab.settle()?;
-        expect_same(witness.read()?, greeting)?;
+        greet(lab, &mut sender, &mut witness, greeting)?;
     }
     says(lab, &mut sender, &witness, request)?;
     answers.chunks(size).try_for_each(|piece| sender.push(piece))?;
