@@ -112,10 +112,15 @@ fn map_bytes(program: &mut Program) -> Result<u64> {
 
 #[test]
 fn no_payload_costs_much_more_than_an_invite_of_its_size() -> Result<()> {
-    let shares = Shares::measure(25, 2000)?;
-    println!("{shares}");
-    for share in &shares.0 {
-        assert!(share.of_invite <= share.most, "{}: {:.1} times an INVITE", share.name, share.of_invite);
+    // What else runs can make a payload look dear, and none look cheap.
+    let mut dear = vec![];
+    for _ in 0..5 {
+        let shares = Shares::measure(25, 2000)?;
+        println!("{shares}");
+        dear = shares.0.into_iter().filter(|share| share.of_invite > share.most).collect();
+        if dear.is_empty() {
+            return Ok(());
+        }
     }
-    Ok(())
+    panic!("each time too dear: {dear:?}");
 }
