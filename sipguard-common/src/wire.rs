@@ -150,6 +150,8 @@ pub mod tcp {
     pub const DATA_OFFSET: usize = offset_of!(TcpHdr, _bitfield_1);
     /// Offset of the flags, one byte.
     pub const FLAGS: usize = DATA_OFFSET + 1;
+    /// Offset of the window, two bytes.
+    pub const WINDOW: usize = offset_of!(TcpHdr, window);
     /// Offset of the checksum, two bytes.
     pub const CHECKSUM: usize = offset_of!(TcpHdr, check);
 

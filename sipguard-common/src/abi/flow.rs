@@ -92,16 +92,18 @@ pub struct Handshake {
     pub pbx_next: u32,
     /// [`HANDSHAKE_ANSWERED`], [`HANDSHAKE_DIALLED`] or [`HANDSHAKE_OPEN`].
     pub kind: u32,
+    /// From when on the time counts in which the peer's bytes are held back, in units of [`ANSWERED_SHIFT`]; it may lie ahead.
+    pub held: u32,
 }
 
 /// The PBX answered a SYN.
 pub const HANDSHAKE_ANSWERED: u32 = 1;
 /// The PBX sent a SYN.
 pub const HANDSHAKE_DIALLED: u32 = 2;
-/// The PBX sent a SYN to a port that is not guarded, and has acknowledged the answer.
+/// The PBX sent a SYN, to or from a port that is not guarded, and has acknowledged the answer.
 pub const HANDSHAKE_OPEN: u32 = 3;
 
-/// Times in `ANSWERED` are of `CLOCK_MONOTONIC`, in units of 2 to this power of nanoseconds (1.05 ms), with the lowest bit set.
+/// Times in `ANSWERED` and [`Handshake::held`] are of `CLOCK_MONOTONIC`, in units of 2 to this power of nanoseconds (1.05 ms), with the lowest bit set.
 pub const ANSWERED_SHIFT: u32 = 20;
 
 /// [`Flow::ended`]: the kernel has closed the socket, or the PBX has reset the connection or acknowledged the sender's FIN.

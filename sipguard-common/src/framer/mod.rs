@@ -40,7 +40,7 @@ pub use match_headers::{
 };
 pub use names::name_bucket;
 pub use proxy::{ProxyOutcome, proxy};
-pub use start::{leading_line_ends, plausible_record, plausible_start};
+pub use start::{leading_line_ends, may_become_record, may_become_start, plausible_record, plausible_start};
 pub use step::{Cursor, StepOutcome, step};
 pub use stun::{ATTRIBUTES, STUN_HEAD, Stun, is_stun};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};

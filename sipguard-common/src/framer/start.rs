@@ -20,7 +20,16 @@ pub fn leading_line_ends(head: [u64; 3]) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn plausible_start(head: [u64; 3]) -> bool {
-    if fold(head[0]) == u64::from_le_bytes(*b"sip/2.0 ") {
+    may_become_start(head, 24)
+}
+
+/// Whether a segment of `len` bytes, of which the first 24 are `head` (zero padded), is a [`plausible_start`], or the first bytes of one: a peer
+/// with a small window gets a message in pieces of any size.
+#[must_use]
+#[inline(always)]
+pub fn may_become_start(head: [u64; 3], len: u32) -> bool {
+    let version = fold(head[0]) ^ u64::from_le_bytes(*b"sip/2.0 ");
+    if first_bytes(version, len) == 0 {
         return true;
     }
     let mut spaces = 0;
@@ -30,6 +39,10 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
         letters |= gather(below(*word, b'Z' + 1) & !below(*word, b'A')) << (8 * k);
     }
     let method = (spaces | 1 << 63).trailing_zeros();
+    if method >= len {
+        let all = (1u64 << len) - 1;
+        return len <= 12 && letters & all == all;
+    }
     let before = (1u64 << method) - 1;
     if !(3..=12).contains(&method) || letters & before != before {
         return false;
@@ -40,9 +53,9 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
     let (low, high) = if index == 0 { (head[0], head[1]) } else { (head[1], head[2]) };
     let scheme =
         fold(first_bytes(low >> shift | if shift == 0 { 0 } else { high << (64 - shift) }, 4)) as u32;
-    scheme == u32::from_le_bytes(*b"sip:")
-        || scheme == u32::from_le_bytes(*b"sips")
-        || scheme == u32::from_le_bytes(*b"tel:")
+    let known = len - at;
+    let is = |name: &[u8; 4]| first_bytes(u64::from(scheme ^ u32::from_le_bytes(*name)), known) == 0;
+    is(b"sip:") || is(b"sips") || is(b"tel:")
 }
 
 /// Whether the first bytes of a segment (zero padded, as three words) look like the header of a TLS record.
@@ -51,6 +64,14 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
 pub fn plausible_record(head: [u64; 3]) -> bool {
     let [kind, major, minor, high, low, ..] = head[0].to_le_bytes();
     is_record([kind, major, minor, high, low])
+}
+
+/// Whether a segment of `len` bytes is a [`plausible_record`], or the first bytes of a handshake record.
+#[must_use]
+#[inline(always)]
+pub fn may_become_record(head: [u64; 3], len: u32) -> bool {
+    // A handshake record, major version 3.
+    plausible_record(head) || len < 5 && first_bytes(head[0] ^ 0x0316, if len < 2 { len } else { 2 }) == 0
 }
 
 #[cfg(test)]
@@ -92,6 +113,37 @@ mod tests {
             "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
         ] {
             assert!(!plausible_start(words(text.as_bytes())), "{text}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_starts() {
+        for text in ["INVITE sip:a@b", "SIP/2.0 200 OK", "SUBSCRIBE sips:x", "ACK tel:+1234567890"] {
+            for len in 1..=text.len() {
+                let piece = &text.as_bytes()[..len];
+                assert!(may_become_start(words(piece), len as u32), "{}", piece.escape_ascii());
+            }
+        }
+        for text in [
+            "EHLO pbx",
+            "GET /",
+            "QUIT\r\n",
+            "USER a\r\n",
+            "OPTIONS *",
+            "a",
+            "SIP/2.1",
+            "AB ",
+            "ABCDEFGHIJKLM",
+            "\x16",
+        ] {
+            assert!(!may_become_start(words(text.as_bytes()), text.len() as u32), "{text}");
+        }
+        let hello = [22, 3, 1, 2, 0, 1];
+        for len in 1..=hello.len() {
+            assert!(may_become_record(words(&hello[..len]), len as u32), "{len}");
+        }
+        for other in [&[22, 2][..], &[23], &[0], &[22, 3, 1, 0xff, 0xff]] {
+            assert!(!may_become_record(words(other), other.len() as u32), "{other:?}");
         }
     }
 

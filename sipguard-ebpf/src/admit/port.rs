@@ -116,7 +116,7 @@ fn of_tcp(ctx: &XdpContext, ip: &Ip, remote: u16, local: u16) -> Option<(Transpo
     // A SYN-ACK to any connection that the PBX dials, or a segment of one on which it uses SIP or has said nothing yet.
     let flags = bytes::byte(ctx, ip.l4_at + tcp::FLAGS).unwrap_or(0);
     let answers = flags & (SYN | ACK) == SYN | ACK;
-    let is_dialled = answers || egress::is_dialled_sip_port(local) || greeting::is_answered(local);
+    let is_dialled = answers || egress::is_dialled_sip_port(local) || greeting::is_held(local);
     if is_dialled { Some((Transport::Tcp, NEITHER)) } else { None }
 }
 

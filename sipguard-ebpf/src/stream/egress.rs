@@ -14,7 +14,7 @@ use sipguard_common::abi::{
     Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, HANDSHAKE_OPEN, Handshake, PORT_WORDS,
     flow_flags, pack_handshake, port_bit,
 };
-use sipguard_common::framer::{leading_line_ends, plausible_record, plausible_start};
+use sipguard_common::framer::{leading_line_ends, may_become_record, may_become_start};
 use sipguard_common::wire::protocol::TCP;
 use sipguard_common::wire::tcp::{ACK, FIN, RST, SYN};
 use sipguard_common::wire::{ipv4, ipv6, tcp};
@@ -112,7 +112,7 @@ fn take(ctx: &TcContext, segment: &SentSegment) {
         return if segment.data_len != 0 {
             first_unguarded_bytes(ctx, segment);
         } else if greeting::is_awaited(segment.local) {
-            opened(segment);
+            silent(segment);
         };
     }
     let found = flow::lookup(&segment.key);
@@ -174,7 +174,7 @@ fn handshake_segment(ctx: &TcContext, segment: &SentSegment, own: bool) {
         flow::forget(&segment.key);
         return handshake::record(
             &segment.key,
-            &Handshake { peer_next: 0, pbx_next, kind: HANDSHAKE_DIALLED },
+            &Handshake { peer_next: 0, pbx_next, kind: HANDSHAKE_DIALLED, held: 0 },
         );
     }
     if !own {
@@ -189,7 +189,8 @@ fn handshake_segment(ctx: &TcContext, segment: &SentSegment, own: bool) {
             }
         },
         None => {
-            let handshake = Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED };
+            let handshake =
+                Handshake { peer_next: segment.acknowledged, pbx_next, kind: HANDSHAKE_ANSWERED, held: 0 };
             handshake::record(&segment.key, &handshake);
         }
     }
@@ -210,21 +211,34 @@ fn simultaneous_open(segment: &SentSegment, pbx_next: u32) {
         return handshake::forget(&segment.key);
     }
     handshake.kind = HANDSHAKE_OPEN;
-    greeting::answered(segment.local);
+    greeting::opens(handshake, segment.local);
 }
 
-/// The PBX acknowledges the answer of a port that is not guarded: from here on the peer may not change where its stream begins.
+/// A segment without payload on a connection without a guarded port: the PBX acknowledges the server's answer, and from here on the server may not
+/// change where its stream begins; or it ends the connection on which it has said nothing.
 #[inline(always)]
-fn opened(segment: &SentSegment) {
+fn silent(segment: &SentSegment) {
     let Some(handshake) = handshake::get(&segment.key) else { return };
     // SAFETY: a live map value.
     let handshake = unsafe { &mut *handshake };
-    if handshake.kind != HANDSHAKE_DIALLED || handshake.pbx_next != segment.seq || !segment.has(ACK) {
+    if handshake.kind == HANDSHAKE_ANSWERED || handshake.pbx_next != segment.seq || !segment.has(ACK) {
         return;
     }
+    if handshake.kind == HANDSHAKE_DIALLED {
+        open(handshake, segment);
+    } else if segment.has(FIN | RST) {
+        if handshake.peer_next != segment.acknowledged {
+            greeting::learn(&segment.server());
+        }
+        handshake::forget(&segment.key);
+    }
+}
+
+#[inline(always)]
+fn open(handshake: &mut Handshake, segment: &SentSegment) {
     handshake.peer_next = segment.acknowledged;
     handshake.kind = HANDSHAKE_OPEN;
-    greeting::answered(segment.local);
+    greeting::opened(handshake, segment.local);
 }
 
 /// Records what the PBX has acknowledged and sent.
@@ -260,15 +274,15 @@ fn unknown(ctx: &TcContext, segment: &SentSegment, own: bool) -> Option<*mut Flo
     let mut state = DESYNCHRONISED;
     if let Some(handshake) = handshake::get(&segment.key) {
         // SAFETY: a live map value.
-        let Handshake { pbx_next, kind, .. } = unsafe { *handshake };
-        let first = pbx_next == segment.seq;
-        if first != (kind == HANDSHAKE_DIALLED) {
+        let handshake = unsafe { &mut *handshake };
+        let first = handshake.pbx_next == segment.seq;
+        if first != (handshake.kind == HANDSHAKE_DIALLED) {
             // The PBX answers an invalid segment during a handshake.
             return None;
         }
         if first && own {
             state = AWAITING_FIRST_BYTES;
-            greeting::answered(segment.local);
+            open(handshake, segment);
         } else if first {
             state = AWAITING_REQUEST;
         }
@@ -280,7 +294,7 @@ fn unknown(ctx: &TcContext, segment: &SentSegment, own: bool) -> Option<*mut Flo
         return None;
     }
     begin(segment, state);
-    if state != DESYNCHRONISED {
+    if state == AWAITING_REQUEST {
         handshake::forget(&segment.key);
     }
     flow::lookup(&segment.key)
@@ -290,12 +304,14 @@ fn unknown(ctx: &TcContext, segment: &SentSegment, own: bool) -> Option<*mut Flo
 #[inline(always)]
 fn first_unguarded_bytes(ctx: &TcContext, segment: &SentSegment) {
     let protocol = detect_protocol(ctx, segment);
-    if protocol == OutboundProtocol::LineEnds
-        || protocol != OutboundProtocol::Sip && !greeting::is_awaited(segment.local)
-    {
+    if protocol != OutboundProtocol::Sip && !greeting::is_awaited(segment.local) {
         return;
     }
     let Some(fresh) = dialled(segment) else { return greeting::settle(segment.local) };
+    if protocol == OutboundProtocol::LineEnds {
+        // What follows them shows it.
+        return spoke_line_ends(segment);
+    }
     handshake::forget(&segment.key);
     if protocol != OutboundProtocol::Sip {
         return if fresh { greeting::settle(segment.local) } else { greeting::learn(&segment.server()) };
@@ -309,13 +325,21 @@ fn first_unguarded_bytes(ctx: &TcContext, segment: &SentSegment) {
     }
 }
 
+#[inline(always)]
+fn spoke_line_ends(segment: &SentSegment) {
+    if let Some(handshake) = handshake::get(&segment.key) {
+        // SAFETY: a live map value; one word.
+        unsafe { (*handshake).pbx_next = segment.end() };
+    }
+}
+
 /// Whether the peer of a connection that the PBX dialled has sent nothing yet that the PBX has; `None` unless the segment has the PBX's first
 /// bytes.
 #[inline(always)]
 fn dialled(segment: &SentSegment) -> Option<bool> {
     let handshake = handshake::get(&segment.key)?;
     // SAFETY: a live map value.
-    let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
+    let Handshake { peer_next, pbx_next, kind, .. } = unsafe { *handshake };
     let is_first = kind != HANDSHAKE_ANSWERED && pbx_next == segment.seq;
     is_first.then_some(kind == HANDSHAKE_DIALLED || peer_next == segment.acknowledged)
 }
@@ -351,6 +375,9 @@ fn first_outbound_bytes(ctx: &TcContext, segment: &SentSegment, flow: &mut Flow)
     if protocol == OutboundProtocol::LineEnds {
         return;
     }
+    if flow.is(FlowState::AwaitingFirstBytes) {
+        handshake::forget(&segment.key);
+    }
     let Some(token) = flow::lock(flow) else { return };
     // A TLS port expects TLS, any other SIP.
     let wanted =
@@ -381,9 +408,9 @@ fn detect_protocol(ctx: &TcContext, segment: &SentSegment) -> OutboundProtocol {
     let Some(head) = bytes::head(ctx, segment.data_at, len) else { return OutboundProtocol::Other };
     if leading_line_ends(head) >= len {
         OutboundProtocol::LineEnds
-    } else if plausible_start(head) {
+    } else if may_become_start(head, len) {
         OutboundProtocol::Sip
-    } else if plausible_record(head) {
+    } else if may_become_record(head, len) {
         OutboundProtocol::Tls
     } else {
         OutboundProtocol::Other

@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::XdpContext;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Flow, FlowState, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, Handshake, pack_handshake,
@@ -42,7 +43,10 @@ pub fn record_unanswered(packet: &Packet) {
     match flow::lookup(&packet.key) {
         // SAFETY: a live map value; one word.
         Some(flow) => unsafe { (*flow).pending_handshake = pack_handshake(peer_next, UNKNOWN) },
-        None => record(&packet.key, &Handshake { peer_next, pbx_next: UNKNOWN, kind: HANDSHAKE_ANSWERED }),
+        None => record(
+            &packet.key,
+            &Handshake { peer_next, pbx_next: UNKNOWN, kind: HANDSHAKE_ANSWERED, held: 0 },
+        ),
     }
 }
 
@@ -61,7 +65,7 @@ fn is_true(packet: &Packet, pbx_next: u32) -> bool {
 pub fn begin(packet: &mut Packet) -> Result<Option<*mut Flow>, Reason> {
     let Some(handshake) = get(&packet.key) else { return Ok(None) };
     // SAFETY: a live map value.
-    let Handshake { peer_next, pbx_next, kind } = unsafe { *handshake };
+    let Handshake { peer_next, pbx_next, kind, .. } = unsafe { *handshake };
     if kind != HANDSHAKE_ANSWERED {
         // The PBX dialled from a guarded port. The flow is created once the connection is answered.
         return Err(Reason::NotGuarded);
@@ -112,7 +116,7 @@ fn restart(packet: &mut Packet, flow: &mut Flow, peer_next: u32, pbx_next: u32) 
 
 /// A SYN-ACK to the PBX. It must acknowledge a SYN of the PBX. It creates no flow: the kernel may discard it as damaged.
 #[inline(always)]
-pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
+pub fn answered(ctx: &XdpContext, packet: &mut Packet) -> Result<Reason, Reason> {
     if settings::is_replay() {
         return answered_unseen(packet);
     }
@@ -125,14 +129,14 @@ pub fn answered(packet: &mut Packet) -> Result<Reason, Reason> {
     // The PBX may not accept it; its acknowledgement creates the flow.
     handshake.peer_next = packet.seq.wrapping_add(1);
     if packet.side != port::PEER {
-        greeting::answered(u16::from_be((packet.key[8] >> 16) as u16));
+        greeting::window(ctx, packet, handshake);
         return Err(Reason::NotGuarded);
     }
     policy::permit()?;
     Ok(Reason::TcpControl)
 }
 
-/// Whether the packet is of a connection that the PBX dials and has not acknowledged the answer of, or has said nothing on.
+/// Whether the packet is of a connection that the PBX dials and has not acknowledged the answer of.
 #[inline(always)]
 pub fn is_early(packet: &Packet) -> bool {
     // SAFETY: a live map value.

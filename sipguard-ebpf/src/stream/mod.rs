@@ -49,10 +49,10 @@ extern "C" fn stream_decide(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.has(SYN) {
-        if packet.data_len != 0 && packet.side != port::NEITHER {
+        if packet.data_len != 0 && (packet.side != port::NEITHER || handshake::is_early(packet)) {
             syn::cut_payload(ctx, packet)?;
         }
-        return Ok(opening(packet));
+        return Ok(opening(ctx, packet));
     }
     let flow = match flow::lookup(&packet.key) {
         Some(flow) => flow,
@@ -71,6 +71,9 @@ fn segment(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     }
     if packet.has(RST) {
         return Ok(Reason::TcpControl);
+    }
+    if flow.is(FlowState::AwaitingFirstBytes) && greeting::is_held_back(&XdpContext::new(ctx), packet) {
+        return Err(Reason::EarlyAnswer);
     }
     if packet.data_len == 0 && flow.pending_handshake == 0 && !packet.has(FIN) {
         acceptable::acknowledge(packet, flow);
@@ -107,16 +110,16 @@ extern "C" fn stream_awaits(ctx: *mut xdp_md) -> u32 {
 /// A segment with SYN. A SYN creates no flow, since anyone can send one; a SYN-ACK to the PBX may lead to one.
 // own frame: 12 bytes
 #[inline(never)]
-fn opening(packet: &mut Packet) -> Reason {
-    match opened(packet) {
+fn opening(ctx: *mut xdp_md, packet: &mut Packet) -> Reason {
+    match opened(ctx, packet) {
         Ok(reason) | Err(reason) => reason,
     }
 }
 
 #[inline(always)]
-fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
+fn opened(ctx: *mut xdp_md, packet: &mut Packet) -> Result<Reason, Reason> {
     if packet.has(ACK) {
-        return handshake::answered(packet);
+        return handshake::answered(&XdpContext::new(ctx), packet);
     }
     if packet.side != port::OWN {
         return Err(Reason::NotGuarded);
@@ -131,8 +134,11 @@ fn opened(packet: &mut Packet) -> Result<Reason, Reason> {
 /// Creates the flow of a connection. `Err` is the reason when it gets none.
 #[inline(always)]
 fn found(ctx: *mut xdp_md, packet: &mut Packet) -> Result<*mut Flow, Reason> {
-    let may_wait = packet.data_len != 0 && (packet.side == port::PEER || greeting::is_held_back(packet));
-    if may_wait && handshake::is_early(packet) {
+    if packet.side == port::PEER {
+        if packet.data_len != 0 && handshake::is_early(packet) {
+            return Err(Reason::EarlyAnswer);
+        }
+    } else if greeting::is_held_back(&XdpContext::new(ctx), packet) {
         return Err(Reason::EarlyAnswer);
     }
     if packet.side != port::OWN {
@@ -154,9 +160,6 @@ fn segment_of_flow(ctx: *mut xdp_md, packet: &mut Packet, flow: &mut Flow) -> Re
     }
     if flow.ended == FLOW_ENDED {
         find::anew(ctx, packet, flow)?;
-    }
-    if flow.is(FlowState::AwaitingFirstBytes) && greeting::is_held_back(packet) {
-        return Err(Reason::EarlyAnswer);
     }
     if flow.is(FlowState::NotSip) || flow.is(FlowState::AwaitingFirstBytes) {
         return Err(Reason::NotGuarded);

@@ -122,12 +122,12 @@ impl Guard {
         self.program.forget_spoken(port)
     }
 
-    /// Holds back the bytes of servers that the PBX dialled from a port, or no more.
+    /// Holds back the bytes of a server that the PBX dialled, or no more.
     ///
     /// # Errors
-    /// When the map can't be changed.
-    pub fn hold_back(&mut self, port: u16, holds: bool) -> Result<()> {
-        self.program.hold_back(port, holds)
+    /// When a map can't be changed.
+    pub fn hold_back(&mut self, tuple: Tuple, holds: bool) -> Result<()> {
+        self.program.hold_back(&tuple.key(), holds)
     }
 
     /// Whether it lets a server greet at once.

@@ -354,7 +354,7 @@ impl<'a> World<'a> {
             && segment.tuple.remote.1 != LISTENS
         {
             // By the model's clock, not by that of this machine.
-            self.guard.hold_back(segment.tuple.local.1, connection.promise == Promise::Held)?;
+            self.guard.hold_back(segment.tuple, connection.promise == Promise::Held)?;
         }
         let fate = self.guard.judge(&segment)?;
         if known.is_some_and(|known| known != self.guard.known(segment.tuple)) {

@@ -6,7 +6,8 @@ use anyhow::Result;
 use aya::maps::{Array, HashMap};
 use sipguard::address::{Mapped, mapped};
 use sipguard::clock::monotonic_ns;
-use sipguard_common::abi::{ANSWERED_SHIFT, names};
+use sipguard::maps::Plain;
+use sipguard_common::abi::{ANSWERED_SHIFT, FlowKey, Handshake, names};
 
 use super::Program;
 
@@ -14,15 +15,20 @@ use super::Program;
 const BEHIND: u32 = 16;
 
 impl Program {
-    /// Makes the time in which bytes of servers are held back, that the PBX dialled from a port, begin now, or be over.
+    /// Makes the time in which the bytes of a server are held back, that the PBX dialled, begin now, or be over.
     ///
     /// # Errors
-    /// When the map can't be changed.
-    pub fn hold_back(&mut self, port: u16, holds: bool) -> Result<()> {
+    /// When a map can't be changed.
+    pub fn hold_back(&mut self, key: &FlowKey, holds: bool) -> Result<()> {
         let units = (monotonic_ns()? >> ANSWERED_SHIFT) as u32;
-        let time = if holds { units.wrapping_sub(BEHIND) | 1 } else { 1 };
-        let mut map: Array<_, u32> = self.map(names::ANSWERED)?;
-        Ok(map.set(u32::from(port), time, 0)?)
+        let held = if holds { units.wrapping_sub(BEHIND) | 1 } else { 1 };
+        let mut ports: Array<_, u32> = self.map(names::ANSWERED)?;
+        ports.set(u32::from(u16::from_be_bytes(key.local_port)), held, 0)?;
+        let mut handshakes: HashMap<_, Plain<FlowKey>, Plain<Handshake>> = self.map(names::HANDSHAKES)?;
+        if let Ok(Plain(handshake)) = handshakes.get(&Plain(*key), 0) {
+            handshakes.insert(Plain(*key), Plain(Handshake { held, ..handshake }), 0)?;
+        }
+        Ok(())
     }
 
     /// Whether the bytes of a server are not held back because it greets.
