@@ -281,11 +281,12 @@ fn control<W: Window>(
     let behind = at + 1 + cursor.cr;
     cursor.pos = behind;
     cursor.line = behind;
-    if matches!(stream.phase, PHASE_BODY | PHASE_END) {
-        if behind > cursor.hash_next || cursor.hash_next == CLOSED {
-            // The LF is in a block that is not marked any more.
-            cursor.gap = 1;
-        }
+    let ends = matches!(stream.phase, PHASE_BODY | PHASE_END);
+    if (ends || behind >= cursor.end) && (behind > cursor.hash_next || cursor.hash_next == CLOSED) {
+        // The LF is in a block that is not marked any more.
+        cursor.gap = 1;
+    }
+    if ends {
         cursor.go_to(behind);
     } else {
         cursor.marks &= !low_bits(behind - cursor.base);

@@ -182,3 +182,40 @@ fn an_acknowledgement_lies_between_what_was_acknowledged_and_what_was_sent() -> 
     assert_eq!(program.run(&peer.tcp(ACK, FIRST, GOOD))?.reason, Reason::Valid, "five megabytes under way");
     Ok(())
 }
+
+/// A LF alone, behind a CR in the segment before, or in the block of 64 bytes before. The receiver does not take it, for it acknowledges too much, and
+/// takes a copy that differs.
+#[test]
+fn the_last_line_end_of_a_segment_is_compared_too() -> Result<()> {
+    for len in [1, 2, 64, 65, 66, 128, 129, 193] {
+        let (mut program, peer) = (Program::shared()?, device());
+        // Those of the other tests are zero where short segments are hashed.
+        program.change(|settings| {
+            settings.hash_keys =
+                std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * at as u64 + 1))
+        })?;
+        program.connect(&peer, FIRST)?;
+        let begin = b"OPTIONS sip:pbx SIP/2.0\r\nSubject: a\r";
+        let (begin, segment) = if len == 1 {
+            (&begin[..], b"\n".to_vec())
+        } else {
+            (&begin[..begin.len() - 1], [&vec![b'x'; len - 2][..], b"\r\n"].concat())
+        };
+        let next = FIRST + begin.len() as u32;
+        assert_eq!(program.run(&peer.tcp(ACK, FIRST, begin))?.reason, Reason::Valid);
+        program.leave(&peer.back(ACK, PBX_NEXT, next, b""))?;
+        let ahead_of_all = ahead(peer.tcp(ACK | PSH, next, &segment), &peer);
+        assert_eq!(program.run(&ahead_of_all)?.reason, Reason::Valid, "{len}");
+        let mut copy = segment.clone();
+        copy[len - 1] = b'O';
+        assert_eq!(program.run(&peer.tcp(ACK | PSH, next, &copy))?.reason, Reason::Conflict, "{len}");
+        copy.extend(b"PTIONS");
+        assert_eq!(program.run(&peer.tcp(ACK | PSH, next, &copy))?.reason, Reason::Conflict, "{len}");
+        assert_eq!(
+            program.run(&peer.tcp(ACK | PSH, next, &segment))?.reason,
+            Reason::Retransmission,
+            "{len}"
+        );
+    }
+    Ok(())
+}
