@@ -172,6 +172,10 @@ fn handshake_segment(ctx: &TcContext, segment: &SentSegment, own: bool) {
     if !segment.has(ACK) {
         // A new connection: the old one of the same ports is gone.
         flow::forget(&segment.key);
+        if segment.data_len != 0 {
+            // TCP Fast Open (RFC 7413): where the PBX's stream goes on the server's answer says, which nobody vouches for.
+            return handshake::forget(&segment.key);
+        }
         return handshake::record(
             &segment.key,
             &Handshake { peer_next: 0, pbx_next, kind: HANDSHAKE_DIALLED, held: 0 },
