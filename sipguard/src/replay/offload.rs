@@ -5,8 +5,8 @@ use sipguard_common::wire::{ether_type, ipv4, ipv6};
 
 use crate::header::network;
 
-/// Longest frame that may be padded: what is behind its packet is no data.
-const PADDED: usize = 60;
+/// Longest frame of Ethernet, with a VLAN tag: what is no longer needs no cutting.
+const LONGEST_FRAME: usize = 1518;
 
 /// Gives a TCP packet that says a length of 0 the length that was captured, as tcpdump and Wireshark do. Returns whether it did.
 pub fn fill_length(frame: &mut [u8]) -> bool {
@@ -22,7 +22,7 @@ pub fn fill_length(frame: &mut [u8]) -> bool {
     let Some(length) = packet.len().checked_sub(header).and_then(|length| u16::try_from(length).ok()) else {
         return false;
     };
-    if !is_without || len <= PADDED {
+    if !is_without || len <= LONGEST_FRAME {
         return false;
     }
     packet[field..field + 2].copy_from_slice(&length.to_be_bytes());
@@ -53,12 +53,14 @@ mod tests {
 
     #[test]
     fn only_segments_without_a_length_get_one() {
-        for (v6, own, said) in [(false, 20, 1020), (true, 0, 1000)] {
-            let mut segment = frame(v6, TCP, 1000, 0);
+        for (v6, own, said) in [(false, 20, 2020), (true, 0, 2000)] {
+            let mut segment = frame(v6, TCP, 2000, 0);
             assert!(fill_length(&mut segment));
-            assert_eq!(segment, frame(v6, TCP, 1000, said));
+            assert_eq!(segment, frame(v6, TCP, 2000, said));
             let most = 65_535 - own;
-            for (protocol, rest, length) in [(17, 1000, 0), (TCP, 1000, 9), (TCP, 6, 0), (TCP, most + 1, 0)] {
+            for (protocol, rest, length) in
+                [(17, 2000, 0), (TCP, 2000, 9), (TCP, 1400, 0), (TCP, most + 1, 0)]
+            {
                 let mut other = frame(v6, protocol, rest, length);
                 assert!(!fill_length(&mut other), "{v6} {protocol} {rest} {length}");
                 assert_eq!(other, frame(v6, protocol, rest, length));
@@ -66,7 +68,7 @@ mod tests {
             assert!(fill_length(&mut frame(v6, TCP, most, 0)));
         }
         for len in 0..60 {
-            assert!(!fill_length(&mut frame(false, TCP, 100, 0)[..len]), "{len}");
+            assert!(!fill_length(&mut frame(false, TCP, 2000, 0)[..len]), "{len}");
         }
     }
 }

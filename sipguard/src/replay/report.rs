@@ -1,6 +1,7 @@
 //! What a replay tells, for people and as JSON (`sipguard.replay/2`).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use sipguard_common::Reason;
@@ -33,6 +34,8 @@ pub struct ReplayReport {
     pub(super) links: BTreeMap<u32, u64>,
     /// What was judged.
     pub(super) tally: Tally,
+    /// Whether any packet is to or from the PBX.
+    pub of_pbx: bool,
     /// Segments that say a length of 0.
     pub without_length: u64,
     /// What is wrong with the file, and where; the report is of what comes before.
@@ -40,6 +43,7 @@ pub struct ReplayReport {
     pbx: Vec<String>,
     guessed: bool,
     marks: Marks,
+    doubtful: Vec<[IpAddr; 2]>,
     explain: bool,
     trunks: BTreeMap<u8, String>,
     notes: Vec<String>,
@@ -51,6 +55,7 @@ impl ReplayReport {
         path.clone_into(&mut self.file);
         self.pbx = side.addresses().map(|address| address.to_string()).collect();
         (self.guessed, self.marks) = (side.guessed, side.marks);
+        self.doubtful.clone_from(&side.doubtful);
         self.explain = request.explain;
         let names = request
             .rules
@@ -83,11 +88,27 @@ impl ReplayReport {
         let tally = &self.tally;
         let ports = list(request.settings.ports.sip.iter().chain(&request.settings.ports.tls));
         note(
-            self.guessed && self.pbx.is_empty(),
+            self.guessed && self.pbx.is_empty() && self.doubtful.is_empty(),
             format!("no packet has a guarded port ({ports}): `--port` or `--config` says which are"),
         );
         note(
-            self.guessed && !self.pbx.is_empty(),
+            !self.guessed && !self.of_pbx && self.packets > 0,
+            format!("no packet is to or from {} (`--pbx`)", self.pbx.join(", ")),
+        );
+        for [one, other] in &self.doubtful {
+            note(
+                true,
+                format!(
+                    "which of {one} and {other} is the PBX can't be told: what both sent was judged; `--pbx ADDR` says it"
+                ),
+            );
+        }
+        note(
+            self.marks == Marks::Believed,
+            "which packets the PBX sent is what the capture says; `--pbx ADDR` says it otherwise".to_owned(),
+        );
+        note(
+            self.guessed && !self.pbx.is_empty() && self.marks != Marks::Believed,
             format!(
                 "the PBX was guessed to be {} from the first {} packets; `--pbx ADDR` says it",
                 self.pbx.join(", "),

@@ -153,7 +153,8 @@ fn sides(path: &Path, request: &ReplayRequest) -> Side {
         frame.clear();
         let linked = link::put(packet.link, packet.data, &mut frame);
         if let (Linked::Frame(outgoing), Some(header)) = (linked, Header::read(&frame)) {
-            guess.see(&header, outgoing.or(packet.outgoing), &request.settings.ports);
+            let payload = frame.get(header.payload.clone()).unwrap_or_default();
+            guess.see(&header, payload, outgoing.or(packet.outgoing), &request.settings.ports);
         }
         if packet.number < LOOKED_AT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
@@ -230,6 +231,7 @@ impl PacketReader {
         };
         self.report.without_length += u64::from(fill_length(&mut self.frame[TIME_BYTES..]));
         let header = Header::read(&self.frame[TIME_BYTES..]);
+        self.report.of_pbx |= header.as_ref().is_some_and(|header| self.side.has(&header.ends));
         if header.as_ref().is_some_and(|header| self.side.sent(outgoing, &header.ends)) {
             self.report.sent += 1;
             return ControlFlow::Continue(());
