@@ -8,7 +8,7 @@ use crate::ops::replay::{DEFAULT_FLOWS, Request};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Captures, pcap or pcapng
+    /// Captures, pcap or pcapng. Each is judged by itself: put the parts of one together first (mergecap)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 

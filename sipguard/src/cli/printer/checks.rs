@@ -9,6 +9,7 @@ use super::{Format, not_attached, object, rows};
 use crate::check::{CheckScope, CheckState, Switch};
 use crate::ops::RuleChange;
 use crate::ops::checks::{CheckRow, Explained, Listing};
+use crate::ops::limit::Kind;
 use crate::table::table;
 use crate::view::{CheckStateView, CheckView, schema, time};
 
@@ -86,13 +87,27 @@ pub fn explain(format: Format, explained: &Explained) -> Result<()> {
     object(format, schema::REASON, &document, || text(explained))
 }
 
+/// How what is no check of messages is let pass.
+fn remedy(reason: Reason) -> String {
+    if let Some(kind) = Kind::of_reason(reason) {
+        let kind = kind.name();
+        return format!(
+            "  only count it: sipguard limit set --of {kind} LIMIT --monitor\n  let it pass: sipguard limit clear --of {kind}\n"
+        );
+    }
+    if reason == Reason::EarlyAnswer {
+        return "  let it pass of one server: sipguard trunk add NAME --peer ADDRESS --mode monitor\n"
+            .to_owned();
+    }
+    "  no check of messages, and no limit: it has no switch\n".to_owned()
+}
+
 fn text(explained: &Explained) -> String {
     let reason = explained.reason;
     let name = reason.name();
     let mut text = format!("{name}: {}\n", reason.text());
-    let rule = if reason.spec().is_empty() { "the guard's own" } else { reason.spec() };
     for (what, value) in [
-        ("written in", rule),
+        ("written in", reason.spec()),
         ("stops", reason.advisories()),
         ("sent without harm by", reason.harmless_senders()),
     ] {
@@ -101,7 +116,7 @@ fn text(explained: &Explained) -> String {
         }
     }
     if !reason.is_check() {
-        return text + "  no check of messages: it has no switch\n";
+        return text + &remedy(reason);
     }
     if reason.when() == When::Strict {
         text += "  made in the profile strict alone\n";
