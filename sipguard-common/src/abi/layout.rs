@@ -46,7 +46,7 @@ fn layout() -> String {
             lock, pending_handshake, current_handshake, acked, sent, egress_known, ended, state, flags, next, first, una, timestamp, reason,
             conflicts, segment_at, slot, segments, stream, first_ns, message_ns, message_segments, unfinished, client_port, client, pad,
         }
-        Handshake { peer_next, pbx_next, kind }
+        Handshake { peer_next, pbx_next, kind, held }
         FragmentKey { remote, local, id }
         Datagram { stream, until_ns, busy, next, end, state, reason, ports, pad }
         DeviceKey { address, port, pad }

@@ -239,7 +239,7 @@ mod tests {
             }
             let side = guess.side();
             assert_eq!((side.addresses.len(), side.doubtful.len()), (addresses, doubtful), "{request}");
-            assert_eq!(side.sent(None, &Ends { from: phone, to: pbx, ports: [5060, 5060] }), false);
+            assert!(!side.sent(None, &Ends { from: phone, to: pbx, ports: [5060, 5060] }));
         }
     }
 

@@ -192,7 +192,7 @@ fn the_last_line_end_of_a_segment_is_compared_too() -> Result<()> {
         // Those of the other tests are zero where short segments are hashed.
         program.change(|settings| {
             settings.hash_keys =
-                std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * at as u64 + 1))
+                std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * at as u64 + 1));
         })?;
         program.connect(&peer, FIRST)?;
         let begin = b"OPTIONS sip:pbx SIP/2.0\r\nSubject: a\r";
