@@ -5,7 +5,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{INVITES, Rate};
 use sipguard_tests::message::{OPTIONS, bent, call, good_call};
 use sipguard_tests::packet::{ACK, PSH, Peer};
-use sipguard_tests::program::{Program, XDP_DROP, device};
+use sipguard_tests::program::{Program, XDP_DROP, XDP_PASS, device};
 
 const FIRST: u32 = 1000;
 
@@ -249,5 +249,51 @@ fn copies_count_for_the_limits() -> Result<()> {
         assert_eq!(at(&mut program, &peer, 0, &other.repeat(2))?, Reason::RateInvite);
     }
     assert_eq!(at(&mut program, &peer, filler.len(), OPTIONS)?, Reason::Valid);
+    Ok(())
+}
+
+/// A message with line ends of each kind, folded lines, quoted strings and long lines.
+fn of_all_kinds() -> Vec<u8> {
+    let long = "x".repeat(150);
+    format!(
+        "OPTIONS sip:pbx SIP/2.0\r\nVia: SIP/2.0/UDP h\r\n ;branch=z9hG4bK1\r\nFrom: \"a\\\"b\" <sip:a@h>;tag=1\r\nTo:\r\n\t<sip:b@h>\r\n\
+         Subject: {long}\r\nX: a\r\n\r\n"
+    )
+    .replace("\r\n\r\n", "\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n")
+    .into_bytes()
+}
+
+/// However a header section is cut: a copy that differs in any byte of a segment is told from it.
+#[test]
+fn every_byte_of_a_header_section_is_compared() -> Result<()> {
+    let (message, peer) = (of_all_kinds(), device());
+    let mut program = Program::shared()?;
+    // Those of the other tests are zero where short segments are hashed.
+    program.change(|settings| {
+        settings.hash_keys =
+            std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * at as u64 + 1));
+    })?;
+    let mut compared = 0;
+    for cut in 1..message.len() - 1 {
+        for len in [1, 2, 63, 64, 65, 66, 127, 128, 129, 192] {
+            let end = (cut + len).min(message.len() - 1);
+            program.connect(&peer, FIRST)?;
+            for piece in [0..cut, cut..end] {
+                let frame = peer.tcp(ACK, FIRST + piece.start as u32, &message[piece.clone()]);
+                assert_eq!(program.run_uncounted(&frame)?.0, XDP_PASS, "{piece:?}");
+            }
+            // The last bytes, at the ends of blocks of 64, and some between.
+            let places = (cut..end).filter(|at| end - at < 4 || at % 7 == 0 || (at - cut) % 64 > 61);
+            for at in places {
+                let mut copy = message[cut..end].to_vec();
+                copy[at - cut] ^= 0x20;
+                let (action, _) = program.run_uncounted(&peer.tcp(ACK, FIRST + cut as u32, &copy))?;
+                assert_eq!(action, XDP_DROP, "{cut}..{end}, byte {at}");
+                program.change_flow(&peer, |flow| flow.conflicts = 0)?;
+                compared += 1;
+            }
+        }
+    }
+    println!("{compared} copies");
     Ok(())
 }
