@@ -96,6 +96,7 @@ fn read_headers(ctx: &XdpContext) -> Result<(), Reason> {
 
 /// Observes the packets that the PBX sends.
 #[classifier]
+#[inline(always)]
 fn sipguard_out(ctx: TcContext) -> i32 {
     stream::egress::observe(&ctx)
 }

@@ -1,5 +1,7 @@
 //! Methods by name, as sets.
 
+use super::words::first_bytes;
+
 /// A method, or all unknown methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
@@ -7,6 +9,18 @@ pub struct Method {
     pub name: &'static str,
     /// Its bit in a set.
     pub bit: u32,
+}
+
+/// The first eight bytes of a name, zero padded.
+const fn first_word(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let mut first = [0; 8];
+    let mut k = 0;
+    while k < name.len() && k < 8 {
+        first[k] = name[k];
+        k += 1;
+    }
+    u64::from_le_bytes(first)
 }
 
 /// `Stream::method` of a request with this method.
@@ -33,6 +47,20 @@ macro_rules! methods {
         /// Every method by name; `OTHER` stands for all unknown ones.
         pub const METHODS: &[Method] =
             &[$(Method { name: stringify!($name), bit: $name },)* Method { name: "OTHER", bit: OTHER }];
+
+        /// Whether the first `len` bytes, at least 1, of which the first eight are `head`, begin the name of a known method; or with `whole` are one. Of
+        /// names that are longer than eight bytes the others are not looked at.
+        #[inline(always)]
+        pub(super) fn begins(head: u64, len: u32, whole: bool) -> bool {
+            $({
+                const NAME: &str = stringify!($name);
+                let fits = len == NAME.len() as u32 || !whole && len < NAME.len() as u32;
+                if fits && first_bytes(head ^ const { first_word(NAME) }, len) == 0 {
+                    return true;
+                }
+            })*
+            false
+        }
 
         /// The bit of a `Stream::method`.
         #[inline(always)]

@@ -1,5 +1,6 @@
 //! What the start of a message looks like, for connections that are picked up mid-stream.
 
+use super::methods;
 use super::tls::is_record;
 use super::words::{below, equal, first_bytes, fold, gather};
 
@@ -23,8 +24,8 @@ pub fn plausible_start(head: [u64; 3]) -> bool {
     may_become_start(head, 24)
 }
 
-/// Whether a segment of `len` bytes, of which the first 24 are `head` (zero padded), is a [`plausible_start`], or the first bytes of one: a peer
-/// with a small window gets a message in pieces of any size.
+/// Whether a segment of `len` bytes, of which the first 24 are `head` (zero padded), is a [`plausible_start`], or the first bytes of one with a
+/// known method: a peer with a small window gets a message in pieces of any size, and clients of other protocols may send a word alone.
 #[must_use]
 #[inline(always)]
 pub fn may_become_start(head: [u64; 3], len: u32) -> bool {
@@ -40,8 +41,7 @@ pub fn may_become_start(head: [u64; 3], len: u32) -> bool {
     }
     let method = (spaces | 1 << 63).trailing_zeros();
     if method >= len {
-        let all = (1u64 << len) - 1;
-        return len <= 12 && letters & all == all;
+        return methods::begins(head[0], len, false);
     }
     let before = (1u64 << method) - 1;
     if !(3..=12).contains(&method) || letters & before != before {
@@ -54,6 +54,9 @@ pub fn may_become_start(head: [u64; 3], len: u32) -> bool {
     let scheme =
         fold(first_bytes(low >> shift | if shift == 0 { 0 } else { high << (64 - shift) }, 4)) as u32;
     let known = len - at;
+    if known < 4 && !methods::begins(head[0], method, true) {
+        return false;
+    }
     let is = |name: &[u8; 4]| first_bytes(u64::from(scheme ^ u32::from_le_bytes(*name)), known) == 0;
     is(b"sip:") || is(b"sips") || is(b"tel:")
 }

@@ -34,6 +34,9 @@ static SPOKEN: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 /// section 2.1).
 const SETTLED_NS: u64 = 1_000_000_000;
 
+/// What a server's FIN takes in its stream. Who said no more has not greeted.
+const FIN_ALONE: u32 = 1;
+
 /// States of a flow as numbers: with the enum the compiler duplicates [`begin`] for each state.
 const IN_SYNC: u32 = FlowState::InSync as u32;
 const DESYNCHRONISED: u32 = FlowState::Desynchronised as u32;
@@ -231,7 +234,7 @@ fn silent(segment: &SentSegment) {
     if handshake.kind == HANDSHAKE_DIALLED {
         open(handshake, segment);
     } else if segment.has(FIN | RST) {
-        if handshake.peer_next != segment.acknowledged {
+        if segment.acknowledged.wrapping_sub(handshake.peer_next) > FIN_ALONE {
             greeting::learn(&segment.server());
         }
         handshake::forget(&segment.key);
@@ -311,17 +314,20 @@ fn first_unguarded_bytes(ctx: &TcContext, segment: &SentSegment) {
     if protocol != OutboundProtocol::Sip && !greeting::is_awaited(segment.local) {
         return;
     }
-    let Some(fresh) = dialled(segment) else { return greeting::settle(segment.local) };
+    let Some(heard) = dialled(segment) else { return greeting::settle(segment.local) };
     if protocol == OutboundProtocol::LineEnds {
         // What follows them shows it.
         return spoke_line_ends(segment);
     }
     handshake::forget(&segment.key);
     if protocol != OutboundProtocol::Sip {
-        return if fresh { greeting::settle(segment.local) } else { greeting::learn(&segment.server()) };
+        if heard > FIN_ALONE {
+            greeting::learn(&segment.server());
+        }
+        return greeting::settle(segment.local);
     }
     // If the peer has sent bytes before, those were not validated.
-    begin(segment, if fresh { IN_SYNC } else { DESYNCHRONISED });
+    begin(segment, if heard == 0 { IN_SYNC } else { DESYNCHRONISED });
     let (word, bit) = port_bit(segment.local);
     if let Some(ports) = SPOKEN.get_ptr_mut(word) {
         // SAFETY: a live map value.
@@ -337,15 +343,17 @@ fn spoke_line_ends(segment: &SentSegment) {
     }
 }
 
-/// Whether the peer of a connection that the PBX dialled has sent nothing yet that the PBX has; `None` unless the segment has the PBX's first
-/// bytes.
+/// How many bytes of a server the PBX has, with its FIN; `None` unless the segment has the PBX's first bytes on a connection that it dialled.
 #[inline(always)]
-fn dialled(segment: &SentSegment) -> Option<bool> {
+fn dialled(segment: &SentSegment) -> Option<u32> {
     let handshake = handshake::get(&segment.key)?;
     // SAFETY: a live map value.
     let Handshake { peer_next, pbx_next, kind, .. } = unsafe { *handshake };
-    let is_first = kind != HANDSHAKE_ANSWERED && pbx_next == segment.seq;
-    is_first.then_some(kind == HANDSHAKE_DIALLED || peer_next == segment.acknowledged)
+    if kind == HANDSHAKE_ANSWERED || pbx_next != segment.seq {
+        return None;
+    }
+    // Before the PBX's acknowledgement nothing passes.
+    Some(if kind == HANDSHAKE_DIALLED { 0 } else { segment.acknowledged.wrapping_sub(peer_next) })
 }
 
 /// Creates a flow at the PBX's position.
@@ -388,7 +396,7 @@ fn first_outbound_bytes(ctx: &TcContext, segment: &SentSegment, flow: &mut Flow)
         if flow.flags & flow_flags::TLS != 0 { OutboundProtocol::Tls } else { OutboundProtocol::Sip };
     let silent = flow.is(FlowState::AwaitingFirstBytes);
     if protocol != wanted && protocol != OutboundProtocol::Sip {
-        if silent && flow.next != segment.acknowledged {
+        if silent && segment.acknowledged.wrapping_sub(flow.next) > FIN_ALONE {
             greeting::learn(&segment.server());
         }
         flow.state = NOT_SIP;

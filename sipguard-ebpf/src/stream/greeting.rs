@@ -15,6 +15,7 @@ use super::handshake;
 use crate::admit::rate;
 use crate::cpu::scratch::Packet;
 use crate::cpu::settings;
+use crate::message::checksum;
 use crate::packet::bytes;
 use crate::packet::ip::Address;
 
@@ -28,13 +29,14 @@ static ANSWERED: Array<u32> = Array::with_max_entries(1 << 16, 0);
 static GREETERS: LruHashMap<Address, u32> = LruHashMap::with_max_entries(1 << 12, 0);
 
 /// How long a server's bytes are held back, in units: 180 ms.
-const HOLD: i32 = 172;
-/// The same while the server's window is smaller than [`SMALL`]: 1.2 s. The PBX fills such a window after its first timeout.
-const HOLD_SMALL: u32 = 1000;
+const HOLD: u32 = 172;
+/// The same while the server's window is smaller than [`SMALL`]: 4 s. What does not fit the PBX sends after its first timeout, 3 s at the most
+/// (`TCP_TIMEOUT_FALLBACK`).
+const HOLD_SMALL: u32 = 3800 - HOLD;
 /// The same while the server's window is closed, or the connection is not open: two minutes. No client waits for longer.
 const HOLD_CLOSED: u32 = 1 << 17;
-/// Least bytes of a window in which the PBX's first bytes show what they are.
-const SMALL: u16 = 24;
+/// Least bytes of a window in which the PBX's first segment fits.
+const SMALL: u16 = 1500;
 
 /// Never 0.
 #[inline(always)]
@@ -50,13 +52,13 @@ fn entry(local: u16) -> Option<*mut u32> {
 /// Whether bytes are held back that a connection with this time has.
 #[inline(always)]
 fn is_recent(time: u32) -> bool {
-    time != 0 && now().wrapping_sub(time).cast_signed() < HOLD
+    time != 0 && (now().wrapping_sub(time) < HOLD || is_ahead(time))
 }
 
 /// Whether a time lies ahead.
 #[inline(always)]
 fn is_ahead(time: u32) -> bool {
-    time != 0 && now().wrapping_sub(time).cast_signed() < 0
+    time != 0 && time.wrapping_sub(now()).wrapping_sub(1) < HOLD_CLOSED
 }
 
 /// Sets the time of a connection that the PBX dialled from a port.
@@ -92,11 +94,14 @@ pub fn opens(handshake: &mut Handshake, local: u16) {
 #[inline(never)]
 pub fn window(ctx: &XdpContext, packet: &Packet, handshake: &mut Handshake) {
     let window = bytes::half(ctx, packet.l4_at as usize + tcp::WINDOW).unwrap_or(0);
+    // What the PBX does not take opens nothing.
+    let taken =
+        handshake.kind == HANDSHAKE_DIALLED || packet.seq == handshake.peer_next && !checksum::is_wrong(ctx);
     let wait = match u16::from_be(window) {
         0 => HOLD_CLOSED,
-        // In a scaled window it is more, and the server waits in vain for a second.
+        // In a scaled window it is more, and the server waits in vain.
         1..SMALL => HOLD_SMALL,
-        _ if handshake.kind == HANDSHAKE_DIALLED || is_ahead(handshake.held) => 0,
+        _ if taken && (handshake.kind == HANDSHAKE_DIALLED || is_ahead(handshake.held)) => 0,
         _ => return,
     };
     hold(handshake, local(packet), now().wrapping_add(wait));

@@ -157,7 +157,7 @@ fn passes_in_time(program: &mut Program, frame: &[u8]) -> Result<bool> {
 fn a_server_that_does_not_let_the_pbx_speak_is_held_back() -> Result<()> {
     for server in servers() {
         let early = server.tcp(ACK | PSH, FIRST, b"\x01\r\n\r\n");
-        for window in [0, 5] {
+        for window in [0, 5, 1400] {
             for late in [false, true] {
                 let mut program = Program::shared()?;
                 let answer = server.tcp(SYN | ACK, FIRST - 1, b"");
@@ -179,8 +179,14 @@ fn a_server_that_does_not_let_the_pbx_speak_is_held_back() -> Result<()> {
         program.leave(&server.back(SYN, PBX_NEXT.wrapping_sub(1), 0, b""))?;
         program.run(&with_window(&server, server.tcp(SYN | ACK, FIRST - 1, b""), 0))?;
         program.leave(&server.back(ACK, PBX_NEXT, FIRST, b""))?;
+        // What the PBX does not take opens nothing.
+        let opening = server.tcp(ACK, FIRST, b"");
+        let mut damaged = opening.clone();
+        damaged[server.tcp_at() + tcp::CHECKSUM] ^= 1;
+        program.run(&damaged)?;
+        program.run(&server.tcp(ACK, FIRST.wrapping_sub(1), b""))?;
         assert!(!passes_in_time(&mut program, &early)?);
-        program.run(&server.tcp(ACK, FIRST, b""))?;
+        program.run(&opening)?;
         assert!(until_passed(&mut program, &early)? > 0);
     }
     Ok(())
@@ -198,6 +204,23 @@ fn a_first_segment_of_any_size_shows_sip() -> Result<()> {
             let run = program.run(&server.tcp(ACK, FIRST, b"\x01\r\n\r\n"))?;
             assert_eq!(run.reason, Reason::BadStartLine, "{remote} {len}");
         }
+    }
+    Ok(())
+}
+
+/// A word alone shows nothing of SIP, unless it is one of its methods.
+#[test]
+fn words_of_other_protocols_are_no_sip() -> Result<()> {
+    let [server, ..] = servers();
+    for word in ["GET ", "POST ", "PING", "LOGIN ", "Q"] {
+        let mut program = Program::shared()?;
+        dial(&mut program, &server)?;
+        program.leave(&server.back(ACK | PSH, PBX_NEXT, FIRST, word.as_bytes()))?;
+        assert_eq!(
+            program.run(&server.tcp(ACK, FIRST, b"HTTP/1.1 200 OK\r\n"))?.reason,
+            Reason::NotGuarded,
+            "{word}"
+        );
     }
     Ok(())
 }
@@ -227,6 +250,24 @@ fn connections_of_one_port_do_not_hold_each_other_back() -> Result<()> {
     dial(&mut program, &other)?;
     assert_eq!(program.run(&greeting)?.reason, Reason::NotGuarded);
     assert_eq!(program.run(&other.tcp(ACK | PSH, FIRST, GREETING))?.reason, Reason::EarlyAnswer);
+    Ok(())
+}
+
+/// A server that closes without a word has not greeted.
+#[test]
+fn a_fin_is_no_greeting() -> Result<()> {
+    let [server, ..] = servers();
+    for said in [&b"GET / HTTP/1.1\r\n"[..], b""] {
+        let mut program = Program::shared()?;
+        dial(&mut program, &server)?;
+        program.run(&server.tcp(ACK | FIN, FIRST, b""))?;
+        let flags = if said.is_empty() { ACK | FIN } else { ACK | PSH };
+        program.leave(&server.back(flags, PBX_NEXT, FIRST + 1, said))?;
+        let mut again = server.clone();
+        again.local.set_port(33_500);
+        dial(&mut program, &again)?;
+        assert_eq!(program.run(&again.tcp(ACK, FIRST, GREETING))?.reason, Reason::EarlyAnswer);
+    }
     Ok(())
 }
 
