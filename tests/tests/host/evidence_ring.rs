@@ -56,12 +56,16 @@ fn limits(bytes: u64, floor: u64) -> EvidenceLimits {
     EvidenceLimits { bytes, files: 4, floor: Floor::Bytes(floor) }
 }
 
-/// Files below a directory with their sizes, by name.
+/// Files below a directory with their sizes, by name; none that whoever writes there has taken away meanwhile.
 fn files(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        files.push((entry.path(), entry.metadata()?.len()));
+        match entry.metadata() {
+            Ok(about) => files.push((entry.path(), about.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     files.sort();
     Ok(files)
