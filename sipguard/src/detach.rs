@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use aya::programs::ProgramInfo;
 use bytemuck::Zeroable;
 use sipguard_common::abi::{Iface, names};
 
 use crate::error::{Failure, FailureKind};
-use crate::link;
+use crate::link::{self, Interface};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
-use crate::presence::{iface_name, is_elsewhere, own_slots};
+use crate::presence::{iface_name, own_slots};
 use crate::second_eye;
 
 /// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
@@ -24,11 +25,12 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
     let Some(names) = names else {
         // Without a look at the ABI: this is the remedy for pins of another version.
         let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
-        let count = pins.slots().len();
+        let slots = pins.slots();
+        let programs = program_ids(pins, &slots);
         second_eye::remove_all(pins)?;
         let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
-        gone.resize_with(count, || "an interface".to_owned());
-        wait_until_off(own.iter().filter(|(_, iface)| !is_elsewhere(iface)).map(|(_, iface)| iface.ifindex))?;
+        gone.resize_with(slots.len(), || "an interface".to_owned());
+        wait_until_off(&programs)?;
         return Ok(gone);
     };
     pins.check()?;
@@ -47,14 +49,15 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
             slots.push((*slot, *iface));
         }
     }
-    for (slot, _) in &slots {
-        free(pins, *slot)?;
+    let numbers: Vec<u32> = slots.iter().map(|(slot, _)| *slot).collect();
+    let programs = program_ids(pins, &numbers);
+    for slot in numbers {
+        free(pins, slot)?;
     }
     if pins.slots().is_empty() {
         pins.remove_all()?;
     }
-    let here = slots.iter().filter(|(_, iface)| !is_elsewhere(iface));
-    wait_until_off(here.map(|(_, iface)| iface.ifindex))?;
+    wait_until_off(&programs)?;
     let gone = own.iter().filter(|(slot, _)| slots.iter().any(|(freed, _)| freed == slot));
     Ok(gone.map(|(_, iface)| iface_name(iface)).collect())
 }
@@ -71,16 +74,26 @@ pub fn free(pins: &Pins, slot: u32) -> Result<()> {
     ifaces.set(slot, Plain(Iface::zeroed()), 0).context("clearing the interface's row")
 }
 
+/// Kernel's numbers of the XDP programs of slots, of any ABI version; one whose pin can't be read is left out.
+fn program_ids(pins: &Pins, slots: &[u32]) -> Vec<u32> {
+    slots
+        .iter()
+        .filter_map(|slot| ProgramInfo::from_pin(pins.program(*slot)).ok())
+        .map(|info| info.id())
+        .collect()
+}
+
 /// The kernel takes the program off when the last reference to the link is gone, a moment after the pin.
-fn wait_until_off(indexes: impl Iterator<Item = u32>) -> Result<()> {
+fn wait_until_off(programs: &[u32]) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(2);
-    for index in indexes {
-        while link::by_index(index)?.is_some_and(|interface| interface.xdp.is_some()) {
-            if Instant::now() > end {
-                bail!("interface {index} still has an XDP program after two seconds: `bpftool net` names it");
-            }
-            std::thread::sleep(Duration::from_millis(5));
+    loop {
+        let interfaces = link::all()?;
+        let on =
+            interfaces.iter().find(|found| found.xdp.is_some_and(|xdp| programs.contains(&xdp.program_id)));
+        let Some(Interface { name, .. }) = on else { return Ok(()) };
+        if Instant::now() > end {
+            bail!("{name} still has the XDP program after two seconds: `bpftool net` says what holds it");
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
 }

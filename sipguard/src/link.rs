@@ -63,6 +63,24 @@ pub fn by_index(index: u32) -> Result<Option<Interface>> {
     ask(request)
 }
 
+/// All interfaces of the namespace at hand.
+///
+/// # Errors
+/// When rtnetlink does not answer.
+pub fn all() -> Result<Vec<Interface>> {
+    let mut found = Vec::new();
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let outcome = exchange(request, NLM_F_DUMP, &mut |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message {
+            found.push(read(link));
+        }
+    })?;
+    match outcome {
+        None => Ok(found),
+        Some(error) => bail!("rtnetlink: {error}"),
+    }
+}
+
 fn no_such(name: &str) -> anyhow::Error {
     Failure::with(
         FailureKind::Failed,

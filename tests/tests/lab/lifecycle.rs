@@ -22,6 +22,8 @@ use sipguard_tests::{
     scratch::Scratch,
 };
 
+mod detach;
+
 /// The address of the PBX on a second cable.
 const SECOND: &str = "10.78.0.1";
 
@@ -219,54 +221,6 @@ fn an_attach_that_nobody_confirms_is_undone() -> Result<()> {
 }
 
 #[test]
-fn detach_leaves_nothing_in_the_kernel() -> Result<()> {
-    for words in [["detach", Site::INTERFACE], ["detach", "--all"]] {
-        let site = Site::guarded(true, &[])?;
-        ensure!(filters(&site, "10.77.0.1")?, "it does not filter");
-        let objects = objects(site.guard.pins())?;
-        let count = |kind| objects.iter().filter(|(one, _)| *one == kind).count();
-        ensure!(count("map") >= 11 && count("prog") == 4 && count("link") == 4, "the pins hold {objects:?}");
-        site.guard.run(&words)?.expect(0)?;
-        ensure!(!has_program(&site, Site::INTERFACE)? && !site.guard.pins().exists(), "something is left");
-        // The kernel frees what nobody holds a moment later, and never gives the same number soon again.
-        let mut left: Vec<_> = objects.into_iter().collect();
-        wait_until("links, programs and maps are freed", || {
-            let mut still = vec![];
-            for (kind, id) in left.drain(..) {
-                if object(kind, &["id", &id.to_string()])?.is_some() {
-                    still.push((kind, id));
-                }
-            }
-            left = still;
-            Ok(left.is_empty())
-        })
-        .with_context(|| format!("{words:?}"))?;
-        ensure!(!filters(&site, "10.77.0.1")?, "it filters still");
-        site.guard.run(&words)?.expect(3)?;
-    }
-    Ok(())
-}
-
-#[test]
-fn detach_of_one_interface_keeps_the_other() -> Result<()> {
-    let site = Site::new(true)?;
-    add_interface(&site)?;
-    site.guard.attach(&["eth0", "eth1"])?;
-    site.guard.run(&["block", "192.0.2.7"])?.expect(0)?;
-    ensure!(filters(&site, "10.77.0.1")? && filters(&site, SECOND)?, "it does not filter on both");
-    site.guard.run(&["detach", "eth1"])?.expect(0)?;
-    ensure!(filters(&site, "10.77.0.1")?, "eth0 is not filtered any more");
-    ensure!(!has_program(&site, "eth1")? && !filters(&site, SECOND)?, "eth1 is filtered still");
-    ensure!(site.guard.rules()?.len() == 1, "the block is gone");
-    let status = site.guard.json(&["status"])?;
-    ensure!(status["interfaces"].as_array().map(Vec::len) == Some(1), "it said {status}");
-    site.guard.run(&["detach", "eth1"])?.expect(3)?;
-    site.guard.attach(&["eth1"])?;
-    ensure!(filters(&site, "10.77.0.1")? && filters(&site, SECOND)?, "it does not filter on both again");
-    Ok(())
-}
-
-#[test]
 fn an_interface_that_is_made_anew_is_attached_anew_as_often_as_it_comes() -> Result<()> {
     let site = Site::guarded(true, &[])?;
     for number in 0..=IFACE_SLOTS {
@@ -317,37 +271,6 @@ fn another_xdp_program_is_named_and_stays() -> Result<()> {
         "the first program was evicted"
     );
     ensure!(filters(&site, "10.77.0.1")?, "the first one does not filter any more");
-    Ok(())
-}
-
-#[test]
-fn pins_of_another_version_are_left_alone_until_detached() -> Result<()> {
-    let site = Site::guarded(true, &[])?;
-    let guard = &site.guard;
-    let abi = guard.pins().join("maps").join("ABI");
-    let mut update = Command::new("bpftool");
-    update.args(["map", "update", "pinned"]).arg(&abi);
-    output(update.args("key hex 00 00 00 00 value hex 63 00 00 00".split(' ')))?;
-    let verbs = ["attach eth0", "detach eth0", "status", "block 192.0.2.7", "unblock --all", "list"];
-    let more = [
-        "lookup 192.0.2.7",
-        "counters",
-        "counters --by source",
-        "counters --format prometheus",
-        "mode monitor",
-    ];
-    for verb in verbs.into_iter().chain(more) {
-        let words: Vec<&str> = verb.split(' ').collect();
-        let output = guard.run(&words)?.expect(1).with_context(|| verb.to_owned())?;
-        let once = output.stderr.matches("ABI version 99").count() == 1 && output.stderr.lines().count() == 1;
-        ensure!(
-            once && output.stdout.is_empty() && output.stderr.contains("detach --all"),
-            "{verb}: {output:?}"
-        );
-    }
-    ensure!(filters(&site, "10.77.0.1")?, "it does not filter any more");
-    guard.run(&["detach", "--all"])?.expect(0)?;
-    ensure!(!guard.pins().exists() && !has_program(&site, Site::INTERFACE)?, "it is attached still");
     Ok(())
 }
 
