@@ -10,13 +10,13 @@ use aya::programs::{ProgramError, XdpMode};
 use bytemuck::Zeroable;
 use nix::errno::Errno;
 use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
-use sipguard_common::framer::HashKeys;
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::counting;
 use crate::detach::free;
 use crate::error::{Failure, FailureKind};
+use crate::kernel;
 use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
@@ -24,7 +24,9 @@ use crate::pins::Pins;
 use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
 use crate::refuse;
 use crate::second_eye;
-use crate::settings::{self, EffectiveSettings, SettingsRequest, XdpChoice};
+use crate::settings::{
+    self, DEFAULT_FLOWS, DEFAULT_GRACE, EffectiveSettings, SettingsRequest, XdpChoice, secret,
+};
 use crate::store::{self, ConfiguredRows};
 use crate::undo::Undo;
 
@@ -45,11 +47,6 @@ pub struct AttachRequest {
     /// Where the rules are, which are restored before the first packet is judged.
     pub store: PathBuf,
 }
-
-/// Connections that are followed when nothing else is said.
-pub const DEFAULT_FLOWS: u32 = 1 << 16;
-/// How long the middle of a message on a connection older than the guard passes when nothing else is said.
-pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
 impl AttachRequest {
     /// What it is when nothing is in force yet: what is not said here the configuration says.
@@ -202,7 +199,7 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
         if slot_of(&own, interface).is_none() {
             refuse::another_program(interface)?;
         } else {
-            refuse::another_mode(interface, request)?;
+            refuse::another_mode(interface, request.xdp)?;
         }
     }
     let flows = flows(pins, request)?;
@@ -323,17 +320,6 @@ fn grace_until(request: &AttachRequest) -> Result<u64> {
     Ok(Clock::now()?.after(Some(request.grace.or(request.config.grace).unwrap_or(DEFAULT_GRACE))))
 }
 
-/// Keys that nobody knows.
-///
-/// # Errors
-/// When `/dev/urandom` can't be read.
-pub(crate) fn secret() -> Result<HashKeys> {
-    let mut keys = HashKeys::default();
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytemuck::bytes_of_mut(&mut keys))
-        .context("reading /dev/urandom")?;
-    Ok(keys)
-}
-
 fn attach_one(
     pins: &Pins,
     loaded: &mut Loaded,
@@ -363,7 +349,7 @@ fn attach_one(
         native_errno,
         attached_ns: Clock::now()?.boot_ns,
         generic_wanted: u32::from(request.native() == Some(false)),
-        netns: counting::netns().unwrap_or(0),
+        netns: kernel::netns().unwrap_or(0),
         ..Iface::zeroed()
     };
     row.name[..interface.name.len()].copy_from_slice(interface.name.as_bytes());

@@ -13,7 +13,7 @@ use crate::maps::{self, Counters, Plain};
 use crate::named::named;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
-use crate::store::TrunkRow;
+use crate::trunk::TrunkRow;
 
 /// What became of the packets of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,9 +7,6 @@ use anyhow::{Context, Result, bail};
 use aya::Btf;
 use aya::programs::BtfTracePoint;
 use aya::programs::links::FdLink;
-use nix::libc;
-use nix::sys::socket::sockopt::GetStruct;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use sipguard_common::abi::{CountedConnection, names};
 
 use crate::error::{Failure, FailureKind};
@@ -20,12 +17,6 @@ use crate::pins::Pins;
 
 /// Where the kernel tells of a socket's new state (Linux 4.16).
 const TRACEPOINT: &str = "inet_sock_set_state";
-/// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14).
-const SO_NETNS_COOKIE: i32 = 71;
-
-#[derive(Clone, Copy)]
-struct NetnsCookie;
-nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64, GetStruct<u64>);
 
 /// Loads, attaches and pins them: from now on the kernel counts.
 ///
@@ -99,13 +90,4 @@ pub fn senders(pins: &Pins) -> Result<Vec<(CountedConnection, usize)>> {
     let mut senders: Vec<_> = counts.into_values().collect();
     senders.sort_by_key(|(_, count)| Reverse(*count));
     Ok(senders)
-}
-
-/// Cookie of the network namespace at hand.
-///
-/// # Errors
-/// When the kernel does not tell it.
-pub fn netns() -> Result<u64> {
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    getsockopt(&socket, NetnsCookie).context("asking for the network namespace")
 }

@@ -1,15 +1,13 @@
 //! HEP3 (EEP rev. 36): SIP messages that were stopped, for Homer, sngrep and whatever else captures VoIP. No crate speaks it; a message
 //! is a list of chunks, each vendor, type, length and value in network order.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 use sipguard_common::Reason;
 
 use crate::redact::RedactedPacket;
-
-/// Node that Homer shows a packet to be from, when nothing else is said.
-pub const DEFAULT_ID: u32 = 2060;
+use crate::service::Homer;
 
 const FAMILY: u16 = 0x01;
 const PROTOCOL: u16 = 0x02;
@@ -33,19 +31,6 @@ const FAMILY_V6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SIP: u8 = 1;
-
-/// Where messages are sent, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Homer {
-    /// Address of Homer's HEP port, UDP.
-    pub address: SocketAddr,
-    /// Capture agent.
-    pub id: u32,
-    /// Homer's password; empty for none.
-    pub password: String,
-    /// Name of this host, as Homer shows it.
-    pub node: String,
-}
 
 /// Sends what was stopped to Homer.
 #[derive(Debug)]

@@ -1,10 +1,22 @@
-//! What the running kernel's BTF says about its structs, so that the programs can ask a socket for its `rcv_nxt` and
-//! for whose it is.
+//! What the running kernel says of itself: its network namespace, and in its BTF its structs, so that the programs can ask a socket
+//! for its `rcv_nxt` and for whose it is.
 //!
 //! A reader of just that: the aya family keeps its BTF types to itself, and other BTF crates carry licences that a static binary
 //! can't take. Format: Documentation/bpf/btf.rst.
 
 use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::libc;
+use nix::sys::socket::sockopt::GetStruct;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
+
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14).
+const SO_NETNS_COOKIE: i32 = 71;
+
+#[derive(Clone, Copy)]
+struct NetnsCookie;
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64, GetStruct<u64>);
 
 /// Byte offsets of the fields that the programs read; 0 where they are not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,6 +169,15 @@ impl Cursor<'_> {
         self.at += 4;
         bytes.try_into().ok().map(u32::from_ne_bytes)
     }
+}
+
+/// Cookie of the network namespace at hand.
+///
+/// # Errors
+/// When the kernel does not tell it.
+pub fn netns() -> Result<u64> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    getsockopt(&socket, NetnsCookie).context("asking for the network namespace")
 }
 
 #[cfg(test)]

@@ -8,9 +8,8 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sipguard_common::abi::names;
 
-use crate::counting;
 use crate::error::{Failure, FailureKind};
-use crate::kernel::Offsets;
+use crate::kernel::{self, Offsets};
 use crate::maps::MapDir;
 use crate::pins::Pins;
 
@@ -39,7 +38,7 @@ impl Begun {
     fn with(pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Begun> {
         let offsets = Offsets::of_running_kernel();
         // Where it is not known, connections are not told from those of other namespaces, and none is counted.
-        let netns = counting::netns().unwrap_or(0);
+        let netns = kernel::netns().unwrap_or(0);
         let replay_flag = u32::from(replay);
         let mut loader = EbpfLoader::new();
         if replay {

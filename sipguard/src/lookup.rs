@@ -13,7 +13,8 @@ use crate::blocks::Blocks;
 use crate::claim::{USER_AGENT, UserAgent};
 use crate::clock::Clock;
 use crate::pins::Pins;
-use crate::store::{self, Allowed, RuleMode, RuleRow, RuleVerb, StoreTables, decides};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::{self, Allowed, RuleRow, StoreTables, decides};
 use crate::target::{Device, Target};
 
 /// A rule, with what the kernel counted for it.

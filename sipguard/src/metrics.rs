@@ -18,8 +18,9 @@ use crate::connections::Connections;
 use crate::counters::{self, Action, CounterRow};
 use crate::pins::Pins;
 use crate::status::{self, InterfaceStatus, Weakness};
-use crate::store::{self, GUARD, TrunkRow};
+use crate::store::{self, GUARD};
 use crate::tap;
+use crate::trunk::TrunkRow;
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use aya::programs::ProgramInfo;
 use sipguard_common::abi::{Iface, names};
 
-use crate::counting;
+use crate::kernel;
 use crate::link;
 use crate::maps::{self, Ifaces};
 use crate::pins::Pins;
@@ -44,7 +44,7 @@ pub enum Presence {
 
 /// Whether an interface is of another network namespace.
 pub fn is_elsewhere(iface: &Iface) -> bool {
-    iface.netns != 0 && counting::netns().is_ok_and(|here| here != iface.netns)
+    iface.netns != 0 && kernel::netns().is_ok_and(|here| here != iface.netns)
 }
 
 /// Whether our program is on the interface of a slot now.

@@ -3,9 +3,58 @@
 use std::fmt;
 
 use sipguard_common::Reason;
-use sipguard_common::abi::{RATE_KINDS, RATE_REASONS, Rate};
+use sipguard_common::abi::{AT_ONCE_KINDS, RATE_KINDS, RATE_REASONS, Rate};
 
-use crate::store::{AtOnce, RuleMode};
+use crate::rule::RuleMode;
+
+/// What there may be so many of at once, in the order of [`AT_ONCE_KINDS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AtOnce {
+    /// Open TCP connections.
+    Open,
+    /// Messages on TCP connections that have begun and are not finished.
+    Unfinished,
+}
+
+impl AtOnce {
+    /// Every one.
+    pub const ALL: [AtOnce; 2] = [AtOnce::Open, AtOnce::Unfinished];
+
+    /// Its name on the command line and in the configuration file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        AT_ONCE_KINDS[self as usize].0
+    }
+
+    /// The reason of what is over its limit.
+    #[must_use]
+    pub const fn reason(self) -> Reason {
+        AT_ONCE_KINDS[self as usize].1
+    }
+
+    /// What is counted, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            AtOnce::Open => "open connections",
+            AtOnce::Unfinished => "unfinished messages",
+        }
+    }
+
+    /// What each source may have in a new store.
+    #[must_use]
+    pub const fn default(self) -> Option<u32> {
+        match self {
+            AtOnce::Open => None,
+            AtOnce::Unfinished => Some(DEFAULT_UNFINISHED),
+        }
+    }
+}
+
+/// How many messages a source may have begun and not finished. A whole office behind one address does not come near: a message in several
+/// segments is unfinished for the gap between two, or where one is lost for the second until TCP repeats it. Of 1,000 phones that register at
+/// once with one segment in ten lost, that are 100. Beyond it no message is hurt: a new connection waits for its SYN's repetition.
+pub const DEFAULT_UNFINISHED: u32 = 256;
 
 /// Most a second.
 const MOST_PER_SECOND: u32 = 1_000_000;

@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 use aya::programs::loaded_programs;
 use sipguard_common::abi::{Iface, names};
 
-use crate::attach::AttachRequest;
 use crate::error::{Failure, FailureKind};
 use crate::link::{self, Interface};
 use crate::presence::is_elsewhere;
@@ -81,9 +80,9 @@ pub fn another_program(interface: &Interface) -> Result<()> {
 ///
 /// # Errors
 /// [`FailureKind::Failed`]
-pub fn another_mode(interface: &Interface, request: &AttachRequest) -> Result<()> {
+pub fn another_mode(interface: &Interface, xdp: Option<XdpChoice>) -> Result<()> {
     let native = interface.xdp.is_some_and(|xdp| xdp.native);
-    let desired = request.xdp.and_then(XdpChoice::native);
+    let desired = xdp.and_then(XdpChoice::native);
     if desired.is_none_or(|desired| desired == native) {
         return Ok(());
     }

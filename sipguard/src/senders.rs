@@ -13,9 +13,9 @@ use sipguard_common::abi::{
 use crate::address::Source;
 use crate::clock;
 use crate::maps::{self, Plain};
+use crate::memory::Memory;
 use crate::pins::Pins;
-use crate::store::TrunkRow;
-use crate::tap::Memory;
+use crate::trunk::TrunkRow;
 
 /// What is tallied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,22 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sipguard_common::abi::{ACTION_DROP, ACTION_RESET, MODE_ENFORCE, MODE_MONITOR, Settings};
-use sipguard_common::framer::{LIMITS, Limits, checks};
+use sipguard_common::framer::{HashKeys, LIMITS, Limits, checks};
 
 use crate::maps::{self, MapDir, Ports};
 use crate::pins::Pins;
-use crate::status;
 
 /// SIP port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
 pub const DEFAULT_PORT: u16 = 5060;
 /// TLS port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
 pub const DEFAULT_TLS_PORT: u16 = 5061;
+/// Connections that are followed when nothing else is said.
+pub const DEFAULT_FLOWS: u32 = 1 << 16;
+/// How long the middle of a message on a connection older than the guard passes when nothing else is said.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
 /// XDP mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
@@ -188,7 +194,7 @@ impl EffectiveSettings {
             ("guard", "mode", if self.mode == MODE_MONITOR { "monitor" } else { "enforce" }.to_owned()),
             ("guard", "ports", list(&self.ports.sip)),
             ("guard", "tls-ports", list(&self.ports.tls)),
-            ("guard", "profile", status::profile(&self.limits).to_owned()),
+            ("guard", "profile", profile(&self.limits).to_owned()),
             ("guard", "refuse-lf", refuse_lf.to_string()),
             ("guard", "on-malformed", if self.action == ACTION_DROP { "drop" } else { "reset" }.to_owned()),
         ];
@@ -271,6 +277,28 @@ impl SettingsRequest {
         }
         limits
     }
+}
+
+/// Word of the checks: `default` or `strict` when they are those of a profile, else `own`.
+#[must_use]
+pub fn profile(limits: &Limits) -> &'static str {
+    match limits.checks & !checks::REFUSE_LF {
+        checks::DEFAULT => "default",
+        checks::STRICT => "strict",
+        _ => "own",
+    }
+}
+
+/// Keys that nobody knows.
+///
+/// # Errors
+/// When `/dev/urandom` can't be read.
+pub fn secret() -> Result<HashKeys> {
+    let mut keys = HashKeys::default();
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(bytemuck::bytes_of_mut(&mut keys)))
+        .context("reading /dev/urandom")?;
+    Ok(keys)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use sipguard_common::Reason;
 use sipguard_common::abi::{ACTION_DROP, CheckSwitches, Iface, MODE_MONITOR, Settings, Trunk};
-use sipguard_common::framer::{Limits, checks};
+use sipguard_common::framer::Limits;
 
 use crate::blocks::Blocks;
 use crate::check::{self, CheckScope, Switch};
@@ -22,8 +22,9 @@ use crate::pins::Pins;
 use crate::policy::PolicyMaps;
 use crate::presence::{Presence, iface_name, own_slots, presence};
 use crate::rate::LimitKind;
+use crate::rule::RuleMode;
 use crate::second_eye;
-use crate::store::{self, RuleMode};
+use crate::store::{self};
 
 /// One attached interface.
 #[derive(Clone, Debug)]
@@ -229,16 +230,6 @@ pub fn blocks(pins: &Pins, store: &Path) -> Result<usize> {
     match store::blocks_in_force(store, pins, clock.wall_ms()) {
         Ok(Some(blocks)) => Ok(blocks),
         Ok(None) | Err(_) => Blocks::open(pins)?.count(&clock),
-    }
-}
-
-/// Word of the checks: `default` or `strict` when they are those of a profile, else `own`.
-#[must_use]
-pub fn profile(limits: &Limits) -> &'static str {
-    match limits.checks & !checks::REFUSE_LF {
-        checks::DEFAULT => "default",
-        checks::STRICT => "strict",
-        _ => "own",
     }
 }
 

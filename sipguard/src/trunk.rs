@@ -1,4 +1,4 @@
-//! The policy of a trunk: what it may send, how its messages are judged, and in which mode. Pure.
+//! Trunks, and the policy of each: what it may send, how its messages are judged, and in which mode. Pure.
 
 use bytemuck::Zeroable;
 use sipguard_common::abi::{
@@ -7,6 +7,7 @@ use sipguard_common::abi::{
 use sipguard_common::framer::methods::{self, METHODS};
 use sipguard_common::framer::{Limits, checks};
 
+use crate::address::Source;
 use crate::denial::transport;
 use crate::named::named;
 
@@ -30,6 +31,25 @@ pub enum TrunkMode {
     Enforce,
     /// Only counted.
     Monitor,
+}
+
+/// A trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkRow {
+    /// Its name.
+    pub name: String,
+    /// Its index in the kernel's map.
+    pub number: u16,
+    /// Whose addresses are its own.
+    pub peers: Vec<Source>,
+    /// Its policy.
+    pub policy: TrunkPolicy,
+    /// What it is; may be empty.
+    pub reason: String,
+    /// The person at the keyboard, or the user of the program.
+    pub author: String,
+    /// Since when (milliseconds since 1970, UTC).
+    pub created_ms: i64,
 }
 
 /// The policy.

@@ -13,9 +13,9 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
 use sipguard::address::{Source, mapped};
-use sipguard::attach::DEFAULT_FLOWS;
 use sipguard::load::Loaded;
 use sipguard::maps::Plain;
+use sipguard::settings::DEFAULT_FLOWS;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, ObserveSettings, Offender,

@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 
 use super::Config;
 use super::difference::{CurrentState, Difference, PlannedOperation, difference, named};
+use crate::rule::RuleVerb;
 use crate::settings::EffectiveSettings;
-use crate::store::{CONFIGURATION, Change, RuleSpec, RuleVerb, StoreTables, lines};
+use crate::store::{CONFIGURATION, Change, RuleSpec, StoreTables, lines};
 use crate::target::Target;
 
 /// Why a user agent is blocked.

@@ -15,11 +15,13 @@ use crate::ban_rule::{self, BanRule};
 use crate::check::{CheckScope, Switch};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
+use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, RateLimit};
-use crate::settings::{EffectiveSettings, Malformed, Mode, Profile, SettingsRequest};
-use crate::status;
-use crate::store::{AtOnce, AtOnceLimit, ConfiguredNames, Denial, Limit, RuleMode, RuleRow, TrunkRow};
+use crate::rule::RuleMode;
+use crate::settings::{self, EffectiveSettings, Malformed, Mode, Profile, SettingsRequest};
+use crate::store::{AtOnceLimit, ConfiguredNames, Denial, Limit, RuleRow};
 use crate::target::Target;
+use crate::trunk::TrunkRow;
 
 /// What a user agent of the configuration is.
 const BLOCKED: &str = "blocked";
@@ -299,7 +301,8 @@ fn without_gone(
     if setting("refuse-lf") {
         request.refuse_lf = Some(false);
     }
-    let in_force = if status::profile(&old.limits) == "strict" { Profile::Strict } else { Profile::Default };
+    let in_force =
+        if settings::profile(&old.limits) == "strict" { Profile::Strict } else { Profile::Default };
     let profile = request.profile.unwrap_or(in_force).limits();
     for (index, limit) in LIMITS.iter().enumerate() {
         if gone("check", limit.name.to_owned()) {

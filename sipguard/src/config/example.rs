@@ -195,9 +195,8 @@ mod tests {
     use super::*;
     use crate::ban_rule::BanRule;
     use crate::config::{ConfigSource, Sources, parse, tree};
-    use crate::serve::Options;
+    use crate::service::{CoreSettings, CrashSettings, Options};
     use crate::settings::EffectiveSettings;
-    use crate::{cores, crash};
 
     const OFF: BanRule = BanRule {
         after: 0,
@@ -227,8 +226,8 @@ mod tests {
             let (config, warnings, _) = parse(&sources(text.clone())).unwrap();
             assert_eq!(warnings, [], "{text}");
             assert_eq!(config.settings.of(&EffectiveSettings::default()), EffectiveSettings::default());
-            assert_eq!(config.flows, Some(crate::attach::DEFAULT_FLOWS));
-            assert_eq!(config.grace, Some(crate::attach::DEFAULT_GRACE));
+            assert_eq!(config.flows, Some(crate::settings::DEFAULT_FLOWS));
+            assert_eq!(config.grace, Some(crate::settings::DEFAULT_GRACE));
             assert_eq!(config.bans.of(&OFF), crate::ban_rule::DEFAULT);
             assert_eq!(config.xdp, Some(crate::settings::XdpChoice::default()));
             let is_whole = text.contains("\n[trunks.carrier]");
@@ -239,9 +238,9 @@ mod tests {
                 (is_whole, is_whole)
             );
             let named = Options::default();
-            let crash = crash::CrashSettings { watched: options.crash.watched.clone(), ..named.crash };
-            let cores::CoreSettings { directory, move_to, .. } = options.cores.clone();
-            let cores = cores::CoreSettings { directory, move_to, ..named.cores };
+            let crash = CrashSettings { watched: options.crash.watched.clone(), ..named.crash };
+            let CoreSettings { directory, move_to, .. } = options.cores.clone();
+            let cores = CoreSettings { directory, move_to, ..named.cores };
             assert_eq!(options, Options { crash, cores, ..named });
         }
     }

@@ -5,8 +5,10 @@ use sipguard_common::abi::RATE_KINDS;
 use super::difference::{CurrentState, Difference, PlannedOperation};
 use super::tree::path;
 use super::{Config, Limited, LimitedAtOnce};
+use crate::rate::AtOnce;
 use crate::rate::{self, AtOnceMost, RateLimit};
-use crate::store::{AtOnce, AtOnceLimit, DEFAULT_LIMITS, Limit, RuleMode};
+use crate::rule::RuleMode;
+use crate::store::{AtOnceLimit, DEFAULT_LIMITS, Limit};
 
 impl Difference {
     pub(super) fn limits(

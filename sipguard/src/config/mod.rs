@@ -48,9 +48,10 @@ use crate::ban_rule::BanRequest;
 use crate::check::Switch;
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
+use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, RateLimit};
 use crate::settings::{SettingsRequest, XdpChoice};
-use crate::store::{AtOnce, TrunkRow};
+use crate::trunk::TrunkRow;
 
 /// What the files mean. What they do not say is `None`, or not in the list.
 #[derive(Clone, Debug, Default)]

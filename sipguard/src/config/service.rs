@@ -8,9 +8,10 @@ use super::tables::{Cores, CrashTable, Serve};
 use super::validate::Validator;
 use super::value::Text;
 use crate::disk::Floor;
-use crate::hep::{self, Homer};
-use crate::serve::{DEFAULT_EVIDENCE, Keep, Listen, Options};
-use crate::{cores, crash, evidence};
+use crate::service::{
+    CoreSettings, CrashSettings, DEFAULT_EVIDENCE, DEFAULT_HOMER_ID, EvidenceLimits, Homer, Keep, Listen,
+    Options, Watched,
+};
 
 /// What the files say to `sipguard serve`. What they do not say is `None`, or at its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +39,9 @@ pub struct ServeRequest {
     /// Homer's password.
     pub homer_password: Option<String>,
     /// Which PBX is watched.
-    pub crash: crash::CrashSettings,
+    pub crash: CrashSettings,
     /// What is done with its cores.
-    pub cores: cores::CoreSettings,
+    pub cores: CoreSettings,
 }
 
 impl ServeRequest {
@@ -51,7 +52,7 @@ impl ServeRequest {
         let limits = default.evidence_limits;
         let homer = |address| Homer {
             address,
-            id: self.homer_id.unwrap_or(hep::DEFAULT_ID),
+            id: self.homer_id.unwrap_or(DEFAULT_HOMER_ID),
             password: self.homer_password.unwrap_or_default(),
             node,
         };
@@ -62,7 +63,7 @@ impl ServeRequest {
             log: self.log.and_then(|Keep(path)| path),
             log_bytes: self.log_bytes.unwrap_or(default.log_bytes),
             evidence: evidence(self.evidence),
-            evidence_limits: evidence::EvidenceLimits {
+            evidence_limits: EvidenceLimits {
                 bytes: self.evidence_bytes.unwrap_or(limits.bytes),
                 floor: self.free.unwrap_or(limits.floor),
                 ..limits
@@ -101,8 +102,8 @@ impl Validator<'_> {
         request
     }
 
-    fn cores(&mut self, cores: Cores) -> cores::CoreSettings {
-        let default = cores::CoreSettings::default();
+    fn cores(&mut self, cores: Cores) -> CoreSettings {
+        let default = CoreSettings::default();
         if cores.patterns.as_ref().is_some_and(Vec::is_empty) {
             self.refuse("cores.patterns", "no name, so no core would be found: write such as [\"core.*\"]");
         }
@@ -119,7 +120,7 @@ impl Validator<'_> {
             self.refuse("cores.move-to", text);
         }
         let patterns = |all: Vec<Text<Pattern>>| all.into_iter().map(|Text(pattern)| pattern.0).collect();
-        cores::CoreSettings {
+        CoreSettings {
             directory,
             patterns: cores.patterns.map_or(default.patterns, patterns),
             keep: cores.keep.map_or(default.keep, |keep| keep.0 as usize),
@@ -183,10 +184,10 @@ impl Validator<'_> {
     }
 }
 
-fn watched(crash: CrashTable) -> crash::CrashSettings {
-    let default = crash::CrashSettings::default();
-    crash::CrashSettings {
-        watched: crash::Watched {
+fn watched(crash: CrashTable) -> CrashSettings {
+    let default = CrashSettings::default();
+    CrashSettings {
+        watched: Watched {
             unit: crash.unit.map(|Text(unit)| unit.0),
             pid_file: crash.pid_file.map(|Text(whole)| whole.0),
             pid: None,
@@ -258,10 +259,10 @@ move-to = "/srv/cores"
             log: Some("/srv/events.json".into()),
             log_bytes: 1 << 20,
             evidence: Some("/srv/evidence".into()),
-            evidence_limits: evidence::EvidenceLimits {
+            evidence_limits: EvidenceLimits {
                 bytes: 2 << 20,
                 floor: Floor::Bytes(3 << 30),
-                ..evidence::EvidenceLimits::default()
+                ..EvidenceLimits::default()
             },
             homer: Some(Homer {
                 address: "192.0.2.9:9060".parse().unwrap(),
@@ -269,8 +270,8 @@ move-to = "/srv/cores"
                 password: "secret".to_owned(),
                 node: "pbx".to_owned(),
             }),
-            crash: crash::CrashSettings {
-                watched: crash::Watched {
+            crash: CrashSettings {
+                watched: Watched {
                     unit: Some("asterisk.service".to_owned()),
                     pid_file: Some("/run/asterisk/asterisk.pid".into()),
                     pid: None,
@@ -279,9 +280,9 @@ move-to = "/srv/cores"
                 },
                 directory: "/srv/crashes".into(),
                 quarantine: Some(Duration::from_secs(600)),
-                ..crash::CrashSettings::default()
+                ..CrashSettings::default()
             },
-            cores: cores::CoreSettings {
+            cores: CoreSettings {
                 directory: Some("/var/cores".into()),
                 patterns: vec!["core-*".to_owned()],
                 keep: 0,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::value::Written;
 use crate::ban_rule;
 use crate::disk::{Floor, parse_size};
-use crate::serve::Keep;
+use crate::service::Keep;
 
 /// Sizes below are a forgotten unit, those above overflow sums.
 const SIZES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 50;

@@ -15,14 +15,19 @@ use super::service_values::{
 use super::text_values::{BanSpan, Denials, Interface, Methods, Rate, Reason, Span, Transports, TrunkName};
 use super::value::{Most, Number, Text};
 use crate::address::Source;
-use crate::attach::{DEFAULT_FLOWS, DEFAULT_GRACE};
 use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
+use crate::rate::AtOnce;
 use crate::rate::{self, RateLimit};
-use crate::serve::{DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen};
-use crate::settings::{DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice};
-use crate::store::{AtOnce, DEFAULT_LIMITS};
-use crate::{cores, crash, evidence, hep, trunk};
+use crate::service::{
+    CoreSettings, DEFAULT_CRASHES, DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_HOMER_ID, DEFAULT_LISTEN,
+    DEFAULT_LOG_BYTES, DEFAULT_PATTERNS, EvidenceLimits, Keep, Listen,
+};
+use crate::settings::{
+    DEFAULT_FLOWS, DEFAULT_GRACE, DEFAULT_PORT, DEFAULT_TLS_PORT, Malformed, Mode, Profile, XdpChoice,
+};
+use crate::store::DEFAULT_LIMITS;
+use crate::trunk;
 
 /// A guarded port.
 pub type Port = Number<1, 65_535>;
@@ -245,7 +250,7 @@ pub struct Serve {
     #[schemars(extend("default" = DEFAULT_EVIDENCE))]
     pub evidence: Option<Text<KeptIn>>,
     /// How much of them is kept, all files together; the oldest go.
-    #[schemars(extend("default" = sized(evidence::EvidenceLimits::default().bytes)))]
+    #[schemars(extend("default" = sized(EvidenceLimits::default().bytes)))]
     pub evidence_size: Option<Text<Size>>,
     /// How much evidence and log leave free on their disks; auto is 1 GiB or a twentieth of the disk, whichever is less.
     #[schemars(extend("default" = "auto"))]
@@ -254,7 +259,7 @@ pub struct Serve {
     #[schemars(extend("default" = "none"))]
     pub homer: Option<Text<HomerAt>>,
     /// Number of this host at Homer, its capture agent.
-    #[schemars(extend("default" = hep::DEFAULT_ID))]
+    #[schemars(extend("default" = DEFAULT_HOMER_ID))]
     pub homer_id: Option<Number<1, { u32::MAX }>>,
     /// Homer's password, 64 bytes at the most, or "" for none; sent in the clear as well. Whoever may read this file can read it.
     #[schemars(extend("default" = "", "writeOnly" = true))]
@@ -282,7 +287,7 @@ pub struct CrashTable {
     #[schemars(extend("examples" = ["/var/cores"]))]
     pub cores: Option<Text<Whole>>,
     /// Directory of the reports; of another one, `sipguard crash --directory` (SIPGUARD_CRASHES) reads them.
-    #[schemars(extend("default" = crash::DEFAULT_DIRECTORY))]
+    #[schemars(extend("default" = DEFAULT_CRASHES))]
     pub directory: Option<Text<Whole>>,
     /// For how long the likely cause is blocked where it is clear which device it was, 30d at the most, or "none". Never a trunk or an
     /// allowed address.
@@ -298,16 +303,16 @@ pub struct Cores {
     #[schemars(extend("examples" = ["/var/cores"]))]
     pub directory: Option<Text<Whole>>,
     /// How they are called; * stands for anything.
-    #[schemars(extend("default" = cores::DEFAULT_PATTERNS), length(min = 1))]
+    #[schemars(extend("default" = DEFAULT_PATTERNS), length(min = 1))]
     pub patterns: Option<Vec<Text<Pattern>>>,
     /// How many of the newest are kept at the most, beside the first.
-    #[schemars(extend("default" = cores::CoreSettings::default().keep))]
+    #[schemars(extend("default" = CoreSettings::default().keep))]
     pub keep: Option<Number<0, 10_000>>,
     /// How much they may occupy together, where they appear and where they are moved to.
-    #[schemars(extend("default" = sized(cores::CoreSettings::default().limit)))]
+    #[schemars(extend("default" = sized(CoreSettings::default().limit)))]
     pub limit: Option<Text<Size>>,
     /// How much stays free on the disk: better more than a core has, since one that is written has some hundred megabytes before it is seen.
-    #[schemars(extend("default" = sized(cores::CoreSettings::default().free)))]
+    #[schemars(extend("default" = sized(CoreSettings::default().free)))]
     pub free: Option<Text<Size>>,
     /// Where finished cores are moved to; else they stay.
     #[schemars(extend("examples" = ["/srv/cores"]))]

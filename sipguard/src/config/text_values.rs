@@ -11,7 +11,7 @@ use crate::address::Source;
 use crate::claim::UserAgent;
 use crate::denial::DeniedTraffic;
 use crate::duration::parse_duration;
-use crate::serve::{Keep, Listen};
+use crate::service::{Keep, Listen};
 use crate::{ban_rule, rate, store, trunk};
 
 /// How long; it ends.

@@ -4,7 +4,8 @@ use super::difference::{CurrentState, Effect, PlannedOperation, SettingDifferenc
 use super::tree::path;
 use crate::address::Source;
 use crate::settings::list;
-use crate::store::{RECOVERED_TRUNK, TrunkRow};
+use crate::store::RECOVERED_TRUNK;
+use crate::trunk::TrunkRow;
 
 /// The steps, in an order in which no peer ever has two trunks.
 #[derive(Default)]

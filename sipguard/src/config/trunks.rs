@@ -10,8 +10,8 @@ use super::validate::Validator;
 use super::value::Text;
 use crate::address::Source;
 use crate::denial::{DeniedTraffic, Whom};
-use crate::store::TrunkRow;
 use crate::trunk::TrunkPolicy;
+use crate::trunk::TrunkRow;
 
 /// Prefixes within each other that the kernel looks at.
 const NESTED: usize = 6;

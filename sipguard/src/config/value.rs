@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::rate::{self, AtOnceMost, MOST_AT_ONCE};
-use crate::store::RuleMode;
+use crate::rule::RuleMode;
 
 /// A value that is written as text.
 pub trait Written: Sized {

@@ -11,40 +11,6 @@ use std::path::PathBuf;
 
 pub use watch::CoreWatch;
 
-/// Names of cores; `*` stands for anything.
-pub const DEFAULT_PATTERNS: [&str; 3] = ["core", "core.*", "*.core"];
-
-/// What is done with cores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreSettings {
-    /// Where cores appear. Nothing is done without it.
-    pub directory: Option<PathBuf>,
-    /// Names of cores; `*` stands for anything.
-    pub patterns: Vec<String>,
-    /// How many of the newest are kept at the most, beside the first.
-    pub keep: usize,
-    /// Bytes that the cores may occupy there.
-    pub limit: u64,
-    /// Bytes that are to stay free on the file system of the directory. A dump that is under way can write some hundred megabytes before it
-    /// is seen, so this is better larger than a core.
-    pub free: u64,
-    /// Where finished cores are moved to; the limit holds there, too.
-    pub move_to: Option<PathBuf>,
-}
-
-impl Default for CoreSettings {
-    fn default() -> CoreSettings {
-        CoreSettings {
-            directory: None,
-            patterns: DEFAULT_PATTERNS.map(str::to_owned).to_vec(),
-            keep: 3,
-            limit: 4 << 30,
-            free: 2 << 30,
-            move_to: None,
-        }
-    }
-}
-
 /// What was done to a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {

@@ -12,7 +12,8 @@ use nix::sys::statvfs::statvfs;
 
 use super::copy::CopyJob;
 use super::file::Core;
-use super::{CoreAction, CoreSettings, What, matches};
+use super::{CoreAction, What, matches};
+use crate::service::CoreSettings;
 
 /// A core of which nobody can tell whether it is written is taken for finished when it did not change for so long.
 const QUIET: Duration = Duration::from_secs(2);

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::clock::Clock;
-use crate::cores::{DEFAULT_PATTERNS, matches};
+use crate::cores::matches;
+use crate::service::DEFAULT_PATTERNS;
 
 /// How long after its last byte a core still speaks of a death.
 const RECENT: Duration = Duration::from_secs(2);

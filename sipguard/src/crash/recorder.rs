@@ -11,13 +11,13 @@ use super::quarantine::{apply, choose, is_clear};
 use super::report::{CrashReport, QuarantineReport};
 use super::reports::Reports;
 use super::watch::{Crash, PbxEvent, PbxWatch};
-use super::{CrashSettings, Watched};
 use crate::clock::Clock;
 use crate::evidence::PcapWriter;
 use crate::notice;
 use crate::ops::Context;
 use crate::pins::Pins;
 use crate::redact::RedactedPacket;
+use crate::service::CrashSettings;
 use crate::tap::{Names, TapPacket, recorded, set_records};
 
 /// Watches the PBX, learns what its devices usually send, and reports a crash.
@@ -143,14 +143,6 @@ impl Recorder {
         let clock = Clock::now()?;
         let names = Names::read(&self.pins, &self.store)?;
         Ok((records.iter().filter_map(|record| TapPacket::read(record, &names, &clock)).collect(), clock))
-    }
-}
-
-impl Watched {
-    /// Whether anything is to be watched.
-    #[must_use]
-    pub fn is_any(&self) -> bool {
-        *self != Watched::default()
     }
 }
 

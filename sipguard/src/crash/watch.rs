@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::dumps::{Dump, Dumps};
 use super::process::{End, Process, children, of_executable};
 use crate::clock::Clock;
+use crate::service::Watched;
 
 /// Processes that are watched at once.
 const MOST: usize = 256;
@@ -18,21 +19,6 @@ const REAPED_WITHIN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Further deaths and cores so shortly after one are the same incident: the workers of a server die together.
 const INCIDENT: Duration = Duration::from_secs(2);
-
-/// Which process is the PBX. Where several are said the first one that there is counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watched {
-    /// Unit of systemd, such as `asterisk.service`.
-    pub unit: Option<String>,
-    /// File with the number of its process.
-    pub pid_file: Option<PathBuf>,
-    /// Number of its process.
-    pub pid: Option<i32>,
-    /// Name or path of its executable.
-    pub exe: Option<String>,
-    /// Directory where its cores appear. Without any of the others each new core there is a crash.
-    pub cores: Option<PathBuf>,
-}
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,5 +5,5 @@ mod ring;
 mod sink;
 
 pub use pcapng::{PcapWriter, comment};
-pub use ring::{EvidenceLimits, EvidenceRing};
+pub use ring::EvidenceRing;
 pub use sink::Evidence;

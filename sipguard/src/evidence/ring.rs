@@ -14,8 +14,9 @@ use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
 use sipguard_common::abi::RECORD_BYTES;
 
 use super::pcapng::{COMMENT_BYTES, PcapWriter};
-use crate::disk::{self, Floor};
+use crate::disk;
 use crate::redact::RedactedPacket;
+use crate::service::EvidenceLimits;
 
 /// More bytes than a packet and the description of its interface take.
 const PACKET_BYTES: u64 = (RECORD_BYTES + COMMENT_BYTES + 512) as u64;
@@ -24,28 +25,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Files at most, as many times the number that [`EvidenceLimits`] has: a process that starts again and again begins a file each time.
 const SHORT_FILES: usize = 8;
 
-/// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EvidenceLimits {
-    /// Bytes of all files together.
-    pub bytes: u64,
-    /// In how many files; each is full at its part of [`EvidenceLimits::bytes`].
-    pub files: u32,
-    /// What is left free on the file system.
-    pub floor: Floor,
-}
-
-impl Default for EvidenceLimits {
-    /// 64 MiB in 8 files.
-    fn default() -> EvidenceLimits {
-        EvidenceLimits { bytes: 64 << 20, files: 8, floor: Floor::Usual }
-    }
-}
-
-impl EvidenceLimits {
-    fn file_bytes(&self) -> u64 {
-        (self.bytes / u64::from(self.files.max(1))).max(PACKET_BYTES * 2)
-    }
+/// Bytes of a file that is full.
+fn file_bytes(limits: &EvidenceLimits) -> u64 {
+    (limits.bytes / u64::from(limits.files.max(1))).max(PACKET_BYTES * 2)
 }
 
 /// The files of one directory. Others' files in it are never touched.
@@ -169,7 +151,7 @@ impl EvidenceRing {
                 }
                 continue;
             }
-            if self.current.as_ref().is_some_and(|one| one.bytes + PACKET_BYTES > self.limits.file_bytes()) {
+            if self.current.as_ref().is_some_and(|one| one.bytes + PACKET_BYTES > file_bytes(&self.limits)) {
                 self.current = None;
             }
             let Some(current) = &mut self.current else {
@@ -212,7 +194,7 @@ impl EvidenceRing {
             let files = self.files()?;
             let bytes: u64 = files.iter().map(|file| file.bytes).sum();
             if files.len() < most
-                && bytes + self.limits.file_bytes() <= self.limits.bytes.max(self.limits.file_bytes())
+                && bytes + file_bytes(&self.limits) <= self.limits.bytes.max(file_bytes(&self.limits))
             {
                 break;
             }

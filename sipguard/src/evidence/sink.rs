@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::pcapng::comment;
-use super::ring::{EvidenceLimits, EvidenceRing};
+use super::ring::EvidenceRing;
 use crate::redact::RedactedPacket;
+use crate::service::EvidenceLimits;
 
 /// Keeps the packets of events.
 pub struct Evidence {

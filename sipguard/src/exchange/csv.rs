@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{End, Entry, Mistake, parse_time};
-use crate::store::{RuleMode, RuleRow, RuleVerb, parse_origin, parse_reason};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::{RuleRow, parse_origin, parse_reason};
 use crate::target::Target;
 use crate::view::exact_time;
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{End, Entry, Mistake, words};
 use crate::address::Source;
-use crate::store::{RuleMode, RuleRow, RuleVerb, parse_reason};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::{RuleRow, parse_reason};
 use crate::target::Target;
 
 /// The longest timeout that ipset takes, in seconds.

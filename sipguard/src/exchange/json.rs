@@ -7,7 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::{End, Entry, Mistake, parse_time};
-use crate::store::{RuleMode, RuleVerb, parse_origin, parse_reason};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::{parse_origin, parse_reason};
 
 const ACCEPTED: &str = "accepted is a list of addresses, a list of objects with `target` and, if wanted, `rule`, `mode`, `comment`, `origin`, \
 `author`, `created_at`, `expires_at`, or such a list as `rows` of an object";

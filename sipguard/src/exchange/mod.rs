@@ -9,7 +9,8 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-use crate::store::{RuleMode, RuleRow, RuleVerb};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::RuleRow;
 use crate::target::Target;
 
 /// A form.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{Entry, Mistake, words};
 use crate::claim::USER_AGENT;
-use crate::store::{RuleRow, RuleVerb};
+use crate::rule::RuleVerb;
+use crate::store::RuleRow;
 use crate::target::Target;
 
 pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {

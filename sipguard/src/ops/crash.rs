@@ -7,10 +7,12 @@ use anyhow::Result;
 
 use super::{Context, trail};
 use crate::clock::Clock;
-use crate::crash::{Crash, CrashSettings, Recorder, RecorderNotice, Reports};
-pub use crate::crash::{CrashReport, DEFAULT_DIRECTORY, SCHEMA};
+use crate::crash::{Crash, Recorder, RecorderNotice, Reports};
+pub use crate::crash::{CrashReport, SCHEMA};
 use crate::error::{Failure, FailureKind};
 use crate::notice::Notice;
+use crate::service::CrashSettings;
+pub use crate::service::DEFAULT_CRASHES as DEFAULT_DIRECTORY;
 use crate::store::Counts;
 use crate::tap::set_records;
 

@@ -12,7 +12,8 @@ use crate::error::{Failure, FailureKind};
 pub use crate::exchange::Form;
 use crate::exchange::{self, End, Entry};
 use crate::notice::Notice;
-use crate::store::{Change, RuleRemoval, RuleSpec, RuleVerb, key};
+use crate::rule::RuleVerb;
+use crate::store::{Change, RuleRemoval, RuleSpec, key};
 use crate::target::Target;
 
 /// A list to be imported.

@@ -12,7 +12,8 @@ use crate::blocks::Blocks;
 use crate::clock::Clock;
 pub use crate::lookup::ListedRule;
 use crate::lookup::found;
-use crate::store::{self, Allowed, RuleVerb, StoreTables, decides};
+use crate::rule::RuleVerb;
+use crate::store::{self, Allowed, StoreTables, decides};
 use crate::target::Target;
 
 /// Rules that are handed on together: of a long list no more are held at once.

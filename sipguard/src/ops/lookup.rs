@@ -9,8 +9,8 @@ use crate::check::{self, CheckState};
 use crate::clock::Clock;
 pub use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled};
 use crate::maps;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::status;
-use crate::store::{RuleMode, RuleVerb};
 
 /// What is found about somebody.
 pub struct Outcome {

@@ -37,10 +37,9 @@ use anyhow::Result;
 
 pub use self::change::RuleChange;
 use crate::pins::Pins;
+pub use crate::rule::RuleVerb;
 use crate::store::{self, Change, Changed, StoreTables};
-pub use crate::store::{
-    Counts, DEFAULT_FILE as DEFAULT_STORE, OPERATOR, RuleVerb, parse_origin, parse_reason,
-};
+pub use crate::store::{Counts, DEFAULT_FILE as DEFAULT_STORE, OPERATOR, parse_origin, parse_reason};
 
 /// The guard that is worked on: the directory of its pins, and the file of its rules.
 #[derive(Clone, Debug)]

@@ -17,11 +17,13 @@ use crate::counters::{self, Action};
 use crate::maps;
 use crate::offenders;
 use crate::pins::Pins;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::senders::{self, SenderRow, TalliedKind};
 use crate::status::{self, InterfaceStatus};
-use crate::store::{self, RuleMode, RuleVerb, TrunkRow};
+use crate::store::{self};
 use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
 use crate::target::Target;
+use crate::trunk::TrunkRow;
 
 /// Rules that are shown, the latest ones: a list of a million is none to look at.
 const RULES: u32 = 500;

@@ -11,8 +11,8 @@ use crate::config::{self, Config, LoadedConfig};
 pub use crate::config::{Effect, SettingDifference};
 use crate::notice::Notice;
 use crate::presence::{iface_name, own_slots};
+use crate::rate::AtOnce;
 use crate::settings::{EffectiveSettings, XdpChoice, list};
-use crate::store::AtOnce;
 use crate::{counting, link};
 
 /// What is asked of `reload`.

@@ -8,8 +8,8 @@ use crate::address::Source;
 use crate::counters;
 use crate::error::{Failure, FailureKind};
 use crate::notice::Notice;
-pub use crate::store::TrunkRow;
 use crate::store::{Changed, Counts, OPERATOR};
+pub use crate::trunk::TrunkRow;
 use crate::trunk::{TrunkMode, TrunkPolicy, TrunkProfile};
 
 /// What is asked of the policy of a trunk; `None` leaves what is there.

@@ -1,4 +1,4 @@
-//! What a replay tells, for people and as JSON (`sipguard.replay/2`).
+//! What a replay tells, as JSON (`sipguard.replay/2`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,13 +13,10 @@ use crate::address::unmapped;
 use crate::counters::Action;
 use crate::escape::{escaped, hex};
 use crate::settings::list;
-use crate::table::table;
 use crate::view::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.
 const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
-/// Sources that a table shows.
-const SHOWN: usize = 50;
 
 /// What became of one capture.
 #[derive(Debug, Default)]
@@ -246,86 +243,12 @@ impl ReplayReport {
             notes: self.notes.clone(),
         }
     }
-
-    /// The form for people.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = format!(
-            "{}: {}, {} came in and were judged, {} would be stopped\n\n",
-            self.file.display(),
-            packets(self.packets),
-            self.decided(),
-            self.stopped()
-        );
-        let lines = self.tally.reasons.iter().map(|((reason, action), packets)| {
-            let reason = Reason::from_number(*reason).unwrap_or(Reason::Internal);
-            vec![
-                reason.name().to_owned(),
-                action.name().to_owned(),
-                packets.to_string(),
-                reason.text().to_owned(),
-            ]
-        });
-        text += &table(&["REASON", "ACTION", "PACKETS", "MEANING"], lines);
-        let sources = self.sources();
-        if !sources.is_empty() {
-            let lines = sources.iter().take(SHOWN).map(|((address, port, reason, action), stopped)| {
-                vec![
-                    unmapped(*address).to_string(),
-                    port.to_string(),
-                    reason_name(*reason),
-                    action.name().to_owned(),
-                    stopped.packets.to_string(),
-                    stopped.first.to_string(),
-                    escaped(&stopped.sample),
-                ]
-            });
-            let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "FIRST PACKET", "FIRST BYTES"];
-            text += &format!("\n{}", table(&head, lines));
-        }
-        if sources.len() > SHOWN {
-            text += &format!("{} more sources, ports and reasons: `-j` has them\n", sources.len() - SHOWN);
-        }
-        if self.explain {
-            let lines = self.explained().map(|view| {
-                let offset = view.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
-                let (packet, port) = (view.packet.to_string(), view.src_port.to_string());
-                vec![packet, view.src_ip, port, view.reason.to_owned(), offset, view.line]
-            });
-            text += &format!(
-                "\n{}",
-                table(&["PACKET", "ADDRESS", "PORT", "REASON", "BYTE", "LINE AT FAULT"], lines)
-            );
-        }
-        if !self.tally.trunks.is_empty() {
-            let lines = self.tally.trunks.iter().map(|((trunk, reason, action), packets)| {
-                vec![self.trunk(*trunk), reason_name(*reason), action.name().to_owned(), packets.to_string()]
-            });
-            text += &format!("\n{}", table(&["TRUNK", "REASON", "ACTION", "PACKETS"], lines));
-        }
-        text += "\n";
-        if self.sent > 0 {
-            text += &format!("Not judged: {} that the PBX sent itself.\n", packets(self.sent));
-        }
-        self.notes.iter().for_each(|note| text += &format!("{}.\n", capital(note)));
-        text
-    }
 }
 
 fn packets(count: u64) -> String {
     if count == 1 { "1 packet".to_owned() } else { format!("{count} packets") }
 }
 
-fn reason_name(number: u8) -> String {
-    reason(number).name().to_owned()
-}
-
 fn reason(number: u8) -> Reason {
     Reason::from_number(number).unwrap_or(Reason::Internal)
-}
-
-/// A sentence's beginning.
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + chars.as_str())
 }

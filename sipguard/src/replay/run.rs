@@ -25,14 +25,13 @@ use super::offload::fill_length;
 use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
 use super::tally::Tally;
-use crate::attach::secret;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::header::Header;
 use crate::load::Loaded;
 use crate::maps;
 use crate::policy::{Policy, PolicyMaps};
-use crate::settings::EffectiveSettings;
+use crate::settings::{EffectiveSettings, secret};
 
 /// Bytes that go to a thread at once.
 const BATCH_BYTES: usize = 1 << 18;

@@ -44,7 +44,10 @@ impl Listener {
     pub fn bind(listen: &str) -> Result<Listener> {
         let refused = |text: String| Failure::with(FailureKind::Failed, text);
         let mut found = listen.to_socket_addrs().map_err(|error| {
-            refused(format!("`--listen {listen}` is no ADDR:PORT such as {}: {error}", super::DEFAULT_LISTEN))
+            refused(format!(
+                "`--listen {listen}` is no ADDR:PORT such as {}: {error}",
+                crate::service::DEFAULT_LISTEN
+            ))
         })?;
         let address = found.next().with_context(|| format!("`--listen {listen}` has no address"))?;
         let listener = TcpListener::bind(address).map_err(|error| {

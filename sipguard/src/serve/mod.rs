@@ -11,7 +11,6 @@ mod events;
 mod health;
 mod history;
 mod http;
-mod options;
 mod recent;
 mod rows;
 mod shared;
@@ -30,8 +29,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use self::sink::Sinks;
-pub use history::DEFAULT_FILE as DEFAULT_HISTORY;
-pub use options::{DEFAULT_EVIDENCE, DEFAULT_LISTEN, DEFAULT_LOG_BYTES, Keep, Listen, Options};
 
 use self::attached::AttachedGuard;
 use self::events::Events;
@@ -46,6 +43,7 @@ use crate::counters;
 use crate::events::RuleLookup;
 use crate::notice;
 use crate::ops::{self, Context};
+use crate::service::Options;
 use crate::unfinished;
 
 /// How often events are read.

@@ -2,70 +2,20 @@
 
 use anyhow::Result;
 use rusqlite::params;
-use sipguard_common::Reason;
-use sipguard_common::abi::AT_ONCE_KINDS;
 
 use super::edit::Change;
 use super::limits;
 use super::rows::StoreTables;
+use crate::rate::AtOnce;
 use crate::rate::AtOnceMost;
 
-/// What there may be so many of at once, in the order of [`AT_ONCE_KINDS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum AtOnce {
-    /// Open TCP connections.
-    Open,
-    /// Messages on TCP connections that have begun and are not finished.
-    Unfinished,
-}
-
-impl AtOnce {
-    /// Every one.
-    pub const ALL: [AtOnce; 2] = [AtOnce::Open, AtOnce::Unfinished];
-
-    /// Its name on the command line and in the configuration file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        AT_ONCE_KINDS[self as usize].0
-    }
-
-    /// The reason of what is over its limit.
-    #[must_use]
-    pub const fn reason(self) -> Reason {
-        AT_ONCE_KINDS[self as usize].1
-    }
-
-    /// What is counted, for people.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            AtOnce::Open => "open connections",
-            AtOnce::Unfinished => "unfinished messages",
-        }
-    }
-
-    /// What each source may have in a new store.
-    #[must_use]
-    pub const fn default(self) -> Option<u32> {
-        match self {
-            AtOnce::Open => None,
-            AtOnce::Unfinished => Some(DEFAULT_UNFINISHED),
-        }
-    }
-
-    /// The table of its limits.
-    pub(super) const fn table(self) -> &'static str {
-        match self {
-            AtOnce::Open => "open_limits",
-            AtOnce::Unfinished => "unfinished_limits",
-        }
+/// The table of the limits of a kind.
+pub(super) const fn table(kind: AtOnce) -> &'static str {
+    match kind {
+        AtOnce::Open => "open_limits",
+        AtOnce::Unfinished => "unfinished_limits",
     }
 }
-
-/// How many messages a source may have begun and not finished. A whole office behind one address does not come near: a message in several
-/// segments is unfinished for the gap between two, or where one is lost for the second until TCP repeats it. Of 1,000 phones that register at
-/// once with one segment in ten lost, that are 100. Beyond it no message is hurt: a new connection waits for its SYN's repetition.
-pub const DEFAULT_UNFINISHED: u32 = 256;
 
 /// A limit of what there is at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +37,7 @@ impl StoreTables<'_> {
     pub fn at_once_limits(&self) -> Result<Vec<AtOnceLimit>> {
         let mut all = Vec::new();
         for kind in AtOnce::ALL {
-            let table = kind.table();
+            let table = table(kind);
             if !self.has(table)? {
                 continue;
             }
@@ -120,7 +70,7 @@ impl Change<'_> {
         self.rows.db().execute(
             &format!(
                 "INSERT OR REPLACE INTO {} (trunk, most, mode, author, created) VALUES (?1, ?2, ?3, ?4, ?5)",
-                kind.table()
+                table(kind)
             ),
             params![
                 trunk.unwrap_or_default(),
@@ -137,7 +87,7 @@ impl Change<'_> {
 
     /// Takes such a limit away.
     pub fn clear_at_once(&mut self, trunk: Option<&str>, kind: AtOnce) -> Result<()> {
-        let sql = format!("DELETE FROM {} WHERE trunk = ?1", kind.table());
+        let sql = format!("DELETE FROM {} WHERE trunk = ?1", table(kind));
         self.counts.removed += self.rows.db().execute(&sql, [trunk.unwrap_or_default()])?;
         Ok(())
     }

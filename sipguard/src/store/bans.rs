@@ -11,10 +11,11 @@ use super::GUARD;
 use super::apply::Apply;
 use super::audit::{self, AuditRecord};
 use super::edit::{Change, Counts};
-use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
+use super::rows::{RuleRow, StoreTables};
 use crate::address::Source;
 use crate::ban_rule::BanRule;
 use crate::clock::Clock;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::target::Target;
 
 /// What a ban says, in the form of a rule.

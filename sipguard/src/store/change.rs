@@ -15,7 +15,7 @@ use super::diagnosis::{explain, is_damage, is_unwritable};
 use super::edit::Change;
 use super::lock::{Held, Locks};
 use super::policy;
-use super::rows::{RuleMode, RuleRow, RuleVerb, StoreTables};
+use super::rows::{RuleRow, StoreTables};
 use super::{RECOVERED, open};
 use crate::address::Source;
 use crate::clock::Clock;
@@ -23,6 +23,7 @@ use crate::counters;
 use crate::error::{Failure, FailureKind};
 use crate::notice;
 use crate::pins::Pins;
+use crate::rule::{RuleMode, RuleVerb};
 
 /// Up to so many rows store and maps are compared within the change that asks for it; more take several changes.
 const FEW_ROWS: i64 = 4096;

@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use sipguard_common::abi::{PERMANENT, rule_flags};
 
-use super::rows::{RuleMode, RuleRow, RuleVerb};
+use super::rows::RuleRow;
 use super::trunks::Peers;
 use crate::address::{Mapped, Source};
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::target::Target;
 
 /// The allowances that hold, and the peers of trunks. Nothing automatic touches what lies in one.

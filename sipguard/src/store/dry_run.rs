@@ -9,12 +9,13 @@ use super::desired::{self, Allowed};
 use super::diagnosis::explain;
 use super::edit::Change;
 use super::rows::StoreTables;
-use super::{TrunkRow, open, policy, schema};
+use super::{open, policy, schema};
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
 use crate::error::{Failure, FailureKind};
 use crate::policy::Policy;
 use crate::target::Target;
+use crate::trunk::TrunkRow;
 
 /// What the maps would say.
 #[derive(Clone, Debug)]

@@ -10,9 +10,10 @@ use super::audit::{self, AuditRecord};
 use super::bulk::{BulkProgress, Slice};
 use super::desired::{Allowed, desired_of};
 use super::origin::is_operators;
-use super::rows::{BATCH, RuleKey, RuleMode, RulePosition, RuleRow, RuleVerb, StoreTables, key};
+use super::rows::{BATCH, RuleKey, RulePosition, RuleRow, StoreTables, key};
 use crate::blocks::DesiredEntry;
 use crate::clock::Clock;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::settings::EffectiveSettings;
 use crate::target::Target;
 

@@ -4,10 +4,12 @@ use anyhow::{Result, anyhow};
 use rusqlite::{Connection, params};
 use sipguard_common::abi::{CONNECTIONS, INVITES, RATE_KINDS, REGISTERS};
 
-use super::at_once::AtOnce;
+use super::at_once;
 use super::edit::Change;
-use super::rows::{FromRow, RuleMode, StoreTables};
+use super::rows::{FromRow, StoreTables};
+use crate::rate::AtOnce;
 use crate::rate::RateLimit;
+use crate::rule::RuleMode;
 
 /// A limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub fn begin(db: &Connection) -> Result<()> {
         if let Some(most) = kind.default() {
             let sql = format!(
                 "INSERT INTO {} (trunk, most, author, created) VALUES ('', ?1, 'default', unixepoch() * 1000)",
-                kind.table()
+                at_once::table(kind)
             );
             db.execute(&sql, params![most])?;
         }

@@ -7,10 +7,11 @@ use rusqlite::{Connection, params};
 use super::GUARD;
 use super::audit::{self, AuditRecord};
 use super::edit::Counts;
-use super::rows::{RuleVerb, StoreTables, is_mapped};
+use super::rows::{StoreTables, is_mapped};
 use crate::address::Source;
 use crate::clock::Clock;
 use crate::notice;
+use crate::rule::RuleVerb;
 
 /// Gives allowances and peers of trunks their one form, and takes blocks away: they may cut the way to the machine. Says so.
 pub fn migrate(db: &Connection) -> Result<()> {

@@ -38,7 +38,7 @@ mod trunks;
 mod undo_log;
 mod within;
 
-pub use at_once::{AtOnce, AtOnceLimit};
+pub use at_once::AtOnceLimit;
 pub use audit::{AuditRecord, lines, note};
 pub use bans::row as ban_row;
 pub use bulk::bulk;
@@ -52,8 +52,8 @@ pub use edit::{Change, Counts, RuleRemoval, RuleSpec};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_trunks, read};
 pub use origin::{origin as parse_origin, reason as parse_reason};
-pub use rows::{RuleKey, RuleMode, RuleQuery, RuleRow, RuleVerb, StoreTables, key};
-pub use trunks::{Peers, TrunkRow};
+pub use rows::{RuleKey, RuleQuery, RuleRow, StoreTables, key};
+pub use trunks::Peers;
 
 /// Default place of the store.
 pub const DEFAULT_FILE: &str = "/var/lib/sipguard/sipguard.db";

@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
-use super::TrunkRow;
 use super::diagnosis::{Damaged, Unwritable, explain, is_damage};
 use super::rows::StoreTables;
 use super::schema::{self, APPLICATION_ID};
 use crate::error::{Failure, FailureKind};
 use crate::notice;
+use crate::trunk::TrunkRow;
 
 /// How long a writer waits for another one.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -9,19 +9,20 @@ use sipguard_common::abi::{
 };
 
 use super::RECOVERED_TRUNK;
-use super::at_once::{AtOnce, AtOnceLimit};
+use super::at_once::AtOnceLimit;
 use super::edit::Change;
 use super::limits::Limit;
 use super::rows::StoreTables;
-use super::trunks::TrunkRow;
 use crate::address::Source;
 use crate::ban_rule::BanRule;
 use crate::check::{self, CheckScope, Switch};
 use crate::denial::{DeniedTraffic, Whom};
 use crate::policy::Policy;
+use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, LimitKind, RateLimit};
 use crate::target::Target;
 use crate::trunk;
+use crate::trunk::TrunkRow;
 
 /// What the maps should say.
 pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {

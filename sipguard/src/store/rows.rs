@@ -7,29 +7,8 @@ use rusqlite::{Connection, ToSql, params};
 
 use super::origin::is_operators;
 use crate::address::{Source, mapped};
-use crate::named::named;
+use crate::rule::{RuleMode, RuleVerb};
 use crate::target::Target;
-
-/// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RuleVerb {
-    /// Stops what comes from there.
-    Block,
-    /// Lets it come in spite of blocks of shorter prefixes and of everything automatic.
-    Allow,
-}
-
-/// Whether a block stops, or only counts what it would stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleMode {
-    /// Stops.
-    Enforce,
-    /// Counts.
-    Monitor,
-}
-
-named!(RuleVerb { Block = "block", Allow = "allow" });
-named!(RuleMode { Enforce = "enforce", Monitor = "monitor" });
 
 /// A rule: what one origin set for one target, with either verb.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -235,9 +235,10 @@ pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{RuleMode, StoreTables};
+    use super::super::rows::StoreTables;
     use super::*;
     use crate::ban_rule;
+    use crate::rule::RuleMode;
 
     #[test]
     fn a_new_store_has_limits() {

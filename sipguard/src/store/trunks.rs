@@ -8,33 +8,17 @@ use sipguard_common::abi::TRUNK_ENTRIES;
 
 use super::RuleSpec;
 use super::apply::DirtyEntry;
-use super::at_once::AtOnce;
+use super::at_once;
 use super::edit::Change;
 use super::origin::is_operators;
-use super::rows::{FromRow, RuleVerb, StoreTables, text};
+use super::rows::{FromRow, StoreTables, text};
 use crate::address::Source;
 use crate::error::{Failure, FailureKind};
+use crate::rate::AtOnce;
+use crate::rule::RuleVerb;
 use crate::target::Target;
+use crate::trunk::TrunkRow;
 use crate::trunk::{TrunkMode, TrunkPolicy, TrunkProfile, method_set, transports};
-
-/// A trunk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrunkRow {
-    /// Its name.
-    pub name: String,
-    /// Its index in the kernel's map.
-    pub number: u16,
-    /// Whose addresses are its own.
-    pub peers: Vec<Source>,
-    /// Its policy.
-    pub policy: TrunkPolicy,
-    /// What it is; may be empty.
-    pub reason: String,
-    /// The person at the keyboard, or the user of the program.
-    pub author: String,
-    /// Since when (milliseconds since 1970, UTC).
-    pub created_ms: i64,
-}
 
 /// Peers, with the index of their trunk.
 pub type Peers = HashMap<Source, u16>;
@@ -184,7 +168,7 @@ impl Change<'_> {
         self.rows.db().execute("DELETE FROM limits WHERE trunk = ?1", [name])?;
         self.rows.db().execute("DELETE FROM balancers WHERE trunk = ?1", [name])?;
         for kind in AtOnce::ALL {
-            let sql = format!("DELETE FROM {} WHERE trunk = ?1", kind.table());
+            let sql = format!("DELETE FROM {} WHERE trunk = ?1", at_once::table(kind));
             self.rows.db().execute(&sql, [name])?;
         }
         self.rows.db().execute("DELETE FROM checks WHERE scope = ?1", [name])?;

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use rusqlite::params;
 
-use super::rows::{RulePosition, RuleRow, RuleVerb, StoreTables, key};
+use super::rows::{RulePosition, RuleRow, StoreTables, key};
+use crate::rule::RuleVerb;
 use crate::target::Target;
 
 impl StoreTables<'_> {

@@ -15,7 +15,8 @@ use crate::counters::Action;
 use crate::header::Header;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
-use crate::store::{self, TrunkRow};
+use crate::store::{self};
+use crate::trunk::TrunkRow;
 
 /// A packet that the kernel side recorded.
 #[derive(Clone, Debug)]

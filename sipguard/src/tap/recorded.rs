@@ -3,8 +3,8 @@
 use anyhow::Result;
 use sipguard_common::abi::{PacketRecord, RECORDED_ENTRIES, names};
 
-use super::memory::Memory;
 use crate::maps::MapDir;
+use crate::memory::Memory;
 
 /// The last packets of each device that passed, the oldest first; a few devices that share a place have fewer each. Empty unless
 /// `ObserveSettings::records` is set.

@@ -7,8 +7,8 @@ use sipguard_common::abi::{
     PacketRecord, names,
 };
 
-use super::memory::Memory;
 use crate::maps::{self, MapDir, Plain};
+use crate::memory::Memory;
 use crate::pins::Pins;
 
 /// Which ring.

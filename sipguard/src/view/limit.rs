@@ -5,9 +5,11 @@ use sipguard_common::abi::RATE_KINDS;
 
 use super::time;
 use crate::address::Source;
+use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, RateLimit};
+use crate::rule::RuleMode;
 use crate::status::MonitoredLimit;
-use crate::store::{AtOnce, AtOnceLimit, Limit, RuleMode};
+use crate::store::{AtOnceLimit, Limit};
 
 /// A limit of a rate, or of what there is at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use sipguard_common::framer::{LIMITS, checks};
 use super::{CheckStateView, MonitoredLimitView, Totals};
 use crate::connections::ConnectionCounts;
 use crate::counters::CounterRow;
-use crate::status::{self, GuardStatus, InterfaceStatus, Weakness};
+use crate::settings;
+use crate::status::{GuardStatus, InterfaceStatus, Weakness};
 
 /// The guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +108,7 @@ impl From<&GuardStatus> for StatusView {
             on_malformed: status.action.to_owned(),
             ports: status.ports.sip.clone(),
             tls_ports: status.ports.tls.clone(),
-            profile: status::profile(&status.limits).to_owned(),
+            profile: settings::profile(&status.limits).to_owned(),
             refuse_lf: status.limits.has(checks::REFUSE_LF),
             limits: LIMITS.iter().map(limit).collect(),
             checks: status.checks.iter().map(CheckStateView::from).collect(),

@@ -16,10 +16,13 @@ use crate::denial::{DeniedTraffic, Whom};
 use crate::lookup::ListedRule;
 use crate::maps::Ports;
 use crate::offenders::OffenderRow;
+use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, LimitKind, RateLimit};
+use crate::rule::{RuleMode, RuleVerb};
 use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
-use crate::store::{AtOnce, AtOnceLimit, Denial, Limit, RuleMode, RuleRow, RuleVerb, TrunkRow};
+use crate::store::{AtOnceLimit, Denial, Limit, RuleRow};
 use crate::trunk::TrunkPolicy;
+use crate::trunk::TrunkRow;
 
 /// 2026-01-01T00:00:00.6Z.
 const MS: i64 = 1_767_225_600_600;

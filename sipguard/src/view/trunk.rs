@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CounterView, Totals, time};
 use crate::counters::{Action, CounterRow};
-use crate::store::TrunkRow;
+use crate::trunk::TrunkRow;
 
 /// A trunk, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunOptions};
 use sipguard::address::mapped;
 use sipguard::clock::Clock;
-use sipguard::counting;
+use sipguard::kernel;
 use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
@@ -60,7 +60,7 @@ impl Program {
         let settings: Array<_, Plain<Settings>> = self.map(names::SETTINGS)?;
         let keys = settings.get(&0, 0)?.0.hash_keys;
         let remote = if trunk == 0 { bytemuck::cast(mapped(peer.remote.ip())) } else { [0; 4] };
-        let owner = ConnectionOwner::new(remote, trunk, counting::netns()?, &keys);
+        let owner = ConnectionOwner::new(remote, trunk, kernel::netns()?, &keys);
         let mut map: Array<_, u64> = self.map(names::OPEN)?;
         Ok(map.set(owner.slots()[1], owner.one_more(0, true).context("a free place")?, 0)?)
     }

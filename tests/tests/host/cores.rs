@@ -8,7 +8,8 @@ use std::{
 };
 
 use nix::sys::statvfs::statvfs;
-use sipguard::cores::{CoreSettings, CoreWatch, DEFAULT_PATTERNS, What, matches};
+use sipguard::cores::{CoreWatch, What, matches};
+use sipguard::service::{CoreSettings, DEFAULT_PATTERNS};
 use sipguard_tests::{application::PATIENCE, tmpfs::Tmpfs};
 
 const MIB: usize = 1 << 20;

@@ -19,9 +19,10 @@ use sipguard::{
     counters::Action,
     disk::Floor,
     events::{JournalSocket, Log},
-    evidence::{Evidence, EvidenceLimits},
+    evidence::Evidence,
     header::Header,
     redact::RedactedPacket,
+    service::EvidenceLimits,
     tap::TapPacket,
 };
 use sipguard_common::Reason;

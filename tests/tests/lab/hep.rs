@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard::clock::Clock;
-use sipguard::hep::{DEFAULT_ID, Exporter, Homer, message};
+use sipguard::hep::{Exporter, message};
 use sipguard::redact::RedactedPacket;
+use sipguard::service::{DEFAULT_HOMER_ID, Homer};
 use sipguard::tap::{Names, Start, TapPacket, TapRing, Which};
 use sipguard_tests::application::PATIENCE;
 use sipguard_tests::message::{good_call, register};
@@ -18,7 +19,7 @@ use sipguard_tests::program::Program;
 use sipguard_tests::scratch::Scratch;
 
 fn homer(address: SocketAddr) -> Homer {
-    Homer { address, id: DEFAULT_ID, password: "geheim".to_owned(), node: "pbx-1".to_owned() }
+    Homer { address, id: DEFAULT_HOMER_ID, password: "geheim".to_owned(), node: "pbx-1".to_owned() }
 }
 
 /// What is recorded of three messages that a blocked address sends, over UDP, TCP and IPv6.

@@ -7,10 +7,9 @@ use anyhow::Result;
 use super::config::ConfigArgs;
 use super::guard::GuardArgs;
 use super::usage;
-use crate::attach::DEFAULT_GRACE;
 use crate::duration::{Span, parse_duration};
 use crate::ops::attach::Request;
-use crate::settings::{Malformed, Mode, SettingsRequest, XdpChoice};
+use crate::settings::{DEFAULT_GRACE, Malformed, Mode, SettingsRequest, XdpChoice};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -5,7 +5,7 @@ use nix::unistd::gethostname;
 
 use super::config::ConfigArgs;
 use crate::ops::config;
-use crate::serve::{Keep, Listen, Options};
+use crate::service::{Keep, Listen, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

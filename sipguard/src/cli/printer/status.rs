@@ -8,7 +8,7 @@ use sipguard_common::framer::{LIMITS, Limits, checks};
 use super::{Format, object};
 use crate::check::Switch;
 use crate::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
-use crate::status;
+use crate::settings;
 use crate::table::table;
 use crate::view::{StatusView, schema};
 
@@ -26,7 +26,7 @@ fn list(ports: &BTreeSet<u16>) -> String {
 /// Those limits that are not of the profile.
 fn own_limits(report: &GuardStatus) -> String {
     let profile =
-        if status::profile(&report.limits) == "strict" { Limits::strict() } else { Limits::default() };
+        if settings::profile(&report.limits) == "strict" { Limits::strict() } else { Limits::default() };
     let own = LIMITS.iter().filter(|limit| limit.get(&report.limits) != limit.get(&profile));
     let mut text: String =
         own.map(|limit| format!(", {} {}", limit.name, limit.get(&report.limits))).collect();
@@ -57,7 +57,7 @@ fn text(report: &GuardStatus) -> String {
         report.blocks,
         connections.flows,
         connections.flows_max,
-        status::profile(&report.limits),
+        settings::profile(&report.limits),
         own_limits(report),
         balancers(report),
     );

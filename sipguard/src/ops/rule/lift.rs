@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use anyhow::Result;
 
 use crate::ops::{Context, RuleChange};
-use crate::store::{GUARD, OPERATOR, RuleRemoval, RuleVerb};
+use crate::rule::RuleVerb;
+use crate::store::{GUARD, OPERATOR, RuleRemoval};
 use crate::target::Target;
 
 /// Whose rules are lifted.

@@ -17,7 +17,8 @@ use anyhow::Result;
 
 use crate::error::{Failure, FailureKind};
 use crate::protect::{Protected, hit, protected};
-use crate::store::{Change, RuleSpec, RuleVerb};
+use crate::rule::RuleVerb;
+use crate::store::{Change, RuleSpec};
 use crate::target::Target;
 
 /// What becomes of a protected target. Nothing that blocks by itself may override.

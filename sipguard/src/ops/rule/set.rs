@@ -9,7 +9,8 @@ use super::protection::{OnProtected, Protection, WhyProtected, refusal, why_in_s
 use crate::clock::Clock;
 use crate::maps;
 use crate::ops::{Context, RuleChange};
-use crate::store::{Change, Counts, OPERATOR, RuleMode, RuleSpec, RuleVerb};
+use crate::rule::{RuleMode, RuleVerb};
+use crate::store::{Change, Counts, OPERATOR, RuleSpec};
 use crate::target::Target;
 use sipguard_common::abi::MODE_MONITOR;
 

@@ -18,8 +18,6 @@ use super::attached::AttachedGuard;
 pub use plot::{PlotView, plot};
 pub use reading::HistorySample;
 
-/// Default place.
-pub const DEFAULT_FILE: &str = "/var/lib/sipguard/history.db";
 /// Length of a slot in seconds.
 pub const SLOT_SECS: i64 = 10;
 /// Length of a slot of what is older than a day.

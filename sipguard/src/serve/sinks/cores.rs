@@ -4,8 +4,9 @@ use anyhow::Result;
 
 use super::lazy::Lazy;
 use crate::clock::Clock;
-use crate::cores::{CoreSettings, CoreWatch};
+use crate::cores::CoreWatch;
 use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
+use crate::service::CoreSettings;
 
 pub struct CoresSink(Lazy<CoreWatch>);
 

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 
 use super::lazy::Lazy;
 use crate::clock::Clock;
-use crate::crash::{CrashSettings, PbxEvent, Recorder, RecorderNotice};
+use crate::crash::{PbxEvent, Recorder, RecorderNotice};
 use crate::pins::Pins;
 use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
+use crate::service::CrashSettings;
 
 pub struct CrashSink(Lazy<Recorder>);
 

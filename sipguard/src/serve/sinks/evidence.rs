@@ -6,9 +6,10 @@ use anyhow::{Result, bail};
 
 use super::lazy::Lazy;
 use crate::clock::Clock;
-use crate::evidence::{Evidence, EvidenceLimits};
+use crate::evidence::Evidence;
 use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext, HostEvent};
+use crate::service::EvidenceLimits;
 
 pub struct EvidenceSink(Lazy<Evidence>);
 

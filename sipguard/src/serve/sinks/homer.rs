@@ -3,9 +3,10 @@
 use anyhow::Result;
 
 use super::lazy::Lazy;
-use crate::hep::{Exporter, Homer};
+use crate::hep::Exporter;
 use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext};
+use crate::service::Homer;
 
 pub struct HomerSink(Lazy<Exporter>);
 

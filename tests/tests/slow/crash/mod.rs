@@ -22,9 +22,10 @@ use nix::sys::{
 };
 use serde_json::Value;
 use sipguard::{
-    cores::{self, CoreWatch as Cores, What},
-    crash::{CrashReport, CrashSettings, PbxEvent, Recorder, RecorderNotice, Watched},
+    cores::{CoreWatch as Cores, What},
+    crash::{CrashReport, PbxEvent, Recorder, RecorderNotice},
     pins::Pins,
+    service::{CoreSettings, CrashSettings, Watched},
 };
 use sipguard_tests::{
     application::sip,
@@ -274,12 +275,12 @@ fn crash_loop(phone: usize, wanted: &str) -> Result<()> {
     const LOOP: usize = 9;
     let seed = seed();
     let mut incident = Incident::new(seed, DISK_MIB, 48)?;
-    let kept = cores::CoreSettings {
+    let kept = CoreSettings {
         directory: Some(incident.disk.path().to_owned()),
         keep: 2,
         limit: 170 << 20,
         free: 80 << 20,
-        ..cores::CoreSettings::default()
+        ..CoreSettings::default()
     };
     let mut cores = Cores::new(kept)?;
     let service = Service::start(incident.disk.join("log"));
