@@ -46,6 +46,8 @@ pub struct AttachRequest {
     pub config: Config,
     /// Where the rules are, which are restored before the first packet is judged.
     pub store: PathBuf,
+    /// The programs: an ELF file.
+    pub object: &'static [u8],
 }
 
 impl AttachRequest {
@@ -175,7 +177,9 @@ fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Resul
         for (slot, interface) in (0..).zip(&interfaces) {
             let mut loaded = match first.take() {
                 Some(loaded) => loaded,
-                None => Loaded::new(Some(pins), free_slot(&[], slot)?, flows(pins, request)?)?,
+                None => {
+                    Loaded::new(request.object, Some(pins), free_slot(&[], slot)?, flows(pins, request)?)?
+                }
             };
             outcome.interfaces.push(attach_one(pins, &mut loaded, slot, interface, request)?);
         }
@@ -225,7 +229,7 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
         }
         let attached = free_slot(&taken, 0).and_then(|slot| {
             taken.push(slot);
-            let mut loaded = Loaded::new(Some(pins), slot, flows)?;
+            let mut loaded = Loaded::new(request.object, Some(pins), slot, flows)?;
             let attached = attach_one(pins, &mut loaded, slot, interface, request)?;
             new.push(slot);
             Ok(attached)
@@ -273,7 +277,7 @@ fn flows(pins: &Pins, request: &AttachRequest) -> Result<u32> {
 
 /// Makes the maps below new pins, and fills those that all interfaces share and that say how to judge.
 fn begin(new: &Pins, request: &AttachRequest) -> Result<Begun> {
-    let begun = Begun::new(new, 0, request.flows.unwrap_or(DEFAULT_FLOWS))?;
+    let begun = Begun::new(request.object, new, 0, request.flows.unwrap_or(DEFAULT_FLOWS))?;
     let desired = request.settings.of(&EffectiveSettings::default());
     let mut settings = Settings { hash_keys: secret()?, ..Settings::zeroed() };
     settings.grace_until_ns = grace_until(request)?;

@@ -1,4 +1,4 @@
-//! The XDP object: embedded here, loaded into the kernel with its maps taken from the pins.
+//! The XDP object, loaded into the kernel with its maps taken from the pins. `object` is always the ELF file.
 
 use std::os::fd::AsFd;
 
@@ -12,9 +12,6 @@ use crate::error::{Failure, FailureKind};
 use crate::kernel::{self, Offsets};
 use crate::maps::MapDir;
 use crate::pins::Pins;
-
-/// The XDP object, compiled from `sipguard-ebpf` when this crate was built.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sipguard.bpf.o"));
 
 /// Maps whose program is not loaded yet: the kernel takes its time to look at it.
 pub struct Begun {
@@ -31,11 +28,11 @@ impl Begun {
     ///
     /// # Errors
     /// [`FailureKind::Kernel`] when the kernel refuses a map.
-    pub fn new(pins: &Pins, slot: u32, flows: u32) -> Result<Begun> {
-        Begun::with(Some(pins), slot, flows, false)
+    pub fn new(object: &[u8], pins: &Pins, slot: u32, flows: u32) -> Result<Begun> {
+        Begun::with(object, Some(pins), slot, flows, false)
     }
 
-    fn with(pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Begun> {
+    fn with(object: &[u8], pins: Option<&Pins>, slot: u32, flows: u32, replay: bool) -> Result<Begun> {
         let offsets = Offsets::of_running_kernel();
         // Where it is not known, connections are not told from those of other namespaces, and none is counted.
         let netns = kernel::netns().unwrap_or(0);
@@ -64,7 +61,7 @@ impl Begun {
                 loader.map_pin_path(name, pins.map(name));
             }
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| refused("making the maps", &error))?;
+        let ebpf = loader.load(object).map_err(|error| refused("making the maps", &error))?;
         Ok(Begun { ebpf })
     }
 
@@ -85,8 +82,8 @@ impl Loaded {
     ///
     /// # Errors
     /// [`FailureKind::Kernel`] when the kernel refuses a map or the program.
-    pub fn new(pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
-        Begun::with(pins, slot, flows, false)?.load()
+    pub fn new(object: &[u8], pins: Option<&Pins>, slot: u32, flows: u32) -> Result<Loaded> {
+        Begun::with(object, pins, slot, flows, false)?.load()
     }
 
     /// Loads the program for a replay of captures, with maps of its own: it asks no socket of this machine, and returns
@@ -94,8 +91,8 @@ impl Loaded {
     ///
     /// # Errors
     /// As [`Loaded::new`].
-    pub fn for_replay(flows: u32) -> Result<Loaded> {
-        Begun::with(None, 0, flows, true)?.load()
+    pub fn for_replay(object: &[u8], flows: u32) -> Result<Loaded> {
+        Begun::with(object, None, 0, flows, true)?.load()
     }
 
     /// The program.

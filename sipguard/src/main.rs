@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sipguard::cli::run()
+    sipguard::cli::run(sipguard_object::OBJECT)
 }

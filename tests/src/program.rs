@@ -23,6 +23,7 @@ use sipguard_common::abi::{
     bucket_slots, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{Limits, MATCH_KEY_BYTES};
+use sipguard_object::OBJECT;
 
 pub use self::shared::Shared;
 use crate::packet::{ACK, PSH, Peer};
@@ -65,7 +66,7 @@ impl Program {
 
     /// The same with room for that many connections.
     pub fn with_flows(flows: u32) -> Result<Self> {
-        let loaded = Loaded::new(None, 0, flows).context("loading the program needs root")?;
+        let loaded = Loaded::new(OBJECT, None, 0, flows).context("loading the program needs root")?;
         let mut program = Self { loaded, out: vec![0; 1 << 17] };
         program.begin()?;
         Ok(program)

@@ -12,7 +12,7 @@ mod build;
 mod command;
 mod demo;
 mod documents;
-#[path = "../../sipguard/ebpf_toolchain.rs"]
+#[path = "../../sipguard-object/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
 mod fuzz;
 mod lint;

@@ -14,11 +14,11 @@ use super::printer::{self, Format, notices};
 use crate::error::{Failure, FailureKind};
 use crate::ops::{Context, attach};
 
-pub fn attach(host: &Context, format: Format, args: Args) -> Result<()> {
+pub fn attach(host: &Context, object: &'static [u8], format: Format, args: Args) -> Result<()> {
     let (request, patience) = args.request()?;
     // From here on no signal keeps what nobody has confirmed.
     let signals = patience.map(|_| ends()).transpose()?;
-    let outcome = attach::run(host, &request)?;
+    let outcome = attach::run(host, object, &request)?;
     let stays = || outcome.keep(host).map(|notice| notices(&notice));
     let printed = printer::attach::attached(format, &outcome);
     let (Some(patience), Some(signals)) = (patience, signals) else {

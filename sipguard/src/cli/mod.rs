@@ -25,9 +25,9 @@ use crate::interrupt::Interrupt;
 use crate::ops::{self, Context};
 use crate::{config, notice as receiver, serve};
 
-/// Runs the command line.
+/// Runs the command line, with the programs of an object, an ELF file.
 #[must_use]
-pub fn run() -> ExitCode {
+pub fn run(object: &'static [u8]) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -37,7 +37,7 @@ pub fn run() -> ExitCode {
         }
     };
     receiver::receive(notice);
-    match dispatch(cli) {
+    match dispatch(cli, object) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sipguard: {error:#}");
@@ -46,7 +46,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<()> {
+fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let format = cli.format();
     let host = &Context::new(&cli.pins, &cli.store);
     if !matches!(
@@ -56,7 +56,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         privilege::check()?;
     }
     match cli.verb {
-        Verb::Attach(args) => confirm::attach(host, format, args),
+        Verb::Attach(args) => confirm::attach(host, object, format, args),
         Verb::Detach(args) => printer::attach::detached(format, &ops::detach::run(host, args.request())?),
         Verb::Status(args) => {
             let report = ops::status::run(host, args.interface.as_deref())?;
@@ -109,7 +109,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             printer::reload::reload(format, &ops::reload::run(host, &request)?, request.dry_run)
         }
         Verb::Crash(args) => crash(host, format, &args),
-        Verb::Replay(args) => replay(host, format, args),
+        Verb::Replay(args) => replay(host, object, format, args),
         Verb::Serve(args) => serve::run(host, &args.request()?),
         Verb::Config(args) => show_config(format, &args.verb),
         Verb::Version => version::run(format),
@@ -283,9 +283,9 @@ fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()>
     }
 }
 
-fn replay(host: &Context, format: Format, args: args::replay::Args) -> Result<()> {
+fn replay(host: &Context, object: &[u8], format: Format, args: args::replay::Args) -> Result<()> {
     let (request, files) = args.request();
-    let mut replay = ops::replay::Replay::begin(host, request)?;
+    let mut replay = ops::replay::Replay::begin(host, object, request)?;
     let mut reports = Vec::new();
     for file in files {
         let report = replay.run(&file, &progress::of_file(&file))?;

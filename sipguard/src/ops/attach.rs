@@ -57,11 +57,11 @@ pub struct Outcome {
     mistake: Option<(Invalid, String)>,
 }
 
-/// Attaches to all of the interfaces or to none.
+/// Attaches the programs of an object, an ELF file, to all of the interfaces or to none.
 ///
 /// # Errors
 /// When the configuration is invalid, no interface is named, a port is occupied, or the kernel refuses; see [`attach::attach`].
-pub fn run(host: &Context, request: &Request) -> Result<Outcome> {
+pub fn run(host: &Context, object: &'static [u8], request: &Request) -> Result<Outcome> {
     let (LoadedConfig { config, sources, .. }, mistake) = configuration(host, request)?;
     let names =
         if request.interfaces.is_empty() { config.interfaces.clone() } else { request.interfaces.clone() };
@@ -79,6 +79,7 @@ pub fn run(host: &Context, request: &Request) -> Result<Outcome> {
         grace: request.grace,
         config,
         store: host.store.clone(),
+        object,
     };
     let done = attach::attach(&host.pins, &names, &wish)?;
     let mut notices = weaknesses(host, &done);

@@ -33,11 +33,11 @@ pub struct Request {
 pub struct Replay(Replayer);
 
 impl Replay {
-    /// Prepares it.
+    /// Prepares it, with the programs of an object, an ELF file.
     ///
     /// # Errors
     /// When the configuration is invalid, the store can't be read, or the kernel refuses the program.
-    pub fn begin(host: &Context, request: Request) -> Result<Replay> {
+    pub fn begin(host: &Context, object: &[u8], request: Request) -> Result<Replay> {
         let config = match &request.config {
             Some(file) => super::config::read(Some(file), "nothing was replayed")?.config,
             None => Config::default(),
@@ -46,7 +46,7 @@ impl Replay {
         let store = request.with_store.then_some(host.store.as_path());
         let rules = dry_run(store, |change| config::apply(change, &config, None).map(drop))?;
         let Request { pbx, flows, explain, .. } = request;
-        Ok(Replay(Replayer::load(ReplayRequest { pbx, flows, settings, rules, explain })?))
+        Ok(Replay(Replayer::load(object, ReplayRequest { pbx, flows, settings, rules, explain })?))
     }
 
     /// Replays a capture. `progress` is told how many bytes of it are read.

@@ -49,12 +49,12 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Loads the program and says to it by what captures are judged.
+    /// Loads the program of an object, an ELF file, and says to it by what captures are judged.
     ///
     /// # Errors
     /// When the kernel refuses the program or a map.
-    pub fn load(request: ReplayRequest) -> Result<Replayer> {
-        let loaded = Loaded::for_replay(request.flows)?;
+    pub fn load(object: &[u8], request: ReplayRequest) -> Result<Replayer> {
+        let loaded = Loaded::for_replay(object, request.flows)?;
         prepare(&loaded, &request)?;
         Ok(Replayer { loaded, request, used: false })
     }

@@ -305,7 +305,7 @@ fn the_last_packets_of_each_device_are_kept() -> Result<()> {
 #[test]
 fn a_replay_leaves_no_trace() -> Result<()> {
     use aya::programs::{TestRun as _, TestRunOptions};
-    let mut loaded = sipguard::load::Loaded::for_replay(1024)?;
+    let mut loaded = sipguard::load::Loaded::for_replay(sipguard_object::OBJECT, 1024)?;
     let frame = device().udp(b"");
     let mut cut = frame.clone();
     cut[14] = 0x44;

@@ -6,9 +6,9 @@ mod object;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use sipguard::load::OBJECT;
 use sipguard_common::Reason;
 use sipguard_common::abi::names;
+use sipguard_object::OBJECT;
 use sipguard_tests::bench::shares::Shares;
 use sipguard_tests::message::OPTIONS;
 use sipguard_tests::packet::{ACK, Peer};

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya_obj::Object;
-use sipguard::load::OBJECT;
 use sipguard_common::abi::{ABI_VERSION, names};
+use sipguard_object::OBJECT;
 
 use super::calls::Calls;
 

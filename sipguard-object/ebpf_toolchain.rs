@@ -1,4 +1,4 @@
-// Which Rust can compile the XDP program. Included by `sipguard/build.rs`, which compiles it, and by `xtask`, which installs what
+// Which Rust can compile the XDP program. Included by `build.rs`, which compiles it, and by `xtask`, which installs what
 // is missing, so that the two never disagree.
 
 use std::path::PathBuf;
