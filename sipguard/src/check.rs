@@ -6,6 +6,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::CheckSwitches;
 
 use crate::named::named;
+use crate::near;
 
 /// What becomes of the faults of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,8 @@ pub fn parse(text: &str) -> Result<Reason, String> {
     let names: Vec<&str> = checks().map(Reason::name).collect();
     let is_reason = Reason::ALL.iter().any(|reason| reason.name() == text);
     let what = if is_reason { "is no check of messages" } else { "is no check" };
-    Err(format!("`{text}` {what}: write one of {}", names.join(", ")))
+    let hint = near::hint(text, names.iter().copied());
+    Err(format!("`{text}` {what}{hint}: write one of {}", names.join(", ")))
 }
 
 /// Reads the name of a state.
@@ -216,12 +218,14 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         assert_eq!(parse("bare-lf"), Ok(Reason::BareLf));
+        assert!(parse("bare-fl").unwrap_err().starts_with(
+            "`bare-fl` is no check (did you mean bare-lf?): write one of slow-message, bad-start-line,"
+        ));
         assert!(
-            parse("bare-fl")
+            parse("blocked-host")
                 .unwrap_err()
-                .starts_with("`bare-fl` is no check: write one of slow-message, bad-start-line,")
+                .starts_with("`blocked-host` is no check of messages: write one of ")
         );
-        assert!(parse("blocked-host").unwrap_err().starts_with("`blocked-host` is no check of messages:"));
         assert!(parse_state("on").unwrap_err().contains("refuse, monitor, off"));
     }
 }

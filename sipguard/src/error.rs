@@ -19,6 +19,8 @@ pub enum FailureKind {
     Configuration,
     /// It is done, with the last good configuration instead of an invalid one.
     LastGood,
+    /// A capture was judged, and something of it would be stopped.
+    WouldStop,
 }
 
 /// A failure that says what is wrong, where, and what would fix it.

@@ -41,6 +41,7 @@ pub mod maps;
 pub mod memory;
 pub mod metrics;
 mod named;
+mod near;
 pub mod notice;
 pub mod offenders;
 pub mod ops;

@@ -10,6 +10,7 @@ use sipguard_common::framer::{Limits, checks};
 use crate::address::Source;
 use crate::denial::transport;
 use crate::named::named;
+use crate::near;
 
 /// By what a trunk's messages are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,9 +234,39 @@ pub fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Trunks that are named where one is unknown; more are in `trunk list`.
+const MOST_NAMED: usize = 8;
+
+/// That there is no trunk of a name, with those that may have been meant.
+#[must_use]
+pub fn unknown<'n>(name: &str, trunks: impl IntoIterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = trunks.into_iter().collect();
+    if names.is_empty() {
+        return format!("there is no trunk {name}, nor any other: `sipguard trunk add` makes one");
+    }
+    let hint = near::hint(name, names.iter().copied());
+    if names.len() > MOST_NAMED {
+        return format!("there is no trunk {name}{hint}: `sipguard trunk list` shows those that there are");
+    }
+    format!("there is no trunk {name}{hint}; known are {}", names.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_no_trunk_is_told_who_is() {
+        let told = |names: &[&'static str]| unknown("carier", names.iter().copied());
+        assert_eq!(told(&[]), "there is no trunk carier, nor any other: `sipguard trunk add` makes one");
+        assert_eq!(
+            told(&["lb", "carrier"]),
+            "there is no trunk carier (did you mean carrier?); known are lb, carrier"
+        );
+        assert_eq!(told(&["lb"]), "there is no trunk carier; known are lb");
+        let list = "there is no trunk carier: `sipguard trunk list` shows those that there are";
+        assert_eq!(told(&["lb"; MOST_NAMED + 1]), list);
+    }
 
     #[test]
     fn what_it_may_send_is_all_that_is_not_denied() {

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use crate::error::FailureKind;
 
 /// The list at the end of `--help`.
-pub const HELP: &str = "Exit status: 0 done or nothing to do, 1 failed, 2 usage, 3 not attached, 4 privileges missing, \
+pub const HELP: &str = "Exit status: 0 done or nothing to do, 1 failed, \
+2 usage, or a name that there is not, 3 not attached, 4 privileges missing, \
 5 kernel or driver can't, \
-6 configuration invalid, 7 done with the last good configuration, for the present one is invalid.";
+6 configuration invalid, 7 done with the last good configuration, for the present one is invalid, 8 replayed, and something would be stopped.";
 
 /// The exit status of a failure.
 pub fn code(kind: FailureKind) -> ExitCode {
@@ -19,5 +20,6 @@ pub fn code(kind: FailureKind) -> ExitCode {
         FailureKind::Kernel => 5,
         FailureKind::Configuration => 6,
         FailureKind::LastGood => 7,
+        FailureKind::WouldStop => 8,
     })
 }

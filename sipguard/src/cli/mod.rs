@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
+use sipguard_common::Reason;
 
 use self::args::lookup::Asked;
 use self::args::{Cli, Verb};
@@ -49,10 +50,12 @@ pub fn run(object: &'static [u8]) -> ExitCode {
 fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let format = cli.format();
     let host = &Context::new(&cli.pins, &cli.store);
-    if !matches!(
-        cli.verb,
-        Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_)
-    ) {
+    let is_documentation = match &cli.verb {
+        Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_) => true,
+        Verb::Lookup(args) => args.is_of_a_reason(),
+        _ => false,
+    };
+    if !is_documentation {
         privilege::check()?;
     }
     match cli.verb {
@@ -86,7 +89,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         }
         Verb::Lookup(args) => match args.request()? {
             Asked::Who(who) => printer::lookup::lookup(format, &who, &ops::lookup::run(host, &who)?),
-            Asked::Reason(reason) => printer::checks::explain(format, &ops::checks::explain(host, reason)?),
+            Asked::Reason(reason) => printer::checks::explain(format, &explained(host, reason)),
         },
         Verb::Counters(args) => counters(host, format, &args),
         Verb::Events(args) => events(host, format, args),
@@ -128,6 +131,12 @@ fn set(host: &Context, format: Format, request: &ops::rule::SetRules) -> Result<
 
 fn lift(host: &Context, format: Format, request: &ops::rule::LiftRules) -> Result<()> {
     printer::rule::lifted(format, request, &ops::rule::lift(host, request)?)
+}
+
+/// What a reason means is documentation, which whoever asks is told; what holds now is added for who may read it.
+fn explained(host: &Context, reason: Reason) -> ops::checks::Explained {
+    let explained = privilege::check().and_then(|()| ops::checks::explain(host, reason));
+    explained.unwrap_or_else(|error| ops::checks::documented(reason, format!("{error:#}")))
 }
 
 fn deny(host: &Context, format: Format, request: Option<ops::denial::Request>) -> Result<()> {
@@ -177,6 +186,11 @@ fn limit(host: &Context, format: Format, verb: &args::limit::Verb) -> Result<()>
             let (trunk, kind) = args.request()?;
             let done = ops::limit::clear(host, trunk.as_deref(), kind)?;
             printer::limit::cleared(format, trunk.as_deref(), kind, &done)
+        }
+        Verb::Reset(args) => {
+            let (trunk, kind) = args.request()?;
+            let done = ops::limit::reset(host, trunk.as_deref(), kind)?;
+            printer::limit::reset(format, trunk.as_deref(), kind, &done)
         }
         Verb::List => printer::limit::list(format, &ops::limit::list(host)?),
     }

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use sipguard_common::Reason;
 
 use crate::address;
+use crate::near;
 use crate::tap::{Names, TapPacket};
 use crate::target::Target;
+use crate::trunk;
 
 /// Whom packets are from: an address, a prefix, or an address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,8 @@ pub fn reason(word: &str) -> Result<Reason, String> {
     let found = Reason::ALL.iter().find(|reason| reason.name() == word);
     found.copied().ok_or_else(|| {
         let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-        format!("`{word}` is no reason; known are {}", known.join(", "))
+        let hint = near::hint(word, known.iter().copied());
+        format!("`{word}` is no reason{hint}; known are {}", known.join(", "))
     })
 }
 
@@ -86,7 +89,7 @@ impl EventFilter {
         if let Some(name) = &self.trunk
             && !names.trunks.values().any(|known| known == name)
         {
-            return Err(format!("there is no trunk `{name}`; {}", list(names.trunks.values().collect())));
+            return Err(trunk::unknown(name, names.trunks.values().map(String::as_str)));
         }
         if let Some(name) = &self.interface
             && !names.interfaces.values().any(|known| known == name)
@@ -129,13 +132,13 @@ mod tests {
         let error = |filter: EventFilter, names: &Names| filter.names_what_is_there(names).unwrap_err();
         assert_eq!(
             error(filter(Some("nope"), None), &names),
-            "there is no trunk `nope`; known are carrier, other"
+            "there is no trunk nope; known are carrier, other"
         );
         assert_eq!(
             error(filter(None, Some("eth9")), &names),
             "sipguard is not attached to an interface `eth9`; known are eth0"
         );
-        assert!(error(filter(Some("nope"), None), &Names::default()).ends_with("there are none"));
+        assert!(error(filter(None, Some("eth9")), &Names::default()).ends_with("there are none"));
         assert_eq!(reason("bare-lf"), Ok(Reason::BareLf));
         let wrong = reason("bare-fl").unwrap_err();
         assert!(wrong.contains("`bare-fl`") && wrong.contains(" bare-lf,"), "{wrong}");

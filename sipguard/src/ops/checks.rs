@@ -77,15 +77,24 @@ pub struct Explained {
     pub states: Vec<(CheckScope, CheckState)>,
     /// Whether a guard is attached.
     pub in_force: bool,
+    /// Why the present states are not told, where they are not.
+    pub untold: Option<String>,
 }
 
-/// What there is to be said of a reason.
+/// What there is to be said of a reason without a look at any guard. `untold`: why there was none.
+#[must_use]
+pub fn documented(reason: Reason, untold: String) -> Explained {
+    let untold = reason.is_check().then_some(untold);
+    Explained { reason, states: Vec::new(), in_force: true, untold }
+}
+
+/// What there is to be said of a reason, with what holds now.
 ///
 /// # Errors
 /// When the store can't be read.
 pub fn explain(host: &Context, reason: Reason) -> Result<Explained> {
     if !reason.is_check() {
-        return Ok(Explained { reason, states: Vec::new(), in_force: true });
+        return Ok(Explained { reason, states: Vec::new(), in_force: true, untold: None });
     }
     let states = |rows: &StoreTables<'_>| {
         let switches = rows.switches()?;
@@ -97,5 +106,5 @@ pub fn explain(host: &Context, reason: Reason) -> Result<Explained> {
         Ok([CheckScope::Devices].into_iter().chain(trunks).map(state).collect())
     };
     let states = host.read(states)?.unwrap_or_else(|| vec![(CheckScope::Devices, CheckState::Refuse)]);
-    Ok(Explained { reason, states, in_force: host.is_attached() })
+    Ok(Explained { reason, states, in_force: host.is_attached(), untold: None })
 }

@@ -8,12 +8,11 @@ pub use sipguard_common::abi::MESSAGES;
 
 use super::{Context, RuleChange};
 use crate::counting;
-use crate::error::{Failure, FailureKind};
 pub use crate::rate::AtOnce;
 pub use crate::rate::LimitKind as Kind;
 use crate::rate::{AtOnceMost, RateLimit};
 pub use crate::rule::RuleMode;
-use crate::store::{AtOnceLimit, Change, OPERATOR, StoreTables};
+use crate::store::{AtOnceLimit, Change, DEFAULT_LIMITS, OPERATOR, StoreTables};
 use crate::view::LimitView;
 use crate::{senders, unfinished};
 
@@ -99,6 +98,46 @@ pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
     Ok(RuleChange::of(&done))
 }
 
+/// Sets limits to what they are in a new store, of one kind or of all: each source has some, a trunk has none. What the configuration file says
+/// is for `reload` to apply.
+///
+/// # Errors
+/// When there is no such trunk, or the store or the kernel refuses.
+pub fn reset(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<RuleChange> {
+    let done = host.change(|change| {
+        known(change, trunk)?;
+        for one in Kind::all().filter(|one| kind.is_none_or(|kind| kind == *one)) {
+            match (default(trunk, one), one) {
+                (Some(Most::Rate(kind, limit)), _) => change.set_limit(trunk, kind, limit)?,
+                (Some(Most::AtOnce(kind, limit)), _) => change.set_at_once(trunk, kind, limit)?,
+                (None, Kind::Rate(kind)) => change.clear_limits(trunk, Some(kind))?,
+                (None, Kind::AtOnce(kind)) => change.clear_at_once(trunk, kind)?,
+            }
+        }
+        change.record("limit reset", OPERATOR, &[named(trunk, kind.map_or("all", Kind::name))], "")?;
+        Ok(change.counts)
+    })?;
+    Ok(RuleChange::of(&done))
+}
+
+/// The limit that a new store has.
+#[must_use]
+pub fn default(trunk: Option<&str>, kind: Kind) -> Option<Most> {
+    if trunk.is_some() {
+        return None;
+    }
+    match kind {
+        Kind::Rate(kind) => {
+            let found = DEFAULT_LIMITS.iter().find(|(of, _)| *of == kind);
+            found.map(|(_, limit)| Most::Rate(kind, *limit))
+        }
+        Kind::AtOnce(kind) => {
+            let most = kind.default()?;
+            Some(Most::AtOnce(kind, AtOnceMost { most, mode: RuleMode::Enforce }))
+        }
+    }
+}
+
 /// `messages of a source`, or `messages of the trunk carrier`.
 #[must_use]
 pub fn named(trunk: Option<&str>, kind: &str) -> String {
@@ -108,14 +147,9 @@ pub fn named(trunk: Option<&str>, kind: &str) -> String {
 /// Whether there is such a trunk.
 ///
 /// # Errors
-/// When there is none, or the store can't be read.
+/// [`crate::error::FailureKind::Usage`] when there is none; else when the store can't be read.
 pub fn known(change: &Change<'_>, trunk: Option<&str>) -> Result<()> {
-    let Some(name) = trunk else { return Ok(()) };
-    if change.rows.trunks()?.iter().any(|trunk| trunk.name == name) {
-        return Ok(());
-    }
-    let text = format!("there is no trunk {name}: `sipguard trunk list` shows them");
-    Err(Failure::with(FailureKind::Failed, text))
+    trunk.map_or(Ok(()), |name| super::trunk::known(&change.rows.trunks()?, name))
 }
 
 /// The limits.

@@ -1,6 +1,6 @@
 //! `trunk`: who the carriers are, and what they may send.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sipguard_common::abi::TRANSPORTS;
 
 use super::{Context, RuleChange};
@@ -10,7 +10,7 @@ use crate::error::{Failure, FailureKind};
 use crate::notice::Notice;
 use crate::store::{Changed, Counts, OPERATOR};
 pub use crate::trunk::TrunkRow;
-use crate::trunk::{TrunkMode, TrunkPolicy, TrunkProfile};
+use crate::trunk::{self, TrunkMode, TrunkPolicy, TrunkProfile};
 
 /// What is asked of the policy of a trunk; `None` leaves what is there.
 #[derive(Clone, Debug, Default)]
@@ -188,12 +188,21 @@ fn change(host: &Context, name: &str, mut edit: impl FnMut(&mut TrunkRow)) -> Re
     })
 }
 
+/// Whether there is a trunk of this name.
+///
+/// # Errors
+/// [`FailureKind::Usage`] with the names near to it.
+pub fn known(trunks: &[TrunkRow], name: &str) -> Result<()> {
+    let mut names = trunks.iter().map(|trunk| trunk.name.as_str());
+    if names.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(Failure::with(FailureKind::Usage, trunk::unknown(name, &mut names)))
+}
+
 fn find(trunks: Vec<TrunkRow>, name: &str) -> Result<TrunkRow> {
-    let names: Vec<String> = trunks.iter().map(|trunk| trunk.name.clone()).collect();
-    trunks.into_iter().find(|trunk| trunk.name == name).ok_or_else(|| {
-        let known = if names.is_empty() { "there are none".to_owned() } else { names.join(", ") };
-        Failure::with(FailureKind::Failed, format!("there is no trunk {name} (known: {known})"))
-    })
+    known(&trunks, name)?;
+    trunks.into_iter().find(|trunk| trunk.name == name).context("a trunk that is known")
 }
 
 fn peers(request: &Request) -> Result<Vec<Source>> {

@@ -18,6 +18,24 @@ const FAMILIES_IPV6: [u32; 4] = [10, 24, 28, 30];
 /// Packet type of a cooked capture: sent by this machine.
 const SENT: u16 = 4;
 
+/// Link types that captures of SIP come with and of which no frame can be made, with their names there.
+const KNOWN: [(u32, &str); 7] = [
+    (105, "IEEE802_11"),
+    (127, "IEEE802_11_RADIOTAP"),
+    (147, "USER0"),
+    (192, "PPI"),
+    (220, "USB_LINUX_MMAPPED"),
+    (252, "WIRESHARK_UPPER_PDU"),
+    (253, "NETLINK"),
+];
+
+/// A link type for people: its number, and its name where it is a known one that can't be judged.
+#[must_use]
+pub fn shown(link: u32) -> String {
+    let known = KNOWN.iter().find(|(number, _)| *number == link);
+    known.map_or_else(|| link.to_string(), |(_, name)| format!("{link} ({name})"))
+}
+
 /// What a link's header said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linked {
@@ -105,6 +123,9 @@ mod tests {
         for (link, data) in [(1, &frame[..13]), (113, &sll[..15]), (276, &sll2[..19]), (0, &[2, 0][..])] {
             assert_eq!(put(link, data, &mut Vec::new()), Linked::Short, "link type {link}");
         }
-        assert_eq!(put(147, &packet, &mut Vec::new()), Linked::Unknown);
+        for (unknown, _) in KNOWN {
+            assert_eq!(put(unknown, &packet, &mut Vec::new()), Linked::Unknown);
+        }
+        assert_eq!((shown(147), shown(148)), ("147 (USER0)".to_owned(), "148".to_owned()));
     }
 }

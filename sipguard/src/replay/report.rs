@@ -8,7 +8,7 @@ use sipguard_common::Reason;
 
 use super::side::{Marks, Side};
 use super::tally::{SourceKey, Stopped, Tally};
-use super::{ReplayRequest, side};
+use super::{ReplayRequest, link, side};
 use crate::address::unmapped;
 use crate::counters::Action;
 use crate::escape::{escaped, hex};
@@ -61,12 +61,21 @@ impl ReplayReport {
             .filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name.clone())));
         self.trunks = names.collect();
         self.notes = self.noted(request);
-        if self.packets > 0 && self.links.values().sum::<u64>() == self.packets {
-            let (path, links) = (path.display(), list(self.links.keys()));
+        if self.packets > 0 && !self.is_judged() {
+            let links: Vec<String> = self.links.keys().map(|link| link::shown(*link)).collect();
             self.damage = Some(format!(
-                "{path}: its link type ({links}) can't be judged: Ethernet, raw IP, Linux cooked and loopback can"
+                "{}: its packets are of link type {}, which can't be judged: capture on an interface of the PBX (`tcpdump -i eth0 -w FILE`), \
+                 or where these are Ethernet frames say so (`editcap -T ether FILE OTHER`)",
+                path.display(),
+                links.join(" and ")
             ));
         }
+    }
+
+    /// Whether any packet was read that could be judged.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        self.packets > self.links.values().sum::<u64>()
     }
 
     /// Packets that an attached guard would stop.
@@ -153,7 +162,7 @@ impl ReplayReport {
             ),
         );
         for (link, count) in &self.links {
-            note(true, format!("not judged: {} of link type {link}", packets(*count)));
+            note(true, format!("not judged: {} of link type {}", packets(*count), link::shown(*link)));
         }
         note(
             tally.no_frame > 0,

@@ -120,6 +120,10 @@ fn mistakes() -> Result<()> {
         "checks set bad-number on",
         "checks set bad-number off --devices --trunk carrier",
         "explain bad-nubmer",
+        "trunk show carrier",
+        "top --once -d 0",
+        "events --since -5m",
+        "events --since 2099-01-01",
         "limit set",
         "limit set 20",
         "limit set 0/s",
@@ -127,6 +131,9 @@ fn mistakes() -> Result<()> {
         "limit set 20/s burst none",
         "limit set --monitor",
         "limit set 20/s monitor",
+        "limit set none --monitor",
+        "limit set --of open off",
+        "limit reset --per trunk carrier",
         "limit set --of calls 20/s",
         "limit set --per carrier --of invite 20/s",
         "limit set --per trunk 20/s",
@@ -220,6 +227,37 @@ fn not_attached() -> Result<()> {
         "detach eth0",
         "detach --all",
     ])?);
+    Ok(())
+}
+
+/// What a reason means is documentation. What holds now is added for who may read it, and nobody is told a guess instead.
+#[test]
+fn a_reason_is_explained_without_privileges() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    let with = said("explain bad-number", &store)?;
+    let without = |words: &str| -> Result<(Option<i32>, String)> {
+        let sipguard = neighbour("SIPGUARD", "sipguard")?;
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", "-bpf,-net_admin,-perfmon,-sys_admin", "--inh-caps", "-all"])
+            .arg(sipguard)
+            .args(words.split(' '))
+            .env("SIPGUARD_STORE", store.join("rules.db"))
+            .output()?;
+        let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+        Ok((output.status.code(), text))
+    };
+    let (status, text) = without("explain bad-number")?;
+    let documentation: Vec<&str> = with.lines().filter(|line| line.contains(": sipguard ")).collect();
+    assert!(status == Some(0) && documentation.len() == 3, "{text}{with}");
+    assert!(documentation.iter().all(|line| text.contains(line)), "{text}");
+    assert!(with.contains("  now: refuse for devices\n") && !text.contains("now: refuse"), "{text}{with}");
+    assert!(text.contains("  now: not told: privileges are missing (CAP_BPF,"), "{text}");
+    let (status, text) = without("explain -j bad-number")?;
+    assert!(status == Some(0) && text.contains("\"untold\": \"privileges are missing"), "{text}");
+    assert_eq!(without("explain rate-register")?.0, Some(0));
+    assert_eq!(without("lookup 203.0.113.7")?.0, Some(4), "what is no documentation");
+    std::fs::create_dir(store.join("rules.db"))?;
+    assert!(said("explain bad-number", &store)?.contains("now: not told: "), "a store that can't be read");
     Ok(())
 }
 

@@ -102,14 +102,14 @@ fn one_of_ones_own_comes_before_everybodys_and_all_are_kept() -> Result<()> {
     run(guard, "trunk remove recovered-1")?;
     ensure!(guard.rows(&["checks", "list"])?.is_empty(), "a trunk that is gone has checks");
     for (words, part) in [
-        ("checks set bad-nubmer off", "`bad-nubmer` is no check: write one of"),
+        ("checks set bad-nubmer off", "`bad-nubmer` is no check (did you mean bad-number?): write one of"),
         ("checks set blocked-host off", "`blocked-host` is no check of messages"),
         ("checks set bad-number on", "`on` is none of refuse, monitor, off"),
     ] {
         let said = guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(2)?;
         ensure!(said.stderr.contains(part), "{words}: it said {}", said.stderr);
     }
-    let said = guard.run(&["checks", "set", "bad-number", "off", "--trunk", "nobody"])?.expect(1)?;
+    let said = guard.run(&["checks", "set", "bad-number", "off", "--trunk", "nobody"])?.expect(2)?;
     ensure!(said.stderr.contains("there is no trunk nobody"), "it said {}", said.stderr);
     Ok(())
 }
@@ -175,7 +175,7 @@ fn what_is_off_or_monitored_gets_there_and_is_told() -> Result<()> {
     }
     let said = guard.run(&["explain", "duplicate-headers"])?.expect(2)?;
     ensure!(
-        said.stderr.contains("`duplicate-headers` is neither an address nor a SIP identity nor a reason"),
+        said.stderr.contains("`duplicate-headers` (did you mean duplicate-header?) is neither an address nor a SIP identity nor a reason"),
         "{}",
         said.stderr
     );

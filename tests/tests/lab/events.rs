@@ -239,9 +239,9 @@ fn a_filter_that_names_nothing_known_is_an_error() -> Result<()> {
     let guard = &site.guard;
     guard.run(&["trunk", "add", "carrier", "--peer", "10.77.0.64/28"])?.expect(0)?;
     for (words, known) in [
-        (["--trunk", "nope"], "no trunk `nope`; known are carrier"),
+        (["--trunk", "nope"], "no trunk nope; known are carrier"),
         (["--iface", "eth9"], "not attached to an interface `eth9`; known are eth0"),
-        (["--reason", "bare-fl"], "`bare-fl` is no reason; known are not-ip,"),
+        (["--reason", "bare-fl"], "`bare-fl` is no reason (did you mean bare-lf?); known are not-ip,"),
     ] {
         for follow in [&[][..], &["-f"]] {
             let output = guard.run(&[&["events"], &words[..], follow].concat())?.expect(2)?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_tests::{
@@ -76,7 +77,29 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     run(guard, "trunk remove recovered-1")?;
     ensure!(guard.rows(&["limit", "list"])?.is_empty() && !limited()?, "something is limited still");
     ensure!(flood(&site, device)? == (200, 0), "a source is limited still");
+    // Back to what a new store has: of one kind, and of all.
+    run(guard, "trunk add carrier --peer 10.77.0.2")?;
+    run(guard, "limit set --per trunk carrier --of open 7")?;
+    run(guard, "limit set --of open 7")?;
+    let said = run(guard, "limit reset --of register")?;
+    ensure!(said.contains("register 500/s burst 6000"), "it said {said}");
+    let rows = guard.rows(&["limit", "list"])?;
+    ensure!(rows.len() == 3 && rows.iter().any(|row| row["burst"] == 6000) && limited()?, "{rows:?}");
+    run(guard, "limit set --of register 1/s burst 50 --monitor")?;
+    run(guard, "limit reset")?;
+    run(guard, "limit reset --per trunk carrier")?;
+    ensure!(limits(guard)? == first.iter().map(limit).collect::<Result<Vec<_>>>()?, "{:?}", limits(guard)?);
+    ensure!(run(guard, "limit reset")?.starts_with("nothing changed"), "again");
     Ok(())
+}
+
+/// What is limited, and to how much.
+fn limit(row: &Value) -> Result<String> {
+    Ok(format!("{} {} {} {} {}", row["trunk"], text(row, "of")?, row["burst"], row["at_once"], row["mode"]))
+}
+
+fn limits(guard: &Guard) -> Result<Vec<String>> {
+    guard.rows(&["limit", "list"])?.iter().map(limit).collect()
 }
 
 /// Sends 200 registrations, and says how many were valid, dropped for a reason, and would have been.

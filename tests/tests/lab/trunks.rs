@@ -179,7 +179,11 @@ fn the_longest_peer_says_whose_an_address_is_and_each_peer_has_one_trunk() -> Re
     fails(guard, "trunk add third --peer 192.0.2.0/24", "is a peer of the trunk wide")?;
     fails(guard, "trunk set narrow --peer 2001:db8::/32", "is a peer of the trunk wide")?;
     fails(guard, "trunk add wide --peer 192.0.2.0/24", "there is a trunk wide already")?;
-    fails(guard, "trunk set third --mode monitor", "there is no trunk third (known: narrow, wide)")?;
+    for words in ["trunk set third --mode monitor", "trunk show third", "mode monitor --trunk third"] {
+        let said = guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(2)?;
+        let text = "there is no trunk third; known are narrow, wide";
+        ensure!(said.stderr.contains(text), "{words}: it said {}", said.stderr);
+    }
     for words in [
         "trunk add narrow --peer 192.0.2.16/28 192.0.2.3",
         "trunk set narrow --mode inherit",

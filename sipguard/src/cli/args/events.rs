@@ -32,12 +32,26 @@ pub struct Args {
     interface: Option<String>,
 
     /// Only of this time until now, such as 10m
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = ago, allow_hyphen_values = true)]
     since: Option<Span>,
 
     /// Only the last ones of those that are there [default: all; with --follow 10, or with --since all]
     #[arg(short = 'n', long, value_name = "COUNT")]
     last: Option<usize>,
+}
+
+/// How long ago.
+fn ago(text: &str) -> Result<Span, String> {
+    let instead = "`--since` says how long ago, such as 10m";
+    if text.starts_with('-') {
+        return Err(format!("`{text}` is in the future: {instead}"));
+    }
+    let is_time =
+        |text: &str| text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok();
+    if is_time(text) {
+        return Err(format!("`{text}` is a point in time: {instead}"));
+    }
+    parse_duration(text)
 }
 
 impl Args {

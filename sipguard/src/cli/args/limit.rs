@@ -21,7 +21,7 @@ See what a limit would stop before it stops anything:
   sipguard counters                            # rate-register, would-drop: what it would stop
   sipguard counters --by source --of register  # who sends the most
   sipguard limit set --of register 20/s        # it stops what is over it from now on
-  sipguard limit clear --of register           # or there is no limit again";
+  sipguard limit reset --of register           # or the default again";
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -31,9 +31,11 @@ pub enum Verb {
     /// Show the limits
     #[command(visible_alias = "ls")]
     List,
-    /// Take limits away: of one kind, or all of a sender or trunk
+    /// Take limits away, so that there is none: of one kind, or all of a sender or trunk
     #[command(visible_alias = "rm")]
     Clear(ClearArgs),
+    /// Set limits to their defaults: of one kind, or all of a sender or trunk; a trunk has none
+    Reset(ClearArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +81,7 @@ struct WhoseArgs {
 
     /// What is counted: packets, messages, register, invite, connections (new ones), open (TCP connections at once), or unfinished
     /// (messages on TCP connections that have begun and are not finished)
-    /// [default: messages, of `clear` all]
+    /// [default: messages, of `clear` and `reset` all]
     #[arg(long, value_name = "KIND", value_parser = kind)]
     of: Option<Kind>,
 }
@@ -95,7 +97,11 @@ impl SetArgs {
         if let (limit, RuleMode::Monitor) = rate::split_mode(&text) {
             return Err(usage(format!("`{text}`: here it is an option: `{limit} --monitor`")));
         }
-        let most = match self.whose.of.unwrap_or(Kind::Rate(MESSAGES)) {
+        let of = self.whose.of.unwrap_or(Kind::Rate(MESSAGES));
+        if NO_LIMIT.contains(&text.as_str()) {
+            return Err(usage(none(&text, of, trunk.as_deref())));
+        }
+        let most = match of {
             Kind::Rate(kind) => Most::Rate(kind, rate::parse(&text, mode).map_err(usage)?),
             Kind::AtOnce(kind) => Most::AtOnce(kind, at_once(kind, &text, mode)?),
         };
@@ -119,6 +125,19 @@ impl WhoseArgs {
             (Per::Source, Some(name)) => Err(usage(format!("`{name}`: only `--per trunk` takes a name"))),
         }
     }
+}
+
+/// What people write for no limit.
+const NO_LIMIT: [&str; 2] = ["none", "off"];
+
+/// What to write instead of one of them.
+fn none(text: &str, kind: Kind, trunk: Option<&str>) -> String {
+    let options = trunk.map_or_else(String::new, |trunk| format!(" --per trunk {trunk}"));
+    let options = format!("{options} --of {}", kind.name());
+    format!(
+        "`{text}` is no limit, so there is nothing to set or to monitor: `sipguard limit clear{options}` takes the limit away, \
+         `sipguard limit reset{options}` sets the default"
+    )
 }
 
 /// `500`: so many at once.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use sipguard_common::Reason;
 
 use super::usage;
+use crate::near;
 use crate::ops::lookup::LookupQuery;
 use crate::target::Target;
 
@@ -30,11 +31,17 @@ pub enum Asked {
 
 impl Args {
     pub fn request(&self) -> Result<Asked> {
-        let text = self.subject.as_deref().unwrap_or_default();
-        match Reason::ALL.iter().find(|reason| reason.name() == text) {
-            Some(reason) => Ok(Asked::Reason(*reason)),
-            None => self.who().map(Asked::Who),
-        }
+        self.reason().map_or_else(|| self.who().map(Asked::Who), |reason| Ok(Asked::Reason(reason)))
+    }
+
+    /// Whether a reason is asked about: what there is to be said of it is documentation.
+    pub fn is_of_a_reason(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        let text = self.subject.as_deref()?;
+        Reason::ALL.iter().copied().find(|reason| reason.name() == text)
     }
 
     fn who(&self) -> Result<LookupQuery> {
@@ -48,13 +55,14 @@ impl Args {
         if let Ok(device) = text.parse::<SocketAddr>() {
             return Ok(LookupQuery::Address(device.ip().to_canonical(), Some(device.into())));
         }
+        let hint = near::hint(text, Reason::ALL.iter().map(|reason| reason.name()));
         match text.parse::<Target>() {
             Ok(target @ Target::Identity(_)) => {
                 Ok(LookupQuery::Claim { shown: target.to_string(), targets: vec![target] })
             }
             Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
             _ => Err(usage(format!(
-                "`{text}` is neither an address nor a SIP identity nor a reason: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, \
+                "`{text}`{hint} is neither an address nor a SIP identity nor a reason: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, \
                  [2001:db8::7]:5060, sip:1234@pbx.example, or a reason that `sipguard counters` shows, such as {}",
                 Reason::BadNumber.name()
             ))),

@@ -17,8 +17,8 @@ pub struct Args {
 
 fn delay(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    match parse_duration(text)? {
-        Span(Some(span)) if range.contains(&span) => Ok(span),
-        Span(_) => Err("a delay is from 100ms to 1h".to_owned()),
+    match parse_duration(text) {
+        Ok(Span(Some(span))) if range.contains(&span) => Ok(span),
+        _ => Err(format!("`{text}` is no delay: write 100ms to 1h, such as 1 (a second) or 500ms")),
     }
 }

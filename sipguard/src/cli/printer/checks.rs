@@ -48,7 +48,7 @@ pub fn list(format: Format, listing: &Listing) -> Result<()> {
 
 /// A reason, and its check.
 #[derive(Serialize)]
-struct ReasonDocument {
+struct ReasonDocument<'e> {
     reason: &'static str,
     /// What it says.
     text: &'static str,
@@ -64,11 +64,14 @@ struct ReasonDocument {
     is_check: bool,
     /// Whether that can be off.
     can_be_off: bool,
+    /// For devices and for each trunk; none where there is no check to be switched, or where they are not told.
     states: Vec<CheckStateView>,
+    /// Why the present states are not told; null where they are.
+    untold: &'e Option<String>,
 }
 
 pub fn explain(format: Format, explained: &Explained) -> Result<()> {
-    let Explained { reason, states, in_force } = explained;
+    let Explained { reason, states, in_force, untold } = explained;
     not_attached(format, *in_force, "this takes effect");
     let document = ReasonDocument {
         reason: reason.name(),
@@ -83,6 +86,7 @@ pub fn explain(format: Format, explained: &Explained) -> Result<()> {
             .iter()
             .map(|(scope, state)| CheckStateView::new(reason.name(), scope, *state))
             .collect(),
+        untold,
     };
     object(format, schema::REASON, &document, || text(explained))
 }
@@ -92,7 +96,8 @@ fn remedy(reason: Reason) -> String {
     if let Some(kind) = Kind::of_reason(reason) {
         let kind = kind.name();
         return format!(
-            "  only count it: sipguard limit set --of {kind} LIMIT --monitor\n  let it pass: sipguard limit clear --of {kind}\n"
+            "  only count it: sipguard limit set --of {kind} LIMIT --monitor\n  let it pass: sipguard limit clear --of {kind}\n  \
+             set the default again: sipguard limit reset --of {kind}\n"
         );
     }
     if reason == Reason::EarlyAnswer {
@@ -123,6 +128,9 @@ fn text(explained: &Explained) -> String {
     }
     for (scope, state) in &explained.states {
         text += &format!("  now: {} for {scope}\n", state.name());
+    }
+    if let Some(why) = &explained.untold {
+        text += &format!("  now: not told: {why}\n");
     }
     let state = if reason.loses_framing() {
         text += "  behind it the end of the message is uncertain: it can't be off, and with monitor the rest of the connection passes\n  \

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::rule::change_of_one;
 use super::{Format, not_attached, rows};
 use crate::ops::RuleChange;
-use crate::ops::limit::{Kind, Listing, Most, RuleMode, named};
+use crate::ops::limit::{Kind, Listing, Most, RuleMode, default, named};
 use crate::table::table;
 use crate::view::{LimitView, schema};
 
@@ -24,6 +24,16 @@ pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -
 pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &RuleChange) -> Result<()> {
     let did = format!("no limit any more: {}", named(trunk, kind.map_or("all", Kind::name)));
     change_of_one(format, done, &did, "not limited")
+}
+
+pub fn reset(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &RuleChange) -> Result<()> {
+    let defaults: Vec<String> = Kind::all()
+        .filter(|one| kind.is_none_or(|kind| kind == *one))
+        .filter_map(|one| default(trunk, one).map(|most| format!("{} {most}", one.name())))
+        .collect();
+    let defaults = if defaults.is_empty() { "no limit".to_owned() } else { defaults.join(", ") };
+    let did = format!("the default again: {}: {defaults}", named(trunk, kind.map_or("all", Kind::name)));
+    change_of_one(format, done, &did, "it is the default already")
 }
 
 pub fn list(format: Format, listing: &Listing) -> Result<()> {

@@ -13,26 +13,29 @@ use crate::view::{ReplayView, schema};
 /// Sources that a table shows.
 const SHOWN: usize = 50;
 
-/// Prints reports; fails when a capture is damaged, or a packet would be stopped.
+/// Prints reports; fails when a capture can't be judged to its end, or else when a packet would be stopped.
 pub fn replay(format: Format, reports: &[(PathBuf, ReplayReport)]) -> Result<()> {
     let values = reports.iter().map(|(_, report)| report.view()).collect();
     rows(format, schema::REPLAY, values, || {
-        // Of a file in which nothing could be read there is only the error.
-        let told = reports.iter().filter(|(_, report)| report.packets > 0 || report.damage.is_none());
+        // Of a file of which nothing could be judged there is only the error.
+        let told = reports.iter().filter(|(_, report)| report.is_judged() || report.damage.is_none());
         told.map(|(_, report)| text(&report.view())).collect::<Vec<_>>().join("\n")
     })?;
     let found: Vec<String> = reports.iter().flat_map(|(file, report)| sentences(file, report)).collect();
     if found.is_empty() {
         return Ok(());
     }
-    Err(Failure::with(FailureKind::Failed, found.join("\nsipguard: ")))
+    // What could not be judged may have more of it.
+    let failed = reports.iter().any(|(_, report)| report.damage.is_some());
+    let kind = if failed { FailureKind::Failed } else { FailureKind::WouldStop };
+    Err(Failure::with(kind, found.join("\nsipguard: ")))
 }
 
-/// Why the exit status is 1.
+/// Why the exit status is not 0.
 fn sentences(file: &Path, report: &ReplayReport) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(damage) = &report.damage {
-        let judged = if report.packets == 0 { "" } else { "; the report is of the packets before" };
+        let judged = if report.is_judged() { "; the report is of the packets before" } else { "" };
         all.push(format!("{damage}{judged}"));
     }
     if report.stopped() > 0 {

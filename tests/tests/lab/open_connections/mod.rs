@@ -327,7 +327,7 @@ fn limits_of_open_connections_are_kept_and_said() -> Result<()> {
         ),
         ("limit set --of open 0", 2, "`0` is no limit of open connections"),
         ("limit set --of open 5 burst 7", 2, "`5 burst 7` is no limit of open connections"),
-        ("limit set --per trunk nobody --of open 5", 1, "there is no trunk nobody"),
+        ("limit set --per trunk nobody --of open 5", 2, "there is no trunk nobody"),
         ("limit set --of opened 5", 2, "write one of packets, messages, register, invite, connections, open"),
     ] {
         let output = guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(status)?;

@@ -7,7 +7,7 @@ use sipguard_tests::capture::{Form, whole};
 use sipguard_tests::message::OPTIONS;
 use sipguard_tests::scratch::Scratch;
 
-use super::{connection, phone, replay};
+use super::{WOULD_STOP, connection, phone, replay};
 
 /// Of each malformed message: packet, reason, offset and line.
 #[test]
@@ -36,7 +36,7 @@ fn the_line_at_fault_is_named() -> Result<()> {
     let last = explained.last().context("the datagram without an end")?;
     assert_eq!(last["reason"], Reason::NoEndOfHeaders.name(), "{report:#}");
     assert_eq!((last["offset"].as_u64(), &last["line"]), (Some(OPTIONS.len() as u64 - 3), &Value::from("")));
-    assert_eq!(status, 1);
+    assert_eq!(status, WOULD_STOP);
     let (report, _) = replay(&scratch, &file, &[])?;
     assert!(report.get("explained").is_none(), "only where it is asked for: {report:#}");
     Ok(())

@@ -32,6 +32,9 @@ const LINKS: [u32; 6] = [1, 113, 276, 101, 12, 0];
 const MOST_KB: u64 = 100 << 10;
 const PBX: &str = "198.51.100.1:5060";
 
+/// Exit status of a replay of which something would be stopped.
+const WOULD_STOP: i32 = 8;
+
 /// A run of the command on its own: no pins, no configuration of the machine.
 fn run(words: &[&str], store: &Path) -> Result<Output> {
     finish(Command::new(neighbour("SIPGUARD", "sipguard")?).args(words), store)
@@ -148,7 +151,7 @@ fn every_form_and_link_type_comes_to_the_same() -> Result<()> {
     let scratch = Scratch::new("replay")?;
     let frames = traffic();
     let (usual, status) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&frames)), &[])?;
-    ensure!(status == 1 && usual["packets"] == frames.len(), "{usual:#}");
+    ensure!(status == WOULD_STOP && usual["packets"] == frames.len(), "{usual:#}");
     let mut same = 0;
     for link in LINKS {
         let data: Vec<Vec<u8>> = frames.iter().map(|frame| on_link(link, frame, false)).collect();
@@ -159,7 +162,11 @@ fn every_form_and_link_type_comes_to_the_same() -> Result<()> {
             {
                 let (report, status) = replay(&scratch, &file, &[])?;
                 let told = (reasons(&report), stopped(&report), status);
-                assert_eq!(told, (reasons(&usual), stopped(&usual), 1), "link type {link}, {form:?}");
+                assert_eq!(
+                    told,
+                    (reasons(&usual), stopped(&usual), WOULD_STOP),
+                    "link type {link}, {form:?}"
+                );
                 same += 1;
             }
         }
@@ -195,7 +202,7 @@ fn what_is_told_is_what_the_program_does() -> Result<()> {
     let expected: Vec<_> =
         of_sources.into_iter().map(|((a, b), (packets, first))| (a, b, packets, first)).collect();
     let (report, status) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&frames)), &[])?;
-    assert_eq!((actions(&report), stopped(&report), status), (counted, expected.clone(), 1));
+    assert_eq!((actions(&report), stopped(&report), status), (counted, expected.clone(), WOULD_STOP));
     ensure!(expected.len() > 40, "only {} faults", expected.len());
     println!(
         "{} packets, {} sources and reasons that are stopped: as in runs of the program",
@@ -219,7 +226,7 @@ fn what_a_capture_lacks_accuses_nobody() -> Result<()> {
     let (report, status) = replay(&scratch, &Form::USUAL.pcap(1, &cut), &[])?;
     assert_eq!(
         (number(&report, "cut"), number(&report, "lacking"), number(&report, "stopped"), status),
-        (1, 3, 1, 1)
+        (1, 3, 1, WOULD_STOP)
     );
     assert_eq!(reasons(&report)["bad-version"], 1);
     // Missing: the capture lost it, the wire did not.
@@ -229,15 +236,12 @@ fn what_a_capture_lacks_accuses_nobody() -> Result<()> {
     assert_eq!((number(&report, "lacking"), number(&report, "stopped"), status), (2, 0, 0), "{report:#}");
     // Out of order: judged once it is complete, and a fault behind is found.
     let faulty = connection(&phone(40_000), &[&text[..100], &text[100..], b"REGISTER sip:a SIP/3.0\r\n\r\n"]);
-    for (frames, found) in [(&frames, 0), (&faulty, 1)] {
+    for (frames, found, ends) in [(&frames, 0, 0), (&faulty, 1, WOULD_STOP)] {
         let mut turned = frames.clone();
         turned[2..].rotate_left(1);
         turned.swap(3, 4);
         let (report, status) = replay(&scratch, &Form::USUAL.pcap(1, &whole(&turned)), &[])?;
-        assert_eq!(
-            (number(&report, "lacking"), number(&report, "stopped"), i64::from(status)),
-            (0, found, found as i64)
-        );
+        assert_eq!((number(&report, "lacking"), number(&report, "stopped"), status), (0, found, ends));
     }
     // Every packet cut within its headers: nothing is judged, nobody is accused.
     let mut all = whole(&traffic());
@@ -259,12 +263,12 @@ fn the_clock_is_the_captures() -> Result<()> {
     let scratch = Scratch::new("replay")?;
     let text = register(1);
     let frames = connection(&phone(40_000), &[&text[..100], &text[100..]]);
-    for (seconds, status) in [(29, 0), (31, 1)] {
+    for (seconds, status) in [(29, 0), (31, WOULD_STOP)] {
         let mut packets = whole(&frames);
         packets[3..].iter_mut().for_each(|packet| packet.time_us += seconds * 1_000_000);
         let (report, ended) = replay(&scratch, &Form::USUAL.pcap(1, &packets), &[])?;
         assert_eq!(ended, status, "{seconds} s: {report:#}");
-        assert_eq!(reasons(&report).contains_key(Reason::SlowMessage.name()), status == 1);
+        assert_eq!(reasons(&report).contains_key(Reason::SlowMessage.name()), status == WOULD_STOP);
     }
     Ok(())
 }
@@ -297,7 +301,7 @@ fn the_policy_is_the_files_and_the_stores() -> Result<()> {
         stopped(&report).iter().map(|one| one.1.as_str()).collect::<Vec<_>>(),
         ["bad-version", "method-denied"]
     );
-    assert_eq!(status, 1);
+    assert_eq!(status, WOULD_STOP);
     assert_eq!(report["trunks"][0]["trunk"], "carrier", "{report:#}");
     // The store: not without being asked, and never changed.
     let store = scratch.join("rules.db");
@@ -355,6 +359,13 @@ fn damaged_files() -> Result<()> {
         ("a-block-of-8-bytes.pcapng", [&ng[..], &[6, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0]].concat()),
         ("no-interface.pcapng", [big.section(&[]), big.enhanced(0, &packets[0])].concat()),
         ("of-bluetooth.pcap", usual.pcap(201, &packets)),
+        ("of-the-user.pcap", usual.pcap(147, &packets)),
+        ("stopped.pcap", usual.pcap(1, &whole(&[phone(40_000).udp(b"REGISTER sip:a SIP/3.0\r\n\r\n")]))),
+        ("stopped-and-cut.pcap", {
+            let bad = phone(40_000).udp(b"REGISTER sip:a SIP/3.0\r\n\r\n");
+            let file = usual.pcap(1, &whole(&[bad, phone(40_001).udp(&register(2))]));
+            file[..file.len() - 7].to_vec()
+        }),
         ("good.pcap", pcap.clone()),
     ];
     let mut said = String::new();
@@ -402,7 +413,12 @@ fn hostile_files_end_in_a_report_or_an_error() -> Result<()> {
     // One at a time, so that one that panics is named.
     for name in names {
         let output = run(&["replay", "-j", &name], &scratch.join("rules.db"))?;
-        ensure!([0, 1].contains(&output.status), "{name} ended with {}: {}", output.status, output.stderr);
+        ensure!(
+            [0, 1, WOULD_STOP].contains(&output.status),
+            "{name} ended with {}: {}",
+            output.status,
+            output.stderr
+        );
         *ends.entry(output.status).or_insert(0) += 1;
     }
     println!("60 hostile files by exit status: {ends:?}");
@@ -427,7 +443,7 @@ fn captures_of_the_corpus() -> Result<()> {
                 directories.push(path);
             } else if path.extension().is_some_and(|end| end == "pcap" || end == "pcapng") {
                 let output = run(&["replay", &path.to_string_lossy()], &scratch.join("rules.db"))?;
-                ensure!([0, 1].contains(&output.status), "{}: {}", path.display(), output.stderr);
+                ensure!([0, 1, WOULD_STOP].contains(&output.status), "{}: {}", path.display(), output.stderr);
                 println!("{}", output.stdout);
                 found += 1;
             }

@@ -8,7 +8,7 @@ use sipguard_tests::message::register;
 use sipguard_tests::packet::Peer;
 use sipguard_tests::scratch::Scratch;
 
-use super::{back, connection, phone, replay};
+use super::{WOULD_STOP, back, connection, phone, replay};
 
 #[test]
 fn only_what_comes_in_is_judged() -> Result<()> {
@@ -39,7 +39,7 @@ fn only_what_comes_in_is_judged() -> Result<()> {
     assert_eq!(told(replay(&scratch, &file, &["--pbx", "198.51.100.1"])?), good, "said");
     let wrong = told(replay(&scratch, &file, &["--pbx", "192.0.2.7,203.0.113.9"])?);
     // Of what the PBX sends only what goes to port 5060 of somebody is then taken for SIP.
-    assert_eq!((wrong.1, wrong.2, wrong.3), (12, 1, 1), "said wrongly");
+    assert_eq!((wrong.1, wrong.2, wrong.3), (12, 1, WOULD_STOP), "said wrongly");
     // Cooked captures and pcapng say it themselves.
     let cooked: Vec<Vec<u8>> =
         frames.iter().zip(&sent).map(|(frame, sent)| on_link(276, frame, *sent)).collect();
