@@ -232,7 +232,7 @@ fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Res
 fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Result<()> {
     use args::counters::By;
     let Some(format) = args.format(output) else {
-        let metrics = ops::counters::metrics(host)?;
+        let metrics = ops::metrics::read(host)?;
         notices(&metrics.notices);
         return print(&metrics.text);
     };

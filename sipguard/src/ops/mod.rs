@@ -20,6 +20,7 @@ pub mod limit;
 pub mod list;
 pub mod log;
 pub mod lookup;
+pub mod metrics;
 pub mod mode;
 pub mod overview;
 mod ports;
@@ -28,7 +29,7 @@ pub mod reload;
 pub mod replay;
 pub mod rule;
 pub mod status;
-mod trail;
+pub mod trail;
 pub mod trunk;
 
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ use crate::pins::Pins;
 use crate::rule::{RuleMode, RuleVerb};
 use crate::senders::{self, SenderRow, TalliedKind};
 use crate::status::{self, InterfaceStatus};
-use crate::store::{self};
+use crate::store;
 use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
 use crate::target::Target;
 use crate::trunk::TrunkRow;
@@ -254,7 +254,9 @@ fn event(packet: &TapPacket) -> TopEvent {
 /// The trunks and the rules.
 fn stored(host: &Context, clock: &Clock) -> Result<(Vec<TrunkRow>, RuleCounts)> {
     let now_ms = clock.wall_ms();
-    let read = host.read(|rows| Ok((rows.trunks()?, rows.newest(RULES)?, rows.blocks_by_origin(now_ms)?)))?;
+    let read = store::read(&host.store, |rows| {
+        Ok((rows.trunks()?, rows.newest(RULES)?, rows.blocks_by_origin(now_ms)?))
+    })?;
     let (trunks, mut newest, counted) = read.unwrap_or_default();
     newest.retain(|row| row.is_active(now_ms));
     let kernel = Blocks::open(&host.pins)?;

@@ -49,19 +49,19 @@ pub mod schema {
     pub const COUNTERS: &str = "sipguard.counters/2";
     /// Rows of [`super::DenialView`].
     pub const DENIALS: &str = "sipguard.denials/2";
-    /// Rows of [`super::EventView`].
+    /// Rows of `EventView`.
     pub const RECENT_EVENTS: &str = "sipguard.recent-events/2";
     /// Points of plots, of `serve`.
     pub const HISTORY: &str = "sipguard.history/2";
     /// Rows of [`super::LimitView`].
     pub const LIMITS: &str = "sipguard.limits/2";
-    /// Rows of [`super::OffenderView`].
+    /// Rows of `OffenderView`.
     pub const OFFENDERS: &str = "sipguard.offenders/2";
     /// Rows of [`super::RateView`].
     pub const RATES: &str = "sipguard.rates/2";
     /// What there is to be said of a reason, and of its check.
     pub const REASON: &str = "sipguard.reason/1";
-    /// Rows of [`super::ReplayView`].
+    /// Rows of `ReplayView`.
     pub const REPLAY: &str = "sipguard.replay/2";
     /// Rows of [`super::RuleView`] without what the kernel knows: what `export` writes.
     pub const RULES: &str = "sipguard.rules/2";

@@ -58,3 +58,31 @@ impl OffenderView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use sipguard_common::Reason;
+
+    use super::*;
+    use crate::view::json;
+
+    #[test]
+    fn credentials_are_in_the_document_of_the_kernel_and_not_in_that_of_http() {
+        let row = OffenderRow {
+            address: "203.0.113.7".parse().unwrap(),
+            port: 4001,
+            reason: Reason::BareLf,
+            packets: 2,
+            first_seen: Timestamp::from_millisecond(1_767_225_600_600).ok(),
+            last_seen: None,
+            sample: b"REGISTER sip:a SIP/2.0\nAuthorization: Digest a=1".to_vec(),
+        };
+        insta::assert_snapshot!("offender", format!("{:#}", json(&OffenderView::of_row(&row))));
+        let redacted = OffenderView::redacted(&row);
+        assert!(
+            redacted.sample.ends_with("Digest xxx") && !redacted.sample_hex.contains("613d31"),
+            "{redacted:?}"
+        );
+    }
+}

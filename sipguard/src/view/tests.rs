@@ -15,7 +15,6 @@ use crate::counters::{Action, CounterRow};
 use crate::denial::{DeniedTraffic, Whom};
 use crate::lookup::ListedRule;
 use crate::maps::Ports;
-use crate::offenders::OffenderRow;
 use crate::rate::AtOnce;
 use crate::rate::{AtOnceMost, LimitKind, RateLimit};
 use crate::rule::{RuleMode, RuleVerb};
@@ -73,26 +72,6 @@ fn counters() {
         [malformed, counter(Reason::Valid, Action::Pass, 10), counter(Reason::BlockedHost, Action::Drop, 5)];
     let totals = Totals { received_packets: 18, dropped_packets: 5, would_drop_packets: 3 };
     assert_eq!(Totals::of(&rows), totals);
-}
-
-#[test]
-fn offenders() {
-    let seen = Timestamp::from_millisecond(MS).unwrap();
-    let row = OffenderRow {
-        address: "203.0.113.7".parse().unwrap(),
-        port: 4001,
-        reason: Reason::BareLf,
-        packets: 2,
-        first_seen: Some(seen),
-        last_seen: None,
-        sample: b"REGISTER sip:a SIP/2.0\nAuthorization: Digest a=1".to_vec(),
-    };
-    shown("offender", &OffenderView::of_row(&row));
-    let redacted = OffenderView::redacted(&row);
-    assert!(
-        redacted.sample.ends_with("Digest xxx") && !redacted.sample_hex.contains("613d31"),
-        "{redacted:?}"
-    );
 }
 
 #[test]
