@@ -9,12 +9,12 @@ use aya::maps::Array;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sipguard_common::abi::{CAPTURE_DROPPED, CAPTURE_PASSED, ObserveSettings, names};
+use sipguard_core::clock::Clock;
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::maps::{self, Plain};
+use sipguard_core::pins::Pins;
 
-use crate::clock::Clock;
-use crate::error::{Failure, FailureKind};
 use crate::events::SenderFilter;
-use crate::maps::{self, Plain};
-use crate::pins::Pins;
 
 /// How far ahead the end of a capture is put: so long the kernel goes on after its process was killed.
 const AHEAD: Duration = Duration::from_secs(3);

@@ -5,8 +5,7 @@ use std::ops::Range;
 use sipguard_common::wire::protocol::{DESTINATION, FRAGMENT, HOP_BY_HOP, MOBILITY, ROUTING, TCP, UDP};
 use sipguard_common::wire::tcp::{ACK, SYN};
 use sipguard_common::wire::{ether_type, ethernet, ipv4, ipv6, tcp, udp, vlan};
-
-use crate::address::Mapped;
+use sipguard_core::address::Mapped;
 
 /// Extension headers of IPv6 that have a length in units of eight bytes.
 const EXTENSIONS: [u8; 4] = [HOP_BY_HOP, ROUTING, DESTINATION, MOBILITY];

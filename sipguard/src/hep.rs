@@ -5,9 +5,9 @@ use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 use sipguard_common::Reason;
+use sipguard_core::service::Homer;
 
 use crate::redact::RedactedPacket;
-use crate::service::Homer;
 
 const FAMILY: u16 = 0x01;
 const PROTOCOL: u16 = 0x02;

@@ -11,16 +11,16 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use sipguard_core::bans::Bans;
+use sipguard_core::clock::Clock;
+use sipguard_core::connections::Connections;
+use sipguard_core::counters::{self, Action, CounterRow};
+use sipguard_core::pins::Pins;
+use sipguard_core::status::{self, InterfaceStatus, Weakness};
+use sipguard_core::store::{self, GUARD};
+use sipguard_core::trunk::TrunkRow;
 
-use crate::bans::Bans;
-use crate::clock::Clock;
-use crate::connections::Connections;
-use crate::counters::{self, Action, CounterRow};
-use crate::pins::Pins;
-use crate::status::{self, InterfaceStatus, Weakness};
-use crate::store::{self, GUARD};
 use crate::tap;
-use crate::trunk::TrunkRow;
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

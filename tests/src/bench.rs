@@ -16,11 +16,11 @@ mod stepper;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sipguard::store::DEFAULT_LIMITS;
 use sipguard_common::{
     Class, Reason,
     abi::{Counter, PERMANENT, Rate, rules_in_use},
 };
+use sipguard_core::store::DEFAULT_LIMITS;
 
 use self::{
     filter::Filter,

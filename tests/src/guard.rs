@@ -12,13 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::Array;
 use serde_json::Value;
-use sipguard::{
-    maps::{Plain, open},
-    pins::Pins,
-};
 use sipguard_common::{
     Class, Reason,
     abi::{ObserveSettings, names},
+};
+use sipguard_core::{
+    maps::{Plain, open},
+    pins::Pins,
 };
 
 use crate::netns::{Netns, veth};

@@ -11,13 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{
-    maps::{Counters, Flows, open},
-    pins::Pins,
-};
 use sipguard_common::{
     Reason,
     abi::{Outcome, REASON_SLOTS, counter_index, names},
+};
+use sipguard_core::{
+    maps::{Counters, Flows, open},
+    pins::Pins,
 };
 
 use crate::{

@@ -12,10 +12,6 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::Zeroable as _;
-use sipguard::address::{Source, mapped};
-use sipguard::load::Loaded;
-use sipguard::maps::Plain;
-use sipguard::settings::DEFAULT_FLOWS;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     Ban, Counter, Datagram, DeviceKey, Flow, FlowKey, FragmentKey, Handshake, ObserveSettings, Offender,
@@ -23,6 +19,10 @@ use sipguard_common::abi::{
     bucket_slots, counter_index, names, port_bit, rule_flags, rules_in_use, trunk_counter_index,
 };
 use sipguard_common::framer::{Limits, MATCH_KEY_BYTES};
+use sipguard_core::address::{Source, mapped};
+use sipguard_core::load::Loaded;
+use sipguard_core::maps::Plain;
+use sipguard_core::settings::DEFAULT_FLOWS;
 use sipguard_object::OBJECT;
 
 pub use self::shared::Shared;

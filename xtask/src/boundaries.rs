@@ -1,5 +1,5 @@
-//! What `lint` asks of sources: words that only some files may have, each for an invariant of ARCHITECTURE.md, and a name for
-//! each map of the programs in the ABI.
+//! What `lint` asks of sources and the crates can't say: words that only some files may have, each for an invariant of
+//! ARCHITECTURE.md, modules of `sipguard-core` that only operations name, and a name for each map of the programs in the ABI.
 
 use anyhow::Result;
 
@@ -34,6 +34,11 @@ const BOUNDARIES: &[Boundary] = &[
     },
 ];
 
+/// Where operations are asked for: there is no way past them to the maps or the store.
+const ABOVE_OPERATIONS: [&str; 3] = ["sipguard/src/cli/", "sipguard/src/top/", "sipguard/src/serve/"];
+/// Modules of `sipguard-core` that are the maps or the store.
+const BELOW_OPERATIONS: [&str; 7] = ["bans", "blocks", "counting", "load", "maps", "policy", "store"];
+
 /// All complaints, each with its file and line.
 ///
 /// # Errors
@@ -48,9 +53,61 @@ pub fn complaints(tree: &Tree) -> Result<Vec<String>> {
                     .map(|boundary| format!("{path}:{}: `{}`: {}", number + 1, boundary.word, boundary.why)),
             );
         }
+        if ABOVE_OPERATIONS.iter().any(|floor| path.starts_with(floor)) {
+            let named = modules_of_core(&text);
+            let below = named.iter().filter(|(_, module)| BELOW_OPERATIONS.contains(module));
+            all.extend(below.map(|(line, module)| {
+                format!(
+                    "{path}:{line}: `{module}`: what names the maps or the store belongs into an operation"
+                )
+            }));
+        }
     }
     all.extend(unnamed_maps(tree)?);
     Ok(all)
+}
+
+/// The modules of `sipguard-core` that a source names, each with its line, also those of a group such as
+/// `sipguard_core::{maps, store::Row}`. Comments are passed over.
+fn modules_of_core(text: &str) -> Vec<(usize, &str)> {
+    const ROOT: &str = "sipguard_core::";
+    let mut modules = Vec::new();
+    for (at, _) in text.match_indices(ROOT) {
+        let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        if text[begin..at].contains("//") {
+            continue;
+        }
+        let line = text[..at].matches('\n').count() + 1;
+        let rest = &text[at + ROOT.len()..];
+        match rest.strip_prefix('{') {
+            None => modules.push((line, word(rest))),
+            Some(group) => {
+                let items = of_group(group).map(word).filter(|module| !module.is_empty());
+                modules.extend(items.map(|module| (line, module)));
+            }
+        }
+    }
+    modules
+}
+
+/// The items of a group of a `use`, behind its first brace; those of groups within it belong to the item before them.
+fn of_group(group: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let end = group.find(|one| {
+        depth += i32::from(one == '{') - i32::from(one == '}');
+        depth < 0
+    });
+    let mut depth = 0;
+    group[..end.unwrap_or(group.len())].split(move |one| {
+        depth += i32::from(one == '{') - i32::from(one == '}');
+        one == ',' && depth == 0
+    })
+}
+
+/// The word that a text begins with.
+fn word(text: &str) -> &str {
+    let text = text.trim_start();
+    text.split(|one: char| !one.is_alphanumeric() && one != '_').next().unwrap_or_default()
 }
 
 /// Maps of the programs that are not in the list of maps that are pinned.
@@ -99,6 +156,12 @@ mod tests {
         assert!(!actions.is_crossed("sipguard-ebpf/src/verdict/action.rs", line));
         assert!(!actions.is_crossed("tests/src/program.rs", line));
         assert!(lengths.is_crossed("sipguard-ebpf/src/verdict/reset.rs", "bpf_xdp_adjust_tail(ctx, -4)"));
+    }
+
+    #[test]
+    fn modules_are_seen_wherever_they_are_named() {
+        let text = "use sipguard_core::{\n    clock::{self, Clock},\n    maps::{Place, store},\n    store,\n};\nlet _ = sipguard_core::blocks::x(); // sipguard_core::load\n";
+        assert_eq!(modules_of_core(text), [(1, "clock"), (1, "maps"), (1, "store"), (6, "blocks")]);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::ops::{Context, attach};
 
 use super::args::attach::Args;
 use super::printer::{self, Format, notices};
-use crate::error::{Failure, FailureKind};
-use crate::ops::{Context, attach};
 
 pub fn attach(host: &Context, object: &'static [u8], format: Format, args: Args) -> Result<()> {
     let (request, patience) = args.request()?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::error::FailureKind;
+use sipguard_core::error::FailureKind;
 
 /// The list at the end of `--help`.
 pub const HELP: &str = "Exit status: 0 done or nothing to do, 1 failed, \

@@ -1,5 +1,5 @@
-//! `docs/reference/json.md`, generated from the sources: the names of the documents, and the fields of the structs of
-//! `view/`, which are what is serialized.
+//! `docs/reference/json.md`, generated from the sources of all crates: the names of the documents, and the fields of the structs
+//! of each `view/`, which are what is serialized.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,19 @@ Every verb takes `-o json` (one document) and `-o ndjson` (one object a line). T
 `/api/`. Each document has a field `schema` with its name and version; rows are in `rows`. A field that is renamed or
 removed raises the version; a new field does not. Unknown fields are to be ignored.
 ";
+
+/// The crates of userspace.
+fn crates() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
+    let is_crate = |name: &str| name == "sipguard" || name.starts_with("sipguard-");
+    entries.filter(|entry| is_crate(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
+}
+
+/// Whether a source file has documents: those of a module `view`.
+fn is_view(path: &Path) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with("view"))
+}
 
 /// Rust files below a directory, tests left out, in the order of their names.
 fn sources(directory: &Path) -> Vec<PathBuf> {
@@ -94,10 +107,10 @@ fn linked(docs: &[&str]) -> String {
 }
 
 fn page() -> String {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
+    let all: Vec<PathBuf> = crates().iter().flat_map(|path| sources(&path.join("src"))).collect();
     let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for (name, doc) in sources(&src).iter().flat_map(|path| schemas(&read(path))) {
+    for (name, doc) in all.iter().flat_map(|path| schemas(&read(path))) {
         let known = names.entry(name).or_default();
         *known = if known.is_empty() { doc } else { std::mem::take(known) };
     }
@@ -106,7 +119,9 @@ fn page() -> String {
         let colon = if doc.is_empty() { "" } else { ": " };
         writeln!(page, "- `{name}`{colon}{doc}").unwrap();
     }
-    let fields: String = sources(&src.join("view")).iter().map(|path| structs(&read(path))).collect();
+    let mut views: Vec<&PathBuf> = all.iter().filter(|path| is_view(path)).collect();
+    views.sort_by_key(|path| path.file_name());
+    let fields: String = views.into_iter().map(|path| structs(&read(path))).collect();
     if !fields.is_empty() {
         page.push_str("\n## Rows and objects\n\nTypes are Rust's; `Option` is null or left out.\n");
         page.push_str(&fields);

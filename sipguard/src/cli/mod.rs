@@ -1,4 +1,4 @@
-//! The command line, in three floors: `args/` is what was typed, `crate::ops` does it, `printer/` shows what came of it.
+//! The command line, in three floors: `args/` is what was typed, `sipguard_core::ops` does it, `printer/` shows what came of it.
 
 mod args;
 mod confirm;
@@ -17,14 +17,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 use sipguard_common::Reason;
+use sipguard_core::error::kind_of;
+use sipguard_core::ops::{self, Context};
+use sipguard_core::{config, notice as receiver};
 
 use self::args::lookup::Asked;
 use self::args::{Cli, Verb};
 use self::printer::{Format, notice, notices, print};
-use crate::error::kind_of;
 use crate::interrupt::Interrupt;
-use crate::ops::{self, Context};
-use crate::{config, notice as receiver, serve};
+use crate::serve;
 
 /// Runs the command line, with the programs of an object, an ELF file.
 #[must_use]
@@ -95,7 +96,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Events(args) => events(host, format, args),
         Verb::Capture(args) => {
             let (request, interrupt) = (args.request()?, Interrupt::new()?);
-            let outcome = ops::capture::run(host, request, &mut |span| interrupt.wait(span))?;
+            let outcome = crate::ops::capture::run(host, request, &mut |span| interrupt.wait(span))?;
             outcome.map_or(Ok(()), |outcome| printer::capture::capture(format, &outcome))
         }
         Verb::Top(args) => top::run(host, format, &args),
@@ -232,7 +233,7 @@ fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Res
 fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Result<()> {
     use args::counters::By;
     let Some(format) = args.format(output) else {
-        let metrics = ops::metrics::read(host)?;
+        let metrics = crate::ops::metrics::read(host)?;
         notices(&metrics.notices);
         return print(&metrics.text);
     };
@@ -252,7 +253,7 @@ fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Resu
 
 fn events(host: &Context, format: Format, args: args::events::Args) -> Result<()> {
     let (follow, most) = (args.follow, args.most());
-    let mut reader = ops::events::Reader::open(host, args.request())?;
+    let mut reader = crate::ops::events::Reader::open(host, args.request())?;
     let before = reader.read(most)?;
     if follow {
         let interrupt = Interrupt::new()?;
@@ -279,27 +280,29 @@ fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()>
     use args::crash::{Switch, Verb};
     let directory = &args.directory;
     match &args.verb {
-        Verb::List => printer::crash::list(format, &ops::crash::list(directory)),
-        Verb::Show { name } => printer::crash::show(format, &ops::crash::show(directory, name.as_deref())?),
+        Verb::List => printer::crash::list(format, &crate::ops::crash::list(directory)),
+        Verb::Show { name } => {
+            printer::crash::show(format, &crate::ops::crash::show(directory, name.as_deref())?)
+        }
         Verb::Record { switch } => {
             let on = *switch == Switch::On;
-            notices(&ops::crash::record(host, on)?);
+            notices(&crate::ops::crash::record(host, on)?);
             printer::crash::record(format, on)
         }
         Verb::Report { ago, quarantine } => {
-            let request = ops::crash::Request {
+            let request = crate::ops::crash::Request {
                 directory: directory.clone(),
                 ago: ago.and_then(|span| span.0).unwrap_or_default(),
                 quarantine: quarantine.and_then(|span| span.0),
             };
-            printer::crash::show(format, &ops::crash::report(host, &request)?)
+            printer::crash::show(format, &crate::ops::crash::report(host, &request)?)
         }
     }
 }
 
 fn replay(host: &Context, object: &[u8], format: Format, args: args::replay::Args) -> Result<()> {
     let (request, files) = args.request();
-    let mut replay = ops::replay::Replay::begin(host, object, request)?;
+    let mut replay = crate::ops::replay::Replay::begin(host, object, request)?;
     let mut reports = Vec::new();
     for file in files {
         let report = replay.run(&file, &progress::of_file(&file))?;

@@ -1,8 +1,7 @@
 //! CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: all three, and no more.
 
 use anyhow::Result;
-
-use crate::error::{Failure, FailureKind};
+use sipguard_core::error::{Failure, FailureKind};
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::ops::import::Progress;
+use sipguard_core::ops::import::Progress;
 
 /// The bar of an import. It goes when it is dropped.
 #[derive(Default)]

@@ -4,16 +4,16 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use anyhow::Result;
+use sipguard_core::duration::Span;
+use sipguard_core::notice::Notice;
+use sipguard_core::ops::rule::{LiftRules, SetRules, lift, set};
+use sipguard_core::ops::{Context, RuleChange, RuleVerb};
+use sipguard_core::target::Target;
 
 use super::args::top::Args;
 use super::args::usage;
 use super::printer::rule::{later, lifted_sentence, set_sentence};
 use super::printer::{Format, notice, object};
-use crate::duration::Span;
-use crate::notice::Notice;
-use crate::ops::rule::{LiftRules, SetRules, lift, set};
-use crate::ops::{Context, RuleChange, RuleVerb};
-use crate::target::Target;
 use crate::top::{self, App, CAPTURE_SECS, Model, TopCommand, TopReader, capture};
 
 pub fn run(host: &Context, format: Format, args: &Args) -> Result<()> {

@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::statvfs::statvfs;
+use sipguard_core::service::CoreSettings;
 
 use super::copy::CopyJob;
 use super::file::Core;
 use super::{CoreAction, What, matches};
-use crate::service::CoreSettings;
 
 /// A core of which nobody can tell whether it is written is taken for finished when it did not change for so long.
 const QUIET: Duration = Duration::from_secs(2);

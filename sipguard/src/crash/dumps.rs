@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use sipguard_core::clock::Clock;
+use sipguard_core::service::DEFAULT_PATTERNS;
 
-use crate::clock::Clock;
 use crate::cores::matches;
-use crate::service::DEFAULT_PATTERNS;
 
 /// How long after its last byte a core still speaks of a death.
 const RECENT: Duration = Duration::from_secs(2);

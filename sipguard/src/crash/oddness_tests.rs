@@ -2,9 +2,9 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use sipguard_common::Reason;
+use sipguard_core::counters::Action;
 
 use super::*;
-use crate::counters::Action;
 use crate::header::{Ends, Header};
 
 const SECOND: u64 = 1_000_000_000;
@@ -13,7 +13,8 @@ const AGENTS: [&str; 4] =
 
 fn packet(source: &str, tcp: bool, time_ns: u64, seq: u32, payload: &[u8]) -> TapPacket {
     let source: SocketAddr = source.parse().unwrap();
-    let ends = Ends { from: crate::address::mapped(source.ip()), to: [0; 16], ports: [source.port(), 5060] };
+    let ends =
+        Ends { from: sipguard_core::address::mapped(source.ip()), to: [0; 16], ports: [source.port(), 5060] };
     TapPacket {
         number: 0,
         time_ns,

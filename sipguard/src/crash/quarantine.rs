@@ -4,14 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
+use sipguard_core::claim::Identity;
+use sipguard_core::ops::rule::{HeldBack, OnProtected, SetRules, WhyProtected, set};
+use sipguard_core::ops::{Context, RuleVerb};
+use sipguard_core::protect::Protected;
+use sipguard_core::target::{Device, Target};
 
 use super::oddness::{Suspect, SuspectDevice as Seen};
 use super::report::QuarantineReport;
-use crate::claim::Identity;
-use crate::ops::rule::{HeldBack, OnProtected, SetRules, WhyProtected, set};
-use crate::ops::{Context, RuleVerb};
-use crate::protect::Protected;
-use crate::target::{Device, Target};
 
 /// Who blocks.
 const ORIGIN: &str = "crash";

@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
+use sipguard_core::clock::Clock;
+use sipguard_core::notice;
+use sipguard_core::ops::Context;
+use sipguard_core::pins::Pins;
+use sipguard_core::service::CrashSettings;
 
 use super::baseline::Baseline;
 use super::oddness::{Suspect, SuspectDevice, devices, rank};
@@ -11,13 +16,8 @@ use super::quarantine::{apply, choose, is_clear};
 use super::report::{CrashReport, QuarantineReport};
 use super::reports::Reports;
 use super::watch::{Crash, PbxEvent, PbxWatch};
-use crate::clock::Clock;
 use crate::evidence::PcapWriter;
-use crate::notice;
-use crate::ops::Context;
-use crate::pins::Pins;
 use crate::redact::RedactedPacket;
-use crate::service::CrashSettings;
 use crate::tap::{Names, TapPacket, recorded, set_records};
 
 /// Watches the PBX, learns what its devices usually send, and reports a crash.

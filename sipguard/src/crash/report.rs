@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use sipguard_core::clock::Clock;
+use sipguard_core::escape::escaped_lines;
 
 use super::oddness::{Assessment, Earlier, Suspect, SuspectDevice};
 use super::quarantine::CLEARLY;
 use super::watch::Crash;
-use crate::clock::Clock;
-use crate::escape::escaped_lines;
 use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 

@@ -5,11 +5,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use sipguard_core::clock::Clock;
+use sipguard_core::service::Watched;
 
 use super::dumps::{Dump, Dumps};
 use super::process::{End, Process, children, of_executable};
-use crate::clock::Clock;
-use crate::service::Watched;
 
 /// Processes that are watched at once.
 const MOST: usize = 256;

@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
+use sipguard_core::escape::dotted;
 
 use super::{PAYLOAD_BYTES, Sip, protocol};
-use crate::escape::dotted;
 use crate::redact::RedactedPacket;
 
 /// A packet that was stopped, or would have been.

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use sipguard_common::Reason;
+use sipguard_core::address;
+use sipguard_core::near;
+use sipguard_core::target::Target;
+use sipguard_core::trunk;
 
-use crate::address;
-use crate::near;
 use crate::tap::{Names, TapPacket};
-use crate::target::Target;
-use crate::trunk;
 
 /// Whom packets are from: an address, a prefix, or an address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

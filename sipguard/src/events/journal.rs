@@ -5,9 +5,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sipguard_core::escape::dotted;
 
 use super::{line, protocol};
-use crate::escape::dotted;
 use crate::redact::RedactedPacket;
 
 /// Where the journal listens.

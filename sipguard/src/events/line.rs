@@ -1,7 +1,8 @@
 //! An event as one line for people.
 
+use sipguard_core::escape::dotted;
+
 use super::protocol;
-use crate::escape::dotted;
 use crate::redact::RedactedPacket;
 
 /// Longest part of a message that is shown, in bytes.

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-
-use crate::disk::{self, Floor};
+use sipguard_core::disk::{self, Floor};
 
 /// A file of events. At its limit it becomes `FILE.1`, in place of the one before.
 #[derive(Debug)]

@@ -10,16 +10,16 @@ use anyhow::Result;
 use sipguard_common::Reason;
 use sipguard_common::abi::{TCP, TRANSPORTS, UDP};
 use sipguard_common::framer::identity_of;
+use sipguard_core::clock::Clock;
+use sipguard_core::denial::Whom;
+use sipguard_core::lookup::{ListedRule, LookupQuery, find};
+use sipguard_core::pins::Pins;
+use sipguard_core::rate::LimitKind;
+use sipguard_core::store::{self, RuleRow};
+use sipguard_core::target::{Device, Target};
 
 use super::Sip;
-use crate::clock::Clock;
-use crate::denial::Whom;
-use crate::lookup::{ListedRule, LookupQuery, find};
-use crate::pins::Pins;
-use crate::rate::LimitKind;
 use crate::redact::RedactedPacket;
-use crate::store::{self, RuleRow};
-use crate::target::{Device, Target};
 
 /// How long an answer holds.
 const KEPT: Duration = Duration::from_secs(2);

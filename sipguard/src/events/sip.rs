@@ -80,7 +80,7 @@ impl Sip {
 }
 
 fn shown(value: &[u8]) -> String {
-    crate::escape::dotted(&value[..value.len().min(VALUE_BYTES)])
+    sipguard_core::escape::dotted(&value[..value.len().min(VALUE_BYTES)])
 }
 
 #[cfg(test)]

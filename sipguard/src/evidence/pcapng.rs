@@ -15,8 +15,8 @@ use pcap_file::pcapng::blocks::opt_common::{CommonOption, UnknownOption};
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::{DataLink, Endianness};
 use sipguard_common::abi::RECORD_BYTES;
+use sipguard_core::counters::Action;
 
-use crate::counters::Action;
 use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
 use sipguard_common::abi::RECORD_BYTES;
+use sipguard_core::disk;
+use sipguard_core::service::EvidenceLimits;
 
 use super::pcapng::{COMMENT_BYTES, PcapWriter};
-use crate::disk;
 use crate::redact::RedactedPacket;
-use crate::service::EvidenceLimits;
 
 /// More bytes than a packet and the description of its interface take.
 const PACKET_BYTES: u64 = (RECORD_BYTES + COMMENT_BYTES + 512) as u64;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use sipguard_core::service::EvidenceLimits;
 
 use super::pcapng::comment;
 use super::ring::EvidenceRing;
 use crate::redact::RedactedPacket;
-use crate::service::EvidenceLimits;
 
 /// Keeps the packets of events.
 pub struct Evidence {

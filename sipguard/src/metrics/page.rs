@@ -6,11 +6,11 @@ use std::path::Path;
 use std::{env, fs};
 
 use sipguard_common::Reason;
+use sipguard_core::connections::ConnectionCounts;
+use sipguard_core::counters::{Action, CounterRow};
+use sipguard_core::status::{InterfaceStatus, Weakness};
 
 use super::{Kernel, OfStored, Own, Sizes, text};
-use crate::connections::ConnectionCounts;
-use crate::counters::{Action, CounterRow};
-use crate::status::{InterfaceStatus, Weakness};
 
 const HEAD: &str = "# Metrics
 

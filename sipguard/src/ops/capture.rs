@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use sipguard_core::clock::Clock;
+use sipguard_core::disk::{Floor, private};
+use sipguard_core::ops::Context;
 
-use super::Context;
 use crate::capture::{Capture, CaptureRequest};
-use crate::clock::Clock;
-use crate::disk::{Floor, private};
 use crate::events::RuleLookup;
 pub use crate::events::SenderFilter;
 use crate::evidence::{PcapWriter, comment};

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use sipguard_core::clock::Clock;
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::notice::Notice;
+use sipguard_core::ops::{Context, trail};
+use sipguard_core::service::CrashSettings;
+use sipguard_core::store::Counts;
 
-use super::{Context, trail};
-use crate::clock::Clock;
 use crate::crash::{Crash, Recorder, RecorderNotice, Reports};
 pub use crate::crash::{CrashReport, SCHEMA};
-use crate::error::{Failure, FailureKind};
-use crate::notice::Notice;
-use crate::service::CrashSettings;
-pub use crate::service::DEFAULT_CRASHES as DEFAULT_DIRECTORY;
-use crate::store::Counts;
 use crate::tap::set_records;
+pub use sipguard_core::service::DEFAULT_CRASHES as DEFAULT_DIRECTORY;
 
 /// The reports of a directory, the oldest first.
 #[must_use]

@@ -8,14 +8,13 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use sipguard_common::Reason;
 use sipguard_common::abi::{PacketRecord, names};
+use sipguard_core::clock::Clock;
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::ops::Context;
+use sipguard_core::pins::Pins;
 
-use super::Context;
-use crate::clock::Clock;
-use crate::error::{Failure, FailureKind};
-use crate::events::EventFilter;
-use crate::events::RuleLookup;
 pub use crate::events::SenderFilter;
-use crate::pins::Pins;
+use crate::events::{EventFilter, RuleLookup};
 use crate::redact::RedactedPacket;
 use crate::tap::{Names, Start, TapPacket, TapRing, Which, lost};
 

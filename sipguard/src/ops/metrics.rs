@@ -1,10 +1,10 @@
 //! `counters --metrics`: everything that is counted, as OpenMetrics text.
 
 use anyhow::Result;
+use sipguard_core::notice::Notice;
+use sipguard_core::ops::Context;
 
-use super::Context;
 use crate::metrics::{self, Own};
-use crate::notice::Notice;
 
 /// OpenMetrics text, and a notice of what is left out.
 #[derive(Clone, Debug)]

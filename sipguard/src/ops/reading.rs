@@ -8,22 +8,22 @@ use anyhow::Result;
 use jiff::Timestamp;
 use sipguard_common::Reason;
 use sipguard_common::abi::names;
+use sipguard_core::bans::Bans;
+use sipguard_core::blocks::Blocks;
+use sipguard_core::clock::Clock;
+use sipguard_core::counters::{self, Action};
+use sipguard_core::maps;
+use sipguard_core::offenders;
+use sipguard_core::ops::Context;
+use sipguard_core::pins::Pins;
+use sipguard_core::rule::{RuleMode, RuleVerb};
+use sipguard_core::senders::{self, SenderRow, TalliedKind};
+use sipguard_core::status::{self, InterfaceStatus};
+use sipguard_core::store;
+use sipguard_core::target::Target;
+use sipguard_core::trunk::TrunkRow;
 
-use super::Context;
-use crate::bans::Bans;
-use crate::blocks::Blocks;
-use crate::clock::Clock;
-use crate::counters::{self, Action};
-use crate::maps;
-use crate::offenders;
-use crate::pins::Pins;
-use crate::rule::{RuleMode, RuleVerb};
-use crate::senders::{self, SenderRow, TalliedKind};
-use crate::status::{self, InterfaceStatus};
-use crate::store;
 use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
-use crate::target::Target;
-use crate::trunk::TrunkRow;
 
 /// Rules that are shown, the latest ones: a list of a million is none to look at.
 const RULES: u32 = 500;
@@ -149,7 +149,7 @@ impl TopReader {
     /// Reads; the store only where `force` says so, or where it costs little.
     ///
     /// # Errors
-    /// [`crate::error::FailureKind::NotAttached`] without a guard; when a map can't be read.
+    /// [`sipguard_core::error::FailureKind::NotAttached`] without a guard; when a map can't be read.
     pub fn read(&mut self, force: bool) -> Result<TopReading> {
         self.host.pins.check()?;
         let clock = Clock::now()?;
@@ -309,7 +309,7 @@ mod tests {
             why: String::new(),
             program_id: Some(7),
             since: Some(time(0)),
-            known: crate::connections::ConnectionCounts::default(),
+            known: sipguard_core::connections::ConnectionCounts::default(),
             unjudged: Vec::new(),
         };
         let counter = |interface: &str, reason, action, packets| counters::CounterRow {

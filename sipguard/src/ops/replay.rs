@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use sipguard_core::config::{self, Config};
+use sipguard_core::ops::Context;
+use sipguard_core::settings::{EffectiveSettings, SettingsRequest};
+use sipguard_core::store::dry_run;
 
-use super::Context;
-use crate::config::{self, Config};
 pub use crate::replay::{DEFAULT_FLOWS, ReplayReport};
 use crate::replay::{ReplayRequest, Replayer};
-use crate::settings::{EffectiveSettings, SettingsRequest};
-use crate::store::dry_run;
 
 /// With what captures are replayed.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Replay {
     /// When the configuration is invalid, the store can't be read, or the kernel refuses the program.
     pub fn begin(host: &Context, object: &[u8], request: Request) -> Result<Replay> {
         let config = match &request.config {
-            Some(file) => super::config::read(Some(file), "nothing was replayed")?.config,
+            Some(file) => sipguard_core::ops::config::read(Some(file), "nothing was replayed")?.config,
             None => Config::default(),
         };
         let settings = request.settings.or(&config.settings).of(&EffectiveSettings::default());

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use sipguard_common::abi::{FlowKey, Trunk, flow_flags, names};
+use sipguard_core::address::Mapped;
+use sipguard_core::load::Loaded;
+use sipguard_core::maps::{self, Flows, Plain};
 
-use crate::address::Mapped;
 use crate::header::Header;
-use crate::load::Loaded;
-use crate::maps::{self, Flows, Plain};
 
 /// Address and port of a sender.
 pub type Sender = (Mapped, u16);

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use sipguard_common::Reason;
 use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram, feed};
+use sipguard_core::address::Mapped;
 
 use super::clients::Sender;
-use crate::address::Mapped;
 use crate::header::{Ends, Header};
 use crate::redact;
 

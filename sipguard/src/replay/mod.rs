@@ -26,9 +26,8 @@ use std::net::IpAddr;
 
 pub use report::ReplayReport;
 pub use run::Replayer;
-
-use crate::settings::EffectiveSettings;
-use crate::store::DryRun;
+use sipguard_core::settings::EffectiveSettings;
+use sipguard_core::store::DryRun;
 
 /// What a capture is judged by.
 #[derive(Clone, Debug)]

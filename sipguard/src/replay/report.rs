@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use sipguard_common::Reason;
+use sipguard_core::address::unmapped;
+use sipguard_core::counters::Action;
+use sipguard_core::escape::{escaped, hex};
+use sipguard_core::settings::list;
 
 use super::side::{Marks, Side};
 use super::tally::{SourceKey, Stopped, Tally};
 use super::{ReplayRequest, link, side};
-use crate::address::unmapped;
-use crate::counters::Action;
-use crate::escape::{escaped, hex};
-use crate::settings::list;
 use crate::view::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.

@@ -14,6 +14,12 @@ use sipguard_common::abi::{
     BanPolicy, Datagram, EARLY_SLOTS, Flow, FlowKey, FragmentKey, Handshake, MODE_ENFORCE, Rate, Settings,
     SpillKey, SpilledRecord, names,
 };
+use sipguard_core::blocks::Blocks;
+use sipguard_core::clock::Clock;
+use sipguard_core::load::Loaded;
+use sipguard_core::maps;
+use sipguard_core::policy::{Policy, PolicyMaps};
+use sipguard_core::settings::{EffectiveSettings, secret};
 
 use super::ReplayRequest;
 use super::capture::{self, CapturePacket};
@@ -25,13 +31,7 @@ use super::offload::fill_length;
 use super::report::ReplayReport;
 use super::side::{Guess, LOOKED_AT, Side};
 use super::tally::Tally;
-use crate::blocks::Blocks;
-use crate::clock::Clock;
 use crate::header::Header;
-use crate::load::Loaded;
-use crate::maps;
-use crate::policy::{Policy, PolicyMaps};
-use crate::settings::{EffectiveSettings, secret};
 
 /// Bytes that go to a thread at once.
 const BATCH_BYTES: usize = 1 << 18;

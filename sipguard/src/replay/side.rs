@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::address::{Mapped, mapped, unmapped};
+use sipguard_core::address::{Mapped, mapped, unmapped};
+use sipguard_core::maps::Ports;
+
 use crate::header::{Ends, Header};
-use crate::maps::Ports;
 
 /// Packets from which the addresses of the PBX are guessed.
 pub const LOOKED_AT: u64 = 200_000;

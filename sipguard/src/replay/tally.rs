@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use sipguard_common::abi::{ReplayVerdict, SAMPLE_BYTES};
 use sipguard_common::{Class, Reason};
+use sipguard_core::address::Mapped;
+use sipguard_core::counters::Action;
 
 use super::clients::Sender;
 use super::explain::Explanation;
-use crate::address::Mapped;
-use crate::counters::Action;
 use crate::header::Header;
 
 /// Sources, ports and reasons that are told apart.

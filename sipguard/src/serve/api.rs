@@ -10,18 +10,18 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Serialize;
 use serde_json::Value;
+use sipguard_core::clock::Clock;
+use sipguard_core::pins::Pins;
+use sipguard_core::senders::TalliedKind;
+use sipguard_core::status::{self, InterfaceStatus};
+use sipguard_core::view;
 use tokio::task::JoinSet;
 
 use super::attached::AttachedGuard;
 use super::rows;
 use super::shared::ServeShared;
 use super::sink::HostEventKind;
-use crate::clock::Clock;
 use crate::metrics::{self, CONTENT_TYPE, Kernel, Own};
-use crate::pins::Pins;
-use crate::senders::TalliedKind;
-use crate::status::{self, InterfaceStatus};
-use crate::view;
 
 /// An answer, with its status.
 type ApiAnswer = Result<(StatusCode, Value)>;

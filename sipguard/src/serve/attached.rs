@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use sipguard_core::pins::Pins;
 
-use crate::pins::Pins;
 use crate::tap::{Which, ring_id};
 
 /// A guard from its first attach to its last detach.

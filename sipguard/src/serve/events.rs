@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use sipguard_common::abi::PacketRecord;
+use sipguard_core::clock::Clock;
+use sipguard_core::pins::Pins;
+use sipguard_core::presence::{iface_name, own_slots};
 
 use super::attached::AttachedGuard;
 use super::history::Position;
-use crate::clock::Clock;
-use crate::pins::Pins;
-use crate::presence::{iface_name, own_slots};
 use crate::tap::{Names, Start, TapPacket, TapRing, Which};
 
 /// Names of interfaces and trunks are read anew when they are older than this and an event came.

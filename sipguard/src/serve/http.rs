@@ -14,9 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use sipguard_core::error::{Failure, FailureKind};
 use tokio::task::AbortHandle;
-
-use crate::error::{Failure, FailureKind};
 
 /// Connections at once; a further one ends the oldest.
 const CONNECTIONS: usize = 32;
@@ -46,7 +45,7 @@ impl Listener {
         let mut found = listen.to_socket_addrs().map_err(|error| {
             refused(format!(
                 "`--listen {listen}` is no ADDR:PORT such as {}: {error}",
-                crate::service::DEFAULT_LISTEN
+                sipguard_core::service::DEFAULT_LISTEN
             ))
         })?;
         let address = found.next().with_context(|| format!("`--listen {listen}` has no address"))?;

@@ -30,6 +30,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use self::sink::Sinks;
 
+use sipguard_core::clock::Clock;
+use sipguard_core::counters;
+use sipguard_core::notice;
+use sipguard_core::ops::{self, Context};
+use sipguard_core::service::Options;
+use sipguard_core::unfinished;
+
 use self::attached::AttachedGuard;
 use self::events::Events;
 use self::health::Health;
@@ -38,13 +45,7 @@ use self::http::Listener;
 use self::recent::Recent;
 use self::shared::ServeShared;
 use self::supervisor::Supervisor;
-use crate::clock::Clock;
-use crate::counters;
 use crate::events::RuleLookup;
-use crate::notice;
-use crate::ops::{self, Context};
-use crate::service::Options;
-use crate::unfinished;
 
 /// How often events are read.
 const TICK_MS: u16 = 200;

@@ -1,21 +1,20 @@
-//! The answers in JSON, each with its schema: the documents of [`crate::view`].
+//! The answers in JSON, each with its schema: the documents of [`sipguard_core::view`].
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sipguard_common::Reason;
+use sipguard_core::clock::Clock;
+use sipguard_core::counters;
+use sipguard_core::offenders;
+use sipguard_core::ops::overview;
+use sipguard_core::senders::{self, TalliedKind};
+use sipguard_core::status;
+use sipguard_core::view::{CounterView, RuleView, SenderView, StatusView, TrunkTraffic, schema};
 
 use super::attached::AttachedGuard;
 use super::history::{self, PlotView};
 use super::shared::ServeShared;
-use crate::clock::Clock;
-use crate::counters;
-use crate::offenders;
-use crate::ops::overview;
-use crate::senders::{self, TalliedKind};
-use crate::status;
-use crate::view::{
-    CounterView, EventView, OffenderView, RuleView, SenderView, StatusView, TrunkTraffic, schema,
-};
+use crate::view::{EventView, OffenderView};
 
 /// Rows of an answer at the most.
 const OFFENDERS: usize = 100;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use sipguard_core::ops::Context;
+use sipguard_core::pins::Pins;
 
 use super::attached::AttachedGuard;
 use crate::metrics::{Sizes, Stored};
-use crate::ops::Context;
-use crate::pins::Pins;
 use crate::view::EventView;
 
 /// What takes long to count is counted anew when it is older than this, or than fifty times what it took.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
+use sipguard_core::clock::Clock;
+use sipguard_core::named::named;
 
 use super::health::Health;
-use crate::clock::Clock;
 use crate::events::RuleLookup;
-use crate::named::named;
 use crate::redact::RedactedPacket;
 use crate::tap::TapPacket;
 
@@ -198,9 +198,9 @@ mod tests {
 
     use anyhow::bail;
     use sipguard_common::Reason;
+    use sipguard_core::counters::Action;
 
     use super::*;
-    use crate::counters::Action;
 
     struct Counting(Arc<AtomicUsize>);
 

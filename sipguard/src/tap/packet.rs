@@ -8,15 +8,15 @@ use anyhow::Result;
 use jiff::Timestamp;
 use sipguard_common::Reason;
 use sipguard_common::abi::{Outcome, PacketRecord};
+use sipguard_core::address::unmapped;
+use sipguard_core::clock::Clock;
+use sipguard_core::counters::Action;
+use sipguard_core::pins::Pins;
+use sipguard_core::presence::{iface_name, own_slots};
+use sipguard_core::store;
+use sipguard_core::trunk::TrunkRow;
 
-use crate::address::unmapped;
-use crate::clock::Clock;
-use crate::counters::Action;
 use crate::header::Header;
-use crate::pins::Pins;
-use crate::presence::{iface_name, own_slots};
-use crate::store::{self};
-use crate::trunk::TrunkRow;
 
 /// A packet that the kernel side recorded.
 #[derive(Clone, Debug)]

@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 use sipguard_common::abi::{PacketRecord, RECORDED_ENTRIES, names};
-
-use crate::maps::MapDir;
-use crate::memory::Memory;
+use sipguard_core::maps::MapDir;
+use sipguard_core::memory::Memory;
 
 /// The last packets of each device that passed, the oldest first; a few devices that share a place have fewer each. Empty unless
 /// `ObserveSettings::records` is set.

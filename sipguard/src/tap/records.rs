@@ -3,9 +3,8 @@
 use anyhow::{Context, Result};
 use aya::maps::Array;
 use sipguard_common::abi::{ObserveSettings, names};
-
-use crate::maps::{self, Plain};
-use crate::pins::Pins;
+use sipguard_core::maps::{self, Plain};
+use sipguard_core::pins::Pins;
 
 /// Says whether the last packets of each device are kept, and gives whether that is another answer than before. The rest of the entry
 /// is a capture's.

@@ -6,10 +6,9 @@ use sipguard_common::abi::{
     CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS, EVENT_ENTRIES, EventBucket,
     PacketRecord, names,
 };
-
-use crate::maps::{self, MapDir, Plain};
-use crate::memory::Memory;
-use crate::pins::Pins;
+use sipguard_core::maps::{self, MapDir, Plain};
+use sipguard_core::memory::Memory;
+use sipguard_core::pins::Pins;
 
 /// Which ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

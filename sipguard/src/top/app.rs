@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use sipguard_core::ops::Context;
 
 use super::input::{self, InputRequest};
 use super::model::Model;
@@ -16,7 +17,6 @@ use super::state::TopState;
 use super::terminal::Screen;
 use super::theme::Theme;
 use super::view;
-use crate::ops::Context;
 use crate::ops::reading::{TopReader, TopReading};
 
 /// Without a reading for so many times the delay, somebody holds the lock.

@@ -4,12 +4,12 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::widgets::{Block, Clear, Widget as _};
+use sipguard_core::target::Target;
 
 use super::dialog::{Dialog, DialogAction, DialogStep};
 use super::input::KEYS;
 use super::order::CAPTURE_SECS;
 use super::theme::Theme;
-use crate::target::Target;
 
 /// A box in the middle, as wide and high as asked for where there is room. Gives what is within it.
 fn open(buffer: &mut Buffer, title: &str, width: u16, height: u16, theme: Theme) -> Rect {

@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::ops::Context;
 
 use super::CAPTURE_SECS;
-use crate::error::{Failure, FailureKind};
-use crate::ops::Context;
 
 /// Captures the packets of a target to a file for [`CAPTURE_SECS`], and says what came of it.
 ///

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use sipguard_core::duration::{Span, parse_duration};
+use sipguard_core::ops::parse_reason;
+use sipguard_core::target::{Device, Target};
 
 use super::order::TopCommand;
 use super::rows::RowSubject;
-use crate::duration::{Span, parse_duration};
-use crate::ops::parse_reason;
-use crate::target::{Device, Target};
 
 /// For how long, when nothing else is typed.
 const SPAN: &str = "1h";

@@ -142,9 +142,10 @@ fn restore(state: &mut TopState, shown: Option<Box<Model>>, asked: InputRequest)
 
 #[cfg(test)]
 mod tests {
+    use sipguard_core::target::Target;
+
     use super::*;
     use crate::ops::reading::fixed;
-    use crate::target::Target;
 
     fn model() -> Model {
         let mut model = Model::default();

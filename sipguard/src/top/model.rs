@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use sipguard_common::Reason;
+use sipguard_core::counters::{Action, CounterRow};
 
-use crate::counters::{Action, CounterRow};
 use crate::ops::reading::{RuleCounts, TopEvent, TopReading};
 
 /// Ticks that a sparkline may show.

@@ -1,17 +1,18 @@
 //! One reading, as JSON and as tables.
 
 use serde::Serialize;
+use sipguard_core::counters::CounterRow;
+use sipguard_core::escape::escaped;
+use sipguard_core::offenders::OffenderRow;
+use sipguard_core::status::InterfaceStatus;
+use sipguard_core::view::{CounterView, SenderView, Totals, thousandths};
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::rows::{CellContent, rows};
-use crate::counters::CounterRow;
-use crate::escape::escaped;
-use crate::offenders::OffenderRow;
 use crate::ops::reading::{TopEvent, TrunkReading};
-use crate::status::InterfaceStatus;
 use crate::table::table;
-use crate::view::{CounterView, EventView, OffenderView, SenderView, Totals, thousandths};
+use crate::view::{EventView, OffenderView};
 
 /// Events that are told, the latest.
 const EVENTS: usize = 20;
@@ -233,6 +234,10 @@ mod tests {
         let mut model = Model::default();
         model.take(fixed(10));
         model.take(fixed(12));
-        insta::assert_snapshot!(format!("{:#}\n\n{}", crate::view::json(&view(&model)), text(&model)));
+        insta::assert_snapshot!(format!(
+            "{:#}\n\n{}",
+            sipguard_core::view::json(&view(&model)),
+            text(&model)
+        ));
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::duration::Span;
-use crate::target::Target;
+use sipguard_core::duration::Span;
+use sipguard_core::target::Target;
 
 /// How long a capture goes on, in seconds.
 pub const CAPTURE_SECS: u32 = 30;

@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sipguard_core::address::{Source, unmapped};
+use sipguard_core::counters::Action;
+use sipguard_core::escape::escaped;
+use sipguard_core::offenders::OffenderRow as Offender;
+use sipguard_core::senders::SenderRow;
+use sipguard_core::target::{Device, Target};
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::theme::{rate, span};
-use crate::address::{Source, unmapped};
-use crate::counters::Action;
-use crate::escape::escaped;
-use crate::offenders::OffenderRow as Offender;
 use crate::ops::reading::{RuleReading, TopEvent};
-use crate::senders::SenderRow;
-use crate::target::{Device, Target};
 
 /// How a cell is to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! A packet that was stopped, or a notice.
 
 use serde::{Deserialize, Serialize};
+use sipguard_core::escape::escaped;
 
-use crate::escape::escaped;
 use crate::redact::RedactedPacket;
 
 /// An event, in `/api/events` and `top --once`. `events -o ndjson` and the log have the names of Suricata's EVE instead.

@@ -1,9 +1,9 @@
 //! Who sent what was malformed.
 
 use serde::{Deserialize, Serialize};
+use sipguard_core::escape::{escaped, hex};
+use sipguard_core::offenders::OffenderRow;
 
-use crate::escape::{escaped, hex};
-use crate::offenders::OffenderRow;
 use crate::redact;
 
 /// A sender and a reason.
@@ -63,9 +63,9 @@ impl OffenderView {
 mod tests {
     use jiff::Timestamp;
     use sipguard_common::Reason;
+    use sipguard_core::view::json;
 
     use super::*;
-    use crate::view::json;
 
     #[test]
     fn credentials_are_in_the_document_of_the_kernel_and_not_in_that_of_http() {

@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunOptions};
-use sipguard::address::mapped;
-use sipguard::clock::Clock;
-use sipguard::kernel;
-use sipguard::maps::Plain;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     ConnectionOwner, FLOW_ENDED, Settings, Span, UNFINISHED_ENTRIES, Unfinished, names,
 };
+use sipguard_core::address::mapped;
+use sipguard_core::clock::Clock;
+use sipguard_core::kernel;
+use sipguard_core::maps::Plain;
 
 use super::{Program, Run, XDP_PASS, flow_key};
 use crate::packet::{ACK, PBX_NEXT, PSH, Peer, SYN};

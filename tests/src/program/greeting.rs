@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use aya::maps::{Array, HashMap};
-use sipguard::address::{Mapped, mapped};
-use sipguard::clock::monotonic_ns;
-use sipguard::maps::Plain;
 use sipguard_common::abi::{ANSWERED_SHIFT, FlowKey, Handshake, names};
+use sipguard_core::address::{Mapped, mapped};
+use sipguard_core::clock::monotonic_ns;
+use sipguard_core::maps::Plain;
 
 use super::Program;
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use sipguard::claim::SCANNERS;
+use sipguard_core::claim::SCANNERS;
 use sipguard_tests::{
     configurations::broken,
     guard::{Output, neighbour},
@@ -112,10 +112,10 @@ fn the_example_is_the_documentation_and_valid() -> Result<()> {
     ensure!(schema["properties"]["guard"]["properties"]["flows"]["maximum"] == 4_000_000, "{schema}");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/configuration.md");
     if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
-        fs::write(&docs, sipguard::config::markdown())?;
+        fs::write(&docs, sipguard_core::config::markdown())?;
     }
     ensure!(
-        fs::read_to_string(&docs)? == sipguard::config::markdown(),
+        fs::read_to_string(&docs)? == sipguard_core::config::markdown(),
         "docs/reference/configuration.md is old: SIPGUARD_WRITE_DOCS=1 writes it anew"
     );
     Ok(())

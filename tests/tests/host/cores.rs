@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 use sipguard::cores::{CoreWatch, What, matches};
-use sipguard::service::{CoreSettings, DEFAULT_PATTERNS};
+use sipguard_core::service::{CoreSettings, DEFAULT_PATTERNS};
 use sipguard_tests::{application::PATIENCE, tmpfs::Tmpfs};
 
 const MIB: usize = 1 << 20;

@@ -16,16 +16,14 @@ use nix::{
 };
 use serde_json::json;
 use sipguard::{
-    counters::Action,
-    disk::Floor,
     events::{JournalSocket, Log},
     evidence::Evidence,
     header::Header,
     redact::RedactedPacket,
-    service::EvidenceLimits,
     tap::TapPacket,
 };
 use sipguard_common::Reason;
+use sipguard_core::{counters::Action, disk::Floor, service::EvidenceLimits};
 use sipguard_tests::{
     application::wait_until, message::good_call, packet::Peer, process::output, scratch::Scratch,
     user_agent::is_installed,

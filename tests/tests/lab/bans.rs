@@ -9,16 +9,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
 use serde_json::Value;
-use sipguard::{
+use sipguard_common::{
+    Reason,
+    abi::{Ban, Settings, names},
+};
+use sipguard_core::{
     bans::Bans,
     clock::Clock,
     maps::{self, Plain},
     pins::Pins,
     target::Target,
-};
-use sipguard_common::{
-    Reason,
-    abi::{Ban, Settings, names},
 };
 use sipguard_tests::{
     application::{End, PATIENCE, Server, sip, wait_for, wait_until},

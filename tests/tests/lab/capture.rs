@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard::{clock::Clock, maps::open, pins::Pins};
 use sipguard_common::abi::{CURSOR_CAPTURED, names};
+use sipguard_core::{clock::Clock, maps::open, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, udp, wait_until},
     guard::{Guard, Site},

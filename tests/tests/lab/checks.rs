@@ -3,8 +3,8 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{pins::Pins, policy::PolicyMaps};
 use sipguard_common::{Reason, abi::CheckSwitches};
+use sipguard_core::{pins::Pins, policy::PolicyMaps};
 use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Site},

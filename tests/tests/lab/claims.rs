@@ -3,8 +3,8 @@
 use std::net::UdpSocket;
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
+use sipguard_core::{maps, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, udp},
     guard::{Guard, Site, number},

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::pins::Pins;
 use sipguard_common::Reason;
+use sipguard_core::pins::Pins;
 use sipguard_tests::{
     application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Site},
@@ -135,7 +135,7 @@ fn each_command_says_what_changed_and_who_did_it() -> Result<()> {
 
 /// What the kernel has.
 fn in_force(guard: &Guard) -> Result<[[u32; 3]; 2]> {
-    Ok(sipguard::maps::settings(&Pins::new(guard.pins()))?.denied)
+    Ok(sipguard_core::maps::settings(&Pins::new(guard.pins()))?.denied)
 }
 
 #[test]
@@ -166,8 +166,11 @@ fn a_policy_that_differs_from_the_store_is_brought_back_by_the_next_change() -> 
     // As a process leaves it that died before its store was written.
     run(guard, "deny tcp --from trunks")?;
     let pins = Pins::new(guard.pins());
-    let settings = sipguard::maps::settings(&pins)?;
-    sipguard::maps::set_settings(&pins, sipguard_common::abi::Settings { denied: [[7; 3]; 2], ..settings })?;
+    let settings = sipguard_core::maps::settings(&pins)?;
+    sipguard_core::maps::set_settings(
+        &pins,
+        sipguard_common::abi::Settings { denied: [[7; 3]; 2], ..settings },
+    )?;
     run(guard, "block 192.0.2.7")?;
     ensure!(in_force(guard)? == settings.denied, "it was not brought back: {:?}", in_force(guard)?);
     Ok(())

@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
+use sipguard_core::{maps, pins::Pins};
 use sipguard_tests::{
     application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
     guard::{Guard, Site, number},

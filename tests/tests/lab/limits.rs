@@ -4,8 +4,8 @@ use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use sipguard::{maps, pins::Pins};
 use sipguard_common::{Reason, abi::rules_in_use};
+use sipguard_core::{maps, pins::Pins};
 use sipguard_tests::{
     application::{sip, wait_until},
     guard::{Guard, Site, text},

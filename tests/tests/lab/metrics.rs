@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard::{bans::Bans, clock::Clock, pins::Pins};
 use sipguard_common::abi::Ban;
+use sipguard_core::{bans::Bans, clock::Clock, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, udp, wait_until},
     guard::{Guard, Site, number, text},

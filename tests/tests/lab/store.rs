@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard::{blocks::Blocks, pins::Pins};
+use sipguard_core::{blocks::Blocks, pins::Pins};
 use sipguard_tests::{
     application::wait_until,
     guard::{Guard, Site, number},

@@ -4,13 +4,13 @@ use std::net::{IpAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::Array;
-use sipguard::{
-    maps::{self, Plain},
-    pins::Pins,
-};
 use sipguard_common::{
     Reason,
     abi::{TRUNK_ENTRIES, Trunk, names},
+};
+use sipguard_core::{
+    maps::{self, Plain},
+    pins::Pins,
 };
 use sipguard_tests::{
     application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
@@ -205,7 +205,7 @@ fn the_longest_peer_says_whose_an_address_is_and_each_peer_has_one_trunk() -> Re
 
 /// Entries of the kernel that name a trunk.
 fn kernels_trunks(guard: &Guard) -> Result<usize> {
-    let rules = sipguard::blocks::Blocks::open(&Pins::new(guard.pins()))?.everything()?;
+    let rules = sipguard_core::blocks::Blocks::open(&Pins::new(guard.pins()))?.everything()?;
     Ok(rules.iter().filter(|(_, rule)| rule.trunk != 0).count())
 }
 

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use bytemuck::Zeroable as _;
-use sipguard::address::unmapped;
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     CLASS_DEVICES, CLASS_TRUNKS, CONNECTIONS, FlowState, INVITES, MESSAGES, MODE_MONITOR, Outcome, Rate,
     Rule, TCP, TRUNK_MONITORS, Trunk, rule_flags,
 };
 use sipguard_common::framer::methods;
+use sipguard_core::address::unmapped;
 use sipguard_tests::cases::{Expected, cases};
 use sipguard_tests::message::{OPTIONS, good_call};
 use sipguard_tests::packet::{ACK, PSH, Peer, RST};

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use aya::maps::Array;
 use bytemuck::Zeroable as _;
-use sipguard::address::mapped;
-use sipguard::clock::Clock;
-use sipguard::maps::{self, Plain};
 use sipguard::tap::{Names, Start, TapPacket, TapRing, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, EVENT_LIMITER_ENTRIES, EventLimiter,
     MODE_MONITOR, ObserveSettings, Outcome, PERMANENT, PacketRecord, RECORD_BYTES, Rule, Trunk, names,
 };
+use sipguard_core::address::mapped;
+use sipguard_core::clock::Clock;
+use sipguard_core::maps::{self, Plain};
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::program::{Program, device};
@@ -305,7 +305,7 @@ fn the_last_packets_of_each_device_are_kept() -> Result<()> {
 #[test]
 fn a_replay_leaves_no_trace() -> Result<()> {
     use aya::programs::{TestRun as _, TestRunOptions};
-    let mut loaded = sipguard::load::Loaded::for_replay(sipguard_object::OBJECT, 1024)?;
+    let mut loaded = sipguard_core::load::Loaded::for_replay(sipguard_object::OBJECT, 1024)?;
     let frame = device().udp(b"");
     let mut cut = frame.clone();
     cut[14] = 0x44;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use sipguard_core::duration::{Span, parse_duration};
+use sipguard_core::ops::attach::Request;
+use sipguard_core::settings::{DEFAULT_GRACE, Malformed, Mode, SettingsRequest, XdpChoice};
 
 use super::config::ConfigArgs;
 use super::guard::GuardArgs;
 use super::usage;
-use crate::duration::{Span, parse_duration};
-use crate::ops::attach::Request;
-use crate::settings::{DEFAULT_GRACE, Malformed, Mode, SettingsRequest, XdpChoice};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-
-use crate::ban_rule::{BanRequest, MOST_STREAMS, parse_span};
-use crate::ops::bans::Request;
+use sipguard_core::ban_rule::{BanRequest, MOST_STREAMS, parse_span};
+use sipguard_core::ops::bans::Request;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use sipguard_core::disk::parse_size;
+use sipguard_core::duration::{Span, parse_duration};
 
 use super::usage;
-use crate::disk::parse_size;
-use crate::duration::{Span, parse_duration};
 use crate::ops::capture::{Request, SenderFilter, To};
 
 /// What became of the packets.

@@ -2,9 +2,8 @@
 
 use clap::Subcommand;
 use sipguard_common::Reason;
-
-use crate::check::{self, CheckScope, CheckState, Switch};
-use crate::trunk;
+use sipguard_core::check::{self, CheckScope, CheckState, Switch};
+use sipguard_core::trunk;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,9 +1,9 @@
 //! `counters`.
 
 use clap::ValueEnum;
+use sipguard_core::ops::counters::TalliedKind;
 
 use crate::cli::printer::Format;
-use crate::ops::counters::TalliedKind;
 
 /// What the rows are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

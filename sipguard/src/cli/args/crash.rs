@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use sipguard_core::duration::{Span, parse_duration};
 
-use crate::duration::{Span, parse_duration};
 use crate::ops::crash::DEFAULT_DIRECTORY;
 
 #[derive(Debug, clap::Args)]

@@ -1,11 +1,11 @@
 //! `deny` and `permit`.
 
 use anyhow::Result;
+use sipguard_core::denial::{DeniedTraffic, Whom};
+use sipguard_core::ops::denial::{Denied, Request};
+use sipguard_core::ops::parse_reason;
 
 use super::usage;
-use crate::denial::{DeniedTraffic, Whom};
-use crate::ops::denial::{Denied, Request};
-use crate::ops::parse_reason;
 
 #[derive(Debug, clap::Args)]
 pub struct DenyArgs {

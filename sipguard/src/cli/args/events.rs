@@ -1,8 +1,8 @@
 //! `events`.
 
 use sipguard_common::Reason;
+use sipguard_core::duration::{Span, parse_duration};
 
-use crate::duration::{Span, parse_duration};
 use crate::events::reason;
 use crate::ops::events::{Request, SenderFilter};
 

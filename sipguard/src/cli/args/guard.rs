@@ -1,8 +1,7 @@
 //! What `attach` and `replay` share: which ports are guarded, and how what comes there is checked.
 
 use sipguard_common::framer::LIMITS;
-
-use crate::settings::{Profile, SettingsRequest};
+use sipguard_core::settings::{Profile, SettingsRequest};
 
 #[derive(Debug, clap::Args)]
 pub struct GuardArgs {

@@ -3,10 +3,9 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
-
-use crate::duration::{Span, parse_duration};
-use crate::ops::import::{Form, Request, shown};
-use crate::ops::parse_origin;
+use sipguard_core::duration::{Span, parse_duration};
+use sipguard_core::ops::import::{Form, Request, shown};
+use sipguard_core::ops::parse_origin;
 
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {

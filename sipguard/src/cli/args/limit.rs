@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
+use sipguard_core::ops::limit::{AtOnce, Kind, MESSAGES, Most, RuleMode};
+use sipguard_core::rate::{self, AtOnceMost, MOST_AT_ONCE};
+use sipguard_core::trunk;
 
 use super::usage;
-use crate::ops::limit::{AtOnce, Kind, MESSAGES, Most, RuleMode};
-use crate::rate::{self, AtOnceMost, MOST_AT_ONCE};
-use crate::trunk;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
+use sipguard_core::duration::{Span, parse_duration};
+use sipguard_core::ops::list::{Kind, Request};
+use sipguard_core::ops::{RuleVerb, parse_origin};
 
 use super::usage;
-use crate::duration::{Span, parse_duration};
-use crate::ops::list::{Kind, Request};
-use crate::ops::{RuleVerb, parse_origin};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use sipguard_common::Reason;
+use sipguard_core::near;
+use sipguard_core::ops::lookup::LookupQuery;
+use sipguard_core::target::Target;
 
 use super::usage;
-use crate::near;
-use crate::ops::lookup::LookupQuery;
-use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -28,12 +28,12 @@ pub mod trunk;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::ops::DEFAULT_STORE;
+use sipguard_core::pins::DEFAULT_DIR;
 
 use super::exit;
 use super::printer::Format;
-use crate::error::{Failure, FailureKind};
-use crate::ops::DEFAULT_STORE;
-use crate::pins::DEFAULT_DIR;
 
 /// Drops malformed SIP on the network card, before the PBX sees it.
 #[derive(Debug, Parser)]

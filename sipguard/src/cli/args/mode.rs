@@ -1,7 +1,7 @@
 //! `mode`.
 
-use crate::settings::Mode;
-use crate::trunk;
+use sipguard_core::settings::Mode;
+use sipguard_core::trunk;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

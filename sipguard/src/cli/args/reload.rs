@@ -1,7 +1,8 @@
 //! `reload`.
 
+use sipguard_core::ops::reload::Request;
+
 use super::config::ConfigArgs;
-use crate::ops::reload::Request;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,13 +1,13 @@
 //! `block`, `unblock`, `allow` and `unallow`.
 
 use anyhow::Result;
+use sipguard_core::claim::UserAgent;
+use sipguard_core::duration::{Span, parse_duration};
+use sipguard_core::ops::rule::{LiftRules, OnProtected, SetRules, Whose, device_ports};
+use sipguard_core::ops::{Context, OPERATOR, RuleVerb, parse_origin, parse_reason};
+use sipguard_core::target::{Target, device_without_brackets};
 
 use super::targets::{read_checked, read_sources, read_targets};
-use crate::claim::UserAgent;
-use crate::duration::{Span, parse_duration};
-use crate::ops::rule::{LiftRules, OnProtected, SetRules, Whose, device_ports};
-use crate::ops::{Context, OPERATOR, RuleVerb, parse_origin, parse_reason};
-use crate::target::{Target, device_without_brackets};
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {

@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use nix::unistd::gethostname;
+use sipguard_core::ops::config;
+use sipguard_core::service::{Keep, Listen, Options};
 
 use super::config::ConfigArgs;
-use crate::ops::config;
-use crate::service::{Keep, Listen, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

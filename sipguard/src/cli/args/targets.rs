@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use anyhow::{Context, Result};
+use sipguard_core::target::Target;
 
 use super::usage;
-use crate::target::Target;
 
 /// Every target once, or none: a mistake anywhere leaves all as it was. `check` looks at each as it is written.
 pub fn read_checked(words: &[String], check: &dyn Fn(&str) -> Result<(), String>) -> Result<Vec<Target>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::duration::{Span, parse_duration};
+use sipguard_core::duration::{Span, parse_duration};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

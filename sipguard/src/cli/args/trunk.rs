@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use sipguard_core::address::Source;
+use sipguard_core::ops::parse_reason;
+use sipguard_core::ops::trunk::{PolicyChange, Request};
+use sipguard_core::trunk::{self, TrunkMode, TrunkProfile};
 
 use super::usage;
-use crate::address::Source;
-use crate::ops::parse_reason;
-use crate::ops::trunk::{PolicyChange, Request};
-use crate::trunk::{self, TrunkMode, TrunkProfile};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

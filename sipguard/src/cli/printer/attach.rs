@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::ops::attach::{Attached, Outcome};
+use sipguard_core::ops::detach;
 
 use super::{Format, notices, rows};
-use crate::ops::attach::{Attached, Outcome};
-use crate::ops::detach;
 
 /// An interface to which the guard is attached.
 #[derive(Serialize)]

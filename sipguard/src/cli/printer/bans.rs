@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::ban_rule::BanRule;
+use sipguard_core::ops::bans::{Outcome, sentence};
+use sipguard_core::view::{BanView, schema};
 
 use super::rule::change_of_one;
 use super::{Format, object, plural};
-use crate::ban_rule::BanRule;
-use crate::ops::bans::{Outcome, sentence};
-use crate::view::{BanView, schema};
 
 /// How many bans were saved.
 #[derive(Serialize)]

@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use sipguard_core::notice::Notice;
 
 use super::{Format, notice, object, plural};
-use crate::notice::Notice;
 use crate::ops::capture::{End, Outcome};
 
 /// A capture that ended.

@@ -3,15 +3,15 @@
 use anyhow::Result;
 use serde::Serialize;
 use sipguard_common::{Reason, When};
+use sipguard_core::check::{CheckScope, CheckState, Switch};
+use sipguard_core::ops::RuleChange;
+use sipguard_core::ops::checks::{CheckRow, Explained, Listing};
+use sipguard_core::ops::limit::Kind;
+use sipguard_core::view::{CheckStateView, CheckView, schema, time};
 
 use super::rule::change_of_one;
 use super::{Format, not_attached, object, rows};
-use crate::check::{CheckScope, CheckState, Switch};
-use crate::ops::RuleChange;
-use crate::ops::checks::{CheckRow, Explained, Listing};
-use crate::ops::limit::Kind;
 use crate::table::table;
-use crate::view::{CheckStateView, CheckView, schema, time};
 
 pub fn set(format: Format, switch: &Switch, done: &RuleChange) -> Result<()> {
     let Switch { scope, reason, state } = switch;

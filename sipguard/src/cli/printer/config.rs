@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
+use sipguard_core::config::{DEFAULT_FILE, Invalid, LoadedConfig, Location, Problem, Shown};
 
 use super::{Format, object, rows};
-use crate::config::{DEFAULT_FILE, Invalid, LoadedConfig, Location, Problem, Shown};
 
 /// Whether the configuration is valid.
 #[derive(Serialize)]

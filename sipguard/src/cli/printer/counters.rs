@@ -1,12 +1,13 @@
 //! `counters`.
 
 use anyhow::Result;
+use sipguard_core::escape::escaped;
+use sipguard_core::ops::counters::{CounterRow, Offender, Rates, SenderRow, per_sec};
+use sipguard_core::view::{CounterView, RateView, SenderView, schema};
 
 use super::{Format, rows};
-use crate::escape::escaped;
-use crate::ops::counters::{CounterRow, Offender, Rates, SenderRow, per_sec};
 use crate::table::table;
-use crate::view::{CounterView, OffenderView, RateView, SenderView, schema};
+use crate::view::OffenderView;
 
 pub fn by_reason(format: Format, counted: &[CounterRow]) -> Result<()> {
     let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];

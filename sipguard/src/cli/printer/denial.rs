@@ -1,13 +1,13 @@
 //! `deny`, `permit` and `list deny`.
 
 use anyhow::Result;
+use sipguard_core::denial::DeniedTraffic;
+use sipguard_core::ops::denial::{Denial, Listing, Outcome, Request};
+use sipguard_core::view::{DenialView, schema, time};
 
 use super::rule::{change, later};
 use super::{Format, not_attached, rows};
-use crate::denial::DeniedTraffic;
-use crate::ops::denial::{Denial, Listing, Outcome, Request};
 use crate::table::table;
-use crate::view::{DenialView, schema, time};
 
 pub fn changed(format: Format, request: &Request, outcome: &Outcome) -> Result<()> {
     let (did, state) = match request.denied {

@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Write as _};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use sipguard_core::notice::Notice;
+use sipguard_core::view;
 
 use super::{Format, notice, rows};
 use crate::events::{event, line, stats};
-use crate::notice::Notice;
 use crate::ops::events::{Event, Told};
-use crate::view;
 
 const SCHEMA: &str = "sipguard.events/2";
 

@@ -1,12 +1,12 @@
 //! `export`: rules as a list, in the form that is asked for.
 
 use anyhow::Result;
+use sipguard_core::exchange;
+use sipguard_core::ops::export::Export;
+use sipguard_core::ops::import::Form;
+use sipguard_core::view::{self, RuleView, schema};
 
 use super::{Format, Rows, print};
-use crate::exchange;
-use crate::ops::export::Export;
-use crate::ops::import::Form;
-use crate::view::{self, RuleView, schema};
 
 /// Prints a list while it is read.
 pub fn export(form: Form, list: Export<'_>) -> Result<()> {

@@ -1,13 +1,13 @@
 //! `limit`.
 
 use anyhow::Result;
+use sipguard_core::ops::RuleChange;
+use sipguard_core::ops::limit::{Kind, Listing, Most, RuleMode, default, named};
+use sipguard_core::view::{LimitView, schema};
 
 use super::rule::change_of_one;
 use super::{Format, not_attached, rows};
-use crate::ops::RuleChange;
-use crate::ops::limit::{Kind, Listing, Most, RuleMode, default, named};
 use crate::table::table;
-use crate::view::{LimitView, schema};
 
 pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -> Result<()> {
     let did = format!("limited {}: {most}", named(trunk, most.kind().name()));

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use bytemuck::Zeroable as _;
 use sipguard_common::abi::Rule;
+use sipguard_core::clock::Clock;
+use sipguard_core::ops::list::{ListedRule, Listing};
+use sipguard_core::view::{self, RuleView, schema, time};
 
 use super::{Format, Rows, not_attached, remaining};
-use crate::clock::Clock;
-use crate::ops::list::{ListedRule, Listing};
-use crate::view::{self, RuleView, schema, time};
 
 /// Prints a list while it is read.
 pub fn list(format: Format, listing: &Listing<'_>) -> Result<()> {

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::ops::log::AuditRecord;
+use sipguard_core::view::time;
 
 use super::{Format, rows};
-use crate::ops::log::AuditRecord;
 use crate::table::table;
-use crate::view::time;
 
 /// What one command did.
 #[derive(Serialize)]

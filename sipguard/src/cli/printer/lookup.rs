@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::clock::Clock;
+use sipguard_core::ops::RuleVerb;
+use sipguard_core::ops::export::RuleRow;
+use sipguard_core::ops::lookup::{ListedRule, LookupQuery, LookupResult, Outcome, Overruled};
+use sipguard_core::view::{RuleView, time};
 
 use super::{Format, object, remaining};
-use crate::clock::Clock;
-use crate::ops::RuleVerb;
-use crate::ops::export::RuleRow;
-use crate::ops::lookup::{ListedRule, LookupQuery, LookupResult, Outcome, Overruled};
-use crate::view::{RuleView, time};
 
 /// What is found about somebody.
 #[derive(Serialize)]

@@ -28,9 +28,9 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sipguard_core::clock::Clock;
+use sipguard_core::notice::Notice;
 
-use crate::clock::Clock;
-use crate::notice::Notice;
 use crate::table::table;
 
 /// How a verb prints.

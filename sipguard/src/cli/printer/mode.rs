@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::ops::mode::Outcome;
 
 use super::{Format, notices, object};
-use crate::ops::mode::Outcome;
 
 /// The mode of the guard.
 #[derive(Serialize)]

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::config::DEFAULT_FILE;
+use sipguard_core::ops::reload::{Effect, Outcome, SettingDifference};
 
 use super::rule::later;
 use super::{Format, notices, object, plural};
-use crate::config::DEFAULT_FILE;
-use crate::ops::reload::{Effect, Outcome, SettingDifference};
 
 /// What a reload changed or would change.
 #[derive(Serialize)]

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use sipguard_core::error::{Failure, FailureKind};
+use sipguard_core::view::schema;
 
 use super::{Format, plural, rows};
-use crate::error::{Failure, FailureKind};
 use crate::ops::replay::ReplayReport;
 use crate::table::table;
-use crate::view::{ReplayView, schema};
+use crate::view::ReplayView;
 
 /// Sources that a table shows.
 const SHOWN: usize = 50;

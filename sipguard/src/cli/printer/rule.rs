@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::ops::rule::{LiftRules, RulesSet, SetRules};
+use sipguard_core::ops::{Counts, RuleChange, RuleVerb};
 
 use super::{Format, notices, object, plural};
-use crate::ops::rule::{LiftRules, RulesSet, SetRules};
-use crate::ops::{Counts, RuleChange, RuleVerb};
 
 const SCHEMA: &str = "sipguard.change/2";
 

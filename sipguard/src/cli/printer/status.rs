@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use sipguard_common::framer::{LIMITS, Limits, checks};
+use sipguard_core::check::Switch;
+use sipguard_core::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
+use sipguard_core::settings;
+use sipguard_core::view::{StatusView, schema};
 
 use super::{Format, object};
-use crate::check::Switch;
-use crate::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
-use crate::settings;
 use crate::table::table;
-use crate::view::{StatusView, schema};
 
 pub fn status(format: Format, report: &GuardStatus) -> Result<()> {
     object(format, schema::STATUS, &StatusView::from(report), || text(report))

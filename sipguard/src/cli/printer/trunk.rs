@@ -1,12 +1,12 @@
 //! `trunk`.
 
 use anyhow::Result;
+use sipguard_core::ops::trunk::{Listing, Shown, TrunkRow};
+use sipguard_core::view::{TrunkCounters, TrunkView, schema, time};
 
 use super::counters::trunk_table;
 use super::{Format, not_attached, object, rows};
-use crate::ops::trunk::{Listing, Shown, TrunkRow};
 use crate::table::table;
-use crate::view::{TrunkCounters, TrunkView, schema, time};
 
 pub fn list(format: Format, listing: &Listing) -> Result<()> {
     not_attached(format, listing.in_force, "trunks take effect");

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-use crate::notice;
+use sipguard_core::notice;
 
 /// `siph`
 const APPLICATION_ID: i64 = 0x7369_7068;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::view::{thousandths, time};
 
 use super::{SLOT_SECS, THIN_SECS, file};
-use crate::view::{thousandths, time};
 
 /// Points of a plot at the most.
 const POINTS: i64 = 720;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use rusqlite::{Transaction, params};
+use sipguard_core::counters::{Action, CounterRow};
 
-use crate::counters::{Action, CounterRow};
 use crate::serve::attached::AttachedGuard;
 
 /// One line of a plot.

@@ -1,7 +1,7 @@
 use sipguard_common::Reason;
+use sipguard_core::counters::{Action, CounterRow};
 
 use super::*;
-use crate::counters::{Action, CounterRow};
 
 /// A file of its own, gone with its guard.
 struct File(PathBuf);

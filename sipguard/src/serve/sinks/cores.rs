@@ -1,12 +1,12 @@
 //! Looks after core dumps.
 
 use anyhow::Result;
+use sipguard_core::clock::Clock;
+use sipguard_core::service::CoreSettings;
 
 use super::lazy::Lazy;
-use crate::clock::Clock;
 use crate::cores::CoreWatch;
 use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
-use crate::service::CoreSettings;
 
 pub struct CoresSink(Lazy<CoreWatch>);
 

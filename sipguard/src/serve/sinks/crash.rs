@@ -4,13 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use sipguard_core::clock::Clock;
+use sipguard_core::pins::Pins;
+use sipguard_core::service::CrashSettings;
 
 use super::lazy::Lazy;
-use crate::clock::Clock;
 use crate::crash::{PbxEvent, Recorder, RecorderNotice};
-use crate::pins::Pins;
 use crate::serve::sink::{self, HostEvent, HostEventData, HostEventKind};
-use crate::service::CrashSettings;
 
 pub struct CrashSink(Lazy<Recorder>);
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use sipguard_core::clock::Clock;
+use sipguard_core::service::EvidenceLimits;
 
 use super::lazy::Lazy;
-use crate::clock::Clock;
 use crate::evidence::Evidence;
 use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext, HostEvent};
-use crate::service::EvidenceLimits;
 
 pub struct EvidenceSink(Lazy<Evidence>);
 

@@ -1,12 +1,12 @@
 //! Sends messages that were stopped to Homer.
 
 use anyhow::Result;
+use sipguard_core::service::Homer;
 
 use super::lazy::Lazy;
 use crate::hep::Exporter;
 use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext};
-use crate::service::Homer;
 
 pub struct HomerSink(Lazy<Exporter>);
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use sipguard_core::disk::Floor;
 
 use super::lazy::Lazy;
-use crate::disk::Floor;
 use crate::events::{self, Log};
 use crate::redact::RedactedPacket;
 use crate::serve::sink::{self, EventContext, HostEvent, HostEventData};

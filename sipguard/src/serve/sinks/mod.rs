@@ -10,9 +10,10 @@ mod log;
 
 use std::path::Path;
 
+use sipguard_core::pins::Pins;
+use sipguard_core::service::Options;
+
 use super::sink::Sinks;
-use crate::pins::Pins;
-use crate::service::Options;
 
 /// Adds what the options ask for.
 pub fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {

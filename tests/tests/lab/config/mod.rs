@@ -5,13 +5,13 @@ mod reload;
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::{
+use sipguard_common::abi::BanPolicy;
+use sipguard_core::{
     maps::{self, Ports},
     pins::Pins,
     policy::{Policy, PolicyMaps},
     settings::EffectiveSettings,
 };
-use sipguard_common::abi::BanPolicy;
 use sipguard_tests::{
     configurations::broken,
     guard::{Guard, Site, text},

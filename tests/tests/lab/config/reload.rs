@@ -4,8 +4,8 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use sipguard::settings::EffectiveSettings;
 use sipguard_common::Reason;
+use sipguard_core::settings::EffectiveSettings;
 use sipguard_tests::{
     guard::{Guard, Site, text},
     process::output,

@@ -15,10 +15,10 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde_json::Value;
-use sipguard::maps::{self, Plain};
-use sipguard::{counting, pins::Pins};
 use sipguard_common::abi::{OPEN_COUNT, OPEN_ENTRIES, names, rules_in_use};
 use sipguard_common::{Reason, abi::CountedConnection};
+use sipguard_core::maps::{self, Plain};
+use sipguard_core::{counting, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, wait_until},
     guard::{Counter, Guard, Site},

@@ -24,6 +24,8 @@ use serde_json::Value;
 use sipguard::{
     cores::{CoreWatch as Cores, What},
     crash::{CrashReport, PbxEvent, Recorder, RecorderNotice},
+};
+use sipguard_core::{
     pins::Pins,
     service::{CoreSettings, CrashSettings, Watched},
 };

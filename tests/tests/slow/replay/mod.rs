@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use sipguard::counters::Action;
 use sipguard_common::{Class, Reason};
+use sipguard_core::counters::Action;
 use sipguard_tests::capture::{Captured, Form, on_link, whole};
 use sipguard_tests::chance::Chance;
 use sipguard_tests::exclusive;

@@ -1,0 +1,57 @@
+//! What sipguard does: loads the programs for the kernel, pins them, works on the pins, and keeps rules and configuration.
+//!
+//! There is no daemon. State lives in the kernel's maps; every operation opens the pins, under a lock, after a look at their ABI
+//! version. Nothing here prints, ends the process, or knows of a terminal or of HTTP.
+
+#![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+
+pub mod address;
+pub mod attach;
+pub mod ban_rule;
+pub mod bans;
+pub mod blocks;
+pub mod check;
+pub mod claim;
+pub mod clock;
+pub mod config;
+pub mod connections;
+pub mod counters;
+pub mod counting;
+pub mod denial;
+pub mod destroy;
+pub mod detach;
+pub mod disk;
+pub mod duration;
+pub mod error;
+pub mod escape;
+pub mod exchange;
+pub mod kernel;
+pub mod link;
+pub mod load;
+pub mod lookup;
+pub mod maps;
+pub mod memory;
+pub mod named;
+pub mod near;
+pub mod notice;
+pub mod offenders;
+pub mod ops;
+pub mod pins;
+pub mod policy;
+pub mod presence;
+pub mod protect;
+pub mod rate;
+mod refuse;
+pub mod rule;
+pub mod second_eye;
+pub mod senders;
+pub mod service;
+pub mod settings;
+pub mod ssh;
+pub mod status;
+pub mod store;
+pub mod target;
+pub mod trunk;
+pub mod undo;
+pub mod unfinished;
+pub mod view;
