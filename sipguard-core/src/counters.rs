@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use aya::maps::PerCpuValues;
 use aya::util::nr_cpus;
-use sipguard_common::abi::{Counter, Outcome, counter_index, names, trunk_counter_index};
+use sipguard_common::abi::{Counter, MODE_MONITOR, Outcome, counter_index, names, trunk_counter_index};
 use sipguard_common::{Class, Reason};
 
 use crate::maps::{self, Counters, Plain};
 use crate::named::named;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
-use crate::trunk::TrunkRow;
+use crate::settings::Mode;
+use crate::trunk::{TrunkMode, TrunkRow};
 
 /// What became of the packets of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +92,42 @@ pub struct CounterRow {
     pub packets: u64,
     /// Bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Whether these packets are counted once more, as what became of them: what a limit or a block lets pass that only counts.
+    pub counted_again: bool,
+}
+
+impl CounterRow {
+    /// Whether the packets may be counted once more. A limit that lets pass only notes it, and the packet goes on to its verdict. A block that
+    /// lets pass does so where it only counts; in monitor mode the packet's way ends with it.
+    #[must_use]
+    pub fn may_be_counted_again(&self) -> bool {
+        may_count_again(self.reason, self.action)
+    }
+}
+
+fn may_count_again(reason: Reason, action: Action) -> bool {
+    action.would_stop() && (reason.is_limit() || is_block(reason))
+}
+
+/// Whether it is the reason of a block, which may be one that only counts.
+fn is_block(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BlockedHost
+            | Reason::BlockedPrefix
+            | Reason::BlockedDevice
+            | Reason::BlockedIdentity
+            | Reason::BlockedUserAgent
+    )
+}
+
+/// What a row says whose packets passed under a mode. The kernel counts a block that only counts and one in monitor mode by the same number: what
+/// both let pass is taken for the one or the other by the mode of now.
+fn row(interface: &str, reason: Reason, outcome: Outcome, counted: Counter, mode: Mode) -> CounterRow {
+    let Counter { packets, bytes } = counted;
+    let action = Action::of_outcome(reason, outcome);
+    let counted_again = may_count_again(reason, action) && (reason.is_limit() || mode == Mode::Enforce);
+    CounterRow { interface: interface.to_owned(), reason, action, packets, bytes, counted_again }
 }
 
 /// Every counter of the attached interfaces, zeros left out unless `zeros`.
@@ -99,14 +136,14 @@ pub struct CounterRow {
 /// When a map can't be read.
 pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::COUNTERS)?;
+    let mode = mode(pins)?;
     let mut rows = Vec::new();
     for (slot, iface) in own_slots(pins)? {
         let interface = iface_name(&iface);
         for (reason, outcome) in kinds() {
-            let Counter { packets, bytes } = sum(&map, counter_index(slot, outcome, reason.number()))?;
-            if packets > 0 || zeros {
-                let (interface, action) = (interface.clone(), Action::of_outcome(reason, outcome));
-                rows.push(CounterRow { interface, reason, action, packets, bytes });
+            let counted = sum(&map, counter_index(slot, outcome, reason.number()))?;
+            if counted.packets > 0 || zeros {
+                rows.push(row(&interface, reason, outcome, counted, mode));
             }
         }
     }
@@ -119,16 +156,25 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
 /// When a map can't be read.
 pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
+    let mode = match trunk.policy.mode {
+        TrunkMode::Inherit => mode(pins)?,
+        TrunkMode::Enforce => Mode::Enforce,
+        TrunkMode::Monitor => Mode::Monitor,
+    };
     let mut rows = Vec::new();
     for (reason, outcome) in kinds() {
         let index = trunk_counter_index(u32::from(trunk.number), outcome, reason.number());
-        let Counter { packets, bytes } = sum(&map, index)?;
-        if packets > 0 {
-            let action = Action::of_outcome(reason, outcome);
-            rows.push(CounterRow { interface: trunk.name.clone(), reason, action, packets, bytes });
+        let counted = sum(&map, index)?;
+        if counted.packets > 0 {
+            rows.push(row(&trunk.name, reason, outcome, counted, mode));
         }
     }
     Ok(rows)
+}
+
+fn mode(pins: &Pins) -> Result<Mode> {
+    let monitors = maps::settings(pins)?.mode == MODE_MONITOR;
+    Ok(if monitors { Mode::Monitor } else { Mode::Enforce })
 }
 
 /// Begins anew for a trunk that takes the index of one that is gone.
@@ -217,18 +263,38 @@ fn since(before: &[CounterRow], after: &[CounterRow]) -> Vec<CounterRow> {
 mod tests {
     use super::*;
 
-    fn row(reason: Reason, action: Action, packets: u64) -> CounterRow {
-        CounterRow { interface: "eth0".to_owned(), reason, action, packets, bytes: packets * 500 }
+    fn counter(reason: Reason, action: Action, packets: u64) -> CounterRow {
+        let (interface, bytes) = ("eth0".to_owned(), packets * 500);
+        CounterRow { interface, reason, action, packets, bytes, counted_again: false }
+    }
+
+    #[test]
+    fn what_only_counts_is_counted_once_more() {
+        let counted = Counter { packets: 7, bytes: 700 };
+        let again = |reason, outcome, mode| row("eth0", reason, outcome, counted, mode).counted_again;
+        for (reason, outcome, enforce, monitor) in [
+            (Reason::RateRegister, Outcome::WouldDrop, true, true),
+            (Reason::OpenConnections, Outcome::WouldDrop, true, true),
+            (Reason::RateRegister, Outcome::Plain, false, false),
+            (Reason::BlockedUserAgent, Outcome::WouldDrop, true, false),
+            (Reason::BlockedHost, Outcome::Plain, false, false),
+            (Reason::BareLf, Outcome::WouldReset, false, false),
+            (Reason::BannedDevice, Outcome::WouldDrop, false, false),
+            (Reason::Valid, Outcome::Plain, false, false),
+        ] {
+            let found = [Mode::Enforce, Mode::Monitor].map(|mode| again(reason, outcome, mode));
+            assert_eq!(found, [enforce, monitor], "{}", reason.name());
+        }
     }
 
     #[test]
     fn a_rate_is_over_the_time_that_passed() {
         let at = Instant::now();
-        let before = CounterReading { at, rows: vec![row(Reason::BareLf, Action::Drop, 100)] };
+        let before = CounterReading { at, rows: vec![counter(Reason::BareLf, Action::Drop, 100)] };
         let rows = vec![
-            row(Reason::Valid, Action::Pass, 0),
-            row(Reason::BareLf, Action::Drop, 400),
-            row(Reason::BareLf, Action::Reset, 8),
+            counter(Reason::Valid, Action::Pass, 0),
+            counter(Reason::BareLf, Action::Drop, 400),
+            counter(Reason::BareLf, Action::Reset, 8),
         ];
         // A machine under load, or a lock that others held: four seconds, not the one that was asked for.
         let (span, rows) = CounterReading { at: at + Duration::from_secs(4), rows }.since(&before);

@@ -19,6 +19,8 @@ pub enum FailureKind {
     Configuration,
     /// It is done, with the last good configuration instead of an invalid one.
     LastGood,
+    /// An interface that was attached is not there now; all that are there are filtered.
+    Absent,
     /// A capture was judged, and something of it would be stopped.
     WouldStop,
 }

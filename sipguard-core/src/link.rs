@@ -45,12 +45,20 @@ pub struct Interface {
 /// # Errors
 /// A failure that names the interface when there is none.
 pub fn interface(name: &str) -> Result<Interface> {
+    by_name(name)?.ok_or_else(|| no_such(name))
+}
+
+/// Asks for an interface by name; `None` when there is none.
+///
+/// # Errors
+/// When rtnetlink does not answer.
+pub fn by_name(name: &str) -> Result<Option<Interface>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::IfName(name.to_owned()));
     if name.is_empty() || name.len() > 15 {
-        return Err(no_such(name));
+        return Ok(None);
     }
-    ask(request).with_context(|| format!("asking for interface {name}"))?.ok_or_else(|| no_such(name))
+    ask(request).with_context(|| format!("asking for interface {name}"))
 }
 
 /// Asks for an interface by index; `None` when it is gone.

@@ -35,7 +35,8 @@ pub struct InterfaceStatus {
     pub name: String,
     /// Its driver, or the kind of a virtual one; empty when it is gone.
     pub driver: String,
-    /// `native`, `generic`, `gone`, or `elsewhere` in another network namespace, where only its own `ip netns` sees it.
+    /// `native`, `generic`, `gone` where nothing is filtered any more, `absent` where there is no such interface now, or `elsewhere` in another
+    /// network namespace, where only its own `ip netns` sees it.
     pub mode: &'static str,
     /// Why that mode.
     pub why: String,
@@ -58,9 +59,24 @@ impl InterfaceStatus {
     pub fn is_gone(&self) -> bool {
         self.mode == GONE
     }
+
+    /// Whether there is no such interface now, so that nothing comes by it: a VPN that is down, a card that was taken out.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.mode == ABSENT
+    }
 }
 
 const GONE: &str = "gone";
+const ABSENT: &str = "absent";
+
+/// Names of the interfaces on which nothing is filtered that should be: those that are gone, and where none is there at all, all of them.
+#[must_use]
+pub fn unfiltered(interfaces: &[InterfaceStatus]) -> Vec<&str> {
+    let none_is_there = interfaces.iter().all(|one| one.is_gone() || one.is_absent());
+    let is = |one: &&InterfaceStatus| one.is_gone() || none_is_there && one.is_absent();
+    interfaces.iter().filter(is).map(|one| one.name.as_str()).collect()
+}
 
 /// What the guard could do on another kernel, and can't here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,7 +261,10 @@ fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<Int
     let xdp = found.as_ref().and_then(|found| found.xdp);
     let (mode, why) = match (presence, &found, xdp) {
         (Presence::Elsewhere, ..) => ("elsewhere", "in another network namespace".to_owned()),
-        (Presence::Gone, None, _) => (GONE, "the interface is no more, or was made anew".to_owned()),
+        (Presence::Gone, None, _) if link::by_name(&iface_name(iface))?.is_some() => {
+            (GONE, "the interface was made anew".to_owned())
+        }
+        (Presence::Gone, None, _) => (ABSENT, "there is no such interface now".to_owned()),
         (Presence::Gone, Some(_), Some(xdp)) => {
             (GONE, format!("another program is on it (id {})", xdp.program_id))
         }

@@ -112,8 +112,10 @@ impl Kernel {
         let (would, would_bytes) = (Counts::default(), Counts::default());
         for row in &self.rows {
             let interface = vec![("interface", row.interface.clone())];
-            received.get_or_create(&interface).inc_by(row.packets);
-            received_bytes.get_or_create(&interface).inc_by(row.bytes);
+            // Whatever the mode: a counter must not go back with it.
+            let once = u64::from(!row.may_be_counted_again());
+            received.get_or_create(&interface).inc_by(row.packets * once);
+            received_bytes.get_or_create(&interface).inc_by(row.bytes * once);
             let labels = vec![
                 ("interface", row.interface.clone()),
                 ("reason", row.reason.name().to_owned()),
@@ -143,7 +145,9 @@ impl Kernel {
                 ("mode", one.mode.to_owned()),
             ];
             interfaces.get_or_create(&labels).set(1);
-            guarded.get_or_create(&vec![("interface", one.name.clone())]).set(i64::from(!one.is_gone()));
+            guarded
+                .get_or_create(&vec![("interface", one.name.clone())])
+                .set(i64::from(!one.is_gone() && !one.is_absent()));
         }
         let weak = Family::<Labels, Gauge>::default();
         for one in &self.weaknesses {
@@ -156,18 +160,31 @@ impl Kernel {
         );
         registry.register("weakness", "What the guard can't do on this kernel", weak);
         let bytes = Unit::Bytes;
-        registry.register("received_packets", "Packets that the guard looked at", received);
+        registry.register(
+            "received_packets",
+            "Packets that the guard looked at, each once; what a block let pass is in would_drop alone",
+            received,
+        );
         registry.register_with_unit(
             "received",
-            "Bytes that the guard looked at",
+            "Bytes that the guard looked at, each once; what a block let pass is in would_drop alone",
             bytes.clone(),
             received_bytes,
         );
         registry.register("dropped_packets", "Packets dropped or turned into a reset", dropped);
         let text = "Bytes dropped or turned into a reset";
         registry.register_with_unit("dropped", text, bytes.clone(), dropped_bytes);
-        registry.register("would_drop_packets", "Packets that monitor mode let pass", would);
-        registry.register_with_unit("would_drop", "Bytes that monitor mode let pass", bytes, would_bytes);
+        registry.register(
+            "would_drop_packets",
+            "Packets that monitor mode let pass, or a check, limit or block that only counts",
+            would,
+        );
+        registry.register_with_unit(
+            "would_drop",
+            "Bytes that monitor mode let pass, or a check, limit or block that only counts",
+            bytes,
+            would_bytes,
+        );
         registry.register("map_entries", "Entries of a map", entries);
         registry.register("map_capacity", "Entries that a map has room for", capacity);
         let gauge = Gauge::<i64>::default();
@@ -193,7 +210,7 @@ impl OfStored {
             let (received, dropped) =
                 (received.get_or_create_owned(&labels), dropped.get_or_create_owned(&labels));
             for row in rows {
-                received.inc_by(row.packets);
+                received.inc_by(if row.may_be_counted_again() { 0 } else { row.packets });
                 if matches!(row.action, Action::Drop | Action::Reset) {
                     dropped.inc_by(row.packets);
                 }
@@ -203,7 +220,11 @@ impl OfStored {
         for (origin, count) in &self.blocks {
             blocks.get_or_create(&vec![("origin", origin.clone())]).inc_by(*count);
         }
-        registry.register("trunk_received_packets", "Packets of a trunk that the guard looked at", received);
+        registry.register(
+            "trunk_received_packets",
+            "Packets of a trunk that the guard looked at, each once",
+            received,
+        );
         let text = "Packets of a trunk dropped or turned into a reset";
         registry.register("trunk_dropped_packets", text, dropped);
         let text = "Active blocks, by who set them; those of the origin guard are bans";

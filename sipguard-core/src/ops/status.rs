@@ -23,19 +23,27 @@ pub fn run(host: &Context, interface: Option<&str>) -> Result<GuardStatus> {
     Ok(report)
 }
 
-/// Fails when nothing is filtered on one of the interfaces any more.
+/// Fails when nothing is filtered on one of the interfaces any more, or when one is not there.
 ///
 /// # Errors
-/// [`FailureKind::NotAttached`] with their names and the remedy.
+/// [`FailureKind::NotAttached`], or where all that are there are filtered [`FailureKind::Absent`], with their names and the remedy.
 pub fn expect_filtering(report: &GuardStatus) -> Result<()> {
-    let gone: Vec<&str> =
-        report.interfaces.iter().filter(|one| one.is_gone()).map(|one| one.name.as_str()).collect();
-    if gone.is_empty() {
+    let names = |is: fn(&InterfaceStatus) -> bool| {
+        let found = report.interfaces.iter().filter(|one| is(one)).map(|one| one.name.as_str());
+        found.collect::<Vec<_>>().join(" ")
+    };
+    let (gone, absent) = (names(InterfaceStatus::is_gone), names(InterfaceStatus::is_absent));
+    if !gone.is_empty() {
+        let text = format!(
+            "nothing is filtered on {gone}: `sipguard attach {gone}` guards it, `sipguard detach {gone}` forgets it"
+        );
+        return Err(Failure::with(FailureKind::NotAttached, text));
+    }
+    if absent.is_empty() {
         return Ok(());
     }
-    let names = gone.join(" ");
     let text = format!(
-        "nothing is filtered on {names}: `sipguard attach {names}` guards it, `sipguard detach {names}` forgets it"
+        "not there now: {absent}; when it comes, `sipguard attach {absent}` guards it (as the systemd unit does), `sipguard detach {absent}` forgets it"
     );
-    Err(Failure::with(FailureKind::NotAttached, text))
+    Err(Failure::with(FailureKind::Absent, text))
 }

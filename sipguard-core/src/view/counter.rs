@@ -28,6 +28,9 @@ pub struct CounterView {
     pub packets: u64,
     /// Bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Whether these packets are in another row as well, with what became of them: a limit or a block that only counts let them pass.
+    #[serde(default)]
+    pub counted_again: bool,
 }
 
 impl CounterView {
@@ -53,6 +56,7 @@ impl CounterView {
             action: row.action.name().to_owned(),
             packets: row.packets,
             bytes: row.bytes,
+            counted_again: row.counted_again,
         }
     }
 }
@@ -87,11 +91,11 @@ impl RateView {
 /// Sums of counters, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// All that the guard looked at.
+    /// All that the guard looked at, each once.
     pub received_packets: u64,
     /// Dropped, or turned into a reset of their connection.
     pub dropped_packets: u64,
-    /// Let pass by monitor mode.
+    /// Let pass by monitor mode, or by a check, limit or block that only counts.
     pub would_drop_packets: u64,
 }
 
@@ -101,7 +105,9 @@ impl Totals {
     pub fn of<'r>(rows: impl IntoIterator<Item = &'r CounterRow>) -> Totals {
         let mut totals = Totals::default();
         for row in rows {
-            totals.received_packets += row.packets;
+            if !row.counted_again {
+                totals.received_packets += row.packets;
+            }
             match row.action {
                 Action::Pass => {}
                 Action::Drop | Action::Reset => totals.dropped_packets += row.packets,

@@ -66,7 +66,7 @@ pub struct InterfaceView {
     pub interface: String,
     /// Its driver, or the kind of a virtual one; empty when it is gone.
     pub driver: String,
-    /// `native`, `generic`, `gone` or `elsewhere`.
+    /// `native`, `generic`, `gone` where nothing is filtered any more, `absent` where there is no such interface now, or `elsewhere`.
     pub mode: String,
     /// Why that mode.
     pub why: String,

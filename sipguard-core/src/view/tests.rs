@@ -39,7 +39,8 @@ fn row() -> RuleRow {
 }
 
 fn counter(reason: Reason, action: Action, packets: u64) -> CounterRow {
-    CounterRow { interface: "eth0".to_owned(), reason, action, packets, bytes: packets * 500 }
+    let (interface, bytes) = ("eth0".to_owned(), packets * 500);
+    CounterRow { interface, reason, action, packets, bytes, counted_again: reason.is_limit() }
 }
 
 fn shown<T: Serialize>(name: &str, view: &T) {
@@ -70,6 +71,9 @@ fn counters() {
         [malformed, counter(Reason::Valid, Action::Pass, 10), counter(Reason::BlockedHost, Action::Drop, 5)];
     let totals = Totals { received_packets: 18, dropped_packets: 5, would_drop_packets: 3 };
     assert_eq!(Totals::of(&rows), totals);
+    let only_counts = counter(Reason::RateRegister, Action::WouldDrop, 7);
+    let totals = Totals { would_drop_packets: 10, ..totals };
+    assert_eq!(Totals::of(rows.iter().chain([&only_counts])), totals);
 }
 
 #[test]

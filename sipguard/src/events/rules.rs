@@ -1,5 +1,5 @@
 //! Which rule decided about a packet, in words, where its reason is a rule's. Asked when the event is told: a rule that has gone since is not
-//! found any more.
+//! found any more, and one that was set after the event did not decide about it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,9 +33,33 @@ const MOST_ASKED: usize = 64;
 pub struct RuleLookup {
     pins: Pins,
     store: PathBuf,
-    found: HashMap<RuleSubject, Option<String>>,
+    found: HashMap<RuleSubject, Option<Answer>>,
     since: Instant,
     asked: usize,
+}
+
+/// The rule that decides now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    /// In words.
+    rule: String,
+    /// Since when it is as it is (milliseconds since 1970, UTC); `None` where that is not known.
+    since_ms: Option<i64>,
+    /// What is certain of what was decided before.
+    before: Option<String>,
+}
+
+impl Answer {
+    /// Of a rule about which nothing is certain before it was set.
+    fn since(rule: String, since_ms: i64) -> Answer {
+        Answer { rule, since_ms: Some(since_ms), before: None }
+    }
+
+    /// What decided at a time.
+    fn at(&self, time_ms: i64) -> Option<String> {
+        let is_younger = self.since_ms.is_some_and(|since_ms| time_ms < since_ms);
+        if is_younger { self.before.clone() } else { Some(self.rule.clone()) }
+    }
 }
 
 /// What an answer depends on.
@@ -64,20 +88,22 @@ impl RuleLookup {
             self.found.clear();
             (self.since, self.asked) = (Instant::now(), 0);
         }
+        let time_ms = packet.time.as_millisecond();
         if let Some(found) = self.found.get(&subject) {
-            return found.clone();
+            return found.as_ref().and_then(|answer| answer.at(time_ms));
         }
         if self.asked >= MOST_ASKED || self.found.len() >= MOST_KEPT {
             return None;
         }
         self.asked += 1;
         // An event is told also when the store can't be read.
-        let rule = self.ask(&subject).ok().flatten();
-        self.found.insert(subject, rule.clone());
+        let answer = self.ask(&subject).ok().flatten();
+        let rule = answer.as_ref().and_then(|answer| answer.at(time_ms));
+        self.found.insert(subject, answer);
         rule
     }
 
-    fn ask(&self, subject: &RuleSubject) -> Result<Option<String>> {
+    fn ask(&self, subject: &RuleSubject) -> Result<Option<Answer>> {
         match subject {
             RuleSubject::Address(address) => self.decider(&LookupQuery::Address(*address, None)),
             RuleSubject::Device(device) => {
@@ -89,9 +115,13 @@ impl RuleLookup {
         }
     }
 
-    fn decider(&self, asked: &LookupQuery) -> Result<Option<String>> {
+    fn decider(&self, asked: &LookupQuery) -> Result<Option<Answer>> {
         let found = find(&self.pins, &self.store, asked, &Clock::now()?)?;
-        Ok(found.decider.as_ref().map(words))
+        Ok(found.decider.as_ref().map(|one| {
+            // Of a ban, and of what was found in the kernel, it is not known since when there is one.
+            let is_known = !one.is_ban && one.row.origin != store::RECOVERED;
+            Answer { rule: words(one), since_ms: is_known.then_some(one.row.created_ms), before: None }
+        }))
     }
 
     /// Compares with the rules there are: to look up whatever a message says would keep its texts for ever.
@@ -99,7 +129,7 @@ impl RuleLookup {
         clippy::redundant_closure_for_method_calls,
         reason = "the method of one lifetime does not stand for any"
     )]
-    fn claim(&self, [from, contact, agent]: &[Option<String>; 3]) -> Result<Option<String>> {
+    fn claim(&self, [from, contact, agent]: &[Option<String>; 3]) -> Result<Option<Answer>> {
         let rows = store::read(&self.store, |rows| rows.claims())?.unwrap_or_default();
         let uris = [from, contact].map(|text| text.as_deref().map(uri_of));
         let is = |row: &&RuleRow| match &row.target {
@@ -126,7 +156,7 @@ impl RuleLookup {
         clippy::redundant_closure_for_method_calls,
         reason = "the method of one lifetime does not stand for any"
     )]
-    fn denial(&self, trunk: Option<&str>, tcp: bool, method: Option<&str>) -> Result<Option<String>> {
+    fn denial(&self, trunk: Option<&str>, tcp: bool, method: Option<&str>) -> Result<Option<Answer>> {
         let whom = if trunk.is_some() { Whom::Trunks } else { Whom::Devices };
         let denials = store::read(&self.store, |rows| rows.denials())?.unwrap_or_default();
         // TLS is TCP, and by which port it came is the guard's to know.
@@ -137,30 +167,41 @@ impl RuleLookup {
         };
         if let Some(denial) = denials.iter().find(is) {
             let text = format!("deny {} from {} ({})", denial.what, whom.name(), denial.author);
-            return Ok(Some(with_reason(text, &denial.reason)));
+            return Ok(Some(Answer::since(with_reason(text, &denial.reason), denial.created_ms)));
         }
         let way = TRANSPORTS[if tcp { TCP } else { UDP }];
         let what = method.map_or(way.to_owned(), |method| format!("{method}/{way}"));
-        Ok(trunk.map(|trunk| format!("trunk {trunk} may not send {what}")))
+        let rule = trunk.map(|trunk| format!("trunk {trunk} may not send {what}"));
+        Ok(rule.map(|rule| Answer { rule, since_ms: None, before: None }))
     }
 
-    fn limit(&self, trunk: Option<&str>, kind: LimitKind) -> Result<Option<String>> {
-        let per = trunk.map_or("source".to_owned(), |trunk| format!("trunk {trunk}"));
+    fn limit(&self, trunk: Option<&str>, kind: LimitKind) -> Result<Option<Answer>> {
         let found = store::read(&self.store, |rows| {
             Ok(match kind {
                 LimitKind::Rate(kind) => {
                     let limits = rows.limits()?;
                     let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
-                    limit.map(|one| (one.limit.to_string(), one.author.clone()))
+                    limit.map(|one| (one.limit.to_string(), one.author.clone(), one.created_ms))
                 }
                 LimitKind::AtOnce(kind) => {
                     let limits = rows.at_once_limits()?;
                     let limit = limits.iter().find(|one| one.kind == kind && one.trunk.as_deref() == trunk);
-                    limit.map(|one| (one.limit.to_string(), one.author.clone()))
+                    limit.map(|one| (one.limit.to_string(), one.author.clone(), one.created_ms))
                 }
             })
         })?;
-        Ok(found.flatten().map(|(most, author)| format!("limit {most} per {per} ({author})")))
+        Ok(found.flatten().map(|(most, author, since_ms)| limited(trunk, &most, &author, since_ms)))
+    }
+}
+
+/// A limit that holds since a time. How large it was before is not known.
+fn limited(trunk: Option<&str>, most: &str, author: &str, since_ms: i64) -> Answer {
+    let per = trunk.map_or("source".to_owned(), |trunk| format!("trunk {trunk}"));
+    let rule = format!("limit {most} per {per} ({author})");
+    Answer {
+        rule,
+        since_ms: Some(since_ms),
+        before: Some(format!("limit per {per}, which was set anew since")),
     }
 }
 
@@ -203,4 +244,21 @@ fn words(one: &ListedRule) -> String {
 
 fn with_reason(text: String, reason: &str) -> String {
     if reason.is_empty() { text } else { format!("{text}: {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_was_set_later_did_not_decide() {
+        let answer = limited(None, "20/s burst 40", "root", 1000);
+        assert_eq!(answer.at(1000).unwrap(), "limit 20/s burst 40 per source (root)");
+        assert_eq!(answer.at(999).unwrap(), "limit per source, which was set anew since");
+        let block = Answer::since("block 203.0.113.7 (cli)".to_owned(), 1000);
+        assert_eq!(block.at(1000).unwrap(), "block 203.0.113.7 (cli)");
+        assert_eq!(block.at(999), None);
+        let ban = Answer { since_ms: None, ..block };
+        assert!(ban.at(0).is_some());
+    }
 }

@@ -32,6 +32,7 @@ fn sample() -> (Kernel, Own) {
         action,
         packets: 1,
         bytes: 1,
+        counted_again: false,
     };
     let rows: Vec<CounterRow> = [Action::Drop, Action::WouldDrop].map(row).into();
     let interface = InterfaceStatus {

@@ -204,7 +204,9 @@ fn senders(pins: &Pins, trunks: &[TrunkRow]) -> Result<Vec<SenderRow>> {
 fn trunk_reading(pins: &Pins, trunk: &TrunkRow) -> Result<TrunkReading> {
     let mut sums = TrunkReading { name: trunk.name.clone(), received: 0, dropped: 0, would_drop: 0 };
     for row in counters::of_trunk(pins, trunk)? {
-        sums.received += row.packets;
+        if !row.counted_again {
+            sums.received += row.packets;
+        }
         match row.action {
             Action::Pass => {}
             Action::Drop | Action::Reset => sums.dropped += row.packets,
@@ -318,6 +320,7 @@ mod tests {
             action,
             packets,
             bytes: packets * 500,
+            counted_again: false,
         };
         let source = |address: &str, reason, packets, ago: i64, sample: &[u8]| {
             let device: SocketAddr = address.parse().unwrap();

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sipguard_core::clock::Clock;
 use sipguard_core::pins::Pins;
 use sipguard_core::senders::TalliedKind;
-use sipguard_core::status::{self, InterfaceStatus};
+use sipguard_core::status;
 use sipguard_core::view;
 use tokio::task::JoinSet;
 
@@ -135,7 +135,7 @@ fn exposition(shared: &ServeShared) -> Result<String> {
         shared.slow(&guard).and_then(|slow| Kernel::read(&shared.pins, &slow.sizes, slow.stored.as_deref()));
     match read {
         Ok(kernel) => {
-            own.attached = Some(!kernel.interfaces.iter().any(InterfaceStatus::is_gone));
+            own.attached = Some(status::unfiltered(&kernel.interfaces).is_empty());
             metrics::text(Some(&kernel), &own)
         }
         // It was detached in between.
@@ -163,10 +163,10 @@ fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
     Ok((status, view::json(&Health { schema: "sipguard.health/1", guard, failing })))
 }
 
-/// The interfaces on which nothing is filtered any more.
+/// The interfaces on which nothing is filtered that should be.
 fn gone(pins: &Pins) -> Result<Vec<String>> {
     let interfaces = status::interfaces(pins, &Clock::now()?)?;
-    Ok(interfaces.into_iter().filter(InterfaceStatus::is_gone).map(|one| one.name).collect())
+    Ok(status::unfiltered(&interfaces).into_iter().map(str::to_owned).collect())
 }
 
 /// An answer about an attached guard; without one it says so.

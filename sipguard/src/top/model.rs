@@ -20,7 +20,7 @@ pub enum MetricKey {
     Received,
     /// Those that were stopped.
     Dropped,
-    /// Those that monitor mode let pass.
+    /// Those that monitor mode let pass, or a check, limit or block that only counts.
     WouldDrop,
     /// Those of an interface, and what was stopped of them.
     Interface(String, bool),
@@ -32,6 +32,13 @@ pub enum MetricKey {
     Source(IpAddr, u16, Reason),
     /// Those of a trunk, and what was stopped of them.
     Trunk(String, bool),
+}
+
+impl MetricKey {
+    /// Whether it is a number of all packets, of which each is counted once.
+    fn is_received(&self) -> bool {
+        matches!(self, MetricKey::Received | MetricKey::Interface(_, false) | MetricKey::Trunk(_, false))
+    }
 }
 
 /// One number over time.
@@ -68,8 +75,9 @@ impl Model {
         for (key, value) in counted(&reading) {
             let mut track = old.remove(&key).unwrap_or_default();
             if self.seconds > 0.0 {
-                // A counter that went back began anew: all that it has came since.
-                let since = value.checked_sub(track.value).unwrap_or(value);
+                // A counter that went back began anew: all that it has came since. A sum of all packets goes back with a change of the mode too.
+                let anew = if key.is_received() { 0 } else { value };
+                let since = value.checked_sub(track.value).unwrap_or(anew);
                 track.per_sec = since as f64 / self.seconds;
                 track.past.push_back(track.per_sec);
                 track.past.drain(..track.past.len().saturating_sub(PAST));
@@ -142,8 +150,10 @@ fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
         add(MetricKey::Interface(one.name.clone(), true), 0);
     }
     for row in &reading.counters {
-        add(MetricKey::Received, row.packets);
-        add(MetricKey::Interface(row.interface.clone(), false), row.packets);
+        if !row.counted_again {
+            add(MetricKey::Received, row.packets);
+            add(MetricKey::Interface(row.interface.clone(), false), row.packets);
+        }
         if row.action.stops() {
             add(MetricKey::Dropped, row.packets);
             add(MetricKey::Interface(row.interface.clone(), true), row.packets);

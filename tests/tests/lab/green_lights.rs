@@ -58,6 +58,44 @@ fn an_interface_that_was_made_anew_is_not_called_guarded() -> Result<()> {
     wait_until("all is well again", || Ok(health()? == 200 && metric("sipguard_attached 1")?))
 }
 
+/// A VPN that is down: nothing comes by it, and when it comes again and nobody attaches it, it is an alarm.
+#[test]
+fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Result<()> {
+    let site = Site::new(true)?;
+    add_interface(&site)?;
+    run(&site, "attach eth0 eth1", 0)?;
+    let scratch = Scratch::new("green")?;
+    let service = Service::start(&site, &scratch, &[])?;
+    let health = || anyhow::Ok(service.get("/health")?.status);
+    let metric = |line: &str| anyhow::Ok(service.get("/metrics")?.body.lines().any(|one| one == line));
+    site.pbx.run(&["ip", "link", "del", "eth1"])?;
+    let output = run(&site, "status", 9)?;
+    ensure!(output.stderr.contains("not there now: eth1;"), "{output:?}");
+    run(&site, "status eth1", 9)?;
+    run(&site, "status eth0", 0)?;
+    let report: Value = serde_json::from_str(&run(&site, "status -o json", 9)?.stdout)?;
+    let modes = ["native", "absent"];
+    ensure!([0, 1].map(|at| &report["interfaces"][at]["mode"]) == modes, "{report}");
+    wait_until("the metrics tell", || {
+        Ok(metric("sipguard_attached 1")? && metric("sipguard_interface_guarded{interface=\"eth1\"} 0")?)
+    })?;
+    ensure!(health()? == 200, "{}", health()?);
+    // It comes, and nobody guards it.
+    add_interface(&site)?;
+    run(&site, "status", 3)?;
+    wait_until("health tells", || Ok(health()? == 503))?;
+    run(&site, "attach eth1", 0)?;
+    run(&site, "status", 0)?;
+    // Where none is there, nothing is filtered at all.
+    for interface in ["eth0", "eth1"] {
+        site.pbx.run(&["ip", "link", "del", interface])?;
+    }
+    run(&site, "status", 9)?;
+    wait_until("health tells", || Ok(health()? == 503 && metric("sipguard_attached 0")?))?;
+    run(&site, "detach --all", 0)?;
+    run(&site, "status", 3).map(drop)
+}
+
 #[test]
 fn another_namespace_is_no_alarm() -> Result<()> {
     let site = Site::guarded(true, &[])?;

@@ -199,3 +199,26 @@ fn a_limit_counts_before_it_stops() -> Result<()> {
     ensure!((valid, dropped) == (200, 0) && over > 100, "{valid} {dropped} {over}");
     Ok(())
 }
+
+/// What an event tells of a limit was true when it happened.
+#[test]
+fn an_event_names_no_limit_that_was_set_after_it() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    run(guard, "limit clear")?;
+    run(guard, "limit set --of register 1/s burst 50")?;
+    flood(&site, Site::PBX[0])?;
+    let told = || -> Result<Vec<String>> {
+        let text = run(guard, "events --reason rate-register")?;
+        Ok(text.lines().map(str::to_owned).collect())
+    };
+    let before = told()?;
+    ensure!(before.len() == 1 && before[0].contains("limit 1/s burst 50 "), "{before:?}");
+    run(guard, "limit set --of register 2/s burst 60")?;
+    let after = told()?;
+    ensure!(after.len() == 1 && !after[0].contains("/s"), "{after:?}");
+    ensure!(after[0].contains("which was set anew since"), "{after:?}");
+    run(guard, "limit clear --of register")?;
+    ensure!(!told()?[0].contains("limit "), "{:?}", told()?);
+    Ok(())
+}

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard_common::abi::Ban;
+use sipguard_common::{Reason, abi::Ban};
 use sipguard_core::{bans::Bans, clock::Clock, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, udp, wait_until},
-    guard::{Guard, Site, number, text},
+    guard::{Counter, Guard, Site, number, text},
     message::{OPTIONS, bent, register},
     process::Running,
     scratch::Scratch,
@@ -220,5 +220,87 @@ fn a_rate_is_of_the_time_that_passed() -> Result<()> {
         let truth = of(count)? / of("span_seconds")?;
         ensure!((of(rate)? / truth - 1.0).abs() < 0.001, "{rate} is not {truth}: {valid}");
     }
+    Ok(())
+}
+
+/// How many packets came, as the table of `counters`, its rows, `top` and the metrics have it.
+fn received(guard: &Guard) -> Result<[u64; 4]> {
+    let table = guard.run(&["counters"])?.expect(0)?.stdout;
+    let line = table.lines().find_map(|line| line.strip_prefix("received: ")).context("no sum")?;
+    let shown = line.split(' ').next().context("a number")?.parse()?;
+    let rows = guard.rows(&["counters"])?;
+    let once = rows.iter().filter(|row| row["counted_again"] == false);
+    let once = once.map(|row| number(row, "packets")).sum::<Result<u64>>()?;
+    let top = number(&guard.json(&["top", "--once", "-d", "100ms"])?["totals"], "received_packets")?;
+    let told = metrics(guard)?;
+    let told = told["sipguard_received_packets_total{interface=\"eth0\"}"] as u64;
+    Ok([shown, once, top, told])
+}
+
+/// Sends 200 REGISTER, and says how many packets came by each count; few others come by themselves.
+fn sends(site: &Site) -> Result<[u64; 4]> {
+    let before = received(&site.guard)?;
+    let valid = || site.guard.counted(Reason::Valid);
+    let (began, socket) = (valid()?, site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??);
+    for number in 0..200 {
+        site.phone.enter(|| socket.send_to(&register(number), sip(Site::PBX[0])))??;
+    }
+    wait_until("all are counted", || Ok(valid()? == began + 200))?;
+    let after = received(&site.guard)?;
+    Ok([0, 1, 2, 3].map(|at| after[at] - before[at]))
+}
+
+#[test]
+fn each_packet_is_received_once_whatever_only_counts() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let run = |words: &str| guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0);
+    let let_pass = |reason: Reason| -> Result<u64> {
+        let rows = guard.counter_rows()?;
+        let of = |row: &&Counter| row.reason == reason.name() && row.action == "would-drop";
+        Ok(rows.iter().filter(of).map(|row| row.packets).sum())
+    };
+    let is_once = |sums: [u64; 4]| sums.iter().all(|sum| (200..250).contains(sum));
+    run("limit set --of register 1/s burst 10 --monitor")?;
+    let sums = sends(&site)?;
+    ensure!(is_once(sums) && let_pass(Reason::RateRegister)? > 150, "a limit that only counts: {sums:?}");
+    run("block 10.77.0.2 --monitor")?;
+    let sums = sends(&site)?;
+    ensure!(is_once(sums) && let_pass(Reason::BlockedHost)? >= 200, "a block that only counts: {sums:?}");
+    let table = run("counters")?.stdout;
+    let (once, again) = table.split_once("\nWould have been stopped").context("nothing is apart")?;
+    ensure!(!once.contains("would-drop") && again.contains("blocked-host"), "{table}");
+    // Of a trunk as well, where its limit is the one that counts.
+    run("unblock 10.77.0.2")?;
+    run("trunk add carrier --peer 10.77.0.2")?;
+    run("limit set --per trunk carrier --of register 1/s burst 10 --monitor")?;
+    let sums = sends(&site)?;
+    ensure!(is_once(sums), "a limit of a trunk that only counts: {sums:?}");
+    let told = metrics(guard)?["sipguard_trunk_received_packets_total{trunk=\"carrier\"}"];
+    ensure!((200.0..250.0).contains(&told), "{told} of the trunk");
+    run("trunk remove carrier")?;
+    Ok(())
+}
+
+/// In monitor mode the way of a blocked packet ends with the block, and it is received too.
+#[test]
+fn what_a_block_lets_pass_in_monitor_mode_was_received() -> Result<()> {
+    let site = Site::guarded(true, &["--monitor"])?;
+    let guard = &site.guard;
+    guard.run(&["block", "10.77.0.2"])?.expect(0)?;
+    let before = received(guard)?;
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    for number in 0..200 {
+        site.phone.enter(|| socket.send_to(&register(number), sip(Site::PBX[0])))??;
+    }
+    wait_until("all are counted", || Ok(guard.counted(Reason::BlockedHost)? >= 200))?;
+    let after = received(guard)?;
+    let [shown, rows, top, told] = [0, 1, 2, 3].map(|at| after[at] - before[at]);
+    ensure!([shown, rows, top].iter().all(|sum| (200..250).contains(sum)), "{shown} {rows} {top}");
+    // Of the metrics it is apart, whatever the mode.
+    ensure!(told < 50, "{told}");
+    let would =
+        "sipguard_would_drop_packets_total{interface=\"eth0\",reason=\"blocked-host\",class=\"drop\"}";
+    ensure!(metrics(guard)?.get(would).is_some_and(|would| *would >= 200.0), "{:?}", metrics(guard)?);
     Ok(())
 }

@@ -12,7 +12,9 @@ use crate::view::OffenderView;
 pub fn by_reason(format: Format, counted: &[CounterRow]) -> Result<()> {
     let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];
     let values = counted.iter().map(CounterView::of_interface).collect();
-    rows(format, schema::COUNTERS, values, || table(&head, counted.iter().map(line)))
+    rows(format, schema::COUNTERS, values, || {
+        each_once(&head, counted, line, |packets| plural_of(packets, "packet"))
+    })
 }
 
 pub fn by_trunk(format: Format, counted: &[CounterRow]) -> Result<()> {
@@ -29,13 +31,36 @@ pub fn rates(format: Format, rates: &Rates) -> Result<()> {
         let rates =
             |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, *span)));
         let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
-        table(&head, counted.iter().map(line))
+        each_once(&head, counted, line, |packets| format!("{:.1} packets a second", per_sec(packets, *span)))
     })
 }
 
 /// Counters of trunks, for people.
 pub fn trunk_table(counted: &[CounterRow]) -> String {
-    table(&["TRUNK", "REASON", "ACTION", "PACKETS", "BYTES"], counted.iter().map(line))
+    let head = ["TRUNK", "REASON", "ACTION", "PACKETS", "BYTES"];
+    each_once(&head, counted, line, |packets| plural_of(packets, "packet"))
+}
+
+/// A table in which each packet is once, with their sum. What is counted again is behind it.
+fn each_once(
+    head: &[&str],
+    counted: &[CounterRow],
+    line: impl Fn(&CounterRow) -> Vec<String>,
+    sum: impl Fn(u64) -> String,
+) -> String {
+    let (again, once): (Vec<&CounterRow>, Vec<&CounterRow>) =
+        counted.iter().partition(|row| row.counted_again);
+    let mut text = table(head, once.iter().map(|row| line(row)));
+    text += &format!("received: {}\n", sum(once.iter().map(|row| row.packets).sum()));
+    if !again.is_empty() {
+        text += "\nWould have been stopped by what only counts; of those above:\n";
+        text += &table(head, again.iter().map(|row| line(row)));
+    }
+    text
+}
+
+fn plural_of(count: u64, thing: &str) -> String {
+    super::plural(usize::try_from(count).unwrap_or(usize::MAX), thing)
 }
 
 fn line(row: &CounterRow) -> Vec<String> {

@@ -40,8 +40,11 @@ impl HistorySample {
     pub fn add(&mut self, kind: &'static str, rows: &[CounterRow]) {
         for row in rows {
             let name = || row.interface.clone();
-            let received = Series { kind, name: name(), what: "received", reason: "" };
-            *self.counts.entry(received).or_default() += row.packets;
+            // Whatever the mode: a number of packets that grew and shrank with it would be no rate.
+            if !row.may_be_counted_again() {
+                let received = Series { kind, name: name(), what: "received", reason: "" };
+                *self.counts.entry(received).or_default() += row.packets;
+            }
             let what = match row.action {
                 Action::Pass => continue,
                 Action::Drop | Action::Reset => "dropped",
