@@ -35,7 +35,7 @@ const BOUNDARIES: &[Boundary] = &[
 ];
 
 /// Where operations are asked for: there is no way past them to the maps or the store.
-const ABOVE_OPERATIONS: [&str; 3] = ["sipguard/src/cli/", "sipguard/src/top/", "sipguard/src/serve/"];
+const ABOVE_OPERATIONS: [&str; 2] = ["sipguard/src/", "sipguard-serve/src/"];
 /// Modules of `sipguard-core` that are the maps or the store.
 const BELOW_OPERATIONS: [&str; 7] = ["bans", "blocks", "counting", "load", "maps", "policy", "store"];
 

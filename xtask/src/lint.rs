@@ -44,12 +44,16 @@ fn compiled() -> Result<Vec<&'static str>> {
     let mut clippy = cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--keep-going"]);
     // The fuzz targets as well, which nothing else compiles without their engine.
     clippy.args(["--features", "sipguard-fuzz/targets", "--", "-D", "warnings"]);
+    // The verbs that a build may leave out.
+    let mut small = cargo(&["clippy", "--locked", "--package", "sipguard", "--all-targets", "--keep-going"]);
+    small.args(["--no-default-features", "--", "-D", "warnings"]);
     let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps", "--keep-going"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     let mut failed = Vec::new();
     for (name, mut command) in [
         ("formatting", cargo(&["fmt", "--all", "--check"])),
         ("clippy", clippy),
+        ("clippy of sipguard without features", small),
         ("clippy of the XDP program", ebpf_clippy()?),
         ("rustdoc", doc),
     ] {

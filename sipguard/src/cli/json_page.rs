@@ -23,9 +23,9 @@ fn crates() -> Vec<PathBuf> {
     entries.filter(|entry| is_crate(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
-/// Whether a source file has documents: those of a module `view`.
+/// Whether a source file has documents: those of a module `view` of its crate.
 fn is_view(path: &Path) -> bool {
-    path.parent().is_some_and(|parent| parent.ends_with("view"))
+    path.parent().is_some_and(|parent| parent.ends_with("src/view")) || path.ends_with("src/view.rs")
 }
 
 /// Rust files below a directory, tests left out, in the order of their names.

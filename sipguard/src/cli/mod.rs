@@ -9,6 +9,7 @@ mod pages;
 mod printer;
 mod privilege;
 mod progress;
+#[cfg(feature = "top")]
 mod top;
 mod version;
 
@@ -20,12 +21,12 @@ use sipguard_common::Reason;
 use sipguard_core::error::kind_of;
 use sipguard_core::ops::{self, Context};
 use sipguard_core::{config, notice as receiver};
+use sipguard_observe::ops as observe;
 
 use self::args::lookup::Asked;
 use self::args::{Cli, Verb};
 use self::printer::{Format, notice, notices, print};
 use crate::interrupt::Interrupt;
-use crate::serve;
 
 /// Runs the command line, with the programs of an object, an ELF file.
 #[must_use]
@@ -96,9 +97,12 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Events(args) => events(host, format, args),
         Verb::Capture(args) => {
             let (request, interrupt) = (args.request()?, Interrupt::new()?);
-            let outcome = crate::ops::capture::run(host, request, &mut |span| interrupt.wait(span))?;
+            let outcome = observe::capture::run(host, request, &mut |span| interrupt.wait(span))?;
             outcome.map_or(Ok(()), |outcome| printer::capture::capture(format, &outcome))
         }
+        #[cfg(not(feature = "top"))]
+        Verb::Top(args) => Err(args.missing("top")),
+        #[cfg(feature = "top")]
         Verb::Top(args) => top::run(host, format, &args),
         Verb::Mode(args) => mode(host, format, &args),
         Verb::Check(args) => {
@@ -113,8 +117,14 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
             printer::reload::reload(format, &ops::reload::run(host, &request)?, request.dry_run)
         }
         Verb::Crash(args) => crash(host, format, &args),
+        #[cfg(not(feature = "replay"))]
+        Verb::Replay(args) => Err(args.missing("replay")),
+        #[cfg(feature = "replay")]
         Verb::Replay(args) => replay(host, object, format, args),
-        Verb::Serve(args) => serve::run(host, &args.request()?),
+        #[cfg(not(feature = "serve"))]
+        Verb::Serve(args) => Err(args.missing("serve")),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => sipguard_serve::run(host, &args.request()?),
         Verb::Config(args) => show_config(format, &args.verb),
         Verb::Version => version::run(format),
         Verb::Man { directory } => pages::man(&directory),
@@ -233,7 +243,7 @@ fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Res
 fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Result<()> {
     use args::counters::By;
     let Some(format) = args.format(output) else {
-        let metrics = crate::ops::metrics::read(host)?;
+        let metrics = observe::metrics::read(host)?;
         notices(&metrics.notices);
         return print(&metrics.text);
     };
@@ -253,7 +263,7 @@ fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Resu
 
 fn events(host: &Context, format: Format, args: args::events::Args) -> Result<()> {
     let (follow, most) = (args.follow, args.most());
-    let mut reader = crate::ops::events::Reader::open(host, args.request())?;
+    let mut reader = observe::events::Reader::open(host, args.request())?;
     let before = reader.read(most)?;
     if follow {
         let interrupt = Interrupt::new()?;
@@ -280,29 +290,30 @@ fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()>
     use args::crash::{Switch, Verb};
     let directory = &args.directory;
     match &args.verb {
-        Verb::List => printer::crash::list(format, &crate::ops::crash::list(directory)),
+        Verb::List => printer::crash::list(format, &observe::crash::list(directory)),
         Verb::Show { name } => {
-            printer::crash::show(format, &crate::ops::crash::show(directory, name.as_deref())?)
+            printer::crash::show(format, &observe::crash::show(directory, name.as_deref())?)
         }
         Verb::Record { switch } => {
             let on = *switch == Switch::On;
-            notices(&crate::ops::crash::record(host, on)?);
+            notices(&observe::crash::record(host, on)?);
             printer::crash::record(format, on)
         }
         Verb::Report { ago, quarantine } => {
-            let request = crate::ops::crash::Request {
+            let request = observe::crash::Request {
                 directory: directory.clone(),
                 ago: ago.and_then(|span| span.0).unwrap_or_default(),
                 quarantine: quarantine.and_then(|span| span.0),
             };
-            printer::crash::show(format, &crate::ops::crash::report(host, &request)?)
+            printer::crash::show(format, &observe::crash::report(host, &request)?)
         }
     }
 }
 
+#[cfg(feature = "replay")]
 fn replay(host: &Context, object: &[u8], format: Format, args: args::replay::Args) -> Result<()> {
     let (request, files) = args.request();
-    let mut replay = crate::ops::replay::Replay::begin(host, object, request)?;
+    let mut replay = sipguard_replay::Replay::begin(host, object, request)?;
     let mut reports = Vec::new();
     for file in files {
         let report = replay.run(&file, &progress::of_file(&file))?;

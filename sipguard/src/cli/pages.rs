@@ -18,7 +18,8 @@ pub fn man(directory: &Path) -> Result<()> {
     clap_mangen::generate_to(Cli::command(), directory).with_context(context)
 }
 
-#[cfg(test)]
+/// The pages tell of every verb.
+#[cfg(all(test, feature = "replay", feature = "serve", feature = "top"))]
 mod tests {
     use std::collections::BTreeSet;
     use std::fmt::Write as _;

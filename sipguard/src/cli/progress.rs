@@ -1,5 +1,6 @@
 //! Bars of progress: on a terminal, nothing elsewhere.
 
+#[cfg(feature = "replay")]
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -7,31 +8,23 @@ use sipguard_core::ops::import::Progress;
 
 /// The bar of an import. It goes when it is dropped.
 #[derive(Default)]
-pub struct Entries(Option<ProgressBar>);
+pub struct Entries(Option<Cleared>);
 
 impl Entries {
     /// Takes what the import tells.
     pub fn take(&mut self, progress: Progress) {
         match (progress, &self.0) {
-            (Progress::Entries(count), _) => self.0 = Some(bar(count as u64)),
-            (Progress::Step, Some(bar)) => bar.inc(1),
+            (Progress::Entries(count), _) => self.0 = Some(Cleared(bar(count as u64))),
+            (Progress::Step, Some(Cleared(bar))) => bar.inc(1),
             (Progress::Step, None) => {}
         }
     }
 }
 
-impl Drop for Entries {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 /// The bar of a file that is read; it goes when it is dropped. It is told how many bytes are read.
+#[cfg(feature = "replay")]
 pub fn of_file(file: &Path) -> impl Fn(u64) {
-    let bar = bar(std::fs::metadata(file).map_or(0, |about| about.len()));
-    let bar = Cleared(bar);
+    let bar = Cleared(bar(std::fs::metadata(file).map_or(0, |about| about.len())));
     move |bytes| bar.0.set_position(bytes)
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use sipguard_core::ops::Context;
+use sipguard_observe::ops::reading::{TopReader, TopReading};
 
 use super::input::{self, InputRequest};
 use super::model::Model;
@@ -17,7 +18,6 @@ use super::state::TopState;
 use super::terminal::Screen;
 use super::theme::Theme;
 use super::view;
-use crate::ops::reading::{TopReader, TopReading};
 
 /// Without a reading for so many times the delay, somebody holds the lock.
 const LATE: u32 = 5;

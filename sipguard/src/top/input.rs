@@ -145,7 +145,7 @@ mod tests {
     use sipguard_core::target::Target;
 
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
 
     fn model() -> Model {
         let mut model = Model::default();

@@ -13,10 +13,14 @@
 //! | `terminal.rs` | the terminal, always given back |
 //! | `app.rs` | the loop, with a thread that reads |
 
+#![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+
 mod app;
 mod boxes;
 mod capture;
 mod dialog;
+#[cfg(test)]
+mod fixture;
 mod input;
 mod model;
 mod once;
@@ -28,9 +32,9 @@ mod terminal;
 mod theme;
 mod view;
 
-pub use crate::ops::reading::TopReader;
 pub use app::{App, run};
 pub use capture::capture;
 pub use model::Model;
-pub use once::{TopView, text, view};
+pub use once::{text, view};
 pub use order::{CAPTURE_SECS, TopCommand};
+pub use sipguard_observe::ops::reading::TopReader;

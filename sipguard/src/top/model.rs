@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use sipguard_common::Reason;
 use sipguard_core::counters::{Action, CounterRow};
-
-use crate::ops::reading::{RuleCounts, TopEvent, TopReading};
+use sipguard_observe::ops::reading::{RuleCounts, TopEvent, TopReading};
 
 /// Ticks that a sparkline may show.
 pub const PAST: usize = 60;
@@ -175,8 +174,9 @@ fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
 
     const BAD: MetricKey = MetricKey::Reason(Reason::BareLf, Action::Reset);
 

@@ -6,13 +6,13 @@ use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow;
 use sipguard_core::status::InterfaceStatus;
 use sipguard_core::view::{CounterView, SenderView, Totals, thousandths};
+use sipguard_observe::ops::reading::{TopEvent, TrunkReading};
+use sipguard_observe::view::{EventView, OffenderView};
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::rows::{CellContent, rows};
-use crate::ops::reading::{TopEvent, TrunkReading};
 use crate::table::table;
-use crate::view::{EventView, OffenderView};
 
 /// Events that are told, the latest.
 const EVENTS: usize = 20;
@@ -226,8 +226,9 @@ pub fn text(model: &Model) -> String {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
 
     #[test]
     fn one_reading() {

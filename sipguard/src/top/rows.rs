@@ -11,11 +11,11 @@ use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow as Offender;
 use sipguard_core::senders::SenderRow;
 use sipguard_core::target::{Device, Target};
+use sipguard_observe::ops::reading::{RuleReading, TopEvent};
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
 use super::theme::{rate, span};
-use crate::ops::reading::{RuleReading, TopEvent};
 
 /// How a cell is to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,8 +311,9 @@ impl Default for TopCell {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
 
     fn model() -> Model {
         let mut model = Model::default();

@@ -147,8 +147,9 @@ impl TopState {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
 
     #[test]
     fn the_chosen_row_is_followed_and_the_first_place_is_not() {

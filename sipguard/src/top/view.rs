@@ -295,7 +295,7 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
     use super::*;
-    use crate::ops::reading::fixed;
+    use crate::top::fixture::fixed;
     use crate::top::input;
 
     fn screen(width: u16, height: u16, keys: &str) -> String {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use nix::sys::statvfs::statvfs;
-use sipguard::cores::{CoreWatch, What, matches};
 use sipguard_core::service::{CoreSettings, DEFAULT_PATTERNS};
+use sipguard_observe::cores::{CoreWatch, What, matches};
 use sipguard_tests::{application::PATIENCE, tmpfs::Tmpfs};
 
 const MIB: usize = 1 << 20;

@@ -4,14 +4,14 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use sipguard::{
+use sipguard_common::Reason;
+use sipguard_core::counters::Action;
+use sipguard_observe::{
     evidence::{PcapWriter, comment},
     header::Header,
     redact::{self, RedactedPacket},
     tap::TapPacket,
 };
-use sipguard_common::Reason;
-use sipguard_core::counters::Action;
 use sipguard_tests::{
     message::{OPTIONS, bent, good_call},
     packet::{ACK, PSH, Peer},

@@ -15,15 +15,15 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 use serde_json::json;
-use sipguard::{
+use sipguard_common::Reason;
+use sipguard_core::{counters::Action, disk::Floor, service::EvidenceLimits};
+use sipguard_observe::{
     events::{JournalSocket, Log},
     evidence::Evidence,
     header::Header,
     redact::RedactedPacket,
     tap::TapPacket,
 };
-use sipguard_common::Reason;
-use sipguard_core::{counters::Action, disk::Floor, service::EvidenceLimits};
 use sipguard_tests::{
     application::wait_until, message::good_call, packet::Peer, process::output, scratch::Scratch,
     user_agent::is_installed,

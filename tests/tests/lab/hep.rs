@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard::hep::{Exporter, message};
-use sipguard::redact::RedactedPacket;
-use sipguard::tap::{Names, Start, TapPacket, TapRing, Which};
 use sipguard_core::clock::Clock;
 use sipguard_core::service::{DEFAULT_HOMER_ID, Homer};
+use sipguard_observe::hep::{Exporter, message};
+use sipguard_observe::redact::RedactedPacket;
+use sipguard_observe::tap::{Names, Start, TapPacket, TapRing, Which};
 use sipguard_tests::application::PATIENCE;
 use sipguard_tests::message::{good_call, register};
 use sipguard_tests::netns::Netns;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use aya::maps::Array;
 use bytemuck::Zeroable as _;
-use sipguard::tap::{Names, Start, TapPacket, TapRing, Which, lost, recorded};
 use sipguard_common::Reason;
 use sipguard_common::abi::{
     CAPTURE_DROPPED, CAPTURE_PASSED, EVENT_BURST, EVENT_ENTRIES, EVENT_LIMITER_ENTRIES, EventLimiter,
@@ -13,6 +12,7 @@ use sipguard_common::abi::{
 use sipguard_core::address::mapped;
 use sipguard_core::clock::Clock;
 use sipguard_core::maps::{self, Plain};
+use sipguard_observe::tap::{Names, Start, TapPacket, TapRing, Which, lost, recorded};
 use sipguard_tests::message::{OPTIONS, faults, good_call, invite, large, register};
 use sipguard_tests::packet::{ACK, PSH, Peer};
 use sipguard_tests::program::{Program, device};

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use sipguard_core::disk::parse_size;
 use sipguard_core::duration::{Span, parse_duration};
+use sipguard_observe::ops::capture::{Request, SenderFilter, To};
 
 use super::usage;
-use crate::ops::capture::{Request, SenderFilter, To};
 
 /// What became of the packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use sipguard_core::duration::{Span, parse_duration};
-
-use crate::ops::crash::DEFAULT_DIRECTORY;
+use sipguard_observe::ops::crash::DEFAULT_DIRECTORY;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -2,9 +2,8 @@
 
 use sipguard_common::Reason;
 use sipguard_core::duration::{Span, parse_duration};
-
-use crate::events::reason;
-use crate::ops::events::{Request, SenderFilter};
+use sipguard_observe::events::reason;
+use sipguard_observe::ops::events::{Request, SenderFilter};
 
 /// Events that `--follow` begins with.
 const BEFORE: usize = 10;

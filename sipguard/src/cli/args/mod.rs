@@ -15,13 +15,18 @@ pub mod import;
 pub mod limit;
 pub mod list;
 pub mod lookup;
+#[cfg(any(test, not(all(feature = "replay", feature = "serve", feature = "top"))))]
+pub mod missing;
 pub mod mode;
 pub mod reload;
+#[cfg(feature = "replay")]
 pub mod replay;
 pub mod rule;
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod status;
 pub mod targets;
+#[cfg(feature = "top")]
 pub mod top;
 pub mod trunk;
 
@@ -32,6 +37,12 @@ use sipguard_core::error::{Failure, FailureKind};
 use sipguard_core::ops::DEFAULT_STORE;
 use sipguard_core::pins::DEFAULT_DIR;
 
+#[cfg(not(feature = "replay"))]
+use self::missing as replay;
+#[cfg(not(feature = "serve"))]
+use self::missing as serve;
+#[cfg(not(feature = "top"))]
+use self::missing as top;
 use super::exit;
 use super::printer::Format;
 
@@ -117,6 +128,7 @@ pub enum Verb {
     /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
     Capture(capture::Args),
     /// Watch live who is stopped and why, and block the senders you select
+    #[cfg_attr(not(feature = "top"), command(hide = true))]
     Top(top::Args),
     /// Show or set the mode: enforce drops, monitor only counts what would be dropped
     Mode(mode::Args),
@@ -127,8 +139,10 @@ pub enum Verb {
     /// Show which device crashed the PBX: the reports of crashes, or one of just now
     Crash(crash::Args),
     /// Show what would be stopped of a capture, and why; exit status 8 when anything would be, 1 when a file is damaged
+    #[cfg_attr(not(feature = "replay"), command(hide = true))]
     Replay(replay::Args),
     /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
+    #[cfg_attr(not(feature = "serve"), command(hide = true))]
     Serve(serve::Args),
     /// Show what the configuration file may contain, and what is in effect
     Config(config::Args),

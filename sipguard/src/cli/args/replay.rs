@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use sipguard_replay::{DEFAULT_FLOWS, Request};
+
 use super::guard::GuardArgs;
-use crate::ops::replay::{DEFAULT_FLOWS, Request};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 use sipguard_core::notice::Notice;
+use sipguard_observe::ops::capture::{End, Outcome};
 
 use super::{Format, notice, object, plural};
-use crate::ops::capture::{End, Outcome};
 
 /// A capture that ended.
 #[derive(Serialize)]

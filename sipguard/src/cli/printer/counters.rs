@@ -4,10 +4,10 @@ use anyhow::Result;
 use sipguard_core::escape::escaped;
 use sipguard_core::ops::counters::{CounterRow, Offender, Rates, SenderRow, per_sec};
 use sipguard_core::view::{CounterView, RateView, SenderView, schema};
+use sipguard_observe::view::OffenderView;
 
 use super::{Format, rows};
 use crate::table::table;
-use crate::view::OffenderView;
 
 pub fn by_reason(format: Format, counted: &[CounterRow]) -> Result<()> {
     let head = ["INTERFACE", "REASON", "ACTION", "PACKETS", "BYTES"];

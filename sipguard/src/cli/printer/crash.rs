@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_observe::ops::crash::{CrashReport, SCHEMA, Shown};
 
 use super::{Format, object, print, rows};
-use crate::ops::crash::{CrashReport, SCHEMA, Shown};
 use crate::table::table;
 
 /// A report, and the first of its suspects.

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sipguard_core::notice::Notice;
 use sipguard_core::view;
+use sipguard_observe::events::{event, line, stats};
+use sipguard_observe::ops::events::{Event, Told};
 
 use super::{Format, notice, rows};
-use crate::events::{event, line, stats};
-use crate::ops::events::{Event, Told};
 
 const SCHEMA: &str = "sipguard.events/2";
 

@@ -16,6 +16,7 @@ pub mod log;
 pub mod lookup;
 pub mod mode;
 pub mod reload;
+#[cfg(feature = "replay")]
 pub mod replay;
 pub mod rule;
 pub mod status;

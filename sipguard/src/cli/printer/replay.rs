@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use sipguard_core::error::{Failure, FailureKind};
 use sipguard_core::view::schema;
+use sipguard_replay::ReplayReport;
+use sipguard_replay::view::ReplayView;
 
 use super::{Format, plural, rows};
-use crate::ops::replay::ReplayReport;
 use crate::table::table;
-use crate::view::ReplayView;
 
 /// Sources that a table shows.
 const SHOWN: usize = 50;

@@ -21,13 +21,13 @@ use nix::sys::{
     statvfs::statvfs,
 };
 use serde_json::Value;
-use sipguard::{
-    cores::{CoreWatch as Cores, What},
-    crash::{CrashReport, PbxEvent, Recorder, RecorderNotice},
-};
 use sipguard_core::{
     pins::Pins,
     service::{CoreSettings, CrashSettings, Watched},
+};
+use sipguard_observe::{
+    cores::{CoreWatch as Cores, What},
+    crash::{CrashReport, PbxEvent, Recorder, RecorderNotice},
 };
 use sipguard_tests::{
     application::sip,
