@@ -25,7 +25,7 @@ named!(CheckState { Refuse = "refuse", Monitor = "monitor", Off = "off" });
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckScope {
     /// Everybody's for whom there is no switch of their own.
-    Guard,
+    Everybody,
     /// Those of whoever is no trunk.
     Devices,
     /// Those of a trunk, by its name.
@@ -39,7 +39,7 @@ impl CheckScope {
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
-            CheckScope::Guard => "",
+            CheckScope::Everybody => "",
             CheckScope::Devices => DEVICES,
             CheckScope::Trunk(name) => name,
         }
@@ -49,9 +49,25 @@ impl CheckScope {
     #[must_use]
     pub fn of(key: &str) -> CheckScope {
         match key {
-            "" => CheckScope::Guard,
+            "" => CheckScope::Everybody,
             DEVICES => CheckScope::Devices,
             name => CheckScope::Trunk(name.to_owned()),
+        }
+    }
+
+    /// Whom a limit is for: a trunk, or devices, of which each source has it.
+    #[must_use]
+    pub fn of_limit(trunk: Option<&str>) -> CheckScope {
+        trunk.map_or(CheckScope::Devices, |name| CheckScope::Trunk(name.to_owned()))
+    }
+
+    /// Its word without the name of a trunk: `everybody`, `devices` or `trunk`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            CheckScope::Everybody => "everybody",
+            CheckScope::Devices => DEVICES,
+            CheckScope::Trunk(_) => "trunk",
         }
     }
 
@@ -59,7 +75,7 @@ impl CheckScope {
     #[must_use]
     pub fn options(&self) -> String {
         match self {
-            CheckScope::Guard => String::new(),
+            CheckScope::Everybody => String::new(),
             CheckScope::Devices => " --devices".to_owned(),
             CheckScope::Trunk(name) => format!(" --trunk {name}"),
         }
@@ -69,9 +85,8 @@ impl CheckScope {
 impl fmt::Display for CheckScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CheckScope::Guard => f.write_str("everybody"),
-            CheckScope::Devices => f.write_str("devices"),
-            CheckScope::Trunk(name) => write!(f, "the trunk {name}"),
+            CheckScope::Everybody | CheckScope::Devices => f.write_str(self.word()),
+            CheckScope::Trunk(name) => write!(f, "{} {name}", self.word()),
         }
     }
 }
@@ -137,7 +152,7 @@ pub fn state(switches: &[Switch], scope: &CheckScope, reason: Reason) -> CheckSt
         let found = switches.iter().find(|switch| switch.scope == *scope && switch.reason == reason);
         found.map(|switch| switch.state)
     };
-    of(scope).or_else(|| of(&CheckScope::Guard)).unwrap_or(CheckState::Refuse)
+    of(scope).or_else(|| of(&CheckScope::Everybody)).unwrap_or(CheckState::Refuse)
 }
 
 /// The kernel's form of all checks for somebody.
@@ -194,7 +209,7 @@ mod tests {
                     CheckState::Refuse => CheckSwitches::NONE,
                 };
                 for (scope, devices, carrier, others) in [
-                    (CheckScope::Guard, state, state, state),
+                    (CheckScope::Everybody, state, state, state),
                     (CheckScope::Devices, state, CheckState::Refuse, CheckState::Refuse),
                     (trunk.clone(), CheckState::Refuse, state, CheckState::Refuse),
                 ] {
@@ -207,8 +222,10 @@ mod tests {
                     }
                 }
                 // A switch of one's own comes before the guard's.
-                let both =
-                    [switch(&CheckScope::Guard, reason, state), switch(&trunk, reason, CheckState::Refuse)];
+                let both = [
+                    switch(&CheckScope::Everybody, reason, state),
+                    switch(&trunk, reason, CheckState::Refuse),
+                ];
                 assert_eq!(entry(&both, &trunk), CheckSwitches::NONE);
                 assert_eq!(entry(&both, &other), bits(state));
             }

@@ -194,7 +194,8 @@ impl Difference {
     }
 
     fn checks(&mut self, config: &Config, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
-        let none = |scope: &CheckScope| if *scope == CheckScope::Guard { "refuse" } else { "as everybody" };
+        let none =
+            |scope: &CheckScope| if *scope == CheckScope::Everybody { "refuse" } else { "as everybody" };
         for old in has.checks.iter().filter(|old| gone("switch", switch_name(old))) {
             self.line(switch_key(old), old.state.name().to_owned(), none(&old.scope).to_owned());
             self.operations.push(PlannedOperation::ClearCheck(old.scope.clone(), old.reason));
@@ -326,7 +327,7 @@ fn switch_name(switch: &Switch) -> String {
 
 fn switch_key(switch: &Switch) -> String {
     let table = match &switch.scope {
-        CheckScope::Guard => "checks".to_owned(),
+        CheckScope::Everybody => "checks".to_owned(),
         CheckScope::Devices => "checks.devices".to_owned(),
         CheckScope::Trunk(name) => format!("{}.checks", path("trunks", name)),
     };

@@ -86,7 +86,7 @@ impl Validator<'_> {
         let of = |scope: CheckScope, Switches(all)| {
             all.into_iter().map(move |(reason, state)| Switch { scope: scope.clone(), reason, state })
         };
-        let guard_checks = of(CheckScope::Guard, checks.switches);
+        let guard_checks = of(CheckScope::Everybody, checks.switches);
         let mut switches: Vec<_> = guard_checks.chain(of(CheckScope::Devices, checks.devices)).collect();
         for (Text(name), mut trunk) in trunks {
             switches.extend(of(CheckScope::Trunk(name.0.clone()), std::mem::take(&mut trunk.checks)));

@@ -7,6 +7,7 @@ use sipguard_common::abi::CountedConnection;
 pub use sipguard_common::abi::MESSAGES;
 
 use super::{Context, RuleChange};
+use crate::check::CheckScope;
 use crate::counting;
 pub use crate::rate::{AtOnce, LimitKind as Kind};
 use crate::rate::{AtOnceMost, RateLimit};
@@ -137,10 +138,10 @@ pub fn default(trunk: Option<&str>, kind: Kind) -> Option<Most> {
     }
 }
 
-/// `messages of a source`, or `messages of the trunk carrier`.
+/// `messages for devices`, or `messages for trunk carrier`.
 #[must_use]
 pub fn named(trunk: Option<&str>, kind: &str) -> String {
-    trunk.map_or_else(|| format!("{kind} of a source"), |trunk| format!("{kind} of the trunk {trunk}"))
+    format!("{kind} for {}", CheckScope::of_limit(trunk))
 }
 
 /// Whether there is such a trunk.

@@ -3,14 +3,17 @@
 use anyhow::{Context as _, Result};
 use sipguard_common::abi::TRANSPORTS;
 
-use super::{Context, RuleChange};
+use super::checks::CheckRow;
+use super::{Context, RuleChange, checks, limit};
 use crate::address::Source;
+use crate::check::CheckScope;
 use crate::counters;
 use crate::error::{Failure, FailureKind};
 use crate::notice::Notice;
 use crate::store::{Changed, Counts, OPERATOR};
 pub use crate::trunk::TrunkRow;
 use crate::trunk::{self, TrunkMode, TrunkPolicy, TrunkProfile};
+use crate::view::LimitView;
 
 /// What is asked of the policy of a trunk; `None` leaves what is there.
 #[derive(Clone, Debug, Default)]
@@ -145,8 +148,14 @@ pub fn list(host: &Context) -> Result<Listing> {
 pub struct Shown {
     /// The trunk.
     pub row: TrunkRow,
+    /// Its own switches of checks.
+    pub checks: Vec<CheckRow>,
+    /// Its own limits.
+    pub limits: Vec<LimitView>,
     /// Its counters that are not zero.
     pub counters: Vec<counters::CounterRow>,
+    /// Whether a guard is attached.
+    pub in_force: bool,
 }
 
 /// Shows a trunk.
@@ -155,12 +164,17 @@ pub struct Shown {
 /// When there is no such trunk, or the store or the counters can't be read.
 pub fn show(host: &Context, name: &str) -> Result<Shown> {
     let row = find(stored(host)?, name)?;
+    let in_force = host.is_attached();
     let mut counted = Vec::new();
-    if host.is_attached() {
+    if in_force {
         host.pins.check()?;
         counted = counters::of_trunk(&host.pins, &row)?;
     }
-    Ok(Shown { row, counters: counted })
+    let mut checks = checks::list(host)?.rows;
+    checks.retain(|check| check.switch.scope == CheckScope::Trunk(row.name.clone()));
+    let mut limits = limit::list(host)?.limits;
+    limits.retain(|limit| limit.trunk.as_ref() == Some(&row.name));
+    Ok(Shown { row, checks, limits, counters: counted, in_force })
 }
 
 /// Every trunk of the store.

@@ -54,7 +54,7 @@ impl Change<'_> {
     /// Sets a switch; author and time are this change's. That the guard refuses needs no row.
     pub fn set_check(&mut self, switch: &Switch) -> Result<()> {
         let Switch { scope, reason, state } = switch;
-        if (scope, state) == (&CheckScope::Guard, &CheckState::Refuse) {
+        if (scope, state) == (&CheckScope::Everybody, &CheckState::Refuse) {
             return self.clear_checks(scope, Some(*reason));
         }
         let all = self.rows.switches()?;

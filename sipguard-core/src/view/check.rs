@@ -11,7 +11,7 @@ use crate::store::CheckRow;
 pub struct CheckStateView {
     /// The check, by the reason of its faults.
     pub reason: String,
-    /// Whose messages: `guard` (everybody's), `devices`, or `trunk`.
+    /// Whose messages: `everybody`, `devices`, or `trunk`.
     pub scope: String,
     /// The trunk; null for a scope that is none.
     pub trunk: Option<String>,
@@ -24,7 +24,7 @@ pub struct CheckStateView {
 pub struct CheckView {
     /// The check, by the reason of its faults.
     pub reason: String,
-    /// Whose messages: `guard` (everybody's), `devices`, or `trunk`.
+    /// Whose messages: `everybody`, `devices`, or `trunk`.
     pub scope: String,
     /// The trunk; null for a scope that is none.
     pub trunk: Option<String>,
@@ -42,14 +42,10 @@ impl CheckStateView {
     /// Of a check for somebody.
     #[must_use]
     pub fn new(reason: &str, scope: &CheckScope, state: CheckState) -> CheckStateView {
-        let (kind, trunk) = match scope {
-            CheckScope::Guard => ("guard", None),
-            CheckScope::Devices => ("devices", None),
-            CheckScope::Trunk(name) => ("trunk", Some(name.clone())),
-        };
+        let trunk = if let CheckScope::Trunk(name) = scope { Some(name.clone()) } else { None };
         CheckStateView {
             reason: reason.to_owned(),
-            scope: kind.to_owned(),
+            scope: scope.word().to_owned(),
             trunk,
             state: state.name().to_owned(),
         }

@@ -5,6 +5,7 @@ use sipguard_common::abi::RATE_KINDS;
 
 use super::time;
 use crate::address::Source;
+use crate::check::CheckScope;
 use crate::rate::{AtOnce, AtOnceMost, RateLimit};
 use crate::rule::RuleMode;
 use crate::status::MonitoredLimit;
@@ -13,9 +14,9 @@ use crate::store::{AtOnceLimit, Limit};
 /// A limit of a rate, or of what there is at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitView {
-    /// `source`, or `trunk`.
-    pub per: String,
-    /// The trunk; null for each source that is no trunk's.
+    /// Whom it is for: `devices`, each source of which has it, or `trunk`.
+    pub scope: String,
+    /// The trunk; null for devices.
     pub trunk: Option<String>,
     /// What is limited: `packets`, `messages`, `register`, `invite`, `connections`, `open` for open connections, or `unfinished` for
     /// messages on TCP connections that have begun and are not finished.
@@ -64,9 +65,9 @@ pub struct UnfinishedNow {
 /// A limit that only counts what is over it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitoredLimitView {
-    /// `source`, or `trunk`.
-    pub per: String,
-    /// The trunk; null for each source that is no trunk's.
+    /// Whom it is for: `devices`, each source of which has it, or `trunk`.
+    pub scope: String,
+    /// The trunk; null for devices.
     pub trunk: Option<String>,
     /// What is limited, as in [`LimitView`].
     pub of: String,
@@ -77,16 +78,12 @@ pub struct MonitoredLimitView {
 impl From<&MonitoredLimit> for MonitoredLimitView {
     fn from(MonitoredLimit { trunk, kind }: &MonitoredLimit) -> MonitoredLimitView {
         MonitoredLimitView {
-            per: per(trunk.as_deref()).to_owned(),
+            scope: CheckScope::of_limit(trunk.as_deref()).word().to_owned(),
             trunk: trunk.clone(),
             of: kind.name().to_owned(),
             reason: kind.reason().name().to_owned(),
         }
     }
-}
-
-const fn per(trunk: Option<&str>) -> &'static str {
-    if trunk.is_some() { "trunk" } else { "source" }
 }
 
 impl LimitView {
@@ -122,7 +119,7 @@ impl LimitView {
 
     fn bare(trunk: Option<&str>, of: &str, mode: RuleMode, author: &str, created_ms: i64) -> LimitView {
         LimitView {
-            per: per(trunk).to_owned(),
+            scope: CheckScope::of_limit(trunk).word().to_owned(),
             trunk: trunk.map(str::to_owned),
             of: of.to_owned(),
             per_second: None,

@@ -48,7 +48,7 @@ pub mod schema {
     /// Points of plots, of `serve`.
     pub const HISTORY: &str = "sipguard.history/2";
     /// Rows of [`super::LimitView`].
-    pub const LIMITS: &str = "sipguard.limits/2";
+    pub const LIMITS: &str = "sipguard.limits/3";
     /// Rows of `OffenderView`.
     pub const OFFENDERS: &str = "sipguard.offenders/2";
     /// Rows of [`super::RateView`].
@@ -63,7 +63,7 @@ pub mod schema {
     pub const SENDERS: &str = "sipguard.senders/1";
     /// [`super::StatusView`].
     pub const STATUS: &str = "sipguard.status/2";
-    /// [`super::TrunkView`], with the counters of the trunk.
+    /// [`super::TrunkView`], with the checks, limits and counters of the trunk.
     pub const TRUNK: &str = "sipguard.trunk/2";
     /// Rows of [`super::CounterView`], of trunks.
     pub const TRUNK_COUNTERS: &str = "sipguard.trunk-counters/2";

@@ -18,7 +18,7 @@ use crate::maps::Ports;
 use crate::rate::{AtOnce, AtOnceMost, LimitKind, RateLimit};
 use crate::rule::{RuleMode, RuleVerb};
 use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
-use crate::store::{AtOnceLimit, Denial, Limit, RuleRow};
+use crate::store::{AtOnceLimit, CheckRow, Denial, Limit, RuleRow};
 use crate::trunk::{TrunkPolicy, TrunkRow};
 
 /// 2026-01-01T00:00:00.6Z.
@@ -88,7 +88,15 @@ fn trunks() {
         created_ms: MS,
     };
     let counted = [counter(Reason::Valid, Action::Pass, 7), counter(Reason::MethodDenied, Action::Drop, 2)];
-    shown("trunk_with_counters", &TrunkCounters::new(&row, &counted));
+    let trunk = Some("carrier".to_owned());
+    let (author, created_ms) = ("root".to_owned(), MS);
+    let scope = CheckScope::Trunk("carrier".to_owned());
+    let switch = Switch { scope, reason: Reason::BadNumber, state: CheckState::Off };
+    let check = CheckRow { switch, author: author.clone(), created_ms };
+    let most = AtOnceMost { most: 500, mode: RuleMode::Monitor };
+    let limit = AtOnceLimit { trunk, kind: AtOnce::Open, limit: most, author, created_ms };
+    let limit = LimitView::of_at_once(&limit, 3, None);
+    shown("trunk_with_counters", &TrunkCounters::new(&row, &[check], &[limit], &counted, true));
     shown("trunk_with_traffic", &TrunkTraffic::new(&row, &counted));
 }
 

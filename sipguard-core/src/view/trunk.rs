@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CounterView, Totals, time};
+use super::{CheckView, CounterView, LimitView, Totals, time};
 use crate::counters::{Action, CounterRow};
+use crate::store::CheckRow;
 use crate::trunk::TrunkRow;
 
 /// A trunk, as it is stored.
@@ -49,21 +50,36 @@ impl From<&TrunkRow> for TrunkView {
     }
 }
 
-/// A trunk with its counters.
+/// A trunk with what is its own, and its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrunkCounters {
     /// The trunk.
     #[serde(flatten)]
     pub trunk: TrunkView,
+    /// Its own switches of checks; of all others it has what is set for everybody.
+    pub checks: Vec<CheckView>,
+    /// Its own limits; it has no others.
+    pub limits: Vec<LimitView>,
     /// What was counted of it; empty while nothing is attached.
     pub counters: Vec<CounterView>,
 }
 
 impl TrunkCounters {
-    /// Of a trunk and its counters.
+    /// Of a trunk with its own switches and limits, and its counters. `in_force`: something is attached.
     #[must_use]
-    pub fn new(row: &TrunkRow, counted: &[CounterRow]) -> TrunkCounters {
-        TrunkCounters { trunk: row.into(), counters: counted.iter().map(CounterView::of_trunk).collect() }
+    pub fn new(
+        row: &TrunkRow,
+        checks: &[CheckRow],
+        limits: &[LimitView],
+        counted: &[CounterRow],
+        in_force: bool,
+    ) -> TrunkCounters {
+        TrunkCounters {
+            trunk: row.into(),
+            checks: checks.iter().map(|row| CheckView::new(row, in_force)).collect(),
+            limits: limits.to_vec(),
+            counters: counted.iter().map(CounterView::of_trunk).collect(),
+        }
     }
 }
 

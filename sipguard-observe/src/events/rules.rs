@@ -10,6 +10,7 @@ use anyhow::Result;
 use sipguard_common::Reason;
 use sipguard_common::abi::{TCP, TRANSPORTS, UDP};
 use sipguard_common::framer::identity_of;
+use sipguard_core::check::CheckScope;
 use sipguard_core::clock::Clock;
 use sipguard_core::denial::Whom;
 use sipguard_core::lookup::{ListedRule, LookupQuery, find};
@@ -196,12 +197,12 @@ impl RuleLookup {
 
 /// A limit that holds since a time. How large it was before is not known.
 fn limited(trunk: Option<&str>, most: &str, author: &str, since_ms: i64) -> Answer {
-    let per = trunk.map_or("source".to_owned(), |trunk| format!("trunk {trunk}"));
-    let rule = format!("limit {most} per {per} ({author})");
+    let whom = CheckScope::of_limit(trunk);
+    let rule = format!("limit {most} for {whom} ({author})");
     Answer {
         rule,
         since_ms: Some(since_ms),
-        before: Some(format!("limit per {per}, which was set anew since")),
+        before: Some(format!("limit for {whom}, which was set anew since")),
     }
 }
 
@@ -253,8 +254,8 @@ mod tests {
     #[test]
     fn a_limit_that_was_set_later_did_not_decide() {
         let answer = limited(None, "20/s burst 40", "root", 1000);
-        assert_eq!(answer.at(1000).unwrap(), "limit 20/s burst 40 per source (root)");
-        assert_eq!(answer.at(999).unwrap(), "limit per source, which was set anew since");
+        assert_eq!(answer.at(1000).unwrap(), "limit 20/s burst 40 for devices (root)");
+        assert_eq!(answer.at(999).unwrap(), "limit for devices, which was set anew since");
         let block = Answer::since("block 203.0.113.7 (cli)".to_owned(), 1000);
         assert_eq!(block.at(1000).unwrap(), "block 203.0.113.7 (cli)");
         assert_eq!(block.at(999), None);

@@ -133,13 +133,13 @@ fn mistakes() -> Result<()> {
         "limit set 20/s monitor",
         "limit set none --monitor",
         "limit set --of open off",
-        "limit reset --per trunk carrier",
+        "limit reset --trunk carrier",
         "limit set --of calls 20/s",
         "limit set --per carrier --of invite 20/s",
         "limit set --per trunk 20/s",
         "limit clear --per trunk",
         "limit clear carrier",
-        "limit set --per trunk carrier --of invite 20/s",
+        "limit set --trunk carrier --of invite 20/s",
         "attach",
         "attach nosuchif0",
         "attach a-name-that-is-much-too-long",
@@ -230,6 +230,37 @@ fn not_attached() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_trunk_is_shown_with_its_own_checks_and_limits() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    for words in [
+        "trunk add carrier --peer 192.0.2.7",
+        "trunk add other --peer 192.0.2.8",
+        "checks set bad-number off --trunk carrier",
+        "checks set bare-lf monitor",
+        "limit set --trunk carrier --of register 20/s --monitor",
+        "limit set --trunk carrier --of open 7",
+        "limit set --devices --of invite 20/s",
+    ] {
+        assert!(said(words, &store)?.ends_with("exit status 0\n"), "{words}");
+    }
+    let table = said("trunk show carrier", &store)?;
+    assert!(table.contains("  checks of its own: bad-number off\n"), "{table}");
+    assert!(table.contains("  limits: register 20/s burst 40 monitor, open 7 at once (now 0)\n"), "{table}");
+    let json = |name: &str| -> Result<serde_json::Value> {
+        let told = said(&format!("trunk show -j {name}"), &store)?;
+        let end = told.rfind('}').context("an object")?;
+        Ok(serde_json::from_str(&told[told.find('{').context("an object")?..=end])?)
+    };
+    let (carrier, other) = (json("carrier")?, json("other")?);
+    let list = |one: &serde_json::Value, key: &str| one[key].as_array().map(Vec::len);
+    assert_eq!([list(&carrier, "checks"), list(&carrier, "limits")], [Some(1), Some(2)], "{carrier}");
+    assert_eq!([list(&other, "checks"), list(&other, "limits")], [Some(0), Some(0)], "{other}");
+    assert!(carrier["checks"][0]["state"] == "off" && carrier["limits"][1]["at_once"] == 7, "{carrier}");
+    assert!(said("trunk show other", &store)?.contains("  checks of its own: none\n  limits: none\n"));
+    Ok(())
+}
+
 /// What a reason means is documentation. What holds now is added for who may read it, and nobody is told a guess instead.
 #[test]
 fn a_reason_is_explained_without_privileges() -> Result<()> {
@@ -280,6 +311,7 @@ fn old_names() -> Result<()> {
             "attach nosuchif0 --xdp-mode generic --check line-bytes=8192",
         ),
         ("capture --limit 2K", "capture --max-size 2K"),
+        ("limit set --per source --of register 20/s", "limit set --devices --of register 20/s"),
     ] {
         let outcome = |words: &str| -> Result<String> {
             let said = said(words, &Scratch::new("cli")?)?;

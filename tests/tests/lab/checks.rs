@@ -86,7 +86,7 @@ fn one_of_ones_own_comes_before_everybodys_and_all_are_kept() -> Result<()> {
         .collect();
     ensure!(
         told == [
-            "guard null bad-number off",
+            "everybody null bad-number off",
             "trunk carrier bare-lf monitor",
             "devices null bad-number refuse"
         ],
@@ -152,7 +152,7 @@ fn what_is_off_or_monitored_gets_there_and_is_told() -> Result<()> {
     wait_until("both are counted", || Ok(counted("would-reset")? == 1 && counted("would-drop")? == 1))?;
     // Told by whoever asks.
     let status = run(guard, "status")?;
-    ensure!(status.contains("check duplicate-header: monitor for the trunk carrier\n"), "{status}");
+    ensure!(status.contains("check duplicate-header: monitor for trunk carrier\n"), "{status}");
     let shown = guard.json(&["status"])?;
     ensure!(shown["checks"][0]["state"] == "monitor" && shown["checks"][0]["trunk"] == "carrier", "{shown}");
     for verb in ["lookup", "explain"] {
@@ -167,7 +167,7 @@ fn what_is_off_or_monitored_gets_there_and_is_told() -> Result<()> {
             "stops: CVE-2018-14767",
             "sent without harm by: OpenSIPS",
             "now: refuse for devices\n",
-            "now: monitor for the trunk carrier\n",
+            "now: monitor for trunk carrier\n",
             "let it pass from a trunk: sipguard checks set duplicate-header off --trunk NAME\n",
         ] {
             ensure!(said.contains(part), "{part} is missing in {said}");

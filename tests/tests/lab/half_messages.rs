@@ -109,7 +109,7 @@ fn of_600_half_messages_the_pbx_has_as_many_as_the_limit_and_every_view_names_th
     wait_until("an event is there", || Ok(!events()?.is_empty()))?;
     expect_named(&events()?, "the events")?;
     let rule = text(&events()?[0], "rule")?;
-    ensure!(rule == "limit 256 at once per source (default)", "{rule}");
+    ensure!(rule == "limit 256 at once for devices (default)", "{rule}");
     // Nobody is nearer to a ban, another address goes on, and so does whoever is in the middle of a message.
     ensure!(guard.rows(&["list", "ban"])?.is_empty(), "a ban");
     site.phone.add_address(Site::INTERFACE, "10.77.0.3/24")?;

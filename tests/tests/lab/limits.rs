@@ -52,7 +52,7 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     run(guard, "bans off")?;
     ensure!(!limited()?, "the kernel looks for limits that there are not");
     let said = run(guard, "limit set --of register 1/s burst 50")?;
-    ensure!(said == "limited register of a source: 1/s burst 50\n", "it said {said}");
+    ensure!(said == "limited register for devices: 1/s burst 50\n", "it said {said}");
     ensure!(
         run(guard, "limit set --of register --per source 1/s burst 50")?.starts_with("nothing changed"),
         "again"
@@ -60,7 +60,10 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     let (valid, over) = flood(&site, device)?;
     ensure!((50..100).contains(&valid) && over > 100, "{valid} passed, {over} were over the limit");
     ensure!(flood(&site, trunk)? == (200, 0), "the trunk has no limit");
-    run(guard, "limit set --per trunk carrier --of register 1/s burst 20")?;
+    run(guard, "limit set --trunk carrier --of register 1/s burst 20")?;
+    // As it was written before.
+    let again = run(guard, "limit set --per trunk carrier --of register 1/s burst 20")?;
+    ensure!(again.starts_with("nothing changed"), "it said {again}");
     let (valid, over) = flood(&site, trunk)?;
     ensure!((20..70).contains(&valid) && over > 130, "{valid} passed, {over} were over the limit");
     // Kept, brought back, and found in the kernel when the store is gone.
@@ -79,7 +82,7 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     ensure!(flood(&site, device)? == (200, 0), "a source is limited still");
     // Back to what a new store has: of one kind, and of all.
     run(guard, "trunk add carrier --peer 10.77.0.2")?;
-    run(guard, "limit set --per trunk carrier --of open 7")?;
+    run(guard, "limit set --trunk carrier --of open 7")?;
     run(guard, "limit set --of open 7")?;
     let said = run(guard, "limit reset --of register")?;
     ensure!(said.contains("register 500/s burst 6000"), "it said {said}");
@@ -87,7 +90,7 @@ fn what_is_over_the_limit_is_dropped_of_a_source_and_of_a_trunk() -> Result<()> 
     ensure!(rows.len() == 3 && rows.iter().any(|row| row["burst"] == 6000) && limited()?, "{rows:?}");
     run(guard, "limit set --of register 1/s burst 50 --monitor")?;
     run(guard, "limit reset")?;
-    run(guard, "limit reset --per trunk carrier")?;
+    run(guard, "limit reset --trunk carrier")?;
     ensure!(limits(guard)? == first.iter().map(limit).collect::<Result<Vec<_>>>()?, "{:?}", limits(guard)?);
     ensure!(run(guard, "limit reset")?.starts_with("nothing changed"), "again");
     Ok(())
@@ -135,7 +138,7 @@ fn a_limit_counts_before_it_stops() -> Result<()> {
     run(guard, "limit clear")?;
     let said = run(guard, "limit set --of register 1/s burst 50 --monitor")?;
     ensure!(
-        said == "limited register of a source: 1/s burst 50 monitor; what is over it passes, and `sipguard counters` has it as \
+        said == "limited register for devices: 1/s burst 50 monitor; what is over it passes, and `sipguard counters` has it as \
                  rate-register with would-drop\n",
         "it said {said}"
     );
@@ -150,10 +153,10 @@ fn a_limit_counts_before_it_stops() -> Result<()> {
     let [valid, dropped, _] = send(&site, device, Reason::RateMessages)?;
     ensure!((20..80).contains(&valid) && dropped > 120, "{valid} {dropped}");
     run(guard, "limit clear --of messages")?;
-    run(guard, "limit set --per trunk carrier --of register 1/s burst 20")?;
+    run(guard, "limit set --trunk carrier --of register 1/s burst 20")?;
     let [valid, dropped, over] = send(&site, trunk, Reason::RateRegister)?;
     ensure!((20..70).contains(&valid) && dropped > 130 && over == 0, "{valid} {dropped} {over}");
-    run(guard, "limit set --per trunk carrier --of register 1/s burst 20 --monitor")?;
+    run(guard, "limit set --trunk carrier --of register 1/s burst 20 --monitor")?;
     let [valid, dropped, over] = send(&site, trunk, Reason::RateRegister)?;
     ensure!((valid, dropped) == (200, 0) && over > 130, "{valid} {dropped} {over}");
     // It is told where limits and what is not enforced are.
@@ -165,15 +168,13 @@ fn a_limit_counts_before_it_stops() -> Result<()> {
     let table = run(guard, "limit list")?;
     ensure!(table.lines().skip(1).all(|line| line.contains("  monitor  ")), "{table}");
     let status = run(guard, "status")?;
-    for line in
-        ["limit register: monitor for each source\n", "limit register: monitor for the trunk carrier\n"]
-    {
+    for line in ["limit register: monitor for devices\n", "limit register: monitor for trunk carrier\n"] {
         ensure!(status.contains(line), "{status}");
     }
     let of = &guard.json(&["status"])?["monitored_limits"];
-    ensure!(of[0]["per"] == "source" && of[1]["trunk"] == "carrier" && of[1]["of"] == "register", "{of}");
+    ensure!(of[0]["scope"] == "devices" && of[1]["trunk"] == "carrier" && of[1]["of"] == "register", "{of}");
     let log = run(guard, "log")?;
-    ensure!(log.contains("register of a source 1/s burst 50 monitor"), "{log}");
+    ensure!(log.contains("register for devices 1/s burst 50 monitor"), "{log}");
     // Kept, brought back, and found in the kernel when the store is gone.
     run(guard, "detach --all")?;
     guard.attach(&[Site::INTERFACE])?;
@@ -185,7 +186,7 @@ fn a_limit_counts_before_it_stops() -> Result<()> {
     ensure!(modes(guard)? == ["monitor"; 2], "{:?}", guard.rows(&["limit", "list"])?);
     // From now on it stops; the trunk's goes on counting.
     ensure!(
-        run(guard, "limit set --of register 1/s burst 50")? == "limited register of a source: 1/s burst 50\n",
+        run(guard, "limit set --of register 1/s burst 50")? == "limited register for devices: 1/s burst 50\n",
         "it stops"
     );
     ensure!(modes(guard)? == ["enforce", "monitor"], "{:?}", guard.rows(&["limit", "list"])?);

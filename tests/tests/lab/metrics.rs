@@ -273,7 +273,7 @@ fn each_packet_is_received_once_whatever_only_counts() -> Result<()> {
     // Of a trunk as well, where its limit is the one that counts.
     run("unblock 10.77.0.2")?;
     run("trunk add carrier --peer 10.77.0.2")?;
-    run("limit set --per trunk carrier --of register 1/s burst 10 --monitor")?;
+    run("limit set --trunk carrier --of register 1/s burst 10 --monitor")?;
     let sums = sends(&site)?;
     ensure!(is_once(sums), "a limit of a trunk that only counts: {sums:?}");
     let told = metrics(guard)?["sipguard_trunk_received_packets_total{trunk=\"carrier\"}"];

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use sipguard_common::Reason;
 use sipguard_core::check::{self, CheckScope, CheckState, Switch};
-use sipguard_core::trunk;
+
+use super::scope::ScopeArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,7 +35,7 @@ pub struct SetArgs {
     state: CheckState,
 
     #[command(flatten)]
-    whose: WhoseArgs,
+    scope: ScopeArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,38 +45,22 @@ pub struct ClearArgs {
     reason: Option<Reason>,
 
     #[command(flatten)]
-    whose: WhoseArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct WhoseArgs {
-    /// For this trunk alone, whatever holds for everybody
-    #[arg(long, value_name = "NAME", value_parser = trunk::name, conflicts_with = "devices")]
-    trunk: Option<String>,
-
-    /// For devices alone (whoever is no trunk), whatever holds for everybody
-    #[arg(long)]
-    devices: bool,
+    scope: ScopeArgs,
 }
 
 impl SetArgs {
     pub fn request(self) -> Switch {
-        Switch { scope: self.whose.scope(), reason: self.reason, state: self.state }
+        Switch { scope: everybody(self.scope), reason: self.reason, state: self.state }
     }
 }
 
 impl ClearArgs {
     pub fn request(self) -> (CheckScope, Option<Reason>) {
-        (self.whose.scope(), self.reason)
+        (everybody(self.scope), self.reason)
     }
 }
 
-impl WhoseArgs {
-    fn scope(self) -> CheckScope {
-        match self.trunk {
-            Some(name) => CheckScope::Trunk(name),
-            None if self.devices => CheckScope::Devices,
-            None => CheckScope::Guard,
-        }
-    }
+/// Whom it names, or everybody for whom nothing else is set.
+fn everybody(scope: ScopeArgs) -> CheckScope {
+    scope.scope().unwrap_or(CheckScope::Everybody)
 }

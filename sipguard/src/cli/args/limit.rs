@@ -1,11 +1,12 @@
-//! `limit`: how much a sender, or a trunk, may send.
+//! `limit`: how much devices, or a trunk, may send.
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use sipguard_core::ops::limit::{AtOnce, Kind, MESSAGES, Most, RuleMode};
 use sipguard_core::rate::{self, AtOnceMost, MOST_AT_ONCE};
 use sipguard_core::trunk;
 
+use super::scope::{Per, ScopeArgs};
 use super::usage;
 
 #[derive(Debug, clap::Args)]
@@ -31,10 +32,10 @@ pub enum Verb {
     /// Show the limits
     #[command(visible_alias = "ls")]
     List,
-    /// Take limits away, so that there is none: of one kind, or all of a sender or trunk
+    /// Take limits away, so that there is none: of one kind, or all; for devices, or for a trunk
     #[command(visible_alias = "rm")]
     Clear(ClearArgs),
-    /// Set limits to their defaults: of one kind, or all of a sender or trunk; a trunk has none
+    /// Set limits to their defaults: of one kind, or all; for devices, or for a trunk; a trunk has none
     Reset(ClearArgs),
 }
 
@@ -44,7 +45,7 @@ pub struct SetArgs {
     whose: WhoseArgs,
 
     /// Such as `20/s`, or `20/s burst 40`; without a burst twice as many as a second has. With `--of open` and
-    /// `--of unfinished` a number, such as `500`. With `--per trunk` its name comes before
+    /// `--of unfinished` a number, such as `500`
     #[arg(required = true, num_args = 1..=4, value_name = "RATE [burst COUNT]|COUNT")]
     rate: Vec<String>,
 
@@ -60,24 +61,18 @@ pub struct ClearArgs {
     whose: WhoseArgs,
 
     /// The trunk's name, with `--per trunk`
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", hide = true)]
     name: Option<String>,
-}
-
-/// Whose a limit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Per {
-    /// Each source
-    Source,
-    /// A trunk
-    Trunk,
 }
 
 #[derive(Debug, clap::Args)]
 struct WhoseArgs {
-    /// Of each source that is no trunk's, or of a trunk (and then its name), all its peers together
-    #[arg(long, value_enum, default_value = "source")]
-    per: Per,
+    #[command(flatten)]
+    scope: ScopeArgs,
+
+    /// What `--trunk NAME` was
+    #[arg(long, value_enum, hide = true, conflicts_with_all = ["trunk", "devices"])]
+    per: Option<Per>,
 
     /// What is counted: packets, messages, register, invite, connections (new ones), open (TCP connections at once), or unfinished
     /// (messages on TCP connections that have begun and are not finished)
@@ -89,7 +84,7 @@ struct WhoseArgs {
 impl SetArgs {
     /// The trunk whose limit it is, or none, and the limit.
     pub fn request(&self) -> Result<(Option<String>, Most)> {
-        let names = usize::from(self.whose.per == Per::Trunk);
+        let names = usize::from(self.whose.per == Some(Per::Trunk));
         let (name, words) = self.rate.split_at(names.min(self.rate.len()));
         let trunk = self.whose.trunk(name.first().map(String::as_str))?;
         let mode = if self.monitor { RuleMode::Monitor } else { RuleMode::Enforce };
@@ -119,10 +114,12 @@ impl ClearArgs {
 impl WhoseArgs {
     fn trunk(&self, name: Option<&str>) -> Result<Option<String>> {
         match (self.per, name) {
-            (Per::Source, None) => Ok(None),
-            (Per::Trunk, Some(name)) => trunk::name(name).map(Some).map_err(usage),
-            (Per::Trunk, None) => Err(usage("`--per trunk` needs the trunk's name: `--per trunk carrier`")),
-            (Per::Source, Some(name)) => Err(usage(format!("`{name}`: only `--per trunk` takes a name"))),
+            (None | Some(Per::Source), None) => Ok(self.scope.trunk().map(str::to_owned)),
+            (Some(Per::Trunk), Some(name)) => trunk::name(name).map(Some).map_err(usage),
+            (Some(Per::Trunk), None) => Err(usage("which trunk? Write such as `--trunk carrier`")),
+            (None | Some(Per::Source), Some(name)) => {
+                Err(usage(format!("`{name}`: of a trunk write `--trunk {name}`")))
+            }
         }
     }
 }
@@ -132,7 +129,7 @@ const NO_LIMIT: [&str; 2] = ["none", "off"];
 
 /// What to write instead of one of them.
 fn none(text: &str, kind: Kind, trunk: Option<&str>) -> String {
-    let options = trunk.map_or_else(String::new, |trunk| format!(" --per trunk {trunk}"));
+    let options = trunk.map_or_else(String::new, |trunk| format!(" --trunk {trunk}"));
     let options = format!("{options} --of {}", kind.name());
     format!(
         "`{text}` is no limit, so there is nothing to set or to monitor: `sipguard limit clear{options}` takes the limit away, \

@@ -22,6 +22,7 @@ pub mod reload;
 #[cfg(feature = "replay")]
 pub mod replay;
 pub mod rule;
+pub mod scope;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod status;
@@ -102,7 +103,7 @@ pub enum Verb {
     Permit(denial::PermitArgs),
     /// Define which addresses are trunks, and what they may send
     Trunk(trunk::Args),
-    /// Limit how much a sender, or a trunk, may send
+    /// Limit how much devices, or a trunk, may send
     Limit(limit::Args),
     /// Show or change when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
     Bans(bans::Args),

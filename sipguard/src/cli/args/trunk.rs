@@ -31,7 +31,7 @@ pub enum Verb {
     /// List the trunks
     #[command(visible_alias = "ls")]
     List,
-    /// Show a trunk: peers, policy, and what was counted
+    /// Show a trunk: peers, policy, its own checks and limits, and what was counted
     Show {
         /// Its name
         #[arg(value_parser = trunk::name)]

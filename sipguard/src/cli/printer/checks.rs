@@ -140,7 +140,7 @@ fn text(explained: &Explained) -> String {
         CheckState::Off
     };
     for (whom, scope) in [
-        ("from everybody", CheckScope::Guard),
+        ("from everybody", CheckScope::Everybody),
         ("from devices", CheckScope::Devices),
         ("from a trunk", CheckScope::Trunk("NAME".to_owned())),
     ] {

@@ -1,6 +1,7 @@
 //! `limit`.
 
 use anyhow::Result;
+use sipguard_core::check::CheckScope;
 use sipguard_core::ops::RuleChange;
 use sipguard_core::ops::limit::{Kind, Listing, Most, RuleMode, default, named};
 use sipguard_core::view::{LimitView, schema};
@@ -39,25 +40,29 @@ pub fn reset(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &Rul
 pub fn list(format: Format, listing: &Listing) -> Result<()> {
     not_attached(format, listing.in_force, "limits take effect");
     rows(format, schema::LIMITS, listing.limits.iter().collect(), || {
-        let columns = ["PER", "OF", "RATE", "BURST", "MODE", "NOW", "BY", "SINCE"];
+        let columns = ["FOR", "OF", "RATE", "BURST", "MODE", "NOW", "BY", "SINCE"];
         table(&columns, listing.limits.iter().map(line))
     })
 }
 
+/// How much, without a burst: `20/s` or `500 at once`.
+pub fn amount(limit: &LimitView) -> String {
+    match limit.at_once {
+        Some(most) => format!("{most} at once"),
+        None => format!("{}/s", limit.per_second.unwrap_or_default()),
+    }
+}
+
 /// The cells of a limit.
 fn line(limit: &LimitView) -> Vec<String> {
-    let (most, unit) = match limit.at_once {
-        Some(most) => (most, " at once"),
-        None => (limit.per_second.unwrap_or_default(), "/s"),
-    };
     let now = limit.now().map(|(count, fullest)| match fullest {
         Some(source) => format!("{count} ({source})"),
         None => count.to_string(),
     });
     vec![
-        limit.trunk.as_ref().map_or("source".to_owned(), |trunk| format!("trunk {trunk}")),
+        CheckScope::of_limit(limit.trunk.as_deref()).to_string(),
         limit.of.clone(),
-        format!("{most}{unit}"),
+        amount(limit),
         limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
         limit.mode.clone(),
         now.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use sipguard_common::framer::{LIMITS, Limits, checks};
-use sipguard_core::check::Switch;
+use sipguard_core::check::{CheckScope, Switch};
 use sipguard_core::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
 use sipguard_core::settings;
 use sipguard_core::view::{StatusView, schema};
@@ -96,7 +96,7 @@ fn switched(switch: &Switch) -> String {
 /// A limit that only counts.
 fn monitored(limit: &MonitoredLimit) -> String {
     let MonitoredLimit { trunk, kind } = limit;
-    let whom = trunk.as_ref().map_or("each source".to_owned(), |trunk| format!("the trunk {trunk}"));
+    let whom = CheckScope::of_limit(trunk.as_deref());
     format!("limit {}: monitor for {whom}\n", kind.name())
 }
 

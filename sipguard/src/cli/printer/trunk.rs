@@ -1,10 +1,13 @@
 //! `trunk`.
 
 use anyhow::Result;
+use sipguard_core::ops::checks::CheckRow;
+use sipguard_core::ops::limit::RuleMode;
 use sipguard_core::ops::trunk::{Listing, Shown, TrunkRow};
-use sipguard_core::view::{TrunkCounters, TrunkView, schema, time};
+use sipguard_core::view::{LimitView, TrunkCounters, TrunkView, schema, time};
 
 use super::counters::trunk_table;
+use super::limit::amount;
 use super::{Format, not_attached, object, rows};
 use crate::table::table;
 
@@ -18,8 +21,8 @@ pub fn list(format: Format, listing: &Listing) -> Result<()> {
 }
 
 pub fn show(format: Format, shown: &Shown) -> Result<()> {
-    let Shown { row, counters } = shown;
-    object(format, schema::TRUNK, &TrunkCounters::new(row, counters), || {
+    let Shown { row, checks, limits, counters, in_force } = shown;
+    object(format, schema::TRUNK, &TrunkCounters::new(row, checks, limits, counters, *in_force), || {
         let policy = &row.policy;
         let mut text = format!(
             "{}: {}\n  peers {}\n  transports {}, methods {}, profile {}, mode {}, PROXY header {}\n  by {}, since {}\n",
@@ -34,11 +37,38 @@ pub fn show(format: Format, shown: &Shown) -> Result<()> {
             row.author,
             time(row.created_ms)
         );
+        text += &format!("  checks of its own: {}\n", all(checks.iter().map(check)));
+        text += &format!("  limits: {}\n", all(limits.iter().map(limit)));
         if !counters.is_empty() {
             text += &trunk_table(counters);
         }
         text
     })
+}
+
+/// `none`, or one behind the other.
+fn all(texts: impl Iterator<Item = String>) -> String {
+    let texts: Vec<String> = texts.collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+}
+
+fn check(row: &CheckRow) -> String {
+    format!("{} {}", row.switch.reason.name(), row.switch.state.name())
+}
+
+/// Such as `register 20/s burst 40 monitor`, or `open 500 at once (now 3)`.
+fn limit(limit: &LimitView) -> String {
+    let mut text = format!("{} {}", limit.of, amount(limit));
+    if let Some(burst) = limit.burst {
+        text += &format!(" burst {burst}");
+    }
+    if limit.mode == RuleMode::Monitor.name() {
+        text += " monitor";
+    }
+    if let Some((now, _)) = limit.now() {
+        text += &format!(" (now {now})");
+    }
+    text
 }
 
 fn peers(row: &TrunkRow) -> Vec<String> {

@@ -90,9 +90,9 @@ fn a_reload_changes_what_the_file_names_and_no_more() -> Result<()> {
     run(guard, "mode enforce")?;
     run(guard, "trunk remove spare")?;
     run(guard, "permit options --from devices")?;
-    run(guard, "limit set --per trunk carrier --of invite 1/s")?;
+    run(guard, "limit set --trunk carrier --of invite 1/s")?;
     run(guard, "limit set --of open 9")?;
-    run(guard, "limit clear --of open --per trunk carrier")?;
+    run(guard, "limit clear --of open --trunk carrier")?;
     run(guard, "bans set --quiet 2h")?;
     run(guard, "bans off")?;
     let back = reload(guard, &path, &[])?;
@@ -146,7 +146,7 @@ fn the_file_says_which_limits_only_count() -> Result<()> {
     let modes = || -> Result<Vec<String>> {
         let rows = guard.rows(&["limit", "list"])?;
         let rows = rows.iter().filter(|row| row["mode"] == "monitor");
-        rows.map(|row| Ok(format!("{} {}", text(row, "per")?, text(row, "of")?))).collect()
+        rows.map(|row| Ok(format!("{} {}", text(row, "scope")?, text(row, "of")?))).collect()
     };
     let bits = || -> Result<(u32, u32)> {
         let policy = state(guard)?.2;
@@ -160,7 +160,7 @@ fn the_file_says_which_limits_only_count() -> Result<()> {
     ] {
         ensure!(changed.contains(line), "it said {changed}");
     }
-    ensure!(modes()? == ["source register", "source open", "trunk invite"], "{:?}", modes()?);
+    ensure!(modes()? == ["devices register", "devices open", "trunk invite"], "{:?}", modes()?);
     let open = Reason::OpenConnections.limit_bit();
     ensure!(
         bits()? == (Reason::RateRegister.limit_bit() | open, Reason::RateInvite.limit_bit()),
@@ -189,7 +189,7 @@ fn the_file_says_which_limits_only_count() -> Result<()> {
     // What is named no more is as it is by default.
     fs::write(&path, "[limits]\nregister = \"20/s burst 40 monitor\"\nunfinished = \"9 monitor\"\n")?;
     reload(guard, &path, &[])?;
-    ensure!(modes()? == ["source register", "source unfinished"], "{:?}", modes()?);
+    ensure!(modes()? == ["devices register", "devices unfinished"], "{:?}", modes()?);
     fs::write(&path, "")?;
     ensure!(
         reload(guard, &path, &[])? == ["limits.register", "limits.unfinished"] && bits()? == (0, 0),

@@ -102,7 +102,7 @@ fn without_a_limit(stage: &Stage) -> Result<()> {
 /// What the trunk may not use is dropped before it is counted against the trunk's limit.
 fn with_a_limit_and_without_udp(stage: &Stage) -> Result<()> {
     run(&stage.guard, "trunk set carrier --transport tcp")?;
-    run(&stage.guard, "limit set --per trunk carrier --of packets 200/s burst 400")?;
+    run(&stage.guard, "limit set --trunk carrier --of packets 200/s burst 400")?;
     call(stage, PATIENCE)?.expect_all(CALLS)?;
     let denied = counted(stage, INTERFACE, Reason::TransportDenied)?;
     let over =

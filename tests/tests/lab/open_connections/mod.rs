@@ -137,7 +137,7 @@ fn so_many_of_a_source_and_no_more() -> Result<()> {
     site.pbx.add_address(Site::INTERFACE, "fd78::1/64")?;
     let guard = &site.guard;
     let said = run(guard, "limit set --of open 10")?;
-    ensure!(said == "limited open of a source: 10 at once\n", "it said {said}");
+    ensure!(said == "limited open for devices: 10 at once\n", "it said {said}");
     ensure!(run(guard, "limit set --of open 10")?.starts_with("nothing changed"), "again");
     // A listener of both families knows IPv4 peers by mapped addresses.
     let server = Server::listen(&site.pbx, "[::]:5060".parse()?)?;
@@ -215,7 +215,7 @@ fn a_trunks_peers_share_its_limit() -> Result<()> {
     let ([pbx4, pbx6], [phone4, phone6]) = (Site::PBX, Site::PHONE);
     run(guard, "trunk add carrier --peer 10.77.0.2 fd77::/64")?;
     run(guard, "limit set --of open 1")?;
-    run(guard, "limit set --per trunk carrier --of open 4")?;
+    run(guard, "limit set --trunk carrier --of open 4")?;
     let server = Server::listen(&site.pbx, "[::]:5060".parse()?)?;
     let mut ends = open(&site, &server, phone4, pbx4, 2)?;
     ends.extend(open(&site, &server, phone6, pbx6, 2)?);
@@ -327,7 +327,7 @@ fn limits_of_open_connections_are_kept_and_said() -> Result<()> {
         ),
         ("limit set --of open 0", 2, "`0` is no limit of open connections"),
         ("limit set --of open 5 burst 7", 2, "`5 burst 7` is no limit of open connections"),
-        ("limit set --per trunk nobody --of open 5", 2, "there is no trunk nobody"),
+        ("limit set --trunk nobody --of open 5", 2, "there is no trunk nobody"),
         ("limit set --of opened 5", 2, "write one of packets, messages, register, invite, connections, open"),
     ] {
         let output = guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(status)?;
@@ -336,7 +336,7 @@ fn limits_of_open_connections_are_kept_and_said() -> Result<()> {
     run(guard, "trunk add carrier --peer 10.77.0.2")?;
     run(guard, "limit set --of open 5")?;
     run(guard, "limit set --of invite 5/s")?;
-    run(guard, "limit set --per trunk carrier --of open 7")?;
+    run(guard, "limit set --trunk carrier --of open 7")?;
     let before = limits(guard)?;
     let told: Vec<String> = before
         .iter()

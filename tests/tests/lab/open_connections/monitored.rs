@@ -10,7 +10,7 @@ fn what_is_over_it_is_counted_and_passes_until_the_limit_stops() -> Result<()> {
     let server = Server::listen(&site.pbx, sip(pbx))?;
     let said = run(guard, "limit set --of open 2 --monitor")?;
     ensure!(
-        said == "limited open of a source: 2 at once monitor; what is over it passes, and `sipguard counters` has it as open-connections \
+        said == "limited open for devices: 2 at once monitor; what is over it passes, and `sipguard counters` has it as open-connections \
                  with would-drop\n",
         "it said {said}"
     );
@@ -25,10 +25,10 @@ fn what_is_over_it_is_counted_and_passes_until_the_limit_stops() -> Result<()> {
     ensure!(rows[0]["mode"] == "monitor" && rows[0]["open"] == 5, "{rows:?}");
     // The limit of its trunk is another one, and stops.
     run(guard, "trunk add carrier --peer 10.77.0.2")?;
-    run(guard, "limit set --per trunk carrier --of open 1")?;
+    run(guard, "limit set --trunk carrier --of open 1")?;
     let of_trunk = open(&site, &server, phone, pbx, 1)?;
     expect_refused(&site, phone, pbx)?;
-    run(guard, "limit set --per trunk carrier --of open 1 --monitor")?;
+    run(guard, "limit set --trunk carrier --of open 1 --monitor")?;
     let more = open(&site, &server, phone, pbx, 1)?;
     ensure!(over("would-drop")? == 4, "{:?}", guard.counters()?);
     drop((of_trunk, more));
