@@ -87,6 +87,7 @@ pub fn run(host: &Context, options: &Options) -> Result<()> {
     let mut status = work.tick()?;
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
     let answers = answers.context("starting the thread of HTTP")?;
+    notice::send(written(options));
     notice::send(format!("serving http://{address}/metrics"));
     let mut supervisor = Supervisor::ready();
     loop {
@@ -104,6 +105,17 @@ pub fn run(host: &Context, options: &Options) -> Result<()> {
         }
         status = work.tick()?;
     }
+}
+
+/// What is written, and where to: also without a word in the configuration file.
+fn written(options: &Options) -> String {
+    let history = options.history.0.as_ref().map(|file| format!("the history to {}", file.display()));
+    let evidence = options.evidence.as_ref().map(|directory| format!("evidence to {}", directory.display()));
+    let log = options.log.as_ref().map(|file| format!("events to {}", file.display()));
+    let journal = options.journal.then(|| "events to the journal".to_owned());
+    let all: Vec<String> = [history, evidence, log, journal].into_iter().flatten().collect();
+    let what = if all.is_empty() { "nothing".to_owned() } else { all.join(", ") };
+    format!("writing {what}; [serve] of the configuration file says otherwise")
 }
 
 /// Whether a signal has come; waits for one until the next tick.
@@ -257,5 +269,31 @@ fn reading(shared: &ServeShared, guard: &AttachedGuard) -> Result<HistorySample>
 fn tell(texts: impl IntoIterator<Item = String>) {
     for text in texts {
         notice::send(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sipguard_core::service::Keep;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_told() {
+        // What docs/guide/serve.md says of an empty configuration.
+        let text = written(&Options::default());
+        for part in [
+            "the history to /var/lib/sipguard/history.db, ",
+            "evidence to /var/lib/sipguard/evidence, ",
+            "events to the journal; ",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let guide = include_str!("../../docs/guide/serve.md");
+        for path in ["/var/lib/sipguard/history.db", "/var/lib/sipguard/evidence"] {
+            assert!(guide.contains(path), "{path}");
+        }
+        let none = Options { history: Keep(None), evidence: None, journal: false, ..Options::default() };
+        assert!(written(&none).starts_with("writing nothing; "));
     }
 }

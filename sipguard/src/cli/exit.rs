@@ -6,7 +6,7 @@ use sipguard_core::error::FailureKind;
 
 /// The list at the end of `--help`.
 pub const HELP: &str = "Exit status: 0 done or nothing to do, 1 failed, \
-2 usage, or a name that there is not, 3 not attached, 4 privileges missing, \
+2 usage, or a trunk that there is not, 3 not attached, 4 privileges missing, \
 5 kernel or driver can't, \
 6 configuration invalid, 7 done with the last good configuration, for the present one is invalid, 8 replayed, and something would be stopped, \
 9 attached, and an interface is not there now.";
