@@ -34,7 +34,7 @@ impl Source {
     ///
     /// `None` when `bits` is no prefix length of that family.
     #[must_use]
-    pub fn from_map(bytes: Mapped, bits: u32) -> Option<Source> {
+    pub(crate) fn from_map(bytes: Mapped, bits: u32) -> Option<Source> {
         let address = unmapped(bytes);
         let bits = if address.is_ipv4() { bits.checked_sub(96)? } else { bits };
         IpNet::new(address, u8::try_from(bits).ok()?).ok().map(Source)
@@ -60,13 +60,13 @@ impl Source {
 
     /// The prefix length, as it is written, that a block or a trunk should have at least: shorter ones hold much of the internet.
     #[must_use]
-    pub fn least_bits(&self) -> u8 {
+    pub(crate) fn least_bits(&self) -> u8 {
         if self.is_ipv4() { 8 } else { 16 }
     }
 
     /// Whether it is shorter than that.
     #[must_use]
-    pub fn is_wide(&self) -> bool {
+    pub(crate) fn is_wide(&self) -> bool {
         self.0.prefix_len() < self.least_bits()
     }
 
@@ -85,7 +85,7 @@ impl Source {
 
     /// Whether another one lies in it.
     #[must_use]
-    pub fn covers(&self, other: &Source) -> bool {
+    pub(crate) fn covers(&self, other: &Source) -> bool {
         self.0.contains(&other.0)
     }
 

@@ -32,7 +32,7 @@ use crate::undo::Undo;
 
 /// What an operator wants of `attach`.
 #[derive(Clone, Debug)]
-pub struct AttachRequest {
+pub(crate) struct AttachRequest {
     /// Native or generic; `None` is what the configuration says, automatic at first.
     pub xdp: Option<XdpChoice>,
     /// Mode, ports, limits and checks.
@@ -83,7 +83,7 @@ pub struct Attached {
 
 /// What `attach` did.
 #[derive(Clone, Debug, Default)]
-pub struct AttachOutcome {
+pub(crate) struct AttachOutcome {
     /// Whether nothing was in force before, so that the configuration was applied.
     pub first: bool,
     /// Each interface once, in the order in which they were named.
@@ -109,7 +109,7 @@ impl AttachOutcome {
 ///
 /// # Errors
 /// See [`FailureKind`]; what was attached before stays as it was.
-pub fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> Result<AttachOutcome> {
+pub(crate) fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> Result<AttachOutcome> {
     interfaces(names)?;
     pins.mount()?;
     loop {

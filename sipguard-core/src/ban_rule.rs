@@ -70,7 +70,7 @@ impl BanRule {
 
     /// Each setting by its key in the configuration file, with its value for people.
     #[must_use]
-    pub fn by_key(&self) -> [(&'static str, String); 7] {
+    pub(crate) fn by_key(&self) -> [(&'static str, String); 7] {
         let span = |span: Duration| humantime::format_duration(span).to_string();
         let after = if self.after == 0 { "none".to_owned() } else { self.after.to_string() };
         [

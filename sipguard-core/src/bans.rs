@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, HashMap, MapData, MapError};
-use sipguard_common::abi::{
-    BAN_ENTRIES, Ban, COARSE_SHIFT, DeviceKey, RateBucket, VERIFIED, bucket_slots, names,
-};
+use sipguard_common::abi::{Ban, COARSE_SHIFT, DeviceKey, RateBucket, VERIFIED, bucket_slots, names};
 use sipguard_common::framer::HashKeys;
 
 use crate::address::{Source, mapped};
@@ -97,9 +95,6 @@ impl Bans {
         budget.banned = budget.banned.max((ban.until_ns >> COARSE_SHIFT) as u32 + 1);
         self.budgets.set(home, Plain(budget), 0).context("writing the budgets")
     }
-
-    /// How many there can be.
-    pub const ROOM: u32 = BAN_ENTRIES;
 }
 
 /// An address as bans know it: an IPv6 address is one with all of its /64.

@@ -155,7 +155,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Target, Rule)>> {
+    pub(crate) fn deciding(&self, address: IpAddr, clock: &Clock) -> Result<Option<(Target, Rule)>> {
         let is_active = |block: &Rule| block.flags != 0 && block.is_active(clock.boot_ns);
         if let Some(block) = self.get(&Target::from(address))?.filter(is_active) {
             return Ok(Some((address.into(), block)));
@@ -201,7 +201,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn entries_that_block(&self) -> Result<usize> {
+    pub(crate) fn entries_that_block(&self) -> Result<usize> {
         self.count_where(|_| true)
     }
 
@@ -253,7 +253,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When a map can't be read.
-    pub fn each_target(&self, each: &mut dyn FnMut(Target)) -> Result<()> {
+    pub(crate) fn each_target(&self, each: &mut dyn FnMut(Target)) -> Result<()> {
         for key in self.prefixes.keys() {
             let key = key.context("reading the blocked prefixes")?;
             if let Some(source) = Source::from_map(key.data(), key.prefix_len()) {

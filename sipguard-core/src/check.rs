@@ -123,7 +123,7 @@ pub fn parse_state(text: &str) -> Result<CheckState, String> {
 ///
 /// # Errors
 /// Why it can't, and what can be done instead.
-pub fn is_possible(reason: Reason, state: CheckState) -> Result<(), String> {
+pub(crate) fn is_possible(reason: Reason, state: CheckState) -> Result<(), String> {
     if state != CheckState::Off || !reason.loses_framing() {
         return Ok(());
     }
@@ -171,7 +171,7 @@ pub fn entry(switches: &[Switch], scope: &CheckScope) -> CheckSwitches {
 
 /// The state of a check in the kernel's form.
 #[must_use]
-pub fn state_in(entry: &CheckSwitches, reason: Reason) -> CheckState {
+pub(crate) fn state_in(entry: &CheckSwitches, reason: Reason) -> CheckState {
     let bit = reason.check_bit();
     match (entry.off & bit, entry.monitored & bit) {
         (0, 0) => CheckState::Refuse,
@@ -181,7 +181,7 @@ pub fn state_in(entry: &CheckSwitches, reason: Reason) -> CheckState {
 }
 
 /// The checks of the kernel's form that do not refuse, with their states.
-pub fn not_refusing(entry: &CheckSwitches) -> impl Iterator<Item = (Reason, CheckState)> {
+pub(crate) fn not_refusing(entry: &CheckSwitches) -> impl Iterator<Item = (Reason, CheckState)> {
     checks().map(|reason| (reason, state_in(entry, reason))).filter(|(_, state)| *state != CheckState::Refuse)
 }
 

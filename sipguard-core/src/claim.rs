@@ -81,7 +81,7 @@ impl Identity {
 
     /// From the map's form.
     #[must_use]
-    pub fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> Identity {
+    pub(crate) fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> Identity {
         Identity(kept(&of_key(key)))
     }
 
@@ -121,7 +121,7 @@ impl UserAgent {
 
     /// From the map's form.
     #[must_use]
-    pub fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> UserAgent {
+    pub(crate) fn from_key(key: &[u8; MATCH_KEY_BYTES]) -> UserAgent {
         UserAgent(kept(&of_key(key)))
     }
 

@@ -55,14 +55,14 @@ impl Clock {
 
     /// The wall time (milliseconds) after `duration`; `None`: permanent, also when it is beyond all calendars.
     #[must_use]
-    pub fn wall_ms_after(&self, duration: Option<Duration>) -> Option<i64> {
+    pub(crate) fn wall_ms_after(&self, duration: Option<Duration>) -> Option<i64> {
         let end = self.wall_ms().checked_add(i64::try_from(duration?.as_millis()).ok()?)?;
         Timestamp::from_millisecond(end).is_ok().then_some(end)
     }
 
     /// The wall time of a boot time, in milliseconds; `None` for [`PERMANENT`].
     #[must_use]
-    pub fn wall_of(&self, boot_ns: u64) -> Option<i64> {
+    pub(crate) fn wall_of(&self, boot_ns: u64) -> Option<i64> {
         if boot_ns == PERMANENT {
             return None;
         }

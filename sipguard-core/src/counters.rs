@@ -181,7 +181,7 @@ fn mode(pins: &Pins) -> Result<Mode> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn clear_trunk(pins: &Pins, number: u16) -> Result<()> {
+pub(crate) fn clear_trunk(pins: &Pins, number: u16) -> Result<()> {
     let mut map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
     let first = trunk_counter_index(u32::from(number), Outcome::Plain, 0);
     for index in first..trunk_counter_index(u32::from(number) + 1, Outcome::Plain, 0) {

@@ -55,7 +55,7 @@ fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
 
 /// Whether they are at work.
 #[must_use]
-pub fn is_on(pins: &Pins) -> bool {
+pub(crate) fn is_on(pins: &Pins) -> bool {
     names::CONNECTION_PROGRAMS.iter().all(|name| pins.counting(name)[1].exists())
 }
 
@@ -63,7 +63,7 @@ pub fn is_on(pins: &Pins) -> bool {
 ///
 /// # Errors
 /// [`FailureKind::Kernel`]
-pub fn is_on_or_fail(pins: &Pins) -> Result<()> {
+pub(crate) fn is_on_or_fail(pins: &Pins) -> Result<()> {
     if is_on(pins) {
         return Ok(());
     }

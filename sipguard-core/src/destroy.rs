@@ -23,14 +23,14 @@ const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
 
 /// A socket for such requests.
-pub struct Destroyer(Socket);
+pub(crate) struct Destroyer(Socket);
 
 impl Destroyer {
     /// Opens it, for the network namespace at hand.
     ///
     /// # Errors
     /// When there is none to be had.
-    pub fn new() -> Result<Destroyer> {
+    pub(crate) fn new() -> Result<Destroyer> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("opening sock_diag")?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -44,7 +44,7 @@ impl Destroyer {
     ///
     /// # Errors
     /// When the kernel can't or may not.
-    pub fn end(&self, key: &FlowKey) -> Result<bool> {
+    pub(crate) fn end(&self, key: &FlowKey) -> Result<bool> {
         let Some(found) = self.ask(&request(key, FIND, ANY))? else { return Ok(false) };
         let Some(cookie) = cookie(&found, key) else { return Ok(false) };
         Ok(self.ask(&request(key, DESTROY, cookie))?.is_some())

@@ -18,7 +18,7 @@ use crate::second_eye;
 ///
 /// # Errors
 /// [`FailureKind::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
-pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
+pub(crate) fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
     let Some(_lock) = pins.lock()? else {
         return Err(Failure::with(FailureKind::NotAttached, "sipguard is not attached"));
     };
@@ -66,7 +66,7 @@ pub fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When a pin or the row can't be changed.
-pub fn free(pins: &Pins, slot: u32) -> Result<()> {
+pub(crate) fn free(pins: &Pins, slot: u32) -> Result<()> {
     let mut ifaces: Ifaces = maps::open(pins, names::IFACES)?;
     let Plain(row) = ifaces.get(&slot, 0).context("reading the interface's row")?;
     pins.remove_slot(slot)?;

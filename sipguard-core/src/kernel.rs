@@ -46,7 +46,7 @@ pub struct Offsets {
 impl Offsets {
     /// Those of the running kernel. Unknown ones stay 0: the program then goes by the handshakes that it sees.
     #[must_use]
-    pub fn of_running_kernel() -> Offsets {
+    pub(crate) fn of_running_kernel() -> Offsets {
         Offsets::read(Path::new("/sys/kernel/btf/vmlinux")).unwrap_or_default()
     }
 
@@ -102,7 +102,7 @@ impl Offsets {
 
     /// Whether the programs can work that count open connections.
     #[must_use]
-    pub fn tell_of_connections(&self) -> bool {
+    pub(crate) fn tell_of_connections(&self) -> bool {
         let needed = [
             self.sock_family,
             self.sock_net,

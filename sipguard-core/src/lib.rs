@@ -4,9 +4,10 @@
 //! version. Nothing here prints, ends the process, or knows of a terminal or of HTTP.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+#![warn(unreachable_pub)]
 
 pub mod address;
-pub mod attach;
+mod attach;
 pub mod ban_rule;
 pub mod bans;
 pub mod blocks;
@@ -18,15 +19,15 @@ pub mod connections;
 pub mod counters;
 pub mod counting;
 pub mod denial;
-pub mod destroy;
-pub mod detach;
+mod destroy;
+mod detach;
 pub mod disk;
 pub mod duration;
 pub mod error;
 pub mod escape;
 pub mod exchange;
 pub mod kernel;
-pub mod link;
+mod link;
 pub mod load;
 pub mod lookup;
 pub mod maps;
@@ -43,15 +44,15 @@ pub mod protect;
 pub mod rate;
 mod refuse;
 pub mod rule;
-pub mod second_eye;
+mod second_eye;
 pub mod senders;
 pub mod service;
 pub mod settings;
-pub mod ssh;
+mod ssh;
 pub mod status;
 pub mod store;
 pub mod target;
 pub mod trunk;
-pub mod undo;
+mod undo;
 pub mod unfinished;
 pub mod view;

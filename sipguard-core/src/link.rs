@@ -14,7 +14,7 @@ use crate::error::{Failure, FailureKind};
 
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Xdp {
+pub(crate) struct Xdp {
     /// `true` for native mode, `false` for generic mode.
     pub native: bool,
     /// Kernel's number of the program.
@@ -23,7 +23,7 @@ pub struct Xdp {
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// Its name.
     pub name: String,
     /// Its index.
@@ -44,7 +44,7 @@ pub struct Interface {
 ///
 /// # Errors
 /// A failure that names the interface when there is none.
-pub fn interface(name: &str) -> Result<Interface> {
+pub(crate) fn interface(name: &str) -> Result<Interface> {
     by_name(name)?.ok_or_else(|| no_such(name))
 }
 
@@ -52,7 +52,7 @@ pub fn interface(name: &str) -> Result<Interface> {
 ///
 /// # Errors
 /// When rtnetlink does not answer.
-pub fn by_name(name: &str) -> Result<Option<Interface>> {
+pub(crate) fn by_name(name: &str) -> Result<Option<Interface>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::IfName(name.to_owned()));
     if name.is_empty() || name.len() > 15 {
@@ -65,7 +65,7 @@ pub fn by_name(name: &str) -> Result<Option<Interface>> {
 ///
 /// # Errors
 /// When rtnetlink does not answer.
-pub fn by_index(index: u32) -> Result<Option<Interface>> {
+pub(crate) fn by_index(index: u32) -> Result<Option<Interface>> {
     let mut request = LinkMessage::default();
     request.header.index = index;
     ask(request)
@@ -75,7 +75,7 @@ pub fn by_index(index: u32) -> Result<Option<Interface>> {
 ///
 /// # Errors
 /// When rtnetlink does not answer.
-pub fn all() -> Result<Vec<Interface>> {
+pub(crate) fn all() -> Result<Vec<Interface>> {
     let mut found = Vec::new();
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let outcome = exchange(request, NLM_F_DUMP, &mut |message| {
@@ -115,7 +115,7 @@ fn ask(request: LinkMessage) -> Result<Option<Interface>> {
 ///
 /// # Errors
 /// When rtnetlink does not answer, or refuses.
-pub fn remove_empty_clsact(index: u32) -> Result<()> {
+pub(crate) fn remove_empty_clsact(index: u32) -> Result<()> {
     let clsact = TcHandle { major: 0xffff, minor: 0xfff1 };
     let mut message = TcMessage::default();
     message.header.index = index as i32;

@@ -153,7 +153,7 @@ fn refused(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
 }
 
 /// The verifier's log is thousands of lines; its end says what it did not like.
-pub fn verifier(error: ProgramError) -> std::io::Error {
+pub(crate) fn verifier(error: ProgramError) -> std::io::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

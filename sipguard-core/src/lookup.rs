@@ -31,7 +31,7 @@ pub struct ListedRule {
 
 impl ListedRule {
     /// Of a ban in force, or kept for the next `attach`.
-    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> ListedRule {
+    pub(crate) fn of_ban(target: Target, ban: &Ban, clock: &Clock, in_force: bool) -> ListedRule {
         let entry = Rule { packets: ban.packets, bytes: ban.bytes, ..Rule::zeroed() };
         let row = store::ban_row(target, ban, clock);
         ListedRule { row, decides: true, entry: in_force.then_some(entry), is_ban: true }

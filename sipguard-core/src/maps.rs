@@ -129,7 +129,7 @@ pub fn ports(dir: &dyn MapDir) -> Result<Ports> {
 ///
 /// # Errors
 /// When the map can't be written.
-pub fn set_ports(dir: &dyn MapDir, ports: &Ports) -> Result<()> {
+pub(crate) fn set_ports(dir: &dyn MapDir, ports: &Ports) -> Result<()> {
     let mut words = vec![0u64; PORT_ENTRIES as usize];
     for (first, ports) in [(0, &ports.sip), (PORT_WORDS, &ports.tls)] {
         for port in ports {

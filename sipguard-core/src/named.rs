@@ -4,7 +4,7 @@
 #[macro_export]
 macro_rules! named {
     ($type:ident { $($value:ident = $name:literal),+ $(,)? }) => {
-        #[allow(dead_code, reason = "what is only written is never read back")]
+        #[allow(dead_code, unreachable_pub, reason = "what is only written is never read back, and an enum may be private")]
         impl $type {
             /// Every value.
             pub const ALL: &'static [$type] = &[$($type::$value),+];

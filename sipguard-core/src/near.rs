@@ -13,7 +13,7 @@ pub fn hint<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> String 
 /// The names nearest to a text, three at the most: one letter in three is other, and no more than three, or one of the two begins with the
 /// other.
 #[must_use]
-pub fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
+pub(crate) fn nearest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Vec<&'n str> {
     let most = (text.chars().count() / 3).clamp(1, 3);
     let distance = |name: &str| {
         if begins(text, name) || begins(name, text) { 1 } else { distance(text, name) }

@@ -287,7 +287,7 @@ impl Pins {
     ///
     /// # Errors
     /// As [`Pins::check`].
-    pub fn check_abi(&self) -> Result<()> {
+    pub(crate) fn check_abi(&self) -> Result<()> {
         let path = self.map(names::ABI);
         let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
         let map: Array<_, u32> =
@@ -310,7 +310,7 @@ impl Pins {
     ///
     /// # Errors
     /// When a pin can't be removed.
-    pub fn remove_slot(&self, slot: u32) -> Result<()> {
+    pub(crate) fn remove_slot(&self, slot: u32) -> Result<()> {
         let [eye, eye_link] = self.second_eye(slot);
         for path in [self.link(slot), self.program(slot), eye_link, eye] {
             remove_file(&path)?;
@@ -322,7 +322,7 @@ impl Pins {
     ///
     /// # Errors
     /// When a pin or directory can't be removed.
-    pub fn remove_all(&self) -> Result<()> {
+    pub(crate) fn remove_all(&self) -> Result<()> {
         for name in ["links", "programs", "maps"] {
             let dir = self.dir.join(name);
             if name == "maps" {

@@ -36,9 +36,9 @@ pub struct Policy {
 const KINDS: u32 = rules_in_use::DEVICES | rules_in_use::IDENTITIES | rules_in_use::USER_AGENTS;
 
 /// Well-formed messages on connections, after which a source may send [`TRUST_FACTOR`] times as much.
-pub const TRUST_AFTER: u32 = 100;
+pub(crate) const TRUST_AFTER: u32 = 100;
 /// See [`TRUST_AFTER`].
-pub const TRUST_FACTOR: u32 = 4;
+pub(crate) const TRUST_FACTOR: u32 = 4;
 
 /// The maps of the policy.
 pub struct PolicyMaps {

@@ -43,7 +43,7 @@ pub enum Presence {
 }
 
 /// Whether an interface is of another network namespace.
-pub fn is_elsewhere(iface: &Iface) -> bool {
+pub(crate) fn is_elsewhere(iface: &Iface) -> bool {
     iface.netns != 0 && kernel::netns().is_ok_and(|here| here != iface.netns)
 }
 

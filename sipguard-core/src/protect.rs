@@ -17,7 +17,7 @@ pub struct Protected {
 
 /// The peers of SSH sessions, this one's first, the gateways and the machine's own addresses.
 #[must_use]
-pub fn protected() -> Vec<Protected> {
+pub(crate) fn protected() -> Vec<Protected> {
     let mut all = Vec::new();
     let mut push = |address: Option<IpAddr>, role| {
         all.extend(address.map(|address| Protected { address: address.to_canonical(), role }));
@@ -42,12 +42,12 @@ pub fn protected() -> Vec<Protected> {
 
 /// The first protected address that a source would block.
 #[must_use]
-pub fn hit<'a>(source: &Source, protected: &'a [Protected]) -> Option<&'a Protected> {
+pub(crate) fn hit<'a>(source: &Source, protected: &'a [Protected]) -> Option<&'a Protected> {
     protected.iter().find(|entry| source.contains(entry.address))
 }
 
 /// Ports that another protocol is known by (IANA), or that a PBX itself has for something else. Guarded, its connections are reset.
-pub const OTHER_PROTOCOLS: [(u16, &str); 17] = [
+pub(crate) const OTHER_PROTOCOLS: [(u16, &str); 17] = [
     (22, "SSH"),
     (25, "SMTP"),
     (53, "DNS"),
@@ -69,13 +69,13 @@ pub const OTHER_PROTOCOLS: [(u16, &str); 17] = [
 
 /// The protocol that a port is known by, where that is not SIP.
 #[must_use]
-pub fn other_protocol(port: u16) -> Option<&'static str> {
+pub(crate) fn other_protocol(port: u16) -> Option<&'static str> {
     OTHER_PROTOCOLS.iter().find(|(known, _)| *known == port).map(|(_, name)| *name)
 }
 
 /// Why one of the ports should hardly be guarded: an SSH server has it, or another protocol is known by it.
 #[must_use]
-pub fn occupied(ports: &BTreeSet<u16>) -> Option<String> {
+pub(crate) fn occupied(ports: &BTreeSet<u16>) -> Option<String> {
     let ssh = if ports.is_empty() { BTreeSet::new() } else { ssh::find().ports };
     let by_ssh = ports.iter().find(|port| ssh.contains(port));
     let why = by_ssh.map(|port| format!("port {port} is one of SSH here, whose sessions would be cut"));

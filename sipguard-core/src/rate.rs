@@ -54,7 +54,7 @@ impl AtOnce {
 /// How many messages a source may have begun and not finished. A whole office behind one address does not come near: a message in several
 /// segments is unfinished for the gap between two, or where one is lost for the second until TCP repeats it. Of 1,000 phones that register at
 /// once with one segment in ten lost, that are 100. Beyond it no message is hurt: a new connection waits for its SYN's repetition.
-pub const DEFAULT_UNFINISHED: u32 = 256;
+pub(crate) const DEFAULT_UNFINISHED: u32 = 256;
 
 /// Most a second.
 const MOST_PER_SECOND: u32 = 1_000_000;
@@ -108,13 +108,13 @@ impl LimitKind {
 
     /// Its bit in a set of limits that only count; none of a limit that is enforced.
     #[must_use]
-    pub fn bit_in(self, mode: RuleMode) -> u32 {
+    pub(crate) fn bit_in(self, mode: RuleMode) -> u32 {
         if mode == RuleMode::Monitor { self.reason().limit_bit() } else { 0 }
     }
 
     /// The mode of a limit in a set of those that only count.
     #[must_use]
-    pub fn mode_in(self, monitored: u32) -> RuleMode {
+    pub(crate) fn mode_in(self, monitored: u32) -> RuleMode {
         if monitored & self.reason().limit_bit() == 0 { RuleMode::Enforce } else { RuleMode::Monitor }
     }
 }

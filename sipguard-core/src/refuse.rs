@@ -13,7 +13,7 @@ use crate::settings::XdpChoice;
 ///
 /// # Errors
 /// [`FailureKind::Kernel`]
-pub fn a_tunnel(interface: &Interface) -> Result<()> {
+pub(crate) fn a_tunnel(interface: &Interface) -> Result<()> {
     if interface.ethernet {
         return Ok(());
     }
@@ -31,7 +31,7 @@ pub fn a_tunnel(interface: &Interface) -> Result<()> {
 ///
 /// # Errors
 /// [`FailureKind::Failed`]
-pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
+pub(crate) fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
     let all: Vec<Interface> = own
         .iter()
         .filter(|(_, iface)| !is_elsewhere(iface))
@@ -55,7 +55,7 @@ pub fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<()> {
 ///
 /// # Errors
 /// [`FailureKind::Kernel`]
-pub fn another_program(interface: &Interface) -> Result<()> {
+pub(crate) fn another_program(interface: &Interface) -> Result<()> {
     let Some(xdp) = interface.xdp else { return Ok(()) };
     let name = program_name(xdp.program_id);
     if name == names::PROGRAM {
@@ -80,7 +80,7 @@ pub fn another_program(interface: &Interface) -> Result<()> {
 ///
 /// # Errors
 /// [`FailureKind::Failed`]
-pub fn another_mode(interface: &Interface, xdp: Option<XdpChoice>) -> Result<()> {
+pub(crate) fn another_mode(interface: &Interface, xdp: Option<XdpChoice>) -> Result<()> {
     let native = interface.xdp.is_some_and(|xdp| xdp.native);
     let desired = xdp.and_then(XdpChoice::native);
     if desired.is_none_or(|desired| desired == native) {

@@ -23,7 +23,7 @@ const HANDLE: u16 = 1;
 ///
 /// # Errors
 /// When the kernel refuses the program or the place. Nothing is left of it then.
-pub fn attach(loaded: &mut Loaded, pins: &Pins, slot: u32, interface: &Interface) -> Result<u32> {
+pub(crate) fn attach(loaded: &mut Loaded, pins: &Pins, slot: u32, interface: &Interface) -> Result<u32> {
     let [path, link_path] = pins.second_eye(slot);
     let program = loaded.second_eye()?;
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -72,7 +72,7 @@ fn attach_filter(
 ///
 /// # Errors
 /// When rtnetlink does not do it.
-pub fn detach_filter(iface: &Iface) -> Result<()> {
+pub(crate) fn detach_filter(iface: &Iface) -> Result<()> {
     if iface.clsact == 0 || is_elsewhere(iface) {
         return Ok(());
     }
@@ -90,7 +90,7 @@ pub fn detach_filter(iface: &Iface) -> Result<()> {
 ///
 /// # Errors
 /// When a filter can't be taken off, or a pin not be removed.
-pub fn remove_all(pins: &Pins) -> Result<()> {
+pub(crate) fn remove_all(pins: &Pins) -> Result<()> {
     let own = own_slots(pins).unwrap_or_default();
     let filters = own.iter().try_for_each(|(_, iface)| detach_filter(iface));
     pins.remove_all().and(filters)
@@ -98,7 +98,7 @@ pub fn remove_all(pins: &Pins) -> Result<()> {
 
 /// Whether it is at work on the interface of a slot.
 #[must_use]
-pub fn is_on(pins: &Pins, slot: u32, iface: &Iface) -> bool {
+pub(crate) fn is_on(pins: &Pins, slot: u32, iface: &Iface) -> bool {
     let [path, link_path] = pins.second_eye(slot);
     let Ok(ours) = ProgramInfo::from_pin(&path) else { return false };
     if iface.clsact != 0 {

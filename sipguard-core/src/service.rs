@@ -9,11 +9,11 @@ use crate::disk::Floor;
 /// Where it listens unless told otherwise. Only this host gets there.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:9506";
 /// Where the history is kept unless told otherwise.
-pub const DEFAULT_HISTORY: &str = "/var/lib/sipguard/history.db";
+pub(crate) const DEFAULT_HISTORY: &str = "/var/lib/sipguard/history.db";
 /// Where evidence is kept unless told otherwise.
-pub const DEFAULT_EVIDENCE: &str = "/var/lib/sipguard/evidence";
+pub(crate) const DEFAULT_EVIDENCE: &str = "/var/lib/sipguard/evidence";
 /// Bytes of a log of events; the one before it may have as many.
-pub const DEFAULT_LOG_BYTES: u64 = 64 << 20;
+pub(crate) const DEFAULT_LOG_BYTES: u64 = 64 << 20;
 /// Where reports are kept when nothing else is said.
 pub const DEFAULT_CRASHES: &str = "/var/lib/sipguard/crashes";
 /// Node that Homer shows a packet to be from, when nothing else is said.

@@ -17,9 +17,9 @@ use crate::maps::{self, MapDir, Ports};
 use crate::pins::Pins;
 
 /// SIP port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
-pub const DEFAULT_PORT: u16 = 5060;
+pub(crate) const DEFAULT_PORT: u16 = 5060;
 /// TLS port that is guarded when nothing else is said (RFC 3261 section 19.1.2).
-pub const DEFAULT_TLS_PORT: u16 = 5061;
+pub(crate) const DEFAULT_TLS_PORT: u16 = 5061;
 /// Connections that are followed when nothing else is said.
 pub const DEFAULT_FLOWS: u32 = 1 << 16;
 /// How long the middle of a message on a connection older than the guard passes when nothing else is said.
@@ -188,7 +188,7 @@ impl EffectiveSettings {
 
     /// Each setting by table and key, as the configuration file has them, with its value for people.
     #[must_use]
-    pub fn by_key(&self) -> Vec<Setting> {
+    pub(crate) fn by_key(&self) -> Vec<Setting> {
         let refuse_lf = self.limits.has(checks::REFUSE_LF);
         let mut all = vec![
             ("guard", "mode", if self.mode == MODE_MONITOR { "monitor" } else { "enforce" }.to_owned()),
@@ -260,7 +260,7 @@ impl SettingsRequest {
 
     /// The ports that come to those in force; `None` is that nothing is guarded yet.
     #[must_use]
-    pub fn new_ports(&self, in_force: Option<&EffectiveSettings>) -> BTreeSet<u16> {
+    pub(crate) fn new_ports(&self, in_force: Option<&EffectiveSettings>) -> BTreeSet<u16> {
         let all = |ports: &Ports| -> BTreeSet<u16> { &ports.sip | &ports.tls };
         let old = in_force.map(|effective| all(&effective.ports)).unwrap_or_default();
         let desired =

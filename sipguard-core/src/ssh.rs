@@ -14,7 +14,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 /// What SSH there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ssh {
+pub(crate) struct Ssh {
     /// Who sits at the session that this process runs in.
     pub own_peers: BTreeSet<IpAddr>,
     /// Who sits at a session.
@@ -36,7 +36,7 @@ const SHARED: usize = 4;
 
 /// Looks for it. What can't be read, such as without privileges, is not found.
 #[must_use]
-pub fn find() -> Ssh {
+pub(crate) fn find() -> Ssh {
     let own: Vec<(IpAddr, u16)> = environments().iter().filter_map(|value| connection(value)).collect();
     let servers = servers();
     // systemd listens where it starts a server for each connection.
@@ -89,7 +89,7 @@ fn environments() -> Vec<String> {
 }
 
 /// The processes above this one, up to init; of a very deep tree the nearest.
-pub fn ancestors() -> impl Iterator<Item = i32> {
+pub(crate) fn ancestors() -> impl Iterator<Item = i32> {
     let above = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         parent(&stat).filter(|pid| *pid > 0)

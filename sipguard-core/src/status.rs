@@ -227,7 +227,7 @@ fn not_enforced(pins: &Pins, store: &Path) -> Result<(Vec<Switch>, Vec<Monitored
 }
 
 /// The checks of a trunk, as the kernel has them.
-pub fn checks_of_trunk(pins: &Pins, store: &Path, name: &str) -> Result<CheckSwitches> {
+pub(crate) fn checks_of_trunk(pins: &Pins, store: &Path, name: &str) -> Result<CheckSwitches> {
     let row = store::all_trunks(store)?.into_iter().find(|row| row.name == name);
     let trunks = PolicyMaps::open(pins)?.read()?.trunks;
     let entry = row.and_then(|row| trunks.get(usize::from(row.number)).copied());

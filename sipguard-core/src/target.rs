@@ -41,7 +41,7 @@ impl Device {
 
     /// From the map's form.
     #[must_use]
-    pub fn from_key(key: &DeviceKey) -> Device {
+    pub(crate) fn from_key(key: &DeviceKey) -> Device {
         Device(SocketAddr::new(unmapped(key.address), u16::from_be_bytes(key.port)))
     }
 }

@@ -11,11 +11,11 @@ use crate::settings::EffectiveSettings;
 use crate::store::{self, ConfiguredRows};
 
 /// The guard's settings, and the end of its grace (`CLOCK_BOOTTIME`, nanoseconds).
-pub type State = (EffectiveSettings, u64);
+pub(crate) type State = (EffectiveSettings, u64);
 
 /// What an `attach` changed.
 #[derive(Clone, Debug, Default)]
-pub struct Undo {
+pub(crate) struct Undo {
     /// Interfaces that were not attached before.
     pub new: Vec<String>,
     /// The settings before and after, where a guard was attached before.
@@ -29,7 +29,7 @@ impl Undo {
     ///
     /// # Errors
     /// The first failure; what comes after it is taken back all the same.
-    pub fn take_back(&self, pins: &Pins, store: &Path) -> Result<String> {
+    pub(crate) fn take_back(&self, pins: &Pins, store: &Path) -> Result<String> {
         let mut did = Vec::new();
         let mut outcomes = Vec::new();
         if !self.new.is_empty() {
@@ -56,7 +56,7 @@ impl Undo {
     ///
     /// # Errors
     /// When a map can't be read or written.
-    pub fn settings(&self, pins: &Pins) -> Result<()> {
+    pub(crate) fn settings(&self, pins: &Pins) -> Result<()> {
         let Some(((before, grace_before), (after, grace_after))) = &self.settings else { return Ok(()) };
         if pins.slots().is_empty() {
             return Ok(());

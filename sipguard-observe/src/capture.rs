@@ -23,7 +23,7 @@ const RENEWED: Duration = Duration::from_secs(1);
 
 /// What is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CaptureRequest {
+pub(crate) struct CaptureRequest {
     /// From whom; everybody without.
     pub source: Option<SenderFilter>,
     /// What was stopped, or would be in `monitor` mode.
@@ -33,7 +33,7 @@ pub struct CaptureRequest {
 }
 
 /// A capture under way. Drop ends it.
-pub struct Capture<'p> {
+pub(crate) struct Capture<'p> {
     pins: &'p Pins,
     request: CaptureRequest,
     renewed: Instant,
@@ -46,7 +46,7 @@ impl<'p> Capture<'p> {
     ///
     /// # Errors
     /// When another process captures already, whose pid is named, or the map can't be written.
-    pub fn begin(pins: &'p Pins, request: CaptureRequest) -> Result<Capture<'p>> {
+    pub(crate) fn begin(pins: &'p Pins, request: CaptureRequest) -> Result<Capture<'p>> {
         let only = only(pins)?;
         ask(pins, &request, AHEAD)?;
         Ok(Capture { pins, request, renewed: Instant::now(), _only: only })
@@ -56,7 +56,7 @@ impl<'p> Capture<'p> {
     ///
     /// # Errors
     /// When the map can't be written, as after `detach`.
-    pub fn renew(&mut self) -> Result<()> {
+    pub(crate) fn renew(&mut self) -> Result<()> {
         if self.renewed.elapsed() >= RENEWED {
             ask(self.pins, &self.request, AHEAD)?;
             self.renewed = Instant::now();

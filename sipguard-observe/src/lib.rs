@@ -4,8 +4,9 @@
 //! process, or knows of a terminal or of HTTP, and nothing here changes what is judged, but the quarantine after a crash.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+#![warn(unreachable_pub)]
 
-pub mod capture;
+mod capture;
 pub mod cores;
 pub mod crash;
 pub mod events;

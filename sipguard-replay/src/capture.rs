@@ -20,7 +20,7 @@ const OPTION_FLAGS: u16 = 2;
 
 /// A packet as it was captured.
 #[derive(Clone, Copy, Debug)]
-pub struct CapturePacket<'a> {
+pub(crate) struct CapturePacket<'a> {
     /// Its number, from 1, as Wireshark counts.
     pub number: u64,
     /// Link type (`LINKTYPE_...` of tcpdump.org).
@@ -68,7 +68,7 @@ struct CaptureReading {
 ///
 /// # Errors
 /// What is wrong with the file, and where; the packets before were given.
-pub fn read(
+pub(crate) fn read(
     path: &Path,
     step: &dyn Fn(u64),
     take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,

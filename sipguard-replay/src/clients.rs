@@ -8,10 +8,10 @@ use sipguard_core::maps::{self, Flows, Plain};
 use sipguard_observe::header::Header;
 
 /// Address and port of a sender.
-pub type Sender = (Mapped, u16);
+pub(crate) type Sender = (Mapped, u16);
 
 /// The program's flows.
-pub struct Clients {
+pub(crate) struct Clients {
     flows: Flows,
     balancers: Vec<bool>,
 }
@@ -21,7 +21,7 @@ impl Clients {
     ///
     /// # Errors
     /// When the flows can't be opened.
-    pub fn open(loaded: &Loaded, trunks: &[Trunk]) -> Result<Option<Clients>> {
+    pub(crate) fn open(loaded: &Loaded, trunks: &[Trunk]) -> Result<Option<Clients>> {
         let balancers: Vec<bool> = trunks.iter().map(|trunk| trunk.proxy_protocol != 0).collect();
         if !balancers.contains(&true) {
             return Ok(None);
@@ -31,13 +31,13 @@ impl Clients {
 
     /// Whether a trunk, by its index, is of balancers.
     #[must_use]
-    pub fn is_balancer(&self, trunk: u8) -> bool {
+    pub(crate) fn is_balancer(&self, trunk: u8) -> bool {
         self.balancers.get(usize::from(trunk)) == Some(&true)
     }
 
     /// The client of the segment's connection, once it is named.
     #[must_use]
-    pub fn of(&self, header: &Header) -> Option<Sender> {
+    pub(crate) fn of(&self, header: &Header) -> Option<Sender> {
         let ends = header.ends;
         let [remote_port, local_port] = ends.ports.map(u16::to_be_bytes);
         let key = FlowKey { remote: ends.from, local: ends.to, remote_port, local_port };

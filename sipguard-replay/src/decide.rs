@@ -14,7 +14,7 @@ use super::missing::{Broken, Gaps, Waiting};
 use super::tally::Tally;
 
 /// Bytes before a frame: when it came, for the program's clock.
-pub const TIME_BYTES: usize = 8;
+pub(crate) const TIME_BYTES: usize = 8;
 /// What a packet of IP with two VLAN tags has at the most. Of longer ones the kernel may take none.
 const MOST_BYTES: usize = TIME_BYTES + 22 + 65_535;
 
@@ -22,7 +22,7 @@ const MOST_BYTES: usize = TIME_BYTES + 22 + 65_535;
 const FLOWS: usize = 1 << 16;
 
 /// A packet that comes in to the PBX.
-pub struct Incoming<'a> {
+pub(crate) struct Incoming<'a> {
     /// Its number in the capture.
     pub number: u64,
     /// Its headers; `None` when it is not IP.
@@ -34,7 +34,7 @@ pub struct Incoming<'a> {
 }
 
 /// The program, and what was found.
-pub struct Decider<'p> {
+pub(crate) struct Decider<'p> {
     program: &'p Xdp,
     broken: Broken,
     gaps: Gaps,
@@ -49,7 +49,11 @@ pub struct Decider<'p> {
 impl<'p> Decider<'p> {
     /// Nothing found yet. With an explainer the faults of malformed messages are located.
     #[must_use]
-    pub fn new(program: &'p Xdp, clients: Option<Clients>, explainer: Option<Explainer>) -> Decider<'p> {
+    pub(crate) fn new(
+        program: &'p Xdp,
+        clients: Option<Clients>,
+        explainer: Option<Explainer>,
+    ) -> Decider<'p> {
         Decider {
             program,
             broken: Broken::new(),
@@ -65,7 +69,7 @@ impl<'p> Decider<'p> {
     ///
     /// # Errors
     /// When the kernel does not run the program.
-    pub fn decide(&mut self, packet: &Incoming<'_>) -> Result<()> {
+    pub(crate) fn decide(&mut self, packet: &Incoming<'_>) -> Result<()> {
         if packet.cut {
             self.tally.cut += 1;
             packet.header.into_iter().for_each(|header| self.broken.mark(header));
@@ -89,7 +93,7 @@ impl<'p> Decider<'p> {
 
     /// What was found.
     #[must_use]
-    pub fn end(mut self) -> Tally {
+    pub(crate) fn end(mut self) -> Tally {
         self.tally.lacking += self.gaps.len();
         self.tally.explained = self.explainer.map(Explainer::end).unwrap_or_default();
         self.tally

@@ -20,7 +20,7 @@ const STREAMS: usize = 1 << 16;
 
 /// Where the fault of a malformed message is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// Number of the packet in the capture, from 1.
     pub packet: u64,
     /// Source address.
@@ -38,7 +38,7 @@ pub struct Explanation {
 }
 
 /// Runs the framer beside the program.
-pub struct Explainer {
+pub(crate) struct Explainer {
     limits: Limits,
     tls_ports: BTreeSet<u16>,
     buffer: Box<Buffer>,
@@ -58,19 +58,26 @@ struct Tracked {
 impl Explainer {
     /// `limits` are those of the guard, without the checks that are off for devices; `tls_ports` of the PBX are of SIP over TLS.
     #[must_use]
-    pub fn new(limits: Limits, tls_ports: BTreeSet<u16>) -> Explainer {
+    pub(crate) fn new(limits: Limits, tls_ports: BTreeSet<u16>) -> Explainer {
         let (streams, found) = (HashMap::new(), Vec::new());
         Explainer { limits, tls_ports, buffer: Box::new(Buffer::NEW), streams, found }
     }
 
     /// What was found.
     #[must_use]
-    pub fn end(self) -> Vec<Explanation> {
+    pub(crate) fn end(self) -> Vec<Explanation> {
         self.found
     }
 
     /// A packet with the reason that the program gave. `frame` is all of it.
-    pub fn packet(&mut self, number: u64, header: &Header, sender: Sender, frame: &[u8], reason: Reason) {
+    pub(crate) fn packet(
+        &mut self,
+        number: u64,
+        header: &Header,
+        sender: Sender,
+        frame: &[u8],
+        reason: Reason,
+    ) {
         let payload = frame.get(header.payload.clone()).unwrap_or_default();
         let fault = if header.tcp {
             self.segment(header, payload, reason)
@@ -130,7 +137,7 @@ impl Explainer {
     }
 
     /// A connection, by its SYN; `proxied` when it begins with a PROXY header.
-    pub fn begin(&mut self, header: &Header, proxied: bool) {
+    pub(crate) fn begin(&mut self, header: &Header, proxied: bool) {
         if self.streams.len() == STREAMS {
             self.streams.clear();
         }

@@ -11,6 +11,7 @@
 //! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+#![warn(unreachable_pub)]
 
 mod capture;
 mod clients;

@@ -31,14 +31,14 @@ const KNOWN: [(u32, &str); 7] = [
 
 /// A link type for people: its number, and its name where it is a known one that can't be judged.
 #[must_use]
-pub fn shown(link: u32) -> String {
+pub(crate) fn shown(link: u32) -> String {
     let known = KNOWN.iter().find(|(number, _)| *number == link);
     known.map_or_else(|| link.to_string(), |(_, name)| format!("{link} ({name})"))
 }
 
 /// What a link's header said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Linked {
+pub(crate) enum Linked {
     /// The frame was written; whether the machine sent it, where the link says so.
     Frame(Option<bool>),
     /// Less was captured than the link's header has.
@@ -48,7 +48,7 @@ pub enum Linked {
 }
 
 /// Writes the Ethernet frame of what was captured behind `out`.
-pub fn put(link: u32, data: &[u8], out: &mut Vec<u8>) -> Linked {
+pub(crate) fn put(link: u32, data: &[u8], out: &mut Vec<u8>) -> Linked {
     match link {
         ETHERNET => {
             out.extend_from_slice(data);

@@ -14,7 +14,7 @@ const MOST_WAITING: usize = 64;
 const MOST_BYTES: usize = 8 << 20;
 
 /// Connections and datagrams of which a part was cut off or is missing.
-pub struct Broken {
+pub(crate) struct Broken {
     bits: Vec<u64>,
     state: RandomState,
 }
@@ -22,12 +22,12 @@ pub struct Broken {
 impl Broken {
     /// None yet.
     #[must_use]
-    pub fn new() -> Broken {
+    pub(crate) fn new() -> Broken {
         Broken { bits: vec![0; (BITS / 64) as usize], state: RandomState::new() }
     }
 
     /// Whatever the packet is a part of.
-    pub fn mark(&mut self, header: &Header) {
+    pub(crate) fn mark(&mut self, header: &Header) {
         let hash = match header.fragment {
             Some(id) => self.state.hash_one((pair(&header.ends), id)),
             None if header.ends.ports == [0; 2] => self.state.hash_one(pair(&header.ends)),
@@ -40,7 +40,7 @@ impl Broken {
 
     /// Whether it is a part of such.
     #[must_use]
-    pub fn has(&self, header: &Header) -> bool {
+    pub(crate) fn has(&self, header: &Header) -> bool {
         let is_set = |hash: u64| self.bits[(hash % BITS / 64) as usize] >> (hash % 64) & 1 != 0;
         header.fragment.is_some_and(|id| is_set(self.state.hash_one((pair(&header.ends), id))))
             || header.tcp
@@ -55,7 +55,7 @@ fn pair(ends: &Ends) -> Ends {
 
 /// A segment that came before one that is missing.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Its number in the capture.
     pub number: u64,
     /// Its headers.
@@ -66,14 +66,14 @@ pub struct Waiting {
 
 /// Segments ahead of a gap. On the wire TCP repeats what the guard drops there; a capture without a guard has it once.
 #[derive(Default)]
-pub struct Gaps {
+pub(crate) struct Gaps {
     waiting: HashMap<Ends, Vec<Waiting>>,
     bytes: usize,
 }
 
 impl Gaps {
     /// One more; what no longer fits is given back, all of the connection's.
-    pub fn hold(&mut self, one: Waiting) -> Vec<Waiting> {
+    pub(crate) fn hold(&mut self, one: Waiting) -> Vec<Waiting> {
         let ends = one.header.ends;
         self.bytes += one.bytes.len();
         let all = self.waiting.entry(ends).or_default();
@@ -82,7 +82,7 @@ impl Gaps {
     }
 
     /// What waits on a connection, in the order of its bytes; none waits any more.
-    pub fn take(&mut self, ends: &Ends) -> Vec<Waiting> {
+    pub(crate) fn take(&mut self, ends: &Ends) -> Vec<Waiting> {
         if self.waiting.is_empty() {
             return Vec::new();
         }
@@ -95,7 +95,7 @@ impl Gaps {
 
     /// How many wait.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.waiting.values().map(|all| all.len() as u64).sum()
     }
 }

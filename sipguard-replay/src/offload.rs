@@ -8,7 +8,7 @@ use sipguard_observe::header::network;
 const LONGEST_FRAME: usize = 1518;
 
 /// Gives a TCP packet that says a length of 0 the length that was captured, as tcpdump and Wireshark do. Returns whether it did.
-pub fn fill_length(frame: &mut [u8]) -> bool {
+pub(crate) fn fill_length(frame: &mut [u8]) -> bool {
     let len = frame.len();
     let Some((kind, at)) = network(frame) else { return false };
     let Some(packet) = frame.get_mut(at..) else { return false };

@@ -41,7 +41,7 @@ const BATCHES: usize = 3;
 const THREADS: usize = 8;
 
 /// The loaded program and its maps, for one capture after the other: the kernel's verifier takes longer than most captures.
-pub struct Replayer {
+pub(crate) struct Replayer {
     loaded: Loaded,
     request: ReplayRequest,
     /// Whether the maps may have something of a capture.
@@ -53,7 +53,7 @@ impl Replayer {
     ///
     /// # Errors
     /// When the kernel refuses the program or a map.
-    pub fn load(object: &[u8], request: ReplayRequest) -> Result<Replayer> {
+    pub(crate) fn load(object: &[u8], request: ReplayRequest) -> Result<Replayer> {
         let loaded = Loaded::for_replay(object, request.flows)?;
         prepare(&loaded, &request)?;
         Ok(Replayer { loaded, request, used: false })
@@ -63,7 +63,7 @@ impl Replayer {
     ///
     /// # Errors
     /// When the kernel refuses a run of the program. What is wrong with the file is a part of the report.
-    pub fn replay(&mut self, path: &Path, step: &dyn Fn(u64)) -> Result<ReplayReport> {
+    pub(crate) fn replay(&mut self, path: &Path, step: &dyn Fn(u64)) -> Result<ReplayReport> {
         if std::mem::replace(&mut self.used, true) {
             forget(&self.loaded)?;
         }

@@ -8,7 +8,7 @@ use sipguard_core::maps::Ports;
 use sipguard_observe::header::{Ends, Header};
 
 /// Packets from which the addresses of the PBX are guessed.
-pub const LOOKED_AT: u64 = 200_000;
+pub(crate) const LOOKED_AT: u64 = 200_000;
 /// Pairs of addresses that are told apart; a flood of forged ones ends here.
 const PAIRS: usize = 1 << 16;
 
@@ -19,7 +19,7 @@ const CONTRADICTING: u64 = 10;
 
 /// The addresses of the PBX.
 #[derive(Clone, Debug, Default)]
-pub struct Side {
+pub(crate) struct Side {
     addresses: BTreeSet<Mapped>,
     /// Whether they were guessed.
     pub guessed: bool,
@@ -31,7 +31,7 @@ pub struct Side {
 
 /// What a capture says of the direction of its packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Marks {
+pub(crate) enum Marks {
     /// Nothing, or not which packets came in.
     #[default]
     None,
@@ -44,25 +44,25 @@ pub enum Marks {
 impl Side {
     /// The addresses that the operator named.
     #[must_use]
-    pub fn named(pbx: &[IpAddr]) -> Side {
+    pub(crate) fn named(pbx: &[IpAddr]) -> Side {
         let addresses = pbx.iter().copied().map(mapped).collect();
         Side { addresses, ..Side::default() }
     }
 
     /// The addresses.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().copied().map(unmapped)
     }
 
     /// Whether a packet is to or from the PBX.
     #[must_use]
-    pub fn has(&self, ends: &Ends) -> bool {
+    pub(crate) fn has(&self, ends: &Ends) -> bool {
         self.addresses.contains(&ends.from) || self.addresses.contains(&ends.to)
     }
 
     /// Whether the PBX sent it: what the operator says decides, then what the capture says where it can be believed, then what was guessed.
     #[must_use]
-    pub fn sent(&self, captured: Option<bool>, ends: &Ends) -> bool {
+    pub(crate) fn sent(&self, captured: Option<bool>, ends: &Ends) -> bool {
         match captured {
             Some(outgoing) if self.marks == Marks::Believed => outgoing,
             _ => self.addresses.contains(&ends.from) && !self.addresses.contains(&ends.to),
@@ -90,7 +90,7 @@ struct Score {
 
 /// What speaks for an address being the PBX's.
 #[derive(Default)]
-pub struct Guess {
+pub(crate) struct Guess {
     /// Packets with a guarded port, by both addresses, the smaller first.
     pairs: HashMap<[Mapped; 2], PairPackets>,
     /// Packets in which an address is the one that serves.
@@ -99,7 +99,7 @@ pub struct Guess {
 
 impl Guess {
     /// One more packet with its payload; `captured` as for [`Side::sent`].
-    pub fn see(&mut self, header: &Header, payload: &[u8], captured: Option<bool>, ports: &Ports) {
+    pub(crate) fn see(&mut self, header: &Header, payload: &[u8], captured: Option<bool>, ports: &Ports) {
         let Ends { from, to, ports: between } = header.ends;
         let guarded =
             between.map(|port| ports.sip.contains(&port) || header.tcp && ports.tls.contains(&port));
@@ -131,7 +131,7 @@ impl Guess {
     /// Addresses that serve before those that don't, then the one that most packets have, then the one that most of the others have, until
     /// every packet has one. Where two have as many, the one that serves more, then the one that is sent more.
     #[must_use]
-    pub fn side(mut self) -> Side {
+    pub(crate) fn side(mut self) -> Side {
         let marks = self.marks();
         if marks == Marks::Believed {
             return Side { addresses: self.receivers(), guessed: true, marks, doubtful: vec![] };

@@ -15,11 +15,11 @@ use super::explain::Explanation;
 const SOURCES: usize = 1 << 12;
 
 /// Whose packets were stopped, and for what.
-pub type SourceKey = (Mapped, u16, u8, Action);
+pub(crate) type SourceKey = (Mapped, u16, u8, Action);
 
 /// What was stopped of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stopped {
+pub(crate) struct Stopped {
     /// Packets.
     pub packets: u64,
     /// Number of the first one in the capture.
@@ -30,7 +30,7 @@ pub struct Stopped {
 
 /// Counts of one thread, or of all.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Packets by reason's number and action.
     pub reasons: BTreeMap<(u8, Action), u64>,
     /// The same by the index of a trunk.
@@ -53,7 +53,7 @@ pub struct Tally {
 
 impl Tally {
     /// One more packet that was judged. `client` is whom a balancer sent it for.
-    pub fn count(
+    pub(crate) fn count(
         &mut self,
         told: ReplayVerdict,
         number: u64,
@@ -85,7 +85,7 @@ impl Tally {
     }
 
     /// Takes the counts of another thread.
-    pub fn add(&mut self, other: Tally) {
+    pub(crate) fn add(&mut self, other: Tally) {
         for (key, packets) in other.reasons {
             *self.reasons.entry(key).or_default() += packets;
         }
@@ -113,7 +113,7 @@ impl Tally {
 
     /// Packets with one of these actions.
     #[must_use]
-    pub fn with(&self, actions: &[Action]) -> u64 {
+    pub(crate) fn with(&self, actions: &[Action]) -> u64 {
         self.reasons
             .iter()
             .filter(|((_, action), _)| actions.contains(action))
@@ -123,7 +123,7 @@ impl Tally {
 
     /// Packets of a reason.
     #[must_use]
-    pub fn of(&self, reason: Reason) -> u64 {
+    pub(crate) fn of(&self, reason: Reason) -> u64 {
         self.reasons
             .iter()
             .filter(|((number, _), _)| *number == reason.number())

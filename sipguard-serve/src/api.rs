@@ -51,7 +51,7 @@ struct Wrong {
 }
 
 /// Every route.
-pub fn router(shared: Arc<ServeShared>) -> Router {
+pub(crate) fn router(shared: Arc<ServeShared>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(|state, query| answer(state, query, health)))

@@ -8,7 +8,7 @@ use sipguard_observe::tap::{Which, ring_id};
 
 /// A guard from its first attach to its last detach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AttachedGuard {
+pub(crate) struct AttachedGuard {
     /// The kernel's name for this boot.
     pub boot: String,
     /// The kernel's number of the map of events.
@@ -20,7 +20,7 @@ impl AttachedGuard {
     ///
     /// # Errors
     /// When its pins are of another version, or can't be read.
-    pub fn attached(pins: &Pins) -> Result<Option<AttachedGuard>> {
+    pub(crate) fn attached(pins: &Pins) -> Result<Option<AttachedGuard>> {
         // Without a link nothing is in force; a first attach makes the links last.
         if !pins.exist() || pins.slots().is_empty() {
             return Ok(None);

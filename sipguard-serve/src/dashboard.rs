@@ -16,7 +16,7 @@ const FILES: [(&str, &str, &str); 3] = [
 ];
 
 /// Adds the page to the routes.
-pub fn add<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+pub(crate) fn add<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     FILES.into_iter().fold(router, |router, (path, kind, text)| {
         let headers = [
             (CONTENT_TYPE, kind),

@@ -16,7 +16,7 @@ use super::history::Position;
 const NAMES_NS: u64 = 5_000_000_000;
 
 /// A reader of the events of whatever guard is attached.
-pub struct Events {
+pub(crate) struct Events {
     pins: Pins,
     store: PathBuf,
     ring: Option<(AttachedGuard, TapRing)>,
@@ -32,7 +32,7 @@ pub struct Events {
 impl Events {
     /// A reader that goes on where the last process had got to.
     #[must_use]
-    pub fn new(pins: &Pins, store: &Path, saved: Option<Position>) -> Events {
+    pub(crate) fn new(pins: &Pins, store: &Path, saved: Option<Position>) -> Events {
         Events {
             pins: pins.clone(),
             store: store.to_owned(),
@@ -46,7 +46,7 @@ impl Events {
     }
 
     /// What came since the last time; `guard` is the one that is attached.
-    pub fn read(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) -> Result<Vec<TapPacket>> {
+    pub(crate) fn read(&mut self, guard: Option<&AttachedGuard>, clock: &Clock) -> Result<Vec<TapPacket>> {
         let mut records = Vec::new();
         // The rings of a guard that is gone are memory of ours until they are let go.
         if let Some((_, ring)) = &mut self.ring {
@@ -97,13 +97,13 @@ impl Events {
 
     /// How many events were written over before they were read.
     #[must_use]
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         self.missed_before + self.ring.as_ref().map_or(0, |(_, ring)| ring.missed())
     }
 
     /// Where to go on, for the next process.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         let (guard, ring) = self.ring.as_ref()?;
         Some(Position { guard: guard.clone(), next: ring.next() })
     }

@@ -7,7 +7,7 @@ const CALM_NS: u64 = 10_000_000_000;
 
 /// Whether a part fails.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     what: &'static str,
     last_ns: Option<u64>,
 }
@@ -15,24 +15,24 @@ pub struct Health {
 impl Health {
     /// Of a part that works.
     #[must_use]
-    pub fn new(what: &'static str) -> Health {
+    pub(crate) fn new(what: &'static str) -> Health {
         Health { what, last_ns: None }
     }
 
     /// Which part.
     #[must_use]
-    pub fn what(&self) -> &'static str {
+    pub(crate) fn what(&self) -> &'static str {
         self.what
     }
 
     /// Whether it fails.
     #[must_use]
-    pub fn fails(&self) -> bool {
+    pub(crate) fn fails(&self) -> bool {
         self.last_ns.is_some()
     }
 
     /// Takes an outcome; times are of `CLOCK_BOOTTIME`, in nanoseconds. What an operator is to be told, if anything.
-    pub fn record(&mut self, now_ns: u64, outcome: &Result<()>) -> Option<String> {
+    pub(crate) fn record(&mut self, now_ns: u64, outcome: &Result<()>) -> Option<String> {
         match (outcome, self.last_ns) {
             (Err(error), before) => {
                 self.last_ns = Some(now_ns);

@@ -30,7 +30,7 @@ const WORKERS: usize = 2;
 
 /// Where it listens.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
     host: String,
 }
@@ -40,7 +40,7 @@ impl Listener {
     ///
     /// # Errors
     /// When it is no address, or can't be had.
-    pub fn bind(listen: &str) -> Result<Listener> {
+    pub(crate) fn bind(listen: &str) -> Result<Listener> {
         let refused = |text: String| Failure::with(FailureKind::Failed, text);
         let mut found = listen.to_socket_addrs().map_err(|error| {
             refused(format!(
@@ -63,7 +63,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn address(&self) -> Result<SocketAddr> {
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
         self.listener.local_addr().context("asking for the own address")
     }
 
@@ -71,7 +71,7 @@ impl Listener {
     ///
     /// # Errors
     /// When there is no runtime for it.
-    pub fn serve(self, router: Router) -> Result<()> {
+    pub(crate) fn serve(self, router: Router) -> Result<()> {
         let Listener { listener, host } = self;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -5,6 +5,7 @@
 //! A new sink is a file in `sinks/` and a line in its `mod.rs`.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
+#![warn(unreachable_pub)]
 
 mod api;
 mod attached;

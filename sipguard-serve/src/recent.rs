@@ -10,12 +10,12 @@ use super::shared::ServeShared;
 use super::sink::{EventContext, HostEvent, Sink};
 
 /// How many are kept.
-pub const KEPT: usize = 100;
+pub(crate) const KEPT: usize = 100;
 /// How many bytes of a payload are shown.
 const SAMPLE_BYTES: usize = 128;
 
 /// Keeps them.
-pub struct Recent(pub Arc<ServeShared>);
+pub(crate) struct Recent(pub Arc<ServeShared>);
 
 impl Sink for Recent {
     fn name(&self) -> &'static str {

@@ -23,14 +23,14 @@ const BLOCKS: usize = 200;
 
 /// Rows under the name of their schema.
 #[derive(Clone, Debug, Serialize)]
-pub struct Rows<T> {
+pub(crate) struct Rows<T> {
     schema: &'static str,
     rows: Vec<T>,
 }
 
 /// The same, with the number of all rows, of which these are the first.
 #[derive(Clone, Debug, Serialize)]
-pub struct FirstRows<T> {
+pub(crate) struct FirstRows<T> {
     schema: &'static str,
     total: usize,
     rows: Vec<T>,
@@ -38,7 +38,7 @@ pub struct FirstRows<T> {
 
 /// What is attached, and how much it saw.
 #[derive(Clone, Debug, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     schema: &'static str,
     #[serde(flatten)]
     status: StatusView,
@@ -46,7 +46,7 @@ pub struct Status {
 
 /// The newest blocks and bans.
 #[derive(Clone, Debug, Serialize)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     attached: bool,
     #[serde(flatten)]
     rows: FirstRows<RuleView>,
@@ -54,7 +54,7 @@ pub struct Blocks {
 
 /// The last events.
 #[derive(Clone, Debug, Serialize)]
-pub struct Events {
+pub(crate) struct Events {
     schema: &'static str,
     missed: u64,
     rows: Vec<EventView>,
@@ -62,7 +62,7 @@ pub struct Events {
 
 /// Points of plots.
 #[derive(Clone, Debug, Serialize)]
-pub struct History {
+pub(crate) struct History {
     schema: &'static str,
     #[serde(flatten)]
     plot: PlotView,
@@ -71,7 +71,7 @@ pub struct History {
 }
 
 /// What is attached, and how much it saw.
-pub fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Status> {
+pub(crate) fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Status> {
     let pins = &shared.pins;
     let counted = counters::read(pins, false)?;
     let sizes = shared.slow(guard)?.sizes;
@@ -80,13 +80,13 @@ pub fn status(shared: &ServeShared, guard: &AttachedGuard) -> Result<Status> {
 }
 
 /// By interface and reason.
-pub fn counters(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Rows<CounterView>> {
+pub(crate) fn counters(shared: &ServeShared, _guard: &AttachedGuard) -> Result<Rows<CounterView>> {
     let counted = counters::read(&shared.pins, false)?;
     Ok(Rows { schema: schema::COUNTERS, rows: counted.iter().map(CounterView::of_interface).collect() })
 }
 
 /// Who sent most of what was malformed, with the first bytes of it.
-pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRows<OffenderView>> {
+pub(crate) fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRows<OffenderView>> {
     let mut all = offenders::read(&shared.pins)?;
     let total = all.len();
     // Of equals the latest first, as they were read.
@@ -96,7 +96,7 @@ pub fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRo
 }
 
 /// Who sent the most of a kind lately, below every limit as well.
-pub fn senders(
+pub(crate) fn senders(
     shared: &ServeShared,
     guard: &AttachedGuard,
     kind: TalliedKind,
@@ -110,7 +110,7 @@ pub fn senders(
 }
 
 /// The trunks, with what was counted of each.
-pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Rows<TrunkTraffic>> {
+pub(crate) fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Rows<TrunkTraffic>> {
     let stored = shared.slow(guard)?.stored.context("the store can't be read, so trunks have no names")?;
     let row = |trunk| anyhow::Ok(TrunkTraffic::new(trunk, &counters::of_trunk(&shared.pins, trunk)?));
     let rows = stored.trunks.iter().map(row).collect::<Result<Vec<_>>>()?;
@@ -118,7 +118,7 @@ pub fn trunks(shared: &ServeShared, guard: &AttachedGuard) -> Result<Rows<TrunkT
 }
 
 /// The newest blocks and bans, in force or stored for the next attach.
-pub fn blocks(shared: &ServeShared) -> Result<Blocks> {
+pub(crate) fn blocks(shared: &ServeShared) -> Result<Blocks> {
     let attached = AttachedGuard::attached(&shared.pins)?.is_some();
     let newest = overview::newest_blocks(&shared.host(), attached, BLOCKS)?;
     let rows = FirstRows { schema: schema::BLOCKS, total: newest.total, rows: newest.rows };
@@ -126,14 +126,14 @@ pub fn blocks(shared: &ServeShared) -> Result<Blocks> {
 }
 
 /// The last events, the latest first.
-pub fn events(shared: &ServeShared) -> Events {
+pub(crate) fn events(shared: &ServeShared) -> Events {
     let state = shared.state();
     let rows = state.recent.iter().rev().cloned().collect();
     Events { schema: schema::RECENT_EVENTS, missed: state.missed, rows }
 }
 
 /// Points of plots.
-pub fn history(shared: &ServeShared, hours: i64) -> Result<History> {
+pub(crate) fn history(shared: &ServeShared, hours: i64) -> Result<History> {
     let path = shared.history.as_deref().context("no history is kept (`--history none`)")?;
     let now = Clock::now()?.wall_ms().div_euclid(1000);
     let plot = history::plot(path, now, hours)?.view();

@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_secs(5);
 const SHARE: u32 = 50;
 
 /// Of both.
-pub struct ServeShared {
+pub(crate) struct ServeShared {
     /// Pins of the guard.
     pub pins: Pins,
     /// File of the rules.
@@ -31,7 +31,7 @@ pub struct ServeShared {
 
 /// What the loop tells.
 #[derive(Default)]
-pub struct ServeState {
+pub(crate) struct ServeState {
     /// The last events, the oldest first.
     pub recent: VecDeque<EventView>,
     /// Events that were written over before they were read.
@@ -44,7 +44,7 @@ pub struct ServeState {
 
 /// What takes long to read.
 #[derive(Clone)]
-pub struct Slow {
+pub(crate) struct Slow {
     guard: AttachedGuard,
     read: Instant,
     took: Duration,
@@ -57,7 +57,7 @@ pub struct Slow {
 impl ServeShared {
     /// Of a guard, its rules and a history.
     #[must_use]
-    pub fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> ServeShared {
+    pub(crate) fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> ServeShared {
         ServeShared {
             pins: pins.clone(),
             store: store.to_owned(),
@@ -69,17 +69,17 @@ impl ServeShared {
 
     /// The guard and its rules, as operations take them.
     #[must_use]
-    pub fn host(&self) -> Context {
+    pub(crate) fn host(&self) -> Context {
         Context::of(&self.pins, &self.store)
     }
 
     /// What the loop tells. Nobody holds it for long.
-    pub fn state(&self) -> MutexGuard<'_, ServeState> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, ServeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What takes long to read, of the guard that is attached. Who asks at the same time waits for the one who reads.
-    pub fn slow(&self, guard: &AttachedGuard) -> Result<Slow> {
+    pub(crate) fn slow(&self, guard: &AttachedGuard) -> Result<Slow> {
         let mut kept = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slow) = kept.as_ref()
             && slow.guard == *guard

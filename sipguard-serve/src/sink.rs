@@ -17,7 +17,7 @@ use super::health::Health;
 ///
 /// A sink works on the thread of all events, so it does not wait for others (the network, a lock) for more than some milliseconds.
 /// It gets each event once, but those of the last two seconds again when `serve` was killed: an event is known by its number and time.
-pub trait Sink: Send {
+pub(crate) trait Sink: Send {
     /// Its name in what is told of it: one word, or a few.
     fn name(&self) -> &'static str;
 
@@ -48,7 +48,7 @@ pub trait Sink: Send {
 
 /// What is known of an event beside its packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventContext {
+pub(crate) struct EventContext {
     /// The rule that decided, in words.
     pub rule: Option<String>,
     /// Name of the file that has its packet.
@@ -57,7 +57,7 @@ pub struct EventContext {
 
 /// Something that happened on this host: a crash of the PBX, a core that was moved.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HostEvent {
+pub(crate) struct HostEvent {
     /// When.
     pub time: Timestamp,
     /// What it is about.
@@ -71,7 +71,7 @@ pub struct HostEvent {
 /// What happened, for programs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum HostEventData {
+pub(crate) enum HostEventData {
     /// The PBX began to run.
     Runs {
         /// Its process.
@@ -116,7 +116,7 @@ pub enum HostEventData {
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HostEventKind {
+pub(crate) enum HostEventKind {
     /// The PBX crashed.
     Crash,
     /// The PBX began to run, or ended in order.
@@ -130,7 +130,7 @@ named!(HostEventKind { Crash = "crash", Pbx = "pbx", Core = "core" });
 /// All sinks, none of which can disturb the others. Each event is redacted once, and enriched with the rule that decided, before the first
 /// sink gets it.
 #[derive(Default)]
-pub struct Sinks {
+pub(crate) struct Sinks {
     entries: Vec<SinkEntry>,
     rules: Option<RuleLookup>,
 }
@@ -144,18 +144,18 @@ struct SinkEntry {
 impl Sinks {
     /// None yet, with a lookup of the rules that decided.
     #[must_use]
-    pub fn new(rules: RuleLookup) -> Sinks {
+    pub(crate) fn new(rules: RuleLookup) -> Sinks {
         Sinks { entries: Vec::new(), rules: Some(rules) }
     }
 
     /// Adds one.
-    pub fn add(&mut self, sink: Box<dyn Sink>) {
+    pub(crate) fn add(&mut self, sink: Box<dyn Sink>) {
         let name = sink.name();
         self.entries.push(SinkEntry { sink, takes: Health::new(name), ticks: Health::new(name) });
     }
 
     /// Hands over events, then the time, and then what the sinks report. Gives messages for the operator.
-    pub fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
+    pub(crate) fn round(&mut self, packets: &[TapPacket], now: &Clock) -> Vec<String> {
         let (mut messages, mut notices) = (Vec::new(), Vec::new());
         for packet in packets {
             let packet = RedactedPacket::new(packet);
@@ -181,7 +181,7 @@ impl Sinks {
     }
 
     /// Each with its name, and whether it fails.
-    pub fn parts(&self) -> impl Iterator<Item = (&'static str, bool)> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, bool)> {
         self.entries.iter().map(|one| (one.sink.name(), one.takes.fails() || one.ticks.fails()))
     }
 }

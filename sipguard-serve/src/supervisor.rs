@@ -6,7 +6,7 @@ use sd_notify::{NotifyState, notify, watchdog_enabled};
 
 /// The connection to it.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     every: Option<Duration>,
     told: Option<Instant>,
     status: String,
@@ -15,14 +15,14 @@ pub struct Supervisor {
 impl Supervisor {
     /// Says that the service is up.
     #[must_use]
-    pub fn ready() -> Supervisor {
+    pub(crate) fn ready() -> Supervisor {
         tell(&[NotifyState::Ready]);
         // Half of the time after which it kills.
         Supervisor { every: watchdog_enabled().map(|limit| limit / 2), told: None, status: String::new() }
     }
 
     /// Says how it is when that changed, and that the loop is alive when it is time to.
-    pub fn alive(&mut self, status: &str) {
+    pub(crate) fn alive(&mut self, status: &str) {
         if self.status != status {
             status.clone_into(&mut self.status);
             tell(&[NotifyState::Status(status)]);
@@ -35,7 +35,7 @@ impl Supervisor {
     }
 
     /// Says that it ends.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }
 }

@@ -4,7 +4,7 @@ use crate::ban_rule::{self, BanRequest, BanRule};
 
 /// When a sender is to be banned, with the default for what was named and is no more.
 #[must_use]
-pub fn desired(request: &BanRequest, old: &BanRule, gone: &dyn Fn(&str, String) -> bool) -> BanRule {
+pub(super) fn desired(request: &BanRequest, old: &BanRule, gone: &dyn Fn(&str, String) -> bool) -> BanRule {
     let default = ban_rule::DEFAULT;
     let gone = |key: &str| gone("bans", key.to_owned());
     let mut all = *request;
@@ -37,7 +37,7 @@ pub fn desired(request: &BanRequest, old: &BanRule, gone: &dyn Fn(&str, String) 
 }
 
 /// The keys that are named.
-pub fn keys(request: &BanRequest) -> impl Iterator<Item = String> {
+pub(super) fn keys(request: &BanRequest) -> impl Iterator<Item = String> {
     let said = [
         ("enabled", request.enabled.is_some()),
         ("after", request.after.is_some()),

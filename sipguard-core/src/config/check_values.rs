@@ -18,7 +18,7 @@ const DEVICES: &str = "devices";
 
 /// Single limits of the framer, and switches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checks {
+pub(super) struct Checks {
     /// Limits: position in [`LIMITS`] and value.
     pub limits: Vec<(usize, u32)>,
     /// What becomes of faults, whoever sends them.
@@ -29,7 +29,7 @@ pub struct Checks {
 
 /// What becomes of the faults of single checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Switches(pub Vec<(Reason, CheckState)>);
+pub(super) struct Switches(pub Vec<(Reason, CheckState)>);
 
 impl<'de> Deserialize<'de> for Checks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -154,7 +154,7 @@ impl Written for CheckName {
 }
 
 /// The keys of the table of checks, in the order in which they are shown.
-pub fn keys() -> Vec<&'static str> {
+pub(super) fn keys() -> Vec<&'static str> {
     let limits = LIMITS.iter().map(|limit| limit.name);
     limits.chain(check::checks().map(Reason::name)).chain([DEVICES]).collect()
 }

@@ -55,7 +55,7 @@ impl fmt::Display for SettingDifference {
 
 /// What store and maps have.
 #[derive(Clone, Debug, Default)]
-pub struct CurrentState {
+pub(super) struct CurrentState {
     /// The settings in force; `None` while nothing is attached.
     pub settings: Option<EffectiveSettings>,
     /// The trunks of the store.
@@ -122,7 +122,7 @@ pub struct Difference {
 
 /// What the configuration names, so that it can go when it is named no more.
 #[must_use]
-pub fn named(config: &Config) -> ConfiguredNames {
+pub(super) fn named(config: &Config) -> ConfiguredNames {
     let Config { settings: request, rates, at_once, checks, bans, agents, denials, trunks, .. } = config;
     let said = [
         ("mode", request.mode.is_some()),
@@ -154,7 +154,7 @@ pub fn named(config: &Config) -> ConfiguredNames {
 
 /// The difference.
 #[must_use]
-pub fn difference(config: &Config, has: &CurrentState) -> Difference {
+pub(super) fn difference(config: &Config, has: &CurrentState) -> Difference {
     let mut found = Difference::default();
     if !config.files {
         return found;

@@ -95,7 +95,7 @@ fn out(lines: &str) -> String {
 }
 
 /// The schema of a trunk, whatever its name.
-pub fn trunk_of(trunks: &Value) -> &Value {
+pub(super) fn trunk_of(trunks: &Value) -> &Value {
     &trunks["additionalProperties"]
 }
 
@@ -111,7 +111,7 @@ pub fn markdown() -> String {
 }
 
 /// Every table but the trunks, with its keys, in the order in which they are shown.
-pub fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
+pub(super) fn tables() -> Vec<(&'static str, Vec<&'static str>)> {
     let of = |table| match table {
         "guard" => order::<GuardTable>(),
         "checks" => check_values::keys(),
@@ -153,7 +153,7 @@ fn choices(property: &Value) -> String {
 }
 
 /// A value as TOML has it: that of JSON, but for the blanks.
-pub fn toml(value: &Value) -> String {
+pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::Array(all) => format!("[{}]", all.iter().map(toml).collect::<Vec<_>>().join(", ")),
         value => value.to_string(),

@@ -18,7 +18,7 @@ const OTHERS_WRITE: u32 = 0o002;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct FoundFiles {
+pub(super) struct FoundFiles {
     /// The files.
     pub sources: Sources,
     /// Warnings about them, for people.
@@ -29,7 +29,7 @@ pub struct FoundFiles {
 ///
 /// # Errors
 /// What is wrong, for people: a named file that is not there, or one that can't be read.
-pub fn find(named: Option<&Path>) -> Result<FoundFiles, String> {
+pub(super) fn find(named: Option<&Path>) -> Result<FoundFiles, String> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
     let mut found = FoundFiles::default();
     let mut paths = vec![path.to_owned()];

@@ -96,7 +96,7 @@ fn default_rate(trunk: Option<&str>, kind: usize) -> Option<RateLimit> {
 }
 
 /// The name of a limit among those that the file names.
-pub fn limit_name(trunk: Option<&str>, kind: &str) -> String {
+pub(super) fn limit_name(trunk: Option<&str>, kind: &str) -> String {
     trunk.map_or(kind.to_owned(), |trunk| format!("{trunk}/{kind}"))
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
 
 /// The keys of a table. They are what its reader asks for.
-pub fn order<T: DeserializeOwned>() -> Vec<&'static str> {
+pub(super) fn order<T: DeserializeOwned>() -> Vec<&'static str> {
     struct Asked;
     #[derive(Debug)]
     struct Keys(&'static [&'static str]);

@@ -81,7 +81,7 @@ fn evidence(said: Option<Keep>) -> Option<PathBuf> {
 
 impl Validator<'_> {
     /// What the three tables mean, with every contradiction found.
-    pub fn service(&mut self, serve: Serve, crash: CrashTable, cores: Cores) -> ServeRequest {
+    pub(super) fn service(&mut self, serve: Serve, crash: CrashTable, cores: Cores) -> ServeRequest {
         let request = ServeRequest {
             listen: serve.listen.map(|Text(listen)| listen),
             history: serve.history.map(|Text(keep)| keep),

@@ -20,7 +20,7 @@ const UNIT_BYTES: usize = 255;
 
 /// So many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
+pub(super) struct Size(pub u64);
 
 impl Written for Size {
     const FORM: &'static str = "a size such as \"64M\"";
@@ -39,7 +39,7 @@ impl Written for Size {
 
 /// What is left free on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Free(pub Floor);
+pub(super) struct Free(pub Floor);
 
 impl Written for Free {
     const FORM: &'static str = "a size such as \"2G\", or \"auto\"";
@@ -59,7 +59,7 @@ impl Written for Free {
 
 /// A file or a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whole(pub PathBuf);
+pub(super) struct Whole(pub PathBuf);
 
 impl Written for Whole {
     const FORM: &'static str = "a whole path such as \"/var/cores\"";
@@ -82,7 +82,7 @@ impl Written for Whole {
 
 /// A directory, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptIn(pub Keep);
+pub(super) struct KeptIn(pub Keep);
 
 impl Written for KeptIn {
     const FORM: &'static str = "a directory with its whole path, or \"none\"";
@@ -102,7 +102,7 @@ impl Written for KeptIn {
 
 /// Homer's address, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HomerAt(pub Option<SocketAddr>);
+pub(super) struct HomerAt(pub Option<SocketAddr>);
 
 impl Written for HomerAt {
     const FORM: &'static str = "an address and a port such as \"192.0.2.9:9060\", or \"none\"";
@@ -122,7 +122,7 @@ impl Written for HomerAt {
 
 /// A password of Homer. What is wrong with it is told without it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Password(pub String);
+pub(super) struct Password(pub String);
 
 impl Written for Password {
     const FORM: &'static str = "a password in quotes";
@@ -141,7 +141,7 @@ impl Written for Password {
 
 /// A service of systemd.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit(pub String);
+pub(super) struct Unit(pub String);
 
 impl Written for Unit {
     const FORM: &'static str = "a service of systemd such as \"asterisk.service\"";
@@ -162,7 +162,7 @@ impl Written for Unit {
 
 /// Name or whole path of an executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Executable(pub String);
+pub(super) struct Executable(pub String);
 
 impl Written for Executable {
     const FORM: &'static str = "an executable such as \"asterisk\" or \"/usr/sbin/asterisk\"";
@@ -180,7 +180,7 @@ impl Written for Executable {
 
 /// How long, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quarantine(pub Option<Duration>);
+pub(super) struct Quarantine(pub Option<Duration>);
 
 impl Written for Quarantine {
     const FORM: &'static str = "a duration such as \"10m\", or \"none\"";
@@ -196,7 +196,7 @@ impl Written for Quarantine {
 
 /// A name of cores, in which `*` stands for anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(pub String);
+pub(super) struct Pattern(pub String);
 
 impl Written for Pattern {
     const FORM: &'static str = "a name of cores such as \"core.*\"";

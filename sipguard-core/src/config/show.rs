@@ -40,7 +40,7 @@ impl fmt::Display for Shown {
 
 /// Every setting, with its value in the files or its default. Trunks are shown as they are said.
 #[must_use]
-pub fn show(sources: &Sources, values: &Value, locations: &Locations) -> Vec<Shown> {
+pub(super) fn show(sources: &Sources, values: &Value, locations: &Locations) -> Vec<Shown> {
     let schema = schema();
     let mut all = Vec::new();
     let profile = if values["guard"]["profile"] == "strict" { Profile::Strict } else { Profile::Default };

@@ -29,16 +29,16 @@ use crate::store::DEFAULT_LIMITS;
 use crate::trunk;
 
 /// A guarded port.
-pub type Port = Number<1, 65_535>;
+pub(super) type Port = Number<1, 65_535>;
 /// Malformed streams that make a ban.
-pub type Streams = Number<1, MOST_STREAMS>;
+pub(super) type Streams = Number<1, MOST_STREAMS>;
 
 /// The configuration of sipguard: `/etc/sipguard/sipguard.toml` and `conf.d/*.toml` beside it, in the order of their names. A setting is
 /// said in one of them. What is not said stays as a command has set it, or at its default.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
 #[schemars(title = "sipguard.toml")]
-pub struct Tables {
+pub(super) struct Tables {
     /// The guard as a whole.
     pub guard: GuardTable,
     /// Single limits of the checks, instead of those of the profile, and what becomes of the faults of a check: refuse, monitor (they pass and
@@ -70,7 +70,7 @@ pub struct Tables {
 /// The guard as a whole.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct GuardTable {
+pub(super) struct GuardTable {
     /// What `sipguard attach` attaches to when it names nothing.
     #[schemars(extend("default" = [], "examples" = [["eth0"]]))]
     pub interfaces: Option<Vec<Text<Interface>>>,
@@ -110,7 +110,7 @@ pub struct GuardTable {
 /// Limits by kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct RatesTable {
+pub(super) struct RatesTable {
     /// Packets to guarded ports.
     #[schemars(extend("examples" = ["none"]))]
     pub packets: Option<Text<Rate>>,
@@ -142,14 +142,14 @@ fn usual(kind: usize) -> String {
 
 impl RatesTable {
     /// Those that are said, by position in [`sipguard_common::abi::RATE_KINDS`].
-    pub fn said(&self) -> impl Iterator<Item = (usize, Option<RateLimit>)> {
+    pub(super) fn said(&self) -> impl Iterator<Item = (usize, Option<RateLimit>)> {
         let RatesTable { packets, messages, register, invite, connections, open: _, unfinished: _ } = self;
         let all = [packets, messages, register, invite, connections];
         all.into_iter().enumerate().filter_map(|(kind, rate)| Some((kind, rate.as_ref()?.0.0)))
     }
 
     /// Those of what there is at once that are said, of a trunk or of each source.
-    pub fn said_at_once(&self, trunk: Option<&str>) -> impl Iterator<Item = LimitedAtOnce> {
+    pub(super) fn said_at_once(&self, trunk: Option<&str>) -> impl Iterator<Item = LimitedAtOnce> {
         [(AtOnce::Open, self.open), (AtOnce::Unfinished, self.unfinished)].into_iter().filter_map(
             move |(kind, said)| {
                 said.map(|Most(most)| LimitedAtOnce { trunk: trunk.map(str::to_owned), kind, most })
@@ -161,7 +161,7 @@ impl RatesTable {
 /// When a sender is banned.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct BansTable {
+pub(super) struct BansTable {
     /// Whether anybody is banned. Malformed streams are cut all the same.
     #[schemars(extend("default" = true))]
     pub enabled: Option<bool>,
@@ -191,7 +191,7 @@ fn shown(span: Duration) -> String {
 
 impl BansTable {
     /// What it wishes.
-    pub fn request(&self) -> BanRequest {
+    pub(super) fn request(&self) -> BanRequest {
         let span = |span: &Option<Text<BanSpan>>| span.as_ref().map(|Text(BanSpan(span))| *span);
         BanRequest {
             enabled: self.enabled,
@@ -208,7 +208,7 @@ impl BansTable {
 /// Who is blocked.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Block {
+pub(super) struct Block {
     /// Requests whose User-Agent begins so, in upper or lower case: 3 to 48 bytes of it. These are scanners that nobody else is taken for.
     #[schemars(extend("default" = [], "examples" = [SCANNERS]))]
     pub user_agents: Option<Vec<Text<UserAgent>>>,
@@ -217,7 +217,7 @@ pub struct Block {
 /// What may not be sent.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Deny {
+pub(super) struct Deny {
     /// By trunks. Such as ["tcp"].
     #[schemars(extend("default" = []))]
     pub trunks: Option<Vec<Text<Denials>>>,
@@ -229,7 +229,7 @@ pub struct Deny {
 /// `sipguard serve`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Serve {
+pub(super) struct Serve {
     /// Where it answers HTTP. Whoever gets there can read what is counted, who is blocked and what devices sent.
     #[schemars(extend("default" = DEFAULT_LISTEN))]
     pub listen: Option<Text<Listen>>,
@@ -272,7 +272,7 @@ fn sized(bytes: u64) -> String {
 /// Which process is the PBX.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct CrashTable {
+pub(super) struct CrashTable {
     /// Its service of systemd.
     #[schemars(extend("examples" = ["asterisk.service"]))]
     pub unit: Option<Text<Unit>>,
@@ -297,7 +297,7 @@ pub struct CrashTable {
 /// What is done with cores.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct Cores {
+pub(super) struct Cores {
     /// Where they appear. Only files are touched that begin as a core does, never links, and nothing in directories below.
     #[schemars(extend("examples" = ["/var/cores"]))]
     pub directory: Option<Text<Whole>>,
@@ -321,7 +321,7 @@ pub struct Cores {
 /// A trunk.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
-pub struct TrunkTable {
+pub(super) struct TrunkTable {
     /// Its addresses and prefixes (/8 or longer, of IPv6 /16), at least one; of prefixes within each other, up to six deep, the longest says whose an address is.
     #[schemars(extend("examples" = [["198.51.100.0/28", "2001:db8:7::/48"]]), length(min = 1))]
     pub peers: Option<Vec<Text<Source>>>,

@@ -16,7 +16,7 @@ use crate::{ban_rule, rate, store, trunk};
 
 /// How long; it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub(super) struct Span(pub Duration);
 
 impl Written for Span {
     const FORM: &'static str = "a duration such as \"60s\"";
@@ -29,7 +29,7 @@ impl Written for Span {
 
 /// A time of the bans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BanSpan(pub Duration);
+pub(super) struct BanSpan(pub Duration);
 
 impl Written for BanSpan {
     const FORM: &'static str = "a duration such as \"60s\"";
@@ -41,7 +41,7 @@ impl Written for BanSpan {
 
 /// How many a second and how many at once, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate(pub Option<rate::RateLimit>);
+pub(super) struct Rate(pub Option<rate::RateLimit>);
 
 impl Written for Rate {
     const FORM: &'static str =
@@ -94,7 +94,7 @@ impl Written for UserAgent {
 
 /// What may not be sent: one word may mean several things.
 #[derive(Clone, Debug)]
-pub struct Denials(pub Vec<DeniedTraffic>);
+pub(super) struct Denials(pub Vec<DeniedTraffic>);
 
 impl Written for Denials {
     const FORM: &'static str =
@@ -107,7 +107,7 @@ impl Written for Denials {
 
 /// Transports that may be used, by position in [`TRANSPORTS`].
 #[derive(Clone, Copy, Debug)]
-pub struct Transports(pub [bool; TRANSPORTS.len()]);
+pub(super) struct Transports(pub [bool; TRANSPORTS.len()]);
 
 impl Written for Transports {
     const FORM: &'static str = "a transport: \"udp\", \"tcp\", \"tls\" or \"all\"";
@@ -123,7 +123,7 @@ impl Written for Transports {
 
 /// Methods that may be sent, as a set.
 #[derive(Clone, Copy, Debug)]
-pub struct Methods(pub u32);
+pub(super) struct Methods(pub u32);
 
 impl Written for Methods {
     const FORM: &'static str = "a method such as \"INVITE\", or \"all\"";
@@ -164,7 +164,7 @@ impl Written for trunk::TrunkMode {
 
 /// The name of a trunk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TrunkName(pub String);
+pub(super) struct TrunkName(pub String);
 
 impl Written for TrunkName {
     const FORM: &'static str = "the name of a trunk";
@@ -176,7 +176,7 @@ impl Written for TrunkName {
 
 /// A reason: one line.
 #[derive(Clone, Debug)]
-pub struct Reason(pub String);
+pub(super) struct Reason(pub String);
 
 impl Written for Reason {
     const FORM: &'static str = "a reason in one line";
@@ -188,7 +188,7 @@ impl Written for Reason {
 
 /// The name of an interface.
 #[derive(Clone, Debug)]
-pub struct Interface(pub String);
+pub(super) struct Interface(pub String);
 
 impl Written for Interface {
     const FORM: &'static str = "the name of an interface";

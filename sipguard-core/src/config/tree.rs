@@ -12,12 +12,12 @@ use super::tables::Tables;
 
 /// Where each key and each element of an array is said, by its path, such as `guard.ports` or `trunks.carrier.peers[1]`.
 #[derive(Clone, Debug, Default)]
-pub struct Locations(BTreeMap<String, Range<usize>>);
+pub(super) struct Locations(BTreeMap<String, Range<usize>>);
 
 impl Locations {
     /// The position of a path, or else of the nearest one that it lies in.
     #[must_use]
-    pub fn position(&self, path: &str) -> usize {
+    pub(super) fn position(&self, path: &str) -> usize {
         let mut path = path;
         loop {
             if let Some(span) = self.0.get(path) {
@@ -32,7 +32,7 @@ impl Locations {
 
     /// Whether the path is said.
     #[must_use]
-    pub fn is_set(&self, path: &str) -> bool {
+    pub(super) fn is_set(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 
@@ -46,14 +46,14 @@ impl Locations {
 
 /// The path of a key in a table. A name with dots is quoted, as in the file.
 #[must_use]
-pub fn path(table: &str, key: &str) -> String {
+pub(super) fn path(table: &str, key: &str) -> String {
     let key = if key.contains('.') { format!("\"{key}\"") } else { key.to_owned() };
     if table.is_empty() { key } else { format!("{table}.{key}") }
 }
 
 /// What the files say.
 #[derive(Debug, Default)]
-pub struct Read {
+pub(super) struct Read {
     /// The tables; what is wrong is left out.
     pub tables: Tables,
     /// The values as they were written.
@@ -66,7 +66,7 @@ pub struct Read {
 
 /// Reads all files.
 #[must_use]
-pub fn read(sources: &Sources) -> Read {
+pub(super) fn read(sources: &Sources) -> Read {
     let mut read = Read::default();
     let mut all = DeTable::default();
     let mut found = Vec::new();

@@ -9,7 +9,7 @@ use crate::trunk::TrunkRow;
 
 /// The steps, in an order in which no peer ever has two trunks.
 #[derive(Default)]
-pub struct TrunkPlan {
+pub(super) struct TrunkPlan {
     /// For people.
     pub lines: Vec<SettingDifference>,
     /// What makes room.
@@ -25,7 +25,7 @@ impl TrunkPlan {
     }
 
     /// What was named and is named no more.
-    pub fn remove(&mut self, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
+    pub(super) fn remove(&mut self, has: &CurrentState, gone: &dyn Fn(&str, String) -> bool) {
         for trunk in has.trunks.iter().filter(|trunk| gone("trunk", trunk.name.clone())) {
             self.line(&trunk.name, Some(trunk), None);
             self.first.push(PlannedOperation::RemoveTrunk(trunk.name.clone()));
@@ -33,7 +33,7 @@ impl TrunkPlan {
     }
 
     /// What was found in the kernel, which knows no names, gives up the peers that have one.
-    pub fn rename(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
+    pub(super) fn rename(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
         let named = |name: &String| desired.iter().any(|trunk| trunk.name == *name);
         let of_named = |peer: &Source| desired.iter().any(|trunk| trunk.peers.contains(peer));
         let found = |trunk: &&TrunkRow| trunk.name.starts_with(RECOVERED_TRUNK) && !named(&trunk.name);
@@ -54,7 +54,7 @@ impl TrunkPlan {
     }
 
     /// What is named.
-    pub fn set(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
+    pub(super) fn set(&mut self, desired: &[TrunkRow], has: &[TrunkRow]) {
         for trunk in desired {
             let old = has.iter().find(|old| old.name == trunk.name);
             if old.is_some_and(|old| is(old, trunk)) {

@@ -24,7 +24,7 @@ struct ConfiguredPeer {
 
 /// All trunks.
 #[derive(Default)]
-pub struct TrunkValidation {
+pub(super) struct TrunkValidation {
     /// As the store has them.
     pub rows: Vec<TrunkRow>,
     peers: Vec<ConfiguredPeer>,
@@ -32,7 +32,7 @@ pub struct TrunkValidation {
 
 impl TrunkValidation {
     /// One more.
-    pub fn add(&mut self, validator: &mut Validator<'_>, name: String, trunk: TrunkTable) {
+    pub(super) fn add(&mut self, validator: &mut Validator<'_>, name: String, trunk: TrunkTable) {
         let key = path("trunks", &name);
         let mut peers = Vec::new();
         for (at, Text(net)) in trunk.peers.iter().flatten().enumerate() {
@@ -81,7 +81,7 @@ impl TrunkValidation {
     }
 
     /// What is wrong between them.
-    pub fn check(&self, validator: &mut Validator<'_>, denials: &[(Whom, DeniedTraffic)]) {
+    pub(super) fn check(&self, validator: &mut Validator<'_>, denials: &[(Whom, DeniedTraffic)]) {
         let most = TRUNK_ENTRIES as usize - 1;
         if let Some(row) = self.rows.get(most) {
             let text = format!("there are {} trunks, the kernel has room for {most}", self.rows.len());

@@ -17,7 +17,7 @@ use crate::protect::other_protocol;
 use crate::settings::SettingsRequest;
 
 /// Collects mistakes and warnings.
-pub struct Validator<'j> {
+pub(super) struct Validator<'j> {
     sources: &'j Sources,
     locations: &'j Locations,
     problems: Vec<Problem>,
@@ -29,29 +29,29 @@ impl Validator<'_> {
         Problem { location: self.sources.location(self.locations.position(key)), key: key.to_owned(), text }
     }
 
-    pub fn refuse(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn refuse(&mut self, key: &str, text: impl Into<String>) {
         self.problems.push(self.problem(key, text.into()));
     }
 
-    pub fn warn(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, key: &str, text: impl Into<String>) {
         self.warnings.push(self.problem(key, text.into()));
     }
 
-    pub fn location(&self, key: &str) -> String {
+    pub(super) fn location(&self, key: &str) -> String {
         self.sources.location(self.locations.position(key)).to_string()
     }
 
-    pub fn is_set(&self, key: &str) -> bool {
+    pub(super) fn is_set(&self, key: &str) -> bool {
         self.locations.is_set(key)
     }
 
-    pub fn is_refused(&self, key: &str) -> bool {
+    pub(super) fn is_refused(&self, key: &str) -> bool {
         self.problems.iter().any(|problem| problem.key == key)
     }
 }
 
 /// What the files mean, and warnings about it.
-pub fn validate(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+pub(super) fn validate(sources: &Sources, read: Read) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let mut validator =
         Validator { sources, locations: &read.locations, problems: read.problems, warnings: Vec::new() };
     let config = validator.config(read.tables);

@@ -13,7 +13,7 @@ use crate::rate::{self, AtOnceMost, MOST_AT_ONCE};
 use crate::rule::RuleMode;
 
 /// A value that is written as text.
-pub trait Written: Sized {
+pub(super) trait Written: Sized {
     /// What it is, for `expected ...`.
     const FORM: &'static str;
 
@@ -28,7 +28,7 @@ pub trait Written: Sized {
 
 /// A value that is written as text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text<T>(pub T);
+pub(super) struct Text<T>(pub T);
 
 impl<'de, T: Written> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -68,7 +68,7 @@ impl<T: Written> JsonSchema for Text<T> {
 
 /// A whole number from `LOW` to `HIGH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Number<const LOW: u32, const HIGH: u32>(pub u32);
+pub(super) struct Number<const LOW: u32, const HIGH: u32>(pub u32);
 
 fn within<E: Error>(number: i64, low: u32, high: u32) -> Result<u32, E> {
     let found = u32::try_from(number).ok().filter(|number| (low..=high).contains(number));
@@ -77,7 +77,7 @@ fn within<E: Error>(number: i64, low: u32, high: u32) -> Result<u32, E> {
 }
 
 /// Reads a number of a range, both ends included.
-pub struct NumberReader(pub u32, pub u32);
+pub(super) struct NumberReader(pub u32, pub u32);
 
 impl Visitor<'_> for NumberReader {
     type Value = u32;
@@ -113,7 +113,7 @@ impl<const LOW: u32, const HIGH: u32> JsonSchema for Number<LOW, HIGH> {
 
 /// So many at once, which may be written as text with `monitor` behind it, or `none` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Most(pub Option<AtOnceMost>);
+pub(super) struct Most(pub Option<AtOnceMost>);
 
 impl<'de> Deserialize<'de> for Most {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

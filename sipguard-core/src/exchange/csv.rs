@@ -38,7 +38,7 @@ fn column(name: &str) -> Column {
     }
 }
 
-pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
+pub(super) fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     let mut columns: Option<Vec<Column>> = None;
     let mut lines = text.lines().enumerate();
@@ -139,11 +139,11 @@ fn shown(target: &Target) -> String {
     if target.source().is_some() { text } else { quoted(&text) }
 }
 
-pub fn head() -> String {
+pub(super) fn head() -> String {
     format!("{HEAD}\n")
 }
 
-pub fn lines(rows: &[RuleRow]) -> String {
+pub(super) fn lines(rows: &[RuleRow]) -> String {
     let mut text = String::new();
     for row in rows {
         let _infallible = writeln!(

@@ -11,7 +11,7 @@ use crate::target::Target;
 /// The longest timeout that ipset takes, in seconds.
 const LONGEST: i64 = 2_147_483;
 
-pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
+pub(super) fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let wrong = |(column, text): (usize, String)| Mistake { line: number + 1, column, text };
@@ -76,7 +76,7 @@ fn entry<'l>(
 }
 
 /// One set a family, with room for `count` rules and as many more.
-pub fn head(count: usize) -> String {
+pub(super) fn head(count: usize) -> String {
     let room = (count * 2).next_power_of_two().max(65_536);
     let mut text = String::new();
     for (set, family) in [("sipguard4", "inet"), ("sipguard6", "inet6")] {
@@ -87,7 +87,7 @@ pub fn head(count: usize) -> String {
 }
 
 /// Blocks that stop, and allowances as `nomatch`.
-pub fn lines(rows: &[RuleRow], now_ms: i64) -> String {
+pub(super) fn lines(rows: &[RuleRow], now_ms: i64) -> String {
     let name = |target: &Source| if target.is_ipv4() { "sipguard4" } else { "sipguard6" };
     let mut text = String::new();
     let mut last: Option<Source> = None;

@@ -85,7 +85,7 @@ fn entry(fields: Fields) -> Result<Entry, String> {
     Ok(entry)
 }
 
-pub fn read<const WIDE: bool>(text: &str) -> Result<Vec<Entry>, Mistake> {
+pub(super) fn read<const WIDE: bool>(text: &str) -> Result<Vec<Entry>, Mistake> {
     let items = if text.trim_start().starts_with('{') {
         serde_json::from_str::<File<WIDE>>(text).map(|file| file.rows)
     } else {

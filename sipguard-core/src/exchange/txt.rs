@@ -8,7 +8,7 @@ use crate::rule::RuleVerb;
 use crate::store::RuleRow;
 use crate::target::Target;
 
-pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
+pub(super) fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
     let mut entries = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split(['#', ';']).next().unwrap_or_default();
@@ -31,7 +31,7 @@ pub fn read(text: &str, wide: bool) -> Result<Vec<Entry>, Mistake> {
 }
 
 /// Blocks only: a list of addresses can't say that it allows. What would begin a comment is left out.
-pub fn lines(rows: &[RuleRow]) -> String {
+pub(super) fn lines(rows: &[RuleRow]) -> String {
     let mut text = String::new();
     let mut last: Option<Target> = None;
     for row in rows.iter().filter(|row| row.verb == RuleVerb::Block) {

@@ -60,7 +60,7 @@ pub struct Outcome {
 /// Attaches the programs of an object, an ELF file, to all of the interfaces or to none.
 ///
 /// # Errors
-/// When the configuration is invalid, no interface is named, a port is occupied, or the kernel refuses; see [`attach::attach`].
+/// When the configuration is invalid, no interface is named, a port is occupied, or the kernel refuses; see [`FailureKind`].
 pub fn run(host: &Context, object: &'static [u8], request: &Request) -> Result<Outcome> {
     let (LoadedConfig { config, sources, .. }, mistake) = configuration(host, request)?;
     let names =

@@ -17,7 +17,7 @@ use crate::target::Target;
 
 /// Whose entries may have to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DirtySet {
+pub(super) struct DirtySet {
     /// Of these.
     pub some: Vec<DirtyEntry>,
     /// Of all that lies within these: what was allowed or a trunk's there, or is now.
@@ -28,7 +28,7 @@ pub struct DirtySet {
 
 /// One entry that may have to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirtyEntry {
+pub(super) struct DirtyEntry {
     /// Whose.
     pub target: Target,
     /// What it should say, where that is known without a look at the store: a long list saves a question for each target.
@@ -36,7 +36,7 @@ pub struct DirtyEntry {
 }
 
 /// The maps that are derived from the store.
-pub struct Maps {
+pub(super) struct Maps {
     pub rules: Blocks,
     pub policy: PolicyMaps,
     pub bans: Bans,
@@ -50,7 +50,7 @@ impl Maps {
     ///
     /// # Errors
     /// When they are of another version, or can't be opened.
-    pub fn open(pins: &Pins) -> Result<Option<Maps>> {
+    pub(super) fn open(pins: &Pins) -> Result<Option<Maps>> {
         if !pins.exist() {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl Maps {
 }
 
 /// The maps, with what is needed to undo.
-pub struct Apply<'b> {
+pub(super) struct Apply<'b> {
     pub(super) maps: &'b mut Maps,
     pub(super) clock: Clock,
     /// The policy that was there before, when it changed.
@@ -93,7 +93,7 @@ pub struct Apply<'b> {
 }
 
 impl<'b> Apply<'b> {
-    pub fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
+    pub(super) fn new(maps: &'b mut Maps, clock: Clock) -> Apply<'b> {
         Apply {
             maps,
             clock,
@@ -106,7 +106,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the difference.
-    pub fn apply(&mut self, dirty: &DirtySet, rows: &StoreTables<'_>) -> Result<()> {
+    pub(super) fn apply(&mut self, dirty: &DirtySet, rows: &StoreTables<'_>) -> Result<()> {
         let allowed = Allowed::of(&rows.allowing()?, rows.peers()?, self.clock.wall_ms());
         for DirtyEntry { target, known } in &dirty.some {
             let desired = match known {
@@ -125,7 +125,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Applies the policy, which is small, as a whole.
-    pub fn policy(&mut self, rows: &StoreTables<'_>) -> Result<()> {
+    pub(super) fn policy(&mut self, rows: &StoreTables<'_>) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
         let (old, desired) = (self.maps.policy.read()?, policy::desired(rows)?);
         if old != desired {
@@ -136,7 +136,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Puts the guard's settings in force.
-    pub fn settings(&mut self, desired: &EffectiveSettings) -> Result<()> {
+    pub(super) fn settings(&mut self, desired: &EffectiveSettings) -> Result<()> {
         let _edit = self.maps.pins.edit()?;
         let old = EffectiveSettings::read(&self.maps.pins)?;
         if old != *desired {
@@ -156,7 +156,11 @@ impl<'b> Apply<'b> {
     }
 
     /// The same, of an entry that most often is as wanted already.
-    pub fn put_where_it_differs(&mut self, target: &Target, desired: Option<DesiredEntry>) -> Result<()> {
+    pub(super) fn put_where_it_differs(
+        &mut self,
+        target: &Target,
+        desired: Option<DesiredEntry>,
+    ) -> Result<()> {
         let same = match (self.maps.rules.get(target)?, desired) {
             (Some(rule), Some(desired)) => desired.is(&rule),
             (None, None) => true,
@@ -166,7 +170,7 @@ impl<'b> Apply<'b> {
     }
 
     /// Takes back what was done, the last first. Whether all of it could be.
-    pub fn undo(&mut self) -> bool {
+    pub(super) fn undo(&mut self) -> bool {
         let mut all = true;
         while let Some((target, old)) = self.done.pop() {
             all &= self.maps.rules.set(&target, old.map(|old| *old)).is_ok();
@@ -189,7 +193,7 @@ impl<'b> Apply<'b> {
 }
 
 /// The entries that block or allow, which a new store takes over.
-pub fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
+pub(super) fn in_force(maps: &Blocks, clock: &Clock) -> Result<Vec<(Target, Rule)>> {
     let mut all = maps.everything()?;
     let decides = |rule: &Rule| rule.flags & (rule_flags::BLOCK | rule_flags::ALLOW) != 0;
     all.retain(|(_, rule)| decides(rule) && rule.is_active(clock.boot_ns));

@@ -59,7 +59,7 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Sets a limit of what there is at once; author and time are this change's.
-    pub fn set_at_once(&mut self, trunk: Option<&str>, kind: AtOnce, limit: AtOnceMost) -> Result<()> {
+    pub(crate) fn set_at_once(&mut self, trunk: Option<&str>, kind: AtOnce, limit: AtOnceMost) -> Result<()> {
         let all = self.rows.at_once_limits()?;
         let old = all.iter().find(|old| (old.trunk.as_deref(), old.kind) == (trunk, kind));
         if old.is_some_and(|old| old.limit == limit) {
@@ -85,7 +85,7 @@ impl Change<'_> {
     }
 
     /// Takes such a limit away.
-    pub fn clear_at_once(&mut self, trunk: Option<&str>, kind: AtOnce) -> Result<()> {
+    pub(crate) fn clear_at_once(&mut self, trunk: Option<&str>, kind: AtOnce) -> Result<()> {
         let sql = format!("DELETE FROM {} WHERE trunk = ?1", table(kind));
         self.counts.removed += self.rows.db().execute(&sql, [trunk.unwrap_or_default()])?;
         Ok(())

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 /// Rows that are kept; the oldest go.
 const KEPT: i64 = 100_000;
 /// Targets that are named; of more only the number.
-pub const NAMED: usize = 4;
+pub(super) const NAMED: usize = 4;
 /// Settings that are told with what they were and are; of more only the number.
 const LINES: usize = 40;
 
@@ -39,12 +39,12 @@ pub struct AuditRecord {
 }
 
 /// `203.0.113.7 203.0.113.9 and 998 more`
-pub fn what<T: ToString>(targets: &[T]) -> String {
+pub(super) fn what<T: ToString>(targets: &[T]) -> String {
     named(targets, targets.len())
 }
 
 /// The same of `count` targets of which the first are given.
-pub fn named<T: ToString>(first: &[T], count: usize) -> String {
+pub(super) fn named<T: ToString>(first: &[T], count: usize) -> String {
     let mut text = first.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(" ");
     if count > NAMED {
         text += &format!(" and {} more", count - NAMED);
@@ -53,7 +53,7 @@ pub fn named<T: ToString>(first: &[T], count: usize) -> String {
 }
 
 /// Writes down what was done to the guard itself: attached, detached, its settings changed. Rules and maps stay as they are.
-pub fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Counts) -> Result<()> {
+pub(crate) fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Counts) -> Result<()> {
     let record = AuditRecord {
         at_ms: Clock::now()?.wall_ms(),
         author: author(),
@@ -72,7 +72,7 @@ pub fn note(path: &Path, verb: &str, what: &[String], reason: &str, counts: Coun
 }
 
 /// `guard.mode: enforce -> monitor; checks.line-bytes: 4096 -> 99`
-pub fn lines(all: &[String]) -> String {
+pub(crate) fn lines(all: &[String]) -> String {
     let mut text = all.iter().take(LINES).map(String::as_str).collect::<Vec<_>>().join("; ");
     if all.len() > LINES {
         text += &format!("; and {} more", all.len() - LINES);
@@ -80,7 +80,7 @@ pub fn lines(all: &[String]) -> String {
     text
 }
 
-pub fn write(db: &Connection, record: &AuditRecord) -> Result<()> {
+pub(super) fn write(db: &Connection, record: &AuditRecord) -> Result<()> {
     let Counts { added, moved, removed, same, skipped, overruled: _, again: _ } = record.counts;
     let unchanged = (same + skipped) as i64;
     db.execute(

@@ -80,7 +80,7 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Says when a sender is banned.
-    pub fn set_ban_rule(&mut self, rule: &BanRule) -> Result<()> {
+    pub(crate) fn set_ban_rule(&mut self, rule: &BanRule) -> Result<()> {
         if self.rows.ban_rule()?.as_ref() == Some(rule) {
             self.counts.same += 1;
             return Ok(());

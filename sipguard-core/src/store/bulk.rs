@@ -33,19 +33,19 @@ const ROW_BYTES: u64 = 250;
 
 /// The time of one of the changes.
 #[derive(Clone, Copy, Debug)]
-pub struct Slice {
+pub(super) struct Slice {
     began: Instant,
     worked: Duration,
 }
 
 impl Slice {
     /// It begins now.
-    pub fn begin() -> Slice {
+    pub(super) fn begin() -> Slice {
         Slice { began: Instant::now(), worked: worked() }
     }
 
     /// Whether it is over.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         worked().saturating_sub(self.worked) >= SLICE || self.began.elapsed() >= SLICE_AT_MOST
     }
 }
@@ -57,7 +57,7 @@ fn worked() -> Duration {
 
 /// What one of the changes hands on to the next one.
 #[derive(Clone, Debug, Default)]
-pub struct BulkProgress {
+pub(super) struct BulkProgress {
     /// What was done so far.
     pub counts: Counts,
     /// The version of the last change; 0 before the first.
@@ -70,7 +70,7 @@ pub struct BulkProgress {
 
 impl BulkProgress {
     /// Whether nothing was done yet.
-    pub fn is_first(&self) -> bool {
+    pub(super) fn is_first(&self) -> bool {
         self.version == 0
     }
 }
@@ -80,7 +80,7 @@ impl BulkProgress {
 ///
 /// # Errors
 /// As [`super::change`]. Then nothing has changed.
-pub fn bulk<T>(
+pub(crate) fn bulk<T>(
     path: &Path,
     pins: &Pins,
     count: usize,
@@ -150,12 +150,12 @@ fn run_slices<T>(store: &Store<'_>, work: &mut dyn FnMut(&mut Change<'_>) -> Res
 }
 
 /// Whether a long list is under way, or was when its process died.
-pub fn is_left(db: &Connection) -> Result<bool> {
+pub(super) fn is_left(db: &Connection) -> Result<bool> {
     Ok(db.query_row("SELECT EXISTS (SELECT 1 FROM bulk)", [], |row| row.get(0))?)
 }
 
 /// Takes a long list back whose process died or that failed. The caller holds the lock of long lists.
-pub fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
+pub(super) fn undo(store: &Store<'_>, _bulk: &Held) -> Result<()> {
     take_back(store)?;
     store.settle()
 }

@@ -41,7 +41,7 @@ pub struct Changed<T> {
 ///
 /// # Errors
 /// When the pins are of another version, the store can't be written, the kernel refuses, or `work` fails. Then nothing has changed.
-pub fn change<T>(
+pub(crate) fn change<T>(
     path: &Path,
     pins: &Pins,
     mut work: impl FnMut(&mut Change<'_>) -> Result<T>,
@@ -56,7 +56,11 @@ pub fn change<T>(
 
 /// Reconciles the maps with the store once `work` is done, for a first `attach`. A store that can't be written is read all the same,
 /// without `work`.
-pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>) -> Result<()> {
+pub(crate) fn restore(
+    path: &Path,
+    pins: &Pins,
+    work: &mut dyn FnMut(&mut Change<'_>) -> Result<()>,
+) -> Result<()> {
     let mut restored = || {
         let store = Store::open(path, pins)?;
         store.change(work)?;
@@ -81,7 +85,7 @@ pub fn restore(path: &Path, pins: &Pins, work: &mut dyn FnMut(&mut Change<'_>) -
 }
 
 /// Repairs what processes that died have left. A store that can't be written is left as it is, and said.
-pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
+pub(crate) fn refresh(path: &Path, pins: &Pins) -> Result<()> {
     let done = || {
         let store = Store::open(path, pins)?;
         store.change(&mut |_| Ok(()))
@@ -97,7 +101,7 @@ pub fn refresh(path: &Path, pins: &Pins) -> Result<()> {
 
 /// How many blocks hold in the maps of a guard at a wall time in milliseconds, without a look at each. `None` when these maps are not the ones
 /// that the store keeps count of.
-pub fn blocks_in_force(path: &Path, pins: &Pins, now_ms: i64) -> Result<Option<usize>> {
+pub(crate) fn blocks_in_force(path: &Path, pins: &Pins, now_ms: i64) -> Result<Option<usize>> {
     let guard = pins.identity()?;
     let counted = open::read(path, |rows| match rows.blocks_of(&guard)? {
         // Whoever died in the middle had no time to count.
@@ -117,7 +121,7 @@ pub(super) struct Store<'p> {
 
 impl<'p> Store<'p> {
     /// Of a file, which is made where there is none.
-    pub fn open(path: &'p Path, pins: &'p Pins) -> Result<Store<'p>> {
+    pub(super) fn open(path: &'p Path, pins: &'p Pins) -> Result<Store<'p>> {
         if pins.exist() {
             pins.check_abi()?;
         }
@@ -134,7 +138,7 @@ impl<'p> Store<'p> {
     }
 
     /// One change, in its turn. A file that proves to be damaged meanwhile is set aside, and said.
-    pub fn change_once<T>(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn change_once<T>(&self, work: &mut dyn FnMut(&mut Change<'_>) -> Result<T>) -> Result<T> {
         let (turn, mut db) = self.turn()?;
         let value = self.transact(&mut db, None, work).inspect_err(|error| {
             if is_damage(error)
@@ -149,7 +153,7 @@ impl<'p> Store<'p> {
     }
 
     /// The turn and the file, once what a process has left that died is undone.
-    pub fn turn(&self) -> Result<(Held, Connection)> {
+    pub(super) fn turn(&self) -> Result<(Held, Connection)> {
         let turn = self.locks.change()?;
         let db = self.connect()?;
         match self.locks.try_bulk()? {
@@ -164,7 +168,7 @@ impl<'p> Store<'p> {
     }
 
     /// The file, opened; a damaged one is set aside, and said.
-    pub fn connect(&self) -> Result<Connection> {
+    pub(super) fn connect(&self) -> Result<Connection> {
         match open::for_change(self.path) {
             Err(error) if is_damage(&error) => {
                 self.set_aside(&error)?;
@@ -185,7 +189,7 @@ impl<'p> Store<'p> {
     }
 
     /// Rows, and what follows of them in the maps, in one transaction. The caller has the turn. With `progress` it is a part of a long list.
-    pub fn transact<T>(
+    pub(super) fn transact<T>(
         &self,
         db: &mut Connection,
         mut progress: Option<&mut BulkProgress>,
@@ -263,7 +267,7 @@ impl<'p> Store<'p> {
     }
 
     /// Compares all of the store with all of the maps, where somebody asked for it or died.
-    pub fn settle(&self) -> Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         if !self.is_dirty()? {
             return Ok(());
         }

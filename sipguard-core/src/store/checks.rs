@@ -52,7 +52,7 @@ impl FromRow for CheckRow {
 
 impl Change<'_> {
     /// Sets a switch; author and time are this change's. That the guard refuses needs no row.
-    pub fn set_check(&mut self, switch: &Switch) -> Result<()> {
+    pub(crate) fn set_check(&mut self, switch: &Switch) -> Result<()> {
         let Switch { scope, reason, state } = switch;
         if (scope, state) == (&CheckScope::Everybody, &CheckState::Refuse) {
             return self.clear_checks(scope, Some(*reason));
@@ -74,7 +74,7 @@ impl Change<'_> {
     }
 
     /// Takes switches away, of one check or of all.
-    pub fn clear_checks(&mut self, scope: &CheckScope, reason: Option<Reason>) -> Result<()> {
+    pub(crate) fn clear_checks(&mut self, scope: &CheckScope, reason: Option<Reason>) -> Result<()> {
         let removed = self.rows.db().execute(
             "DELETE FROM checks WHERE scope = ?1 AND (?2 IS NULL OR reason = ?2)",
             params![scope.key(), reason.map(Reason::name)],

@@ -15,7 +15,7 @@ use crate::target::Target;
 const PAGE: usize = 1024;
 
 /// How far a comparison is.
-pub struct Compare {
+pub(super) struct Compare {
     stage: Stage,
     /// Of whom the store has a row, as hashes: by the million they must be small. Two targets of one hash leave an entry too many until the next
     /// comparison, once in 10^7 comparisons of a million rules.
@@ -35,7 +35,7 @@ enum Stage {
 }
 
 impl Compare {
-    pub fn new() -> Compare {
+    pub(super) fn new() -> Compare {
         Compare { stage: Stage::Known(None), known: HashSet::new(), hasher: RandomState::new() }
     }
 
@@ -43,7 +43,7 @@ impl Compare {
     ///
     /// # Errors
     /// When the store can't be read, or the kernel refuses an entry.
-    pub fn go(
+    pub(super) fn go(
         &mut self,
         apply: &mut Apply<'_>,
         rows: &StoreTables<'_>,

@@ -59,7 +59,7 @@ impl ConfiguredRows {
 
 impl StoreTables<'_> {
     /// All that a configuration file may change.
-    pub fn configured_rows(&self) -> Result<ConfiguredContent> {
+    pub(crate) fn configured_rows(&self) -> Result<ConfiguredContent> {
         let mut content = ConfiguredContent::new();
         for (table, which) in TABLES {
             let mut statement = self.db().prepare(&format!("SELECT * FROM {table} {which}"))?;
@@ -74,7 +74,7 @@ impl StoreTables<'_> {
     }
 
     /// What the configuration file named.
-    pub fn configured(&self) -> Result<ConfiguredNames> {
+    pub(crate) fn configured(&self) -> Result<ConfiguredNames> {
         let mut named = ConfiguredNames::new();
         if !self.has("configured")? {
             return Ok(named);
@@ -90,7 +90,7 @@ impl StoreTables<'_> {
 
 impl Change<'_> {
     /// Takes a difference back. Rows that somebody has changed since stay.
-    pub fn give_back(&mut self, rows: &ConfiguredRows) -> Result<()> {
+    pub(crate) fn give_back(&mut self, rows: &ConfiguredRows) -> Result<()> {
         for ((table, _), values) in &rows.added {
             let statement = self.rows.db().prepare(&format!("SELECT * FROM {table}"))?;
             let same: Vec<String> =
@@ -109,7 +109,7 @@ impl Change<'_> {
     }
 
     /// Records what the configuration file names from now on.
-    pub fn set_configured(&mut self, named: &ConfiguredNames) -> Result<()> {
+    pub(crate) fn set_configured(&mut self, named: &ConfiguredNames) -> Result<()> {
         if self.rows.configured()? == *named {
             return Ok(());
         }

@@ -78,7 +78,7 @@ impl Allowed {
 
     /// Whether nothing automatic touches a target.
     #[must_use]
-    pub fn exempts(&self, target: &Target) -> bool {
+    pub(crate) fn exempts(&self, target: &Target) -> bool {
         self.around(target).is_some() || self.trunk_of(target).is_some()
     }
 
@@ -106,7 +106,7 @@ fn lengths<'s>(nets: impl Iterator<Item = &'s Source>) -> Vec<u32> {
 /// unless the target lies in an allowance or is a trunk's. Of several blocks one that stops comes before one that only counts, then the one that
 /// ends last.
 #[must_use]
-pub fn decides<'r>(rows: &'r [RuleRow], allowed: &Allowed, now_ms: i64) -> Option<&'r RuleRow> {
+pub(crate) fn decides<'r>(rows: &'r [RuleRow], allowed: &Allowed, now_ms: i64) -> Option<&'r RuleRow> {
     let holding = || rows.iter().filter(|row| row.is_active(now_ms));
     let last_decision =
         holding().filter(|row| row.is_operators()).max_by_key(|row| (row.version, row.created_ms));
@@ -122,7 +122,7 @@ pub fn decides<'r>(rows: &'r [RuleRow], allowed: &Allowed, now_ms: i64) -> Optio
 
 /// What the maps should say of a target with these rows.
 #[must_use]
-pub fn desired(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> Option<DesiredEntry> {
+pub(super) fn desired(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> Option<DesiredEntry> {
     let row = decides(rows, allowed, clock.wall_ms())?;
     let trunk = match row.target {
         Target::Source(source) => allowed.peers.get(&source).copied().unwrap_or(0),
@@ -143,7 +143,7 @@ fn members(allowed: &Allowed) -> impl Iterator<Item = (Target, DesiredEntry)> {
 }
 
 /// What the maps should say of everybody.
-pub fn all(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> HashMap<Target, DesiredEntry> {
+pub(super) fn all(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> HashMap<Target, DesiredEntry> {
     let mut want: HashMap<Target, DesiredEntry> = members(allowed).collect();
     for rows in rows.chunk_by(|one, other| one.target == other.target) {
         want.extend(desired(rows, allowed, clock).map(|desired| (rows[0].target, desired)));
@@ -153,7 +153,7 @@ pub fn all(rows: &[RuleRow], allowed: &Allowed, clock: &Clock) -> HashMap<Target
 
 /// What the maps should say of one target.
 #[must_use]
-pub fn desired_of(
+pub(super) fn desired_of(
     target: &Target,
     rows: &[RuleRow],
     allowed: &Allowed,

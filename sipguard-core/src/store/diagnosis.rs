@@ -9,7 +9,7 @@ use crate::error::{Failure, FailureKind};
 
 /// The file is no database, or not a whole one.
 #[derive(Debug)]
-pub struct Damaged(pub String);
+pub(super) struct Damaged(pub String);
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +21,7 @@ impl std::error::Error for Damaged {}
 
 /// The directory or the file can't be made.
 #[derive(Debug)]
-pub struct Unwritable(pub std::io::Error);
+pub(super) struct Unwritable(pub std::io::Error);
 
 impl fmt::Display for Unwritable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,13 +36,13 @@ fn code(error: &anyhow::Error) -> Option<ErrorCode> {
 }
 
 /// Whether the file is to be set aside.
-pub fn is_damage(error: &anyhow::Error) -> bool {
+pub(super) fn is_damage(error: &anyhow::Error) -> bool {
     error.chain().any(<dyn std::error::Error + 'static>::is::<Damaged>)
         || matches!(code(error), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 /// Whether it can't be written, and may yet be readable.
-pub fn is_unwritable(error: &anyhow::Error) -> bool {
+pub(super) fn is_unwritable(error: &anyhow::Error) -> bool {
     const CODES: [ErrorCode; 5] = [
         ErrorCode::ReadOnly,
         ErrorCode::CannotOpen,
@@ -55,7 +55,7 @@ pub fn is_unwritable(error: &anyhow::Error) -> bool {
 }
 
 /// Whether the disk is full.
-pub fn is_full(error: &anyhow::Error) -> bool {
+pub(super) fn is_full(error: &anyhow::Error) -> bool {
     code(error) == Some(ErrorCode::DiskFull)
 }
 
@@ -66,7 +66,7 @@ fn is_replaced(error: &anyhow::Error) -> bool {
 }
 
 /// The sentence for an operator.
-pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
+pub(super) fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     let path = path.display();
     let text = if is_replaced(&error) {
         format!(

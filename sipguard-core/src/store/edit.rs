@@ -168,12 +168,12 @@ impl<'c> Change<'c> {
 
     /// Whether nothing automatic touches a target: it lies in an allowance or is a trunk's.
     #[must_use]
-    pub fn exempts(&self, target: &Target) -> bool {
+    pub(crate) fn exempts(&self, target: &Target) -> bool {
         self.allowed.exempts(target)
     }
 
     /// Sets the rule of a source about a target.
-    pub fn upsert(&mut self, target: &Target, spec: &RuleSpec) -> Result<()> {
+    pub(crate) fn upsert(&mut self, target: &Target, spec: &RuleSpec) -> Result<()> {
         let now_ms = self.clock.wall_ms();
         let automatic = spec.verb == RuleVerb::Block && !is_operators(&spec.origin);
         if automatic && self.allowed.exempts(target) {
@@ -262,7 +262,7 @@ impl<'c> Change<'c> {
     }
 
     /// Retracts the rules with a verb about a target, by one source or by all, and counts the target.
-    pub fn retract(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
+    pub(crate) fn retract(&mut self, target: &Target, verb: RuleVerb, origin: Option<&str>) -> Result<()> {
         self.supersede(target)?;
         let mut rows = self.rows.of(target)?;
         let is_opposed = rows.iter().any(|row| opposes(row, verb, self.clock.wall_ms()));
@@ -279,7 +279,7 @@ impl<'c> Change<'c> {
 
     /// Retracts all rules with a verb, by one source or by all, except about some targets, in as many parts as it takes. Whether it is
     /// through.
-    pub fn retract_all(
+    pub(crate) fn retract_all(
         &mut self,
         gone: &mut RuleRemoval,
         verb: RuleVerb,
@@ -370,7 +370,7 @@ impl<'c> Change<'c> {
     }
 
     /// The same, with the targets as the trail tells them.
-    pub fn record_all(&self, verb: &str, origin: &str, what: String, reason: &str) -> Result<()> {
+    pub(crate) fn record_all(&self, verb: &str, origin: &str, what: String, reason: &str) -> Result<()> {
         if self.counts.added + self.counts.moved + self.counts.removed == 0 {
             return Ok(());
         }
@@ -399,7 +399,7 @@ impl<'c> Change<'c> {
     }
 
     /// Nothing but blocks will be set, none of which another one changes: rows are written many at a time.
-    pub fn only_blocks(&mut self) {
+    pub(crate) fn only_blocks(&mut self) {
         self.only_blocks = true;
     }
 }
@@ -450,7 +450,7 @@ fn is_overruled(row: &RuleRow, rows: &[RuleRow]) -> bool {
 }
 
 /// Who is at the keyboard.
-pub fn author() -> String {
+pub(super) fn author() -> String {
     let named = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     named("SUDO_USER").or_else(|| named("USER")).unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
 }

@@ -34,7 +34,7 @@ const fn enforced(per_second: u32, burst: u32) -> RateLimit {
 }
 
 /// Gives a new store its limits. A store in use keeps what it has.
-pub fn begin(db: &Connection) -> Result<()> {
+pub(super) fn begin(db: &Connection) -> Result<()> {
     for (kind, limit) in DEFAULTS {
         db.execute(
             "INSERT INTO limits (trunk, kind, per_second, burst, author, created)
@@ -97,7 +97,7 @@ impl FromRow for Limit {
 
 impl Change<'_> {
     /// Sets a limit; author and time are this change's.
-    pub fn set_limit(&mut self, trunk: Option<&str>, kind: usize, limit: RateLimit) -> Result<()> {
+    pub(crate) fn set_limit(&mut self, trunk: Option<&str>, kind: usize, limit: RateLimit) -> Result<()> {
         let all = self.rows.limits()?;
         let old = all.iter().find(|old| (old.trunk.as_deref(), old.kind) == (trunk, kind));
         if old.is_some_and(|old| old.limit == limit) {
@@ -123,7 +123,7 @@ impl Change<'_> {
     }
 
     /// Takes limits away, of one kind or of all.
-    pub fn clear_limits(&mut self, trunk: Option<&str>, kind: Option<usize>) -> Result<()> {
+    pub(crate) fn clear_limits(&mut self, trunk: Option<&str>, kind: Option<usize>) -> Result<()> {
         let removed = self.rows.db().execute(
             "DELETE FROM limits WHERE trunk = ?1 AND (?2 IS NULL OR kind = ?2)",
             params![trunk.unwrap_or_default(), kind.map(|kind| RATE_KINDS[kind])],

@@ -33,20 +33,20 @@ const POLL: Duration = Duration::from_millis(1);
 
 /// The file of the locks.
 #[derive(Clone)]
-pub struct Locks {
+pub(super) struct Locks {
     file: Arc<File>,
     path: PathBuf,
 }
 
 /// A lock, until it is dropped.
-pub struct Held {
+pub(super) struct Held {
     file: Arc<File>,
     byte: i64,
 }
 
 impl Locks {
     /// Those of a store, whose directory is there.
-    pub fn of(store: &Path) -> Result<Locks> {
+    pub(super) fn of(store: &Path) -> Result<Locks> {
         let path = path_of(store);
         let mut open = OpenOptions::new();
         // A link there would let whoever owns the directory choose what is opened.
@@ -57,7 +57,7 @@ impl Locks {
 
     /// Whether somebody changes rows or maps. Where nobody can have, the file is not there.
     #[must_use]
-    pub fn are_held(store: &Path) -> bool {
+    pub(super) fn are_held(store: &Path) -> bool {
         let mut open = OpenOptions::new();
         open.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let Ok(file) = open.open(path_of(store)) else { return false };
@@ -69,7 +69,7 @@ impl Locks {
     ///
     /// # Errors
     /// When another process keeps it for more than a minute.
-    pub fn change(&self) -> Result<Held> {
+    pub(super) fn change(&self) -> Result<Held> {
         let _next = self.wait(NEXT)?;
         self.wait(CHANGE)
     }
@@ -78,7 +78,7 @@ impl Locks {
     ///
     /// # Errors
     /// When another process keeps it for more than a minute.
-    pub fn bulk(&self) -> Result<Held> {
+    pub(super) fn bulk(&self) -> Result<Held> {
         self.wait(BULK)
     }
 
@@ -86,7 +86,7 @@ impl Locks {
     ///
     /// # Errors
     /// When the lock can't be asked for.
-    pub fn try_bulk(&self) -> Result<Option<Held>> {
+    pub(super) fn try_bulk(&self) -> Result<Option<Held>> {
         self.attempt(BULK)
     }
 
@@ -94,7 +94,7 @@ impl Locks {
     ///
     /// # Errors
     /// When another process keeps it for more than a minute.
-    pub fn settle(&self) -> Result<Held> {
+    pub(super) fn settle(&self) -> Result<Held> {
         self.wait(SETTLE)
     }
 

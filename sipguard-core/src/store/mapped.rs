@@ -14,7 +14,7 @@ use crate::notice;
 use crate::rule::RuleVerb;
 
 /// Gives allowances and peers of trunks their one form, and takes blocks away: they may cut the way to the machine. Says so.
-pub fn migrate(db: &Connection) -> Result<()> {
+pub(super) fn migrate(db: &Connection) -> Result<()> {
     let rows = StoreTables::new(db);
     let mut taken = Vec::new();
     for (text, row) in rows.mapped()? {

@@ -39,20 +39,24 @@ mod undo_log;
 mod within;
 
 pub use at_once::AtOnceLimit;
-pub use audit::{AuditRecord, lines, note};
+pub use audit::AuditRecord;
+pub(crate) use audit::{lines, note};
 pub use bans::row as ban_row;
-pub use bulk::bulk;
-pub use change::{Changed, blocks_in_force, change, refresh, restore};
+pub(crate) use bulk::bulk;
+pub use change::Changed;
+pub(crate) use change::{blocks_in_force, change, refresh, restore};
 pub use checks::CheckRow;
 pub use configured::{ConfiguredNames, ConfiguredRows};
 pub use denials::{Denial, DenialChange};
-pub use desired::{Allowed, decides};
+pub use desired::Allowed;
+pub(crate) use desired::decides;
 pub use dry_run::{DryRun, dry_run};
 pub use edit::{Change, Counts, RuleRemoval, RuleSpec};
 pub use limits::{DEFAULTS as DEFAULT_LIMITS, Limit};
 pub use open::{all_trunks, read};
 pub use origin::{origin as parse_origin, reason as parse_reason};
-pub use rows::{RuleKey, RuleQuery, RuleRow, StoreTables, key};
+pub(crate) use rows::key;
+pub use rows::{RuleKey, RuleQuery, RuleRow, StoreTables};
 pub use trunks::Peers;
 
 /// Default place of the store.
@@ -66,4 +70,4 @@ pub const CONFIGURATION: &str = "config";
 /// Who set a rule that was found in the kernel without a row in the store.
 pub const RECOVERED: &str = "recovered";
 /// How the name of a trunk begins that was found in the kernel, which knows it by its number.
-pub const RECOVERED_TRUNK: &str = "recovered-";
+pub(crate) const RECOVERED_TRUNK: &str = "recovered-";

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SMALL_BYTES: u64 = 4 << 20;
 
 /// Opens the store for a change, and makes it where there is none. The caller has the turn.
-pub fn for_change(path: &Path) -> Result<Connection> {
+pub(super) fn for_change(path: &Path) -> Result<Connection> {
     make(path)?;
     let mut db = connect(path)?;
     // A rollback journal: one file at rest, readable on a read-only file system, and nothing to map where the disk is full.
@@ -55,7 +55,7 @@ pub fn read<T>(path: &Path, work: impl FnOnce(&StoreTables<'_>) -> Result<T>) ->
 }
 
 /// Opens a store that is there, to be left as it is. An older one is too old: only a change migrates it to today's tables.
-pub fn as_it_is(path: &Path) -> Result<Connection> {
+pub(super) fn as_it_is(path: &Path) -> Result<Connection> {
     let db = connect(path)?;
     let version = checked(&db, path, false)?;
     if version != schema::newest() {
@@ -79,7 +79,7 @@ pub fn all_trunks(path: &Path) -> Result<Vec<TrunkRow>> {
 }
 
 /// Makes the file, and the directory that it lies in.
-pub fn make(path: &Path) -> Result<()> {
+pub(super) fn make(path: &Path) -> Result<()> {
     let outcome = || -> std::io::Result<()> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
@@ -140,7 +140,7 @@ fn checked(db: &Connection, path: &Path, has_turn: bool) -> Result<i64> {
 }
 
 /// Renames a damaged file, with the journal that belongs to it. The caller says so.
-pub fn set_aside(path: &Path) -> Result<PathBuf> {
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
     let named = |end: &str| {
         let mut name = path.as_os_str().to_owned();

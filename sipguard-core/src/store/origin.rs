@@ -21,6 +21,6 @@ pub fn reason(text: &str) -> Result<String, String> {
 
 /// Whether what a source says is the operator's word, by hand or in the configuration file; all else is automatic.
 #[must_use]
-pub fn is_operators(origin: &str) -> bool {
+pub(super) fn is_operators(origin: &str) -> bool {
     [OPERATOR, CONFIGURATION].contains(&origin)
 }

@@ -24,7 +24,7 @@ use crate::trunk;
 use crate::trunk::TrunkRow;
 
 /// What the maps should say.
-pub fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
+pub(super) fn desired(rows: &StoreTables<'_>) -> Result<Policy> {
     let mut policy = Policy {
         denied: [[0; 3]; 2],
         kinds: kinds(rows)?,
@@ -108,7 +108,7 @@ fn kinds(rows: &StoreTables<'_>) -> Result<u32> {
 /// Fills a new store with what the kernel has.
 ///
 /// The kernel knows no names, so trunks are called by their index.
-pub fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, Rule)]) -> Result<()> {
+pub(super) fn take_over(change: &mut Change<'_>, policy: &Policy, entries: &[(Target, Rule)]) -> Result<()> {
     let mut peers: BTreeMap<u16, Vec<Source>> = BTreeMap::new();
     for (target, rule) in entries.iter().filter(|(_, rule)| rule.trunk != 0) {
         peers.entry(rule.trunk).or_default().extend(target.source());

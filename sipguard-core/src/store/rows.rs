@@ -48,7 +48,7 @@ impl RuleRow {
 
     /// Whether an operator decided it: nothing automatic allows. What was found in the kernel was in force, so it counts as decided.
     #[must_use]
-    pub fn is_operators(&self) -> bool {
+    pub(crate) fn is_operators(&self) -> bool {
         self.verb == RuleVerb::Allow || is_operators(&self.origin) || self.origin == super::RECOVERED
     }
 }
@@ -58,7 +58,7 @@ pub type RuleKey = (&'static str, String);
 
 /// The key of a target.
 #[must_use]
-pub fn key(target: &Target) -> RuleKey {
+pub(crate) fn key(target: &Target) -> RuleKey {
     (target.kind(), target.to_string())
 }
 
@@ -79,7 +79,7 @@ pub struct RuleQuery<'w> {
 const HOLDS: &str = "(?1 IS NULL OR verb = ?1) AND (?2 IS NULL OR origin = ?2) AND (expires IS NULL OR expires > ?3) AND (?4 IS NULL OR expires <= ?4)";
 
 /// Kind, target and origin of a row: its position among those of one verb.
-pub type RulePosition = (String, String, String);
+pub(super) type RulePosition = (String, String, String);
 
 /// Rows of one statement.
 pub(super) const BATCH: usize = 32;
@@ -171,7 +171,7 @@ impl<'c> StoreTables<'c> {
     }
 
     /// The rows of one source about user agents.
-    pub fn agents_of(&self, origin: &str) -> Result<Vec<RuleRow>> {
+    pub(crate) fn agents_of(&self, origin: &str) -> Result<Vec<RuleRow>> {
         self.select("WHERE kind = 'user-agent' AND origin = ?1", [origin])
     }
 

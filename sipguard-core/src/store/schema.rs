@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::{limits, mapped};
 
 /// Marks the file as ours: `sipg`.
-pub const APPLICATION_ID: i32 = 0x7369_7067;
+pub(super) const APPLICATION_ID: i32 = 0x7369_7067;
 
 /// Steps from each schema version to the next; their number is the version of today.
 const STEPS: &[&str] = &[
@@ -210,12 +210,12 @@ const STEPS: &[&str] = &[
 const UNMAPPED: i64 = 10;
 
 /// The schema version of today.
-pub fn newest() -> i64 {
+pub(super) fn newest() -> i64 {
     STEPS.len() as i64
 }
 
 /// Takes a store of version `from` to today's, whole or not at all.
-pub fn migrate(db: &mut Connection, from: i64) -> Result<()> {
+pub(super) fn migrate(db: &mut Connection, from: i64) -> Result<()> {
     if from == newest() {
         return Ok(());
     }

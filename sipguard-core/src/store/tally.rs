@@ -41,14 +41,14 @@ impl StoreTables<'_> {
     }
 
     /// How many blocks have ended and are not swept yet, whose targets nothing else blocks.
-    pub fn ended_blocks(&self, now_ms: i64) -> Result<i64> {
+    pub(crate) fn ended_blocks(&self, now_ms: i64) -> Result<i64> {
         let sql = "SELECT count(DISTINCT kind || target) FROM rules AS gone WHERE expires <= ?1 AND verb = 'block' AND NOT EXISTS (
              SELECT 1 FROM rules WHERE kind = gone.kind AND target = gone.target AND verb = 'block' AND (expires IS NULL OR expires > ?1))";
         Ok(self.db().query_row(sql, [now_ms], |row| row.get(0))?)
     }
 
     /// How many entries of maps block, by the last change, when the maps are those that it changed; and whether no change has begun since.
-    pub fn blocks_of(&self, guard: &str) -> Result<Option<(i64, bool)>> {
+    pub(crate) fn blocks_of(&self, guard: &str) -> Result<Option<(i64, bool)>> {
         if !self.has("bulk")? {
             return Ok(None);
         }

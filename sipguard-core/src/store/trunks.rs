@@ -96,7 +96,7 @@ impl Change<'_> {
     ///
     /// # Errors
     /// When a peer belongs to another trunk, all indices are taken, or the store refuses.
-    pub fn set_trunk(&mut self, desired: &TrunkRow) -> Result<bool> {
+    pub(crate) fn set_trunk(&mut self, desired: &TrunkRow) -> Result<bool> {
         let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
         let trunks = self.rows.trunks()?;
         let old = trunks.iter().find(|trunk| trunk.name == desired.name);
@@ -158,7 +158,7 @@ impl Change<'_> {
     }
 
     /// Removes a trunk. Whether there was one.
-    pub fn remove_trunk(&mut self, name: &str) -> Result<bool> {
+    pub(crate) fn remove_trunk(&mut self, name: &str) -> Result<bool> {
         let before: Vec<Source> = self.rows.peers()?.into_keys().collect();
         let old = self.rows.trunks()?.into_iter().find(|trunk| trunk.name == name);
         self.removed_trunks.extend(old.map(|trunk| (trunk.name, trunk.number)));
@@ -193,7 +193,7 @@ impl Change<'_> {
     }
 
     /// The name of the trunk that a block by the operator would stop.
-    pub fn blocked_trunk(&self, target: &Target, spec: &RuleSpec) -> Result<Option<String>> {
+    pub(crate) fn blocked_trunk(&self, target: &Target, spec: &RuleSpec) -> Result<Option<String>> {
         if spec.verb != RuleVerb::Block || !is_operators(&spec.origin) {
             return Ok(None);
         }

@@ -89,7 +89,7 @@ impl From<&MonitoredLimit> for MonitoredLimitView {
 impl LimitView {
     /// Of a rate.
     #[must_use]
-    pub fn of_rate(limit: &Limit) -> LimitView {
+    pub(crate) fn of_rate(limit: &Limit) -> LimitView {
         let Limit { trunk, kind, limit: RateLimit { per_second, burst, mode }, author, created_ms } = limit;
         let view = LimitView::bare(trunk.as_deref(), RATE_KINDS[*kind], *mode, author, *created_ms);
         LimitView { per_second: Some(*per_second), burst: Some(*burst), ..view }
@@ -97,7 +97,7 @@ impl LimitView {
 
     /// Of what there is at once; `count` is how much the trunk has now, or the source that has the most.
     #[must_use]
-    pub fn of_at_once(limit: &AtOnceLimit, count: usize, fullest: Option<Source>) -> LimitView {
+    pub(crate) fn of_at_once(limit: &AtOnceLimit, count: usize, fullest: Option<Source>) -> LimitView {
         let AtOnceLimit { trunk, kind, limit: AtOnceMost { most, mode }, author, created_ms } = limit;
         let view = LimitView::bare(trunk.as_deref(), kind.name(), *mode, author, *created_ms);
         let view = LimitView { at_once: Some(*most), ..view };

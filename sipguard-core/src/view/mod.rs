@@ -89,7 +89,7 @@ pub fn time(ms: i64) -> String {
 
 /// The same with the milliseconds.
 #[must_use]
-pub fn exact_time(ms: i64) -> String {
+pub(crate) fn exact_time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
 }
 

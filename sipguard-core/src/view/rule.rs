@@ -64,7 +64,7 @@ impl RuleView {
 
     /// Of a ban.
     #[must_use]
-    pub fn of_ban(target: Target, ban: &Ban, clock: &Clock) -> RuleView {
+    pub(crate) fn of_ban(target: Target, ban: &Ban, clock: &Clock) -> RuleView {
         RuleView { rule: "ban".to_owned(), ..RuleView::of_row(&ban_row(target, ban, clock)) }
     }
 

@@ -18,7 +18,7 @@ const PIECES: usize = 16;
 
 /// A copy under way.
 #[derive(Debug)]
-pub struct CopyJob {
+pub(super) struct CopyJob {
     /// The core.
     pub core: Core,
     /// Where it goes.
@@ -31,7 +31,7 @@ pub struct CopyJob {
 
 impl CopyJob {
     /// Begins to copy a core into a directory, under its name and when it was written.
-    pub fn begin(core: Core, directory: &Path) -> Result<CopyJob> {
+    pub(super) fn begin(core: Core, directory: &Path) -> Result<CopyJob> {
         let name = core.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let to = directory.join(&name);
         if to.symlink_metadata().is_ok() {
@@ -51,7 +51,7 @@ impl CopyJob {
     }
 
     /// Copies some of it. True when it is there, on the disk, and gone here.
-    pub fn step(&mut self) -> Result<bool> {
+    pub(super) fn step(&mut self) -> Result<bool> {
         let mut piece = vec![0; PIECE as usize];
         for _ in 0..PIECES {
             let Some(at) = self.data()? else { return self.finish().map(|()| true) };

@@ -16,7 +16,7 @@ const ET_CORE: u16 = 4;
 
 /// A core.
 #[derive(Debug)]
-pub struct Core {
+pub(super) struct Core {
     /// Its path.
     pub path: PathBuf,
     /// Which file it is: device and inode.
@@ -33,7 +33,7 @@ pub struct Core {
 
 impl Core {
     /// The core at a path; `None` when there is something else, a link included.
-    pub fn open(path: &Path) -> Option<Core> {
+    pub(super) fn open(path: &Path) -> Option<Core> {
         let file = options().read(true).open(path).ok()?;
         let metadata = file.metadata().ok()?;
         let mut head = [0; 18];
@@ -51,12 +51,12 @@ impl Core {
     }
 
     /// Whether somebody has it open to write; `None` when this can't be told.
-    pub fn is_written(&self) -> Option<bool> {
+    pub(super) fn is_written(&self) -> Option<bool> {
         is_written(&self.file)
     }
 
     /// The same file, to be written.
-    pub fn for_writing(&self) -> Result<File> {
+    pub(super) fn for_writing(&self) -> Result<File> {
         let file = options().write(true).open(&self.path)?;
         let metadata = file.metadata()?;
         if (metadata.dev(), metadata.ino()) == self.id {
@@ -67,7 +67,7 @@ impl Core {
     }
 
     /// Removes its name, if that is still its.
-    pub fn unlink(&self) -> Result<()> {
+    pub(super) fn unlink(&self) -> Result<()> {
         let metadata = std::fs::symlink_metadata(&self.path)?;
         if (metadata.dev(), metadata.ino()) != self.id {
             return Err(Error::other("it is another file by now"));
@@ -84,7 +84,7 @@ fn options() -> std::fs::OpenOptions {
 }
 
 /// Whether somebody has a file open to write: then there is no read lease of it.
-pub fn is_written(file: &File) -> Option<bool> {
+pub(super) fn is_written(file: &File) -> Option<bool> {
     // SAFETY: a descriptor of ours and plain numbers.
     let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) };
     if leased == 0 {

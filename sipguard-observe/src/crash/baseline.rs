@@ -24,7 +24,7 @@ pub struct Baseline {
 
 /// A feature's slot and token as numbers (FNV-1a, the same in every run).
 #[must_use]
-pub fn key(feature: &Feature) -> (u64, u64) {
+pub(super) fn key(feature: &Feature) -> (u64, u64) {
     let hash = |bytes: &[u8], start: u64| {
         bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
     };
@@ -58,7 +58,7 @@ impl Baseline {
     }
 
     /// Forgets what waits, and passes over what came until then and was not taken yet: one of it was the cause of a crash.
-    pub fn discard(&mut self, until_ns: u64) {
+    pub(crate) fn discard(&mut self, until_ns: u64) {
         self.waiting.clear();
         self.taken_ns = self.taken_ns.max(until_ns);
     }

@@ -21,7 +21,7 @@ const COARSE_NS: u64 = 12_000_000;
 
 /// A core that has begun.
 #[derive(Clone, Debug)]
-pub struct Dump {
+pub(super) struct Dump {
     /// Its path.
     pub path: PathBuf,
     /// When it began (`CLOCK_BOOTTIME`, nanoseconds).
@@ -30,7 +30,7 @@ pub struct Dump {
 
 /// A watch on a directory.
 #[derive(Debug)]
-pub struct Dumps {
+pub(super) struct Dumps {
     directory: PathBuf,
     inotify: Inotify,
     /// Those under way.
@@ -43,7 +43,7 @@ impl Dumps {
     ///
     /// # Errors
     /// When there is no such directory, or it can't be watched.
-    pub fn new(directory: &Path) -> Result<Dumps> {
+    pub(super) fn new(directory: &Path) -> Result<Dumps> {
         let named = || format!("watching the directory of cores {}", directory.display());
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).with_context(named)?;
         let flags = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
@@ -52,7 +52,7 @@ impl Dumps {
     }
 
     /// What has begun since the last time.
-    pub fn begun(&mut self, clock: &Clock) -> Vec<Dump> {
+    pub(super) fn begun(&mut self, clock: &Clock) -> Vec<Dump> {
         let mut begun = Vec::new();
         let events = match self.inotify.read_events() {
             Ok(events) => events,
@@ -88,7 +88,7 @@ impl Dumps {
 
     /// Whether one was written just now.
     #[must_use]
-    pub fn recent(&self) -> bool {
+    pub(super) fn recent(&self) -> bool {
         self.last.is_some_and(|last| last.elapsed() < RECENT)
     }
 }

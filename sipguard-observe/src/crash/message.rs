@@ -17,7 +17,7 @@ const SECRETS: [&str; 2] = ["authorization", "proxy-authorization"];
 
 /// One countable thing: a token in its slot, such as the parameter `x` in `param:contact`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Feature {
+pub(super) struct Feature {
     /// The slot.
     pub slot: String,
     /// The token.
@@ -26,7 +26,7 @@ pub struct Feature {
 
 /// What a piece consists of.
 #[derive(Clone, Debug, Default)]
-pub struct MessageReading {
+pub(super) struct MessageReading {
     /// Its tokens, each once.
     pub features: Vec<Feature>,
     /// The address of record of its sender, `sip:user@host`, out of the From of a request.
@@ -44,7 +44,7 @@ struct CrashMessage<'m> {
 
 /// Reads a piece.
 #[must_use]
-pub fn read(bytes: &[u8]) -> MessageReading {
+pub(super) fn read(bytes: &[u8]) -> MessageReading {
     let mut reading = MessageReading::default();
     let mut rest = bytes;
     for _ in 0..MESSAGES {
@@ -72,7 +72,7 @@ pub fn read(bytes: &[u8]) -> MessageReading {
 impl Feature {
     /// In words, as something that a message has.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let (kind, place) = self.slot.split_once(':').unwrap_or((&self.slot, ""));
         let place = place.replace(';', " parameter ");
         let token = &self.token;
@@ -297,7 +297,7 @@ fn bucket(size: usize) -> String {
 
 /// The ranges of sizes beside one of [`bucket`].
 #[must_use]
-pub fn neighbours(range: &str) -> Vec<String> {
+pub(super) fn neighbours(range: &str) -> Vec<String> {
     let Some((low, high)) = range.split_once(" to ") else { return Vec::new() };
     let (Ok(low), Ok(high)) = (low.parse::<usize>(), high.parse::<usize>()) else { return Vec::new() };
     low.checked_sub(1).into_iter().chain([high + 1]).map(bucket).collect()
@@ -305,7 +305,7 @@ pub fn neighbours(range: &str) -> Vec<String> {
 
 /// Bytes as text that can be shown, cut.
 #[must_use]
-pub fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes.iter().take(VALUE_BYTES) {
         match byte {

@@ -16,7 +16,7 @@ mod reports;
 mod watch;
 
 pub use baseline::Baseline;
-pub use oddness::{Assessment, CLEARLY, Suspect, SuspectDevice, rank};
+pub use oddness::{Assessment, Suspect, SuspectDevice, rank};
 pub use quarantine::{Choice, choose};
 pub use recorder::{Recorder, RecorderNotice};
 pub use report::{CrashReport, SCHEMA};

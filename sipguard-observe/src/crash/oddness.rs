@@ -13,7 +13,7 @@ use super::message::{self, Feature, MessageReading, neighbours};
 use crate::tap::TapPacket;
 
 /// By how many bits the first must lead.
-pub const CLEARLY: f64 = 4.0;
+pub(crate) const CLEARLY: f64 = 4.0;
 
 /// The most that one token counts.
 const MOST_BITS: f64 = 12.0;
@@ -76,7 +76,7 @@ pub struct Suspect {
 }
 
 /// Who was suspected in an earlier crash, the likeliest first.
-pub type Earlier = Vec<SuspectDevice>;
+pub(super) type Earlier = Vec<SuspectDevice>;
 
 /// A datagram, or bytes of a stream without a gap.
 struct Piece {
@@ -141,7 +141,7 @@ pub fn rank(packets: &[TapPacket], death_ns: u64, baseline: &Baseline, earlier: 
 
 /// Every device that sent anything until a moment.
 #[must_use]
-pub fn devices(packets: &[TapPacket], until_ns: u64) -> Vec<SuspectDevice> {
+pub(super) fn devices(packets: &[TapPacket], until_ns: u64) -> Vec<SuspectDevice> {
     gather(packets, until_ns).0.into_iter().map(|(device, _)| device).collect()
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// By itself, with this status.
     Exited(i32),
     /// By a signal, and whether a core was dumped.
@@ -29,7 +29,7 @@ impl End {
     /// Whether it is a crash; `main` when the process is not one of several workers. A server that is told to stop exits, or dies of the signal
     /// that tells it.
     #[must_use]
-    pub fn is_crash(&self, main: bool) -> bool {
+    pub(super) fn is_crash(&self, main: bool) -> bool {
         match self {
             End::Exited(status) => main && ![0, 128 + libc::SIGINT, 128 + libc::SIGTERM].contains(status),
             End::Killed(_, true) => true,
@@ -40,7 +40,7 @@ impl End {
 
     /// In words.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match self {
             End::Exited(status) => format!("exited with status {status}"),
             End::Killed(signal, core) => {
@@ -64,7 +64,7 @@ fn name(signal: i32) -> String {
 
 /// A process.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     /// Its number.
     pub pid: i32,
     /// Whether it is the one that was asked for, and not one of its workers.
@@ -91,7 +91,7 @@ const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) <
 impl Process {
     /// The process of a number; `None` when there is none, or it has ended.
     #[must_use]
-    pub fn open(pid: i32, main: bool) -> Option<Process> {
+    pub(super) fn open(pid: i32, main: bool) -> Option<Process> {
         // SAFETY: plain numbers; what it returns is a new descriptor of ours, or negative.
         let descriptor = unsafe {
             let descriptor = libc::syscall(libc::SYS_pidfd_open, pid, 0);
@@ -103,13 +103,13 @@ impl Process {
 
     /// Whether it has ended; a dump of its core is over by then.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.events().is_some()
     }
 
     /// Whether somebody has heard how it ended, since when it can be asked.
     #[must_use]
-    pub fn is_reaped(&self) -> bool {
+    pub(super) fn is_reaped(&self) -> bool {
         self.events().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 
@@ -122,7 +122,7 @@ impl Process {
     }
 
     /// Whether it has begun to dump its core since the last time, and of which signal where that is known.
-    pub fn begins_to_dump(&mut self) -> Option<Option<i32>> {
+    pub(super) fn begins_to_dump(&mut self) -> Option<Option<i32>> {
         if self.dumps {
             return None;
         }
@@ -140,13 +140,13 @@ impl Process {
 
     /// Whether its core was being dumped.
     #[must_use]
-    pub fn dumped(&self) -> bool {
+    pub(super) fn dumped(&self) -> bool {
         self.dumps
     }
 
     /// How it ended, as far as that is told.
     #[must_use]
-    pub fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         let mut info = Info { mask: INFO_EXIT, ..Info::default() };
         // SAFETY: the request's size is that of `info`, which is written to.
         let done = unsafe { libc::ioctl(self.descriptor.as_raw_fd(), GET_INFO, &raw mut info) };
@@ -170,7 +170,7 @@ impl Process {
 
 /// The workers of a process: its children.
 #[must_use]
-pub fn children(pid: i32) -> Vec<i32> {
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
@@ -178,7 +178,7 @@ pub fn children(pid: i32) -> Vec<i32> {
 /// Processes of an executable, by its name (`asterisk`) or its path (`/usr/sbin/asterisk`), the oldest first; not those that another one of
 /// them has started.
 #[must_use]
-pub fn of_executable(name: &str) -> Vec<i32> {
+pub(super) fn of_executable(name: &str) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let mut found: Vec<i32> = numbers.filter(|pid| runs(*pid, name)).collect();

@@ -29,7 +29,7 @@ pub enum Choice {
 
 /// Whether the first suspect stands out.
 #[must_use]
-pub fn is_clear(suspects: &[Suspect]) -> bool {
+pub(super) fn is_clear(suspects: &[Suspect]) -> bool {
     let Some(first) = suspects.first() else { return false };
     first.assessment.score >= LEAST
         && suspects.get(1).is_none_or(|second| first.assessment.score - second.assessment.score >= CLEARLY)
@@ -87,7 +87,7 @@ fn has_neighbours(suspects: &[Suspect], around: &[Seen], address: IpAddr) -> boo
 ///
 /// # Errors
 /// When the store or the kernel refuses.
-pub fn apply(
+pub(super) fn apply(
     choice: &Choice,
     sender: Option<IpAddr>,
     report: &str,

@@ -11,7 +11,7 @@ use nix::libc;
 use super::report::{CrashReport, SCHEMA};
 
 /// The endings of a report's files, the one that is read first.
-pub const ENDINGS: [&str; 3] = ["json", "txt", "pcapng"];
+pub(super) const ENDINGS: [&str; 3] = ["json", "txt", "pcapng"];
 /// A report that is larger is none of ours.
 const LARGEST: u64 = 4 << 20;
 

@@ -77,7 +77,7 @@ impl EventFilter {
     ///
     /// # Errors
     /// What is not there, and what is, for people.
-    pub fn names_what_is_there(&self, names: &Names) -> Result<(), String> {
+    pub(crate) fn names_what_is_there(&self, names: &Names) -> Result<(), String> {
         let list = |known: Vec<&String>| {
             let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
             if known.is_empty() {

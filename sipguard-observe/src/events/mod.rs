@@ -22,7 +22,7 @@ pub use sip::Sip;
 use crate::tap::TapPacket;
 
 /// Bytes of a payload that events show.
-pub const PAYLOAD_BYTES: usize = 256;
+pub(crate) const PAYLOAD_BYTES: usize = 256;
 
 /// The protocol's name, as Suricata has it; empty where it is not known.
 #[must_use]

@@ -63,7 +63,7 @@ impl<W: Write> PcapWriter<W> {
     ///
     /// # Errors
     /// As [`PcapWriter::write`].
-    pub fn write_with_credentials(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
+    pub(crate) fn write_with_credentials(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
         let interface_id = self.interface(&packet.interface)?;
         let data = Cow::Borrowed(packet.frame.as_slice());
         let verdict = [&[XDP][..], &returned(packet.action).to_ne_bytes()].concat();

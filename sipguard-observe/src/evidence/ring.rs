@@ -119,7 +119,7 @@ impl EvidenceRing {
 
     /// Whether nothing is kept now, for the disk has no room.
     #[must_use]
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.is_some()
     }
 

@@ -46,7 +46,7 @@ const PARAMETERS: [&[u8]; 12] = [
 const DIGITS: usize = 32;
 
 /// A secret whose mark begins at `at`.
-pub fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
+pub(super) fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
     let rest = &payload[at..];
     if begins(rest, NAME) {
         let mut begin = at + NAME.len();
@@ -115,7 +115,7 @@ fn named(payload: &[u8], at: usize) -> Option<Range<usize>> {
 const KEY: &[u8] = b"inline:";
 
 /// A line of digits behind an empty one that begins at `at`: the body of a message that has nothing else.
-pub fn digits(payload: &[u8], at: usize) -> Option<Range<usize>> {
+pub(super) fn digits(payload: &[u8], at: usize) -> Option<Range<usize>> {
     let ends = payload[..at].iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n'));
     if ends.filter(|byte| **byte == b'\n').count() < 2 {
         return None;
@@ -181,7 +181,7 @@ fn password(payload: &[u8], begin: usize) -> Option<Range<usize>> {
 
 /// Where the value of a header ends that goes on at `at`: before a line that is another header or empty, not before one that is folded
 /// or makes no sense.
-pub fn end_of_value(payload: &[u8], at: usize) -> usize {
+pub(super) fn end_of_value(payload: &[u8], at: usize) -> usize {
     let mut at = at;
     while let Some(len) =
         payload[at.min(payload.len())..].iter().position(|byte| matches!(byte, b'\r' | b'\n'))
@@ -213,6 +213,6 @@ fn is_word(payload: &[u8], at: usize, word: &[u8]) -> bool {
 }
 
 /// Whether `bytes` begin with a word of small letters, in any case.
-pub fn begins(bytes: &[u8], word: &[u8]) -> bool {
+pub(super) fn begins(bytes: &[u8], word: &[u8]) -> bool {
     bytes.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
 }

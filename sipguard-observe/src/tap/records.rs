@@ -11,7 +11,7 @@ use sipguard_core::pins::Pins;
 ///
 /// # Errors
 /// When the guard is not attached, or its map can't be changed.
-pub fn set_records(pins: &Pins, records: bool) -> Result<bool> {
+pub(crate) fn set_records(pins: &Pins, records: bool) -> Result<bool> {
     pins.attached_or_fail()?;
     let desired = u8::from(records);
     if taps(pins)?.1.records == desired {

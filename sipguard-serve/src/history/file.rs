@@ -28,7 +28,7 @@ CREATE TABLE position (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NU
 ";
 
 /// Opens the file to be written, and makes it where there is none. A damaged one is set aside: a history is no loss.
-pub fn open(path: &Path, most_bytes: i64) -> Result<Connection> {
+pub(super) fn open(path: &Path, most_bytes: i64) -> Result<Connection> {
     make(path).with_context(|| format!("making {}", path.display()))?;
     let opened = writable(path, most_bytes);
     match opened {
@@ -47,7 +47,7 @@ pub fn open(path: &Path, most_bytes: i64) -> Result<Connection> {
 }
 
 /// Opens the file for a reader; `None` where there is none.
-pub fn open_to_read(path: &Path) -> Result<Option<Connection>> {
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -117,7 +117,7 @@ fn ended(path: &Path, end: &str) -> PathBuf {
 }
 
 /// The sentence for an operator.
-pub fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
+pub(super) fn explain(error: anyhow::Error, path: &Path) -> anyhow::Error {
     error.context(format!(
         "{} can't be written (is there room?), so nothing is added to the history",
         path.display()

@@ -15,21 +15,21 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::attached::AttachedGuard;
-pub use plot::{PlotView, plot};
-pub use reading::HistorySample;
+pub(crate) use plot::{PlotView, plot};
+pub(crate) use reading::HistorySample;
 
 /// Length of a slot in seconds.
-pub const SLOT_SECS: i64 = 10;
+pub(crate) const SLOT_SECS: i64 = 10;
 /// Length of a slot of what is older than a day.
-pub const THIN_SECS: i64 = 300;
+pub(crate) const THIN_SECS: i64 = 300;
 /// How long what happened is kept, in seconds.
-pub const KEPT_SECS: i64 = 7 * 86_400;
+pub(crate) const KEPT_SECS: i64 = 7 * 86_400;
 /// The file does not grow beyond this; the oldest goes before.
 const MOST_BYTES: i64 = 64 << 20;
 
 /// Where to go on reading events.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// Whose events.
     pub guard: AttachedGuard,
     /// The number of the next one.
@@ -38,7 +38,7 @@ pub struct Position {
 
 /// The file, to be written.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     path: PathBuf,
     most_bytes: i64,
     db: Option<Connection>,
@@ -49,12 +49,12 @@ pub struct History {
 impl History {
     /// In a file, which is made when it is written first.
     #[must_use]
-    pub fn new(path: &Path) -> History {
+    pub(crate) fn new(path: &Path) -> History {
         History { path: path.to_owned(), most_bytes: MOST_BYTES, db: None, before: None, thinned: 0 }
     }
 
     /// Where the last process had got to with the events.
-    pub fn position(&mut self) -> Result<Option<Position>> {
+    pub(crate) fn position(&mut self) -> Result<Option<Position>> {
         self.with(|db, _| {
             let sql = "SELECT boot, map, next FROM position";
             let found = db.query_row(sql, [], |row| {
@@ -66,7 +66,7 @@ impl History {
     }
 
     /// Remembers how far events were read.
-    pub fn set_position(&mut self, position: &Position) -> Result<()> {
+    pub(crate) fn set_position(&mut self, position: &Position) -> Result<()> {
         self.with(|db, _| {
             let sql = "INSERT INTO position VALUES (1, ?1, ?2, ?3) ON CONFLICT (one) DO UPDATE SET boot = ?1, map = ?2, next = ?3";
             let Position { guard, next } = position;
@@ -80,7 +80,7 @@ impl History {
     ///
     /// # Errors
     /// When the file can't be written; the time since the last reading is then a gap.
-    pub fn take(&mut self, now: i64, reading: Option<HistorySample>) -> Result<()> {
+    pub(crate) fn take(&mut self, now: i64, reading: Option<HistorySample>) -> Result<()> {
         let before = std::mem::replace(&mut self.before, reading);
         let since = before.zip(self.before.as_ref()).and_then(|(before, after)| after.since(&before));
         let slot = slot_before(now);

@@ -18,7 +18,7 @@ const LATE_SECS: i64 = 2;
 
 /// Points of plots. `None` stands where nobody watched.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plot {
+pub(crate) struct Plot {
     /// Seconds since 1970 of the first point's beginning.
     pub from: i64,
     /// Seconds from point to point.
@@ -33,7 +33,7 @@ pub struct Plot {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PlotLine {
+pub(crate) struct PlotLine {
     /// Kind, name, what and reason, as in [`super::Series`].
     pub series: [String; 4],
     /// Packets a second in the time that was watched.
@@ -41,7 +41,7 @@ pub struct PlotLine {
 }
 
 /// The last hours before a wall time in seconds.
-pub fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
+pub(crate) fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
     let secs = hours * 3600;
     let unit = if hours > 24 { THIN_SECS } else { SLOT_SECS };
     let step = (secs + POINTS * unit - 1) / (POINTS * unit) * unit;
@@ -95,7 +95,7 @@ pub fn plot(path: &Path, now: i64, hours: i64) -> Result<Plot> {
 
 /// The document of a plot, of which `rows.rs` makes an answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PlotView {
+pub(crate) struct PlotView {
     /// When the first point begins.
     pub begins_at: String,
     /// Seconds from point to point.
@@ -112,7 +112,7 @@ pub struct PlotView {
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SeriesView {
+pub(crate) struct SeriesView {
     /// `interface` or `trunk`.
     pub kind: String,
     /// Name of the interface or trunk.
@@ -128,7 +128,7 @@ pub struct SeriesView {
 impl Plot {
     /// The document.
     #[must_use]
-    pub fn view(&self) -> PlotView {
+    pub(crate) fn view(&self) -> PlotView {
         let line = |PlotLine { series: [kind, name, what, reason], rates }: &PlotLine| SeriesView {
             kind: kind.clone(),
             name: name.clone(),

@@ -10,7 +10,7 @@ use crate::attached::AttachedGuard;
 
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Series {
+pub(crate) struct Series {
     /// `interface` or `trunk`.
     pub kind: &'static str,
     /// Its name.
@@ -23,7 +23,7 @@ pub struct Series {
 
 /// The counters at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct HistorySample {
+pub(crate) struct HistorySample {
     guard: AttachedGuard,
     at_ns: u64,
     counts: BTreeMap<Series, u64>,
@@ -32,12 +32,12 @@ pub struct HistorySample {
 impl HistorySample {
     /// Nothing yet, of a guard at a moment (`CLOCK_BOOTTIME`, nanoseconds).
     #[must_use]
-    pub fn new(guard: AttachedGuard, at_ns: u64) -> HistorySample {
+    pub(crate) fn new(guard: AttachedGuard, at_ns: u64) -> HistorySample {
         HistorySample { guard, at_ns, counts: BTreeMap::new() }
     }
 
     /// Adds rows of one kind.
-    pub fn add(&mut self, kind: &'static str, rows: &[CounterRow]) {
+    pub(crate) fn add(&mut self, kind: &'static str, rows: &[CounterRow]) {
         for row in rows {
             let name = || row.interface.clone();
             // Whatever the mode: a number of packets that grew and shrank with it would be no rate.
@@ -58,7 +58,7 @@ impl HistorySample {
     /// How long it was watched since an earlier reading, in milliseconds, and what changed. `None` when that was another guard's: its
     /// counters began anew at an unknown moment.
     #[must_use]
-    pub fn since(&self, before: &HistorySample) -> Option<(i64, Vec<(Series, u64)>)> {
+    pub(crate) fn since(&self, before: &HistorySample) -> Option<(i64, Vec<(Series, u64)>)> {
         if self.guard != before.guard {
             return None;
         }
@@ -74,7 +74,7 @@ impl HistorySample {
 }
 
 /// Writes what happened in a slot, which may have rows already: of an earlier process, or from before the clock was set back.
-pub fn write(tx: &Transaction<'_>, slot: i64, span_ms: i64, counts: &[(Series, u64)]) -> Result<()> {
+pub(super) fn write(tx: &Transaction<'_>, slot: i64, span_ms: i64, counts: &[(Series, u64)]) -> Result<()> {
     let sql = "INSERT INTO spans VALUES (?1, ?2) ON CONFLICT (at) DO UPDATE SET watched_ms = watched_ms + ?2";
     tx.execute(sql, params![slot, span_ms])?;
     let mut named =

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::{KEPT_SECS, THIN_SECS};
 
 /// Puts what is older than a day together in slots of five minutes, and forgets what is older than a week.
-pub fn thin(db: &Connection, now: i64) -> Result<()> {
+pub(super) fn thin(db: &Connection, now: i64) -> Result<()> {
     let kept = now - KEPT_SECS;
     for table in ["counts", "spans"] {
         db.execute(&format!("DELETE FROM {table} WHERE at < ?1"), [kept])?;
@@ -33,7 +33,7 @@ pub fn thin(db: &Connection, now: i64) -> Result<()> {
 }
 
 /// Forgets the oldest tenth when the file is nearly as large as it may be.
-pub fn bound(db: &Connection, most_bytes: i64) -> Result<()> {
+pub(super) fn bound(db: &Connection, most_bytes: i64) -> Result<()> {
     let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let used = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
     if used <= most_bytes / 10 * 9 {

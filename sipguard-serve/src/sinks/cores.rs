@@ -8,10 +8,10 @@ use sipguard_observe::cores::CoreWatch;
 use super::lazy::Lazy;
 use crate::sink::{self, HostEvent, HostEventData, HostEventKind};
 
-pub struct CoresSink(Lazy<CoreWatch>);
+pub(super) struct CoresSink(Lazy<CoreWatch>);
 
 impl CoresSink {
-    pub fn new(settings: &CoreSettings) -> CoresSink {
+    pub(super) fn new(settings: &CoreSettings) -> CoresSink {
         let settings = settings.clone();
         CoresSink(Lazy::new(move || CoreWatch::new(settings.clone())))
     }

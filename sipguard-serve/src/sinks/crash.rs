@@ -12,10 +12,10 @@ use sipguard_observe::crash::{PbxEvent, Recorder, RecorderNotice};
 use super::lazy::Lazy;
 use crate::sink::{self, HostEvent, HostEventData, HostEventKind};
 
-pub struct CrashSink(Lazy<Recorder>);
+pub(super) struct CrashSink(Lazy<Recorder>);
 
 impl CrashSink {
-    pub fn new(settings: &CrashSettings, pins: &Pins, store: &Path) -> CrashSink {
+    pub(super) fn new(settings: &CrashSettings, pins: &Pins, store: &Path) -> CrashSink {
         let (settings, pins, store) = (settings.clone(), pins.clone(), store.to_owned());
         CrashSink(Lazy::new(move || Recorder::new(settings.clone(), &pins, &store)))
     }

@@ -11,10 +11,10 @@ use sipguard_observe::redact::RedactedPacket;
 use super::lazy::Lazy;
 use crate::sink::{self, EventContext, HostEvent};
 
-pub struct EvidenceSink(Lazy<Evidence>);
+pub(super) struct EvidenceSink(Lazy<Evidence>);
 
 impl EvidenceSink {
-    pub fn new(directory: &Path, limits: EvidenceLimits) -> EvidenceSink {
+    pub(super) fn new(directory: &Path, limits: EvidenceLimits) -> EvidenceSink {
         let directory = directory.to_owned();
         EvidenceSink(Lazy::new(move || Evidence::open(&directory, limits)))
     }

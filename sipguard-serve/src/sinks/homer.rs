@@ -8,10 +8,10 @@ use sipguard_observe::redact::RedactedPacket;
 use super::lazy::Lazy;
 use crate::sink::{self, EventContext};
 
-pub struct HomerSink(Lazy<Exporter>);
+pub(super) struct HomerSink(Lazy<Exporter>);
 
 impl HomerSink {
-    pub fn new(homer: &Homer) -> HomerSink {
+    pub(super) fn new(homer: &Homer) -> HomerSink {
         let homer = homer.clone();
         HomerSink(Lazy::new(move || Exporter::new(homer.clone())))
     }

@@ -10,15 +10,15 @@ use super::lazy::Lazy;
 use crate::sink::{self, EventContext};
 
 /// Whether this machine has a journal.
-pub fn is_there() -> bool {
+pub(super) fn is_there() -> bool {
     Path::new(JOURNAL).exists()
 }
 
 /// Notes get there by the standard error of a unit.
-pub struct JournalSink(Lazy<JournalSocket>);
+pub(super) struct JournalSink(Lazy<JournalSocket>);
 
 impl JournalSink {
-    pub fn new() -> JournalSink {
+    pub(super) fn new() -> JournalSink {
         JournalSink(Lazy::new(JournalSocket::open))
     }
 }

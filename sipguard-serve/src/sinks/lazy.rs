@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Something that is opened when it is first needed, and again after it failed.
-pub struct Lazy<T> {
+pub(super) struct Lazy<T> {
     open: Box<dyn Fn() -> Result<T> + Send>,
     value: Option<T>,
     failed: Option<(Instant, String)>,
@@ -16,7 +16,7 @@ pub struct Lazy<T> {
 
 impl<T> Lazy<T> {
     /// Opened by a function.
-    pub fn new(open: impl Fn() -> Result<T> + Send + 'static) -> Lazy<T> {
+    pub(super) fn new(open: impl Fn() -> Result<T> + Send + 'static) -> Lazy<T> {
         Lazy { open: Box::new(open), value: None, failed: None }
     }
 
@@ -24,7 +24,7 @@ impl<T> Lazy<T> {
     ///
     /// # Errors
     /// That of opening it, also for a while after it failed.
-    pub fn get(&mut self) -> Result<&mut T> {
+    pub(super) fn get(&mut self) -> Result<&mut T> {
         if let Some((at, error)) = &self.failed
             && at.elapsed() < PAUSE
         {

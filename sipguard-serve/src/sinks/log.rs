@@ -11,10 +11,10 @@ use sipguard_observe::redact::RedactedPacket;
 use super::lazy::Lazy;
 use crate::sink::{self, EventContext, HostEvent, HostEventData};
 
-pub struct LogSink(Lazy<Log>);
+pub(super) struct LogSink(Lazy<Log>);
 
 impl LogSink {
-    pub fn new(file: &Path, most_bytes: u64, floor: Floor) -> LogSink {
+    pub(super) fn new(file: &Path, most_bytes: u64, floor: Floor) -> LogSink {
         let file = file.to_owned();
         LogSink(Lazy::new(move || Log::open(&file, most_bytes, floor)))
     }

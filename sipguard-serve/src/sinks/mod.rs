@@ -16,7 +16,7 @@ use sipguard_core::service::Options;
 use super::sink::Sinks;
 
 /// Adds what the options ask for.
-pub fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {
+pub(crate) fn add(sinks: &mut Sinks, options: &Options, pins: &Pins, store: &Path) {
     if let Some(directory) = &options.evidence {
         sinks.add(Box::new(evidence::EvidenceSink::new(directory, options.evidence_limits)));
     }

@@ -8,7 +8,8 @@ mod set;
 
 use super::Context;
 pub use lift::{LiftRules, Whose, lift};
-pub use protection::{OnProtected, Protection, WhyProtected, why_in_store};
+pub(crate) use protection::why_in_store;
+pub use protection::{OnProtected, Protection, WhyProtected};
 pub use set::{HeldBack, RulesSet, SetRules, set};
 
 use crate::maps;

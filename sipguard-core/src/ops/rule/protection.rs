@@ -98,7 +98,7 @@ impl Protection {
 
     /// Why a block of a list is skipped. That a prefix is too wide is a mistake of the list, which [`crate::exchange::read`] finds.
     #[must_use]
-    pub fn why_in_list(&self, target: &Target) -> Option<WhyProtected> {
+    pub(crate) fn why_in_list(&self, target: &Target) -> Option<WhyProtected> {
         self.why_of_machine(target).or_else(|| match self.why(target) {
             Some(WhyProtected::Wide(_)) | None => None,
             why => why,
@@ -107,7 +107,7 @@ impl Protection {
 
     /// Why a block of somebody needs `force` who sends what a target stands for, such as the phone of an identity.
     #[must_use]
-    pub fn why_of_sender(&self, sender: IpAddr) -> Option<WhyProtected> {
+    pub(crate) fn why_of_sender(&self, sender: IpAddr) -> Option<WhyProtected> {
         self.why(&Target::from(sender))
     }
 }
@@ -117,7 +117,11 @@ impl Protection {
 ///
 /// # Errors
 /// When the store can't be read.
-pub fn why_in_store(change: &Change<'_>, target: &Target, spec: &RuleSpec) -> Result<Option<WhyProtected>> {
+pub(crate) fn why_in_store(
+    change: &Change<'_>,
+    target: &Target,
+    spec: &RuleSpec,
+) -> Result<Option<WhyProtected>> {
     if spec.verb != RuleVerb::Block {
         return Ok(None);
     }
@@ -125,7 +129,7 @@ pub fn why_in_store(change: &Change<'_>, target: &Target, spec: &RuleSpec) -> Re
 }
 
 /// The failure of a block that needs `force`.
-pub fn refusal(target: &Target, why: &WhyProtected) -> anyhow::Error {
+pub(super) fn refusal(target: &Target, why: &WhyProtected) -> anyhow::Error {
     let text = format!("{target} {why}: nothing was blocked; `--force` blocks it all the same");
     Failure::with(FailureKind::Failed, text)
 }
