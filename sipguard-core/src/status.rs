@@ -51,7 +51,7 @@ pub struct InterfaceStatus {
 }
 
 /// Why guarded traffic passes unjudged.
-const UNJUDGED: [Reason; 3] = [Reason::NoConnection, Reason::MidStream, Reason::Internal];
+pub const UNJUDGED: [Reason; 3] = [Reason::NoConnection, Reason::MidStream, Reason::Internal];
 
 impl InterfaceStatus {
     /// Whether nothing is filtered there any more.

@@ -110,6 +110,7 @@ impl Kernel {
         let (received, received_bytes) = (Counts::default(), Counts::default());
         let (dropped, dropped_bytes) = (Counts::default(), Counts::default());
         let (would, would_bytes) = (Counts::default(), Counts::default());
+        let unjudged = Counts::default();
         for row in &self.rows {
             let interface = vec![("interface", row.interface.clone())];
             // Whatever the mode: a counter must not go back with it.
@@ -121,6 +122,10 @@ impl Kernel {
                 ("reason", row.reason.name().to_owned()),
                 ("class", row.reason.class().name().to_owned()),
             ];
+            if status::UNJUDGED.contains(&row.reason) && row.action == Action::Pass {
+                let reason = ("reason", row.reason.name().to_owned());
+                unjudged.get_or_create(&vec![interface[0].clone(), reason]).inc_by(row.packets);
+            }
             let (packets, bytes) = match row.action {
                 Action::Pass => continue,
                 Action::Drop | Action::Reset => (&dropped, &dropped_bytes),
@@ -145,9 +150,9 @@ impl Kernel {
                 ("mode", one.mode.to_owned()),
             ];
             interfaces.get_or_create(&labels).set(1);
-            guarded
-                .get_or_create(&vec![("interface", one.name.clone())])
-                .set(i64::from(!one.is_gone() && !one.is_absent()));
+            if !one.is_absent() {
+                guarded.get_or_create(&vec![("interface", one.name.clone())]).set(i64::from(!one.is_gone()));
+            }
         }
         let weak = Family::<Labels, Gauge>::default();
         for one in &self.weaknesses {
@@ -155,7 +160,7 @@ impl Kernel {
         }
         registry.register(
             "interface_guarded",
-            "Whether packets are filtered on an interface that was attached",
+            "Whether packets are filtered on an interface that was attached and is there",
             guarded,
         );
         registry.register("weakness", "What the guard can't do on this kernel", weak);
@@ -171,6 +176,8 @@ impl Kernel {
             bytes.clone(),
             received_bytes,
         );
+        let text = "Packets of guarded traffic that passed unjudged";
+        registry.register("unjudged_packets", text, unjudged);
         registry.register("dropped_packets", "Packets dropped or turned into a reset", dropped);
         let text = "Bytes dropped or turned into a reset";
         registry.register_with_unit("dropped", text, bytes.clone(), dropped_bytes);

@@ -26,15 +26,21 @@ of `reason` are in [checks](checks.md).
 
 /// A guard that has something of everything.
 fn sample() -> (Kernel, Own) {
-    let row = |action| CounterRow {
+    let row = |reason, action| CounterRow {
         interface: "eth0".to_owned(),
-        reason: Reason::BareLf,
+        reason,
         action,
         packets: 1,
         bytes: 1,
         counted_again: false,
     };
-    let rows: Vec<CounterRow> = [Action::Drop, Action::WouldDrop].map(row).into();
+    let rows: Vec<CounterRow> = [
+        (Reason::BareLf, Action::Drop),
+        (Reason::BareLf, Action::WouldDrop),
+        (Reason::MidStream, Action::Pass),
+    ]
+    .map(|(reason, action)| row(reason, action))
+    .into();
     let interface = InterfaceStatus {
         slot: 0,
         name: "eth0".to_owned(),

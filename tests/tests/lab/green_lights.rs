@@ -77,8 +77,14 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
     let modes = ["native", "absent"];
     ensure!([0, 1].map(|at| &report["interfaces"][at]["mode"]) == modes, "{report}");
     wait_until("the metrics tell", || {
-        Ok(metric("sipguard_attached 1")? && metric("sipguard_interface_guarded{interface=\"eth1\"} 0")?)
+        let absent = "sipguard_interface_info{interface=\"eth1\",driver=\"\",mode=\"absent\"} 1";
+        Ok(metric("sipguard_attached 1")? && metric(absent)?)
     })?;
+    // The alert is of an interface that is there.
+    ensure!(
+        !service.get("/metrics")?.body.contains("sipguard_interface_guarded{interface=\"eth1\"}"),
+        "an alarm"
+    );
     ensure!(health()? == 200, "{}", health()?);
     // It comes, and nobody guards it.
     add_interface(&site)?;

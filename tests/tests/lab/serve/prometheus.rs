@@ -88,6 +88,22 @@ fn names(text: &str) -> BTreeSet<String> {
     text.split(|one| !inside(one)).filter(|name| name.starts_with("sipguard_")).map(str::to_owned).collect()
 }
 
+/// The labels by which samples are chosen in a text, with the names of their metrics.
+fn asked_labels(text: &str) -> Vec<(&str, &str)> {
+    let mut all = Vec::new();
+    for (at, _) in text.match_indices("sipguard_") {
+        let Some((name, rest)) = text[at..].split_once('{') else { continue };
+        if name.contains(|one: char| !one.is_ascii_alphanumeric() && one != '_') {
+            continue;
+        }
+        let chosen = rest.split_once('}').map_or("", |(chosen, _)| chosen);
+        // A value may have a comma, and no equals sign.
+        let labels = chosen.split('=').rev().skip(1).filter_map(|before| before.rsplit([',', ' ']).next());
+        all.extend(labels.map(|label| (name, label.trim_end_matches(['!', '~']))));
+    }
+    all
+}
+
 #[test]
 fn dashboard_and_rules_ask_for_metrics_that_there_are() -> Result<()> {
     let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("serve")?);
@@ -106,6 +122,13 @@ fn dashboard_and_rules_ask_for_metrics_that_there_are() -> Result<()> {
         ensure!(asked.len() > 4, "{asked:?}");
         let missing: Vec<&String> = asked.difference(&there).collect();
         ensure!(missing.is_empty(), "{missing:?} is not among {there:#?}");
+        for (name, label) in asked_labels(&text) {
+            let has =
+                |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(&format!("{label}=\""));
+            // Those that Prometheus adds.
+            let is_own = ["instance", "job"].contains(&label);
+            ensure!(is_own || metrics.lines().any(|line| has(&line)), "{name} has no label {label}");
+        }
     }
     Ok(())
 }
