@@ -179,6 +179,14 @@ fn the_longest_peer_says_whose_an_address_is_and_each_peer_has_one_trunk() -> Re
     fails(guard, "trunk add third --peer 192.0.2.0/24", "is a peer of the trunk wide")?;
     fails(guard, "trunk set narrow --peer 2001:db8::/32", "is a peer of the trunk wide")?;
     fails(guard, "trunk add wide --peer 192.0.2.0/24", "there is a trunk wide already")?;
+    run(guard, "limit set --trunk wide --of open 7")?;
+    run(guard, "checks set bad-number monitor --trunk wide")?;
+    let shown = run(guard, "trunk show wide")?;
+    for line in ["  checks of its own: bad-number monitor\n", "  limits: open 7 at once (now 0)\n"] {
+        ensure!(shown.contains(line), "{shown}");
+    }
+    run(guard, "limit reset --trunk wide")?;
+    run(guard, "checks clear --trunk wide")?;
     for words in ["trunk set third --mode monitor", "trunk show third", "mode monitor --trunk third"] {
         let said = guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(2)?;
         let text = "there is no trunk third; known are narrow, wide";

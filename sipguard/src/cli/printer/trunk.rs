@@ -38,7 +38,7 @@ pub fn show(format: Format, shown: &Shown) -> Result<()> {
             time(row.created_ms)
         );
         text += &format!("  checks of its own: {}\n", all(checks.iter().map(check)));
-        text += &format!("  limits: {}\n", all(limits.iter().map(limit)));
+        text += &format!("  limits: {}\n", all(limits.iter().map(|one| limit(one, *in_force))));
         if !counters.is_empty() {
             text += &trunk_table(counters);
         }
@@ -56,8 +56,8 @@ fn check(row: &CheckRow) -> String {
     format!("{} {}", row.switch.reason.name(), row.switch.state.name())
 }
 
-/// Such as `register 20/s burst 40 monitor`, or `open 500 at once (now 3)`.
-fn limit(limit: &LimitView) -> String {
+/// Such as `register 20/s burst 40 monitor`, or `open 500 at once (now 3)` while something is attached.
+fn limit(limit: &LimitView, in_force: bool) -> String {
     let mut text = format!("{} {}", limit.of, amount(limit));
     if let Some(burst) = limit.burst {
         text += &format!(" burst {burst}");
@@ -65,7 +65,7 @@ fn limit(limit: &LimitView) -> String {
     if limit.mode == RuleMode::Monitor.name() {
         text += " monitor";
     }
-    if let Some((now, _)) = limit.now() {
+    if let Some((now, _)) = limit.now().filter(|_| in_force) {
         text += &format!(" (now {now})");
     }
     text
