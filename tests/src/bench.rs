@@ -28,7 +28,7 @@ use self::{
     kernel::test_run,
     leaving::Leaving,
     machine::Machine,
-    report::{Medians, Report},
+    report::{Medians, Report, Rest},
     rules::Rules,
     shares::Shares,
     stepper::Stepper,
@@ -36,7 +36,7 @@ use self::{
 use crate::{interrupt, program::Program};
 
 /// How much to measure, and how to tell it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Rounds, of which the median counts. At least 1.
     pub rounds: u32,
@@ -44,6 +44,8 @@ pub struct Options {
     pub repeat: u32,
     /// Whether to print JSON instead of a table.
     pub json: bool,
+    /// Only the frames whose name has this, and none of the other tables: to look at one with a profiler.
+    pub only: Option<String>,
 }
 
 /// Measures and prints. Fails when a program did not do what was to be measured, never because of a time.
@@ -66,9 +68,11 @@ pub fn run(options: &Options) -> Result<()> {
     program.block(BLOCKED, PERMANENT)?;
 
     let mut rows = Vec::new();
-    for case in Case::all() {
+    let is_asked = |case: &Case| options.only.as_ref().is_none_or(|part| case.name.contains(part));
+    for case in Case::all().into_iter().filter(is_asked) {
         rows.push(Row::new(case, &program.descriptor()?, &drop_all)?);
     }
+    ensure!(!rows.is_empty(), "no frame is named so: `bench` without --only names them all");
     for _ in 0..options.rounds {
         for row in &mut rows {
             interrupt::check()?;
@@ -82,9 +86,7 @@ pub fn run(options: &Options) -> Result<()> {
         rounds: options.rounds,
         repeat: options.repeat,
         rows: rows.into_iter().map(Row::medians).collect::<Result<_>>()?,
-        leaving: Leaving::measure(options.rounds, options.repeat)?,
-        shares: Shares::measure(options.rounds, options.repeat)?,
-        rules: Rules::measure(options.rounds.min(21))?,
+        rest: if options.only.is_none() { Some(Rest::measure(options)?) } else { None },
     };
     if options.json {
         println!("{:#}", report.json());
@@ -92,6 +94,16 @@ pub fn run(options: &Options) -> Result<()> {
         print!("{report}");
     }
     Ok(())
+}
+
+impl Rest {
+    fn measure(options: &Options) -> Result<Self> {
+        Ok(Self {
+            leaving: Leaving::measure(options.rounds, options.repeat)?,
+            shares: Shares::measure(options.rounds, options.repeat)?,
+            rules: Rules::measure(options.rounds.min(21))?,
+        })
+    }
 }
 
 /// A frame with the times that were measured for it, in nanoseconds a run, one a round.

@@ -8,7 +8,9 @@ use super::scan::{BAD_NAME, FAR_NAME};
 use super::step::Cursor;
 use super::value::{self, COMPLETE, HEAD, HeaderValue, OPEN};
 use super::window::{SAVED_HEAD, Window};
-use super::words::{eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible};
+use super::words::{
+    byte_of, eight_digits, equal, first_bit, first_bytes, fold, gather, low_bits, not_visible,
+};
 use super::{
     ENDS_BEFORE_LENGTH, ENDS_FRAMING, ENDS_LF, ENDS_MIXED, ENDS_VIA, FLAG_BEHIND_LF, FLAG_DATAGRAM,
     FLAG_FAR_BAD, FLAG_FAR_COLON, FLAG_LF, FLAG_REQUEST, Limits, PHASE_BODY, PHASE_END, PHASE_HEADERS,
@@ -255,12 +257,16 @@ fn header<W: Window>(
     }
     value::unfinished(stream, limits)?;
     // Most names are followed by their colon, within 16 bytes. Below the lowest bit of a colon's byte stands the name.
-    let below = |colon: u64| ((colon & colon.wrapping_neg()) >> 7).wrapping_sub(1);
+    let lowest = |colon: u64| (colon & colon.wrapping_neg()) >> 7;
     let (colon, far) = (equal(low, b':'), equal(high, b':'));
     let (mut low, mut high, mut from, odd) = if colon != 0 {
-        (low & below(colon), 0, first_bit(colon) / 8 + 1, not_visible(low) & below(colon))
+        let colon = lowest(colon);
+        let below = colon.wrapping_sub(1);
+        (fold(low) & below, 0, byte_of(colon) + 1, not_visible(low) & below)
     } else {
-        (low, high & below(far), first_bit(far) / 8 + 9, not_visible(low) | not_visible(high) & below(far))
+        let colon = lowest(far);
+        let below = colon.wrapping_sub(1);
+        (fold(low), fold(high) & below, byte_of(colon) + 9, not_visible(low) | not_visible(high) & below)
     };
     if colon | far == 0 || odd != 0 || low == 0 || limits.has(checks::TOKENS) {
         let name = unusual(window, stream, cursor, limits);
@@ -278,23 +284,18 @@ fn header<W: Window>(
         (low, high) = if bytes > 15 {
             (digest(window, head, bytes, true), LONG_NAME)
         } else {
-            let rest = bytes.saturating_sub(8);
-            (first_bytes(window.word(head), bytes), first_bytes(window.word(head + 8), rest))
+            folded(window, head, bytes)
         };
-    }
-    if high != LONG_NAME {
-        // Zero bytes stay zero: they are behind the name.
-        (low, high) = (fold(low) & spread(low), fold(high) & spread(high));
     }
     named(stream, identify(low, high), bucket(low, high), limits)?;
     value::check(stream, window, HeaderValue { head, from, len }, limits)
 }
 
-/// All ones in every byte that is not zero and below 0x80.
+/// The two words of a name of up to 15 bytes, for [`identify`].
 #[inline(always)]
-fn spread(word: u64) -> u64 {
-    let ones = (word.wrapping_add(0x7f7f_7f7f_7f7f_7f7f) & 0x8080_8080_8080_8080) >> 7;
-    ones.wrapping_mul(0xff)
+fn folded<W: Window>(window: &W, head: u32, bytes: u32) -> (u64, u64) {
+    let low = first_bytes(fold(window.word(head)), bytes);
+    (low, first_bytes(fold(window.word(head + 8)), bytes.saturating_sub(8)))
 }
 
 /// Records a header line's name.
@@ -357,9 +358,14 @@ pub(super) fn name<W: Window>(stream: &Stream, window: &W, head: u32, len: u32) 
     if found == BAD_NAME || found == FAR_NAME || bytes > 15 {
         return names::OTHER;
     }
-    let rest = bytes.saturating_sub(8);
-    let (low, high) = (first_bytes(window.word(head), bytes), first_bytes(window.word(head + 8), rest));
-    identify(fold(low) & spread(low), fold(high) & spread(high))
+    short_name(window, head, bytes)
+}
+
+/// The known name of `bytes` bytes, up to 15. A separate frame in the kernel.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn short_name<W: Window>(window: &W, head: u32, bytes: u32) -> u8 {
+    let (low, high) = folded(window, head, bytes);
+    identify(low, high)
 }
 
 /// Most bytes of a header name and its colon.

@@ -138,14 +138,16 @@ pub fn name<W: Window>(window: &W, at: u32, len: u32) -> u32 {
     if name == 0 || blank & gap != gap { BAD_NAME } else { colon << 8 | name }
 }
 
-/// What [`via_port`] returns where there is no port, or nobody knows which colon is its own.
+/// The place in what [`via`] returns where there is no port, or nobody knows which colon is its own.
 pub const NO_PORT: u32 = 64;
+/// The bit of what [`via`] returns for a ttl of five digits or more.
+pub const LONG_TTL: u32 = 1 << 8;
 
-/// The place behind the colon of the port of the first sent-by in a Via line whose value is from `from` to `len`: the only colon before the first `;`
-/// or `,`, or the first one behind an IPv6 reference.
+/// What the first 64 bytes show of a Via line whose value is from `from` to `len`: the place behind the colon of the port of the first sent-by (the only
+/// colon before the first `;` or `,`, or the first one behind an IPv6 reference), or [`NO_PORT`]; and [`LONG_TTL`].
 #[must_use]
 #[inline(always)]
-pub fn via_port<W: Window>(window: &W, at: u32, len: u32, from: u32) -> u32 {
+pub fn via<W: Window>(window: &W, at: u32, len: u32, from: u32) -> u32 {
     let end = if len < HEAD { len } else { HEAD };
     let (mut colons, mut closed, mut ends, mut k) = (0, 0, 0u64, 0);
     while k < end {
@@ -162,12 +164,41 @@ pub fn via_port<W: Window>(window: &W, at: u32, len: u32, from: u32) -> u32 {
     let sent_by = before & words::low_bits(len) & !words::low_bits(from);
     let mut colons = colons & sent_by;
     let closed = closed & sent_by;
+    let mut port = NO_PORT;
     if closed != 0 {
         colons &= !words::low_bits(first_bit(closed));
-    } else if colons & colons.wrapping_sub(1) != 0 {
-        return NO_PORT;
     }
-    if colons == 0 { NO_PORT } else { first_bit(colons) + 1 }
+    if colons != 0 && (closed != 0 || colons & colons.wrapping_sub(1) == 0) {
+        port = first_bit(colons) + 1;
+    }
+    // A ttl is behind the first `;`.
+    let mut signs = 0;
+    while k < end {
+        signs |= gather(words::equal(window.word(at.wrapping_add(k)), b'=')) << k;
+        k += 8;
+    }
+    if signs != 0 && has_long_ttl(window, at, end, signs) { port | LONG_TTL } else { port }
+}
+
+/// Whether `;ttl=` and five digits are among the first `end` bytes, where `signs` are the places of `=`.
+#[inline(always)]
+fn has_long_ttl<W: Window>(window: &W, at: u32, end: u32, mut signs: u64) -> bool {
+    for _ in 0..HEAD {
+        if signs == 0 {
+            return false;
+        }
+        let sign = first_bit(signs);
+        let name = words::fold(window.word(at.wrapping_add(sign).wrapping_sub(4))) as u32;
+        if name == u32::from_le_bytes(*b";ttl") && sign >= 4 && sign + 5 < end {
+            let behind = words::not_digits(window.word(at.wrapping_add(sign + 1)));
+            if behind & 0xff_ffff_ffff == 0 {
+                return true;
+            }
+        }
+        signs &= signs - 1;
+    }
+    // Nothing has more signs.
+    true
 }
 
 #[cfg(test)]
@@ -210,6 +241,30 @@ mod tests {
             buffer.put(60, &line);
             let found = quoted_pairs(&buffer, 60, 9) & words::low_bits(9);
             assert_eq!(found, expected(&line), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_found_wherever_it_is() {
+        let mut buffer = Buffer::NEW;
+        for (text, expected) in [
+            (&b";ttl=12345"[..], true),
+            (b";TTL=00001;", true),
+            (b";ttl=1234", false),
+            (b";ttl=1234;5", false),
+            (b";xtl=12345", false),
+            (b"=;ttl=12345", true),
+        ] {
+            for place in 0..=64 - text.len() {
+                let mut line = [b'='; 96];
+                line[0] = b'V';
+                line[place..place + text.len()].copy_from_slice(text);
+                let end = place + text.len();
+                buffer.put(100, &line);
+                let found = |len: usize| via(&buffer, 100, len as u32, 1) & LONG_TTL != 0;
+                assert_eq!(found(end), expected, "{text:?} at {place}");
+                assert_eq!(found(end - 1), expected && text.ends_with(b";"), "{text:?} at {place}");
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::line::digits_value;
 use super::names::{self, CALL_ID, CONTENT_LENGTH, CSEQ, EXPIRES, FROM, MAX_FORWARDS, TO, VIA, digest};
+use super::scan::LONG_TTL;
 use super::window::Window;
-use super::words::{first_bit, first_bytes, fold, low_bits, not_digits};
+use super::words::{first_bit, first_bytes, low_bits, not_digits};
 use super::{FLAG_DATAGRAM, FLAG_REQUEST, Limits, Stream, checks};
 use crate::Reason;
 
@@ -46,6 +47,10 @@ pub(super) fn check<W: Window>(
     match stream.last {
         CONTENT_LENGTH => content_length(stream, window, value, limits),
         CSEQ => cseq(stream, window, value, limits),
+        FROM | TO | CALL_ID if stream.open == OPEN && begins_at_once(window, &value) => {
+            stream.open = COMPLETE;
+            Ok(())
+        }
         VIA | FROM | TO | CALL_ID | MAX_FORWARDS | EXPIRES if stream.open == OPEN => {
             rest(stream, window, &value, limits).map_or(Ok(()), Err)
         }
@@ -59,24 +64,24 @@ fn rest<W: Window>(stream: &mut Stream, window: &W, value: &HeaderValue, limits:
     match stream.last {
         MAX_FORWARDS | EXPIRES => number(stream, window, value, limits),
         name => {
-            begins(stream, window, value);
+            // What is not seen of a long line is taken for text.
+            if begins_at_once(window, value) || !is_blank(window, value) {
+                stream.open = COMPLETE;
+            }
             let faulty = name == VIA && limits.has(checks::NUMBERS) && !is_good_via(window, value);
             faulty.then_some(Reason::BadNumber)
         }
     }
 }
 
-/// Notes whether a text has begun: anything but white space. What is not seen of a long line is taken for text.
+/// Whether a text is right behind the colon, or behind one space, as nearly all are.
 #[inline(always)]
-fn begins<W: Window>(stream: &mut Stream, window: &W, value: &HeaderValue) {
+fn begins_at_once<W: Window>(window: &W, value: &HeaderValue) -> bool {
     let HeaderValue { head, from, len } = *value;
     let seen = if len < HEAD { len } else { HEAD };
     let word = window.word(head + from);
     let is_text = |at: u32, byte: u64| at < seen && byte as u8 > b' ';
-    // Nearly all values are right behind the colon, or behind one space.
-    if is_text(from, word) || is_text(from + 1, word >> 8) || !is_blank(window, value) {
-        stream.open = COMPLETE;
-    }
+    is_text(from, word) || is_text(from + 1, word >> 8)
 }
 
 /// Whether a value is nothing but white space. A separate frame in the kernel.
@@ -333,15 +338,9 @@ fn long_number<W: Window>(window: &W, value: &HeaderValue) -> u64 {
 /// them.
 #[inline(always)]
 fn is_good_via<W: Window>(window: &W, value: &HeaderValue) -> bool {
-    let HeaderValue { head, from, len } = *value;
-    let port = window.via_port(head, len, from);
-    if port < HEAD && !is_port(window, port, value) {
-        return false;
-    }
-    let digits = window.digits(head, len) & low_bits(len);
-    // Where five digits or more begin: those of a branch, or a ttl that overflows.
-    let long = digits & digits >> 1 & digits >> 2 & digits >> 3 & digits >> 4 & !(digits << 1);
-    long == 0 || !is_ttl(window, head, long)
+    let found = window.via(value.head, value.len, value.from);
+    let port = found & (LONG_TTL - 1);
+    found & LONG_TTL == 0 && (port >= HEAD || is_port(window, port, value))
 }
 
 /// Whether a number of 16 bits is at `port` of the line, with white space before it; what does not end in the first 64 bytes may be one.
@@ -374,24 +373,4 @@ fn is_odd_port<W: Window>(window: &W, port: u32, value: &HeaderValue) -> bool {
     }
     let ends = end >= len || matches!(window.byte(head + end), b';' | b',' | b' ' | b'\t');
     (1..=DIGITS).contains(&count) && ends && digits_value(window, head + first, count) <= 65535
-}
-
-/// Most runs of five digits and one byte between them in 64 bytes.
-const RUNS: u32 = 11;
-
-/// Whether any of the runs of digits that begin at `runs` is a ttl. A separate frame in the kernel.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-fn is_ttl<W: Window>(window: &W, head: u32, mut runs: u64) -> bool {
-    for _ in 0..RUNS {
-        if runs == 0 {
-            return false;
-        }
-        let at = first_bit(runs);
-        if at >= 5 && fold(window.word(head + at - 5)) & 0xff_ffff_ffff == u64::from_le_bytes(*b";ttl=\0\0\0")
-        {
-            return true;
-        }
-        runs &= runs - 1;
-    }
-    false
 }

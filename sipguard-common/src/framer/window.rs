@@ -2,7 +2,9 @@
 
 use super::step::Cursor;
 use super::step::{CLOSED, within};
-use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan};
+use super::{
+    FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan,
+};
 use crate::Reason;
 
 /// Offset in the window of a chunk of payload. The unfinished line that is carried over is in front of it.
@@ -50,13 +52,13 @@ pub trait Window {
         scan::name(self, at, len)
     }
 
-    /// See [`scan::via_port`].
+    /// See [`scan::via`].
     #[inline(always)]
-    fn via_port(&self, at: u32, len: u32, from: u32) -> u32
+    fn via(&self, at: u32, len: u32, from: u32) -> u32
     where
         Self: Sized,
     {
-        scan::via_port(self, at, len, from)
+        scan::via(self, at, len, from)
     }
 
     /// See [`scan::blanks`].
@@ -137,7 +139,9 @@ pub trait Window {
 #[inline(always)]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
     if cursor.hash_next != CLOSED {
-        cursor.hash_next = if cursor.hash_next >= cursor.end { DATA } else { CLOSED };
+        // Copies of a datagram are compared with nothing.
+        let hashes = cursor.hash_next >= cursor.end && stream.flags & FLAG_DATAGRAM == 0;
+        cursor.hash_next = if hashes { DATA } else { CLOSED };
     }
     cursor.end = DATA + len;
     cursor.marks = 0;

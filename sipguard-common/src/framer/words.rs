@@ -67,6 +67,12 @@ pub const fn first_bit(mask: u64) -> u32 {
     mask.trailing_zeros()
 }
 
+/// Which byte of a word, 0 to 7, has its lowest bit set, when that is the only bit; 0 for none.
+#[inline(always)]
+pub const fn byte_of(bit: u64) -> u32 {
+    (bit.wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32
+}
+
 /// Bit 7 of every byte that is no decimal digit.
 #[inline(always)]
 pub const fn not_digits(word: u64) -> u64 {
@@ -129,12 +135,16 @@ pub type HashKeys = [u64; 8];
 /// Which bytes of a block are below 0x20, one bit each: line ends, tabs and bytes that are not allowed.
 #[inline(always)]
 pub const fn control(block: &[u64; 8]) -> u64 {
+    // Bits 5 to 7 of each byte: of one word where they are, of another four bits lower.
+    const HIGH_THREE: u64 = 0xe0e0_e0e0_e0e0_e0e0;
+    const LOW_THREE: u64 = HIGH_THREE >> 4;
+    const FOUND: u64 = HIGH | HIGH >> 4;
     let mut text = 0;
     let mut k = 0;
-    while k < 8 {
-        let word = block[k];
-        // Bit 7 of every byte that has one of the bits 5 to 7.
-        text |= ((word | word << 1 | word << 2) & HIGH) >> (7 - k);
+    while k < 4 {
+        let three = block[7 - k] & HIGH_THREE | block[3 - k] >> 4 & LOW_THREE;
+        // Bit 7 and bit 3 of every byte that has one of its three, then where the transposition has the bits of those words.
+        text |= ((three | three << 1 | three << 2) & FOUND) >> k;
         k += 1;
     }
     !transposed(text)
@@ -219,6 +229,13 @@ mod tests {
             assert_ne!(chain(7, sum(&swapped, &keys)), whole, "word {word}");
         }
         assert_ne!(chain(8, sum(&block, &keys)), whole);
+    }
+
+    #[test]
+    fn a_byte_is_found_by_its_lowest_bit() {
+        for byte in 0..8 {
+            assert_eq!(byte_of(1 << (8 * byte)), byte);
+        }
     }
 
     #[test]

@@ -32,8 +32,8 @@ impl Window for Bytes {
     }
 
     #[inline(always)]
-    fn via_port(&self, at: u32, len: u32, from: u32) -> u32 {
-        window_via_port(at, len, from)
+    fn via(&self, at: u32, len: u32, from: u32) -> u32 {
+        window_via(at, len, from)
     }
 
     #[inline(always)]
@@ -106,8 +106,8 @@ extern "C" fn window_name(at: u32, len: u32) -> u32 {
 /// A global function like [`window_equal`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn window_via_port(at: u32, len: u32, from: u32) -> u32 {
-    window().map_or(scan::NO_PORT, |window| scan::via_port(&window, at, len, from))
+extern "C" fn window_via(at: u32, len: u32, from: u32) -> u32 {
+    window().map_or(scan::NO_PORT, |window| scan::via(&window, at, len, from))
 }
 
 macro_rules! scans {

@@ -45,7 +45,12 @@ pub struct Case {
 struct Connection {
     peer: Peer,
     head: Vec<u8>,
+    /// Whether the PBX acknowledges each segment before the next one comes, as it does unless they come in a burst.
+    acknowledged: bool,
 }
+
+/// More bytes than a round has.
+const AHEAD: u32 = 1 << 30;
 
 impl Case {
     /// All of them.
@@ -62,6 +67,7 @@ impl Case {
             Case::segment("REGISTER, TCP", b"", &register, 8.0),
             Case::segment("INVITE with SDP, TCP", b"", &invite, 12.0),
             Case::segment("segment of a body, TCP", &large_head(), &[b'b'; 1448], 2.0),
+            Case::segment("REGISTER in a burst, TCP", b"", &register, 8.0).in_burst(),
             Case::datagram("REGISTER, UDP", &self::register("UDP", register.len())),
             Case::datagram("INVITE with SDP, UDP", &self::invite("UDP", invite.len())),
             Case {
@@ -101,9 +107,18 @@ impl Case {
             reason: Some(Reason::Valid),
             step: Some(Step { word_at: TCP4 as i16 + 4, check_at: TCP4 as i16 + 16, by: by.cast_signed() }),
             target: Some(target),
-            connection: Some(Connection { peer, head: head.to_vec() }),
+            connection: Some(Connection { peer, head: head.to_vec(), acknowledged: true }),
             ..Case::still(name, frame, payload.len())
         }
+    }
+
+    /// The same segments, of which the PBX acknowledges none.
+    fn in_burst(mut self) -> Case {
+        self.target = None;
+        if let Some(connection) = &mut self.connection {
+            connection.acknowledged = false;
+        }
+        self
     }
 
     fn datagram(name: &'static str, payload: &[u8]) -> Case {
@@ -122,7 +137,7 @@ impl Case {
 
     /// Brings sipguard to where the first run finds it; before every round, because a round begins the connection anew.
     pub fn open(&self, program: &mut Program) -> Result<()> {
-        let Some(Connection { peer, head }) = &self.connection else { return Ok(()) };
+        let Some(Connection { peer, head, acknowledged }) = &self.connection else { return Ok(()) };
         program.connect(peer, FIRST)?;
         if !head.is_empty() {
             let run = program.run(&peer.tcp(ACK | PSH, FIRST, head))?;
@@ -132,6 +147,10 @@ impl Case {
                 self.name,
                 run.reason
             );
+        }
+        if *acknowledged {
+            // At once for all segments of the round: the program asks only whether one that it recorded was acknowledged.
+            program.change_flow(peer, |flow| flow.acked = FIRST.wrapping_add(AHEAD))?;
         }
         Ok(())
     }
@@ -236,8 +255,9 @@ mod tests {
         assert_eq!(lengths[0], ("REGISTER, TCP", 552, 486));
         assert_eq!(lengths[1], ("INVITE with SDP, TCP", 1071, 1005));
         assert_eq!(lengths[2], ("segment of a body, TCP", 1514, 1448));
-        assert_eq!(lengths[3].2, lengths[0].2);
-        assert_eq!(lengths[4].2, lengths[1].2);
-        assert_eq!(lengths[5], ("RTP", 214, 172));
+        assert_eq!(lengths[3], ("REGISTER in a burst, TCP", 552, 486));
+        assert_eq!(lengths[4].2, lengths[0].2);
+        assert_eq!(lengths[5].2, lengths[1].2);
+        assert_eq!(lengths[6], ("RTP", 214, 172));
     }
 }
