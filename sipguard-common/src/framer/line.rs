@@ -411,7 +411,7 @@ pub(super) fn digits_value<W: Window>(window: &W, at: u32, count: u32) -> u64 {
 
 /// Value of the first `count` digits (1 to 8) of a word.
 #[inline(always)]
-fn short_value(word: u64, count: u32) -> u32 {
+pub(super) fn short_value(word: u64, count: u32) -> u32 {
     let missing = (8 - count) * 8;
     // Shifted to the end, zeros come in from the front: a zero byte counts as the digit 0.
     eight_digits(if missing == 0 { word } else { word << missing })

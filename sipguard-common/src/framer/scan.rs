@@ -188,7 +188,8 @@ fn has_long_ttl<W: Window>(window: &W, at: u32, end: u32, mut signs: u64) -> boo
             return false;
         }
         let sign = first_bit(signs);
-        let name = words::fold(window.word(at.wrapping_add(sign).wrapping_sub(4))) as u32;
+        // Folded, an ESC would be a `;`.
+        let name = window.word(at.wrapping_add(sign).wrapping_sub(4)) as u32 | 0x2020_2000;
         if name == u32::from_le_bytes(*b";ttl") && sign >= 4 && sign + 5 < end {
             let behind = words::not_digits(window.word(at.wrapping_add(sign + 1)));
             if behind & 0xff_ffff_ffff == 0 {
@@ -253,6 +254,7 @@ mod tests {
             (b";ttl=1234", false),
             (b";ttl=1234;5", false),
             (b";xtl=12345", false),
+            (b"\x1bttl=12345", false),
             (b"=;ttl=12345", true),
         ] {
             for place in 0..=64 - text.len() {

@@ -57,6 +57,12 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Leaves out the hash, which is zero then: what is processed is compared with nothing later. Before [`super::prime`].
+    #[inline(always)]
+    pub fn leave_out_hash(&mut self) {
+        self.hash_next = CLOSED;
+    }
+
     /// Offset of the first 64 bytes of the current line.
     #[inline(always)]
     pub(super) fn head(&self) -> u32 {

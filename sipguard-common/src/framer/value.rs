@@ -1,6 +1,6 @@
 //! Values of the few headers that hold numbers: Content-Length, CSeq, Max-Forwards, Expires and Via.
 
-use super::line::digits_value;
+use super::line::{digits_value, short_value};
 use super::names::{self, CALL_ID, CONTENT_LENGTH, CSEQ, EXPIRES, FROM, MAX_FORWARDS, TO, VIA, digest};
 use super::scan::LONG_TTL;
 use super::window::Window;
@@ -350,9 +350,8 @@ fn is_port<W: Window>(window: &W, port: u32, value: &HeaderValue) -> bool {
     let count = first_bit(not_digits(word) | 1 << 63) >> 3;
     let end = port + count;
     let behind = (word >> (count * 8)) as u8;
-    // A port of 1 to 4 digits is below 65536.
-    (1..5).contains(&count) && end < value.len && end < HEAD && behind == b';'
-        || is_odd_port(window, port, value)
+    let ends = end < value.len && end < HEAD && behind == b';';
+    count != 0 && ends && short_value(word, count) <= 65535 || is_odd_port(window, port, value)
 }
 
 /// The same for any port. A separate frame in the kernel.

@@ -2,9 +2,7 @@
 
 use super::step::Cursor;
 use super::step::{CLOSED, within};
-use super::{
-    FLAG_DATAGRAM, FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan,
-};
+use super::{FLAG_FAR_BAD, FLAG_FAR_COLON, Limits, PHASE_HEADERS, PHASE_START, Stream, line, scan};
 use crate::Reason;
 
 /// Offset in the window of a chunk of payload. The unfinished line that is carried over is in front of it.
@@ -139,9 +137,7 @@ pub trait Window {
 #[inline(always)]
 pub fn prime<W: Window>(stream: &Stream, window: &mut W, cursor: &mut Cursor, len: u32) {
     if cursor.hash_next != CLOSED {
-        // Copies of a datagram are compared with nothing.
-        let hashes = cursor.hash_next >= cursor.end && stream.flags & FLAG_DATAGRAM == 0;
-        cursor.hash_next = if hashes { DATA } else { CLOSED };
+        cursor.hash_next = if cursor.hash_next >= cursor.end { DATA } else { CLOSED };
     }
     cursor.end = DATA + len;
     cursor.marks = 0;

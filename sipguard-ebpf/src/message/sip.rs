@@ -163,7 +163,7 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
         return StageResult::INTERNAL.scalar();
     };
     // SAFETY: this CPU's map value.
-    let (at, len) = unsafe {
+    let (at, len, transport) = unsafe {
         (*scratch).limits = *limits;
         (*scratch).limits.denied = (*scratch).sender.denied;
         (*scratch).limits.matched_headers = (*scratch).sender.matched_headers;
@@ -172,9 +172,10 @@ extern "C" fn sip_validate(ctx: *mut xdp_md) -> u32 {
         if (*scratch).sender.checks.is_any() {
             switch(&mut *scratch);
         }
-        ((*scratch).packet.new_at, (*scratch).packet.new_len)
+        ((*scratch).packet.new_at, (*scratch).packet.new_len, (*scratch).packet.transport)
     };
-    run_loop(ctx, at, len, iterate as *mut c_void).scalar()
+    // Copies of a datagram are compared with nothing.
+    run_loop(ctx, at, len, transport != scratch::UDP, iterate as *mut c_void).scalar()
 }
 
 /// Switches checks off, and keeps the framer's state for when a monitored one finds something. A separate function, because few senders have
@@ -197,7 +198,7 @@ fn switch_off(limits: &mut Limits, off: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sip_hash(ctx: *mut xdp_md, at: u32, len: u32) -> u32 {
-    run_loop(ctx, at, len, hash_block as *mut c_void).scalar()
+    run_loop(ctx, at, len, true, hash_block as *mut c_void).scalar()
 }
 
 /// A global function like [`sip_validate`].
@@ -275,15 +276,18 @@ extern "C" fn attribute(_: u32, context: *mut LoopContext) -> i64 {
     if payload.stun.attribute(head) { 0 } else { payload.fail(Reason::BadStun) }
 }
 
-/// Loops over `len` bytes at offset `at` of the frame.
+/// Loops over `len` bytes at offset `at` of the frame, and computes their hash where one is asked for.
 #[inline(always)]
-fn run_loop(ctx: *mut xdp_md, at: u32, len: u32, callback: *mut c_void) -> StageResult {
+fn run_loop(ctx: *mut xdp_md, at: u32, len: u32, hashes: bool, callback: *mut c_void) -> StageResult {
     let Ok(scratch) = scratch::get() else { return StageResult::INTERNAL };
     let Ok(settings) = settings::get() else { return StageResult::INTERNAL };
     // SAFETY: `scratch` is this CPU's map value; the callback gets pointers that live as long as this call.
     unsafe {
         let payload = &raw mut (*scratch).payload;
         (*payload).begin(at, len);
+        if !hashes {
+            (*payload).cursor.leave_out_hash();
+        }
         let mut context = LoopContext { ctx, scratch, settings };
         if load(&context) != 0 {
             return StageResult::INTERNAL;

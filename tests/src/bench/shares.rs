@@ -208,7 +208,7 @@ fn cases() -> Vec<Case> {
             headers(&|n| format!("{}-a-longer-name-x:\r\n", name(n))),
         ),
         Case::new("names with blanks, UDP", Udp, LINES, headers(&|n| format!("{}     :\r\n", name(n)))),
-        Case::new("Vias with numbers, UDP", Udp, LINES, headers(&|_| "v:1:12345;12345\r\n".to_owned())),
+        Case::new("Vias with numbers, UDP", Udp, LINES, headers(&|_| "v:1:12345;=\r\n".to_owned())),
         Case::new("padded lengths, UDP", Udp, LINES, headers(&|_| "l:  0 \r\n".to_owned())),
         Case::new(
             "padded sequence, UDP",

@@ -52,6 +52,39 @@ fn a_copy_that_leads_to_the_same_place() -> Result<()> {
     Ok(())
 }
 
+/// Whatever the CPU judged last, a copy is compared by its own bytes.
+#[test]
+fn a_copy_behind_packets_of_others() -> Result<()> {
+    let peer = device();
+    let other = Peer::new("192.0.2.99:5060", "198.51.100.1:5060");
+    let (half, cut) = (&OPTIONS[..80], &OPTIONS[..130]);
+    let before = [
+        other.udp(OPTIONS),
+        other.udp(cut),
+        other.udp(b"\r\n\r\n"),
+        other.tcp(ACK | PSH, FIRST, OPTIONS),
+        other.tcp(ACK | PSH, FIRST, cut),
+    ];
+    for (number, frame) in before.iter().enumerate() {
+        let mut program = Program::shared()?;
+        program.connect(&other, FIRST)?;
+        program.connect(&peer, FIRST)?;
+        assert_eq!(at(&mut program, &peer, 0, OPTIONS)?, Reason::Valid);
+        assert_eq!(at(&mut program, &peer, OPTIONS.len(), half)?, Reason::Valid);
+        for (offset, bytes) in [(0, OPTIONS), (OPTIONS.len(), half)] {
+            program.run(frame)?;
+            let found = at(&mut program, &peer, offset, bytes)?;
+            assert_eq!(found, Reason::Retransmission, "behind packet {number}, {} bytes", bytes.len());
+        }
+        program.run(frame)?;
+        assert_eq!(at(&mut program, &peer, OPTIONS.len(), OPTIONS)?, Reason::Valid, "behind packet {number}");
+        // Nobody is charged twice for what came twice.
+        let conflicts = program.count(Reason::Conflict)?;
+        assert_eq!(conflicts, 0, "behind packet {number}");
+    }
+    Ok(())
+}
+
 /// A copy that would leave the framer elsewhere, that is malformed, or that is cut otherwise.
 #[test]
 fn a_copy_that_leads_elsewhere() -> Result<()> {
