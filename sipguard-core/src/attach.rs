@@ -196,8 +196,7 @@ fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Resul
 /// Attaches beside what is attached. The caller holds the lock.
 fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
-    free_dead(pins)?;
-    let own = own_slots(pins)?;
+    let Slots { live: own, mut taken } = make_room(pins, interfaces)?;
     refuse::stacked(interfaces, &own)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
@@ -212,7 +211,6 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
     let mut outcome = AttachOutcome::default();
     outcome.settings = prepare(pins, request, is_new, &mut outcome.undo)?;
     outcome.settings_changed = !outcome.settings.is_empty();
-    let mut taken: Vec<u32> = own.iter().map(|(slot, _)| *slot).collect();
     let mut new = Vec::new();
     for interface in interfaces {
         if let Some((_, iface)) = slot_of(&own, interface) {
@@ -247,14 +245,35 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
     Ok(outcome)
 }
 
-/// Lets go of interfaces that are no more, or were made anew: their links hold nothing.
-fn free_dead(pins: &Pins) -> Result<()> {
+/// The slots of a guard that is attached.
+struct Slots {
+    /// Those whose interfaces are filtered.
+    live: Vec<(u32, Iface)>,
+    /// All that are taken.
+    taken: Vec<u32>,
+}
+
+/// Makes room for interfaces. A slot whose interface is no more, or was made anew, stays, so that `status` can tell of it, until an interface of
+/// its name is attached, or there is no other room.
+fn make_room(pins: &Pins, interfaces: &[Interface]) -> Result<Slots> {
+    let mut live = Vec::new();
+    let mut dead = Vec::new();
     for (slot, iface) in own_slots(pins)? {
-        if presence(pins, slot, &iface)? == Presence::Gone {
+        let is_dead = presence(pins, slot, &iface)? == Presence::Gone;
+        if is_dead { dead.push((slot, iface)) } else { live.push((slot, iface)) }
+    }
+    let anew = interfaces.iter().filter(|interface| slot_of(&live, interface).is_none()).count();
+    let room = (IFACE_SLOTS as usize).saturating_sub(live.len() + anew);
+    let mut taken: Vec<u32> = live.iter().map(|(slot, _)| *slot).collect();
+    for (slot, iface) in dead {
+        let is_named = interfaces.iter().any(|interface| interface.name == iface_name(&iface));
+        if is_named || taken.len() - live.len() >= room {
             free(pins, slot)?;
+        } else {
+            taken.push(slot);
         }
     }
-    Ok(())
+    Ok(Slots { live, taken })
 }
 
 /// The first slot from one on that is not taken.

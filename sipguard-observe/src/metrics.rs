@@ -242,7 +242,7 @@ impl OfStored {
 /// What `sipguard serve` tells of itself; the default is no `serve`.
 #[derive(Clone, Debug, Default)]
 pub struct Own {
-    /// Whether a guard filters on all interfaces that it was attached to; `None` where that is no question.
+    /// Whether a guard filters on all interfaces that it was attached to and that are there; `None` where that is no question.
     pub attached: Option<bool>,
     /// Events that were written over before they were read.
     pub missed: u64,
@@ -261,7 +261,7 @@ impl Own {
         gauge.set(i64::from(attached));
         registry.register(
             "attached",
-            "Whether a guard filters on all interfaces that it was attached to",
+            "Whether a guard filters on all interfaces that it was attached to and that are there",
             gauge,
         );
         let failing = Family::<Labels, Gauge>::default();

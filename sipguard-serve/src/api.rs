@@ -150,10 +150,17 @@ fn exposition(shared: &ServeShared) -> Result<String> {
 fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
     let failing = shared.state().parts.iter().filter(|(_, fails)| *fails).map(|(part, _)| *part).collect();
     let (status, guard) = match AttachedGuard::attached(&shared.pins) {
-        Ok(Some(_)) => match gone(&shared.pins) {
-            Ok(names) if names.is_empty() => (StatusCode::OK, "attached".to_owned()),
-            Ok(names) => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("nothing is filtered on {}", names.join(" ")))
+        Ok(Some(_)) => match filtering(&shared.pins) {
+            Ok(Filtering { gone, absent }) if gone.is_empty() => (
+                StatusCode::OK,
+                if absent.is_empty() {
+                    "attached".to_owned()
+                } else {
+                    format!("attached; not there now: {}", absent.join(" "))
+                },
+            ),
+            Ok(Filtering { gone, .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("nothing is filtered on {}", gone.join(" ")))
             }
             Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
         },
@@ -164,9 +171,19 @@ fn health(shared: &ServeShared, _query: &str) -> ApiAnswer {
 }
 
 /// The interfaces on which nothing is filtered that should be.
-fn gone(pins: &Pins) -> Result<Vec<String>> {
+fn filtering(pins: &Pins) -> Result<Filtering> {
     let interfaces = status::interfaces(pins, &Clock::now()?)?;
-    Ok(status::unfiltered(&interfaces).into_iter().map(str::to_owned).collect())
+    let absent = interfaces.iter().filter(|one| one.is_absent()).map(|one| one.name.clone()).collect();
+    let gone = status::unfiltered(&interfaces).into_iter().map(str::to_owned).collect();
+    Ok(Filtering { gone, absent })
+}
+
+/// Interfaces that are attached to and not filtered.
+struct Filtering {
+    /// Those where that is an alarm.
+    gone: Vec<String>,
+    /// Those that are not there.
+    absent: Vec<String>,
 }
 
 /// An answer about an attached guard; without one it says so.
@@ -178,7 +195,7 @@ fn while_attached<T: Serialize>(
     let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent() };
     match make(shared, &guard) {
         Ok(answer) => {
-            let attached = gone(&shared.pins)?.is_empty();
+            let attached = filtering(&shared.pins)?.gone.is_empty();
             ok(view::json(&Attached { attached, answer: Some(answer) }))
         }
         // It was detached in between.

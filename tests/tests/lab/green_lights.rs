@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use sipguard_common::abi::IFACE_SLOTS;
 use sipguard_tests::{
     application::wait_until,
     guard::{Site, neighbour},
@@ -73,6 +74,9 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
     ensure!(output.stderr.contains("not there now: eth1;"), "{output:?}");
     run(&site, "status eth1", 9)?;
     run(&site, "status eth0", 0)?;
+    // Whoever attaches another one does not forget it.
+    run(&site, "attach eth0", 0)?;
+    run(&site, "status", 9)?;
     let report: Value = serde_json::from_str(&run(&site, "status -o json", 9)?.stdout)?;
     let modes = ["native", "absent"];
     ensure!([0, 1].map(|at| &report["interfaces"][at]["mode"]) == modes, "{report}");
@@ -85,11 +89,17 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
         !service.get("/metrics")?.body.contains("sipguard_interface_guarded{interface=\"eth1\"}"),
         "an alarm"
     );
-    ensure!(health()? == 200, "{}", health()?);
+    let health_now = service.get("/health")?;
+    ensure!(
+        health_now.status == 200 && health_now.body.contains("attached; not there now: eth1"),
+        "{health_now:?}"
+    );
     // It comes, and nobody guards it.
     add_interface(&site)?;
     run(&site, "status", 3)?;
     wait_until("health tells", || Ok(health()? == 503))?;
+    run(&site, "attach eth0", 0)?;
+    run(&site, "status", 3)?;
     run(&site, "attach eth1", 0)?;
     run(&site, "status", 0)?;
     // Where none is there, nothing is filtered at all.
@@ -100,6 +110,25 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
     wait_until("health tells", || Ok(health()? == 503 && metric("sipguard_attached 0")?))?;
     run(&site, "detach --all", 0)?;
     run(&site, "status", 3).map(drop)
+}
+
+/// As of a server of dial-in lines: there are more names than slots.
+#[test]
+fn interfaces_that_come_under_ever_other_names_find_room() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    for number in 0..=IFACE_SLOTS {
+        let name = format!("ppp{number}");
+        let [here, there] = [1, 2].map(|host| format!("10.79.{number}.{host}/24"));
+        veth(&site.pbx, &name, &here, &site.phone, &name, &there, true)?;
+        run(&site, &format!("attach {name}"), 0).with_context(|| name.clone())?;
+        site.pbx.run(&["ip", "link", "del", &name])?;
+    }
+    let output = run(&site, "status -o json", 9)?;
+    let report: Value = serde_json::from_str(&output.stdout)?;
+    let rows = report["interfaces"].as_array().context("interfaces")?;
+    let native = rows.iter().filter(|row| row["mode"] == "native").count();
+    ensure!(rows.len() == IFACE_SLOTS as usize && native == 1, "{report}");
+    Ok(())
 }
 
 #[test]
