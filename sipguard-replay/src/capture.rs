@@ -3,6 +3,7 @@
 //! Memory is constant: what a file says of its lengths is believed up to [`MOST_BYTES`].
 
 use std::fs::File;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -79,6 +80,9 @@ pub(crate) fn read(
         return Err(format!("{shown} is a directory, no capture"));
     }
     let no_capture = |error| match error {
+        _ if is_gzip(path) => {
+            format!("{shown} is compressed with gzip: unpack it first (`gunzip --keep {shown}`)")
+        }
         PcapError::Eof => format!("{shown} is empty: no capture"),
         PcapError::ReadError => format!("{shown} can't be read"),
         _ => format!("{shown} is no capture: neither pcap nor pcapng (`tcpdump -w FILE` writes one)"),
@@ -139,6 +143,13 @@ impl PacketPosition {
     fn shown(&self) -> String {
         format!("packet {} (at byte {})", self.packets + 1, self.bytes)
     }
+}
+
+/// Whether a file begins as gzip does (RFC 1952 2.3.1). Of a pipe nothing is read.
+fn is_gzip(path: &Path) -> bool {
+    let mut magic = [0; 2];
+    let mut read = || File::open(path)?.read_exact(&mut magic);
+    path.is_file() && read().is_ok() && magic == [0x1f, 0x8b]
 }
 
 impl CaptureReading {

@@ -345,6 +345,7 @@ fn damaged_files() -> Result<()> {
     let files: Vec<(&str, Vec<u8>)> = vec![
         ("empty.pcap", Vec::new()),
         ("text.pcap", b"this is a text, and no capture at all\n".to_vec()),
+        ("packed.pcap.gz", [&[0x1f, 0x8b, 8, 0][..], &[0; 60]].concat()),
         ("short-header.pcap", pcap[..20].to_vec()),
         ("ends-in-a-packet.pcap", pcap[..pcap.len() - 7].to_vec()),
         ("ends-in-a-packet-header.pcap", pcap[..one.len() + 9].to_vec()),
