@@ -111,12 +111,27 @@ pub fn parse(text: &str) -> Result<Reason, String> {
     Err(format!("`{text}` {what}{hint}: write one of {}", names.join(", ")))
 }
 
+/// Reads the name of a check that somebody typed, in upper or lower case.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn parse_typed(text: &str) -> Result<Reason, String> {
+    parse(&text.to_ascii_lowercase())
+}
+
+/// What people write for `refuse`.
+const REFUSES: [&str; 3] = ["enforce", "drop", "reject"];
+
 /// Reads the name of a state.
 ///
 /// # Errors
 /// What is wrong, for people.
 pub fn parse_state(text: &str) -> Result<CheckState, String> {
-    CheckState::of(text).ok_or_else(|| format!("`{text}` is none of {}", CheckState::names()))
+    CheckState::of(text).ok_or_else(|| {
+        let meant = if REFUSES.contains(&text) { CheckState::Refuse.name() } else { text };
+        let hint = near::hint(meant, CheckState::ALL.iter().map(|state| state.name()));
+        format!("`{text}`{hint} is none of {}", CheckState::names())
+    })
 }
 
 /// Whether a check can be in a state.
@@ -243,6 +258,15 @@ mod tests {
                 .unwrap_err()
                 .starts_with("`blocked-host` is no check of messages: write one of ")
         );
-        assert!(parse_state("on").unwrap_err().contains("refuse, monitor, off"));
+        assert_eq!(parse_state("on").unwrap_err(), "`on` is none of refuse, monitor, off");
+        for (text, meant) in [("enforce", "refuse"), ("monitr", "monitor"), ("of", "off")] {
+            let told = format!("`{text}` (did you mean {meant}?) is none of refuse, monitor, off");
+            assert_eq!(parse_state(text).unwrap_err(), told);
+        }
+        assert_eq!(
+            [parse_typed("Bare-LF"), parse_typed("bare-lf")],
+            [Ok(Reason::BareLf), Ok(Reason::BareLf)]
+        );
+        assert!(parse("Bare-LF").is_err() && parse_typed("BARE-FL").unwrap_err().contains("mean bare-lf?"));
     }
 }

@@ -32,6 +32,7 @@ pub mod load;
 pub mod lookup;
 pub mod maps;
 pub mod memory;
+pub mod modes;
 pub mod named;
 pub mod near;
 pub mod notice;

@@ -3,11 +3,12 @@
 use anyhow::Result;
 use sipguard_common::Reason;
 
-use super::{Context, RuleChange, limit};
-use crate::check::{self, CheckScope, CheckState, Switch};
+use super::{Context, RuleChange, limit, mode};
+use crate::check::{self, CheckScope, Switch};
 use crate::error::{Failure, FailureKind};
+use crate::modes::Modes;
 pub use crate::store::CheckRow;
-use crate::store::{Change, OPERATOR, StoreTables};
+use crate::store::{Change, OPERATOR};
 
 /// Sets the switch of a check.
 ///
@@ -26,19 +27,31 @@ pub fn set(host: &Context, switch: &Switch) -> Result<RuleChange> {
     Ok(RuleChange::of(&done))
 }
 
+/// What taking switches away did.
+#[derive(Clone, Debug)]
+pub struct Cleared {
+    /// The change.
+    pub change: RuleChange,
+    /// What is set of the same check, or of any, for somebody else.
+    pub stays: Vec<Switch>,
+}
+
 /// Takes switches away, of one check or of all: the guard's switch holds again, and without one the check refuses.
 ///
 /// # Errors
 /// When there is no such trunk, or the store or the kernel refuses.
-pub fn clear(host: &Context, scope: &CheckScope, reason: Option<Reason>) -> Result<RuleChange> {
+pub fn clear(host: &Context, scope: &CheckScope, reason: Option<Reason>) -> Result<Cleared> {
+    let mut stays = Vec::new();
     let done = host.change(|change| {
         known(change, scope)?;
+        stays = change.rows.switches()?;
+        stays.retain(|one| one.scope != *scope && reason.is_none_or(|reason| one.reason == reason));
         change.clear_checks(scope, reason)?;
         let what = format!("{} for {scope}", reason.map_or("all", Reason::name));
         change.record("checks clear", OPERATOR, &[what], "")?;
         Ok(change.counts)
     })?;
-    Ok(RuleChange::of(&done))
+    Ok(Cleared { change: RuleChange::of(&done), stays })
 }
 
 fn known(change: &Change<'_>, scope: &CheckScope) -> Result<()> {
@@ -51,6 +64,8 @@ fn known(change: &Change<'_>, scope: &CheckScope) -> Result<()> {
 pub struct Listing {
     /// Those of the guard first.
     pub rows: Vec<CheckRow>,
+    /// Who only counts.
+    pub modes: Modes,
     /// Whether a guard is attached.
     pub in_force: bool,
 }
@@ -58,53 +73,12 @@ pub struct Listing {
 /// Lists the switches that are set.
 ///
 /// # Errors
-/// When the store can't be read.
+/// When the store, or the mode of the guard, can't be read.
 pub fn list(host: &Context) -> Result<Listing> {
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method of one lifetime does not stand for any"
     )]
     let rows = host.read(|rows| rows.checks())?.unwrap_or_default();
-    Ok(Listing { rows, in_force: host.is_attached() })
-}
-
-/// A reason, with the present states of its check.
-#[derive(Clone, Debug)]
-pub struct Explained {
-    /// The reason.
-    pub reason: Reason,
-    /// The state for devices, and for each trunk; none where there is no check to be switched.
-    pub states: Vec<(CheckScope, CheckState)>,
-    /// Whether a guard is attached.
-    pub in_force: bool,
-    /// Why the present states are not told, where they are not.
-    pub untold: Option<String>,
-}
-
-/// What there is to be said of a reason without a look at any guard. `untold`: why there was none.
-#[must_use]
-pub fn documented(reason: Reason, untold: String) -> Explained {
-    let untold = reason.is_check().then_some(untold);
-    Explained { reason, states: Vec::new(), in_force: true, untold }
-}
-
-/// What there is to be said of a reason, with what holds now.
-///
-/// # Errors
-/// When the store can't be read.
-pub fn explain(host: &Context, reason: Reason) -> Result<Explained> {
-    if !reason.is_check() {
-        return Ok(Explained { reason, states: Vec::new(), in_force: true, untold: None });
-    }
-    let states = |rows: &StoreTables<'_>| {
-        let switches = rows.switches()?;
-        let trunks = rows.trunks()?.into_iter().map(|trunk| CheckScope::Trunk(trunk.name));
-        let state = |scope: CheckScope| {
-            let state = check::state(&switches, &scope, reason);
-            (scope, state)
-        };
-        Ok([CheckScope::Devices].into_iter().chain(trunks).map(state).collect())
-    };
-    let states = host.read(states)?.unwrap_or_else(|| vec![(CheckScope::Devices, CheckState::Refuse)]);
-    Ok(Explained { reason, states, in_force: host.is_attached(), untold: None })
+    Ok(Listing { rows, modes: mode::modes(host)?, in_force: host.is_attached() })
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use sipguard_common::abi::CountedConnection;
 pub use sipguard_common::abi::MESSAGES;
 
-use super::{Context, RuleChange};
+use super::{Context, RuleChange, mode};
 use crate::check::CheckScope;
 use crate::counting;
 pub use crate::rate::{AtOnce, LimitKind as Kind};
@@ -77,13 +77,25 @@ pub fn set(host: &Context, trunk: Option<&str>, most: Most) -> Result<RuleChange
     Ok(RuleChange::of(&done))
 }
 
+/// What taking limits away did.
+#[derive(Clone, Debug)]
+pub struct Cleared {
+    /// The change.
+    pub change: RuleChange,
+    /// The limits that there were.
+    pub removed: Vec<Most>,
+}
+
 /// Takes limits away, of one kind or of all.
 ///
 /// # Errors
 /// When there is no such trunk, or the store or the kernel refuses.
-pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<RuleChange> {
+pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<Cleared> {
+    let mut removed = Vec::new();
     let done = host.change(|change| {
         known(change, trunk)?;
+        removed = limits(&change.rows, trunk)?;
+        removed.retain(|most| kind.is_none_or(|kind| kind == most.kind()));
         match kind {
             Some(Kind::Rate(kind)) => change.clear_limits(trunk, Some(kind))?,
             Some(Kind::AtOnce(kind)) => change.clear_at_once(trunk, kind)?,
@@ -95,7 +107,15 @@ pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
         change.record("limit clear", OPERATOR, &[named(trunk, kind.map_or("all", Kind::name))], "")?;
         Ok(change.counts)
     })?;
-    Ok(RuleChange::of(&done))
+    Ok(Cleared { change: RuleChange::of(&done), removed })
+}
+
+/// The limits of devices, or of a trunk.
+fn limits(rows: &StoreTables<'_>, trunk: Option<&str>) -> Result<Vec<Most>> {
+    let rates = rows.limits()?.into_iter().map(|row| (row.trunk, Most::Rate(row.kind, row.limit)));
+    let at_once = rows.at_once_limits()?.into_iter();
+    let all = rates.chain(at_once.map(|row| (row.trunk, Most::AtOnce(row.kind, row.limit))));
+    Ok(all.filter(|(whose, _)| whose.as_deref() == trunk).map(|(_, most)| most).collect())
 }
 
 /// Sets limits to what they are in a new store, of one kind or of all: each source has some, a trunk has none. What the configuration file says
@@ -104,7 +124,8 @@ pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
 /// # Errors
 /// When there is no such trunk, or the store or the kernel refuses.
 pub fn reset(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<RuleChange> {
-    let done = host.change(|change| {
+    let is_new = host.read(|_| Ok(()))?.is_none();
+    let mut done = host.change(|change| {
         known(change, trunk)?;
         for one in Kind::all().filter(|one| kind.is_none_or(|kind| kind == *one)) {
             match (default(trunk, one), one) {
@@ -117,6 +138,10 @@ pub fn reset(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
         change.record("limit reset", OPERATOR, &[named(trunk, kind.map_or("all", Kind::name))], "")?;
         Ok(change.counts)
     })?;
+    if is_new {
+        // There were none: they came with the store.
+        done.value.added += std::mem::take(&mut done.value.same);
+    }
     Ok(RuleChange::of(&done))
 }
 
@@ -157,6 +182,8 @@ pub fn known(change: &Change<'_>, trunk: Option<&str>) -> Result<()> {
 pub struct Listing {
     /// Those of senders first, and those of each trunk side by side.
     pub limits: Vec<LimitView>,
+    /// Whether there is a store: a new one has the defaults.
+    pub is_stored: bool,
     /// Whether a guard is attached.
     pub in_force: bool,
 }
@@ -167,8 +194,13 @@ pub struct Listing {
 /// When the store, or what there is at the moment, can't be read.
 pub fn list(host: &Context) -> Result<Listing> {
     let now = now(host)?;
-    let limits = host.read(|rows| listed(rows, now.as_deref()))?.unwrap_or_default();
-    Ok(Listing { limits, in_force: now.is_some() })
+    let limits = host.read(|rows| listed(rows, now.as_deref()))?;
+    let is_stored = limits.is_some();
+    let (mut limits, modes) = (limits.unwrap_or_default(), mode::modes(host)?);
+    for limit in &mut limits {
+        limit.monitored_by(modes.monitored_by(&CheckScope::of_limit(limit.trunk.as_deref())));
+    }
+    Ok(Listing { limits, is_stored, in_force: now.is_some() })
 }
 
 /// How much of something a sender has at the moment.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod counters;
 pub mod denial;
 pub mod detach;
+pub mod explain;
 pub mod export;
 pub mod import;
 pub mod limit;

@@ -1,9 +1,11 @@
 //! `mode`: whether the guard stops what it refuses, or only counts it.
 
 use anyhow::Result;
+use sipguard_common::abi::MODE_MONITOR;
 
-use super::{Context, trail};
+use super::{Context, trail, trunk};
 use crate::maps;
+use crate::modes::Modes;
 use crate::notice::Notice;
 use crate::settings::{EffectiveSettings, Mode, changes};
 use crate::status;
@@ -46,4 +48,18 @@ pub fn run(host: &Context, wanted: Option<Mode>) -> Result<Outcome> {
         notices.extend(trail::write(host, &format!("the mode is {mode}"), &entry));
     }
     Ok(Outcome { mode, changed, notices })
+}
+
+/// The modes of the guard, where it is attached, and of the trunks.
+///
+/// # Errors
+/// When the store or the settings can't be read.
+pub(super) fn modes(host: &Context) -> Result<Modes> {
+    let mut guard_monitors = false;
+    if host.is_attached() {
+        host.pins.check()?;
+        guard_monitors = maps::settings(&host.pins)?.mode == MODE_MONITOR;
+    }
+    let trunks = trunk::stored(host)?.into_iter().map(|trunk| (trunk.name, trunk.policy.mode)).collect();
+    Ok(Modes { guard_monitors, trunks })
 }

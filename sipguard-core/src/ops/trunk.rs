@@ -9,6 +9,7 @@ use crate::address::Source;
 use crate::check::CheckScope;
 use crate::counters;
 use crate::error::{Failure, FailureKind};
+use crate::modes::Modes;
 use crate::notice::Notice;
 use crate::store::{Changed, Counts, OPERATOR};
 pub use crate::trunk::TrunkRow;
@@ -154,6 +155,8 @@ pub struct Shown {
     pub limits: Vec<LimitView>,
     /// Its counters that are not zero.
     pub counters: Vec<counters::CounterRow>,
+    /// Who only counts.
+    pub modes: Modes,
     /// Whether a guard is attached.
     pub in_force: bool,
 }
@@ -170,11 +173,11 @@ pub fn show(host: &Context, name: &str) -> Result<Shown> {
         host.pins.check()?;
         counted = counters::of_trunk(&host.pins, &row)?;
     }
-    let mut checks = checks::list(host)?.rows;
+    let checks::Listing { rows: mut checks, modes, .. } = checks::list(host)?;
     checks.retain(|check| check.switch.scope == CheckScope::Trunk(row.name.clone()));
     let mut limits = limit::list(host)?.limits;
     limits.retain(|limit| limit.trunk.as_ref() == Some(&row.name));
-    Ok(Shown { row, checks, limits, counters: counted, in_force })
+    Ok(Shown { row, checks, limits, counters: counted, modes, in_force })
 }
 
 /// Every trunk of the store.

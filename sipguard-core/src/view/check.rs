@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time;
 use crate::check::{CheckScope, CheckState, Switch};
+use crate::modes::Modes;
 use crate::store::CheckRow;
 
 /// What becomes of the faults of a check, for somebody.
@@ -34,6 +35,9 @@ pub struct CheckView {
     pub author: String,
     /// When it was set.
     pub created_at: String,
+    /// `guard` or `trunk`: whose mode is `monitor`, so that whatever is refused is only counted; null where it is nobody's.
+    #[serde(default)]
+    pub monitored_by: Option<String>,
     /// Whether the kernel has it.
     pub in_force: bool,
 }
@@ -61,7 +65,7 @@ impl From<&Switch> for CheckStateView {
 impl CheckView {
     /// Of a stored switch. `in_force`: something is attached.
     #[must_use]
-    pub fn new(row: &CheckRow, in_force: bool) -> CheckView {
+    pub fn new(row: &CheckRow, modes: &Modes, in_force: bool) -> CheckView {
         let CheckStateView { reason, scope, trunk, state } = CheckStateView::from(&row.switch);
         CheckView {
             reason,
@@ -70,6 +74,7 @@ impl CheckView {
             state,
             author: row.author.clone(),
             created_at: time(row.created_ms),
+            monitored_by: modes.monitored_by(&row.switch.scope).map(|whose| whose.name().to_owned()),
             in_force,
         }
     }

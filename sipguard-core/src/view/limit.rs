@@ -6,6 +6,7 @@ use sipguard_common::abi::RATE_KINDS;
 use super::time;
 use crate::address::Source;
 use crate::check::CheckScope;
+use crate::modes::MonitoredBy;
 use crate::rate::{AtOnce, AtOnceMost, RateLimit};
 use crate::rule::RuleMode;
 use crate::status::MonitoredLimit;
@@ -32,6 +33,9 @@ pub struct LimitView {
     pub at_once: Option<u32>,
     /// `enforce`, or `monitor` where what is over it passes and is only counted.
     pub mode: String,
+    /// `guard` or `trunk`: whose mode is `monitor`, so that every limit only counts; null where it is nobody's.
+    #[serde(default)]
+    pub monitored_by: Option<String>,
     /// How many are open now, and whose they are; of open connections alone.
     #[serde(flatten)]
     pub open: Option<OpenNow>,
@@ -110,6 +114,11 @@ impl LimitView {
         }
     }
 
+    /// Sets whose mode is monitor.
+    pub(crate) fn monitored_by(&mut self, whose: Option<MonitoredBy>) {
+        self.monitored_by = whose.map(|whose| whose.name().to_owned());
+    }
+
     /// How many there are now of what there may be so many of at once, and whose they are.
     #[must_use]
     pub fn now(&self) -> Option<(usize, Option<&str>)> {
@@ -126,6 +135,7 @@ impl LimitView {
             burst: None,
             at_once: None,
             mode: mode.name().to_owned(),
+            monitored_by: None,
             open: None,
             unfinished: None,
             author: author.to_owned(),

@@ -15,6 +15,7 @@ use crate::counters::{Action, CounterRow};
 use crate::denial::{DeniedTraffic, Whom};
 use crate::lookup::ListedRule;
 use crate::maps::Ports;
+use crate::modes::Modes;
 use crate::rate::{AtOnce, AtOnceMost, LimitKind, RateLimit};
 use crate::rule::{RuleMode, RuleVerb};
 use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
@@ -96,7 +97,10 @@ fn trunks() {
     let most = AtOnceMost { most: 500, mode: RuleMode::Monitor };
     let limit = AtOnceLimit { trunk, kind: AtOnce::Open, limit: most, author, created_ms };
     let limit = LimitView::of_at_once(&limit, 3, None);
-    shown("trunk_with_counters", &TrunkCounters::new(&row, &[check], &[limit], &counted, true));
+    shown(
+        "trunk_with_counters",
+        &TrunkCounters::new(&row, &[check], &[limit], &counted, &Modes::default(), true),
+    );
     shown("trunk_with_traffic", &TrunkTraffic::new(&row, &counted));
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CheckView, CounterView, LimitView, Totals, time};
 use crate::counters::{Action, CounterRow};
+use crate::modes::Modes;
 use crate::store::CheckRow;
 use crate::trunk::TrunkRow;
 
@@ -65,18 +66,19 @@ pub struct TrunkCounters {
 }
 
 impl TrunkCounters {
-    /// Of a trunk with its own switches and limits, and its counters. `in_force`: something is attached.
+    /// Of a trunk with its own switches and limits, and its counters. `modes`: who only counts; `in_force`: something is attached.
     #[must_use]
     pub fn new(
         row: &TrunkRow,
         checks: &[CheckRow],
         limits: &[LimitView],
         counted: &[CounterRow],
+        modes: &Modes,
         in_force: bool,
     ) -> TrunkCounters {
         TrunkCounters {
             trunk: row.into(),
-            checks: checks.iter().map(|row| CheckView::new(row, in_force)).collect(),
+            checks: checks.iter().map(|row| CheckView::new(row, modes, in_force)).collect(),
             limits: limits.to_vec(),
             counters: counted.iter().map(CounterView::of_trunk).collect(),
         }

@@ -54,7 +54,8 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let host = &Context::new(&cli.pins, &cli.store);
     let is_documentation = match &cli.verb {
         Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_) => true,
-        Verb::Lookup(args) => args.is_of_a_reason(),
+        // What a reason means is documentation; what is neither that nor anybody is a mistake, whoever makes it.
+        Verb::Lookup(args) | Verb::Explain(args) => matches!(args.request()?, Asked::Reason(_)),
         _ => false,
     };
     if !is_documentation {
@@ -89,9 +90,9 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Log(args) => {
             printer::log::log(format, &ops::log::run(host, args.last, args.origin.as_deref())?)
         }
-        Verb::Lookup(args) => match args.request()? {
+        Verb::Lookup(args) | Verb::Explain(args) => match args.request()? {
             Asked::Who(who) => printer::lookup::lookup(format, &who, &ops::lookup::run(host, &who)?),
-            Asked::Reason(reason) => printer::checks::explain(format, &explained(host, reason)),
+            Asked::Reason(reason) => printer::explain::explain(format, &explained(host, reason)),
         },
         Verb::Counters(args) => counters(host, format, &args),
         Verb::Events(args) => events(host, format, args),
@@ -145,9 +146,9 @@ fn lift(host: &Context, format: Format, request: &ops::rule::LiftRules) -> Resul
 }
 
 /// What a reason means is documentation, which whoever asks is told; what holds now is added for who may read it.
-fn explained(host: &Context, reason: Reason) -> ops::checks::Explained {
-    let explained = privilege::check().and_then(|()| ops::checks::explain(host, reason));
-    explained.unwrap_or_else(|error| ops::checks::documented(reason, format!("{error:#}")))
+fn explained(host: &Context, reason: Reason) -> ops::explain::Explained {
+    let explained = privilege::check().and_then(|()| ops::explain::explain(host, reason));
+    explained.unwrap_or_else(|error| ops::explain::documented(reason, format!("{error:#}")))
 }
 
 fn deny(host: &Context, format: Format, request: Option<ops::denial::Request>) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use sipguard_tests::{guard::neighbour, scratch::Scratch};
 
 /// Output and exit status of a command line, with pins that do not exist and a store of its own.
-fn said(words: &str, store: &Scratch) -> Result<String> {
+pub(crate) fn said(words: &str, store: &Scratch) -> Result<String> {
     let output = Command::new(neighbour("SIPGUARD", "sipguard")?)
         .args(words.split_whitespace())
         .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
@@ -48,6 +48,7 @@ fn help() -> Result<()> {
         "export",
         "log",
         "lookup",
+        "explain",
         "counters",
         "top",
         "mode",
@@ -118,8 +119,12 @@ fn mistakes() -> Result<()> {
         "checks set bare-lf off",
         "checks set bad-nubmer off",
         "checks set bad-number on",
+        "checks set bad-number enforce",
+        "checks set BAD-NUBMER off",
         "checks set bad-number off --devices --trunk carrier",
+        "explain",
         "explain bad-nubmer",
+        "explain Bad-Nubmer",
         "trunk show carrier",
         "top --once -d 0",
         "events --since -5m",
@@ -279,13 +284,16 @@ fn a_reason_is_explained_without_privileges() -> Result<()> {
     };
     let (status, text) = without("explain bad-number")?;
     let documentation: Vec<&str> = with.lines().filter(|line| line.contains(": sipguard ")).collect();
-    assert!(status == Some(0) && documentation.len() == 3, "{text}{with}");
+    assert!(status == Some(0) && documentation.len() == 4, "{text}{with}");
     assert!(documentation.iter().all(|line| text.contains(line)), "{text}");
     assert!(with.contains("  now: refuse for devices\n") && !text.contains("now: refuse"), "{text}{with}");
     assert!(text.contains("  now: not told: privileges are missing (CAP_BPF,"), "{text}");
     let (status, text) = without("explain -j bad-number")?;
     assert!(status == Some(0) && text.contains("\"untold\": \"privileges are missing"), "{text}");
-    assert_eq!(without("explain rate-register")?.0, Some(0));
+    let (status, text) = without("explain bad-nubmer")?;
+    assert!(status == Some(2) && text.contains("(did you mean bad-number?)"), "{text}");
+    let (status, text) = without("explain rate-register")?;
+    assert!(status == Some(0) && text.contains("  now: not told: privileges are missing"), "{text}");
     assert_eq!(without("lookup 203.0.113.7")?.0, Some(4), "what is no documentation");
     std::fs::create_dir(store.join("rules.db"))?;
     assert!(said("explain bad-number", &store)?.contains("now: not told: "), "a store that can't be read");

@@ -5,3 +5,4 @@ mod config;
 mod cores;
 mod evidence;
 mod evidence_ring;
+mod explain;

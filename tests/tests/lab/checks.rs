@@ -180,7 +180,7 @@ fn what_is_off_or_monitored_gets_there_and_is_told() -> Result<()> {
         said.stderr
     );
     let said = run(guard, "explain blocked-host")?;
-    ensure!(said.contains("The source address is blocked.") && said.contains("it has no switch"), "{said}");
+    ensure!(said.contains("The source address is blocked.") && said.contains("unblock ADDR\n"), "{said}");
     // The remedy that is told works, and without it all is as before.
     run(guard, "checks set duplicate-header off --devices")?;
     ensure!(passes(&site, device, &twice)?, "a device's is not looked for");
@@ -189,6 +189,47 @@ fn what_is_off_or_monitored_gets_there_and_is_told() -> Result<()> {
     run(guard, "checks clear --devices")?;
     ensure!(!passes(&site, device, &twice)?, "a device's is refused again");
     Ok(())
+}
+
+/// Whatever is set, in monitor mode it only counts; who looks at what is set is told so.
+#[test]
+fn whoever_only_counts_is_told() -> Result<()> {
+    let site = site()?;
+    let guard = &site.guard;
+    let lists =
+        ["limit list", "checks list", "explain bad-number", "explain rate-register", "explain bare-lf"];
+    run(guard, "checks set bad-number refuse --devices")?;
+    run(guard, "checks set bad-number refuse --trunk carrier")?;
+    run(guard, "checks set bare-lf monitor")?;
+    run(guard, "limit set --trunk carrier --of register 20/s")?;
+    let by_whom = |devices: &str, trunk: &str| -> Result<()> {
+        for list in ["limit list", "checks list"] {
+            let words: Vec<&str> = list.split(' ').collect();
+            for row in guard.rows(&words)? {
+                let whose = if row["scope"] == "trunk" { trunk } else { devices };
+                ensure!(row["monitored_by"].as_str().unwrap_or("nobody") == whose, "{list}: {row}");
+            }
+        }
+        for list in lists {
+            let told = run(guard, list)?;
+            for whose in ["guard", "trunk"] {
+                let is = [devices, trunk].contains(&whose) && list != "explain bare-lf";
+                let text = format!("; only counted: mode monitor of the {whose}");
+                ensure!(told.contains(&text) == is, "{list}, {devices}, {trunk}: {told}");
+            }
+        }
+        Ok(())
+    };
+    by_whom("nobody", "nobody")?;
+    run(guard, "mode monitor")?;
+    by_whom("guard", "guard")?;
+    run(guard, "mode monitor --trunk carrier")?;
+    by_whom("guard", "trunk")?;
+    run(guard, "mode enforce")?;
+    by_whom("nobody", "trunk")?;
+    run(guard, "mode enforce --trunk carrier")?;
+    run(guard, "mode monitor")?;
+    by_whom("guard", "nobody")
 }
 
 #[test]

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use sipguard_common::Reason;
 use sipguard_core::check::{self, CheckScope, CheckState, Switch};
 
-use super::scope::ScopeArgs;
+use super::scope::CheckScopeArgs;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,8 +26,8 @@ pub enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub struct SetArgs {
-    /// The check, by the reason that `counters` shows, such as bad-number; `explain` says what each is about
-    #[arg(value_name = "REASON", value_parser = check::parse)]
+    /// The check, by the reason that `counters` shows, such as bad-number; `sipguard explain REASON` says what it is about
+    #[arg(value_name = "REASON", value_parser = check::parse_typed)]
     reason: Reason,
 
     /// What becomes of its faults. A check behind whose faults the end of a message is uncertain can't be off
@@ -35,32 +35,27 @@ pub struct SetArgs {
     state: CheckState,
 
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: CheckScopeArgs,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct ClearArgs {
-    /// The check; without one, all
-    #[arg(value_name = "REASON", value_parser = check::parse)]
+    /// The check; without one, all. Without `--devices` or `--trunk` what is set for everybody, and nothing else
+    #[arg(value_name = "REASON", value_parser = check::parse_typed)]
     reason: Option<Reason>,
 
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: CheckScopeArgs,
 }
 
 impl SetArgs {
     pub fn request(self) -> Switch {
-        Switch { scope: everybody(self.scope), reason: self.reason, state: self.state }
+        Switch { scope: self.scope.scope(), reason: self.reason, state: self.state }
     }
 }
 
 impl ClearArgs {
     pub fn request(self) -> (CheckScope, Option<Reason>) {
-        (everybody(self.scope), self.reason)
+        (self.scope.scope(), self.reason)
     }
-}
-
-/// Whom it names, or everybody for whom nothing else is set.
-fn everybody(scope: ScopeArgs) -> CheckScope {
-    scope.scope().unwrap_or(CheckScope::Everybody)
 }

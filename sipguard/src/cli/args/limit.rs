@@ -6,7 +6,7 @@ use sipguard_core::ops::limit::{AtOnce, Kind, MESSAGES, Most, RuleMode};
 use sipguard_core::rate::{self, AtOnceMost, MOST_AT_ONCE};
 use sipguard_core::trunk;
 
-use super::scope::{Per, ScopeArgs};
+use super::scope::{LimitScopeArgs, Per};
 use super::usage;
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ pub struct ClearArgs {
 #[derive(Debug, clap::Args)]
 struct WhoseArgs {
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: LimitScopeArgs,
 
     /// What `--trunk NAME` was
     #[arg(long, value_enum, hide = true, conflicts_with_all = ["trunk", "devices"])]
@@ -148,7 +148,7 @@ fn at_once(kind: AtOnce, text: &str, mode: RuleMode) -> Result<AtOnceMost> {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    Kind::all().find(|kind| kind.name() == text).ok_or_else(|| {
+    Kind::all().find(|kind| kind.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
         let words: Vec<&str> = Kind::all().map(Kind::name).collect();
         format!("`{text}` is nothing that is limited: write one of {}", words.join(", "))
     })

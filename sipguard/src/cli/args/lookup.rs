@@ -1,4 +1,4 @@
-//! `lookup`.
+//! `lookup` and `explain`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,14 +34,9 @@ impl Args {
         self.reason().map_or_else(|| self.who().map(Asked::Who), |reason| Ok(Asked::Reason(reason)))
     }
 
-    /// Whether a reason is asked about: what there is to be said of it is documentation.
-    pub fn is_of_a_reason(&self) -> bool {
-        self.reason().is_some()
-    }
-
     fn reason(&self) -> Option<Reason> {
         let text = self.subject.as_deref()?;
-        Reason::ALL.iter().copied().find(|reason| reason.name() == text)
+        Reason::ALL.iter().copied().find(|reason| reason.name().eq_ignore_ascii_case(text))
     }
 
     fn who(&self) -> Result<LookupQuery> {
@@ -55,7 +50,7 @@ impl Args {
         if let Ok(device) = text.parse::<SocketAddr>() {
             return Ok(LookupQuery::Address(device.ip().to_canonical(), Some(device.into())));
         }
-        let hint = near::hint(text, Reason::ALL.iter().map(|reason| reason.name()));
+        let hint = near::hint(&text.to_ascii_lowercase(), Reason::ALL.iter().map(|reason| reason.name()));
         match text.parse::<Target>() {
             Ok(target @ Target::Identity(_)) => {
                 Ok(LookupQuery::Claim { shown: target.to_string(), targets: vec![target] })

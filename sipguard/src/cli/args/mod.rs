@@ -112,9 +112,10 @@ pub enum Verb {
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
     List(list::Args),
-    /// Show which rule decides about an address, or what a reason means and how to let pass what it refuses
-    #[command(visible_alias = "explain")]
+    /// Show which rule decides about an address, a SIP identity or a user agent
     Lookup(lookup::Args),
+    /// Show what a reason means, what holds now, and how to let pass what it refuses; of all else what `lookup` shows
+    Explain(lookup::Args),
     /// Import rules from a list: all of it, or none when there is a mistake in it
     Import(import::ImportArgs),
     /// Export the rules as a list, for `import`, ipset or others
@@ -139,7 +140,7 @@ pub enum Verb {
     Reload(reload::Args),
     /// Show which device crashed the PBX: the reports of crashes, or one of just now
     Crash(crash::Args),
-    /// Show what would be stopped of a capture, and why; exit status 8 when anything would be, 1 when a file is damaged
+    /// Show what would be stopped of a capture, and why; exit status 8 when anything would be, but 1 when a file is damaged
     #[cfg_attr(not(feature = "replay"), command(hide = true))]
     Replay(replay::Args),
     /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it

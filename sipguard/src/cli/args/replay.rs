@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The rules of the store as well: blocks, allowances, trunks and denials
+    /// The rules of the store as well: blocks, allowances, trunks, denials, and what `checks set` has set
     #[arg(long)]
     with_store: bool,
 

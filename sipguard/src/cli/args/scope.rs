@@ -4,14 +4,26 @@ use clap::ValueEnum;
 use sipguard_core::check::CheckScope;
 use sipguard_core::trunk;
 
-/// For whom: a trunk, devices, or whom the verb means without a word.
+/// For whom a check is switched: a trunk, devices, or everybody for whom nothing of their own is set.
 #[derive(Debug, clap::Args)]
-pub struct ScopeArgs {
-    /// For this trunk alone, all its peers together, whatever is set for everybody
+pub struct CheckScopeArgs {
+    /// For this trunk alone, whatever is set for everybody
     #[arg(long, value_name = "NAME", value_parser = trunk::name, conflicts_with = "devices")]
     trunk: Option<String>,
 
-    /// For devices alone (whoever is no trunk), whatever is set for everybody; what `limit` means without a word
+    /// For devices alone (whoever is no trunk), whatever is set for everybody
+    #[arg(long)]
+    devices: bool,
+}
+
+/// For whom a limit is: a trunk, or devices.
+#[derive(Debug, clap::Args)]
+pub struct LimitScopeArgs {
+    /// For this trunk: one limit for all its peers together
+    #[arg(long, value_name = "NAME", value_parser = trunk::name, conflicts_with = "devices")]
+    trunk: Option<String>,
+
+    /// For devices (whoever is no trunk): each source has the limit by itself. That is what is meant without an option
     #[arg(long)]
     devices: bool,
 }
@@ -25,16 +37,19 @@ pub enum Per {
     Trunk,
 }
 
-impl ScopeArgs {
-    /// Whom it names; `None` where it names nobody.
-    pub fn scope(self) -> Option<CheckScope> {
+impl CheckScopeArgs {
+    /// Whom it names.
+    pub fn scope(self) -> CheckScope {
         match self.trunk {
-            Some(name) => Some(CheckScope::Trunk(name)),
-            None => self.devices.then_some(CheckScope::Devices),
+            Some(name) => CheckScope::Trunk(name),
+            None if self.devices => CheckScope::Devices,
+            None => CheckScope::Everybody,
         }
     }
+}
 
-    /// Of what can be set for devices or for a trunk: the trunk.
+impl LimitScopeArgs {
+    /// The trunk; none for devices.
     pub fn trunk(&self) -> Option<&str> {
         self.trunk.as_deref()
     }

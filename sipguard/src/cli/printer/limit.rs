@@ -3,11 +3,11 @@
 use anyhow::Result;
 use sipguard_core::check::CheckScope;
 use sipguard_core::ops::RuleChange;
-use sipguard_core::ops::limit::{Kind, Listing, Most, RuleMode, default, named};
+use sipguard_core::ops::limit::{Cleared, Kind, Listing, Most, RuleMode, default, named};
 use sipguard_core::view::{LimitView, schema};
 
 use super::rule::change_of_one;
-use super::{Format, not_attached, rows};
+use super::{Format, not_attached, only_counted, rows};
 use crate::table::table;
 
 pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -> Result<()> {
@@ -22,26 +22,53 @@ pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -
     change_of_one(format, done, &did, "limited so already")
 }
 
-pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &RuleChange) -> Result<()> {
-    let did = format!("no limit any more: {}", named(trunk, kind.map_or("all", Kind::name)));
-    change_of_one(format, done, &did, "not limited")
+pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &Cleared) -> Result<()> {
+    let mut did = format!("no limit any more: {}", named(trunk, kind.map_or("all", Kind::name)));
+    if kind.is_none() {
+        did += &format!("; there were {}", all(done.removed.iter().copied()));
+    }
+    if done.removed.iter().any(|most| default(trunk, most.kind()).is_some()) {
+        let of = kind.map(|kind| format!(" --of {}", kind.name())).unwrap_or_default();
+        did += &format!("; `sipguard limit reset{of}` sets the default again");
+    }
+    change_of_one(format, &done.change, &did, "not limited")
 }
 
 pub fn reset(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &RuleChange) -> Result<()> {
-    let defaults: Vec<String> = Kind::all()
+    let defaults: Vec<Most> = Kind::all()
         .filter(|one| kind.is_none_or(|kind| kind == *one))
-        .filter_map(|one| default(trunk, one).map(|most| format!("{} {most}", one.name())))
+        .filter_map(|one| default(trunk, one))
         .collect();
-    let defaults = if defaults.is_empty() { "no limit".to_owned() } else { defaults.join(", ") };
-    let did = format!("the default again: {}: {defaults}", named(trunk, kind.map_or("all", Kind::name)));
-    change_of_one(format, done, &did, "it is the default already")
+    let named = named(trunk, kind.map_or("all", Kind::name));
+    if defaults.is_empty() {
+        let same = format!("there was no limit: {named}; that is the default");
+        return change_of_one(format, done, &format!("the default again: {named}: no limit"), &same);
+    }
+    let defaults = all(defaults.into_iter());
+    let same = format!("it is the default already: {defaults}");
+    change_of_one(format, done, &format!("the default again: {named}: {defaults}"), &same)
+}
+
+/// `register 500/s burst 6000, unfinished 256 at once`.
+fn all(limits: impl Iterator<Item = Most>) -> String {
+    let text = |most: Most| format!("{} {most}", most.kind().name());
+    limits.map(text).collect::<Vec<_>>().join(", ")
 }
 
 pub fn list(format: Format, listing: &Listing) -> Result<()> {
     not_attached(format, listing.in_force, "limits take effect");
     rows(format, schema::LIMITS, listing.limits.iter().collect(), || {
         let columns = ["FOR", "OF", "RATE", "BURST", "MODE", "NOW", "BY", "SINCE"];
-        table(&columns, listing.limits.iter().map(line))
+        let table = table(&columns, listing.limits.iter().map(line));
+        let none = match (listing.limits.is_empty(), listing.is_stored) {
+            (true, true) => "no limits; `sipguard limit reset` sets the defaults\n".to_owned(),
+            (true, false) => {
+                let defaults = all(Kind::all().filter_map(|kind| default(None, kind)));
+                format!("no rules yet; a new store has for devices: {defaults}\n")
+            }
+            (false, _) => String::new(),
+        };
+        table + &none
     })
 }
 
@@ -64,9 +91,15 @@ fn line(limit: &LimitView) -> Vec<String> {
         limit.of.clone(),
         amount(limit),
         limit.burst.map(|burst| burst.to_string()).unwrap_or_default(),
-        limit.mode.clone(),
+        limit.mode.clone() + &only_counted(limit.monitored_by.as_deref()),
         now.unwrap_or_default(),
         limit.author.clone(),
         limit.created_at.clone(),
     ]
+}
+
+/// How much, without the mode: `20/s burst 40` or `500 at once`.
+pub fn whole(limit: &LimitView) -> String {
+    let burst = limit.burst.map(|burst| format!(" burst {burst}")).unwrap_or_default();
+    amount(limit) + &burst
 }

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod crash;
 pub mod denial;
 pub mod events;
+pub mod explain;
 pub mod export;
 pub mod limit;
 pub mod list;
@@ -195,6 +196,11 @@ pub fn not_attached(format: Format, in_force: bool, what: &str) {
     if format == Format::Table && !in_force {
         notice(&Notice(format!("not attached: {what} with the next `sipguard attach`")));
     }
+}
+
+/// That somebody's mode is monitor; empty where it is nobody's. `whose` as in [`sipguard_core::view::LimitView::monitored_by`].
+pub fn only_counted(whose: Option<&str>) -> String {
+    whose.map(|whose| format!("; only counted: mode monitor of the {whose}")).unwrap_or_default()
 }
 
 /// `1 thing` or `n things`.

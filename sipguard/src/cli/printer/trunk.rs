@@ -21,8 +21,9 @@ pub fn list(format: Format, listing: &Listing) -> Result<()> {
 }
 
 pub fn show(format: Format, shown: &Shown) -> Result<()> {
-    let Shown { row, checks, limits, counters, in_force } = shown;
-    object(format, schema::TRUNK, &TrunkCounters::new(row, checks, limits, counters, *in_force), || {
+    let Shown { row, checks, limits, counters, modes, in_force } = shown;
+    let document = TrunkCounters::new(row, checks, limits, counters, modes, *in_force);
+    object(format, schema::TRUNK, &document, || {
         let policy = &row.policy;
         let mut text = format!(
             "{}: {}\n  peers {}\n  transports {}, methods {}, profile {}, mode {}, PROXY header {}\n  by {}, since {}\n",
