@@ -47,7 +47,8 @@ impl FromStr for TalliedKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<TalliedKind, String> {
-        TalliedKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+        let found = TalliedKind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| {
             let words = TalliedKind::ALL.map(TalliedKind::name).join(", ");
             format!("`{text}` is nothing that is tallied: write one of {words}")
         })

@@ -120,6 +120,8 @@ fn a_limit_is_explained_with_what_holds() -> Result<()> {
     expect(&told(&store, &set)?, &now, &[])?;
     let json = told(&store, &["explain -j rate-register"])?;
     expect(&json, &["\"per_second\": 20", "\"untold\": null"], &[])?;
+    let of = said("counters --by source --of REGISTER", &store)?;
+    expect(&of, &["exit status 3\n"], &["tallied"])?;
     let set = ["limit set --of open 7", "explain open-connections"];
     expect(&told(&store, &set)?, &["now: 7 at once for devices\n", "limit set --of open 7 --monitor\n"], &[])
 }
