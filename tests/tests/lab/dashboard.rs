@@ -203,7 +203,7 @@ fn who_sends_most_of_a_kind_is_in_the_first_row() -> Result<()> {
 
     let served = service.json("/api/senders?of=register")?;
     assert_eq!(served["rows"][0]["source"], "10.77.0.3");
-    let refused = service.get("/api/senders?of=REGISTER")?;
+    let refused = service.get("/api/senders?of=registers")?;
     ensure!(refused.status == 400 && refused.body.contains("such as ?of=register"), "{refused:?}");
     guard.run(&["detach", "--all"])?.expect(0)?;
     wait(&mut browser, PATIENCE, &has("The guard is not attached: nothing is tallied."))
