@@ -196,7 +196,7 @@ fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Resul
 /// Attaches beside what is attached. The caller holds the lock.
 fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
-    let Slots { live: own, mut taken } = make_room(pins, interfaces)?;
+    let Slots { live: own, dead } = slots(pins)?;
     refuse::stacked(interfaces, &own)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
@@ -211,6 +211,15 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
     let mut outcome = AttachOutcome::default();
     outcome.settings = prepare(pins, request, is_new, &mut outcome.undo)?;
     outcome.settings_changed = !outcome.settings.is_empty();
+    // Behind all that may refuse, so that who is refused still hears from `status` which interface is not filtered. Before the
+    // first new filter: with `clsact` the old one of its name has the same handle.
+    let mut taken = match make_room(pins, interfaces, &own, dead) {
+        Ok(taken) => taken,
+        Err(error) => {
+            outcome.undo.settings(pins).context("taking the settings back")?;
+            return Err(error);
+        }
+    };
     let mut new = Vec::new();
     for interface in interfaces {
         if let Some((_, iface)) = slot_of(&own, interface) {
@@ -249,20 +258,28 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
 struct Slots {
     /// Those whose interfaces are filtered.
     live: Vec<(u32, Iface)>,
-    /// All that are taken.
-    taken: Vec<u32>,
+    /// Those whose interfaces are no more, or were made anew.
+    dead: Vec<(u32, Iface)>,
 }
 
-/// Makes room for interfaces. A slot whose interface is no more, or was made anew, stays, so that `status` can tell of it, until an interface of
-/// its name is attached, or there is no other room.
-fn make_room(pins: &Pins, interfaces: &[Interface]) -> Result<Slots> {
-    let mut live = Vec::new();
-    let mut dead = Vec::new();
+fn slots(pins: &Pins) -> Result<Slots> {
+    let mut slots = Slots { live: Vec::new(), dead: Vec::new() };
     for (slot, iface) in own_slots(pins)? {
         let is_dead = presence(pins, slot, &iface)? == Presence::Gone;
-        if is_dead { dead.push((slot, iface)) } else { live.push((slot, iface)) }
+        if is_dead { slots.dead.push((slot, iface)) } else { slots.live.push((slot, iface)) }
     }
-    let anew = interfaces.iter().filter(|interface| slot_of(&live, interface).is_none()).count();
+    Ok(slots)
+}
+
+/// Makes room for interfaces, and gives the slots that stay taken. A dead slot stays, so that `status` can tell of it, until an
+/// interface of its name is attached, or there is no other room.
+fn make_room(
+    pins: &Pins,
+    interfaces: &[Interface],
+    live: &[(u32, Iface)],
+    dead: Vec<(u32, Iface)>,
+) -> Result<Vec<u32>> {
+    let anew = interfaces.iter().filter(|interface| slot_of(live, interface).is_none()).count();
     let room = (IFACE_SLOTS as usize).saturating_sub(live.len() + anew);
     let mut taken: Vec<u32> = live.iter().map(|(slot, _)| *slot).collect();
     for (slot, iface) in dead {
@@ -273,7 +290,7 @@ fn make_room(pins: &Pins, interfaces: &[Interface]) -> Result<Slots> {
             taken.push(slot);
         }
     }
-    Ok(Slots { live, taken })
+    Ok(taken)
 }
 
 /// The first slot from one on that is not taken.

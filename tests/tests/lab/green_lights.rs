@@ -11,7 +11,7 @@ use serde_json::Value;
 use sipguard_common::abi::IFACE_SLOTS;
 use sipguard_tests::{
     application::wait_until,
-    guard::{Site, neighbour},
+    guard::{Guard, Site, neighbour},
     netns::veth,
     process::Running,
     scratch::Scratch,
@@ -23,66 +23,83 @@ fn add_interface(site: &Site) -> Result<()> {
     veth(&site.pbx, "eth1", "10.78.0.1/24", &site.phone, "eth1", "10.78.0.2/24", true)
 }
 
+/// Guarded on `eth0` and `eth1`.
+fn two_interfaces() -> Result<Site> {
+    let site = Site::new(true)?;
+    add_interface(&site)?;
+    run(&site, "attach eth0 eth1", 0)?;
+    Ok(site)
+}
+
+/// The status of `/health`.
+fn health(service: &Service<'_>) -> Result<u16> {
+    Ok(service.get("/health")?.status)
+}
+
+/// Whether this is a line of the metrics.
+fn has_metric(service: &Service<'_>, line: &str) -> Result<bool> {
+    Ok(service.get("/metrics")?.body.lines().any(|one| one == line))
+}
+
 fn run(site: &Site, words: &str, status: i32) -> Result<sipguard_tests::guard::Output> {
     site.guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(status)
 }
 
 #[test]
 fn an_interface_that_was_made_anew_is_not_called_guarded() -> Result<()> {
-    let site = Site::new(true)?;
-    add_interface(&site)?;
-    run(&site, "attach eth0 eth1", 0)?;
+    let site = &two_interfaces()?;
     let scratch = Scratch::new("green")?;
-    let service = Service::start(&site, &scratch, &[])?;
-    let health = || anyhow::Ok(service.get("/health")?.status);
-    let metric = |line: &str| anyhow::Ok(service.get("/metrics")?.body.lines().any(|one| one == line));
-    wait_until("all is well", || Ok(health()? == 200 && metric("sipguard_attached 1")?))?;
-    ensure!(metric("sipguard_interface_guarded{interface=\"eth1\"} 1")?, "{}", service.get("/metrics")?.body);
+    let service = &Service::start(site, &scratch, &[])?;
+    wait_until("all is well", || Ok(health(service)? == 200 && has_metric(service, "sipguard_attached 1")?))?;
+    ensure!(
+        has_metric(service, "sipguard_interface_guarded{interface=\"eth1\"} 1")?,
+        "{}",
+        service.get("/metrics")?.body
+    );
     site.pbx.run(&["ip", "link", "del", "eth1"])?;
-    add_interface(&site)?;
-    let output = run(&site, "status", 3)?;
+    add_interface(site)?;
+    let output = run(site, "status", 3)?;
     ensure!(output.stderr.contains("nothing is filtered on eth1"), "{output:?}");
-    let report: Value = serde_json::from_str(&run(&site, "status -o json", 3)?.stdout)?;
+    let report: Value = serde_json::from_str(&run(site, "status -o json", 3)?.stdout)?;
     ensure!(
         report["interfaces"][0]["mode"] == "native" && report["interfaces"][1]["mode"] == "gone",
         "{report}"
     );
-    wait_until("health tells", || Ok(health()? == 503))?;
+    wait_until("health tells", || Ok(health(service)? == 503))?;
     wait_until("the metrics tell", || {
-        Ok(metric("sipguard_attached 0")? && metric("sipguard_interface_guarded{interface=\"eth1\"} 0")?)
+        Ok(has_metric(service, "sipguard_attached 0")?
+            && has_metric(service, "sipguard_interface_guarded{interface=\"eth1\"} 0")?)
     })?;
     // Attached again it is guarded, and the dead row is gone.
-    run(&site, "attach eth1", 0)?;
+    run(site, "attach eth1", 0)?;
     let report = site.guard.json(&["status"])?;
     let modes = report["interfaces"].as_array().context("interfaces")?;
     ensure!(modes.len() == 2 && modes.iter().all(|one| one["mode"] == "native"), "{report}");
-    wait_until("all is well again", || Ok(health()? == 200 && metric("sipguard_attached 1")?))
+    wait_until("all is well again", || {
+        Ok(health(service)? == 200 && has_metric(service, "sipguard_attached 1")?)
+    })
 }
 
 /// A VPN that is down: nothing comes by it, and when it comes again and nobody attaches it, it is an alarm.
 #[test]
 fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Result<()> {
-    let site = Site::new(true)?;
-    add_interface(&site)?;
-    run(&site, "attach eth0 eth1", 0)?;
+    let site = &two_interfaces()?;
     let scratch = Scratch::new("green")?;
-    let service = Service::start(&site, &scratch, &[])?;
-    let health = || anyhow::Ok(service.get("/health")?.status);
-    let metric = |line: &str| anyhow::Ok(service.get("/metrics")?.body.lines().any(|one| one == line));
+    let service = &Service::start(site, &scratch, &[])?;
     site.pbx.run(&["ip", "link", "del", "eth1"])?;
-    let output = run(&site, "status", 9)?;
+    let output = run(site, "status", 9)?;
     ensure!(output.stderr.contains("not there now: eth1;"), "{output:?}");
-    run(&site, "status eth1", 9)?;
-    run(&site, "status eth0", 0)?;
+    run(site, "status eth1", 9)?;
+    run(site, "status eth0", 0)?;
     // Whoever attaches another one does not forget it.
-    run(&site, "attach eth0", 0)?;
-    run(&site, "status", 9)?;
-    let report: Value = serde_json::from_str(&run(&site, "status -o json", 9)?.stdout)?;
+    run(site, "attach eth0", 0)?;
+    run(site, "status", 9)?;
+    let report: Value = serde_json::from_str(&run(site, "status -o json", 9)?.stdout)?;
     let modes = ["native", "absent"];
     ensure!([0, 1].map(|at| &report["interfaces"][at]["mode"]) == modes, "{report}");
     wait_until("the metrics tell", || {
         let absent = "sipguard_interface_info{interface=\"eth1\",driver=\"\",mode=\"absent\"} 1";
-        Ok(metric("sipguard_attached 1")? && metric(absent)?)
+        Ok(has_metric(service, "sipguard_attached 1")? && has_metric(service, absent)?)
     })?;
     // The alert is of an interface that is there.
     ensure!(
@@ -95,21 +112,41 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
         "{health_now:?}"
     );
     // It comes, and nobody guards it.
-    add_interface(&site)?;
-    run(&site, "status", 3)?;
-    wait_until("health tells", || Ok(health()? == 503))?;
-    run(&site, "attach eth0", 0)?;
-    run(&site, "status", 3)?;
-    run(&site, "attach eth1", 0)?;
-    run(&site, "status", 0)?;
+    add_interface(site)?;
+    run(site, "status", 3)?;
+    wait_until("health tells", || Ok(health(service)? == 503))?;
+    run(site, "attach eth0", 0)?;
+    run(site, "status", 3)?;
+    run(site, "attach eth1", 0)?;
+    run(site, "status", 0)?;
     // Where none is there, nothing is filtered at all.
     for interface in ["eth0", "eth1"] {
         site.pbx.run(&["ip", "link", "del", interface])?;
     }
-    run(&site, "status", 9)?;
-    wait_until("health tells", || Ok(health()? == 503 && metric("sipguard_attached 0")?))?;
-    run(&site, "detach --all", 0)?;
-    run(&site, "status", 3).map(drop)
+    run(site, "status", 9)?;
+    wait_until(
+        "health tells",
+        || Ok(health(service)? == 503 && has_metric(service, "sipguard_attached 0")?),
+    )?;
+    run(site, "detach --all", 0)?;
+    run(site, "status", 3).map(drop)
+}
+
+/// Whoever was refused still has to hear from `status` that the interface is not filtered.
+#[test]
+fn an_attach_that_is_refused_leaves_the_alarm() -> Result<()> {
+    let site = two_interfaces()?;
+    site.pbx.run(&["ip", "link", "del", "eth1"])?;
+    add_interface(&site)?;
+    let other = Guard::new(&site.pbx, &neighbour("SIPGUARD", "sipguard")?);
+    other.attach(&["eth1"])?;
+    let output = run(&site, "attach eth1", 5)?;
+    ensure!(output.stderr.contains("another sipguard"), "{output:?}");
+    let output = run(&site, "status", 3)?;
+    ensure!(output.stderr.contains("nothing is filtered on eth1"), "{output:?}");
+    drop(other);
+    run(&site, "attach eth1", 0)?;
+    run(&site, "status", 0).map(drop)
 }
 
 /// As of a server of dial-in lines: there are more names than slots.
