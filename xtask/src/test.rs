@@ -1,6 +1,6 @@
 //! `test`: every test of the workspace, or those that are fast and need no peers.
 
-use std::process::Command;
+use std::{env, num::NonZero, process::Command, thread};
 
 use anyhow::{Result, ensure};
 
@@ -12,6 +12,9 @@ use crate::{
 
 /// What `--fast` asks of the long ones among the tests of the loaded programs; without it they run as many cases as they say.
 const FEWER: [(&str, &str); 2] = [("SIPGUARD_SEQUENCES", "400"), ("SIPGUARD_STREAMS", "10000")];
+
+/// How many tests run at once; whoever sets it is obeyed.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 /// `test [--fast] [ARGUMENTS] [-- ARGUMENTS]`, which are those of `cargo test`.
 pub fn run(args: &[String]) -> Result<()> {
@@ -49,7 +52,15 @@ fn tests(which: &[&str], args: &[String]) -> Command {
     let mut command = cargo(&["test", "--locked", "--no-fail-fast"]);
     // The tests that are ignored without root run here.
     command.args(which).args(to_cargo).args(["--", "--include-ignored"]).args(to_tests);
+    if env::var_os(THREADS).is_none() {
+        command.env(THREADS, threads().to_string());
+    }
     command
+}
+
+/// Two for each processor: half the time of a test of the lab is waiting for calls, timers and other programs.
+fn threads() -> usize {
+    2 * thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn split(args: &[String]) -> (&[String], &[String]) {

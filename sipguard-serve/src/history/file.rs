@@ -13,8 +13,8 @@ use sipguard_core::notice;
 /// `siph`
 const APPLICATION_ID: i64 = 0x7369_7068;
 const VERSION: i64 = 1;
-/// How long to wait for a reader of the file, or for a writer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a reader of the file, or for a writer, which waits for the disk at its end.
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE_BYTES: i64 = 4096;
 
 const TABLES: &str = "
