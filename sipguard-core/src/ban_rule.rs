@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sipguard_common::abi::BanPolicy;
 
-use crate::duration::parse_duration;
+use crate::duration::{self, parse_duration};
 
 /// When a sender is banned, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl BanRule {
     /// Each setting by its key in the configuration file, with its value for people.
     #[must_use]
     pub(crate) fn by_key(&self) -> [(&'static str, String); 7] {
-        let span = |span: Duration| humantime::format_duration(span).to_string();
+        let span = duration::shown;
         let after = if self.after == 0 { "none".to_owned() } else { self.after.to_string() };
         [
             ("enabled", (self.after != 0).to_string()),

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
+use jiff::{SignedDuration, SpanRelativeTo, SpanRound, Unit};
+
 /// A duration: bare seconds (as fail2ban passes), `1d`, `29m59.4s`, or `permanent`, which is none.
 ///
 /// # Errors
@@ -17,17 +20,25 @@ pub fn parse_duration(text: &str) -> Result<Span, String> {
         let span = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
         return if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) };
     }
-    // humantime takes whole numbers only: the fraction of a last `s` is cut off and added again.
-    let (whole, fraction) = match text.rsplit_once('.') {
-        Some((whole, fraction)) => {
-            let digits = fraction.strip_suffix('s').ok_or_else(wrong)?;
-            (format!("{whole}s"), format!("0.{digits}").parse::<f64>().map_err(|_| wrong())?)
-        }
-        None => (text.to_owned(), 0.0),
-    };
-    let span = humantime::parse_duration(&whole).map_err(|_| wrong())?;
-    let span = span + Duration::try_from_secs_f64(fraction).map_err(|_| wrong())?;
+    let span = SpanParser::new().parse_span(text).map_err(|_| wrong())?;
+    // Days and weeks; a month or a year is not always as long.
+    let span = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let span = Duration::try_from(span).map_err(|_| wrong())?;
     if span.is_zero() { Err(wrong()) } else { Ok(Span(Some(span))) }
+}
+
+/// Such as `1d 2h`, `15m` or `29m 59s 400ms`; [`parse_duration`] reads it.
+#[must_use]
+pub fn shown(span: Duration) -> String {
+    let round = SpanRound::new().largest(Unit::Day).days_are_24_hours();
+    let by_unit =
+        SignedDuration::try_from(span).and_then(jiff::Span::try_from).and_then(|span| span.round(round));
+    let printer = SpanPrinter::new().spacing(Spacing::BetweenUnits).designator(Designator::HumanTime);
+    by_unit.map_or_else(
+        // Longer than twenty thousand years.
+        |_| printer.unsigned_duration_to_string(&span),
+        |span| printer.span_to_string(&span),
+    )
 }
 
 /// What [`parse_duration`] gives: `None` is permanent.
@@ -46,8 +57,40 @@ mod tests {
         assert_eq!(seconds("1d"), 86400.0);
         assert!((seconds("29m59.4s") - 1799.4).abs() < 1e-6);
         assert_eq!(parse_duration("permanent"), Ok(Span(None)));
-        for text in ["", "0", "-5", "5 parsecs", "1.5d", "nan", "inf", "1e400"] {
+        assert_eq!(seconds("2 weeks 1 min"), 1_209_660.0);
+        for text in [
+            "",
+            "0",
+            "-5",
+            "-5s",
+            "5s ago",
+            "0s",
+            "5 parsecs",
+            "1.5d",
+            "1month",
+            "9999999999d",
+            "nan",
+            "inf",
+            "1e400",
+        ] {
             assert!(parse_duration(text).unwrap_err().contains("is no duration"), "{text}");
         }
+    }
+    #[test]
+    fn what_is_shown_is_read() {
+        for (text, millis) in [
+            ("1d", 86_400_000),
+            ("1d 2h", 93_600_000),
+            ("15m", 900_000),
+            ("400d", 34_560_000_000),
+            ("29m 59s 400ms", 1_799_400),
+        ] {
+            let span = Duration::from_millis(millis);
+            assert_eq!(shown(span), text);
+            assert_eq!(parse_duration(text), Ok(Span(Some(span))));
+        }
+        assert_eq!(shown(Duration::ZERO), "0s");
+        assert_eq!(parse_duration(&shown(Duration::from_nanos(1))).unwrap().0, Some(Duration::from_nanos(1)));
+        assert!(shown(Duration::MAX).ends_with('s'), "{}", shown(Duration::MAX));
     }
 }

@@ -1,7 +1,6 @@
 //! The shape of the configuration file. The descriptions here are those of the schema, of the example and of docs/reference/configuration.md.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,6 +16,7 @@ use super::value::{Most, Number, Text};
 use crate::address::Source;
 use crate::ban_rule::{self, BanRequest, MOST_STREAMS};
 use crate::claim::{SCANNERS, UserAgent};
+use crate::duration::shown;
 use crate::rate::{self, AtOnce, RateLimit};
 use crate::service::{
     CoreSettings, DEFAULT_CRASHES, DEFAULT_EVIDENCE, DEFAULT_HISTORY, DEFAULT_HOMER_ID, DEFAULT_LISTEN,
@@ -183,10 +183,6 @@ pub(super) struct BansTable {
     /// An address is banned only when nothing well-formed came from it for this time.
     #[schemars(extend("default" = shown(ban_rule::DEFAULT.quiet)))]
     pub quiet: Option<Text<BanSpan>>,
-}
-
-fn shown(span: Duration) -> String {
-    humantime::format_duration(span).to_string()
 }
 
 impl BansTable {

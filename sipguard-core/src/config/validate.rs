@@ -13,6 +13,7 @@ use crate::ban_rule::{self, BanRequest, BanRule};
 use crate::check::{CheckScope, Switch};
 use crate::claim::UserAgent;
 use crate::denial::{DeniedTraffic, Whom};
+use crate::duration;
 use crate::protect::other_protocol;
 use crate::settings::SettingsRequest;
 
@@ -161,7 +162,7 @@ impl Validator<'_> {
             return;
         }
         let key = if bans.first.is_some() { "bans.first" } else { "bans.longest" };
-        let span = humantime::format_duration;
+        let span = duration::shown;
         let text = format!(
             "the first ban ({}) would be longer than the longest ({}): say both, `first` and `longest`",
             span(first),

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{Context, RuleChange};
 use crate::ban_rule::{BanRequest, BanRule, DEFAULT};
+use crate::duration;
 use crate::error::{Failure, FailureKind};
 use crate::store::{Changed, OPERATOR};
 
@@ -81,7 +82,7 @@ fn merged(old: &BanRule, request: &BanRequest) -> Result<BanRule> {
 /// `banned is an address and port after 3 malformed streams ...`
 #[must_use]
 pub fn sentence(rule: &BanRule) -> String {
-    let span = humantime::format_duration;
+    let span = duration::shown;
     if rule.after == 0 {
         return "nobody is banned; malformed streams are cut all the same".to_owned();
     }

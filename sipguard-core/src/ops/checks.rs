@@ -29,7 +29,7 @@ pub fn set(host: &Context, switch: &Switch) -> Result<RuleChange> {
 
 /// What taking switches away did.
 #[derive(Clone, Debug)]
-pub struct Cleared {
+pub struct ClearedChecks {
     /// The change.
     pub change: RuleChange,
     /// What is set of the same check, or of any, for somebody else.
@@ -40,7 +40,7 @@ pub struct Cleared {
 ///
 /// # Errors
 /// When there is no such trunk, or the store or the kernel refuses.
-pub fn clear(host: &Context, scope: &CheckScope, reason: Option<Reason>) -> Result<Cleared> {
+pub fn clear(host: &Context, scope: &CheckScope, reason: Option<Reason>) -> Result<ClearedChecks> {
     let mut stays = Vec::new();
     let done = host.change(|change| {
         known(change, scope)?;
@@ -51,7 +51,7 @@ pub fn clear(host: &Context, scope: &CheckScope, reason: Option<Reason>) -> Resu
         change.record("checks clear", OPERATOR, &[what], "")?;
         Ok(change.counts)
     })?;
-    Ok(Cleared { change: RuleChange::of(&done), stays })
+    Ok(ClearedChecks { change: RuleChange::of(&done), stays })
 }
 
 fn known(change: &Change<'_>, scope: &CheckScope) -> Result<()> {

@@ -79,7 +79,7 @@ pub fn set(host: &Context, trunk: Option<&str>, most: Most) -> Result<RuleChange
 
 /// What taking limits away did.
 #[derive(Clone, Debug)]
-pub struct Cleared {
+pub struct ClearedLimits {
     /// The change.
     pub change: RuleChange,
     /// The limits that there were.
@@ -90,7 +90,7 @@ pub struct Cleared {
 ///
 /// # Errors
 /// When there is no such trunk, or the store or the kernel refuses.
-pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<Cleared> {
+pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<ClearedLimits> {
     let mut removed = Vec::new();
     let done = host.change(|change| {
         known(change, trunk)?;
@@ -107,7 +107,7 @@ pub fn clear(host: &Context, trunk: Option<&str>, kind: Option<Kind>) -> Result<
         change.record("limit clear", OPERATOR, &[named(trunk, kind.map_or("all", Kind::name))], "")?;
         Ok(change.counts)
     })?;
-    Ok(Cleared { change: RuleChange::of(&done), removed })
+    Ok(ClearedLimits { change: RuleChange::of(&done), removed })
 }
 
 /// The limits of devices, or of a trunk.

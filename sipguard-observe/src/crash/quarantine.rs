@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sipguard_core::claim::Identity;
+use sipguard_core::duration;
 use sipguard_core::ops::rule::{HeldBack, OnProtected, SetRules, WhyProtected, set};
 use sipguard_core::ops::{Context, RuleVerb};
 use sipguard_core::protect::Protected;
@@ -121,7 +122,7 @@ pub(super) fn apply(
     let later = if done.change.in_force { "" } else { ", once the guard is attached" };
     Ok(QuarantineReport {
         target: Some(target.to_string()),
-        why: format!("for {}, {why}{later}", humantime::format_duration(span)),
+        why: format!("for {}, {why}{later}", duration::shown(span)),
     })
 }
 

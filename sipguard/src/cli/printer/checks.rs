@@ -5,7 +5,7 @@ use sipguard_common::Reason;
 use sipguard_core::check::{CheckScope, CheckState, Switch};
 use sipguard_core::modes::MonitoredBy;
 use sipguard_core::ops::RuleChange;
-use sipguard_core::ops::checks::{CheckRow, Cleared, Listing};
+use sipguard_core::ops::checks::{CheckRow, ClearedChecks, Listing};
 use sipguard_core::view::{CheckView, schema, time};
 
 use super::rule::change_of_one;
@@ -24,7 +24,12 @@ pub fn set(format: Format, switch: &Switch, done: &RuleChange) -> Result<()> {
     change_of_one(format, done, &did, "it is so already")
 }
 
-pub fn cleared(format: Format, scope: &CheckScope, reason: Option<Reason>, done: &Cleared) -> Result<()> {
+pub fn cleared(
+    format: Format,
+    scope: &CheckScope,
+    reason: Option<Reason>,
+    done: &ClearedChecks,
+) -> Result<()> {
     let what = reason.map_or("no check is", Reason::name);
     let did = match reason {
         Some(_) => format!("{what} is not set any more for {scope}"),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sipguard_core::check::CheckScope;
 use sipguard_core::ops::RuleChange;
-use sipguard_core::ops::limit::{Cleared, Kind, Listing, Most, RuleMode, default, named};
+use sipguard_core::ops::limit::{ClearedLimits, Kind, Listing, Most, RuleMode, default, named};
 use sipguard_core::view::{LimitView, schema};
 
 use super::rule::change_of_one;
@@ -22,7 +22,7 @@ pub fn set(format: Format, trunk: Option<&str>, most: Most, done: &RuleChange) -
     change_of_one(format, done, &did, "limited so already")
 }
 
-pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &Cleared) -> Result<()> {
+pub fn cleared(format: Format, trunk: Option<&str>, kind: Option<Kind>, done: &ClearedLimits) -> Result<()> {
     let mut did = format!("no limit any more: {}", named(trunk, kind.map_or("all", Kind::name)));
     if kind.is_none() {
         did += &format!("; there were {}", all(done.removed.iter().copied()));

@@ -31,6 +31,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sipguard_core::clock::Clock;
+use sipguard_core::duration;
 use sipguard_core::notice::Notice;
 
 use crate::table::table;
@@ -215,5 +216,5 @@ pub fn plural(count: usize, thing: &str) -> String {
 pub fn remaining(expires_ms: Option<i64>, clock: &Clock) -> String {
     let Some(end) = expires_ms else { return "never".to_owned() };
     let left = Duration::from_secs(u64::try_from(end - clock.wall_ms()).unwrap_or(0).div_ceil(1000));
-    format!("in {}", humantime::format_duration(left))
+    format!("in {}", duration::shown(left))
 }

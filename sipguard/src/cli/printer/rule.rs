@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::duration;
 use sipguard_core::ops::rule::{LiftRules, RulesSet, SetRules};
 use sipguard_core::ops::{Counts, RuleChange, RuleVerb};
 
@@ -141,5 +142,5 @@ fn sentence(did: Vec<String>, counts: &Counts, state: &str) -> String {
 
 /// `permanently` or `for 15m`.
 fn until(lasts: Option<Duration>) -> String {
-    lasts.map_or("permanently".to_owned(), |span| format!("for {}", humantime::format_duration(span)))
+    lasts.map_or("permanently".to_owned(), |span| format!("for {}", duration::shown(span)))
 }

@@ -63,7 +63,7 @@ fn is_found_and_blocked(stage: &Stage) -> Result<()> {
     ensure!(device == format!("{OFFICE}:{PORT}") && found["reason"] == Reason::ControlByte.name(), "{found}");
     print!("{}", run(guard, "counters --by source")?);
     let said = run(guard, &format!("block {device} --for 1d --comment firmware"))?;
-    ensure!(said == "blocked 1 source for 1day\n", "it said {said}");
+    ensure!(said == "blocked 1 source for 1d\n", "it said {said}");
     ensure!(connect(stage, PORT)?.is_none(), "it is blocked and comes through");
     let dropped = guard.counted(Reason::BlockedDevice)?;
     ensure!(dropped > 0, "nothing was dropped: {:?}", guard.counters()?);
