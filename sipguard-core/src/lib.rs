@@ -26,6 +26,7 @@ pub mod duration;
 pub mod error;
 pub mod escape;
 pub mod exchange;
+pub mod fill;
 pub mod kernel;
 mod link;
 pub mod load;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use sipguard_core::pins::Pins;
 use sipguard_core::senders::TalliedKind;
 use sipguard_core::status;
 use sipguard_core::view;
-use sipguard_observe::metrics::{self, CONTENT_TYPE, Kernel, Own};
+use sipguard_observe::metrics::{self, Form, Kernel, Own, ProcessUsage, Request};
 use tokio::task::JoinSet;
 
 use super::attached::AttachedGuard;
@@ -110,14 +110,24 @@ async fn answer(
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<ServeShared>>) -> Response {
-    match blocking(move || exposition(&shared)).await {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+async fn metrics(
+    State(shared): State<Arc<ServeShared>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    // A client may say what it takes in several lines.
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let form = Form::accepted(&accept.collect::<Vec<_>>().join(","));
+    let all = asked(&query.unwrap_or_default(), "all=") == Some("1");
+    match blocking(move || exposition(&shared, Request { form, all })).await {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, form.content_type()), (header::VARY, "Accept")], text).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
     }
 }
 
-fn exposition(shared: &ServeShared) -> Result<String> {
+fn exposition(shared: &ServeShared, request: Request) -> Result<String> {
     let mut own = {
         let state = shared.state();
         let count = |kind: HostEventKind| state.notices.get(kind.name()).copied().unwrap_or(0);
@@ -127,20 +137,23 @@ fn exposition(shared: &ServeShared) -> Result<String> {
             parts: state.parts.clone(),
             crashes: count(HostEventKind::Crash),
             core_actions: count(HostEventKind::Core),
+            process: Some(ProcessUsage::read()),
         }
     };
     // Pins of another version are no guard that anything could be said of.
-    let Ok(Some(guard)) = AttachedGuard::attached(&shared.pins) else { return metrics::text(None, &own) };
+    let Ok(Some(guard)) = AttachedGuard::attached(&shared.pins) else {
+        return metrics::text(None, &own, request);
+    };
     let read =
         shared.slow(&guard).and_then(|slow| Kernel::read(&shared.pins, &slow.sizes, slow.stored.as_deref()));
     match read {
         Ok(kernel) => {
             own.attached = Some(status::unfiltered(&kernel.interfaces).is_empty());
-            metrics::text(Some(&kernel), &own)
+            metrics::text(Some(&kernel), &own, request)
         }
         // It was detached in between.
         Err(_) if AttachedGuard::attached(&shared.pins)?.as_ref() != Some(&guard) => {
-            metrics::text(None, &own)
+            metrics::text(None, &own, request)
         }
         Err(error) => Err(error),
     }

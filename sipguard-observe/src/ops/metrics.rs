@@ -1,12 +1,12 @@
-//! `counters --metrics`: everything that is counted, as OpenMetrics text.
+//! `counters --format prometheus`: everything that is counted, as text for Prometheus.
 
 use anyhow::Result;
 use sipguard_core::notice::Notice;
 use sipguard_core::ops::Context;
 
-use crate::metrics::{self, Own};
+use crate::metrics::{self, Own, Request};
 
-/// OpenMetrics text, and a notice of what is left out.
+/// Text for Prometheus, and a notice of what is left out.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// The text.
@@ -19,7 +19,7 @@ pub struct Metrics {
 ///
 /// # Errors
 /// When no guard is attached, or a map can't be read.
-pub fn read(host: &Context) -> Result<Metrics> {
+pub fn read(host: &Context, request: Request) -> Result<Metrics> {
     host.pins.check()?;
     let (pins, store) = (&host.pins, &host.store);
     let mut notices = Vec::new();
@@ -29,5 +29,5 @@ pub fn read(host: &Context) -> Result<Metrics> {
         notices.push(Notice(text));
     });
     let kernel = metrics::Kernel::read(pins, &metrics::Sizes::read(pins, store)?, stored.ok().as_ref())?;
-    Ok(Metrics { text: metrics::text(Some(&kernel), &Own::default())?, notices })
+    Ok(Metrics { text: metrics::text(Some(&kernel), &Own::default(), request)?, notices })
 }

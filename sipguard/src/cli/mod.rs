@@ -243,11 +243,17 @@ fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Res
 
 fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Result<()> {
     use args::counters::By;
-    let Some(format) = args.format(output) else {
-        let metrics = observe::metrics::read(host)?;
-        notices(&metrics.notices);
-        return print(&metrics.text);
+    let format = match args.format(output) {
+        Ok(format) => format,
+        Err(request) => {
+            let metrics = observe::metrics::read(host, request)?;
+            notices(&metrics.notices);
+            return print(&metrics.text);
+        }
     };
+    if args.all {
+        return Err(args::usage("`--all` goes with `--format prometheus` or `openmetrics`"));
+    }
     if let Some(kind) = args.of {
         if args.by != By::Source {
             return Err(args::usage("`--of` goes with `--by source`"));

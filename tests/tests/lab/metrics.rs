@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::UdpSocket, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use sipguard_common::{Reason, abi::Ban};
+use sipguard_common::{
+    Reason,
+    abi::{BAN_ENTRIES, Ban},
+};
 use sipguard_core::{bans::Bans, clock::Clock, pins::Pins};
 use sipguard_tests::{
     application::{PATIENCE, Server, sip, udp, wait_until},
@@ -17,7 +20,7 @@ use sipguard_tests::{
 
 /// Every sample by its name and labels.
 fn metrics(guard: &Guard) -> Result<BTreeMap<String, f64>> {
-    let text = guard.run(&["counters", "--format", "prometheus"])?.expect(0)?.stdout;
+    let text = guard.run(&["counters", "--format", "openmetrics"])?.expect(0)?.stdout;
     ensure!(text.ends_with("# EOF\n"), "it does not end: {text}");
     ensure!(!text.contains("10.77.") && !text.contains("192.0.2."), "an address is a label: {text}");
     let sample = |line: &str| {
@@ -59,6 +62,12 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
         ("sipguard_blocks{origin=\"cli\"}", 2.0),
         ("sipguard_blocks{origin=\"fail2ban\"}", 3.0),
         ("sipguard_blocks{origin=\"guard\"}", 1.0),
+        ("sipguard_map_entries{map=\"hosts\"}", 7.0),
+        ("sipguard_map_capacity{map=\"bans\"}", f64::from(BAN_ENTRIES)),
+        ("sipguard_map_entries{map=\"bans\"}", 1.0),
+        ("sipguard_mode{mode=\"enforce\"}", 1.0),
+        ("sipguard_mode{mode=\"monitor\"}", 0.0),
+        ("sipguard_trunk_mode{trunk=\"quiet\",mode=\"inherit\"}", 1.0),
     ] {
         ensure!(told.get(name) == Some(&value), "{name} is not {value}: {told:#?}");
     }
@@ -67,6 +76,7 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
     site.phone.enter(|| phone.send_to(&register(3), sip(pbx)))??;
     server.recv(&mut [0; 2048]).context("the REGISTER did not arrive")?;
     let told = metrics(guard)?;
+    ensure!(told["sipguard_mode{mode=\"monitor\"}"] == 1.0, "{told:#?}");
     ensure!(told["sipguard_trunk_received_packets_total{trunk=\"carrier\"}"] == 4.0, "{told:#?}");
     ensure!(told["sipguard_trunk_dropped_packets_total{trunk=\"carrier\"}"] == 2.0, "{told:#?}");
     // Without its store the guard tells what the kernel counts.
@@ -157,6 +167,7 @@ fn a_phone_that_connects_again_and_again_is_one_connection() -> Result<()> {
         ("sipguard_connections", 1.0),
         ("sipguard_map_entries{map=\"flows\"}", TIMES as f64),
         ("sipguard_map_capacity{map=\"flows\"}", 65_536.0),
+        ("sipguard_map_entries{map=\"offenders\"}", 0.0),
     ] {
         ensure!(samples.get(name) == Some(&value), "{name} is not {value}: {samples:#?}");
     }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use sipguard_core::ops::counters::TalliedKind;
+use sipguard_observe::metrics::{Form, Request};
 
 use crate::cli::printer::Format;
 
@@ -24,8 +25,11 @@ enum CounterFormat {
     Table,
     /// One JSON object
     Json,
-    /// OpenMetrics text for Prometheus
+    /// Text for Prometheus, in its older form, 0.0.4: also for a textfile directory of node_exporter
     Prometheus,
+    /// Text for Prometheus, as OpenMetrics 1.0
+    #[value(name = "openmetrics")]
+    OpenMetrics,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,16 +50,22 @@ pub struct Args {
     /// How to print; instead of `--output`
     #[arg(long, value_enum, conflicts_with_all = ["output", "json"])]
     format: Option<CounterFormat>,
+
+    /// For Prometheus: also the reasons that did not occur
+    #[arg(long, requires = "format")]
+    pub all: bool,
 }
 
 impl Args {
-    /// How to print, where `output` is said for all verbs; `None` is for Prometheus.
-    pub fn format(&self, output: Format) -> Option<Format> {
+    /// How to print, where `output` is said for all verbs; the error is what Prometheus wants.
+    pub fn format(&self, output: Format) -> Result<Format, Request> {
+        let request = |form| Err(Request { form, all: self.all });
         match self.format {
-            Some(CounterFormat::Prometheus) => None,
-            Some(CounterFormat::Json) => Some(Format::Json),
-            Some(CounterFormat::Table) => Some(Format::Table),
-            None => Some(output),
+            Some(CounterFormat::Prometheus) => request(Form::Plain),
+            Some(CounterFormat::OpenMetrics) => request(Form::OpenMetrics),
+            Some(CounterFormat::Json) => Ok(Format::Json),
+            Some(CounterFormat::Table) => Ok(Format::Table),
+            None => Ok(output),
         }
     }
 }
