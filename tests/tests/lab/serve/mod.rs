@@ -14,6 +14,7 @@ use sipguard_tests::{
     user_agent::is_installed,
 };
 
+mod grafana;
 mod killed;
 mod prometheus;
 mod sinks;
