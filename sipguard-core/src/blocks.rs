@@ -176,6 +176,32 @@ impl Blocks {
         }
     }
 
+    /// Index of the trunk that an address belongs to, or 0; as the kernel side finds it, whatever rules are about it.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub(crate) fn trunk_of(&self, address: IpAddr) -> Result<u16> {
+        if let Some(of_host) =
+            self.get(&Target::from(address))?.map(|rule| rule.trunk).filter(|trunk| *trunk != 0)
+        {
+            return Ok(of_host);
+        }
+        let mut bits = 128;
+        loop {
+            let rule = match self.prefixes.get(&Key::new(bits, mapped(address)), 0) {
+                Ok(Plain(rule)) => rule,
+                Err(MapError::KeyNotFound) => return Ok(0),
+                Err(error) => return Err(error).context("reading the trunks"),
+            };
+            let is_wider = address.to_canonical().is_ipv4() && rule.bits < 96;
+            match u32::from(rule.bits).checked_sub(1) {
+                _ if is_wider => return Ok(0),
+                Some(shorter) if rule.trunk == 0 => bits = shorter,
+                _ => return Ok(rule.trunk),
+            }
+        }
+    }
+
     /// The rule of exactly this target, where it holds: that of a device decides about its packets when that of its address lets them
     /// come so far.
     ///

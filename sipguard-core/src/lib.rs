@@ -11,6 +11,7 @@ mod attach;
 pub mod ban_rule;
 pub mod bans;
 pub mod blocks;
+pub mod by_address;
 pub mod check;
 pub mod claim;
 pub mod clock;

@@ -17,7 +17,7 @@ pub struct Protected {
 
 /// The peers of SSH sessions, this one's first, the gateways and the machine's own addresses.
 #[must_use]
-pub(crate) fn protected() -> Vec<Protected> {
+pub fn protected() -> Vec<Protected> {
     let mut all = Vec::new();
     let mut push = |address: Option<IpAddr>, role| {
         all.extend(address.map(|address| Protected { address: address.to_canonical(), role }));

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use sipguard_common::abi::{
     BUCKET_ENTRIES, RATE_KINDS, RateBucket, TALLIED, Tally, UNVERIFIED, VERIFIED, names, trunk_bucket,
 };
 
-use crate::address::Source;
+use crate::address::{Source, mapped};
 use crate::clock;
 use crate::maps::{self, Plain};
 use crate::memory::Memory;
@@ -138,6 +139,16 @@ pub fn source(remote: [u32; 4]) -> Option<Source> {
     Source::from_map(bytes, 128).filter(Source::is_ipv4).or_else(|| Source::from_map(bytes, 64))
 }
 
+/// The source as which an address is tallied.
+#[must_use]
+pub fn source_of(address: IpAddr) -> Option<Source> {
+    let mut remote: [u32; 4] = bytemuck::cast(mapped(address));
+    if address.to_canonical().is_ipv6() {
+        remote[2..].fill(0);
+    }
+    source(remote)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +174,13 @@ mod tests {
         assert_eq!(sources.len(), 20 + 1 + 1 + 20, "{sources:?}");
         assert_eq!(sources[0], "192.0.2.0");
         assert_eq!(sources[20..23], ["192.0.2.200", "192.0.2.201", "192.0.2.202"]);
+    }
+
+    #[test]
+    fn an_address_is_tallied_as_a_host_or_as_its_64() {
+        let of = |address: &str| source_of(address.parse().unwrap()).unwrap().to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod cores;
 pub mod crash;
 pub mod events;
 pub mod evidence;
+pub mod fault;
 pub mod header;
 pub mod hep;
 pub mod metrics;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sipguard_common::abi::{ReplayVerdict, SAMPLE_BYTES};
+use sipguard_common::abi::ReplayVerdict;
 use sipguard_common::{Class, Reason};
 use sipguard_core::address::Mapped;
 use sipguard_core::counters::Action;
@@ -11,6 +11,8 @@ use sipguard_observe::header::Header;
 use super::clients::Sender;
 use super::explain::Explanation;
 
+/// Bytes of a payload that are shown.
+const SAMPLE_BYTES: usize = 64;
 /// Sources, ports and reasons that are told apart.
 const SOURCES: usize = 1 << 12;
 

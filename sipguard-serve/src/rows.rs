@@ -3,14 +3,14 @@
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sipguard_common::Reason;
+use sipguard_core::by_address;
 use sipguard_core::clock::Clock;
 use sipguard_core::counters;
-use sipguard_core::offenders;
 use sipguard_core::ops::overview;
 use sipguard_core::senders::{self, TalliedKind};
 use sipguard_core::status;
 use sipguard_core::view::{CounterView, RuleView, SenderView, StatusView, TrunkTraffic, schema};
-use sipguard_observe::view::{EventView, OffenderView};
+use sipguard_observe::view::{AddressView, EventView};
 
 use super::attached::AttachedGuard;
 use super::history::{self, PlotView};
@@ -85,14 +85,14 @@ pub(crate) fn counters(shared: &ServeShared, _guard: &AttachedGuard) -> Result<R
     Ok(Rows { schema: schema::COUNTERS, rows: counted.iter().map(CounterView::of_interface).collect() })
 }
 
-/// Who sent most of what was malformed, with the first bytes of it.
-pub(crate) fn offenders(shared: &ServeShared, _guard: &AttachedGuard) -> Result<FirstRows<OffenderView>> {
-    let mut all = offenders::read(&shared.pins)?;
+/// Who sent what was malformed or over a limit, by address: the most in the last 10 s first, then in all.
+pub(crate) fn offenders(shared: &ServeShared, guard: &AttachedGuard) -> Result<FirstRows<AddressView>> {
+    let slow = shared.slow(guard)?;
+    let trunks = slow.stored.as_ref().map_or(&[][..], |stored| &stored.trunks);
+    let mut all = by_address::read(&shared.pins, trunks, &slow.machine)?;
     let total = all.len();
-    // Of equals the latest first, as they were read.
-    all.sort_by_key(|row| std::cmp::Reverse(row.packets));
     all.truncate(OFFENDERS);
-    Ok(FirstRows { schema: schema::OFFENDERS, total, rows: all.iter().map(OffenderView::redacted).collect() })
+    Ok(FirstRows { schema: schema::ADDRESSES, total, rows: all.iter().map(AddressView::redacted).collect() })
 }
 
 /// Who sent the most of a kind lately, below every limit as well.

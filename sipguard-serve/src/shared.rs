@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sipguard_core::ops::Context;
 use sipguard_core::pins::Pins;
+use sipguard_core::protect::{self, Protected};
 use sipguard_observe::metrics::{Sizes, Stored};
 use sipguard_observe::view::EventView;
 
@@ -52,6 +53,8 @@ pub(crate) struct Slow {
     pub sizes: Sizes,
     /// What the store knows; `None` when it can't be read.
     pub stored: Option<Arc<Stored>>,
+    /// What may not be blocked by mistake.
+    pub machine: Arc<[Protected]>,
 }
 
 impl ServeShared {
@@ -91,7 +94,8 @@ impl ServeShared {
         let sizes = Sizes::read(&self.pins, &self.store)?;
         // What the kernel counts is told also when the store can't be read; `status` and `list` say why it can't.
         let stored = Stored::read(&self.store).ok().map(Arc::new);
-        let slow = Slow { guard: guard.clone(), read: Instant::now(), took: start.elapsed(), sizes, stored };
-        Ok(kept.insert(slow).clone())
+        let machine = protect::protected().into();
+        let (guard, read, took) = (guard.clone(), Instant::now(), start.elapsed());
+        Ok(kept.insert(Slow { guard, read, took, sizes, stored, machine }).clone())
     }
 }

@@ -338,8 +338,16 @@ impl Program {
         Ok(())
     }
 
-    /// Every offender.
+    /// Every offender by its port; one that is over a limit has none.
     pub fn offenders(&mut self) -> Result<Vec<(OffenderKey, Offender)>> {
+        let is_address = |key: &OffenderKey| {
+            key.port == [0; 2] && Reason::from_number(key.reason).is_some_and(Reason::is_malformed)
+        };
+        Ok(self.all_offenders()?.into_iter().filter(|(key, _)| !is_address(key)).collect())
+    }
+
+    /// The same, with the sums of addresses, whose port is 0.
+    pub fn all_offenders(&mut self) -> Result<Vec<(OffenderKey, Offender)>> {
         let map: HashMap<_, Plain<OffenderKey>, Plain<Offender>> = self.map(names::OFFENDERS)?;
         map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(value))| (key, value))?)).collect()
     }

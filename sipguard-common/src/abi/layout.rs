@@ -63,7 +63,7 @@ fn layout() -> String {
         Ban { until_ns, since_ns, first_ns, packets, bytes, streams, times, reason, pad }
         Counter { packets, bytes }
         OffenderKey { address, port, reason, pad }
-        Offender { packets, first_ns, last_ns, sample_len, slot, sample }
+        Offender { packets, first_ns, last_ns, tally, sample_len, slot, sample_at, fault_at, sample }
         Iface { name, ifindex, native_errno, attached_ns, generic_wanted, clsact, netns }
         Settings {
             mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, unfinished,
@@ -86,7 +86,7 @@ fn layout() -> String {
     constants! { out;
         FLOW_SEGMENTS, FLOW_ENDED, HANDSHAKE_ANSWERED, HANDSHAKE_DIALLED, DATAGRAM_OPEN, DATAGRAM_JUDGED, DATAGRAM_REFUSED,
         OPEN_ENTRIES, OPEN_COUNT, UNFINISHED_ENTRIES, UNFINISHED_SPANS, UNFINISHED_COUNT_BITS, UNLIMITED_MS, BUCKET_ENTRIES, TRUNK_BUCKET_ENTRIES, COARSE_SHIFT, TALLY_NS, UNVERIFIED, VERIFIED, BAN_ENTRIES, IFACE_SLOTS,
-        REASON_SLOTS, COUNTER_ENTRIES, TRUNK_COUNTER_ENTRIES, SAMPLE_BYTES, CLSACT_MADE, CLSACT_FOUND, PORT_ENTRIES, TRUNK_ENTRIES,
+        REASON_SLOTS, COUNTER_ENTRIES, TRUNK_COUNTER_ENTRIES, SAMPLE_BYTES, SAMPLE_BEHIND, NO_FAULT, CLSACT_MADE, CLSACT_FOUND, PORT_ENTRIES, TRUNK_ENTRIES,
         TRUNK_INHERITS, TRUNK_ENFORCES, TRUNK_MONITORS, TCP, TLS, UDP, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR,
         ACTION_RESET, ACTION_DROP, EVENT_ENTRIES, CAPTURED_ENTRIES, RECORDED_ENTRIES, PACKETS_PER_SLOT, RECORDED_SLOTS,
         EVENT_LIMITER_ENTRIES, CURSOR_EVENTS, CURSOR_CAPTURED, CURSOR_RECORDED, CURSOR_ENTRIES, RECORD_BYTES, CAPTURE_DROPPED,

@@ -45,8 +45,9 @@ pub use rate::{
     trunk_bucket,
 };
 pub use report::{
-    CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, Offender, OffenderKey, Outcome,
-    REASON_SLOTS, ReplayVerdict, SAMPLE_BYTES, TRUNK_COUNTER_ENTRIES, counter_index, trunk_counter_index,
+    CLSACT_FOUND, CLSACT_MADE, COUNTER_ENTRIES, Counter, IFACE_SLOTS, Iface, NO_FAULT, Offender, OffenderKey,
+    Outcome, REASON_SLOTS, ReplayVerdict, SAMPLE_BEHIND, SAMPLE_BYTES, TRUNK_COUNTER_ENTRIES, counter_index,
+    trunk_counter_index,
 };
 pub use settings::{
     ACTION_DROP, ACTION_RESET, CLASS_DEVICES, CLASS_TRUNKS, MODE_ENFORCE, MODE_MONITOR, PORT_ENTRIES,

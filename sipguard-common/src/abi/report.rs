@@ -7,7 +7,11 @@ pub const IFACE_SLOTS: u32 = 16;
 /// Counters per interface and outcome; [`crate::Reason::COUNT`] may grow to this.
 pub const REASON_SLOTS: u32 = 88;
 /// Bytes kept of an offender's segment.
-pub const SAMPLE_BYTES: usize = 64;
+pub const SAMPLE_BYTES: usize = 1024;
+/// Where the line at fault begins further back in the segment, the sample has so many bytes from there on.
+pub const SAMPLE_BEHIND: u32 = 256;
+/// [`Offender::fault_at`] where it is not known.
+pub const NO_FAULT: u32 = 1 << 31;
 
 /// The outcome for a packet. A reason has a separate counter for each.
 #[repr(u8)]
@@ -113,7 +117,8 @@ impl ReplayVerdict {
     }
 }
 
-/// A sender of malformed traffic, and a reason: one remote address, port and reason.
+/// A sender of malformed traffic, and a reason: one remote address, port and reason. Port 0 has all that came from the address with this reason,
+/// so that its sum stays when entries of ports go.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct OffenderKey {
@@ -137,11 +142,17 @@ pub struct Offender {
     pub first_ns: u64,
     /// Last time (`CLOCK_BOOTTIME`, nanoseconds).
     pub last_ns: u64,
+    /// How many came lately, as [`super::Tally`] of `CLOCK_BOOTTIME`.
+    pub tally: u64,
     /// How many bytes of `sample` are used.
     pub sample_len: u32,
     /// Slot of the interface that it came in by.
     pub slot: u32,
-    /// The first bytes of the first faulty segment.
+    /// Offset in the first faulty segment of the first byte of `sample`.
+    pub sample_at: u32,
+    /// Offset in that segment of the line at fault, two's complement: negative where the line began in an earlier one. [`NO_FAULT`] where it is not known.
+    pub fault_at: u32,
+    /// Bytes of the first faulty segment.
     pub sample: [u8; SAMPLE_BYTES],
 }
 

@@ -5,10 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Context, trunk};
+use crate::by_address;
+pub use crate::by_address::{AddressRow, Standing};
 use crate::counters::{self, CounterReading};
 pub use crate::counters::{CounterRow, per_sec};
 use crate::offenders;
 pub use crate::offenders::OffenderRow as Offender;
+use crate::protect;
 use crate::senders;
 pub use crate::senders::{SenderRow, TalliedKind};
 
@@ -43,13 +46,22 @@ pub fn rates(host: &Context) -> Result<Rates> {
     Ok(Rates { span, rows })
 }
 
-/// By sender: who sent what was malformed, with its first bytes.
+/// By address: who sent what was malformed or over a limit, the most in the last 10 s first.
+///
+/// # Errors
+/// When no guard is attached, or the store or a map can't be read.
+pub fn by_address(host: &Context) -> Result<Vec<AddressRow>> {
+    host.pins.check()?;
+    by_address::read(&host.pins, &trunk::stored(host)?, &protect::protected())
+}
+
+/// By address, port and reason: the ports of whom [`by_address`] gives, the latest first. What is over a limit has no port.
 ///
 /// # Errors
 /// When no guard is attached, or a map can't be read.
-pub fn by_sender(host: &Context) -> Result<Vec<Offender>> {
+pub fn by_port(host: &Context) -> Result<Vec<Offender>> {
     host.pins.check()?;
-    offenders::read(&host.pins)
+    Ok(offenders::read(&host.pins)?.ports)
 }
 
 /// Who sends how much of a kind, below every limit as well: the most lately first.

@@ -49,6 +49,8 @@ pub mod schema {
     pub const HISTORY: &str = "sipguard.history/2";
     /// Rows of [`super::LimitView`].
     pub const LIMITS: &str = "sipguard.limits/3";
+    /// Rows of `AddressView`.
+    pub const ADDRESSES: &str = "sipguard.addresses/1";
     /// Rows of `OffenderView`.
     pub const OFFENDERS: &str = "sipguard.offenders/2";
     /// Rows of [`super::RateView`].

@@ -86,6 +86,10 @@ pub struct PayloadCursor {
     pub stun: Stun,
     /// Checksum so far.
     pub sum: u32,
+    /// What the framer last stopped for, until it is taken for the packet's offender. Other loops leave it.
+    pub fault: StageResult,
+    /// Offset in the frame of the line at which it stopped.
+    pub fault_at: u32,
 }
 
 impl PayloadCursor {
@@ -121,6 +125,14 @@ impl PayloadCursor {
     pub fn fail(&mut self, reason: Reason) -> i64 {
         self.result = StageResult::stop(reason);
         1
+    }
+
+    /// The same where the framer stops at a line.
+    #[inline(always)]
+    pub fn fail_at_line(&mut self, reason: Reason) -> i64 {
+        self.fault = StageResult::stop(reason);
+        self.fault_at = self.at.wrapping_sub(self.cursor.end).wrapping_add(self.cursor.line);
+        self.fail(reason)
     }
 
     /// The result of the loop. A loop that ran out of iterations is an error of the payload, `too_long`, and not an internal one.

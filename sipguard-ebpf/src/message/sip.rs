@@ -310,7 +310,7 @@ extern "C" fn iterate(_: u32, context: *mut LoopContext) -> i64 {
         let step =
             step(&mut scratch.stream, &mut payload.cursor, &window, &scratch.limits, &settings.hash_keys);
         match step {
-            StepOutcome::Malformed(reason) => return payload.fail(reason),
+            StepOutcome::Malformed(reason) => return payload.fail_at_line(reason),
             StepOutcome::Done if scratch::reload(&payload.cursor.match_due) == 0 => break,
             // A chunk that is done is still done in the next step.
             StepOutcome::Done | StepOutcome::More => {}
@@ -324,7 +324,7 @@ extern "C" fn iterate(_: u32, context: *mut LoopContext) -> i64 {
         }
     }
     if let Some(reason) = settle(&mut scratch.stream, &window, &payload.cursor, &scratch.limits) {
-        return payload.fail(reason);
+        return payload.fail_at_line(reason);
     }
     if payload.left == 0 || scratch.stream.is_at_end() {
         payload.done = 1;

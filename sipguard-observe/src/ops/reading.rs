@@ -10,12 +10,13 @@ use sipguard_common::Reason;
 use sipguard_common::abi::names;
 use sipguard_core::bans::Bans;
 use sipguard_core::blocks::Blocks;
+use sipguard_core::by_address::{self, AddressRow};
 use sipguard_core::clock::Clock;
 use sipguard_core::counters::{self, Action};
 use sipguard_core::maps;
-use sipguard_core::offenders;
 use sipguard_core::ops::Context;
 use sipguard_core::pins::Pins;
+use sipguard_core::protect::{self, Protected};
 use sipguard_core::rule::{RuleMode, RuleVerb};
 use sipguard_core::senders::{self, SenderRow, TalliedKind};
 use sipguard_core::status::{self, InterfaceStatus};
@@ -45,8 +46,8 @@ pub struct TopReading {
     pub mode: &'static str,
     /// The counters.
     pub counters: Vec<counters::CounterRow>,
-    /// Who sent what was malformed.
-    pub sources: Vec<offenders::OffenderRow>,
+    /// Who sent what was malformed or over a limit, by address.
+    pub sources: Vec<AddressRow>,
     /// Who sends how much, the most messages lately first: those that are among the first 20 of any kind.
     pub senders: Vec<SenderRow>,
     /// The trunks.
@@ -136,6 +137,8 @@ pub struct TopReader {
     /// When the store was read, and how long that took.
     stored: Option<(Instant, Duration)>,
     trunks: Vec<TrunkRow>,
+    /// What may not be blocked by mistake, read with the store.
+    machine: Vec<Protected>,
     error: Option<String>,
 }
 
@@ -143,7 +146,8 @@ impl TopReader {
     /// Of a guard and the file of its rules.
     #[must_use]
     pub fn new(host: &Context) -> TopReader {
-        TopReader { host: host.clone(), ring: None, stored: None, trunks: Vec::new(), error: None }
+        let (trunks, machine) = (Vec::new(), Vec::new());
+        TopReader { host: host.clone(), ring: None, stored: None, trunks, machine, error: None }
     }
 
     /// Reads; the store only where `force` says so, or where it costs little.
@@ -167,7 +171,7 @@ impl TopReader {
             interfaces: status::interfaces(pins, &clock)?,
             mode: status::mode(&maps::settings(pins)?),
             counters,
-            sources: offenders::read(pins)?,
+            sources: by_address::read(pins, trunks, &self.machine)?,
             senders: senders(pins, trunks)?,
             trunks: trunks.iter().map(|trunk| trunk_reading(pins, trunk)).collect::<Result<_>>()?,
             events: events(&mut self.ring, pins, trunks, &clock)?,
@@ -181,6 +185,7 @@ impl TopReader {
     fn stored(&mut self, clock: &Clock) -> Option<RuleCounts> {
         let start = Instant::now();
         let read = stored(&self.host, clock);
+        self.machine = protect::protected();
         self.stored = Some((start, start.elapsed()));
         match read {
             Ok((trunks, rules)) => {

@@ -4,4 +4,4 @@ mod event;
 mod offender;
 
 pub use event::EventView;
-pub use offender::OffenderView;
+pub use offender::{AddressView, FaultView, OffenderView, ReasonCountView};

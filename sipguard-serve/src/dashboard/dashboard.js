@@ -132,11 +132,13 @@ function showSenders(senders, kind) {
 
 function showOffenders(offenders) {
   table("offenders", [
-    ["source", "name", (row) => ends(row.src_ip, row.src_port)],
-    ["reason", "name", (row) => row.reason],
+    ["address", "name", (row) => row.src_ip],
+    ["reason", "name", (row) => row.reasons.map((one) => one.reason).join(", ")],
     ["packets", "number", (row) => row.packets],
+    ["ports", "number", (row) => row.ports_seen],
     ["last seen", "time", (row) => clock(row.last_seen_at)],
-    ["bytes", "bytes", (row) => row.sample],
+    ["user agent", "name", (row) => row.user_agent ?? row.from ?? ""],
+    ["line at fault", "bytes", (row) => row.fault?.line ?? ""],
   ], (offenders.rows ?? []).slice(0, 20), "Nobody.");
 }
 

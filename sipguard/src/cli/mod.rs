@@ -260,8 +260,12 @@ fn counters(host: &Context, output: Format, args: &args::counters::Args) -> Resu
         }
         return printer::counters::of_senders(format, &ops::counters::of_senders(host, kind)?);
     }
+    if args.ports && args.by != By::Source {
+        return Err(args::usage("`--ports` goes with `--by source`"));
+    }
     match args.by {
-        By::Source => printer::counters::by_sender(format, &ops::counters::by_sender(host)?),
+        By::Source if args.ports => printer::counters::by_port(format, &ops::counters::by_port(host)?),
+        By::Source => printer::counters::by_address(format, &ops::counters::by_address(host)?),
         By::Trunk => printer::counters::by_trunk(format, &ops::counters::by_trunk(host)?),
         By::Reason if args.rate => printer::counters::rates(format, &ops::counters::rates(host)?),
         By::Reason => printer::counters::by_reason(format, &ops::counters::by_reason(host)?),

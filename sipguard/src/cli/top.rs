@@ -57,7 +57,7 @@ fn once(host: &Context, format: Format, args: &Args) -> Result<()> {
     if let Some(error) = &model.error {
         notice(&Notice(format!("trunks, blocks and bans are left out: {error}")));
     }
-    object(format, "sipguard.top/2", &top::view(&model), || top::text(&model))
+    object(format, "sipguard.top/3", &top::view(&model), || top::text(&model))
 }
 
 /// Does what the verb of the same name does, and says what it would.

@@ -89,7 +89,9 @@ impl Dialog {
                 (DialogAction::Unallow, vec![*target], String::new())
             }
             (_, RowSubject::Rule(target, _)) => (what, vec![*target], String::new()),
-            (_, RowSubject::Sender(sender, reason)) => (what, targets(*sender), (*reason).to_owned()),
+            (_, RowSubject::Sender(sender, reason) | RowSubject::Address { device: sender, reason, .. }) => {
+                (what, targets(*sender), (*reason).to_owned())
+            }
         };
         // What is allowed is an address, with all devices behind it.
         let choices: Vec<Target> = match what {
@@ -106,14 +108,17 @@ impl Dialog {
         }
         let mut choices = choices;
         choices.dedup();
+        // A device that comes by other ports again and again is not one port.
+        let is_whole = matches!(subject, RowSubject::Address { is_whole: true, .. });
+        let target = if is_whole { choices.last().copied().unwrap_or(narrowest) } else { narrowest };
         let mut dialog = Dialog {
             what,
-            target: narrowest,
+            target,
             choices,
             span: SPAN.to_owned(),
             lasting: Span(None),
             why,
-            file: file(&narrowest, now),
+            file: file(&target, now),
             step: DialogStep::Whom,
             wrong: None,
         };
@@ -257,6 +262,18 @@ mod tests {
             press(&mut dialog, "y"),
             Answered::Command(TopCommand::Block { target, span: span("1h"), reason })
         );
+    }
+
+    #[test]
+    fn a_device_that_comes_by_many_ports_is_blocked_by_its_address() {
+        for (is_whole, expected) in [(true, "203.0.113.7"), (false, "203.0.113.7:4001")] {
+            let device = "203.0.113.7:4001".parse().unwrap();
+            let subject = RowSubject::Address { device, is_whole, reason: "bare-lf" };
+            let mut dialog = Dialog::about(DialogAction::Block, &subject, Timestamp::UNIX_EPOCH).unwrap();
+            let (target, reason) = (expected.parse().unwrap(), "bare-lf".to_owned());
+            let order = TopCommand::Block { target, span: span("1h"), reason };
+            assert_eq!(press(&mut dialog, "\n\n\ny"), Answered::Command(order));
+        }
     }
 
     #[test]

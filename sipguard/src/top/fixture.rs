@@ -4,12 +4,17 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use sipguard_common::Reason;
+use sipguard_core::by_address::{AddressRow, group};
 use sipguard_core::connections::ConnectionCounts;
 use sipguard_core::counters::{Action, CounterRow};
-use sipguard_core::offenders::OffenderRow;
+use sipguard_core::offenders::{OffenderRow, OffenderTable};
 use sipguard_core::senders::SenderRow;
 use sipguard_core::status::InterfaceStatus;
 use sipguard_observe::ops::reading::{RuleCounts, RuleReading, TopEvent, TopReading, TrunkReading};
+
+/// What a phone sends that is at fault.
+const PHONE: &[u8] = b"REGISTER sip:pbx.example SIP/2.0\r\nVia: SIP/2.0/TCP 203.0.113.7:4001;branch=z9hG4bK1\r\nFrom: <sip:201@pbx.example>;tag=7\r\n\
+    To: <sip:201@pbx.example>\r\nCall-ID: 1@203.0.113.7\r\nCSeq: 1 REGISTER\r\nUser-Agent: Yealink SIP-T46S 66.86.0.15\r\nContent-Length: -1\r\n\r\n";
 
 /// A reading in which everything is, the counters at `seconds` times something.
 pub(super) fn fixed(seconds: u64) -> TopReading {
@@ -41,10 +46,18 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
             port: device.port(),
             reason,
             packets,
+            lately: packets.min(27),
             first_seen: Some(time(0)),
             last_seen: Some(time(second - ago)),
             sample: sample.to_vec(),
+            sample_at: 0,
+            fault_at: None,
         }
+    };
+    let by_address = |ports: Vec<OffenderRow>| -> Vec<AddressRow> {
+        let mut rows = group(OffenderTable { ports, addresses: Vec::new() });
+        rows.iter_mut().for_each(|row| row.good = Some(u64::from(row.ports_seen() == 1)));
+        rows
     };
     let event = |address: &str, reason, action, ago: i64, count| TopEvent {
         time: time(second - ago),
@@ -85,14 +98,8 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
             counter("eth0", Reason::BlockedHost, Action::Drop, 77 * seconds),
             counter("eth1", Reason::Valid, Action::Pass, 3456),
         ],
-        sources: vec![
-            source(
-                "203.0.113.7:4001",
-                Reason::BareLf,
-                3 * seconds * seconds,
-                0,
-                b"OPTIONS sip:pbx SIP/2.0\nVia",
-            ),
+        sources: by_address(vec![
+            source("203.0.113.7:4001", Reason::BadContentLength, 3 * seconds * seconds, 0, PHONE),
             source("203.0.113.9:5060", Reason::ControlByte, 12, 75, b"INVITE sip:\x001@pbx SIP/2.0\r\n"),
             source(
                 "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:61234",
@@ -101,7 +108,9 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
                 4000,
                 b"REGISTER sip:pbx SIP",
             ),
-        ],
+            source("203.0.113.7:4002", Reason::ControlByte, 2 * seconds, 20, PHONE),
+            source("203.0.113.7:4003", Reason::BadContentLength, 1, 30, PHONE),
+        ]),
         senders: vec![
             SenderRow {
                 source: Some("203.0.113.50".parse().unwrap()),

@@ -26,6 +26,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("/  F4", "show only rows with a text (Esc: all again)"),
     (">  <  F6", "sort by the next column, or the one before"),
     ("r", "turn the order round"),
+    ("Enter", "show the ports of an address, and hide them"),
     ("b", "block the source of the row (asks first)"),
     ("a", "allow its address"),
     ("u", "unblock it, lift its ban, end its allowance"),
@@ -104,6 +105,7 @@ fn browse(state: &mut TopState, model: &Model, key: KeyEvent) -> InputRequest {
         KeyCode::Char('>') | KeyCode::F(6) => state.sort(true),
         KeyCode::Char('<') => state.sort(false),
         KeyCode::Char('r') => state.turn(),
+        KeyCode::Enter => state.open_ports(&rows),
         KeyCode::Esc => state.filter.clear(),
         KeyCode::Char(letter) => {
             let what = match letter {
@@ -224,7 +226,7 @@ mod tests {
         let InputRequest::Command(TopCommand::Block { target: blocked, .. }) = asked else {
             panic!("{asked:?}")
         };
-        assert_eq!(blocked, target);
+        assert_eq!(blocked.source(), target.source());
         assert_eq!(state.open, OpenDialog::Nothing);
     }
 

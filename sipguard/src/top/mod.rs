@@ -23,6 +23,7 @@ mod dialog;
 mod fixture;
 mod input;
 mod model;
+mod offenders;
 mod once;
 mod order;
 mod pane;

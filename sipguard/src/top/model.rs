@@ -27,8 +27,8 @@ pub enum MetricKey {
     Counter(String, Reason, Action),
     /// Those of one reason and action, over all interfaces.
     Reason(Reason, Action),
-    /// Those of one sender and reason.
-    Source(IpAddr, u16, Reason),
+    /// Those of one address that were malformed or over a limit.
+    Source(IpAddr),
     /// Those of a trunk, and what was stopped of them.
     Trunk(String, bool),
 }
@@ -163,7 +163,7 @@ fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
         add(MetricKey::Reason(row.reason, row.action), row.packets);
     }
     for row in &reading.sources {
-        add(MetricKey::Source(row.address, row.port, row.reason), row.packets);
+        add(MetricKey::Source(row.address), row.packets);
     }
     for trunk in &reading.trunks {
         add(MetricKey::Trunk(trunk.name.clone(), false), trunk.received);

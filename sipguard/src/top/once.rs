@@ -1,13 +1,14 @@
 //! One reading, as JSON and as tables.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use sipguard_core::counters::CounterRow;
 use sipguard_core::escape::escaped;
-use sipguard_core::offenders::OffenderRow;
 use sipguard_core::status::InterfaceStatus;
 use sipguard_core::view::{CounterView, SenderView, Totals, thousandths};
 use sipguard_observe::ops::reading::{TopEvent, TrunkReading};
-use sipguard_observe::view::{EventView, OffenderView};
+use sipguard_observe::view::{AddressView, EventView};
 
 use super::model::{MetricKey, Model};
 use super::pane::Pane;
@@ -17,7 +18,7 @@ use crate::table::table;
 /// Events that are told, the latest.
 const EVENTS: usize = 20;
 
-/// The document `sipguard.top/2`, without its name. Rates are packets a second between two readings, `span_seconds` apart.
+/// The document `sipguard.top/3`, without its name. Rates are packets a second between two readings, `span_seconds` apart.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopView {
     /// When the second reading was taken.
@@ -30,7 +31,8 @@ pub struct TopView {
     /// Who sends how much, the most messages in the last 10 s first: those that are among the first 20 of any kind.
     senders: Vec<SenderView>,
     reasons: Vec<ReasonRates>,
-    offenders: Vec<OffenderRates>,
+    /// By address; their rates are of the last 10 s.
+    offenders: Vec<AddressView>,
     trunks: Vec<TrunkRates>,
     /// The latest first.
     events: Vec<EventView>,
@@ -67,13 +69,6 @@ struct ReasonRates {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct OffenderRates {
-    #[serde(flatten)]
-    offender: OffenderView,
-    packets_per_second: f64,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
 struct TrunkRates {
     trunk: String,
     #[serde(flatten)]
@@ -94,7 +89,7 @@ pub fn view(model: &Model) -> Option<TopView> {
         totals: totals(model),
         senders: reading.senders.iter().map(SenderView::of_row).collect(),
         reasons: reading.counters.iter().map(|row| reason(model, row)).collect(),
-        offenders: reading.sources.iter().map(|row| offender(model, row)).collect(),
+        offenders: reading.sources.iter().map(AddressView::of_row).collect(),
         trunks: reading.trunks.iter().map(|row| trunk(model, row)).collect(),
         events: model.events.iter().rev().take(EVENTS).map(event).collect(),
         events_lost: reading.events_lost,
@@ -130,11 +125,6 @@ fn totals(model: &Model) -> TotalRates {
 fn reason(model: &Model, row: &CounterRow) -> ReasonRates {
     let key = MetricKey::Counter(row.interface.clone(), row.reason, row.action);
     ReasonRates { counter: CounterView::of_interface(row), packets_per_second: per_sec(model, &key) }
-}
-
-fn offender(model: &Model, row: &OffenderRow) -> OffenderRates {
-    let key = MetricKey::Source(row.address, row.port, row.reason);
-    OffenderRates { offender: OffenderView::of_row(row), packets_per_second: per_sec(model, &key) }
 }
 
 fn trunk(model: &Model, row: &TrunkReading) -> TrunkRates {
@@ -201,7 +191,7 @@ pub fn text(model: &Model) -> String {
     );
     for pane in Pane::ALL {
         let (column, descending) = pane.order();
-        let mut rows = rows(model, pane, "", column, descending);
+        let mut rows = rows(model, pane, "", (column, descending), &BTreeSet::new());
         if pane == Pane::Events {
             rows.truncate(EVENTS);
         }

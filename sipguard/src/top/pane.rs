@@ -3,7 +3,7 @@
 /// What can be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pane {
-    /// Who sent what was malformed.
+    /// Who sent what was malformed or over a limit, by address.
     Sources,
     /// Packets by reason.
     Reasons,
@@ -61,12 +61,14 @@ impl Pane {
                 &const {
                     [
                         text("", 1),
-                        text("SOURCE", 21),
+                        text("SOURCE", 15),
                         text("REASON", 18),
                         number("PACKETS", 8),
-                        number("RATE/S", 7),
-                        number("LAST", 5),
-                        text("FIRST BYTES", 0),
+                        number("RATE/S", 6),
+                        number("PORTS", 5),
+                        number("GOOD", 4),
+                        number("LAST", 4),
+                        text("USER-AGENT", 0),
                     ]
                 }
             }

@@ -1,19 +1,20 @@
 //! The model to the rows of a pane: filtered, in order. Pure.
 
 use std::cmp::Ordering;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sipguard_core::address::{Source, unmapped};
 use sipguard_core::counters::Action;
 use sipguard_core::escape::escaped;
-use sipguard_core::offenders::OffenderRow as Offender;
 use sipguard_core::senders::SenderRow;
-use sipguard_core::target::{Device, Target};
+use sipguard_core::target::Target;
 use sipguard_observe::ops::reading::{RuleReading, TopEvent};
 
 use super::model::{MetricKey, Model};
+use super::offenders;
 use super::pane::Pane;
 use super::theme::{rate, span};
 
@@ -53,6 +54,15 @@ pub struct TopCell {
 pub enum RowSubject {
     /// A sender and its reason's word; port 0 where it has none.
     Sender(SocketAddr, &'static str),
+    /// An address that offends.
+    Address {
+        /// It, with the port of which something came last; 0 where none is known.
+        device: SocketAddr,
+        /// Whether an order is about the whole address rather than that port, unless the operator says otherwise.
+        is_whole: bool,
+        /// Its reason's word.
+        reason: &'static str,
+    },
     /// A rule: its target, and its word.
     Rule(Target, &'static str),
 }
@@ -71,23 +81,28 @@ pub struct TopRow {
 }
 
 impl TopCell {
-    fn text(text: impl Into<String>) -> TopCell {
+    pub(super) fn text(text: impl Into<String>) -> TopCell {
         TopCell { content: CellContent::Text(text.into()), number: None, tone: Tone::Plain }
     }
 
-    fn count(count: u64) -> TopCell {
+    pub(super) fn count(count: u64) -> TopCell {
         TopCell { number: Some(count as f64), ..TopCell::text(count.to_string()) }
     }
 
-    fn rate(per_sec: f64) -> TopCell {
+    pub(super) fn rate(per_sec: f64) -> TopCell {
         TopCell { number: Some(per_sec), ..TopCell::text(rate(per_sec)) }
+    }
+
+    /// Sorted by a number, not by its text.
+    pub(super) fn numbered(self, number: f64) -> TopCell {
+        TopCell { number: Some(number), ..self }
     }
 
     fn past(past: Vec<f64>) -> TopCell {
         TopCell { content: CellContent::Past(past), number: None, tone: Tone::Plain }
     }
 
-    fn toned(self, tone: Tone) -> TopCell {
+    pub(super) fn toned(self, tone: Tone) -> TopCell {
         TopCell { tone, ..self }
     }
 
@@ -101,20 +116,41 @@ impl TopCell {
     }
 }
 
-/// The rows of a pane in which `filter` stands, in upper or lower case, sorted by a column.
+/// The rows of a pane in which, or in whose line below, `filter` stands, in upper or lower case, sorted by a column; below each address of `opened` its ports.
 #[must_use]
-pub fn rows(model: &Model, pane: Pane, filter: &str, column: usize, descending: bool) -> Vec<TopRow> {
+pub fn rows(
+    model: &Model,
+    pane: Pane,
+    filter: &str,
+    (column, descending): (usize, bool),
+    opened: &BTreeSet<IpAddr>,
+) -> Vec<TopRow> {
     let mut rows = all(model, pane);
     let filter = filter.to_lowercase();
     if !filter.is_empty() {
         let has = |cell: &TopCell| cell.shown().to_lowercase().contains(&filter);
-        rows.retain(|row| row.cells.iter().any(has));
+        rows.retain(|row| row.cells.iter().any(has) || row.detail.to_lowercase().contains(&filter));
     }
     rows.sort_by(|one, other| {
         let order = compare(&one.cells[column], &other.cells[column]);
         if descending { order.reverse() } else { order }
     });
-    rows
+    if pane == Pane::Sources && !opened.is_empty() { with_ports(model, rows, opened) } else { rows }
+}
+
+/// The same with the ports of the addresses that are opened.
+fn with_ports(model: &Model, rows: Vec<TopRow>, opened: &BTreeSet<IpAddr>) -> Vec<TopRow> {
+    let Some(reading) = &model.reading else { return rows };
+    let mut all = Vec::new();
+    for row in rows {
+        let address = row.subject.as_ref().and_then(offenders::address_of);
+        all.push(row);
+        let found = address.filter(|address| opened.contains(address));
+        let found = found.and_then(|address| reading.sources.iter().find(|row| row.address == address));
+        let ports = found.into_iter().flat_map(|row| &row.ports);
+        all.extend(ports.map(|port| offenders::port(model, port, reading.time)));
+    }
+    all
 }
 
 fn compare(one: &TopCell, other: &TopCell) -> Ordering {
@@ -127,7 +163,9 @@ fn compare(one: &TopCell, other: &TopCell) -> Ordering {
 fn all(model: &Model, pane: Pane) -> Vec<TopRow> {
     let Some(reading) = &model.reading else { return Vec::new() };
     match pane {
-        Pane::Sources => reading.sources.iter().map(|source| offender(model, source, reading.time)).collect(),
+        Pane::Sources => {
+            reading.sources.iter().map(|row| offenders::address(model, row, reading.time)).collect()
+        }
         Pane::Reasons => model.reasons().into_iter().map(|row| reason(model, row)).collect(),
         Pane::Trunks => {
             let names = reading.trunks.iter();
@@ -144,34 +182,6 @@ fn tone(action: Action) -> Tone {
         Action::Pass => Tone::Plain,
         Action::Drop | Action::Reset => Tone::Stopped,
         Action::WouldDrop | Action::WouldReset => Tone::Would,
-    }
-}
-
-fn offender(model: &Model, row: &Offender, now: Timestamp) -> TopRow {
-    let sender = SocketAddr::new(row.address, row.port);
-    let shown = if row.port == 0 { row.address.to_string() } else { sender.to_string() };
-    let per_sec = model.per_sec(&MetricKey::Source(row.address, row.port, row.reason));
-    // In monitor mode nothing is stopped, whoever sends it.
-    let monitors = model.reading.as_ref().is_some_and(|reading| reading.mode == "monitor");
-    let stops = if monitors { Tone::Would } else { Tone::Stopped };
-    let ago = row.last_seen.map(|seen| Duration::from_secs(now.duration_since(seen).as_secs().max(0) as u64));
-    let last = ago.map_or_else(TopCell::default, |ago| TopCell {
-        number: Some(ago.as_secs_f64()),
-        ..TopCell::text(span(ago))
-    });
-    TopRow {
-        id: format!("{sender} {}", row.reason.name()),
-        cells: vec![
-            TopCell::text(mark(model, sender)),
-            TopCell::text(shown),
-            TopCell::text(row.reason.name()),
-            TopCell::count(row.packets),
-            TopCell::rate(per_sec).toned(if per_sec > 0.0 { stops } else { Tone::Plain }),
-            last,
-            TopCell::text(escaped(&row.sample)),
-        ],
-        subject: Some(RowSubject::Sender(sender, row.reason.name())),
-        detail: format!("{sender}  {}", escaped(&row.sample)),
     }
 }
 
@@ -195,18 +205,6 @@ fn sender(row: &SenderRow) -> TopRow {
         ],
         subject: host.map(|host| RowSubject::Sender(SocketAddr::new(host, 0), "flood")),
         detail,
-    }
-}
-
-/// What is known of a rule of exactly this device or address: `B` blocked, `b` banned, `A` allowed.
-fn mark(model: &Model, sender: SocketAddr) -> &'static str {
-    let about = [Target::from(Device::from(sender)), Target::from(sender.ip())];
-    let rule = model.rules.rows.iter().find(|rule| about.contains(&rule.target));
-    match rule.map(|rule| rule.rule) {
-        Some("ban") => "b",
-        Some("block") => "B",
-        Some("allow") => "A",
-        _ => "",
     }
 }
 
@@ -322,8 +320,12 @@ mod tests {
         model
     }
 
+    fn closed(model: &Model, pane: Pane, filter: &str, by: usize, descending: bool) -> Vec<TopRow> {
+        rows(model, pane, filter, (by, descending), &BTreeSet::new())
+    }
+
     fn column(pane: Pane, filter: &str, by: usize, descending: bool, shown: usize) -> Vec<String> {
-        let rows = rows(&model(), pane, filter, by, descending);
+        let rows = closed(&model(), pane, filter, by, descending);
         rows.iter().map(|row| row.cells[shown].shown().to_owned()).collect()
     }
 
@@ -331,7 +333,7 @@ mod tests {
     fn every_pane_has_as_many_cells_as_columns() {
         for pane in Pane::ALL {
             let (by, descending) = pane.order();
-            let rows = rows(&model(), pane, "", by, descending);
+            let rows = closed(&model(), pane, "", by, descending);
             assert!(rows.len() >= 2, "{pane:?}");
             assert!(rows.iter().all(|row| row.cells.len() == pane.columns().len()), "{pane:?}");
         }
@@ -347,7 +349,7 @@ mod tests {
             .filter(|rule| rule.rule == "block")
             .for_each(|rule| rule.only_counts = true);
         let tones = |model: &Model, pane: Pane, column: usize| -> Vec<Tone> {
-            rows(model, pane, "", 1, true).iter().map(|row| row.cells[column].tone).collect()
+            closed(model, pane, "", 1, true).iter().map(|row| row.cells[column].tone).collect()
         };
         assert_eq!(tones(&model, Pane::Blocks, 1), [Tone::Would, Tone::Stopped, Tone::Plain]);
         assert!(tones(&model, Pane::Sources, 4).contains(&Tone::Stopped));
@@ -360,7 +362,7 @@ mod tests {
     fn the_colour_of_a_reason_does_not_hang_on_its_place() {
         let model = model();
         let tones = |column: usize, descending: bool| {
-            let mut rows: Vec<(String, Tone, Tone)> = rows(&model, Pane::Reasons, "", column, descending)
+            let mut rows: Vec<(String, Tone, Tone)> = closed(&model, Pane::Reasons, "", column, descending)
                 .into_iter()
                 .map(|row| (row.id, row.cells[1].tone, row.cells[4].tone))
                 .collect();
@@ -373,27 +375,41 @@ mod tests {
 
     #[test]
     fn numbers_are_sorted_as_numbers_and_text_as_text() {
-        assert_eq!(column(Pane::Sources, "", 3, true, 3), ["432", "12", "5"]);
-        assert_eq!(column(Pane::Sources, "", 3, false, 3), ["5", "12", "432"]);
-        assert_eq!(column(Pane::Sources, "", 5, false, 5), ["0s", "75s", "66m"]);
-        assert_eq!(column(Pane::Sources, "", 2, false, 2), ["bare-lf", "bare-lf", "control-byte"]);
+        assert_eq!(column(Pane::Sources, "", 3, true, 3), ["457", "12", "5"]);
+        assert_eq!(column(Pane::Sources, "", 3, false, 3), ["5", "12", "457"]);
+        assert_eq!(column(Pane::Sources, "", 7, false, 7), ["0s", "75s", "66m"]);
+        assert_eq!(
+            column(Pane::Sources, "", 2, false, 2),
+            ["bad-content-length +1", "bare-lf", "control-byte"]
+        );
         assert_eq!(column(Pane::Blocks, "", 2, true, 2), ["never", "never", "59m"]);
     }
 
     #[test]
     fn a_filter_looks_into_every_column() {
-        assert_eq!(column(Pane::Sources, "203.0.113", 4, true, 1), ["203.0.113.7:4001", "203.0.113.9:5060"]);
-        assert_eq!(column(Pane::Sources, "INVITE", 4, true, 1), ["203.0.113.9:5060"]);
-        assert_eq!(column(Pane::Sources, "Control", 4, true, 1), ["203.0.113.9:5060"]);
+        assert_eq!(column(Pane::Sources, "203.0.113", 4, true, 1), ["203.0.113.7", "203.0.113.9"]);
+        assert_eq!(column(Pane::Sources, "INVITE", 4, true, 1), ["203.0.113.9"]);
+        assert_eq!(column(Pane::Sources, "content-length: -1", 4, true, 1), ["203.0.113.7"]);
         assert_eq!(column(Pane::Sources, "nobody", 4, true, 1), [""; 0]);
     }
 
     #[test]
-    fn a_source_knows_of_its_rule() {
-        let mut model = model();
-        model.rules.rows[0].target = "203.0.113.9".parse().unwrap();
-        let rows = rows(&model, Pane::Sources, "", 1, false);
-        let marks: Vec<_> = rows.iter().map(|row| row.cells[0].shown()).collect();
-        assert_eq!(marks, ["", "b", ""]);
+    fn an_address_opens_to_its_ports() {
+        let opened = BTreeSet::from(["203.0.113.7".parse().unwrap()]);
+        let rows = rows(&model(), Pane::Sources, "", (3, true), &opened);
+        let shown = |at: usize| rows.iter().map(|row| row.cells[at].shown().to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            shown(1),
+            [
+                "203.0.113.7",
+                "  :4001",
+                "  :4002",
+                "  :4003",
+                "203.0.113.9",
+                "2001:db8:85a3:8d3:1319:8a2e:370:7348"
+            ]
+        );
+        assert_eq!(shown(3), ["457", "432", "24", "1", "12", "5"]);
+        assert!(rows.iter().all(|row| row.cells.len() == Pane::Sources.columns().len()));
     }
 }

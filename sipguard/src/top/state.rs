@@ -1,7 +1,11 @@
 //! What the operator chose: pane, order, filter, row. Pure.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::dialog::Dialog;
 use super::model::Model;
+use super::offenders;
 use super::pane::Pane;
 use super::rows::{self, TopRow};
 
@@ -49,6 +53,8 @@ pub struct TopState {
     pub paused: Option<Box<Model>>,
     /// What was done last, and whether it failed.
     pub told: Option<(String, bool)>,
+    /// Addresses whose ports are shown.
+    pub opened: BTreeSet<IpAddr>,
     /// Rows that a page has.
     pub page: usize,
 }
@@ -66,6 +72,7 @@ impl Default for TopState {
             open: OpenDialog::Nothing,
             paused: None,
             told: None,
+            opened: BTreeSet::new(),
             page: 1,
         }
     }
@@ -85,7 +92,7 @@ impl TopState {
     /// The rows of the pane; the chosen one is found again where it went.
     pub fn rows(&mut self, model: &Model) -> Vec<TopRow> {
         let view = self.view();
-        let rows = rows::rows(model, self.pane, &self.filter, view.column, view.descending);
+        let rows = rows::rows(model, self.pane, &self.filter, (view.column, view.descending), &self.opened);
         let view = self.view_mut();
         let found = view.id.as_ref().and_then(|id| rows.iter().position(|row| row.id == *id));
         view.index = found.unwrap_or(view.index).min(rows.len().saturating_sub(1));
@@ -131,6 +138,18 @@ impl TopState {
         }
         // Of numbers the greatest is looked for; of text the first.
         view.descending = columns[view.column].number && columns[view.column].head != "LAST";
+    }
+
+    /// Shows the ports of the address of the chosen row, or no longer.
+    pub fn open_ports(&mut self, rows: &[TopRow]) {
+        let row = rows.get(self.view().index).filter(|_| self.pane == Pane::Sources);
+        let Some(address) = row.and_then(|row| offenders::address_of(row.subject.as_ref()?)) else { return };
+        if !self.opened.remove(&address) {
+            self.opened.insert(address);
+        }
+        // A port that is shown no longer leaves the choice to its address.
+        let id = Some(address.to_string());
+        self.view_mut().id = id;
     }
 
     /// Turns the order round.
@@ -196,14 +215,14 @@ mod tests {
     fn columns_without_a_head_are_no_order() {
         let mut state = TopState::default();
         let mut seen = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..7 {
             state.sort(true);
             seen.push(state.view().column);
         }
-        assert_eq!(seen, [5, 6, 1, 2, 3, 4]);
+        assert_eq!(seen, [5, 6, 7, 8, 1, 2, 3]);
         assert!(state.view().descending);
         state.sort(false);
         state.sort(false);
-        assert_eq!((state.view().column, state.view().descending), (2, false));
+        assert_eq!((state.view().column, state.view().descending), (1, false));
     }
 }

@@ -27,6 +27,12 @@ impl Theme {
         Theme::new(set("NO_COLOR").is_none(), locale.ends_with("utf8"))
     }
 
+    /// Whether the terminal shows more than ASCII.
+    #[must_use]
+    pub fn has_unicode(self) -> bool {
+        self.unicode
+    }
+
     /// What was stopped, and what went wrong.
     #[must_use]
     pub fn stopped(self) -> Style {

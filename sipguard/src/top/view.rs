@@ -7,6 +7,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::boxes;
 use super::model::{MetricKey, Model};
+use super::offenders::{self, Message};
 use super::pane::{Column, Pane};
 use super::rows::{CellContent, Tone, TopCell, TopRow};
 use super::state::{OpenDialog, TopState};
@@ -32,7 +33,12 @@ pub fn draw(buffer: &mut Buffer, model: &Model, state: &mut TopState, theme: The
     state.scroll(rows.len(), usize::from(page));
     head(buffer, seen, shown.is_some(), theme);
     tabs(buffer, state, theme);
-    table(buffer, &rows, state, theme);
+    let beside = message_width(area, state.pane);
+    table(buffer, Rect { width: area.width - beside, ..area }, &rows, state, theme);
+    if beside > 0 {
+        let place = Rect { x: area.width - beside, y: ABOVE - 1, width: beside, height: page + 1 };
+        message(buffer, place, seen, rows.get(state.view().index), theme);
+    }
     if rows.is_empty() {
         put(buffer, 2, ABOVE + 1, &nothing(seen, state), Style::new());
     }
@@ -156,12 +162,44 @@ fn tabs(buffer: &mut Buffer, state: &TopState, theme: Theme) {
     }
 }
 
-fn table(buffer: &mut Buffer, rows: &[TopRow], state: &TopState, theme: Theme) {
+/// From so many columns on the message of the chosen row is beside the rows, and how wide it is at the least.
+const BESIDE: u16 = 140;
+const MESSAGE: u16 = 58;
+
+/// How wide the message is; 0 where there is none.
+fn message_width(area: Rect, pane: Pane) -> u16 {
+    if area.width < BESIDE || pane != Pane::Sources { 0 } else { MESSAGE.max(area.width * 2 / 5) }
+}
+
+/// The first malformed message of the chosen row, with the line at fault.
+fn message(buffer: &mut Buffer, area: Rect, model: &Model, row: Option<&TopRow>, theme: Theme) {
+    let sources = model.reading.as_ref().map_or(&[][..], |reading| &reading.sources);
+    let Message { title, lines, at_fault } =
+        row.map(|row| offenders::message(sources, &row.id)).unwrap_or_default();
+    let bar = if theme.has_unicode() { "│" } else { "|" };
+    for y in area.y..area.bottom() {
+        put(buffer, area.x, y, bar, Style::new());
+    }
+    let room = usize::from(area.width - 4);
+    put(buffer, area.x + 2, area.y, &shortened(&title, room), theme.strong());
+    // The line at fault is among those that are seen.
+    let page = usize::from(area.height - 1);
+    let first = at_fault.map_or(0, |at| (at + 2).saturating_sub(page));
+    for (y, (number, line)) in (area.y + 1..area.bottom()).zip(lines.iter().enumerate().skip(first)) {
+        let is_fault = at_fault == Some(number);
+        let (mark, style) =
+            if is_fault { (">", theme.stopped().patch(theme.strong())) } else { ("", Style::new()) };
+        put(buffer, area.x + 1, y, mark, style);
+        put(buffer, area.x + 2, y, &shortened(line, room), style);
+    }
+}
+
+fn table(buffer: &mut Buffer, area: Rect, rows: &[TopRow], state: &TopState, theme: Theme) {
     let view = state.view();
     let columns = state.pane.columns();
-    let widths = widths(columns, rows, buffer.area.width);
+    let widths = widths(columns, rows, area.width);
     let y = ABOVE - 1;
-    buffer.set_style(Rect { y, height: 1, ..buffer.area }, theme.underlined());
+    buffer.set_style(Rect { y, height: 1, ..area }, theme.underlined());
     let mut x = 1;
     for (index, (column, width)) in columns.iter().zip(&widths).enumerate() {
         let mut head = column.head.to_owned();
@@ -173,12 +211,12 @@ fn table(buffer: &mut Buffer, rows: &[TopRow], state: &TopState, theme: Theme) {
         put(buffer, x, y, &head, theme.underlined());
         x += *width + 1;
     }
-    let page = usize::from(buffer.area.height - ABOVE - BELOW);
+    let page = usize::from(area.height - ABOVE - BELOW);
     for (line, (index, row)) in rows.iter().enumerate().skip(view.offset).take(page).enumerate() {
         let y = ABOVE + u16::try_from(line).unwrap_or(u16::MAX);
         let selected = index == view.index;
         if selected {
-            buffer.set_style(Rect { y, height: 1, ..buffer.area }, theme.reversed());
+            buffer.set_style(Rect { y, height: 1, ..area }, theme.reversed());
         }
         let mut x = 1;
         for ((cell, column), width) in row.cells.iter().zip(columns).zip(&widths) {
@@ -321,7 +359,14 @@ mod tests {
 
     #[test]
     fn wide() {
-        insta::assert_snapshot!(["", "2"].map(|keys| screen(120, 40, keys)).join("\n"));
+        insta::assert_snapshot!(["", "2", "\n"].map(|keys| screen(120, 40, keys)).join("\n"));
+    }
+
+    #[test]
+    fn the_message_is_beside_the_rows() {
+        insta::assert_snapshot!(["", "\n", "2"].map(|keys| screen(200, 50, keys)).join("\n"));
+        let narrow = screen(139, 24, "");
+        assert!(!narrow.contains("From: <sip:201@"), "{narrow}");
     }
 
     #[test]

@@ -49,9 +49,9 @@ impl Guard {
         self.0.counter_rows()
     }
 
-    /// `sipguard counters --by source`, by remote address.
+    /// `sipguard counters --by source --ports`, by remote address.
     pub fn offenders(&self) -> Result<BTreeMap<String, Offender>> {
-        offenders(&self.0.rows(&["counters", "--by", "source"])?)
+        offenders(&self.0.rows(&["counters", "--by", "source", "--ports"])?)
     }
 }
 

@@ -65,7 +65,7 @@ impl Balanced {
     /// Fails when the balancer itself is banned, blocked or called an offender.
     fn expect_balancer_unaccused(&self) -> Result<()> {
         let guard = &self.site.guard;
-        let offenders = guard.rows(&["counters", "--by", "source"])?;
+        let offenders = guard.rows(&["counters", "--by", "source", "--ports"])?;
         let accused = offenders.iter().find(|row| row["src_ip"] == BALANCER);
         ensure!(accused.is_none(), "the balancer is accused: {accused:?}");
         let bans = guard.rows(&["list", "ban"])?;
@@ -94,7 +94,7 @@ fn calls_go_on_and_the_errant_phone_is_named(header: ProxyHeader) -> Result<()> 
     let caller = caller.start(&balanced.phones)?;
     balanced.err()?;
     let guard = &balanced.site.guard;
-    let rows = guard.rows(&["counters", "--by", "source"])?;
+    let rows = guard.rows(&["counters", "--by", "source", "--ports"])?;
     let [row] = &rows[..] else { anyhow::bail!("one phone is errant: {rows:?}") };
     ensure!(text(row, "src_ip")? == ERRANT.ip().to_string(), "named {row}");
     ensure!(number(row, "src_port")? == u64::from(ERRANT.port()), "named {row}");

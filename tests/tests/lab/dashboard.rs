@@ -16,9 +16,9 @@ use sipguard_tests::scratch::Scratch;
 use sipguard_tests::service::Service;
 
 const URL: &str = "http://127.0.0.1:9506/";
-/// A first line that would be markup, if anybody let it, with a control byte in it.
-const HOSTILE: &[u8] =
-    b"OPTIONS sip:<img/src=x:/onerror=document.title='owned'> SIP/2.0\r\nVia: \x01\r\n\r\n";
+/// A message that would be markup, if anybody let it, with a control byte in it.
+const HOSTILE: &[u8] = b"OPTIONS sip:<img/src=x:/onerror=document.title='owned'> SIP/2.0\r\n\
+      User-Agent: <img/src=x:/onerror=document.title='owned'>\r\nVia: \x01\r\n\r\n";
 const VIEWS: [(&str, View); 4] = [
     ("wide", View { size: (1280, 900), dark: false }),
     ("dark", View { size: (1280, 900), dark: true }),

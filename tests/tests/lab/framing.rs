@@ -119,9 +119,9 @@ fn expect_only(
     Ok(())
 }
 
-/// Fails unless `counters --by source` names the sender with this reason and the first bytes of one of its segments.
+/// Fails unless `counters --by source --ports` names the sender with this reason and the first bytes of one of its segments.
 fn accuses(site: &Site, sender: &Connection, reason: Reason, segments: &[&[u8]]) -> Result<()> {
-    let (rows, local) = (site.guard.rows(&["counters", "--by", "source"])?, sender.local()?);
+    let (rows, local) = (site.guard.rows(&["counters", "--by", "source", "--ports"])?, sender.local()?);
     let mut named = 0;
     for row in &rows {
         if number(row, "src_port")? == u64::from(local.port())

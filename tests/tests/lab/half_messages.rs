@@ -62,13 +62,14 @@ fn listed(guard: &Guard) -> Result<Value> {
 
 /// Fails unless a row names the phone's address, without a port, for this limit.
 fn expect_named(rows: &[Value], view: &str) -> Result<()> {
+    let reason = |row: &Value| row.get("reason").unwrap_or(&row["reasons"][0]["reason"]).clone();
     let names =
-        |row: &&Value| row["src_ip"] == "10.77.0.2" && row["reason"] == Reason::UnfinishedMessages.name();
+        |row: &&Value| row["src_ip"] == "10.77.0.2" && reason(row) == Reason::UnfinishedMessages.name();
     let row =
         rows.iter().find(names).with_context(|| format!("{view} does not name the source: {rows:?}"))?;
     // An event is of one packet, the others sum up what an address sent.
     if row.get("seen_at").is_none() {
-        ensure!(number(row, "src_port")? == 0 && number(row, "packets")? >= 344, "{view}: {row}");
+        ensure!(row["ports_seen"] == 0 && number(row, "packets")? >= 344, "{view}: {row}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ pub enum By {
     /// Interface and reason
     #[default]
     Reason,
-    /// Who sent what was malformed, with its first bytes
+    /// Who sent what was malformed, by address: how much, who it says it is, the line at fault, and how to block it
     Source,
     /// Trunk and reason
     Trunk,
@@ -46,6 +46,10 @@ pub struct Args {
     /// register, invite or connections
     #[arg(long, value_name = "KIND", conflicts_with = "rate")]
     pub of: Option<TalliedKind>,
+
+    /// With `--by source`: a row for each port and reason, instead of one for each address
+    #[arg(long, conflicts_with_all = ["rate", "of"])]
+    pub ports: bool,
 
     /// How to print; instead of `--output`
     #[arg(long, value_enum, conflicts_with_all = ["output", "json"])]

@@ -1,10 +1,9 @@
 //! `counters`.
 
 use anyhow::Result;
-use sipguard_core::escape::escaped;
-use sipguard_core::ops::counters::{CounterRow, Offender, Rates, SenderRow, per_sec};
+use sipguard_core::ops::counters::{AddressRow, CounterRow, Offender, Rates, SenderRow, per_sec};
 use sipguard_core::view::{CounterView, RateView, SenderView, schema};
-use sipguard_observe::view::OffenderView;
+use sipguard_observe::view::{AddressView, OffenderView, ReasonCountView};
 
 use super::{Format, rows};
 use crate::table::table;
@@ -68,17 +67,87 @@ fn line(row: &CounterRow) -> Vec<String> {
     vec![row.interface.clone(), reason, action, row.packets.to_string(), row.bytes.to_string()]
 }
 
-pub fn by_sender(format: Format, offenders: &[Offender]) -> Result<()> {
-    rows(format, schema::OFFENDERS, offenders.iter().map(OffenderView::of_row).collect(), || {
-        let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "FIRST BYTES"];
-        let line = |row: &Offender| {
-            let last = row.last_seen.map(|seen| seen.to_string()).unwrap_or_default();
-            let (address, port) = (row.address.to_string(), row.port.to_string());
-            let (reason, packets) = (row.reason.name().to_owned(), row.packets.to_string());
-            vec![address, port, reason, packets, last, escaped(&row.sample)]
+/// Who, first: a row for each address, with what there is to know of it below, and the command that would block it.
+pub fn by_address(format: Format, addresses: &[AddressRow]) -> Result<()> {
+    let views: Vec<AddressView> = addresses.iter().map(AddressView::of_row).collect();
+    let text = addresses_text(&views);
+    rows(format, schema::ADDRESSES, views, || text)
+}
+
+fn addresses_text(views: &[AddressView]) -> String {
+    if views.is_empty() {
+        return "nobody has sent anything malformed, or more than a limit\n".to_owned();
+    }
+    let head = ["ADDRESS", "PACKETS", "RATE/S", "PORTS", "GOOD"];
+    let line = |view: &AddressView| {
+        let good = view.good_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0));
+        let (packets, ports) = (view.packets.to_string(), view.ports_seen.to_string());
+        vec![view.src_ip.clone(), packets, format!("{:.1}", view.packets_per_second), ports, good]
+    };
+    let rows = table(&head, views.iter().map(line));
+    let mut lines = rows.lines();
+    let mut text = lines.next().map(|head| format!("{head}\n")).unwrap_or_default();
+    for (line, view) in lines.zip(views) {
+        text += &format!("{line}\n");
+        for (label, said) in details(view) {
+            text += &format!("    {label:<10}  {said}\n");
+        }
+    }
+    text
+}
+
+/// What there is to know of an address, in lines with their labels.
+fn details(view: &AddressView) -> Vec<(&'static str, String)> {
+    let count = |one: &ReasonCountView| format!("{} {}", one.reason, one.packets);
+    let mut lines = vec![("reasons", view.reasons.iter().map(count).collect::<Vec<_>>().join(", "))];
+    let seen = [&view.first_seen_at, &view.last_seen_at].map(|seen| seen.as_deref().unwrap_or("?"));
+    lines.push(("seen", seen.join(" to ")));
+    lines.extend(view.from.clone().map(|from| ("From", from)));
+    lines.extend(view.user_agent.clone().map(|agent| ("User-Agent", agent)));
+    lines.extend(view.fault.as_ref().map(|fault| {
+        ("fault", at_fault(fault.offset, &fault.line, fault.message.first().map_or("", String::as_str)))
+    }));
+    lines.push(("block", to_block(view)));
+    lines
+}
+
+/// The line at fault and where it is; how the message begins where that is not known.
+fn at_fault(offset: Option<i64>, line: &str, begin: &str) -> String {
+    match offset {
+        Some(offset) if line.is_empty() => format!("at byte {offset}, the end of the headers"),
+        Some(offset) => format!("at byte {offset}: {line}"),
+        None => format!("begins: {begin}"),
+    }
+}
+
+/// The command, or why there is none.
+fn to_block(view: &AddressView) -> String {
+    let Some(command) = &view.block else { return format!("not proposed: it is {}", view.standing_text) };
+    let is_whole = *command == format!("sipguard block {}", view.src_ip);
+    match view.good_messages {
+        Some(good) if good > 0 && is_whole => {
+            format!("{command}  (its {} would be stopped too)", plural_of(good, "good message"))
+        }
+        _ => command.clone(),
+    }
+}
+
+/// A row for each port and reason.
+pub fn by_port(format: Format, offenders: &[Offender]) -> Result<()> {
+    let views: Vec<OffenderView> = offenders.iter().map(OffenderView::of_row).collect();
+    let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "USER-AGENT", "FAULT"];
+    let line = |view: &OffenderView| {
+        let last = view.last_seen_at.clone().unwrap_or_default();
+        let fault = match view.fault_offset {
+            _ if view.src_port == 0 => String::new(),
+            offset => at_fault(offset, &view.fault_line, &view.sample),
         };
-        table(&head, offenders.iter().map(line))
-    })
+        let (port, packets) = (view.src_port.to_string(), view.packets.to_string());
+        let agent = view.user_agent.clone().unwrap_or_default();
+        vec![view.src_ip.clone(), port, view.reason.clone(), packets, last, agent, fault]
+    };
+    let text = table(&head, views.iter().map(line));
+    rows(format, schema::OFFENDERS, views, || text)
 }
 
 /// Who sends how much: in the last 10 s and in all.

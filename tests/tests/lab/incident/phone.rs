@@ -57,8 +57,10 @@ fn bans_itself(stage: &Stage) -> Result<()> {
 /// The operator finds it among its neighbours, and cuts it.
 fn is_found_and_blocked(stage: &Stage) -> Result<()> {
     let guard = &stage.guard;
-    let [found] =
-        guard.rows(&["counters", "--by", "source"])?.try_into().map_err(|all| anyhow::anyhow!("{all:?}"))?;
+    let [found] = guard
+        .rows(&["counters", "--by", "source", "--ports"])?
+        .try_into()
+        .map_err(|all| anyhow::anyhow!("{all:?}"))?;
     let device = format!("{}:{}", text(&found, "src_ip")?, number(&found, "src_port")?);
     ensure!(device == format!("{OFFICE}:{PORT}") && found["reason"] == Reason::ControlByte.name(), "{found}");
     print!("{}", run(guard, "counters --by source")?);
@@ -97,7 +99,7 @@ fn expect_only_it_was_stopped(stage: &Stage) -> Result<()> {
     let others: Vec<_> =
         rows.iter().filter(|row| row.action != "pass" && !own.contains(&&*row.reason)).collect();
     ensure!(others.is_empty(), "also stopped: {others:?}");
-    for row in stage.guard.rows(&["counters", "--by", "source"])? {
+    for row in stage.guard.rows(&["counters", "--by", "source", "--ports"])? {
         let port = number(&row, "src_port")?;
         let errant = port == u64::from(PORT) || (4100..4120).contains(&port);
         ensure!(errant && row["src_ip"] == OFFICE.to_string(), "accused: {row}");

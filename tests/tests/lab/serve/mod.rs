@@ -239,7 +239,8 @@ fn what_a_dashboard_needs_is_told() -> Result<()> {
     ensure!(stopped.contains("method-denied") && stopped.contains("control-byte"), "{stopped}");
     let offenders = rows("/api/offenders")?;
     ensure!(
-        offenders[0]["src_ip"] == "10.77.0.2" && text(&offenders[0], "sample")?.starts_with("OPTIONS"),
+        offenders[0]["src_ip"] == "10.77.0.2"
+            && offenders[0]["fault"]["message"][0].as_str().is_some_and(|line| line.starts_with("OPTIONS")),
         "{offenders:?}"
     );
     let blocks = rows("/api/blocks")?;

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard_common::Reason;
@@ -63,6 +63,19 @@ fn list<'a>(told: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     told[key].as_array().with_context(|| format!("no {key} in {told}"))
 }
 
+/// Rows of addresses without what changes with the time.
+fn without_rates(mut rows: Vec<Value>) -> Vec<Value> {
+    for row in &mut rows {
+        row["packets_per_second"].take();
+        row["ports"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .for_each(|port| drop(port["packets_per_second"].take()));
+    }
+    rows
+}
+
 fn sum<'a>(rows: impl IntoIterator<Item = &'a Value>, key: &str) -> Result<u64> {
     rows.into_iter().map(|row| number(row, key)).sum()
 }
@@ -75,7 +88,7 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
     run(guard, "block 192.0.2.7 192.0.2.8")?;
     let senders = traffic(&site, 5)?;
     let (counters, told) = beside(guard, || guard.json(&["top", "--once", "--delay", "100ms"]))?;
-    ensure!(told["schema"] == "sipguard.top/2" && told["mode"] == "enforce", "{told:#}");
+    ensure!(told["schema"] == "sipguard.top/3" && told["mode"] == "enforce", "{told:#}");
     let mut reasons = list(&told, "reasons")?.clone();
     for row in &mut reasons {
         row.as_object_mut().context("a row")?.remove("packets_per_second").context("a rate")?;
@@ -88,12 +101,11 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
         let numbers = (number(row, "received_packets")?, number(row, "dropped_packets")?);
         ensure!(numbers == (received, dropped), "{name}: {row:#}");
     }
-    let mut sources = list(&told, "offenders")?.clone();
-    for row in &mut sources {
-        row.as_object_mut().context("a row")?.remove("packets_per_second").context("a rate")?;
-    }
-    let by_source = guard.rows(&["counters", "--by", "source"])?;
-    ensure!(sources == by_source && sources.len() == senders.len(), "{sources:#?} and not {by_source:#?}");
+    let [told_of, counted] =
+        [list(&told, "offenders")?.clone(), guard.rows(&["counters", "--by", "source"])?].map(without_rates);
+    ensure!(told_of == counted, "{told_of:#?} and not {counted:#?}");
+    let [phone] = &counted[..] else { bail!("one address sent it: {counted:#?}") };
+    ensure!(phone["ports_seen"] == senders.len() && phone["packets"] == senders.len(), "{phone:#}");
     let of_trunk = guard.rows(&["counters", "--by", "trunk"])?;
     let trunk = &told["trunks"][0];
     let numbers = (number(trunk, "received_packets")?, number(trunk, "dropped_packets")?);
@@ -110,7 +122,7 @@ fn one_reading_says_what_the_counters_say() -> Result<()> {
     }
     ensure!(told["blocks"] == 2 && told["bans"] == 0 && told["events_lost"] == 0, "{told:#}");
     let table = run(guard, "top --once -d 0.1")?;
-    for part in ["mode enforce", &senders[0].to_string(), "control-byte", "carrier", "192.0.2.7"] {
+    for part in ["mode enforce", "10.77.0.2", "control-byte", "carrier", "192.0.2.7"] {
         ensure!(table.contains(part), "no {part} in\n{table}");
     }
     Ok(())
@@ -145,14 +157,25 @@ fn the_screen_says_what_the_counters_say() -> Result<()> {
     run(guard, "block 198.51.100.0/24 --comment scanners")?;
     let senders = traffic(&site, 7)?;
     let mut pty = Pty::start(guard, &["top", "-d", "0.2"], SIZE)?;
+    let address = &guard.rows(&["counters", "--by", "source"])?[0];
+    let screen = pty.wait_for("10.77.0.2")?;
+    let of_it = line(&screen, "10.77.0.2 ")?;
+    let (packets, ports) = (number(address, "packets")?.to_string(), senders.len().to_string());
+    let words: Vec<&str> = of_it.split_whitespace().collect();
+    ensure!(
+        words[1..3] == ["control-byte", &packets] && words[4] == ports,
+        "{of_it} has not {packets} packets"
+    );
+    pty.press("\r")?;
     for sender in &senders {
-        let screen = pty.wait_for(&sender.to_string())?;
-        let packets = guard.rows(&["counters", "--by", "source"])?;
+        let port = format!(":{} ", sender.port());
+        let screen = pty.wait_for(&port)?;
+        let packets = guard.rows(&["counters", "--by", "source", "--ports"])?;
         let of = |row: &&Value| row["src_port"] == sender.port();
         let packets = number(packets.iter().find(of).context("a source")?, "packets")?.to_string();
-        let line = line(&screen, &sender.to_string())?;
-        ensure!(line.split_whitespace().nth(2) == Some(&packets), "{line} has not {packets} packets");
-        ensure!(line.contains("control-byte"), "{line}");
+        let of_it = line(&screen, &port)?;
+        let words: Vec<&str> = of_it.split_whitespace().collect();
+        ensure!(words[1..3] == ["control-byte", &packets], "{of_it} has not {packets} packets");
     }
     keep(&pty.screen(), "top-sources")?;
     pty.press("2")?;
@@ -185,11 +208,11 @@ fn the_screen_says_what_the_counters_say() -> Result<()> {
         keep(&pty.wait_for(wanted)?, name)?;
     }
     pty.press("x")?;
-    pty.resize(120, 40)?;
+    pty.resize(150, 40)?;
     pty.press("1")?;
-    // Of each, and once more below, of the row that is pointed at.
-    let whole = |shown: &str| shown.matches("Via: a\\x00b").count() == senders.len() + 1;
-    let wide = pty.wait("the first bytes have room", whole)?;
+    // In the message beside the rows, and below them.
+    let whole = |shown: &str| shown.matches("Via: a\\x00b").count() == 2 && shown.contains("OPTIONS sip:pbx");
+    let wide = pty.wait("the message has room", whole)?;
     keep(&wide, "top-wide")?;
     pty.press("/nobody\r")?;
     pty.wait_for("no row has the text")?;
@@ -204,7 +227,7 @@ fn whom_the_operator_points_at_is_blocked_and_unblocked() -> Result<()> {
     run(guard, "trunk add carrier --peer 10.77.0.2")?;
     let sender = traffic(&site, 1)?[0].to_string();
     let mut pty = Pty::start(guard, &["top", "-d", "0.2"], SIZE)?;
-    pty.wait_for(&sender)?;
+    pty.wait_for("a peer of trunk carrier")?;
     pty.press("b\r\r\r")?;
     keep(&pty.wait_for("Do it?")?, "top-block")?;
     pty.press("y")?;

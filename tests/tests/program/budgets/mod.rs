@@ -28,7 +28,7 @@ const STACK_BYTES: u32 = 512;
 const PROGRAMS: [&str; 4] =
     [names::PROGRAM, names::EGRESS_PROGRAM, names::CONNECTION_PROGRAMS[0], names::CONNECTION_PROGRAMS[1]];
 /// Kernel memory of all maps together when nothing is blocked and no connection is followed.
-const MAP_BYTES: u64 = 84 << 20;
+const MAP_BYTES: u64 = 90 << 20;
 /// The same with room for 200,000 connections.
 const LARGE_MAP_BYTES: u64 = 158 << 20;
 
