@@ -3,7 +3,7 @@
 //! Memory is constant: what a file says of its lengths is believed up to [`MOST_BYTES`].
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Cursor, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -14,6 +14,8 @@ use pcap_parser::{Block, EnhancedPacketBlock, PcapBlockOwned, PcapError, create_
 const READ_BYTES: usize = 1 << 20;
 /// Longest block that is read.
 const MOST_BYTES: usize = 16 << 20;
+/// Bytes at the beginning of standard input that are read twice: first for who the PBX is.
+const HEAD_BYTES: u64 = 32 << 20;
 /// Longest packet of a capture (`MAXIMUM_SNAPLEN` of libpcap).
 const MOST_PACKET: u32 = 1 << 18;
 /// Option of a packet in pcapng that says, in its lowest two bits, whether it came in (1) or went out (2).
@@ -65,11 +67,58 @@ struct CaptureReading {
     interfaces: Vec<CaptureInterface>,
 }
 
-/// Gives every packet of a file to `take`, until it breaks. `step` hears how many bytes were read so far.
-///
-/// # Errors
-/// What is wrong with the file, and where; the packets before were given.
-pub(crate) fn read(
+/// Where a capture comes from.
+pub(crate) enum Input<'p> {
+    /// A file, which can be read as often as one likes.
+    File(&'p Path),
+    /// Standard input, with its beginning, [`HEAD_BYTES`] at the most.
+    Stream(Vec<u8>),
+}
+
+/// The name of standard input on the command line.
+pub(crate) const STANDARD_INPUT: &str = "-";
+
+impl Input<'_> {
+    /// A file, or standard input, whose beginning is read.
+    #[must_use]
+    pub(crate) fn open(path: &Path) -> Input<'_> {
+        if path.as_os_str() != STANDARD_INPUT {
+            return Input::File(path);
+        }
+        let mut head = Vec::new();
+        // What could not be read now, can't later: then it is told.
+        let _told_later = std::io::stdin().lock().take(HEAD_BYTES).read_to_end(&mut head);
+        Input::Stream(head)
+    }
+
+    /// Gives the packets to `take`, until it breaks: of a file all, of standard input those of its beginning.
+    pub(crate) fn glance(&self, take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>) {
+        // What is wrong with it the second reading tells.
+        let _told_later = match self {
+            Input::File(path) => read_file(path, &|_| {}, take),
+            Input::Stream(head) => read_stream(Cursor::new(head), is_gzip_magic(head), &|_| {}, take),
+        };
+    }
+
+    /// Gives every packet to `take`, until it breaks. `step` hears how many bytes were read so far.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where; the packets before were given.
+    pub(crate) fn read(
+        &self,
+        step: &dyn Fn(u64),
+        take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        match self {
+            Input::File(path) => read_file(path, step, take),
+            Input::Stream(head) => {
+                read_stream(Cursor::new(head).chain(std::io::stdin()), is_gzip_magic(head), step, take)
+            }
+        }
+    }
+}
+
+fn read_file(
     path: &Path,
     step: &dyn Fn(u64),
     take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
@@ -79,15 +128,37 @@ pub(crate) fn read(
     if file.metadata().is_ok_and(|about| about.is_dir()) {
         return Err(format!("{shown} is a directory, no capture"));
     }
-    let no_capture = |error| match error {
-        _ if is_gzip(path) => {
-            format!("{shown} is compressed with gzip: unpack it first (`gunzip --keep {shown}`)")
-        }
-        PcapError::Eof => format!("{shown} is empty: no capture"),
-        PcapError::ReadError => format!("{shown} can't be read"),
+    let packed = is_gzip(path).then(|| {
+        format!("{shown} is compressed with gzip: `zcat {shown} | sipguard replay -`, or unpack it first (`gunzip --keep {shown}`)")
+    });
+    read(file, &shown.to_string(), packed, step, take)
+}
+
+fn read_stream(
+    from: impl Read + Send,
+    is_packed: bool,
+    step: &dyn Fn(u64),
+    take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
+) -> Result<(), String> {
+    let packed = "standard input is compressed with gzip: put `gunzip |` before `sipguard replay -`";
+    read(from, "standard input", is_packed.then(|| packed.to_owned()), step, take)
+}
+
+/// Gives every packet to `take`. `packed` is what to say where it is compressed.
+fn read(
+    from: impl Read + Send,
+    shown: &str,
+    packed: Option<String>,
+    step: &dyn Fn(u64),
+    take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
+) -> Result<(), String> {
+    let no_capture = |error| match (packed, error) {
+        (Some(packed), _) => packed,
+        (_, PcapError::Eof) => format!("{shown} is empty: no capture"),
+        (_, PcapError::ReadError) => format!("{shown} can't be read"),
         _ => format!("{shown} is no capture: neither pcap nor pcapng (`tcpdump -w FILE` writes one)"),
     };
-    let mut reader = create_reader(READ_BYTES, file).map_err(no_capture)?;
+    let mut reader = create_reader(READ_BYTES, from).map_err(no_capture)?;
     let mut reading = CaptureReading::default();
     let mut capacity = READ_BYTES;
     loop {
@@ -149,7 +220,12 @@ impl PacketPosition {
 fn is_gzip(path: &Path) -> bool {
     let mut magic = [0; 2];
     let mut read = || File::open(path)?.read_exact(&mut magic);
-    path.is_file() && read().is_ok() && magic == [0x1f, 0x8b]
+    path.is_file() && read().is_ok() && is_gzip_magic(&magic)
+}
+
+/// RFC 1952 2.3.1.
+fn is_gzip_magic(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
 }
 
 impl CaptureReading {

@@ -40,20 +40,16 @@ pub(crate) struct Decider<'p> {
     gaps: Gaps,
     tally: Tally,
     clients: Option<Clients>,
-    explainer: Option<Explainer>,
+    explainer: Explainer,
     /// What the program said of flows of voice, which are most of a capture. Nothing that changes while a capture is judged decides about
     /// a plain datagram to a port that is not guarded, so one answer is good for the flow.
     unguarded: HashMap<Ends, ReplayVerdict>,
 }
 
 impl<'p> Decider<'p> {
-    /// Nothing found yet. With an explainer the faults of malformed messages are located.
+    /// Nothing found yet. The explainer locates the faults of malformed messages.
     #[must_use]
-    pub(crate) fn new(
-        program: &'p Xdp,
-        clients: Option<Clients>,
-        explainer: Option<Explainer>,
-    ) -> Decider<'p> {
+    pub(crate) fn new(program: &'p Xdp, clients: Option<Clients>, explainer: Explainer) -> Decider<'p> {
         Decider {
             program,
             broken: Broken::new(),
@@ -95,7 +91,7 @@ impl<'p> Decider<'p> {
     #[must_use]
     pub(crate) fn end(mut self) -> Tally {
         self.tally.lacking += self.gaps.len();
-        self.tally.explained = self.explainer.map(Explainer::end).unwrap_or_default();
+        self.tally.explained = self.explainer.end();
         self.tally
     }
 
@@ -131,13 +127,13 @@ impl<'p> Decider<'p> {
         let clients = self.clients.as_ref().zip(packet.header).filter(|_| reason.class() != Class::Pass);
         let client = clients.and_then(|(clients, header)| clients.of(header));
         self.tally.count(told, packet.number, packet.header, client, &packet.bytes[TIME_BYTES..]);
-        if let (Some(explainer), Some(header)) = (&mut self.explainer, packet.header) {
+        if let Some(header) = packet.header {
             let proxied = self.clients.as_ref().is_some_and(|clients| clients.is_balancer(told.trunk()));
             if header.tcp && header.is_syn() {
-                explainer.begin(header, proxied);
+                self.explainer.begin(header, proxied);
             }
             let sender = client.unwrap_or((header.ends.from, header.ends.ports[0]));
-            explainer.packet(packet.number, header, sender, &packet.bytes[TIME_BYTES..], reason);
+            self.explainer.packet(packet.number, header, sender, &packet.bytes[TIME_BYTES..], reason);
         }
         Ok(reason.class() == Class::Pass)
     }

@@ -5,14 +5,15 @@
 //! 2. `side.rs` says which packets come in to the PBX; what it sends itself no guard of its own would see;
 //! 3. `run.rs` gives them to threads by the addresses of a packet, so that what belongs together stays in order;
 //! 4. `decide.rs` runs the program on each, and keeps apart what the capture lacks (`missing.rs`);
-//! 5. `clients.rs` says whose the connections of balancers are, `explain.rs` finds the line at fault of each malformed message, where that is asked for;
-//! 6. `tally.rs` counts, `report.rs` tells. `operation.rs` is what is asked from outside.
+//! 5. `clients.rs` says whose the connections of balancers are, `explain.rs` finds the line at fault of each malformed message;
+//! 6. `tally.rs` counts, `answer.rs` says what it comes to, `report.rs` tells. `operation.rs` is what is asked from outside.
 //!
 //! The program's clock is the capture's, and it asks no socket of this machine. It has maps of its own, which end with it.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
 #![warn(unreachable_pub)]
 
+mod answer;
 mod capture;
 mod clients;
 mod decide;
@@ -32,7 +33,7 @@ use std::net::IpAddr;
 use sipguard_core::settings::EffectiveSettings;
 use sipguard_core::store::DryRun;
 
-pub use self::operation::{Replay, Request};
+pub use self::operation::{Progress, Request, run};
 pub use self::report::ReplayReport;
 
 /// What a capture is judged by.
@@ -46,7 +47,7 @@ struct ReplayRequest {
     settings: EffectiveSettings,
     /// Trunks, denials and rules.
     rules: DryRun,
-    /// Whether the line at fault of each malformed message is looked for.
+    /// Whether the line at fault of each malformed message is told.
     explain: bool,
 }
 

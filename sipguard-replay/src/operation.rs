@@ -1,7 +1,10 @@
 //! `replay`: what would be stopped of a capture. Touches no interface and no pin.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use sipguard_core::config::{self, Config};
@@ -22,7 +25,7 @@ pub struct Request {
     pub config: Option<PathBuf>,
     /// The rules of the store as well.
     pub with_store: bool,
-    /// Whether the line at fault of each malformed message is looked for.
+    /// Whether the line at fault of each malformed message is told.
     pub explain: bool,
     /// Ports, profile, limits and checks, before those of the file.
     pub settings: SettingsRequest,
@@ -30,31 +33,49 @@ pub struct Request {
     pub flows: u32,
 }
 
-/// A guard for captures.
-pub struct Replay(Replayer);
+/// Captures that are judged at once: each has tables of its own in the kernel, and threads on every CPU.
+const AT_ONCE: usize = 2;
 
-impl Replay {
-    /// Prepares it, with the programs of an object, an ELF file.
-    ///
-    /// # Errors
-    /// When the configuration is invalid, the store can't be read, or the kernel refuses the program.
-    pub fn begin(host: &Context, object: &[u8], request: Request) -> Result<Replay> {
-        let config = match &request.config {
-            Some(file) => sipguard_core::ops::config::read(Some(file), "nothing was replayed")?.config,
-            None => Config::default(),
-        };
-        let settings = request.settings.or(&config.settings).of(&EffectiveSettings::default());
-        let store = request.with_store.then_some(host.store.as_path());
-        let rules = dry_run(store, |change| config::apply(change, &config, None).map(drop))?;
-        let Request { pbx, flows, explain, .. } = request;
-        Ok(Replay(Replayer::load(object, ReplayRequest { pbx, flows, settings, rules, explain })?))
-    }
+/// What hears how many bytes of a capture are read.
+pub type Progress = Box<dyn Fn(u64)>;
 
-    /// Replays a capture. `progress` is told how many bytes of it are read.
-    ///
-    /// # Errors
-    /// When the kernel can't run the program.
-    pub fn run(&mut self, file: &Path, progress: &dyn Fn(u64)) -> Result<ReplayReport> {
-        self.0.replay(file, progress)
-    }
+/// Replays captures with the programs of an object, an ELF file; each is judged by itself. The reports are in the order of the captures.
+/// `progress` is asked for each as it begins.
+///
+/// # Errors
+/// When the configuration is invalid, the store can't be read, or the kernel refuses the program or can't run it.
+pub fn run(
+    host: &Context,
+    object: &[u8],
+    request: Request,
+    files: &[PathBuf],
+    progress: &(dyn Fn(&Path) -> Progress + Sync),
+) -> Result<Vec<ReplayReport>> {
+    let config = match &request.config {
+        Some(file) => sipguard_core::ops::config::read(Some(file), "nothing was replayed")?.config,
+        None => Config::default(),
+    };
+    let settings = request.settings.or(&config.settings).of(&EffectiveSettings::default());
+    let store = request.with_store.then_some(host.store.as_path());
+    let rules = dry_run(store, |change| config::apply(change, &config, None).map(drop))?;
+    let Request { pbx, flows, explain, .. } = request;
+    let request = ReplayRequest { pbx, flows, settings, rules, explain };
+    let at_once = files.len().min(AT_ONCE);
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let one_thread = || -> Result<()> {
+        let mut replayer = Replayer::load(object, request.clone())?;
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(index) else { return Ok(()) };
+            let report = replayer.replay(file, &*progress(file))?;
+            done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, report);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(one_thread)).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread that replays panicked"))?
+        })
+    })?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
 }

@@ -10,13 +10,14 @@ use sipguard_core::counters::Action;
 use sipguard_core::escape::{escaped, hex};
 use sipguard_core::settings::list;
 
+use super::answer;
 use super::side::{Marks, Side};
 use super::tally::{SourceKey, Stopped, Tally};
 use super::{ReplayRequest, link, side};
-use crate::view::{ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
+use crate::view::{AnswerView, ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
 
 /// What an attached guard would not let pass.
-const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
+pub(super) const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
 
 /// What became of one capture.
 #[derive(Debug, Default)]
@@ -43,6 +44,7 @@ pub struct ReplayReport {
     doubtful: Vec<[IpAddr; 2]>,
     explain: bool,
     trunks: BTreeMap<u8, String>,
+    ports: String,
     notes: Vec<String>,
 }
 
@@ -60,6 +62,7 @@ impl ReplayReport {
             .iter()
             .filter_map(|trunk| Some((u8::try_from(trunk.number).ok()?, trunk.name.clone())));
         self.trunks = names.collect();
+        self.ports = list(request.settings.ports.sip.iter().chain(&request.settings.ports.tls));
         self.notes = self.noted(request);
         if self.packets > 0 && !self.is_judged() {
             let links: Vec<String> = self.links.keys().map(|link| link::shown(*link)).collect();
@@ -84,6 +87,13 @@ impl ReplayReport {
         self.tally.with(&STOPS)
     }
 
+    /// What it comes to.
+    #[must_use]
+    pub fn answer(&self) -> AnswerView {
+        let trunk = |index: u8| (index != 0).then(|| self.trunk(index));
+        answer::answer(&self.file, &self.tally, &self.ports, &trunk)
+    }
+
     fn decided(&self) -> u64 {
         self.tally.reasons.values().sum()
     }
@@ -92,7 +102,7 @@ impl ReplayReport {
         let mut notes = Vec::new();
         let mut note = |holds: bool, text: String| notes.extend(holds.then_some(text));
         let tally = &self.tally;
-        let ports = list(request.settings.ports.sip.iter().chain(&request.settings.ports.tls));
+        let ports = &self.ports;
         note(
             self.guessed && self.pbx.is_empty() && self.doubtful.is_empty(),
             format!("no packet has a guarded port ({ports}): `--port` or `--config` says which are"),
@@ -231,6 +241,7 @@ impl ReplayReport {
             packets: *packets,
         });
         ReplayView {
+            answer: self.answer(),
             file: self.file.clone(),
             packets: self.packets,
             judged: self.decided(),

@@ -23,7 +23,7 @@ use sipguard_core::settings::{EffectiveSettings, secret};
 use sipguard_observe::header::Header;
 
 use super::ReplayRequest;
-use super::capture::{self, CapturePacket};
+use super::capture::{CapturePacket, Input};
 use super::clients::Clients;
 use super::decide::{Decider, Incoming, TIME_BYTES};
 use super::explain::Explainer;
@@ -68,13 +68,14 @@ impl Replayer {
             forget(&self.loaded)?;
         }
         let request = &self.request;
+        let input = Input::open(path);
         let cpus = cpus();
         let mut clients = Vec::new();
         for _ in &cpus {
             clients.push(Clients::open(&self.loaded, &request.rules.policy.trunks)?);
         }
         let program: &Xdp = self.loaded.program()?;
-        let side = if request.pbx.is_empty() { sides(path, request) } else { Side::named(&request.pbx) };
+        let side = if request.pbx.is_empty() { sides(&input, request) } else { Side::named(&request.pbx) };
         let base_ns = Clock::now()?.boot_ns;
         std::thread::scope(|scope| {
             let mut lanes = Vec::new();
@@ -85,13 +86,13 @@ impl Replayer {
                 let settings = &request.settings;
                 let mut limits = settings.limits;
                 limits.switch_off(request.rules.policy.checks.off);
-                let explainer = request.explain.then(|| Explainer::new(limits, settings.ports.tls.clone()));
+                let explainer = Explainer::new(limits, settings.ports.tls.clone());
                 let decider = Decider::new(program, clients, explainer);
                 threads.push(scope.spawn(move || work(decider, cpu, &receiver, &back)));
                 lanes.push(Lane { sender, empty, batch: Batch::default() });
             }
             let mut reader = PacketReader::new(side, base_ns, lanes);
-            let damage = capture::read(path, step, &mut |packet| reader.take(packet)).err();
+            let damage = input.read(step, &mut |packet| reader.take(packet)).err();
             let (mut report, side) = reader.end();
             report.damage = damage;
             for thread in threads {
@@ -144,11 +145,11 @@ fn forget(loaded: &Loaded) -> Result<()> {
     Ok(())
 }
 
-/// Which packets the PBX sent, by the first ones. What is wrong with the file the second reading tells.
-fn sides(path: &Path, request: &ReplayRequest) -> Side {
+/// Which packets the PBX sent, by the first ones.
+fn sides(input: &Input<'_>, request: &ReplayRequest) -> Side {
     let mut guess = Guess::default();
     let mut frame = Vec::new();
-    let _told_later = capture::read(path, &|_| {}, &mut |packet| {
+    input.glance(&mut |packet| {
         frame.clear();
         let linked = link::put(packet.link, packet.data, &mut frame);
         if let (Linked::Frame(outgoing), Some(header)) = (linked, Header::read(&frame)) {

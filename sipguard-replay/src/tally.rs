@@ -16,6 +16,9 @@ const SAMPLE_BYTES: usize = 64;
 /// Sources, ports and reasons that are told apart.
 const SOURCES: usize = 1 << 12;
 
+/// Addresses whose well-formed packets are counted.
+const ADDRESSES: usize = 1 << 16;
+
 /// Whose packets were stopped, and for what.
 pub(crate) type SourceKey = (Mapped, u16, u8, Action);
 
@@ -28,6 +31,8 @@ pub(crate) struct Stopped {
     pub first: u64,
     /// The first bytes of its payload, 64 at the most.
     pub sample: Vec<u8>,
+    /// Index of the trunk whose it is, or 0.
+    pub trunk: u8,
 }
 
 /// Counts of one thread, or of all.
@@ -39,6 +44,8 @@ pub(crate) struct Tally {
     pub trunks: BTreeMap<(u8, u8, Action), u64>,
     /// What was stopped, by source.
     pub sources: HashMap<SourceKey, Stopped>,
+    /// Well-formed packets by address, of the first [`ADDRESSES`].
+    pub well_formed: HashMap<Mapped, u64>,
     /// Packets that were stopped of sources beyond those.
     pub of_others: u64,
     /// Packets that the capture has only in part.
@@ -69,18 +76,23 @@ impl Tally {
         if told.trunk() != 0 {
             *self.trunks.entry((told.trunk(), reason.number(), action)).or_default() += 1;
         }
-        if reason.class() == Class::Pass {
-            return;
-        }
         let (ends, payload) = header.map(|header| (header.ends, header.payload.clone())).unwrap_or_default();
         let (from, port) = client.unwrap_or((ends.from, ends.ports[0]));
+        if reason.class() == Class::Pass {
+            if reason == Reason::Valid
+                && (self.well_formed.len() < ADDRESSES || self.well_formed.contains_key(&from))
+            {
+                *self.well_formed.entry(from).or_default() += 1;
+            }
+            return;
+        }
         let key = (from, port, reason.number(), action);
         if let Some(stopped) = self.sources.get_mut(&key) {
             stopped.packets += 1;
         } else if self.sources.len() < SOURCES {
             let sample = frame.get(payload).unwrap_or_default();
             let sample = sample[..sample.len().min(SAMPLE_BYTES)].to_vec();
-            self.sources.insert(key, Stopped { packets: 1, first: number, sample });
+            self.sources.insert(key, Stopped { packets: 1, first: number, sample, trunk: told.trunk() });
         } else {
             self.of_others += 1;
         }
@@ -104,6 +116,9 @@ impl Tally {
                 }
                 None => drop(self.sources.insert(key, theirs)),
             }
+        }
+        for (address, packets) in other.well_formed {
+            *self.well_formed.entry(address).or_default() += packets;
         }
         self.of_others += other.of_others;
         self.cut += other.cut;

@@ -7,6 +7,8 @@ use serde::Serialize;
 /// A replay of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplayView {
+    /// What it comes to.
+    pub answer: AnswerView,
     /// The file.
     pub file: PathBuf,
     /// Packets in it.
@@ -46,6 +48,43 @@ pub struct ReplayView {
     pub explained: Option<Vec<ExplanationView>>,
     /// What is to be known of it, a sentence each.
     pub notes: Vec<String>,
+}
+
+/// What a replay comes to: whether anything legal would be stopped, whose, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AnswerView {
+    /// `nothing-judged`, `nothing-stopped`, `rules-alone` (what blocks and denials stop), `malformed-alone` (of addresses of which nothing
+    /// well-formed came), or `perhaps-legal`.
+    pub verdict: &'static str,
+    /// The same as a sentence.
+    pub text: String,
+    /// What would be stopped, by address and reason, the most packets first; 50 at the most.
+    pub faults: Vec<FaultView>,
+    /// Commands that would let it pass; none where nothing is stopped.
+    pub commands: Vec<String>,
+}
+
+/// What would be stopped of an address, for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FaultView {
+    /// The address.
+    pub src_ip: String,
+    /// The trunk whose it is; null where it is none's.
+    pub trunk: Option<String>,
+    /// Name of the reason.
+    pub reason: &'static str,
+    /// How many packets, by any ports.
+    pub packets: u64,
+    /// How many well-formed ones came from the address.
+    pub well_formed: u64,
+    /// Number of the first of them in the capture, from 1.
+    pub first_packet: u64,
+    /// Of which packet offset and line are, which is the first one of which the line is known; null where it is of none.
+    pub packet: Option<u64>,
+    /// Offset in bytes of the line at fault in that packet's payload; negative where it began in an earlier segment.
+    pub offset: Option<i64>,
+    /// The line at fault, escaped.
+    pub line: Option<String>,
 }
 
 /// A reason.

@@ -52,13 +52,20 @@ pub fn run(object: &'static [u8]) -> ExitCode {
 fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let format = cli.format();
     let host = &Context::new(&cli.pins, &cli.store);
-    let is_documentation = match &cli.verb {
+    let needs_none = match &cli.verb {
         Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_) => true,
         // What a reason means is documentation; what is neither that nor anybody is a mistake, whoever makes it.
         Verb::Lookup(args) | Verb::Explain(args) => matches!(args.request()?, Asked::Reason(_)),
+        // What this build can't do, no privilege helps with.
+        #[cfg(not(feature = "top"))]
+        Verb::Top(_) => true,
+        #[cfg(not(feature = "replay"))]
+        Verb::Replay(_) => true,
+        #[cfg(not(feature = "serve"))]
+        Verb::Serve(_) => true,
         _ => false,
     };
-    if !is_documentation {
+    if !needs_none {
         privilege::check()?;
     }
     match cli.verb {
@@ -323,13 +330,10 @@ fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()>
 
 #[cfg(feature = "replay")]
 fn replay(host: &Context, object: &[u8], format: Format, args: args::replay::Args) -> Result<()> {
-    let (request, files) = args.request();
-    let mut replay = sipguard_replay::Replay::begin(host, object, request)?;
-    let mut reports = Vec::new();
-    for file in files {
-        let report = replay.run(&file, &progress::of_file(&file))?;
-        reports.push((file, report));
-    }
+    let (request, files) = args.request()?;
+    let bars = progress::Files::default();
+    let reports = sipguard_replay::run(host, object, request, &files, &|file| bars.of(file))?;
+    drop(bars);
     printer::replay::replay(format, &reports)
 }
 

@@ -3,6 +3,8 @@
 #[cfg(feature = "replay")]
 use std::path::Path;
 
+#[cfg(feature = "replay")]
+use indicatif::MultiProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 use sipguard_core::ops::import::Progress;
 
@@ -21,11 +23,26 @@ impl Entries {
     }
 }
 
-/// The bar of a file that is read; it goes when it is dropped. It is told how many bytes are read.
+/// The bars of files that are read, each with the time that is left. They go when they are dropped.
 #[cfg(feature = "replay")]
-pub fn of_file(file: &Path) -> impl Fn(u64) {
-    let bar = ClearingBar(bar(std::fs::metadata(file).map_or(0, |about| about.len())));
-    move |bytes| bar.0.set_position(bytes)
+#[derive(Default)]
+pub struct Files(MultiProgress);
+
+#[cfg(feature = "replay")]
+impl Files {
+    /// The bar of a file, as it begins. It is told how many bytes are read.
+    pub fn of(&self, file: &Path) -> Box<dyn Fn(u64)> {
+        // How much a pipe will bring nobody knows.
+        let length = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|about| about.len());
+        let (bar, template) = match length {
+            Some(bytes) => (ProgressBar::new(bytes), "{prefix} {bar:30} {percent}% {elapsed}, {eta} left"),
+            None => (ProgressBar::no_length(), "{prefix} {bytes} {elapsed}"),
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+        let bar = ClearingBar(self.0.add(bar.with_style(style).with_prefix(name)));
+        Box::new(move |bytes| bar.0.set_position(bytes))
+    }
 }
 
 struct ClearingBar(ProgressBar);

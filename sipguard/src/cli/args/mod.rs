@@ -140,7 +140,7 @@ pub enum Verb {
     Reload(reload::Args),
     /// Show which device crashed the PBX: the reports of crashes, or one of just now
     Crash(crash::Args),
-    /// Show what would be stopped of a capture, and why; exit status 8 when anything would be, but 1 when a file is damaged
+    /// Show what would be stopped of a capture, and why: exit status 8 when anything would be, 1 when it can't be judged
     #[cfg_attr(not(feature = "replay"), command(hide = true))]
     Replay(replay::Args),
     /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it

@@ -1,16 +1,19 @@
 //! `replay`.
 
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use anyhow::Result;
 use sipguard_replay::{DEFAULT_FLOWS, Request};
 
 use super::guard::GuardArgs;
+use super::usage;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Captures, pcap or pcapng. Each is judged by itself: put the parts of one together first (mergecap)
-    #[arg(required = true, value_name = "FILE")]
+    /// Captures, pcap or pcapng; `-` is standard input. Each is judged by itself: put the parts of one together first (mergecap)
+    #[arg(required = true, value_name = "FILE|-")]
     files: Vec<PathBuf>,
 
     /// An address of the PBX: what it sent itself is not checked; can be repeated [default: as the capture says, or guessed]
@@ -26,7 +29,8 @@ pub struct Args {
     #[arg(long)]
     with_store: bool,
 
-    /// Of each malformed message also the line at fault, and its offset in the payload of the packet
+    /// Of each malformed message the line at fault, and its offset in the payload of the packet; else of the first of each address and
+    /// reason
     #[arg(long)]
     explain: bool,
 
@@ -40,8 +44,16 @@ pub struct Args {
 
 impl Args {
     /// With what captures are replayed, and the captures.
-    pub fn request(self) -> (Request, Vec<PathBuf>) {
+    pub fn request(self) -> Result<(Request, Vec<PathBuf>)> {
         let Args { files, pbx, config, with_store, explain, guard, flows } = self;
-        (Request { pbx, config, with_store, explain, settings: guard.settings(), flows }, files)
+        match files.iter().filter(|file| file.as_os_str() == "-").count() {
+            0 => {}
+            1 if std::io::stdin().is_terminal() => {
+                return Err(usage("a terminal sends no capture: `tcpdump -w - ... | sipguard replay -`"));
+            }
+            1 => {}
+            _ => return Err(usage("standard input (`-`) can be read once only")),
+        }
+        Ok((Request { pbx, config, with_store, explain, settings: guard.settings(), flows }, files))
     }
 }

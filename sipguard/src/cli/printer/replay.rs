@@ -1,60 +1,109 @@
 //! `replay`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
+use sipguard_common::Reason;
 use sipguard_core::error::{Failure, FailureKind};
 use sipguard_core::view::schema;
 use sipguard_replay::ReplayReport;
-use sipguard_replay::view::ReplayView;
+use sipguard_replay::view::{AnswerView, ReplayView};
 
 use super::{Format, plural, rows};
 use crate::table::table;
 
+/// The verdict of a capture in which nothing could be judged.
+const NOTHING_JUDGED: &str = "nothing-judged";
+
 /// Sources that a table shows.
 const SHOWN: usize = 50;
 
-/// Prints reports; fails when a capture can't be judged to its end, or else when a packet would be stopped.
-pub fn replay(format: Format, reports: &[(PathBuf, ReplayReport)]) -> Result<()> {
-    let values = reports.iter().map(|(_, report)| report.view()).collect();
-    rows(format, schema::REPLAY, values, || {
-        // Of a file of which nothing could be judged there is only the error.
-        let told = reports.iter().filter(|(_, report)| report.is_judged() || report.damage.is_none());
-        told.map(|(_, report)| text(&report.view())).collect::<Vec<_>>().join("\n")
+/// Prints reports; fails when a capture can't be judged to its end, or nothing of it, or else when a packet would be stopped.
+pub fn replay(format: Format, reports: &[ReplayReport]) -> Result<()> {
+    let views: Vec<ReplayView> = reports.iter().map(ReplayReport::view).collect();
+    let found: Vec<String> = views.iter().flat_map(|view| sentences(view, is_told(view))).collect();
+    // What could not be judged may have more of it.
+    let failed = views.iter().any(|view| view.damage.is_some() || view.answer.verdict == NOTHING_JUDGED);
+    rows(format, schema::REPLAY, views.clone(), || {
+        let told = views.iter().filter(|view| is_told(view));
+        told.map(text).collect::<Vec<_>>().join("\n")
     })?;
-    let found: Vec<String> = reports.iter().flat_map(|(file, report)| sentences(file, report)).collect();
     if found.is_empty() {
         return Ok(());
     }
-    // What could not be judged may have more of it.
-    let failed = reports.iter().any(|(_, report)| report.damage.is_some());
     let kind = if failed { FailureKind::Failed } else { FailureKind::WouldStop };
     Err(Failure::with(kind, found.join("\nsipguard: ")))
 }
 
+/// Of a file that can't be read, or of which nothing could be judged, there is only the error.
+fn is_told(view: &ReplayView) -> bool {
+    view.damage.is_none() || view.packets > view.other_links
+}
+
 /// Why the exit status is not 0.
-fn sentences(file: &Path, report: &ReplayReport) -> Vec<String> {
+fn sentences(view: &ReplayView, is_told: bool) -> Vec<String> {
     let mut all = Vec::new();
-    if let Some(damage) = &report.damage {
-        let judged = if report.is_judged() { "; the report is of the packets before" } else { "" };
+    if let Some(damage) = &view.damage {
+        let judged = if is_told { "; the report is of the packets before" } else { "" };
         all.push(format!("{damage}{judged}"));
+    } else if view.answer.verdict == NOTHING_JUDGED {
+        all.push(format!("{}: {}", name(&view.file), view.answer.text));
     }
-    if report.stopped() > 0 {
-        let stopped = plural(usize::try_from(report.stopped()).unwrap_or(usize::MAX), "packet");
-        all.push(format!("{}: {stopped} would be stopped", file.display()));
+    if view.stopped > 0 {
+        let stopped = plural(usize::try_from(view.stopped).unwrap_or(usize::MAX), "packet");
+        all.push(format!("{}: {stopped} would be stopped", name(&view.file)));
     }
     all
 }
 
+/// A file as it is called.
+fn name(file: &Path) -> String {
+    if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// The answer: what would be stopped of whom, with the line at fault, and why.
+fn answer(file: &Path, answer: &AnswerView) -> String {
+    let mut text = format!("{}: {}\n\n", name(file), answer.text);
+    let lines = answer.faults.iter().map(|fault| {
+        let number = |number: Option<i64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        vec![
+            fault
+                .trunk
+                .as_ref()
+                .map_or_else(|| fault.src_ip.clone(), |trunk| format!("{} ({trunk})", fault.src_ip)),
+            fault.reason.to_owned(),
+            fault.packets.to_string(),
+            fault.well_formed.to_string(),
+            fault.packet.unwrap_or(fault.first_packet).to_string(),
+            number(fault.offset),
+            fault.line.clone().unwrap_or_default(),
+        ]
+    });
+    if !answer.faults.is_empty() {
+        let head = ["ADDRESS", "REASON", "STOPPED", "WELL-FORMED", "PACKET", "BYTE", "LINE AT FAULT"];
+        text += &table(&head, lines);
+        let mut reasons: Vec<&str> = answer.faults.iter().map(|fault| fault.reason).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        for reason in reasons.iter().filter_map(|name| Reason::ALL.iter().find(|one| one.name() == *name)) {
+            text += &format!("  {}: {}", reason.name(), reason.text());
+            for (what, value) in [("", reason.spec()), ("sent without harm by ", reason.harmless_senders())] {
+                if !value.is_empty() {
+                    text += &format!(" [{what}{value}]");
+                }
+            }
+            text += "\n";
+        }
+        text += "\n";
+    }
+    text
+}
+
 /// A report for people.
 fn text(view: &ReplayView) -> String {
-    let mut text = format!(
-        "{}: {}, {} came in and were judged, {} would be stopped\n\n",
-        view.file.display(),
-        packets(view.packets),
-        view.judged,
-        view.stopped
-    );
+    let mut text = answer(&view.file, &view.answer);
+    text +=
+        &format!("{}, {} came in, {} would be stopped\n\n", packets(view.packets), view.judged, view.stopped);
     let lines = view.reasons.iter().map(|one| {
         vec![one.reason.to_owned(), one.action.to_owned(), one.packets.to_string(), one.text.to_owned()]
     });
@@ -97,6 +146,10 @@ fn text(view: &ReplayView) -> String {
         text += &format!("Not judged: {} that the PBX sent itself.\n", packets(view.sent_by_pbx));
     }
     view.notes.iter().for_each(|note| text += &format!("{}.\n", capital(note)));
+    if !view.answer.commands.is_empty() {
+        text += "\nThis would let it pass, and the last line shows what is left:\n";
+        view.answer.commands.iter().for_each(|command| text += &format!("    {command}\n"));
+    }
     text
 }
 
