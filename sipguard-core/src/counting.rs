@@ -31,16 +31,46 @@ pub fn begin(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
     })
 }
 
-fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+/// Loads them, and attaches nothing.
+///
+/// # Errors
+/// When the kernel can't, and says why.
+pub(crate) fn load(loaded: &mut Loaded) -> Result<()> {
     if !Offsets::of_running_kernel().tell_of_connections() {
         bail!("its BTF does not say what a socket looks like");
     }
     let btf = Btf::from_sys_fs().context("reading its BTF")?;
+    for name in names::CONNECTION_PROGRAMS {
+        program(loaded, name)?.load(TRACEPOINT, &btf).map_err(verifier)?;
+    }
+    Ok(())
+}
+
+/// Puts loaded ones in the place of those that are at work. For a moment both are, and a connection is counted once: a socket has one entry.
+///
+/// # Errors
+/// When the kernel refuses; then the old ones stay, or both.
+pub(crate) fn replace(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+    for name in names::CONNECTION_PROGRAMS {
+        let program = program(loaded, name)?;
+        let link = program.attach().context("attaching the programs that count connections")?;
+        let link = FdLink::from(program.take_link(link)?);
+        let [path, link_path] = pins.counting(name);
+        pins.replace(&path, |path| Ok(program.pin(path)?))?;
+        pins.replace(&link_path, |path| Ok(link.pin(path).map(drop)?))?;
+    }
+    Ok(())
+}
+
+fn program<'l>(loaded: &'l mut Loaded, name: &str) -> Result<&'l mut BtfTracePoint> {
+    Ok(loaded.ebpf().program_mut(name).context("the object holds no such program")?.try_into()?)
+}
+
+fn start(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+    load(loaded)?;
     let mut links = Vec::new();
     for name in names::CONNECTION_PROGRAMS {
-        let program: &mut BtfTracePoint =
-            loaded.ebpf().program_mut(name).context("the object holds no such program")?.try_into()?;
-        program.load(TRACEPOINT, &btf).map_err(verifier)?;
+        let program = program(loaded, name)?;
         let link = program.attach()?;
         let link = FdLink::from(program.take_link(link)?);
         let [path, link_path] = pins.counting(name);

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use aya::programs::ProgramInfo;
 use bytemuck::Zeroable;
 use sipguard_common::abi::{Iface, names};
 
@@ -11,7 +10,7 @@ use crate::error::{Failure, FailureKind};
 use crate::link::{self, Interface};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
-use crate::presence::{iface_name, own_slots};
+use crate::presence::{iface_name, own_slots, program_of};
 use crate::second_eye;
 
 /// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
@@ -76,11 +75,7 @@ pub(crate) fn free(pins: &Pins, slot: u32) -> Result<()> {
 
 /// Kernel's numbers of the XDP programs of slots, of any ABI version; one whose pin can't be read is left out.
 fn program_ids(pins: &Pins, slots: &[u32]) -> Vec<u32> {
-    slots
-        .iter()
-        .filter_map(|slot| ProgramInfo::from_pin(pins.program(*slot)).ok())
-        .map(|info| info.id())
-        .collect()
+    slots.iter().filter_map(|slot| program_of(&pins.link(*slot)).ok()).collect()
 }
 
 /// The kernel takes the program off when the last reference to the link is gone, a moment after the pin.

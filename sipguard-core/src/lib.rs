@@ -58,4 +58,5 @@ pub mod target;
 pub mod trunk;
 mod undo;
 pub mod unfinished;
+mod upgrade;
 pub mod view;

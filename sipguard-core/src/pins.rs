@@ -318,6 +318,20 @@ impl Pins {
         Ok(())
     }
 
+    /// Puts another pin at the place of one: `pin` makes it at the path that it is given, and it takes the place at once.
+    ///
+    /// # Errors
+    /// When a pin can't be made, or take the place.
+    pub(crate) fn replace(&self, path: &Path, pin: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push("-new");
+        let new = path.with_file_name(name);
+        // Of one that was killed.
+        remove_file(&new)?;
+        pin(&new).with_context(|| format!("pinning {}", new.display()))?;
+        std::fs::rename(&new, path).with_context(|| format!("renaming {}", new.display()))
+    }
+
     /// Removes every pin. Knows nothing of the ABI, so that it works for pins of any version.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The interfaces that were attached, and whether our program is on them now.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
-use aya::programs::ProgramInfo;
+use aya::programs::links::{FdLink, PinnedLink};
 use sipguard_common::abi::{Iface, names};
 
 use crate::kernel;
@@ -47,6 +49,16 @@ pub(crate) fn is_elsewhere(iface: &Iface) -> bool {
     iface.netns != 0 && kernel::netns().is_ok_and(|here| here != iface.netns)
 }
 
+/// The kernel's number of the program that a pinned link has.
+///
+/// # Errors
+/// When the pin can't be opened, or the kernel does not tell.
+pub(crate) fn program_of(path: &Path) -> Result<u32> {
+    let link = PinnedLink::from_pin(path).with_context(|| format!("opening {}", path.display()))?;
+    let info = FdLink::from(link).info().with_context(|| format!("asking about {}", path.display()))?;
+    Ok(info.program_id())
+}
+
 /// Whether our program is on the interface of a slot now.
 ///
 /// # Errors
@@ -56,7 +68,6 @@ pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
         return Ok(Presence::Elsewhere);
     }
     let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
-    let path = pins.program(slot);
-    let ours = ProgramInfo::from_pin(&path).with_context(|| format!("opening {}", path.display()))?.id();
+    let ours = program_of(&pins.link(slot))?;
     Ok(if found.is_some_and(|xdp| xdp.program_id == ours) { Presence::On } else { Presence::Gone })
 }

@@ -4,8 +4,8 @@
 //! filter of a `clsact` qdisc, with a priority of its own; such a filter outlives every process by itself, and has no link to be pinned.
 
 use anyhow::{Context, Result};
-use aya::programs::links::{FdLink, LinkOrder};
-use aya::programs::tc::{self, NlOptions, TcAttachOptions, TcError, TcHandle};
+use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 use nix::errno::Errno;
 use sipguard_common::abi::{CLSACT_FOUND, CLSACT_MADE, Iface, names};
@@ -13,7 +13,7 @@ use sipguard_common::abi::{CLSACT_FOUND, CLSACT_MADE, Iface, names};
 use crate::link::{self, Interface};
 use crate::load::Loaded;
 use crate::pins::Pins;
-use crate::presence::{is_elsewhere, own_slots};
+use crate::presence::{is_elsewhere, own_slots, program_of};
 
 /// Priority of the filter: behind what firewalls usually have, so that nothing of theirs changes its place.
 const PRIORITY: u16 = 0xc000;
@@ -40,6 +40,29 @@ pub(crate) fn attach(loaded: &mut Loaded, pins: &Pins, slot: u32, interface: &In
         let _absent = std::fs::remove_file(&path);
     }
     pinned.map(|_| 0)
+}
+
+/// Puts another program in the place of the one that is on, at once.
+///
+/// # Errors
+/// When the kernel refuses; then the old one stays.
+pub(crate) fn replace(loaded: &mut Loaded, pins: &Pins, slot: u32, iface: &Iface) -> Result<()> {
+    let [path, link_path] = pins.second_eye(slot);
+    let program = loaded.second_eye()?;
+    let link = if iface.clsact == 0 {
+        let link = PinnedLink::from_pin(link_path).context("opening the pinned link")?;
+        SchedClassifierLink::try_from(FdLink::from(link)).context("the pinned link is not of TCX")?
+    } else {
+        let name = link::by_index(iface.ifindex)?.context("the interface is gone")?.name;
+        let handle = TcHandle::new(0, HANDLE);
+        SchedClassifierLink::attached(&name, TcAttachType::Egress, PRIORITY, handle, None)?
+    };
+    let id = program.attach_to_link(link).context("replacing the program that sees what the PBX sends")?;
+    if iface.clsact != 0 {
+        // The kernel keeps the filter; dropped, it would be taken off.
+        std::mem::forget(program.take_link(id)?);
+    }
+    pins.replace(&path, |path| Ok(program.pin(path)?))
 }
 
 fn attach_filter(
@@ -100,17 +123,17 @@ pub(crate) fn remove_all(pins: &Pins) -> Result<()> {
 #[must_use]
 pub(crate) fn is_on(pins: &Pins, slot: u32, iface: &Iface) -> bool {
     let [path, link_path] = pins.second_eye(slot);
-    let Ok(ours) = ProgramInfo::from_pin(&path) else { return false };
     if iface.clsact != 0 {
-        return true;
+        return ProgramInfo::from_pin(&path).is_ok();
     }
+    let Ok(ours) = program_of(&link_path) else { return false };
     if is_elsewhere(iface) {
-        return link_path.exists();
+        return true;
     }
     // By the name that it has now.
     let Ok(Some(found)) = link::by_index(iface.ifindex) else { return false };
     SchedClassifier::query_tcx(&found.name, TcAttachType::Egress)
-        .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == ours.id()))
+        .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == ours))
 }
 
 /// Whether the kernel knows no TCX.

@@ -26,6 +26,7 @@ pub mod rule;
 pub mod status;
 pub mod trail;
 pub mod trunk;
+pub mod upgrade;
 
 use std::path::{Path, PathBuf};
 

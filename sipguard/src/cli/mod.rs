@@ -70,6 +70,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     }
     match cli.verb {
         Verb::Attach(args) => confirm::attach(host, object, format, args),
+        Verb::Upgrade => printer::attach::upgraded(format, &ops::upgrade::run(host, object)?),
         Verb::Detach(args) => printer::attach::detached(format, &ops::detach::run(host, args.request())?),
         Verb::Status(args) => {
             let report = ops::status::run(host, args.interface.as_deref())?;

@@ -46,6 +46,11 @@ pub const SUITES: &[Suite] = &[
             "attacks::bans::malformed_connections",
         ],
     },
+    Suite {
+        name: "upgrades",
+        tier: "lab",
+        only: &["upgrade::under_traffic", "upgrade::a_build_that", "upgrade::without"],
+    },
 ];
 
 /// Runs one, one test after the other.
@@ -64,7 +69,8 @@ pub fn run(suite: &Suite) -> Result<String> {
     let output = Command::new(format!("/{DIRECTORY}/{}", suite.tier))
         .arg("--test-threads=1")
         .args(suite.only)
-        .envs([("SIPGUARD", "/usr/sbin/sipguard"), ("SIPGUARD_SETTINGS", "local"), ("RUST_BACKTRACE", "0")])
+        .envs([("SIPGUARD", "/usr/sbin/sipguard"), ("SIPGUARD_SETTINGS", "local"), ("SIPGUARD_SWAPS", "2")])
+        .env("RUST_BACKTRACE", "0")
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let Some(result) = said.lines().rfind(|line| line.starts_with("test result: ")) else {

@@ -40,4 +40,5 @@ mod top;
 mod traffic;
 mod trunks;
 mod units;
+mod upgrade;
 mod user_agents;

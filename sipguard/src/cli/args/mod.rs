@@ -83,6 +83,8 @@ impl Cli {
 pub enum Verb {
     /// Attach to interfaces; the filter then stays until `detach`
     Attach(attach::Args),
+    /// Put the programs of this build in the place of those that filter, without a gap; settings, rules and connections stay
+    Upgrade,
     /// Detach from interfaces
     Detach(detach::Args),
     /// Show what is attached, in which mode, and what passes unchecked

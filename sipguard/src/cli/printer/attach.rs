@@ -1,9 +1,9 @@
-//! `attach` and `detach`.
+//! `attach`, `upgrade` and `detach`.
 
 use anyhow::Result;
 use serde::Serialize;
 use sipguard_core::ops::attach::{Attached, Outcome};
-use sipguard_core::ops::detach;
+use sipguard_core::ops::{detach, upgrade};
 
 use super::{Format, notices, rows};
 
@@ -15,6 +15,15 @@ struct AttachedRow<'a> {
     mode: &'static str,
     /// Whether it is new, or the settings changed.
     changed: bool,
+}
+
+/// An interface on which another program filters now.
+#[derive(Serialize)]
+struct UpgradedRow {
+    interface: String,
+    /// The kernel's number of the program that filtered before.
+    program_id_before: u32,
+    program_id: u32,
 }
 
 /// An interface from which the guard was detached.
@@ -58,6 +67,21 @@ fn sentence(one: &Attached, settings_changed: bool) -> String {
         ""
     };
     format!("{name}: attached in {} mode{why}\n", one.xdp_mode())
+}
+
+pub fn upgraded(format: Format, outcome: &upgrade::Outcome) -> Result<()> {
+    notices(&outcome.notices);
+    let value = |one: &'_ upgrade::Upgraded| UpgradedRow {
+        interface: one.interface.clone(),
+        program_id_before: one.before,
+        program_id: one.after,
+    };
+    rows(format, "sipguard.upgrade/1", outcome.interfaces.iter().map(value).collect(), || {
+        let line = |one: &upgrade::Upgraded| {
+            format!("{}: program {} filters in the place of {}\n", one.interface, one.after, one.before)
+        };
+        outcome.interfaces.iter().map(line).collect()
+    })
 }
 
 pub fn detached(format: Format, outcome: &detach::Outcome) -> Result<()> {

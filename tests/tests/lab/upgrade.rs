@@ -1,0 +1,223 @@
+//! `upgrade`: the programs are replaced under traffic; nothing malformed gets through, nobody is cut, and what is known stays known.
+
+use std::{
+    io::ErrorKind,
+    net::UdpSocket,
+    process::Stdio,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use object::{Object as _, ObjectSection as _};
+use serde_json::Value;
+use sipguard_common::Reason;
+use sipguard_core::ops::{self, Context};
+use sipguard_object::OBJECT;
+use sipguard_tests::{
+    application::{Connection, End, Server, expect_same, sip, udp, wait_until},
+    guard::{Guard, Site, neighbour},
+    message::{negative_length, register},
+    process::{Running, output},
+};
+
+/// Swaps under traffic, where `SIPGUARD_SWAPS` names no other number.
+const SWAPS: usize = 20;
+
+/// Guarded without bans and limits, so that a malformed sender is kept out by the framer alone, and nobody sends too much.
+fn site() -> Result<Site> {
+    let site = Site::guarded(true, &[])?;
+    site.guard.run(&["bans", "off"])?.expect(0)?;
+    site.guard.run(&["limit", "clear"])?.expect(0)?;
+    Ok(site)
+}
+
+/// The kernel's number of the program on the interface, as `status` tells.
+fn program(site: &Site) -> Result<u64> {
+    site.guard.json(&["status"])?["interfaces"][0]["program_id"].as_u64().context("no program")
+}
+
+/// What the application has read of a connection that sent something malformed, when it is cut; nothing is as it should be.
+fn malformed(server: &Server, site: &Site, bad: &[u8]) -> Result<Vec<u8>> {
+    let (phone, application) = server.connect(&site.phone)?;
+    phone.offer(bad)?;
+    ensure!(application.wait_for_end()? == End::Reset, "it was not reset");
+    Ok(application.bytes())
+}
+
+/// Sends a message in two pieces, again and again, until `stop`: each time the second is sent when the first was read. Gives all.
+fn call(phone: &Connection, application: &Connection, stop: &AtomicBool) -> Result<Vec<u8>> {
+    let mut sent = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let message = register(sent.len());
+        for piece in [&message[..message.len() / 2], &message[message.len() / 2..]] {
+            phone.write(piece)?;
+            sent.extend_from_slice(piece);
+            application.wait_for(sent.len())?;
+        }
+    }
+    Ok(sent)
+}
+
+/// Datagrams, by turns good and malformed, until `stop`; how many good ones there were. Each is answered by a look at what arrived.
+fn datagrams(phone: &UdpSocket, server: &UdpSocket, bad: &[u8], stop: &AtomicBool) -> Result<usize> {
+    let mut sent = 0;
+    let mut got = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        let good = register(sent);
+        phone.send_to(bad, server.local_addr()?)?;
+        phone.send_to(&good, server.local_addr()?)?;
+        let length = loop {
+            match server.recv(&mut got) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                length => break length.context("a good datagram did not arrive")?,
+            }
+        };
+        expect_same(&got[..length], &good)?;
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+#[test]
+fn under_traffic_nothing_malformed_gets_through_and_nobody_is_cut() -> Result<()> {
+    let site = &site()?;
+    let address = sip("10.77.0.1".parse()?);
+    let server = Server::listen(&site.pbx, address)?;
+    let (phone, application) = &server.connect(&site.phone)?;
+    let (from, to) = (udp(&site.phone, sip("10.77.0.2".parse()?))?, udp(&site.pbx, address)?);
+    to.set_read_timeout(Some(sipguard_tests::application::PATIENCE))?;
+    let bad = &negative_length();
+    let (stop, attempts) = (&AtomicBool::new(false), &AtomicUsize::new(0));
+    let swaps = std::env::var("SIPGUARD_SWAPS").map_or(Ok(SWAPS), |number| number.parse())?;
+    let before = program(site)?;
+    let (calls, good, through) = thread::scope(|scope| -> Result<_> {
+        let calls = scope.spawn(|| call(phone, application, stop));
+        let datagrams = scope.spawn(|| datagrams(&from, &to, &bad.bytes, stop));
+        let malformed = scope.spawn(|| -> Result<Vec<u8>> {
+            let mut through = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                through.extend(malformed(&server, site, &bad.bytes)?);
+                attempts.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(through)
+        });
+        let swapped = (0..swaps).try_for_each(|_| {
+            let so_far = attempts.load(Ordering::Relaxed);
+            site.guard.run(&["upgrade"])?.expect(0)?;
+            // At least one attempt between two swaps.
+            wait_until("an attempt", || {
+                Ok(attempts.load(Ordering::Relaxed) > so_far || malformed.is_finished())
+            })
+        });
+        stop.store(true, Ordering::Relaxed);
+        let panicked = "a sender panicked";
+        let calls = calls.join().expect(panicked);
+        let (datagrams, malformed) = (datagrams.join().expect(panicked), malformed.join().expect(panicked));
+        swapped?;
+        Ok((calls?, datagrams?, malformed?))
+    })?;
+    ensure!(through.is_empty(), "{} malformed bytes reached the application", through.len());
+    expect_same(&application.bytes(), &calls)?;
+    ensure!(application.end().is_none(), "the call was cut");
+    ensure!(program(site)? != before, "the program is the same");
+    // Counters went on from where they were.
+    let stopped = site.guard.counted(bad.reason)?;
+    let malformed = attempts.load(Ordering::Relaxed) + good;
+    ensure!(stopped >= malformed as u64, "{stopped} were counted, {malformed} were sent");
+    let passed = site.guard.counted(Reason::Valid)?;
+    ensure!(passed > good as u64, "{passed} were valid, {good} datagrams were");
+    // The second eye and the counting programs are those of the new build too.
+    let report = site.guard.json(&["status"])?;
+    ensure!(report["weaknesses"].as_array().is_some_and(Vec::is_empty), "{report}");
+    println!(
+        "{swaps} swaps, {} malformed connections, {good} good datagrams, {} bytes of calls",
+        attempts.load(Ordering::Relaxed),
+        calls.len()
+    );
+    Ok(())
+}
+
+/// What the kernel refuses, and what is no object at all.
+#[test]
+fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
+    let site = site()?;
+    let before = program(&site)?;
+    let mut refused = OBJECT.to_vec();
+    let file = object::File::parse(OBJECT)?;
+    let is_xdp = |section: &object::Section<'_, '_>| section.name().is_ok_and(|name| name.starts_with("xdp"));
+    let section = file.sections().find(is_xdp).context("no section of XDP programs")?;
+    let (start, size) = section.file_range().context("no bytes")?;
+    // A program without its end.
+    refused[(start + size - 8) as usize..][..8].fill(0);
+    for broken in [refused, b"no ELF file".to_vec()] {
+        let (pins, store) = (site.guard.pins(), site.guard.store());
+        let outcome =
+            site.pbx.enter(|| ops::upgrade::run(&Context::new(pins, store), &broken).map(|_| ()))?;
+        let text = format!("{:#}", outcome.expect_err("it was taken"));
+        ensure!(text.contains("making the maps") || text.contains("loading the XDP program"), "{text}");
+        ensure!(program(&site)? == before, "the program was replaced");
+    }
+    let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
+    ensure!(malformed(&server, &site, &negative_length().bytes)?.is_empty(), "it does not filter");
+    Ok(())
+}
+
+/// Whatever is done and not done: each interface is filtered, `status` says so, and another `upgrade` ends it.
+#[test]
+fn an_upgrade_that_is_killed_leaves_a_filter() -> Result<()> {
+    let site = site()?;
+    let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
+    for delay_ms in [1, 20, 60, 100, 140, 180, 220, 260, 300, 400, 600] {
+        let mut command = site.guard.command(&["upgrade"]);
+        let mut process =
+            Running::start("sipguard upgrade", command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        thread::sleep(Duration::from_millis(delay_ms));
+        process.signal(Signal::SIGKILL)?;
+        wait_until("the process is gone", || Ok(process.try_wait()?.is_some()))?;
+        let report = site.guard.json(&["status"])?;
+        ensure!(report["interfaces"][0]["mode"] == "native", "killed after {delay_ms} ms: {report}");
+        ensure!(report["weaknesses"].as_array().is_some_and(Vec::is_empty), "{report}");
+        let through = malformed(&server, &site, &negative_length().bytes)?;
+        ensure!(through.is_empty(), "killed after {delay_ms} ms it does not filter");
+    }
+    // A pin that did not come to its place.
+    let pin = site.guard.pins().join("programs/0-new");
+    let id = program(&site)?.to_string();
+    output(std::process::Command::new("bpftool").args(["prog", "pin", "id", &id]).arg(&pin))?;
+    site.guard.run(&["upgrade"])?.expect(0)?;
+    ensure!(!pin.exists(), "the pin is there still");
+    site.guard.run(&["detach", "--all"])?.expect(0)?;
+    ensure!(!site.guard.pins().exists(), "pins are left");
+    Ok(())
+}
+
+#[test]
+fn without_a_guard_there_is_nothing_to_upgrade() -> Result<()> {
+    let site = Site::new(true)?;
+    let output = site.guard.run(&["upgrade"])?.expect(3)?;
+    ensure!(output.stderr.contains("not attached"), "{output:?}");
+    // And of an interface that is gone it tells.
+    site.guard.attach(&["eth0"])?;
+    site.pbx.run(&["ip", "link", "del", "eth0"])?;
+    let output = site.guard.run(&["upgrade"])?.expect(0)?;
+    ensure!(output.stderr.contains("nothing is filtered on eth0"), "{output:?}");
+    Ok(())
+}
+
+/// An operator who is in another network namespace than the interface.
+#[test]
+fn elsewhere_it_is_refused() -> Result<()> {
+    let site = site()?;
+    let before = program(&site)?;
+    let other = Guard::new(&site.phone, &neighbour("SIPGUARD", "sipguard")?);
+    let (pins, store) = (site.guard.pins().to_string_lossy(), site.guard.store().to_string_lossy());
+    let output = other.run(&["upgrade", "--pins", &pins, "--store", &store])?.expect(1)?;
+    ensure!(output.stderr.contains("another network namespace"), "{output:?}");
+    ensure!(program(&site)? == before, "the program was replaced");
+    let log: Value = site.guard.json(&["log"])?;
+    ensure!(!log.to_string().contains("upgrade"), "{log}");
+    Ok(())
+}
