@@ -237,6 +237,16 @@ fn is_reset(kind: ErrorKind) -> bool {
     kind == ErrorKind::ConnectionReset || kind == ErrorKind::BrokenPipe
 }
 
+/// A call on a socket that has a deadline, again when it was interrupted: the kernel does not resume it after a signal or a freeze.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Waits until `holds` does; fails with `what` when it takes too long.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     poll(&mut holds, |holds| *holds)?.map(drop).map_err(|_| not_in_time(what))

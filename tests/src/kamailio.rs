@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{netns::Netns, process::Running, scratch::Scratch, sipp::Transport};
+use crate::{application::uninterrupted, netns::Netns, process::Running, scratch::Scratch, sipp::Transport};
 
 const CONFIG: &str = include_str!("../fixtures/kamailio.cfg");
 
@@ -194,7 +194,7 @@ fn answers_udp(address: SocketAddr) -> bool {
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         socket.connect(address)?;
         socket.send(options("UDP").as_bytes())?;
-        socket.recv(&mut [0; 2048])
+        uninterrupted(|| socket.recv(&mut [0; 2048]))
     };
     ask().is_ok_and(|read| read > 0)
 }
@@ -204,7 +204,7 @@ fn answers_tcp(address: SocketAddr, header: &[u8]) -> bool {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
         stream.write_all(&[header, options("TCP").as_bytes()].concat())?;
-        stream.read(&mut [0; 2048])
+        uninterrupted(|| stream.read(&mut [0; 2048]))
     };
     ask().is_ok_and(|read| read > 0)
 }

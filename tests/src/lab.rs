@@ -7,7 +7,6 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     fmt::Write as _,
-    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
@@ -22,7 +21,7 @@ use sipguard_core::{
 };
 
 use crate::{
-    application::{End, PATIENCE, Server, expect_same, sip, udp},
+    application::{End, PATIENCE, Server, expect_same, sip, udp, uninterrupted},
     envelope::{Envelope, PBX_MAC, SENDER_MAC, datagram},
     guard::Site,
     netns::{Netns, plain_frames},
@@ -159,13 +158,8 @@ impl Lab {
         self.wire.send(&datagram(&envelope, CLOCK_PORT, CLOCK_PORT, &tick.to_be_bytes()))?;
         let mut got = [0; 8];
         while got != tick.to_be_bytes() {
-            match self.clock.recv(&mut got) {
-                // A socket that has a deadline is not resumed by the kernel.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                heard => {
-                    heard.context("the wire is silent: a datagram did not arrive")?;
-                }
-            }
+            uninterrupted(|| self.clock.recv(&mut got))
+                .context("the wire is silent: a datagram did not arrive")?;
         }
         Ok(())
     }

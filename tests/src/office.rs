@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{chance::Chance, dial, netns::Netns};
+use crate::{application::uninterrupted, chance::Chance, dial, netns::Netns};
 
 /// How many there are.
 pub const PHONES: usize = 200;
@@ -252,7 +252,7 @@ impl Phone {
     fn hear(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let heard = match (&self.socket, &mut self.stream) {
-            (Some(socket), _) => socket.recv(&mut bytes),
+            (Some(socket), _) => uninterrupted(|| socket.recv(&mut bytes)),
             (None, Some(stream)) => stream.read(&mut bytes),
             (None, None) => return false,
         };

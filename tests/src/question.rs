@@ -9,7 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{application::udp, dial, netns::Netns, sipp::Transport};
+use crate::{
+    application::{udp, uninterrupted},
+    dial,
+    netns::Netns,
+    sipp::Transport,
+};
 
 /// Who asks what whom. Each time it is asked it is another request.
 #[derive(Debug, Clone)]
@@ -38,13 +43,13 @@ impl Question {
             let socket = udp(namespace, self.from)?;
             socket.set_read_timeout(Some(patience)).context("setting a timeout")?;
             socket.send_to(&request, self.to).context("sending a datagram")?;
-            socket.recv(&mut answer)
+            uninterrupted(|| socket.recv(&mut answer))
         } else {
             let Some(mut stream) = dial::from(namespace, self.from, self.to, patience)? else {
                 return Ok(false);
             };
             stream.set_read_timeout(Some(patience)).context("setting a timeout")?;
-            stream.write_all(&request).and_then(|()| stream.read(&mut answer))
+            stream.write_all(&request).and_then(|()| uninterrupted(|| stream.read(&mut answer)))
         };
         match read {
             Ok(count) => Ok(answer[..count].starts_with(b"SIP/2.0 200 ")),

@@ -135,7 +135,12 @@ fn container(machine: &Netns, proxied: &[u16]) -> Result<Behind> {
 mod tests {
     use super::*;
     use crate::{
-        application::expect_same, cpu, envelope::datagram, lab::FAMILIES, lab::Lab, message::register,
+        application::{expect_same, uninterrupted},
+        cpu,
+        envelope::datagram,
+        lab::FAMILIES,
+        lab::Lab,
+        message::register,
     };
 
     #[test]
@@ -152,7 +157,7 @@ mod tests {
                 lab.wire.send(&datagram(&sender.envelope, 5062, 5060, &register(2)))?;
                 lab.settle()?;
                 let mut read = [0; 2000];
-                let length = application.recv(&mut read).context(setting.name())?;
+                let length = uninterrupted(|| application.recv(&mut read)).context(setting.name())?;
                 expect_same(&read[..length], &register(2)).context(setting.name())?;
             }
         }

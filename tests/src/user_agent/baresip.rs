@@ -133,6 +133,7 @@ impl Baresip {
             match self.control.read(&mut chunk) {
                 Ok(0) => bail!("baresip went away: {}", self.log()),
                 Ok(count) => self.unread.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     ensure!(Instant::now() < until, "no {what} from baresip: {}", self.log());
                     crate::interrupt::check()?;

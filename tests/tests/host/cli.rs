@@ -29,6 +29,7 @@ fn all(lines: &[&str]) -> Result<String> {
 fn help() -> Result<()> {
     let verbs = [
         "attach",
+        "upgrade",
         "detach",
         "status",
         "block",

@@ -25,7 +25,11 @@ use sipguard_observe::{
     tap::TapPacket,
 };
 use sipguard_tests::{
-    application::wait_until, message::good_call, packet::Peer, process::output, scratch::Scratch,
+    application::{uninterrupted, wait_until},
+    message::good_call,
+    packet::Peer,
+    process::output,
+    scratch::Scratch,
     user_agent::is_installed,
 };
 
@@ -276,7 +280,7 @@ fn the_journal_gets_fields_that_line_ends_do_not_break() -> Result<()> {
     let packet = RedactedPacket::new(&TapPacket { trunk: Some("carrier".to_owned()), ..recorded() });
     ensure!(journal.write(&packet, Some("block a\nMESSAGE=forged"))?, "not taken");
     let mut bytes = vec![0; 65536];
-    let len = listener.recv(&mut bytes)?;
+    let len = uninterrupted(|| listener.recv(&mut bytes))?;
     let (mut fields, mut rest) = (Vec::new(), &bytes[..len]);
     while !rest.is_empty() {
         let end = rest.iter().position(|byte| *byte == b'\n').context("a field without end")?;

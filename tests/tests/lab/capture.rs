@@ -14,7 +14,7 @@ use serde_json::Value;
 use sipguard_common::abi::{CURSOR_CAPTURED, names};
 use sipguard_core::{clock::Clock, maps::open, pins::Pins};
 use sipguard_tests::{
-    application::{PATIENCE, udp, wait_until},
+    application::{PATIENCE, udp, uninterrupted, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, bent},
     process::{Running, output},
@@ -62,7 +62,7 @@ fn traffic(site: &Site) -> Result<()> {
         send(b"\0garbage that is no message at all")?;
         for _ in 0..10 {
             send(&credentials())?;
-            pbx.recv(&mut [0; 2048]).context("it did not arrive")?;
+            uninterrupted(|| pbx.recv(&mut [0; 2048])).context("it did not arrive")?;
         }
     }
     Ok(())

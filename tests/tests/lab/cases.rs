@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use sipguard_tests::application::{Connection, PATIENCE, Server, expect_same, sip, udp};
+use sipguard_tests::application::{Connection, PATIENCE, Server, expect_same, sip, udp, uninterrupted};
 use sipguard_tests::cases::{Case, Expected, cases};
 use sipguard_tests::dial;
 use sipguard_tests::guard::Site;
@@ -39,7 +39,8 @@ fn datagram(site: &Site, case: &Case, bytes: &[u8], pbx: &UdpSocket) -> Result<(
     let mut buffer = vec![0; 1 << 16];
     let mut arrived = false;
     loop {
-        let len = pbx.recv(&mut buffer).context("the datagram behind it does not arrive")?;
+        let len =
+            uninterrupted(|| pbx.recv(&mut buffer)).context("the datagram behind it does not arrive")?;
         if &buffer[..len] == OPTIONS {
             break;
         }

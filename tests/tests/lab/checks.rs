@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard_common::{Reason, abi::CheckSwitches};
 use sipguard_core::{pins::Pins, policy::PolicyMaps};
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, bent},
     scratch::Scratch,
@@ -125,7 +125,7 @@ fn passes(site: &Site, address: IpAddr, message: &[u8]) -> Result<bool> {
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     site.phone.enter(|| UdpSocket::bind((any, 0))?.send_to(message, sip(address)))??;
     let mut read = [0; 2048];
-    let by_udp = socket.recv(&mut read);
+    let by_udp = uninterrupted(|| socket.recv(&mut read));
     ensure!(by_tcp == by_udp.is_ok(), "TCP: {by_tcp}, UDP: {by_udp:?}");
     if let Ok(count) = by_udp {
         expect_same(&read[..count], message)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_core::{maps, pins::Pins};
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, udp},
+    application::{PATIENCE, Server, expect_same, sip, udp, uninterrupted},
     guard::{Guard, Site, number},
     message::{bent, register},
 };
@@ -60,7 +60,7 @@ fn expect_second_datagram(site: &Site, first: &[u8], second: &[u8]) -> Result<()
         site.phone.enter(|| phone.send_to(message, sip(pbx)))??;
     }
     let mut bytes = [0; 2048];
-    let count = server.recv(&mut bytes).context("the second did not arrive")?;
+    let count = uninterrupted(|| server.recv(&mut bytes)).context("the second did not arrive")?;
     expect_same(&bytes[..count], second)
 }
 

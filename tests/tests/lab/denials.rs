@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard_common::Reason;
 use sipguard_core::pins::Pins;
 use sipguard_tests::{
-    application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{Connection, PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, register},
 };
@@ -31,7 +31,7 @@ fn expect_datagram(site: &Site, address: IpAddr, bytes: &[u8]) -> Result<()> {
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     site.phone.enter(|| UdpSocket::bind((any, 0))?.send_to(bytes, sip(address)))??;
     let mut read = [0; 2048];
-    let count = socket.recv(&mut read).context("the datagram did not arrive")?;
+    let count = uninterrupted(|| socket.recv(&mut read)).context("the datagram did not arrive")?;
     expect_same(&read[..count], bytes)
 }
 

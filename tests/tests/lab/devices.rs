@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use sipguard_common::{Reason, abi::rules_in_use};
 use sipguard_core::{maps, pins::Pins};
 use sipguard_tests::{
-    application::{Connection, PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{Connection, PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site, number},
     message::{OPTIONS, register},
 };
@@ -74,7 +74,7 @@ fn a_device_is_blocked_over_udp_on_guarded_ports_alone() -> Result<()> {
     for (server, from) in [(&sip_server, &other), (&other_server, &errant)] {
         server.set_read_timeout(Some(PATIENCE))?;
         let (_, came_from): (usize, SocketAddr) =
-            server.recv_from(&mut bytes).context("it did not arrive")?;
+            uninterrupted(|| server.recv_from(&mut bytes)).context("it did not arrive")?;
         ensure!(came_from == from.local_addr()?, "it came from {came_from}");
     }
     ensure!(site.guard.counted(Reason::BlockedDevice)? == 1, "{:?}", site.guard.counters()?);

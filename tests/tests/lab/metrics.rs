@@ -11,7 +11,7 @@ use sipguard_common::{
 };
 use sipguard_core::{bans::Bans, clock::Clock, pins::Pins};
 use sipguard_tests::{
-    application::{PATIENCE, Server, sip, udp, wait_until},
+    application::{PATIENCE, Server, sip, udp, uninterrupted, wait_until},
     guard::{Counter, Guard, Site, number, text},
     message::{OPTIONS, bent, register},
     process::Running,
@@ -44,7 +44,7 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
     for message in [&register(1)[..], &register(2), OPTIONS] {
         site.phone.enter(|| phone.send_to(message, sip(pbx)))??;
     }
-    server.recv(&mut [0; 2048]).context("the OPTIONS did not arrive")?;
+    uninterrupted(|| server.recv(&mut [0; 2048])).context("the OPTIONS did not arrive")?;
     run("block 192.0.2.7 192.0.2.8")?;
     run("block 192.0.2.7 192.0.2.9 192.0.2.10 --origin fail2ban --for 1h")?;
     run("allow 192.0.2.100")?;
@@ -74,7 +74,7 @@ fn trunks_and_blocks_are_told_by_name() -> Result<()> {
     // Monitor mode lets pass, so nothing is dropped.
     run("mode monitor")?;
     site.phone.enter(|| phone.send_to(&register(3), sip(pbx)))??;
-    server.recv(&mut [0; 2048]).context("the REGISTER did not arrive")?;
+    uninterrupted(|| server.recv(&mut [0; 2048])).context("the REGISTER did not arrive")?;
     let told = metrics(guard)?;
     ensure!(told["sipguard_mode{mode=\"monitor\"}"] == 1.0, "{told:#?}");
     ensure!(told["sipguard_trunk_received_packets_total{trunk=\"carrier\"}"] == 4.0, "{told:#?}");
@@ -135,7 +135,7 @@ fn what_became_of_datagrams_and_of_connections_is_told_apart() -> Result<()> {
     // What only would have been is told apart as well.
     guard.run(&["mode", "monitor"])?.expect(0)?;
     site.phone.enter(|| phone.send_to(&bad, sip(Site::PBX[0])))??;
-    datagrams.recv(&mut [0; 2048]).context("the datagram did not arrive")?;
+    uninterrupted(|| datagrams.recv(&mut [0; 2048])).context("the datagram did not arrive")?;
     let mut both: BTreeMap<String, u64> = expected(3, 1);
     both.insert("would-drop".to_owned(), 1);
     assert_eq!(counted(&["counters"], "rows")?, both);
@@ -203,7 +203,7 @@ fn held_back(site: &Site, scratch: &Scratch) -> Result<Option<Value>> {
     running.signal(Signal::SIGSTOP)?;
     for _ in 0..20 {
         site.phone.enter(|| phone.send_to(OPTIONS, sip(Site::PBX[0])))??;
-        server.recv(&mut [0; 2048]).context("an OPTIONS did not arrive")?;
+        uninterrupted(|| server.recv(&mut [0; 2048])).context("an OPTIONS did not arrive")?;
     }
     std::thread::sleep(HELD);
     running.signal(Signal::SIGCONT)?;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Output, Site, number},
     message::register,
     rules::while_it_lasts,
@@ -35,7 +35,7 @@ fn send(site: &Site, to: SocketAddr, bytes: &[u8]) -> Result<()> {
 fn datagram(socket: &UdpSocket, patience: Duration) -> Result<Option<Vec<u8>>> {
     let mut bytes = [0; 2048];
     socket.set_read_timeout(Some(patience)).context("setting a timeout")?;
-    Ok(socket.recv(&mut bytes).ok().map(|count| bytes[..count].to_vec()))
+    Ok(uninterrupted(|| socket.recv(&mut bytes)).ok().map(|count| bytes[..count].to_vec()))
 }
 
 /// Blocks `source`, in which `phone` lies, and expects that nothing of it arrives until it is unblocked.

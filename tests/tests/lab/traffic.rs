@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::Site,
     kamailio::{Complaints, Kamailio, Trunk},
     message::register,
@@ -130,10 +130,12 @@ fn datagrams(site: &Site, pbx: SocketAddr, phone: SocketAddr) -> Result<()> {
         let sent = vec![number; 12 + usize::from(number) * 14];
         there.send_to(&sent, pbx).context("sending a datagram")?;
         let mut got = [0; 2048];
-        let count = here.recv(&mut got).with_context(|| format!("datagram {number} to the PBX"))?;
+        let count =
+            uninterrupted(|| here.recv(&mut got)).with_context(|| format!("datagram {number} to the PBX"))?;
         expect_same(&got[..count], &sent)?;
         here.send_to(&sent, phone).context("sending a datagram")?;
-        let count = there.recv(&mut got).with_context(|| format!("datagram {number} from the PBX"))?;
+        let count = uninterrupted(|| there.recv(&mut got))
+            .with_context(|| format!("datagram {number} from the PBX"))?;
         expect_same(&got[..count], &sent)?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use sipguard_core::{
     pins::Pins,
 };
 use sipguard_tests::{
-    application::{PATIENCE, Server, expect_same, sip, udp, wait_until},
+    application::{PATIENCE, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Output, Site, number},
     message::{OPTIONS, register},
     scratch::Scratch,
@@ -76,7 +76,7 @@ fn a_trunk_uses_what_it_may_and_devices_go_on() -> Result<()> {
     let mut read = [0; 2048];
     for (server, bytes) in [(&at_trunk, OPTIONS), (&at_device, &hello)] {
         server.set_read_timeout(Some(PATIENCE))?;
-        let count = server.recv(&mut read).context("it did not arrive")?;
+        let count = uninterrupted(|| server.recv(&mut read)).context("it did not arrive")?;
         expect_same(&read[..count], bytes)?;
     }
     ensure!(guard.counted(Reason::MethodDenied)? == 1, "{:?}", guard.counters()?);
@@ -104,7 +104,7 @@ fn a_trunk_uses_what_it_may_and_devices_go_on() -> Result<()> {
     // Given back.
     run(guard, "trunk set carrier --transport all --method all")?;
     send(&site, trunk, &hello)?;
-    let count = at_trunk.recv(&mut read).context("it did not arrive")?;
+    let count = uninterrupted(|| at_trunk.recv(&mut read)).context("it did not arrive")?;
     expect_same(&read[..count], &hello)?;
     Server::listen(&site.pbx, sip(trunk))?.connect(&site.phone).map(drop)
 }

@@ -1,7 +1,6 @@
 //! `upgrade`: the programs are replaced under traffic; nothing malformed gets through, nobody is cut, and what is known stays known.
 
 use std::{
-    io::ErrorKind,
     net::UdpSocket,
     process::Stdio,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,7 +16,7 @@ use sipguard_common::Reason;
 use sipguard_core::ops::{self, Context};
 use sipguard_object::OBJECT;
 use sipguard_tests::{
-    application::{Connection, End, Server, expect_same, sip, udp, wait_until},
+    application::{Connection, End, Server, expect_same, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site, neighbour},
     message::{negative_length, register},
     process::{Running, output},
@@ -69,12 +68,7 @@ fn datagrams(phone: &UdpSocket, server: &UdpSocket, bad: &[u8], stop: &AtomicBoo
         let good = register(sent);
         phone.send_to(bad, server.local_addr()?)?;
         phone.send_to(&good, server.local_addr()?)?;
-        let length = loop {
-            match server.recv(&mut got) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                length => break length.context("a good datagram did not arrive")?,
-            }
-        };
+        let length = uninterrupted(|| server.recv(&mut got)).context("a good datagram did not arrive")?;
         expect_same(&got[..length], &good)?;
         sent += 1;
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use sipguard_tests::{
-    application::{expect_same, udp},
+    application::{expect_same, udp, uninterrupted},
     envelope::datagram,
     lab::{FAMILIES, Lab},
     message::{OPTIONS, negative_length, register},
@@ -23,7 +23,8 @@ fn over_udp(lab: &Lab, family: usize) -> Result<String> {
         lab.wire.send(&datagram(&envelope, port, 5060, sent))?;
         lab.settle()?;
         let mut bytes = [0; 2000];
-        let length = application.recv(&mut bytes).with_context(|| format!("nothing is read {what}"))?;
+        let length = uninterrupted(|| application.recv(&mut bytes))
+            .with_context(|| format!("nothing is read {what}"))?;
         expect_same(&bytes[..length], sent)
     };
     read("before", OPTIONS)?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use sipguard_tests::{
-    application::{expect_same, udp},
+    application::{expect_same, udp, uninterrupted},
     chance::Chance,
     lab::{FAMILIES, Lab},
     message::{OPTIONS, bent, negative_length, register},
@@ -133,7 +133,7 @@ fn banned(lab: &Lab, family: usize, payload: &[u8]) -> Result<String> {
     lab.wire.send(&sipguard_tests::envelope::datagram(&envelope, port, 5060, OPTIONS))?;
     lab.settle()?;
     let mut read = [0; 2000];
-    let length = application.recv(&mut read).context("nothing is read over UDP")?;
+    let length = uninterrupted(|| application.recv(&mut read)).context("nothing is read over UDP")?;
     expect_same(&read[..length], OPTIONS)?;
     Ok("connected 10 times, and read over UDP".to_owned())
 }

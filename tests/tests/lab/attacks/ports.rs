@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard_tests::{
-    application::{PATIENCE, Server, udp},
+    application::{PATIENCE, Server, udp, uninterrupted},
     callee::Call,
     envelope::datagram,
     lab::{FAMILIES, Lab},
@@ -52,7 +52,8 @@ fn voice(lab: &Lab, family: usize, from: u16) -> Result<String> {
         lab.wire.send(&datagram(&envelope, from, TO, &packet))?;
         // Each is read before the next one is sent: behind native XDP on a veth, Linux 6.1 counts a page for each of them, and a
         // receive buffer of usual size holds 49.
-        let bytes = application.recv(&mut read).with_context(|| format!("packet {number} of {PACKETS}"))?;
+        let bytes = uninterrupted(|| application.recv(&mut read))
+            .with_context(|| format!("packet {number} of {PACKETS}"))?;
         ensure!(read[..bytes] == packet, "packet {number} was read as {:?}", &read[..bytes]);
     }
     Ok(format!("{PACKETS} packets read"))

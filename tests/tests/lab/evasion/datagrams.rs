@@ -5,6 +5,7 @@ use std::{net::UdpSocket, ops::Range};
 use anyhow::{Result, ensure};
 use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram};
 use sipguard_tests::{
+    application::uninterrupted,
     chance::Chance,
     envelope::{PBX_MAC, SENDER_MAC},
     guard::Site,
@@ -78,7 +79,7 @@ impl<'a> Trial<'a> {
     fn read(&self) -> Result<Vec<Vec<u8>>> {
         self.lab.settle()?;
         let (mut chunk, mut all) = (vec![0; 70_000], vec![]);
-        while let Ok(length) = self.application.recv(&mut chunk) {
+        while let Ok(length) = uninterrupted(|| self.application.recv(&mut chunk)) {
             all.push(chunk[..length].to_vec());
         }
         Ok(all)

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use sipguard_tests::{
+    application::uninterrupted,
     envelope::{
         Envelope, datagram,
         extension::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING},
@@ -102,7 +103,9 @@ fn extension_headers_before_udp() -> Result<()> {
             lab.wire.send(&datagram(&envelope, 5060, 5060, payload))?;
             lab.settle()?;
             let mut got = [0; 2000];
-            anyhow::Ok(application.recv(&mut got).is_ok_and(|length| got[..length] == *payload))
+            anyhow::Ok(
+                uninterrupted(|| application.recv(&mut got)).is_ok_and(|length| got[..length] == *payload),
+            )
         };
         let bad = [&b"REGISTER sip:a SIP/2.0\r\nX: \0\r\n"[..], &register(1)].concat();
         for (what, payload) in [("legal", &register(1)), ("malicious", &bad)] {

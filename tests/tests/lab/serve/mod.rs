@@ -5,7 +5,7 @@ use std::{net::TcpStream, os::unix::net::UnixDatagram, process::Command, time::D
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use sipguard_tests::{
-    application::{PATIENCE, sip, udp, wait_until},
+    application::{PATIENCE, sip, udp, uninterrupted, wait_until},
     guard::{Site, number, text},
     message::{OPTIONS, bent, negative_length, register, register_with},
     process::output,
@@ -145,7 +145,7 @@ fn systemd_is_told_that_it_is_up_alive_and_ending() -> Result<()> {
         Service::start(&site, &scratch, &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "1000000")])?;
     let told = || -> Result<String> {
         let mut bytes = [0; 1024];
-        let len = socket.recv(&mut bytes).context("nothing more is told")?;
+        let len = uninterrupted(|| socket.recv(&mut bytes)).context("nothing more is told")?;
         Ok(String::from_utf8_lossy(&bytes[..len]).trim().to_owned())
     };
     let mut all = vec![told()?];

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{End, PATIENCE, Server, sip, udp, wait_until},
+    application::{End, PATIENCE, Server, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site, number, text},
     message::{OPTIONS, register},
     scratch::Scratch,
@@ -30,7 +30,7 @@ fn traffic(site: &Site, streams: usize) -> Result<Vec<SocketAddr>> {
     let phone = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
     for message in [&register(1)[..], &register(2), OPTIONS] {
         site.phone.enter(|| phone.send_to(message, sip(pbx)))??;
-        server.recv(&mut [0; 2048]).context("a good message did not arrive")?;
+        uninterrupted(|| server.recv(&mut [0; 2048])).context("a good message did not arrive")?;
     }
     let server = Server::listen(&site.pbx, sip(pbx))?;
     let mut senders = Vec::new();
