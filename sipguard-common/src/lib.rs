@@ -7,9 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+mod cause;
 pub mod framer;
 mod reason;
 mod senders;
 pub mod wire;
 
+pub use cause::Cause;
 pub use reason::{Class, Reason, When};

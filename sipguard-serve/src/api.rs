@@ -19,6 +19,7 @@ use sipguard_observe::metrics::{self, Form, Kernel, Own, ProcessUsage, Request};
 use tokio::task::JoinSet;
 
 use super::attached::AttachedGuard;
+use super::overview;
 use super::rows;
 use super::shared::ServeShared;
 use super::sink::HostEventKind;
@@ -55,6 +56,11 @@ pub(crate) fn router(shared: Arc<ServeShared>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(|state, query| answer(state, query, health)))
+        .route("/api/overview", get(|state, query| answer(state, query, |shared, _| overview(shared))))
+        .route(
+            "/api/crashes",
+            get(|state, query| answer(state, query, |shared, _| ok(view::json(&overview::crashes(shared))))),
+        )
         .route(
             "/api/status",
             get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::status))),
@@ -215,6 +221,10 @@ fn while_attached<T: Serialize>(
         Err(_) if AttachedGuard::attached(&shared.pins)?.is_none() => absent(),
         Err(error) => Err(error),
     }
+}
+
+fn overview(shared: &ServeShared) -> ApiAnswer {
+    ok(view::json(&overview::overview(shared)?))
 }
 
 /// What a query says of `name`, which ends in `=`.

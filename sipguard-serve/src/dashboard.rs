@@ -8,11 +8,21 @@ use axum::routing::get;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// Path, type and content of each file.
-const FILES: [(&str, &str, &str); 3] = [
-    ("/", "text/html; charset=utf-8", include_str!("dashboard/index.html")),
-    ("/dashboard.css", "text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
-    ("/dashboard.js", "text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")),
+const FILES: [(&str, &str, &str); 8] = [
+    ("/", HTML, include_str!("dashboard/index.html")),
+    ("/dashboard.css", CSS, include_str!("dashboard/dashboard.css")),
+    ("/dashboard.js", JS, include_str!("dashboard/dashboard.js")),
+    ("/plot.js", JS, include_str!("dashboard/plot.js")),
+    ("/table.js", JS, include_str!("dashboard/table.js")),
+    ("/uplot.css", CSS, include_str!("dashboard/uplot/uPlot.min.css")),
+    ("/uplot.js", JS, include_str!("dashboard/uplot/uPlot.iife.min.js")),
+    ("/uplot-license.txt", TEXT, include_str!("dashboard/uplot/LICENSE")),
 ];
 
 /// Adds the page to the routes.
@@ -28,3 +38,6 @@ pub(crate) fn add<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router
         router.route(path, get(move || async move { (headers, text) }))
     })
 }
+
+#[cfg(test)]
+mod tests;

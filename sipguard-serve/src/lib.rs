@@ -14,6 +14,7 @@ mod events;
 mod health;
 mod history;
 mod http;
+mod overview;
 mod recent;
 mod rows;
 mod shared;
@@ -78,7 +79,7 @@ pub fn run(host: &Context, options: &Options) -> Result<()> {
             "whoever reaches {address} can read what is counted, who is blocked and what devices sent"
         ));
     }
-    let shared = Arc::new(ServeShared::new(pins, store, options.history.0.as_deref()));
+    let shared = Arc::new(ServeShared::new(pins, store, options));
     let mut sinks = Sinks::new(RuleLookup::new(pins, store));
     sinks::add(&mut sinks, options, pins, store);
     sinks.add(Box::new(Recent(shared.clone())));
@@ -146,7 +147,7 @@ struct ServeLoop {
 
 impl ServeLoop {
     fn new(shared: Arc<ServeShared>, sinks: Sinks) -> Result<ServeLoop> {
-        let mut history = shared.history.as_deref().map(History::new);
+        let mut history = shared.options.history.0.as_deref().map(History::new);
         let mut keeping = Health::new("the history");
         let position = history.as_mut().map(History::position).transpose();
         let now_ns = Clock::now()?.boot_ns;

@@ -1,5 +1,6 @@
 //! The last events, for whoever asks over HTTP.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -11,6 +12,8 @@ use super::sink::{EventContext, HostEvent, Sink};
 
 /// How many are kept.
 pub(crate) const KEPT: usize = 100;
+/// How many notices are kept beside them.
+const NOTES: usize = 20;
 /// How many bytes of a payload are shown.
 const SAMPLE_BYTES: usize = 128;
 
@@ -30,24 +33,30 @@ impl Sink for Recent {
 
     fn notice(&mut self, notice: &HostEvent) -> Result<()> {
         *self.0.state().notices.entry(notice.kind.name()).or_default() += 1;
-        self.keep(EventView {
+        let event = EventView {
             seen_at: notice.time.to_string(),
             packets: 1,
             reason: notice.kind.name().to_owned(),
             text: notice.text.clone(),
             sample: notice.text.clone(),
             ..EventView::default()
-        });
+        };
+        keep(&mut self.0.state().notes, event.clone(), NOTES);
+        self.keep(event);
         Ok(())
     }
 }
 
 impl Recent {
     fn keep(&self, event: EventView) {
-        let mut state = self.0.state();
-        if state.recent.len() == KEPT {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(event);
+        keep(&mut self.0.state().recent, event, KEPT);
     }
+}
+
+/// Keeps the last ones.
+fn keep(queue: &mut VecDeque<EventView>, event: EventView, most: usize) {
+    if queue.len() == most {
+        queue.pop_front();
+    }
+    queue.push_back(event);
 }

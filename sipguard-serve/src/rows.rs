@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use sipguard_common::Reason;
 use sipguard_core::by_address;
 use sipguard_core::clock::Clock;
 use sipguard_core::counters;
@@ -66,8 +65,6 @@ pub(crate) struct History {
     schema: &'static str,
     #[serde(flatten)]
     plot: PlotView,
-    /// Names of all reasons in the order of their numbers, by which a page gives each its colour.
-    reasons: Vec<&'static str>,
 }
 
 /// What is attached, and how much it saw.
@@ -134,9 +131,8 @@ pub(crate) fn events(shared: &ServeShared) -> Events {
 
 /// Points of plots.
 pub(crate) fn history(shared: &ServeShared, hours: i64) -> Result<History> {
-    let path = shared.history.as_deref().context("no history is kept (`--history none`)")?;
+    let path = shared.options.history.0.as_deref().context("no history is kept (`--history none`)")?;
     let now = Clock::now()?.wall_ms().div_euclid(1000);
     let plot = history::plot(path, now, hours)?.view();
-    let reasons = Reason::ALL.iter().map(|reason| reason.name()).collect();
-    Ok(History { schema: schema::HISTORY, plot, reasons })
+    Ok(History { schema: schema::HISTORY, plot })
 }

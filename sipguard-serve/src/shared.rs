@@ -9,6 +9,7 @@ use anyhow::Result;
 use sipguard_core::ops::Context;
 use sipguard_core::pins::Pins;
 use sipguard_core::protect::{self, Protected};
+use sipguard_core::service::Options;
 use sipguard_observe::metrics::{Sizes, Stored};
 use sipguard_observe::view::EventView;
 
@@ -24,8 +25,8 @@ pub(crate) struct ServeShared {
     pub pins: Pins,
     /// File of the rules.
     pub store: PathBuf,
-    /// File of the history, unless there is none.
-    pub history: Option<PathBuf>,
+    /// What an operator chose.
+    pub options: Options,
     state: Mutex<ServeState>,
     slow: Mutex<Option<Slow>>,
 }
@@ -35,6 +36,8 @@ pub(crate) struct ServeShared {
 pub(crate) struct ServeState {
     /// The last events, the oldest first.
     pub recent: VecDeque<EventView>,
+    /// The last notices, the oldest first: crashes and core dumps, which a flood of events does not push out.
+    pub notes: VecDeque<EventView>,
     /// Events that were written over before they were read.
     pub missed: u64,
     /// How many notes there were of each kind.
@@ -58,13 +61,13 @@ pub(crate) struct Slow {
 }
 
 impl ServeShared {
-    /// Of a guard, its rules and a history.
+    /// Of a guard, its rules and what an operator chose.
     #[must_use]
-    pub(crate) fn new(pins: &Pins, store: &Path, history: Option<&Path>) -> ServeShared {
+    pub(crate) fn new(pins: &Pins, store: &Path, options: &Options) -> ServeShared {
         ServeShared {
             pins: pins.clone(),
             store: store.to_owned(),
-            history: history.map(Path::to_owned),
+            options: options.clone(),
             state: Mutex::default(),
             slow: Mutex::default(),
         }

@@ -67,6 +67,8 @@ impl Browser {
         let target = json!({ "targetId": target["targetId"], "flatten": true });
         browser.session = browser.ask("Target.attachToTarget", target)?["sessionId"].take();
         browser.ask("Page.enable", json!({}))?;
+        // They would take their width from a page and not be in its picture.
+        browser.ask("Emulation.setScrollbarsHidden", json!({ "hidden": true }))?;
         Ok(browser)
     }
 
@@ -96,6 +98,11 @@ impl Browser {
         Ok(answer["result"]["value"].take())
     }
 
+    /// A picture of what the window shows, as PNG.
+    pub fn window(&mut self, path: &Path) -> Result<()> {
+        self.capture(path, json!({ "format": "png" }))
+    }
+
     /// A picture of the whole page, as PNG.
     pub fn picture(&mut self, path: &Path) -> Result<()> {
         let size = |browser: &mut Browser, side: &str| {
@@ -104,6 +111,10 @@ impl Browser {
         let (width, height) = (size(self, "Width")?, size(self, "Height")?);
         let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
         let asked = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        self.capture(path, asked)
+    }
+
+    fn capture(&mut self, path: &Path, asked: Value) -> Result<()> {
         let answer = self.ask("Page.captureScreenshot", asked)?;
         let text = self.scratch.join("picture");
         std::fs::write(&text, answer["data"].as_str().context("a picture")?)?;

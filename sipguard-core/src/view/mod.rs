@@ -41,16 +41,20 @@ pub mod schema {
     pub const CHECKS: &str = "sipguard.checks/1";
     /// Rows of [`super::CounterView`], of interfaces.
     pub const COUNTERS: &str = "sipguard.counters/2";
+    /// Reports of crashes, and what was done to core dumps, of `serve`.
+    pub const CRASH_OVERVIEW: &str = "sipguard.crash-overview/1";
     /// Rows of [`super::DenialView`].
     pub const DENIALS: &str = "sipguard.denials/2";
     /// Rows of `EventView`.
     pub const RECENT_EVENTS: &str = "sipguard.recent-events/2";
     /// Points of plots, of `serve`.
-    pub const HISTORY: &str = "sipguard.history/2";
+    pub const HISTORY: &str = "sipguard.history/3";
     /// Rows of [`super::LimitView`].
     pub const LIMITS: &str = "sipguard.limits/3";
     /// Rows of `AddressView`.
     pub const ADDRESSES: &str = "sipguard.addresses/1";
+    /// The host and what is attached to it, with the counters of one moment, of `serve`.
+    pub const OVERVIEW: &str = "sipguard.overview/1";
     /// Rows of `OffenderView`.
     pub const OFFENDERS: &str = "sipguard.offenders/2";
     /// Rows of [`super::RateView`].

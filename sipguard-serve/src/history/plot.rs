@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_common::{Cause, Reason};
 use sipguard_core::view::{thousandths, time};
 
 use super::{SLOT_SECS, THIN_SECS, file};
@@ -121,8 +122,15 @@ pub(crate) struct SeriesView {
     pub what: String,
     /// Name of the reason; empty for what was received.
     pub reason: String,
+    /// What that stops a packet for; null for what was received.
+    pub cause: Option<&'static str>,
     /// To thousandths; null where nobody watched.
     pub packets_per_second: Vec<Option<f64>>,
+}
+
+/// The cause of a reason's name; a reason of another version has none.
+fn cause(name: &str) -> Option<&'static str> {
+    Reason::ALL.iter().find(|reason| reason.name() == name).and_then(|reason| reason.cause()).map(Cause::name)
 }
 
 impl Plot {
@@ -134,6 +142,7 @@ impl Plot {
             name: name.clone(),
             what: what.clone(),
             reason: reason.clone(),
+            cause: cause(reason),
             packets_per_second: rates.iter().map(|rate| rate.map(thousandths)).collect(),
         };
         PlotView {

@@ -6,3 +6,4 @@ mod cores;
 mod evidence;
 mod evidence_ring;
 mod explain;
+mod pictures;

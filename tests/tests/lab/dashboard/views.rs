@@ -1,0 +1,160 @@
+//! The dashboard as it is seen: by day and by night, on a desk and on a phone, and in each state of the guard.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use sipguard_tests::application::{PATIENCE, Server, sip, udp};
+use sipguard_tests::browser::{Browser, View};
+use sipguard_tests::guard::Site;
+use sipguard_tests::message::{OPTIONS, register};
+use sipguard_tests::scratch::Scratch;
+use sipguard_tests::service::Service;
+
+use super::scene::{AGENT, ERRANT, addresses, datagram, faulty, history, reconnect};
+use super::{open, pictures, ready, wait};
+
+const DESK: (u32, u32) = (1400, 900);
+const PHONE: (u32, u32) = (390, 844);
+
+/// Looks at the page in each way, and keeps the pictures.
+fn look(browser: &mut Browser, name: &str) -> Result<()> {
+    for (size, dark) in [(DESK, false), (DESK, true), (PHONE, false), (PHONE, true)] {
+        let which = format!("{name}-{}{}", size.0, if dark { "-dark" } else { "" });
+        browser.view(View { size, dark })?;
+        ready(browser)?;
+        let is_drawn = "document.querySelector('#error').hidden && !!document.querySelector('#plot canvas')";
+        let states = ["detached", "empty"];
+        ensure!(states.contains(&name) || browser.value(is_drawn)? == true, "{which}: there is trouble");
+        let width = browser.value("document.documentElement.scrollWidth")?;
+        ensure!(width.as_u64() <= Some(u64::from(size.0)), "{which}: the page is {width} pixels wide");
+        let ground = browser.value("getComputedStyle(document.body).backgroundColor")?;
+        let parts = ground.as_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+        let lightness: u64 = parts.filter_map(|part| part.parse::<u64>().ok()).sum();
+        ensure!((lightness < 384) == dark, "{which}: the ground is {ground}");
+        if size == PHONE {
+            // Two lines of text and what is around them.
+            let high = browser.value(
+                "Math.max(0, ...[...document.querySelectorAll('table.stack tbody[data-key] > tr:first-child')]\
+                 .filter(row => row.offsetParent && !row.querySelector('.long')).map(row => row.offsetHeight))",
+            )?;
+            ensure!(high.as_f64() < Some(66.0), "{which}: a row is {high} pixels high");
+        }
+        let path = pictures()?.join(format!("dashboard-{which}.png"));
+        browser.picture(&path)?;
+        println!("{}", path.display());
+    }
+    browser.view(View { size: DESK, dark: false })
+}
+
+/// An hour of an incident on a host that guards two trunks and some phones.
+fn incident(site: &Site) -> Result<()> {
+    let run = |words: &str| site.guard.run(&words.split(' ').collect::<Vec<_>>())?.expect(0);
+    addresses(site, &[ERRANT, "10.77.0.9", "10.77.0.31", "10.77.0.66", "10.77.0.80"])?;
+    run("trunk add carrier --peer 10.77.0.9 --method OPTIONS,INVITE,ACK,BYE,CANCEL")?;
+    run("trunk add backup --peer 192.0.2.200 --mode monitor")?;
+    run("block 10.77.0.66 --for 1h --comment scanner")?;
+    run("limit set --of register 5/s burst 5")?;
+    let _pbx = udp(&site.pbx, sip(Site::PBX[0]))?;
+    let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
+    for number in 0..12 {
+        reconnect(site, &server, ERRANT, &faulty(number))?;
+        datagram(site, "10.77.0.66", OPTIONS)?;
+        datagram(site, "10.77.0.9", if number % 4 == 0 { &b"NO SENSE\r\n\r\n"[..] } else { OPTIONS })?;
+        datagram(site, "10.77.0.31", OPTIONS)?;
+    }
+    for number in 0..30 {
+        datagram(site, "10.77.0.80", &register(number))?;
+    }
+    datagram(site, "10.77.0.9", &register(1))
+}
+
+#[test]
+fn each_state_says_what_to_do_on_every_screen() -> Result<()> {
+    let (site, scratch) = (Site::new(true)?, Scratch::new("dashboard")?);
+    let guard = &site.guard;
+    let service = Service::start(&site, &scratch, &[])?;
+    let mut browser = open(&site)?;
+    let host = service.json("/api/overview")?["host"].as_str().context("no host")?.to_owned();
+    let text = |selector: &str, has: &str| {
+        let is = format!("document.querySelector('{selector}')?.innerText ?? ''");
+        format!("({is}).includes({})", json!(has))
+    };
+    let title = |word: &str| format!("document.title === {}", json!(format!("{host} {word} – sipguard")));
+
+    wait(&mut browser, PATIENCE, &title("NOT FILTERING"))?;
+    wait(&mut browser, PATIENCE, &text("#steps", "sipguard attach eth0 --monitor"))?;
+    wait(&mut browser, PATIENCE, &text("#plot", "Nothing was kept of this time."))?;
+    look(&mut browser, "detached")?;
+
+    guard.attach(&[Site::INTERFACE])?;
+    wait(&mut browser, PATIENCE, &title("ENFORCING"))?;
+    wait(&mut browser, PATIENCE, &text("#where", "on eth0 since "))?;
+    ensure!(browser.value("document.querySelector('#advice').hidden")? == true, "there is nothing to advise");
+    ensure!(browser.value(&text("#reasons", "Nothing was stopped."))? == true, "an empty table");
+    look(&mut browser, "empty")?;
+
+    guard.run(&["mode", "monitor"])?.expect(0)?;
+    wait(&mut browser, PATIENCE, &title("MONITOR"))?;
+    wait(&mut browser, PATIENCE, &text("#advice", "sipguard mode enforce"))?;
+    incident(&site)?;
+    history(&scratch.join("history.db"), 1, "would-drop")?;
+    wait(&mut browser, PATIENCE, "Number(document.querySelector('#would_drop').dataset.value) >= 12")?;
+    ensure!(browser.value("document.querySelector('#dropped').dataset.value")? == "0", "monitor dropped");
+    look(&mut browser, "monitor")?;
+
+    guard.run(&["mode", "enforce"])?.expect(0)?;
+    wait(&mut browser, PATIENCE, &title("ENFORCING"))?;
+    incident_goes_on(&site)?;
+    wait(&mut browser, PATIENCE, "Number(document.querySelector('#dropped').dataset.value) >= 12")?;
+    look(&mut browser, "enforcing")?;
+    history(&scratch.join("history.db"), 168, "dropped")?;
+    browser.value("document.querySelector('[data-hours=\"168\"]').click()")?;
+    wait(&mut browser, PATIENCE, &text("#plot", "limited"))?;
+    look(&mut browser, "week")
+}
+
+/// The picture of the documents. It is another one each time, so it is kept where that is asked for.
+#[test]
+fn the_picture_of_the_documents_is_of_a_night_with_an_answer() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("dashboard")?);
+    let _service = Service::start(&site, &scratch, &[])?;
+    let mut browser = open(&site)?;
+    history(&scratch.join("history.db"), 6, "dropped")?;
+    incident(&site)?;
+    browser.value("document.querySelector('[data-hours=\"6\"]').click()")?;
+    browser.view(View { size: DESK, dark: false })?;
+    let answer =
+        "[...document.querySelectorAll('#offenders tbody[data-key]')].map(row => row.innerText).join()";
+    for words in [
+        ERRANT,
+        AGENT,
+        "12 ports",
+        "nothing good",
+        "a peer of trunk carrier",
+        "X-Serial",
+        &format!("sipguard block {ERRANT}"),
+    ] {
+        wait(&mut browser, PATIENCE, &format!("{answer}.includes({})", json!(words)))?;
+    }
+    wait(&mut browser, PATIENCE, "!!document.querySelector('#plot [data-series=\"dropped transport\"]')")?;
+    // Rates are over some seconds.
+    wait(&mut browser, PATIENCE, "document.querySelector('#dropped_rate').innerText.includes('/s')")?;
+    ready(&mut browser)?;
+    // Whatever the host of the test is called.
+    browser.value("document.querySelector('#host').textContent = 'pbx1'")?;
+    let path = if std::env::var_os("SIPGUARD_WRITE_DOCS").is_some() {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pictures/dashboard.png")
+    } else {
+        pictures()?.join("dashboard.png")
+    };
+    browser.window(&path)
+}
+
+fn incident_goes_on(site: &Site) -> Result<()> {
+    let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
+    (0..12).try_for_each(|number| {
+        datagram(site, "10.77.0.66", OPTIONS)?;
+        reconnect(site, &server, ERRANT, &faulty(number))
+    })
+}
