@@ -82,7 +82,9 @@ pub struct AddressRow {
     pub packets: u64,
     /// How many of them came in the last 10 s.
     pub lately: u64,
-    /// Of these, those that were malformed.
+    /// How many of them passed, since monitor mode or a check that only counts let them; the others were stopped.
+    pub passed: u64,
+    /// How many of them were malformed.
     pub malformed: u64,
     /// By reason, the most packets first; port 0.
     pub reasons: Vec<OffenderRow>,
@@ -104,6 +106,7 @@ impl AddressRow {
             address,
             packets: 0,
             lately: 0,
+            passed: 0,
             malformed: 0,
             reasons: Vec::new(),
             ports: Vec::new(),
@@ -152,6 +155,7 @@ impl AddressRow {
     fn add(&mut self, row: OffenderRow) {
         self.packets += row.packets;
         self.lately += row.lately;
+        self.passed += row.passed;
         if row.reason.is_malformed() {
             self.malformed += row.packets;
         }
@@ -172,6 +176,7 @@ pub fn group(table: OffenderTable) -> Vec<AddressRow> {
         sum.and_modify(|sum| {
             sum.packets += row.packets;
             sum.lately += row.lately;
+            sum.passed += row.passed;
             sum.first_seen = sum.first_seen.min(row.first_seen);
             sum.last_seen = sum.last_seen.max(row.last_seen);
         })
@@ -251,6 +256,7 @@ mod tests {
             reason,
             packets,
             lately: packets.min(3),
+            passed: 0,
             first_seen: Timestamp::from_second(seconds).ok(),
             last_seen: Timestamp::from_second(seconds + 5).ok(),
             sample: Vec::new(),

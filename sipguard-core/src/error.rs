@@ -23,6 +23,8 @@ pub enum FailureKind {
     Absent,
     /// A capture was judged, and something of it would be stopped.
     WouldStop,
+    /// Somebody was asked about, and is stopped by a rule or a ban.
+    Stopped,
 }
 
 /// A failure that says what is wrong, where, and what would fix it.

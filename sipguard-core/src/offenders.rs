@@ -26,6 +26,8 @@ pub struct OffenderRow {
     pub packets: u64,
     /// How many of them came in the last 10 s.
     pub lately: u64,
+    /// How many of them passed, since monitor mode or a check that only counts let them.
+    pub passed: u64,
     /// First one.
     pub first_seen: Option<Timestamp>,
     /// Last one.
@@ -47,6 +49,7 @@ impl OffenderRow {
             reason,
             packets: value.packets,
             lately: Tally(value.tally).lately(clock.boot_ns).min(value.packets),
+            passed: value.passed,
             first_seen: clock.wall(value.first_ns),
             last_seen: clock.wall(value.last_ns),
             sample: value.sample[..len].to_vec(),

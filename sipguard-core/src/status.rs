@@ -9,6 +9,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{ACTION_DROP, CheckSwitches, Iface, MODE_MONITOR, Settings, Trunk};
 use sipguard_common::framer::Limits;
 
+use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::check::{self, CheckScope, Switch};
 use crate::clock::Clock;
@@ -36,7 +37,7 @@ pub struct InterfaceStatus {
     /// Its driver, or the kind of a virtual one; empty when it is gone.
     pub driver: String,
     /// `native`, `generic`, `gone` where nothing is filtered any more, `absent` where there is no such interface now, or `elsewhere` in another
-    /// network namespace, where only its own `ip netns` sees it.
+    /// network namespace, where only its own `ip netns` sees it. [`InterfaceStatus::shown`] is for people.
     pub mode: &'static str,
     /// Why that mode.
     pub why: String,
@@ -54,6 +55,16 @@ pub struct InterfaceStatus {
 pub const UNJUDGED: [Reason; 3] = [Reason::NoConnection, Reason::MidStream, Reason::Internal];
 
 impl InterfaceStatus {
+    /// The mode in words that nobody takes for another: `unfiltered` for `gone`, `not there` for `absent`.
+    #[must_use]
+    pub fn shown(&self) -> &'static str {
+        match self.mode {
+            GONE => "unfiltered",
+            ABSENT => "not there",
+            mode => mode,
+        }
+    }
+
     /// Whether nothing is filtered there any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -146,6 +157,10 @@ pub struct GuardStatus {
     pub monitored_limits: Vec<MonitoredLimit>,
     /// Blocks that hold.
     pub blocks: usize,
+    /// Bans that hold.
+    pub bans: usize,
+    /// The trunks with their modes, `inherit`, `enforce` or `monitor`; in [`read`].
+    pub trunks: Vec<(String, &'static str)>,
     /// Connections that are followed.
     pub connections: Connections,
     /// What it can't do on this kernel.
@@ -154,14 +169,49 @@ pub struct GuardStatus {
     pub balancers: Vec<String>,
 }
 
+impl GuardStatus {
+    /// The answer in one line: whether anything is stopped, since when, and on what.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        let filtered = self.interfaces.iter().filter(|one| !one.is_gone() && !one.is_absent());
+        let filtered: Vec<&InterfaceStatus> = filtered.collect();
+        let named = |is: fn(&InterfaceStatus) -> bool| {
+            let found = self.interfaces.iter().filter(|one| is(one)).map(|one| one.name.as_str());
+            found.collect::<Vec<_>>().join(" ")
+        };
+        let mut line = if filtered.is_empty() {
+            "NOT FILTERING anything".to_owned()
+        } else {
+            let since = filtered.iter().filter_map(|one| one.since).min();
+            let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let on: Vec<String> = filtered.iter().map(|one| format!("{} ({})", one.name, one.mode)).collect();
+            let (word, what) = match self.mode {
+                "monitor" => ("MONITOR", ", stopping nothing"),
+                _ => ("ENFORCING", ""),
+            };
+            format!("{word}{since} on {}{what}", on.join(", "))
+        };
+        for (word, names) in [
+            ("UNFILTERED", named(InterfaceStatus::is_gone)),
+            ("not there", named(InterfaceStatus::is_absent)),
+        ] {
+            if !names.is_empty() {
+                line += &format!("; {word}: {names}");
+            }
+        }
+        line
+    }
+}
+
 /// Reads the state of the guard.
 pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
     let counted = counters::read(pins, false)?;
     let status = with_sizes(pins, store, blocks(pins, store)?, Connections::read(pins)?, &counted)?;
     // The status is told without a store too.
-    let trunks = store::all_trunks(store).unwrap_or_default();
-    let balancers = trunks.into_iter().filter(|trunk| trunk.policy.proxy_protocol).map(|trunk| trunk.name);
-    Ok(GuardStatus { balancers: balancers.collect(), ..status })
+    let all = store::all_trunks(store).unwrap_or_default();
+    let trunks = all.iter().map(|trunk| (trunk.name.clone(), trunk.policy.mode.name())).collect();
+    let balancers = all.into_iter().filter(|trunk| trunk.policy.proxy_protocol).map(|trunk| trunk.name);
+    Ok(GuardStatus { balancers: balancers.collect(), trunks, ..status })
 }
 
 /// The same, of what takes long to count and was counted already.
@@ -193,6 +243,8 @@ pub fn with_sizes(
         checks,
         monitored_limits,
         blocks,
+        bans: Bans::open(pins)?.list(clock.boot_ns)?.len(),
+        trunks: Vec::new(),
         connections,
         weaknesses: weaknesses(pins),
         balancers: Vec::new(),

@@ -113,6 +113,7 @@ mod tests {
             reason,
             packets: 2,
             lately: 0,
+            passed: 0,
             first_seen: None,
             last_seen: None,
             sample: sample.to_vec(),

@@ -63,7 +63,7 @@ fn layout() -> String {
         Ban { until_ns, since_ns, first_ns, packets, bytes, streams, times, reason, pad }
         Counter { packets, bytes }
         OffenderKey { address, port, reason, pad }
-        Offender { packets, first_ns, last_ns, tally, sample_len, slot, sample_at, fault_at, sample }
+        Offender { packets, first_ns, last_ns, tally, passed, sample_len, slot, sample_at, fault_at, sample }
         Iface { name, ifindex, native_errno, attached_ns, generic_wanted, clsact, netns }
         Settings {
             mode, action, grace_until_ns, limits, hash_keys, denied, rules, trust_after, rates, trust_factor, open, unfinished,

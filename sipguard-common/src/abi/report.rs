@@ -144,6 +144,8 @@ pub struct Offender {
     pub last_ns: u64,
     /// How many came lately, as [`super::Tally`] of `CLOCK_BOOTTIME`.
     pub tally: u64,
+    /// How many of them passed, since monitor mode or a check that only counts let them.
+    pub passed: u64,
     /// How many bytes of `sample` are used.
     pub sample_len: u32,
     /// Slot of the interface that it came in by.

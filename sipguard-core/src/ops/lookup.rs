@@ -7,6 +7,7 @@ use sipguard_common::abi::{CheckSwitches, MODE_MONITOR};
 use super::Context;
 use crate::check::{self, CheckState};
 use crate::clock::Clock;
+use crate::error::{Failure, FailureKind};
 pub use crate::lookup::{ListedRule, LookupQuery, LookupResult, Overruled};
 use crate::maps;
 use crate::rule::{RuleMode, RuleVerb};
@@ -24,6 +25,20 @@ pub struct Outcome {
     pub checks: Vec<(Reason, CheckState)>,
     /// The moment.
     pub clock: Clock,
+}
+
+/// Fails when it is stopped by a rule or a ban, for scripts.
+///
+/// # Errors
+/// [`FailureKind::Stopped`].
+pub fn expect_passing(asked: &LookupQuery, outcome: &Outcome) -> Result<()> {
+    match &outcome.found.decider {
+        Some(decider) if outcome.is_blocked => {
+            let text = format!("{} is stopped by {}", asked.shown(), decider.row.target);
+            Err(Failure::with(FailureKind::Stopped, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says which rule decides now.

@@ -24,7 +24,7 @@ pub use denial::DenialView;
 pub use limit::{LimitView, MonitoredLimitView, OpenNow, UnfinishedNow};
 pub use rule::{RuleState, RuleView};
 pub use sender::{SenderView, SentView};
-pub use status::{InterfaceView, StatusView, WeaknessView};
+pub use status::{InterfaceView, StatusView, TrunkModeView, WeaknessView};
 pub use trunk::{TrunkCounters, TrunkTraffic, TrunkView};
 
 use jiff::Timestamp;

@@ -14,6 +14,9 @@ use crate::status::{GuardStatus, InterfaceStatus, Weakness};
 /// The guard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
+    /// The answer in one line: whether anything is stopped, since when, and on what.
+    #[serde(default)]
+    pub verdict: String,
     /// Its interfaces.
     pub interfaces: Vec<InterfaceView>,
     /// `enforce` or `monitor`.
@@ -38,6 +41,12 @@ pub struct StatusView {
     pub monitored_limits: Vec<MonitoredLimitView>,
     /// Active blocks.
     pub blocks: usize,
+    /// Active bans.
+    #[serde(default)]
+    pub bans: usize,
+    /// The modes of the trunks; not in the answer of `serve`, which has them below `/api/trunks`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trunks: Vec<TrunkModeView>,
     /// Established connections that are followed.
     pub connections: usize,
     /// Entries of the flow table.
@@ -54,9 +63,18 @@ pub struct StatusView {
     /// The sums of all counters, in the answer of `serve`.
     #[serde(flatten)]
     pub totals: Option<Totals>,
-    /// The version of sipguard, in the answer of `serve`.
+    /// The version of sipguard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// The mode of a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrunkModeView {
+    /// Its name.
+    pub trunk: String,
+    /// `inherit`, `enforce` or `monitor`.
+    pub mode: String,
 }
 
 /// An attached interface.
@@ -102,7 +120,12 @@ impl From<&GuardStatus> for StatusView {
     fn from(status: &GuardStatus) -> StatusView {
         let limit =
             |limit: &sipguard_common::framer::NamedLimit| (limit.name.to_owned(), limit.get(&status.limits));
+        let trunk =
+            |(name, mode): &(String, &str)| TrunkModeView { trunk: name.clone(), mode: (*mode).to_owned() };
         StatusView {
+            verdict: status.verdict(),
+            bans: status.bans,
+            trunks: status.trunks.iter().map(trunk).collect(),
             interfaces: status.interfaces.iter().map(InterfaceView::from).collect(),
             mode: status.mode.to_owned(),
             on_malformed: status.action.to_owned(),
@@ -126,13 +149,13 @@ impl From<&GuardStatus> for StatusView {
                 .min()
                 .map(|since| since.to_string()),
             totals: None,
-            version: None,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         }
     }
 }
 
 impl StatusView {
-    /// With the sums of counters, and the version of sipguard.
+    /// With the sums of counters.
     #[must_use]
     pub fn with_traffic(status: &GuardStatus, counted: &[CounterRow]) -> StatusView {
         let mut view = StatusView::from(status);
@@ -141,7 +164,6 @@ impl StatusView {
             interface.totals = Some(Totals::of(own));
         }
         view.totals = Some(Totals::of(counted));
-        view.version = Some(env!("CARGO_PKG_VERSION").to_owned());
         view
     }
 }

@@ -171,6 +171,8 @@ fn status() {
             MonitoredLimit { trunk: None, kind: LimitKind::AtOnce(AtOnce::Open) },
             MonitoredLimit { trunk: Some("carrier".to_owned()), kind: LimitKind::Rate(REGISTERS) },
         ],
+        bans: 2,
+        trunks: vec![("carrier".to_owned(), "inherit")],
         blocks: 3,
         connections,
         weaknesses: vec![Weakness { what: "second-eye", text: "less is seen" }],

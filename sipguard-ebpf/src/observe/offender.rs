@@ -20,9 +20,9 @@ type OffenderWords = [u32; 5];
 static OFFENDERS: LruHashMap<OffenderWords, Offender> = LruHashMap::with_max_entries(1 << 13, 0);
 
 /// Counts a malformed packet, or one that is over a limit, and keeps a sample of the first one of its sender and reason: of its port, and of its
-/// address. A limit is a whole address's: then there is no port.
+/// address. A limit is a whole address's: then there is no port. `passes` says that monitor mode lets it pass.
 #[inline(always)]
-pub fn record(ctx: &XdpContext, reason: Reason, limited: bool) {
+pub fn record(ctx: &XdpContext, reason: Reason, limited: bool, passes: bool) {
     let Ok(scratch) = scratch::get() else { return };
     // SAFETY: this CPU's map value.
     let (packet, sender) = unsafe { (&(*scratch).packet, &(*scratch).sender) };
@@ -32,9 +32,9 @@ pub fn record(ctx: &XdpContext, reason: Reason, limited: bool) {
     let (port, word) = (sender.source[4], u32::from(reason.number()) << 16);
     locate(scratch, reason);
     if !limited && port != 0 {
-        offender_entry(ctx.ctx, port | word);
+        offender_entry(ctx.ctx, port | word, u64::from(passes));
     }
-    offender_entry(ctx.ctx, word);
+    offender_entry(ctx.ctx, word, u64::from(passes));
 }
 
 /// Finds the line at fault, where the framer stopped in this packet for this reason.
@@ -55,10 +55,11 @@ fn locate(scratch: *mut Scratch, reason: Reason) {
     }
 }
 
-/// A global function: verified once, for either entry of a packet. `word` is the last one of the key: port and reason. Returns 0.
+/// A global function: verified once, for either entry of a packet. `word` is the last one of the key: port and reason;
+/// `passed` is how many packets pass, 0 or 1. Returns 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn offender_entry(ctx: *mut xdp_md, word: u32) -> u32 {
+extern "C" fn offender_entry(ctx: *mut xdp_md, word: u32, passed: u64) -> u32 {
     let Ok(scratch) = scratch::get() else { return 0 };
     // SAFETY: this CPU's map value.
     let [r0, r1, r2, r3, _] = unsafe { (*scratch).sender.source };
@@ -71,6 +72,7 @@ extern "C" fn offender_entry(ctx: *mut xdp_md, word: u32) -> u32 {
             (*offender).packets += 1;
             (*offender).last_ns = now_ns;
             (*offender).tally = Tally((*offender).tally).more(window, 1).0;
+            (*offender).passed += passed;
         }
         return 0;
     }
@@ -82,6 +84,7 @@ extern "C" fn offender_entry(ctx: *mut xdp_md, word: u32) -> u32 {
         (*record).first_ns = now_ns;
         (*record).last_ns = now_ns;
         (*record).tally = Tally(0).more(window, 1).0;
+        (*record).passed = passed;
         (*record).slot = settings::slot();
         (*record).sample_len = 0;
         let (at, left) = (packet.data_at + (*record).sample_at, packet.data_len - (*record).sample_at);

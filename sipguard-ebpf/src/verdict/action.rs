@@ -52,7 +52,7 @@ fn decide(ctx: &XdpContext, reason: Reason) -> u32 {
     let resets = resets(scratch, settings, reason);
     let limited = reason.is_limit();
     if class == Class::Malformed || limited {
-        offender::record(ctx, reason, limited);
+        offender::record(ctx, reason, limited, monitor);
         if class == Class::Malformed && !reason.is_too_large() && !only_counts {
             ban::record(ctx, settings, reason);
         }

@@ -18,7 +18,7 @@ use super::reports::Reports;
 use super::watch::{Crash, PbxEvent, PbxWatch};
 use crate::evidence::PcapWriter;
 use crate::redact::RedactedPacket;
-use crate::tap::{Names, TapPacket, recorded, set_records};
+use crate::tap::{Names, TapPacket, is_recording, recorded, set_records};
 
 /// Watches the PBX, learns what its devices usually send, and reports a crash.
 #[derive(Debug)]
@@ -98,6 +98,7 @@ impl Recorder {
         self.baseline.discard(crash.at_ns);
         let mut report =
             CrashReport::new(crash, &clock, &suspects, &packets, earlier.len(), is_clear(&suspects));
+        report.recording = is_recording(&self.pins).ok();
         report.quarantine = self.quarantine(&suspects, &around, &report.name);
         let capture = capture(&packets, crash.at_ns, &suspects);
         let written = capture.and_then(|capture| reports.write(&report, &capture));

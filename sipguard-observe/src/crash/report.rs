@@ -43,6 +43,8 @@ pub struct CrashReport {
     pub packets: usize,
     /// How many earlier reports were looked at.
     pub earlier_reports: usize,
+    /// Whether the last packets of each device were kept when it was made; null in a report of an older version.
+    pub recording: Option<bool>,
     /// Whether the first suspect stands out.
     pub clear: bool,
     /// Who may have been the cause, the likeliest first.
@@ -123,6 +125,7 @@ impl CrashReport {
                 .enumerate()
                 .map(|(at, suspect)| SuspectReport::new(suspect, packets, at < SHOWN))
                 .collect(),
+            recording: None,
             quarantine: QuarantineReport::default(),
         }
     }
@@ -144,6 +147,23 @@ impl CrashReport {
             .map(|target| format!("; {target} is blocked"))
             .unwrap_or_default();
         format!("{sure} {}{agent}{blocked}", first.target)
+    }
+
+    /// The end of the report: who it was, and what to do.
+    #[must_use]
+    pub fn answer(&self) -> String {
+        let off = self.recording == Some(false);
+        let kept = "recording was off, so no packets were kept: `sipguard crash record on` keeps them for the next crash";
+        match (self.suspects.first(), &self.quarantine.target) {
+            (None, _) if off => format!("answer: nobody can say; {kept}"),
+            (None, _) => "answer: nobody can say; no device sent anything before".to_owned(),
+            (Some(_), Some(_)) => format!("answer: {}", self.line()),
+            (Some(first), None) => {
+                let block = format!("`sipguard block {} --for 10m` stops it", first.target);
+                let off = if off { "; recording is off now, so the packets may be old" } else { "" };
+                format!("answer: {}; {block}{off}", self.line())
+            }
+        }
     }
 
     /// Whom it suspects, for the next report: the first, and whoever is close to it.
@@ -186,6 +206,7 @@ impl CrashReport {
                 let _ = writeln!(text, "{}", packet.payload);
             }
         }
+        let _ = writeln!(text, "\n{}", self.answer());
         text
     }
 }
@@ -260,6 +281,27 @@ mod tests {
         assert_eq!(back, report);
         assert_eq!(back.earlier()[0].name, "sip:a@b");
         assert!(back.text().contains("no device stands out"));
+    }
+
+    #[test]
+    fn a_report_ends_with_its_answer_and_says_that_recording_was_off() {
+        let last = |report: &CrashReport| report.text().lines().last().unwrap_or_default().to_owned();
+        let none = CrashReport { recording: Some(false), ..CrashReport::default() };
+        assert!(
+            last(&none).contains("recording was off") && last(&none).contains("crash record on"),
+            "{}",
+            last(&none)
+        );
+        let on = CrashReport { recording: Some(true), ..CrashReport::default() };
+        assert_eq!(last(&on), "answer: nobody can say; no device sent anything before");
+        let named = SuspectReport { target: "192.0.2.1:5060".to_owned(), ..SuspectReport::default() };
+        let mut report = CrashReport { clear: true, suspects: vec![named], ..on };
+        assert_eq!(
+            last(&report),
+            "answer: it was most likely 192.0.2.1:5060; `sipguard block 192.0.2.1:5060 --for 10m` stops it"
+        );
+        report.quarantine.target = Some("192.0.2.1:5060".to_owned());
+        assert_eq!(last(&report), "answer: it was most likely 192.0.2.1:5060; 192.0.2.1:5060 is blocked");
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod capture;
 pub mod crash;
 pub mod events;
+pub mod glance;
 pub mod metrics;
 pub mod reading;

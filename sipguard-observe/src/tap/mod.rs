@@ -10,5 +10,5 @@ mod ring;
 
 pub use packet::{Names, TapPacket};
 pub use recorded::recorded;
-pub(crate) use records::set_records;
+pub(crate) use records::{is_recording, set_records};
 pub use ring::{Start, TapRing, Which, lost, ring_id};

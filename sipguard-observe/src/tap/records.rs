@@ -24,6 +24,14 @@ pub(crate) fn set_records(pins: &Pins, records: bool) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the last packets of each device are kept.
+///
+/// # Errors
+/// When the map can't be read.
+pub(crate) fn is_recording(pins: &Pins) -> Result<bool> {
+    Ok(taps(pins)?.1.records != 0)
+}
+
 type Entry = Array<aya::maps::MapData, Plain<ObserveSettings>>;
 
 fn taps(pins: &Pins) -> Result<(Entry, ObserveSettings)> {

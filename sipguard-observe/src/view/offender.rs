@@ -22,6 +22,8 @@ pub struct AddressView {
     pub packets: u64,
     /// The same a second, over the last 10 s.
     pub packets_per_second: f64,
+    /// How many of them passed, since monitor mode or a check that only counts let them; the others were stopped.
+    pub passed_packets: u64,
     /// By reason, the most packets first.
     pub reasons: Vec<ReasonCountView>,
     /// How many ports are known of which something malformed came. Of more than the kernel remembers, those that were quiet longest are not counted.
@@ -93,6 +95,8 @@ pub struct OffenderView {
     pub packets: u64,
     /// The same a second, over the last 10 s.
     pub packets_per_second: f64,
+    /// How many of them passed, since monitor mode or a check that only counts let them; the others were stopped.
+    pub passed_packets: u64,
     /// When the first one came.
     pub first_seen_at: Option<String>,
     /// When the last one came.
@@ -137,6 +141,7 @@ impl AddressView {
             src_ip: row.address.to_string(),
             packets: row.packets,
             packets_per_second: row.per_sec(),
+            passed_packets: row.passed,
             reasons: row.reasons.iter().map(count).collect(),
             ports_seen: row.ports_seen(),
             ports: row.ports.iter().take(PORTS).map(|port| OffenderView::new(port, &read(port))).collect(),
@@ -183,6 +188,7 @@ impl OffenderView {
             class: row.reason.class().name().to_owned(),
             packets: row.packets,
             packets_per_second: row.lately as f64 / 10.0,
+            passed_packets: row.passed,
             first_seen_at: row.first_seen.map(|seen| seen.to_string()),
             last_seen_at: row.last_seen.map(|seen| seen.to_string()),
             from: fault.from.clone(),
@@ -213,6 +219,7 @@ mod tests {
             reason: Reason::BareLf,
             packets: 2,
             lately: 1,
+            passed: 0,
             first_seen: Timestamp::from_millisecond(1_767_225_600_600).ok(),
             last_seen: None,
             sample: sample.to_vec(),

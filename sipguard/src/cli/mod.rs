@@ -74,7 +74,9 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Detach(args) => printer::attach::detached(format, &ops::detach::run(host, args.request())?),
         Verb::Status(args) => {
             let report = ops::status::run(host, args.interface.as_deref())?;
-            printer::status::status(format, &report)?;
+            let glance =
+                (format == Format::Table).then(|| observe::glance::read(host, &report)).transpose()?;
+            printer::status::status(format, &report, glance.as_ref())?;
             ops::status::expect_filtering(&report)
         }
         Verb::Block(args) => set(host, format, &args.request(host)?),
@@ -99,7 +101,11 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
             printer::log::log(format, &ops::log::run(host, args.last, args.origin.as_deref())?)
         }
         Verb::Lookup(args) | Verb::Explain(args) => match args.request()? {
-            Asked::Who(who) => printer::lookup::lookup(format, &who, &ops::lookup::run(host, &who)?),
+            Asked::Who(who) => {
+                let outcome = ops::lookup::run(host, &who)?;
+                printer::lookup::lookup(format, &who, &outcome)?;
+                if args.exit_code { ops::lookup::expect_passing(&who, &outcome) } else { Ok(()) }
+            }
             Asked::Reason(reason) => printer::explain::explain(format, &explained(host, reason)),
         },
         Verb::Counters(args) => counters(host, format, &args),

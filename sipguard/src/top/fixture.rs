@@ -47,6 +47,7 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
             reason,
             packets,
             lately: packets.min(27),
+            passed: 0,
             first_seen: Some(time(0)),
             last_seen: Some(time(second - ago)),
             sample: sample.to_vec(),

@@ -9,6 +9,8 @@ use sipguard_observe::ops::reading::{RuleCounts, TopEvent, TopReading};
 
 /// Ticks that a sparkline may show.
 pub const PAST: usize = 60;
+/// The time that a rate is a mean of: rows stand still, as the tallies of the kernel do.
+const MEAN_NS: u64 = 10_000_000_000;
 /// Events that are kept.
 const EVENTS: usize = 1000;
 
@@ -46,6 +48,21 @@ struct Track {
     value: u64,
     per_sec: f64,
     past: VecDeque<f64>,
+    /// Readings of the last 10 s, and the one before: when, and the value.
+    recent: VecDeque<(u64, u64)>,
+}
+
+impl Track {
+    /// The mean of the last 10 s, or of the time since it is known.
+    fn mean(&mut self, at_ns: u64) {
+        self.recent.push_back((at_ns, self.value));
+        while self.recent.get(1).is_some_and(|(second_ns, _)| second_ns + MEAN_NS <= at_ns) {
+            self.recent.pop_front();
+        }
+        let (from_ns, from) = self.recent[0];
+        let seconds = at_ns.saturating_sub(from_ns) as f64 / 1e9;
+        self.per_sec = if seconds > 0.0 { self.value.saturating_sub(from) as f64 / seconds } else { 0.0 };
+    }
 }
 
 /// What is shown.
@@ -73,15 +90,20 @@ impl Model {
         let mut old = std::mem::take(&mut self.tracks);
         for (key, value) in counted(&reading) {
             let mut track = old.remove(&key).unwrap_or_default();
-            if self.seconds > 0.0 {
+            if let Some(before) = before
+                && self.seconds > 0.0
+            {
                 // A counter that went back began anew: all that it has came since. A sum of all packets goes back with a change of the mode too.
                 let anew = if key.is_received() { 0 } else { value };
                 let since = value.checked_sub(track.value).unwrap_or(anew);
-                track.per_sec = since as f64 / self.seconds;
-                track.past.push_back(track.per_sec);
+                if track.recent.is_empty() || value < track.value {
+                    track.recent = [(before, value - since)].into();
+                }
+                track.past.push_back(since as f64 / self.seconds);
                 track.past.drain(..track.past.len().saturating_sub(PAST));
             }
             track.value = value;
+            track.mean(reading.at_ns);
             self.tracks.insert(key, track);
         }
         self.events.extend(reading.events.drain(..));
@@ -104,13 +126,13 @@ impl Model {
         self.tracks.get(key).map_or(0, |track| track.value)
     }
 
-    /// Packets a second between the last two readings.
+    /// Packets a second, a mean of the last 10 s.
     #[must_use]
     pub fn per_sec(&self, key: &MetricKey) -> f64 {
         self.tracks.get(key).map_or(0.0, |track| track.per_sec)
     }
 
-    /// The same at each of the last 60 readings, the oldest first.
+    /// Packets a second between each two of the last 60 readings, the oldest first.
     #[must_use]
     pub fn past(&self, key: &MetricKey) -> Vec<f64> {
         self.tracks.get(key).map_or_else(Vec::new, |track| track.past.iter().copied().collect())
@@ -197,6 +219,21 @@ mod tests {
         assert_eq!((model.per_sec(&MetricKey::Received), model.per_sec(&MetricKey::Dropped)), (25.0, 25.0));
         model.take(at(15, 1100));
         assert_eq!(model.past(&BAD), [25.0, 0.0]);
+    }
+
+    #[test]
+    fn a_rate_stands_still_for_ten_seconds() {
+        let mut model = Model::default();
+        // A packet each third of a second or so: between two readings none came or one.
+        for tick in 0..200u64 {
+            let mut reading = at(10, tick / 3);
+            reading.at_ns = 10_000_000_000 + tick * 200_000_000;
+            model.take(reading);
+            if tick > 60 {
+                assert!((1.6..=1.7).contains(&model.per_sec(&BAD)), "{tick}: {}", model.per_sec(&BAD));
+            }
+        }
+        assert!(model.past(&BAD).contains(&5.0) && model.past(&BAD).contains(&0.0));
     }
 
     #[test]

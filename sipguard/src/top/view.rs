@@ -124,9 +124,9 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, theme: Theme) {
     notes.push(format!("events lost {lost}"));
     put(buffer, 1, 3, &notes.join("   "), if would > 0 { theme.would() } else { Style::new() });
     for line in [1, 2] {
-        let bars = bars_of(model, line, theme, buffer.area.width);
         let style = if line == 2 { theme.stopped() } else { Style::new() };
-        put(buffer, BARS, line, &bars, style);
+        let key = if line == 1 { MetricKey::Received } else { MetricKey::Dropped };
+        put(buffer, BARS, line, &bars(&model.past(&key), buffer.area.width - BARS - TOTAL, theme), style);
     }
 }
 
@@ -134,10 +134,17 @@ fn head(buffer: &mut Buffer, model: &Model, paused: bool, theme: Theme) {
 const BARS: u16 = 20;
 const TOTAL: u16 = 23;
 
-fn bars_of(model: &Model, line: u16, theme: Theme, width: u16) -> String {
-    let key = if line == 1 { MetricKey::Received } else { MetricKey::Dropped };
-    let room = usize::from(width - BARS - TOTAL).min(super::model::PAST);
-    theme.sparkline(&model.past(&key), room)
+/// What the greatest of a sparkline takes behind it.
+const MOST: u16 = 11;
+
+/// A sparkline, and the greatest that is in it, where there is room.
+fn bars(past: &[f64], width: u16, theme: Theme) -> String {
+    if width < 2 * MOST {
+        return theme.sparkline(past, usize::from(width).min(super::model::PAST));
+    }
+    let room = usize::from(width - MOST).min(super::model::PAST);
+    let most = past[past.len().saturating_sub(room)..].iter().copied().fold(0.0, f64::max);
+    format!("{} max {}", theme.sparkline(past, room), rate(most))
 }
 
 fn measure(
@@ -231,7 +238,7 @@ fn table(buffer: &mut Buffer, area: Rect, rows: &[TopRow], state: &TopState, the
 fn content(cell: &TopCell, width: u16, number: bool, theme: Theme) -> String {
     match &cell.content {
         CellContent::Text(text) => aligned(text, width, number),
-        CellContent::Past(past) => theme.sparkline(past, usize::from(width).min(super::model::PAST)),
+        CellContent::Past(past) => bars(past, width, theme),
     }
 }
 
@@ -261,8 +268,10 @@ fn widths(columns: &[Column], rows: &[TopRow], screen: u16) -> Vec<u16> {
         let longest = rows.iter().map(|row| row.cells[index].shown().width()).max().unwrap_or(0);
         let longest = u16::try_from(longest).unwrap_or(u16::MAX);
         let others: u16 = widths.iter().map(|width| width + 1).sum::<u16>() - widths[index];
-        widths[index] =
-            longest.clamp(columns[index].width, screen.saturating_sub(others + 1).max(columns[index].width));
+        // Who it says it is must be seen too.
+        let last = if columns.last().is_some_and(|column| column.head == "USER-AGENT") { 10 } else { 0 };
+        let most = screen.saturating_sub(others + last + 1).max(columns[index].width);
+        widths[index] = longest.clamp(columns[index].width, most);
     }
     let taken: u16 = widths.iter().map(|width| width + 1).sum();
     if let Some(last) = widths.last_mut() {

@@ -60,6 +60,9 @@ fn an_interface_that_was_made_anew_is_not_called_guarded() -> Result<()> {
     add_interface(site)?;
     let output = run(site, "status", 3)?;
     ensure!(output.stderr.contains("nothing is filtered on eth1"), "{output:?}");
+    let first = output.stdout.lines().next().unwrap_or_default();
+    ensure!(first.starts_with("ENFORCING") && first.ends_with("; UNFILTERED: eth1"), "{output:?}");
+    ensure!(output.stdout.contains(" unfiltered "), "{output:?}");
     let report: Value = serde_json::from_str(&run(site, "status -o json", 3)?.stdout)?;
     ensure!(
         report["interfaces"][0]["mode"] == "native" && report["interfaces"][1]["mode"] == "gone",
@@ -89,6 +92,10 @@ fn an_interface_that_is_not_there_is_no_alarm_while_others_are_filtered() -> Res
     site.pbx.run(&["ip", "link", "del", "eth1"])?;
     let output = run(site, "status", 9)?;
     ensure!(output.stderr.contains("not there now: eth1;"), "{output:?}");
+    ensure!(
+        output.stdout.contains("; not there: eth1\n") && output.stdout.contains(" not there "),
+        "{output:?}"
+    );
     run(site, "status eth1", 9)?;
     run(site, "status eth0", 0)?;
     // Whoever attaches another one does not forget it.
@@ -144,6 +151,9 @@ fn an_attach_that_is_refused_leaves_the_alarm() -> Result<()> {
     ensure!(output.stderr.contains("another sipguard"), "{output:?}");
     let output = run(&site, "status", 3)?;
     ensure!(output.stderr.contains("nothing is filtered on eth1"), "{output:?}");
+    let first = output.stdout.lines().next().unwrap_or_default();
+    ensure!(first.starts_with("ENFORCING") && first.ends_with("; UNFILTERED: eth1"), "{output:?}");
+    ensure!(output.stdout.contains(" unfiltered "), "{output:?}");
     drop(other);
     run(&site, "attach eth1", 0)?;
     run(&site, "status", 0).map(drop)

@@ -42,3 +42,4 @@ mod trunks;
 mod units;
 mod upgrade;
 mod user_agents;
+mod who;

@@ -242,7 +242,9 @@ fn a_monitored_check_counts_what_it_would_stop() -> Result<()> {
         let of_trunk = sender.program.count_of_trunk(TRUNK, outcome, reason)?;
         assert_eq!(of_trunk, u64::from(is_trunk), "{text}");
         let accused = usize::from(reason.is_malformed());
-        assert_eq!(sender.program.offenders()?.len(), accused, "{text}");
+        let offenders = sender.program.offenders()?;
+        assert_eq!(offenders.len(), accused, "{text}");
+        assert!(offenders.iter().all(|(_, one)| (one.packets, one.passed) == (1, 1)), "{text}");
         if reason.loses_framing() {
             return framing_is_lost(&mut sender, reason, text);
         }

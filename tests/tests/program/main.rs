@@ -17,6 +17,7 @@ mod identities;
 mod legal;
 mod legal_headers;
 mod monitored_limits;
+mod offenders;
 mod program_runs;
 mod proxy;
 mod rates;

@@ -16,6 +16,10 @@ pub struct Args {
     #[arg(value_name = "ADDR[:PORT]|sip:USER@HOST|REASON", required_unless_present = "agent")]
     subject: Option<String>,
 
+    /// End with status 10 where a rule or a ban stops it, so that a script can ask; monitor mode or not
+    #[arg(long)]
+    pub exit_code: bool,
+
     /// A User-Agent, as a request has it
     #[arg(long = "user-agent", value_name = "TEXT", conflicts_with = "subject")]
     agent: Option<String>,

@@ -78,11 +78,12 @@ fn addresses_text(views: &[AddressView]) -> String {
     if views.is_empty() {
         return "nobody has sent anything malformed, or more than a limit\n".to_owned();
     }
-    let head = ["ADDRESS", "PACKETS", "RATE/S", "PORTS", "GOOD"];
+    let head = ["ADDRESS", "ACTION", "PACKETS", "RATE/S", "PORTS", "GOOD"];
     let line = |view: &AddressView| {
         let good = view.good_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0));
         let (packets, ports) = (view.packets.to_string(), view.ports_seen.to_string());
-        vec![view.src_ip.clone(), packets, format!("{:.1}", view.packets_per_second), ports, good]
+        let action = action(view.packets, view.passed_packets).to_owned();
+        vec![view.src_ip.clone(), action, packets, format!("{:.1}", view.packets_per_second), ports, good]
     };
     let rows = table(&head, views.iter().map(line));
     let mut lines = rows.lines();
@@ -94,6 +95,15 @@ fn addresses_text(views: &[AddressView]) -> String {
         }
     }
     text
+}
+
+/// What became of packets of which so many passed.
+fn action(packets: u64, passed: u64) -> &'static str {
+    match passed {
+        0 => "stopped",
+        _ if passed >= packets => "only counted",
+        _ => "some stopped",
+    }
 }
 
 /// What there is to know of an address, in lines with their labels.
@@ -121,7 +131,7 @@ fn at_fault(offset: Option<i64>, line: &str, begin: &str) -> String {
 }
 
 /// The command, or why there is none.
-fn to_block(view: &AddressView) -> String {
+pub fn to_block(view: &AddressView) -> String {
     let Some(command) = &view.block else { return format!("not proposed: it is {}", view.standing_text) };
     let is_whole = *command == format!("sipguard block {}", view.src_ip);
     match view.good_messages {
@@ -135,7 +145,7 @@ fn to_block(view: &AddressView) -> String {
 /// A row for each port and reason.
 pub fn by_port(format: Format, offenders: &[Offender]) -> Result<()> {
     let views: Vec<OffenderView> = offenders.iter().map(OffenderView::of_row).collect();
-    let head = ["ADDRESS", "PORT", "REASON", "PACKETS", "LAST SEEN", "USER-AGENT", "FAULT"];
+    let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "LAST SEEN", "USER-AGENT", "FAULT"];
     let line = |view: &OffenderView| {
         let last = view.last_seen_at.clone().unwrap_or_default();
         let fault = match view.fault_offset {
@@ -144,7 +154,8 @@ pub fn by_port(format: Format, offenders: &[Offender]) -> Result<()> {
         };
         let (port, packets) = (view.src_port.to_string(), view.packets.to_string());
         let agent = view.user_agent.clone().unwrap_or_default();
-        vec![view.src_ip.clone(), port, view.reason.clone(), packets, last, agent, fault]
+        let action = action(view.packets, view.passed_packets).to_owned();
+        vec![view.src_ip.clone(), port, view.reason.clone(), action, packets, last, agent, fault]
     };
     let text = table(&head, views.iter().map(line));
     rows(format, schema::OFFENDERS, views, || text)

@@ -66,7 +66,10 @@ fn line(report: &CrashReport) -> Vec<String> {
 pub fn show(format: Format, shown: &Shown) -> Result<()> {
     let Shown { report, packets } = shown;
     if format == Format::Table {
-        return print(&format!("{}\npackets: {}\n", report.text().trim_end(), packets.display()));
+        let text = report.text();
+        // The answer is the last line.
+        let (before, answer) = text.trim_end().rsplit_once('\n').unwrap_or_default();
+        return print(&format!("{}\npackets: {}\n{answer}\n", before.trim_end(), packets.display()));
     }
     object(format, SCHEMA, report, String::new)
 }

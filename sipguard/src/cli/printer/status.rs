@@ -5,15 +5,76 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use sipguard_common::framer::{LIMITS, Limits, checks};
 use sipguard_core::check::{CheckScope, Switch};
+use sipguard_core::fill::TableFill;
 use sipguard_core::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
 use sipguard_core::settings;
 use sipguard_core::view::{StatusView, schema};
+use sipguard_observe::events::line;
+use sipguard_observe::ops::glance::Glance;
+use sipguard_observe::view::AddressView;
 
 use super::{Format, object};
 use crate::table::table;
 
-pub fn status(format: Format, report: &GuardStatus) -> Result<()> {
-    object(format, schema::STATUS, &StatusView::from(report), || text(report))
+/// What is seen at a glance is for people: it takes half a second.
+pub fn status(format: Format, report: &GuardStatus, glance: Option<&Glance>) -> Result<()> {
+    object(format, schema::STATUS, &StatusView::from(report), || {
+        let glance = glance.map(|glance| seen(report, glance)).unwrap_or_default();
+        format!("{}\n{glance}\n{}", report.verdict(), text(report))
+    })
+}
+
+/// What an operator wants to know first.
+fn seen(report: &GuardStatus, glance: &Glance) -> String {
+    let (stopped, counted) = glance.per_second;
+    let mut now = format!("{stopped:.1} packets a second stopped");
+    if counted > 0.0 || report.mode == "monitor" {
+        now += &format!(", {counted:.1} that would be");
+    }
+    let mut lines = vec![("now", now)];
+    if let Some(top) = &glance.top {
+        lines.extend(offender(&AddressView::of_row(top)));
+    } else {
+        lines.push(("offender", "none: nothing malformed came, nor more than a limit".to_owned()));
+    }
+    lines.push(("bans", format!("{}, blocks {}", report.bans, report.blocks)));
+    let trunks: Vec<String> =
+        report.trunks.iter().map(|(name, mode)| mode_of(name, mode, report.mode)).collect();
+    lines.push(("trunks", if trunks.is_empty() { "none".to_owned() } else { trunks.join(", ") }));
+    let last = glance.last.as_ref().map(|event| line(&event.packet, event.rule.as_deref()));
+    lines.push(("last event", last.unwrap_or_else(|| "none".to_owned())));
+    let full = |table: &TableFill| format!("{} {} of {}", table.name, table.entries, table.capacity);
+    let full: Vec<String> = glance.nearly_full.iter().map(full).collect();
+    lines.push((
+        "tables",
+        if full.is_empty() {
+            "none nearly full".to_owned()
+        } else {
+            format!("NEARLY FULL: {}", full.join(", "))
+        },
+    ));
+    let serve = if glance.serve.is_up { "up" } else { "not up (the filter does not need it)" };
+    lines.push(("serve", format!("{serve}, at {}", glance.serve.listen)));
+    lines.push(("version", env!("CARGO_PKG_VERSION").to_owned()));
+    lines.into_iter().map(|(label, said)| format!("{label:<10}  {said}\n")).collect()
+}
+
+/// Who sends the most of what is malformed, and how to block it.
+fn offender(top: &AddressView) -> Vec<(&'static str, String)> {
+    let reason = top.reasons.first().map_or("", |reason| reason.reason.as_str());
+    let who = top.user_agent.as_ref().or(top.from.as_ref()).map(|who| format!(", {who}")).unwrap_or_default();
+    let ports = if top.ports_seen == 0 {
+        String::new()
+    } else {
+        format!(" by {}", super::plural(top.ports_seen, "port"))
+    };
+    let rate = top.packets_per_second;
+    let line = format!("{}: {} packets{ports}, {rate:.1}/s, {reason}{who}", top.src_ip, top.packets);
+    vec![("offender", line), ("", super::counters::to_block(top))]
+}
+
+fn mode_of(name: &str, mode: &str, guard: &str) -> String {
+    if mode == "inherit" { format!("{name} {guard} (inherited)") } else { format!("{name} {mode}") }
 }
 
 fn list(ports: &BTreeSet<u16>) -> String {
@@ -70,7 +131,7 @@ fn text(report: &GuardStatus) -> String {
         vec![
             one.name.clone(),
             one.driver.clone(),
-            one.mode.to_owned(),
+            one.shown().to_owned(),
             followed,
             lost,
             one.why.clone(),
