@@ -133,14 +133,15 @@ fn at_fault(fault: &Fault) -> String {
     }
 }
 
-/// The line at fault, and the command that would block it, or what it is.
+/// The command that would block it, or what it is; the line at fault; who it says it is, which a narrow screen has no column for.
 fn detail(row: &AddressRow, fault: Option<&Fault>) -> String {
+    let agent = who(fault);
     let fault = fault.map(at_fault).unwrap_or_default();
     let end = match row.block() {
         Some(target) => format!("sipguard block {target}"),
         None => row.standing.to_string(),
     };
-    format!("{end}   {fault}")
+    format!("{end}   {fault}   {agent}").trim_end().to_owned()
 }
 
 /// What an address is: `B` blocked, `b` banned, `A` allowed, `T` of a trunk, `!` one's own.
@@ -193,7 +194,7 @@ mod tests {
         let row = address(&model, &reading.sources[0], reading.time);
         assert_eq!(row.cells.last().unwrap().shown(), "Yealink SIP-T46S 66.86.0.15");
         assert!(row.detail.starts_with("sipguard block 203.0.113.7   byte 2"), "{}", row.detail);
-        assert!(row.detail.ends_with(": Content-Length: -1"), "{}", row.detail);
+        assert!(row.detail.ends_with(": Content-Length: -1   Yealink SIP-T46S 66.86.0.15"), "{}", row.detail);
         assert!(matches!(row.subject, Some(RowSubject::Address { is_whole: true, .. })), "{row:?}");
         for (standing, mark, end) in [
             (Standing::Trunk("carrier".to_owned()), "T", "a peer of trunk carrier   byte"),

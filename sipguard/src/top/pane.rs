@@ -68,7 +68,7 @@ impl Pane {
                         number("PORTS", 5),
                         number("GOOD", 4),
                         number("LAST", 4),
-                        text("USER-AGENT", 0),
+                        text("AGENT", 0),
                     ]
                 }
             }

@@ -269,7 +269,7 @@ fn widths(columns: &[Column], rows: &[TopRow], screen: u16) -> Vec<u16> {
         let longest = u16::try_from(longest).unwrap_or(u16::MAX);
         let others: u16 = widths.iter().map(|width| width + 1).sum::<u16>() - widths[index];
         // Who it says it is must be seen too.
-        let last = if columns.last().is_some_and(|column| column.head == "USER-AGENT") { 10 } else { 0 };
+        let last = if columns.last().is_some_and(|column| column.head == "AGENT") { 10 } else { 0 };
         let most = screen.saturating_sub(others + last + 1).max(columns[index].width);
         widths[index] = longest.clamp(columns[index].width, most);
     }
