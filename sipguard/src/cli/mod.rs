@@ -1,8 +1,10 @@
 //! The command line, in three floors: `args/` is what was typed, `sipguard_core::ops` does it, `printer/` shows what came of it.
 
 mod args;
+mod complete;
 mod confirm;
 mod exit;
+mod help;
 #[cfg(test)]
 mod json_page;
 mod pages;
@@ -16,7 +18,7 @@ mod version;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _};
+use clap::FromArgMatches as _;
 use sipguard_common::Reason;
 use sipguard_core::error::kind_of;
 use sipguard_core::ops::{self, Context};
@@ -31,7 +33,11 @@ use crate::interrupt::Interrupt;
 /// Runs the command line, with the programs of an object, an ELF file.
 #[must_use]
 pub fn run(object: &'static [u8]) -> ExitCode {
-    let cli = match Cli::try_parse() {
+    if complete::answer() {
+        return ExitCode::SUCCESS;
+    }
+    let parsed = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own: 0 for help and version, 2 for usage.
@@ -86,7 +92,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Deny(args) => deny(host, format, args.request()?),
         Verb::Permit(args) => deny(host, format, Some(args.request()?)),
         Verb::Trunk(args) => trunk(host, format, args.verb),
-        Verb::Limit(args) => limit(host, format, &args.verb),
+        Verb::Limit(args) => limit(host, format, args.verb),
         Verb::Checks(args) => checks(host, format, args.verb),
         Verb::Bans(args) => bans(host, format, args.verb),
         Verb::List(args) => match args.request()? {
@@ -131,7 +137,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
             let request = args.request();
             printer::reload::reload(format, &ops::reload::run(host, &request)?, request.dry_run)
         }
-        Verb::Crash(args) => crash(host, format, &args),
+        Verb::Crash(args) => crash(host, format, args),
         #[cfg(not(feature = "replay"))]
         Verb::Replay(args) => Err(args.missing("replay")),
         #[cfg(feature = "replay")]
@@ -140,14 +146,10 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Serve(args) => Err(args.missing("serve")),
         #[cfg(feature = "serve")]
         Verb::Serve(args) => sipguard_serve::run(host, &args.request()?),
-        Verb::Config(args) => show_config(format, &args.verb),
+        Verb::Config(args) => show_config(format, args),
         Verb::Version => version::run(format),
         Verb::Man { directory } => pages::man(&directory),
-        Verb::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "sipguard", &mut script);
-            print(&String::from_utf8_lossy(&script))
-        }
+        Verb::Completion { shell } => print(&complete::script(&shell.to_string())?),
     }
 }
 
@@ -172,10 +174,10 @@ fn deny(host: &Context, format: Format, request: Option<ops::denial::Request>) -
     }
 }
 
-fn trunk(host: &Context, format: Format, verb: args::trunk::Verb) -> Result<()> {
+fn trunk(host: &Context, format: Format, verb: Option<args::trunk::Verb>) -> Result<()> {
     use args::trunk::Verb;
     let change = printer::rule::change_of_one;
-    match verb {
+    match verb.unwrap_or(Verb::List) {
         Verb::Add(args) => {
             let request = args.request()?;
             let done = ops::trunk::add(host, &request)?;
@@ -200,9 +202,9 @@ fn trunk(host: &Context, format: Format, verb: args::trunk::Verb) -> Result<()> 
     }
 }
 
-fn limit(host: &Context, format: Format, verb: &args::limit::Verb) -> Result<()> {
+fn limit(host: &Context, format: Format, verb: Option<args::limit::Verb>) -> Result<()> {
     use args::limit::Verb;
-    match verb {
+    match verb.unwrap_or(Verb::List) {
         Verb::Set(args) => {
             let (trunk, most) = args.request()?;
             let done = ops::limit::set(host, trunk.as_deref(), most)?;
@@ -222,9 +224,9 @@ fn limit(host: &Context, format: Format, verb: &args::limit::Verb) -> Result<()>
     }
 }
 
-fn checks(host: &Context, format: Format, verb: args::checks::Verb) -> Result<()> {
+fn checks(host: &Context, format: Format, verb: Option<args::checks::Verb>) -> Result<()> {
     use args::checks::Verb;
-    match verb {
+    match verb.unwrap_or(Verb::List) {
         Verb::Set(args) => {
             let switch = args.request();
             printer::checks::set(format, &switch, &ops::checks::set(host, &switch)?)
@@ -311,16 +313,16 @@ fn mode(host: &Context, format: Format, args: &args::mode::Args) -> Result<()> {
     printer::mode::mode(format, &ops::mode::run(host, args.mode)?, args.mode.is_some())
 }
 
-fn crash(host: &Context, format: Format, args: &args::crash::Args) -> Result<()> {
+fn crash(host: &Context, format: Format, args: args::crash::Args) -> Result<()> {
     use args::crash::{Switch, Verb};
     let directory = &args.directory;
-    match &args.verb {
+    match args.verb.unwrap_or(Verb::List) {
         Verb::List => printer::crash::list(format, &observe::crash::list(directory)),
         Verb::Show { name } => {
             printer::crash::show(format, &observe::crash::show(directory, name.as_deref())?)
         }
         Verb::Record { switch } => {
-            let on = *switch == Switch::On;
+            let on = switch == Switch::On;
             notices(&observe::crash::record(host, on)?);
             printer::crash::record(format, on)
         }
@@ -344,9 +346,9 @@ fn replay(host: &Context, object: &[u8], format: Format, args: args::replay::Arg
     printer::replay::replay(format, &reports)
 }
 
-fn show_config(format: Format, verb: &args::config::Verb) -> Result<()> {
+fn show_config(format: Format, args: args::config::Args) -> Result<()> {
     use args::config::Verb;
-    match verb {
+    match args.verb.unwrap_or(Verb::Show { config: args.config }) {
         Verb::Schema => print(&format!("{:#}\n", config::schema())),
         Verb::Example => print(&config::example()),
         Verb::Show { config } => {
@@ -362,6 +364,6 @@ mod tests {
 
     #[test]
     fn the_command_tree_is_sound() {
-        Cli::command().debug_assert();
+        help::command().debug_assert();
     }
 }

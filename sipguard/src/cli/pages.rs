@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::help;
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
-
-use super::Cli;
 
 /// Writes `sipguard.1`, and a page for each visible verb such as `sipguard-trunk-add.1`, into `directory`.
 ///
@@ -15,7 +13,7 @@ use super::Cli;
 pub fn man(directory: &Path) -> Result<()> {
     let context = || format!("writing manual pages to {}", directory.display());
     fs::create_dir_all(directory).with_context(context)?;
-    clap_mangen::generate_to(Cli::command(), directory).with_context(context)
+    clap_mangen::generate_to(help::command(), directory).with_context(context)
 }
 
 /// The pages tell of every verb.
@@ -28,6 +26,7 @@ mod tests {
 
     use clap::{Arg, Command, Parser as _};
 
+    use super::super::Cli;
     use super::*;
 
     const HEAD: &str = "# The command line
@@ -40,7 +39,7 @@ Every verb is idempotent.
 
     /// The command tree with everything that clap adds to it.
     fn tree() -> Command {
-        let mut command = Cli::command().disable_help_subcommand(true);
+        let mut command = help::command().disable_help_subcommand(true);
         command.build();
         command
     }
@@ -131,15 +130,19 @@ Every verb is idempotent.
 
     fn section(page: &mut String, name: &str, verb: &Command) {
         let about = verb.get_long_about().or_else(|| verb.get_about()).map(ToString::to_string);
-        write!(page, "\n## {name}\n\n{}.", about.unwrap_or_default().trim_end_matches('.')).unwrap();
+        let mut about = format!("{}.", about.unwrap_or_default().trim_end_matches('.'));
         let aliases: Vec<_> = verb.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
         if !aliases.is_empty() {
-            write!(page, " Also: {}.", aliases.join(", ")).unwrap();
+            write!(about, " Also: {}.", aliases.join(", ")).unwrap();
         }
+        write!(page, "\n## {name}\n\n{}", wrapped(&about)).unwrap();
         let usage = verb.clone().render_usage().to_string();
         let usage: Vec<_> = usage.trim_start_matches("Usage:").lines().map(wrapped).collect();
         writeln!(page, "\n\n```text\n{}\n```", usage.join("\n").trim()).unwrap();
         arguments(page, verb, |arg| !arg.is_global_set());
+        if let Some(after) = verb.get_after_help() {
+            write!(page, "\n```text\n{}\n```\n", after.to_string().trim_end()).unwrap();
+        }
     }
 
     fn page() -> String {

@@ -347,7 +347,120 @@ fn version_and_completion() -> Result<()> {
     assert!(said("version -j", &store)?.contains("\"schema\": \"sipguard.version/1\""));
     for shell in ["bash", "zsh", "fish"] {
         let script = said(&format!("completion {shell}"), &store)?;
-        assert!(script.contains("unblock") && script.ends_with("exit status 0\n"), "{shell}");
+        assert!(script.contains("SIPGUARD_COMPLETE") && script.ends_with("exit status 0\n"), "{shell}");
     }
+    Ok(())
+}
+
+/// What bash offers for the last of these words.
+fn offered(words: &[&str], store: &Scratch) -> Result<Vec<String>> {
+    let sipguard = neighbour("SIPGUARD", "sipguard")?;
+    let path = sipguard.parent().context("a directory")?.display();
+    let script = format!(
+        "PATH={path}:$PATH; source <(sipguard completion bash); COMP_WORDS=({}); COMP_CWORD={}; COMP_TYPE=9; \
+         _clap_complete_sipguard sipguard '{}' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words.len() - 1,
+        words[words.len() - 1],
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
+        .env("SIPGUARD_STORE", store.join("rules.db"))
+        .stdin(Stdio::null())
+        .output()?;
+    let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+    Ok(text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect())
+}
+
+#[test]
+fn a_shell_completes_what_only_this_host_knows() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    said("trunk add carrier --peer 192.0.2.7", &store)?;
+    said("trunk add cargo --peer 192.0.2.8", &store)?;
+    for (words, expected) in [
+        (&["sipguard", "checks", "set", "bad-nu"][..], &["bad-number"][..]),
+        (&["sipguard", "explain", "blocked-d"], &["blocked-device"]),
+        // No check, so nothing to be switched.
+        (&["sipguard", "checks", "set", "blocked-d"], &[]),
+        (&["sipguard", "trunk", "show", "ca"], &["cargo", "carrier"]),
+        (&["sipguard", "mode", "monitor", "--trunk", "carr"], &["carrier"]),
+        (&["sipguard", "unbl"], &["unblock"]),
+        (&["sipguard", "events", "--reason", "banned-a"], &["banned-address"]),
+    ] {
+        let mut found = offered(words, &store)?;
+        found.sort();
+        assert_eq!(found, expected, "{words:?}");
+    }
+    let mut interfaces: Vec<String> = std::fs::read_dir("/sys/class/net")?
+        .map(|one| Ok(one?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    // Tests beside this one make and remove others.
+    interfaces.retain(|name| name == "eth0");
+    let found = offered(&["sipguard", "attach", "eth"], &store)?;
+    assert!(interfaces.iter().all(|name| found.contains(name)), "{found:?}");
+    assert!(!offered(&["sipguard", "attach", "l"], &store)?.contains(&"lo".to_owned()));
+    Ok(())
+}
+
+#[test]
+fn a_group_without_a_verb_shows() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    said("trunk add carrier --peer 192.0.2.7", &store)?;
+    let behind =
+        |words: &str| anyhow::Ok(said(words, &store)?.split_once('\n').context("lines")?.1.to_owned());
+    for (group, verb) in [
+        ("trunk", "list"),
+        ("limit", "list"),
+        ("checks", "ls"),
+        ("crash", "ls"),
+        ("bans", "ls"),
+        ("config", "show"),
+    ] {
+        let shown: String = behind(group)?;
+        assert_eq!(shown, behind(&format!("{group} {verb}"))?, "{group}");
+        assert!(shown.ends_with("exit status 0\n"), "{group}: {shown}");
+    }
+    Ok(())
+}
+
+/// In a terminal of so many columns; the command makes one of its own.
+fn on_terminal(words: &str, columns: u16, store: &Scratch) -> Result<String> {
+    let sipguard = neighbour("SIPGUARD", "sipguard")?;
+    let line = format!("stty cols {columns} rows 24; {} {words}", sipguard.display());
+    let output = Command::new("script")
+        .args(["--quiet", "--command", &line, "/dev/null"])
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
+        .env("SIPGUARD_STORE", store.join("rules.db"))
+        .env("SIPGUARD_CONFIG", "/dev/null")
+        .stdin(Stdio::null())
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?.replace('\r', ""))
+}
+
+#[test]
+fn tables_and_help_fit_a_terminal() -> Result<()> {
+    let store = Scratch::new("cli")?;
+    let comment =
+        "a carrier whose comment is as long as those that people write when they are asked for the reason";
+    let sipguard = neighbour("SIPGUARD", "sipguard")?;
+    let added = Command::new(sipguard)
+        .args(["trunk", "add", "carrier", "--peer", "192.0.2.7", "--comment", comment])
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-cli-test")
+        .env("SIPGUARD_STORE", store.join("rules.db"))
+        .output()?;
+    assert!(added.status.success(), "{added:?}");
+    for (words, columns) in [("trunk", 60), ("trunk", 80), ("--help", 60), ("--help", 80)] {
+        let shown = on_terminal(words, columns, &store)?;
+        // What is said beside the table is no part of it.
+        let lines = shown.lines().filter(|line| !line.starts_with("sipguard: "));
+        let widest = lines.map(|line| line.chars().count()).max().context("lines")?;
+        assert!(widest <= usize::from(columns), "{words} in {columns}: {widest}\n{shown}");
+        assert!(
+            shown.contains(if words == "trunk" { "carrier" } else { "Options of every verb:" }),
+            "{shown}"
+        );
+    }
+    assert!(said("trunk", &store)?.contains(comment), "in a pipe a row is one line");
     Ok(())
 }

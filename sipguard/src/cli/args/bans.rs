@@ -15,6 +15,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Show when a sender is banned
+    #[command(visible_alias = "ls")]
     Show,
     /// Set when a sender is banned; what is not named stays
     Set(SetArgs),

@@ -13,7 +13,7 @@ pub struct Args {
     pub directory: PathBuf,
 
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: Option<Verb>,
 }
 
 #[derive(Debug, clap::Subcommand)]

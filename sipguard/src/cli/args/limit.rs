@@ -12,7 +12,7 @@ use super::usage;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    pub verb: Verb,
+    pub verb: Option<Verb>,
 }
 
 const TRY_FIRST: &str = "\

@@ -47,24 +47,27 @@ use self::missing as top;
 use super::exit;
 use super::printer::Format;
 
+/// What the options that each verb takes are called in the help.
+pub const EVERY_VERB: &str = "Options of every verb";
+
 /// Drops malformed SIP on the network card, before the PBX sees it.
 #[derive(Debug, Parser)]
 #[command(name = "sipguard", version, max_term_width = 100, after_help = exit::HELP)]
 pub struct Cli {
     /// Directory of the pins, on a bpffs
-    #[arg(long, global = true, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
+    #[arg(long, global = true, help_heading = EVERY_VERB, env = "SIPGUARD_PINS", default_value = DEFAULT_DIR, hide_env_values = true)]
     pub pins: PathBuf,
 
     /// File of the rules, which `attach` restores
-    #[arg(long, global = true, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
+    #[arg(long, global = true, help_heading = EVERY_VERB, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
     pub store: PathBuf,
 
     /// How to print
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, help_heading = EVERY_VERB, value_enum, default_value_t)]
     output: Format,
 
     /// The same as `--output json`
-    #[arg(short, long, global = true, conflicts_with = "output")]
+    #[arg(short, long, global = true, help_heading = EVERY_VERB, conflicts_with = "output")]
     json: bool,
 
     #[command(subcommand)]
@@ -103,13 +106,14 @@ pub enum Verb {
     Deny(denial::DenyArgs),
     /// Permit what was denied
     Permit(denial::PermitArgs),
-    /// Define which addresses are trunks, and what they may send
+    /// Define which addresses are trunks, and what they may send; without a verb list them
     Trunk(trunk::Args),
-    /// Limit how much devices, or a trunk, may send
+    /// Limit how much devices, or a trunk, may send; without a verb list the limits
     Limit(limit::Args),
     /// Show or change when a sender of malformed streams is banned; `list ban` shows who is, `unblock` lifts
     Bans(bans::Args),
-    /// Let a check of messages refuse, only count, or not be made: for everybody, for devices, or for a trunk
+    /// Let a check of messages refuse, only count, or not be made: for everybody, for devices, or for a trunk; without a verb
+    /// list what is set
     Checks(checks::Args),
     /// List the rules, in force or stored for the next `attach`
     #[command(visible_alias = "ls")]
@@ -129,7 +133,7 @@ pub enum Verb {
     Counters(counters::Args),
     /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
     Events(events::Args),
-    /// Write packets of guarded ports, and what is stopped, to a file or pipe, as pcapng
+    /// Write what comes in to guarded ports, and what is stopped, to a file or pipe, as pcapng; what the PBX sends is not in it
     Capture(capture::Args),
     /// Watch live who is stopped and why, and block the senders you select
     #[cfg_attr(not(feature = "top"), command(hide = true))]
@@ -140,7 +144,7 @@ pub enum Verb {
     Check(config::CheckArgs),
     /// Apply the configuration file: what it names, and no more
     Reload(reload::Args),
-    /// Show which device crashed the PBX: the reports of crashes, or one of just now
+    /// Show which device crashed the PBX: the reports of crashes, or one of just now; without a verb list the reports
     Crash(crash::Args),
     /// Show what would be stopped of a capture, and why: exit status 8 when anything would be, 1 when it can't be judged
     #[cfg_attr(not(feature = "replay"), command(hide = true))]
@@ -148,7 +152,7 @@ pub enum Verb {
     /// Serve metrics, events and a history over HTTP, until it is stopped; the filter does not depend on it
     #[cfg_attr(not(feature = "serve"), command(hide = true))]
     Serve(serve::Args),
-    /// Show what the configuration file may contain, and what is in effect
+    /// Show what the configuration file may contain, and what is in effect; without a verb the latter
     Config(config::Args),
     /// Print a completion script for a shell
     Completion {
