@@ -29,7 +29,7 @@ const span = (seconds) => (seconds < 90 ? `${Math.round(seconds)} s` : seconds <
 function verdict({ attached, guard, unfiltered, interface: own }) {
   const name = own ?? "eth0";
   if (!guard) return ["NOT FILTERING", "bad", null];
-  if (!attached) return ["NOT FILTERING", "bad", [`Nothing is filtered on ${unfiltered.join(", ")}. Attach again:`, `sipguard attach ${unfiltered[0] ?? name}`]];
+  if (!attached) return [unfiltered.length < guard.status.interfaces.length ? "PARTLY FILTERING" : "NOT FILTERING", "bad", [`Nothing is filtered on ${unfiltered.join(", ")}. Attach again:`, `sipguard attach ${unfiltered[0] ?? name}`]];
   if (guard.status.mode === "monitor") return ["MONITOR", "warn", ["Nothing is dropped: what would be is only counted. To drop it:", "sipguard mode enforce"]];
   return ["ENFORCING", "good", null];
 }
@@ -42,7 +42,8 @@ function showBar(read) {
   $("host").textContent = read.host;
   document.title = `${read.host} ${word} – sipguard`;
   const there = (status?.interfaces ?? []).filter((one) => !["gone", "absent"].includes(one.mode)).map((one) => one.interface);
-  $("where").textContent = status ? `${there.length ? `on ${there.join(", ")} ` : ""}since ${clock(status.attached_at)}` : "no interface is attached";
+  const since = status ? `attached since ${clock(status.attached_at)}` : "no interface is attached";
+  $("where").textContent = [there.length ? `${read.attached ? "on" : "only on"} ${there.join(", ")}` : "", since].filter(Boolean).join(", ");
   $("advice").hidden = !advice;
   const text = advice?.join(" ") ?? "";
   if ($("advice").dataset.text !== text) {
@@ -175,7 +176,7 @@ function aboutOffender(row) {
     ["at fault", row.fault ? `${row.fault.reason} ${place(row.fault)}` : ""],
     ["message", row.fault?.message.length ? element("ol", { class: "message" }, ...row.fault.message.map(line)) : ""],
     ["more", element("span", { class: "several" }, command(`sipguard lookup ${row.src_ip}`), ...row.fault ? [command(`sipguard explain ${row.fault.reason}`)] : [])],
-  ]), element("table", { class: "ports" }, element("thead", {}, head), element("tbody", {}, ...row.ports.map(port))), small(shown));
+  ]), element("div", { class: "ports" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...row.ports.map(port)))), small(shown));
 }
 
 // `kind`: by what the rows are sorted.

@@ -73,8 +73,10 @@ fn incident(site: &Site) -> Result<()> {
 fn each_state_says_what_to_do_on_every_screen() -> Result<()> {
     let (site, scratch) = (Site::new(true)?, Scratch::new("dashboard")?);
     let guard = &site.guard;
-    let service = Service::start(&site, &scratch, &[])?;
+    let config = crashes(&scratch)?;
+    let service = Service::start(&site, &scratch, &[("SIPGUARD_CONFIG", &config)])?;
     let mut browser = open(&site)?;
+    wait(&mut browser, PATIENCE, "document.querySelector('#crashes').innerText.includes('Errant-Phone')")?;
     let host = service.json("/api/overview")?["host"].as_str().context("no host")?.to_owned();
     let text = |selector: &str, has: &str| {
         let is = format!("document.querySelector('{selector}')?.innerText ?? ''");
@@ -89,7 +91,7 @@ fn each_state_says_what_to_do_on_every_screen() -> Result<()> {
 
     guard.attach(&[Site::INTERFACE])?;
     wait(&mut browser, PATIENCE, &title("ENFORCING"))?;
-    wait(&mut browser, PATIENCE, &text("#where", "on eth0 since "))?;
+    wait(&mut browser, PATIENCE, &text("#where", "on eth0, attached since "))?;
     ensure!(browser.value("document.querySelector('#advice').hidden")? == true, "there is nothing to advise");
     ensure!(browser.value(&text("#reasons", "Nothing was stopped."))? == true, "an empty table");
     look(&mut browser, "empty")?;
@@ -107,11 +109,63 @@ fn each_state_says_what_to_do_on_every_screen() -> Result<()> {
     wait(&mut browser, PATIENCE, &title("ENFORCING"))?;
     incident_goes_on(&site)?;
     wait(&mut browser, PATIENCE, "Number(document.querySelector('#dropped').dataset.value) >= 12")?;
+    browser.value("document.querySelector('#offenders button.open').click()")?;
+    wait(&mut browser, PATIENCE, &text("#offenders .detail", "User-Agent"))?;
     look(&mut browser, "enforcing")?;
     history(&scratch.join("history.db"), 168, "dropped")?;
     browser.value("document.querySelector('[data-hours=\"168\"]').click()")?;
     wait(&mut browser, PATIENCE, &text("#plot", "limited"))?;
     look(&mut browser, "week")
+}
+
+/// A configuration by which a PBX is watched that has crashed before, and core dumps are looked after.
+fn crashes(scratch: &Scratch) -> Result<String> {
+    let (reports, cores) = (scratch.join("crashes"), scratch.join("cores"));
+    std::fs::create_dir_all(&reports)?;
+    std::fs::create_dir_all(&cores)?;
+    let name = "crash-20260102T030405.678Z";
+    let suspect = json!({ "target": "10.77.0.23", "user_agent": AGENT, "identity": "sip:desk@sipguard.test", "score": 21.5,
+        "oddness": 12.0, "recency": 9.5, "earlier": 0.0, "before_ms": 3.0, "why": [] });
+    let report = json!({ "name": name, "crashed_at": "2026-01-02T03:04:05.678Z", "how": "SIGSEGV", "clear": true,
+        "suspects": [suspect], "quarantine": { "target": "10.77.0.23", "why": "" } });
+    std::fs::write(reports.join(format!("{name}.json")), report.to_string())?;
+    let text = format!(
+        "[serve]\njournal = false\nevidence = \"none\"\n[crash]\npid-file = \"{0}/pid\"\ndirectory = \"{0}\"\n[cores]\ndirectory = \"{1}\"\n",
+        reports.display(),
+        cores.display()
+    );
+    Ok(scratch.write("sipguard.toml", &text)?.to_string_lossy().into_owned())
+}
+
+#[test]
+fn where_an_interface_is_not_filtered_any_more_the_bar_says_so() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("dashboard")?);
+    let _service = Service::start(&site, &scratch, &[])?;
+    let mut browser = open(&site)?;
+    let verdict = |word: &str| format!("document.querySelector('#verdict').innerText === '{word}'");
+    wait(&mut browser, PATIENCE, &verdict("ENFORCING"))?;
+    let add = |name: &str| {
+        site.pbx.run(&["ip", "link", "add", name, "type", "veth", "peer", "name", &format!("{name}b")])
+    };
+    add("eth1")?;
+    site.guard.attach(&["eth1"])?;
+    wait(&mut browser, PATIENCE, "document.querySelector('#where').innerText.startsWith('on eth0, eth1, ')")?;
+    for (name, word, advice) in [
+        ("eth1", "PARTLY FILTERING", "on eth1. Attach again: sipguard attach eth1"),
+        ("eth0", "NOT FILTERING", "on eth0, eth1."),
+    ] {
+        // Made anew, nothing is on it.
+        site.pbx.run(&["ip", "link", "del", name])?;
+        add(name)?;
+        wait(&mut browser, PATIENCE, &verdict(word))?;
+        wait(
+            &mut browser,
+            PATIENCE,
+            &format!("document.querySelector('#advice').textContent.includes('{advice}')"),
+        )?;
+        ensure!(browser.value("document.querySelector('#bar').className")? == "bad", "{word}");
+    }
+    Ok(())
 }
 
 /// The picture of the documents. It is another one each time, so it is kept where that is asked for.
