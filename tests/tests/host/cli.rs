@@ -25,44 +25,65 @@ fn all(lines: &[&str]) -> Result<String> {
     lines.iter().map(|words| said(words, &store)).collect::<Result<Vec<_>>>().map(|said| said.join("\n"))
 }
 
+/// Verbs whose help is looked at.
+const VERBS: &[&str] = &[
+    "attach",
+    "upgrade",
+    "detach",
+    "status",
+    "block",
+    "unblock",
+    "allow",
+    "unallow",
+    "deny",
+    "permit",
+    "trunk",
+    "trunk add",
+    "limit",
+    "limit set",
+    "bans",
+    "checks",
+    "checks set",
+    "list",
+    "import",
+    "export",
+    "log",
+    "lookup",
+    "explain",
+    "counters",
+    "events",
+    "capture",
+    "top",
+    "mode",
+    "check",
+    "reload",
+    "crash",
+    "replay",
+    "serve",
+    "config",
+    "config show",
+    "completion",
+    "version",
+];
+
 #[test]
 fn help() -> Result<()> {
-    let verbs = [
-        "attach",
-        "upgrade",
-        "detach",
-        "status",
-        "block",
-        "unblock",
-        "allow",
-        "unallow",
-        "deny",
-        "permit",
-        "trunk",
-        "trunk add",
-        "limit",
-        "limit set",
-        "checks",
-        "checks set",
-        "list",
-        "import",
-        "export",
-        "log",
-        "lookup",
-        "explain",
-        "counters",
-        "top",
-        "mode",
-        "check",
-        "reload",
-        "replay",
-        "config",
-        "config show",
-        "completion",
-    ];
     let mut lines = vec!["--help".to_owned()];
-    lines.extend(verbs.iter().map(|verb| format!("{verb} --help")));
+    lines.extend(VERBS.iter().map(|verb| format!("{verb} --help")));
     insta::assert_snapshot!(all(&lines.iter().map(String::as_str).collect::<Vec<_>>())?);
+    Ok(())
+}
+
+#[test]
+fn the_help_of_every_verb_is_looked_at() -> Result<()> {
+    let help = said("--help", &Scratch::new("cli")?)?;
+    let (groups, _) = help.split_once("\nOptions of every verb:\n").context("the verbs")?;
+    // A line that continues another begins farther to the right.
+    let verbs = groups.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let verbs: Vec<&str> = verbs.filter(|verb| !verb.is_empty() && *verb != "help").collect();
+    assert!(verbs.len() > 20, "{verbs:?}");
+    let unseen: Vec<_> = verbs.iter().filter(|verb| !VERBS.contains(verb)).collect();
+    assert!(unseen.is_empty(), "{unseen:?} are not in the list");
     Ok(())
 }
 
