@@ -57,7 +57,7 @@ impl Begun {
             .override_global("NET_COOKIE", &offsets.net_cookie, true)
             .override_global("NETNS", &netns, true);
         if let Some(pins) = pins {
-            for name in names::MAPS {
+            for name in names::pinned() {
                 loader.map_pin_path(name, pins.map(name));
             }
         }

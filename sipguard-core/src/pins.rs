@@ -1,7 +1,7 @@
 //! Where the guard's state is pinned, and the order in which it is touched.
 //!
 //! ```text
-//! DIR/maps/NAME      every map of `abi::names::MAPS`
+//! DIR/maps/NAME      every map of `abi::names::pinned`
 //! DIR/programs/SLOT  the program of an interface
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
 //! DIR/programs/SLOT-out  the program that sees what the PBX sends

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
+use aya_obj::Object;
 use sipguard_common::abi::{Iface, names};
 
 use crate::counting;
@@ -47,6 +48,7 @@ pub(crate) fn upgrade(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
     let lock = pins.lock()?;
     // Somebody may have detached meanwhile.
     pins.check()?;
+    same_maps(pins, object)?;
     let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     let mut outcome = UpgradeOutcome::default();
     let mut next = Vec::new();
@@ -95,6 +97,26 @@ fn replace(loaded: &mut Loaded, pins: &Pins, slot: u32) -> Result<(u32, u32)> {
     program.attach_to_link(link).context("replacing the XDP program")?;
     pins.replace(&pins.program(slot), |path| Ok(program.pin(path)?))?;
     Ok((before, after))
+}
+
+/// That the maps of the object are those that are pinned. The verifier sees a program that reaches beyond a value, and not one that
+/// takes it for another.
+fn same_maps(pins: &Pins, object: &[u8]) -> Result<()> {
+    let object = Object::parse(object).context("reading the programs of this build")?;
+    for name in names::pinned() {
+        let map = object.maps.get(name).with_context(|| format!("this build has no map {name}"))?;
+        let pinned = MapInfo::from_pin(pins.map(name)).with_context(|| format!("opening the map {name}"))?;
+        let ours = (map.map_type(), map.key_size(), map.value_size());
+        let theirs = (pinned.map_type()? as u32, pinned.key_size(), pinned.value_size());
+        if ours != theirs {
+            let text = format!(
+                "the map {name} of this build is another one than that in force (type, bytes of a key, of a value: {ours:?} and not {theirs:?}); \
+                 the filter goes on as it is. To replace it: `sipguard detach --all`, then `sipguard attach`"
+            );
+            return Err(Failure::with(FailureKind::Failed, text));
+        }
+    }
+    Ok(())
 }
 
 fn elsewhere(iface: &Iface) -> anyhow::Error {

@@ -136,7 +136,8 @@ pub mod names {
     pub const EVENT_GATES: &str = "EVENT_GATES";
     /// `PerCpuArray<EventBucket>`, one entry.
     pub const EVENT_BUDGETS: &str = "EVENT_BUDGETS";
-    /// Per-CPU memory of the program. Userspace does not read it.
+    /// Per-CPU memory of the programs of one interface. Userspace does not read it, and another build has its own: what one left there means
+    /// nothing to the other.
     pub const SCRATCH: &str = "SCRATCH";
     /// The XDP program.
     pub const PROGRAM: &str = "sipguard";
@@ -145,7 +146,7 @@ pub mod names {
     /// The programs that count open connections: the same program twice, because the kernel does not run one again on a CPU that is running it.
     pub const CONNECTION_PROGRAMS: [&str; 2] = ["sipguard_open", "sipguard_open_2"];
 
-    /// Every map that is pinned.
+    /// Every map.
     pub const MAPS: &[&str] = &[
         ABI,
         SETTINGS,
@@ -183,6 +184,11 @@ pub mod names {
         EVENT_BUDGETS,
         SCRATCH,
     ];
+
+    /// Every map that is pinned: all but [`SCRATCH`].
+    pub fn pinned() -> impl Iterator<Item = &'static str> {
+        MAPS.iter().copied().filter(|name| *name != SCRATCH)
+    }
 }
 
 #[cfg(test)]

@@ -349,7 +349,9 @@ pub fn record_packet(scratch: *mut Scratch, ip: &Ip, l4: &L4) {
     let [r0, r1, r2, r3] = ip.remote;
     let [l0, l1, l2, l3] = ip.local;
     // SAFETY: this CPU's map value; `ip` is another field of it.
-    let packet = unsafe { &mut (*scratch).packet };
+    let Scratch { packet, payload, .. } = unsafe { &mut *scratch };
+    // What the framer stopped for in another packet.
+    payload.fault = StageResult::CONTINUE;
     *packet = Packet {
         key: [r0, r1, r2, r3, l0, l1, l2, l3, l4.ports],
         ip_at: ip.at as u32,

@@ -151,7 +151,7 @@ fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
         let outcome =
             site.pbx.enter(|| ops::upgrade::run(&Context::new(pins, store), &broken).map(|_| ()))?;
         let text = format!("{:#}", outcome.expect_err("it was taken"));
-        ensure!(text.contains("making the maps") || text.contains("loading the XDP program"), "{text}");
+        ensure!(text.contains("reading the programs") || text.contains("loading the XDP program"), "{text}");
         ensure!(program(&site)? == before, "the program was replaced");
     }
     let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
