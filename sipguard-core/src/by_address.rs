@@ -137,7 +137,7 @@ impl AddressRow {
         (all > 0).then(|| good as f64 / all as f64)
     }
 
-    /// Whom to block: the device where one port is known, else the address; `None` where it is not to be blocked, or is already.
+    /// Whom to block: the device where one port is known, else the address; `None` where [`AddressRow::why_not`] says why.
     #[must_use]
     pub fn block(&self) -> Option<Target> {
         if self.standing != Standing::Unknown {
@@ -148,7 +148,21 @@ impl AddressRow {
             Some(port) if ports.all(|other| other == port) => {
                 Some(Device::from(SocketAddr::new(self.address, port)).into())
             }
+            // A datagram may be forged, and behind a NAT are neighbours.
+            _ if self.good.is_some_and(|good| good > 0) => None,
             _ => Some(self.address.into()),
+        }
+    }
+
+    /// Why no block is proposed, in words for people; empty where one is.
+    #[must_use]
+    pub fn why_not(&self) -> String {
+        match (&self.standing, self.good) {
+            (Standing::Unknown, _) if self.block().is_some() => String::new(),
+            (Standing::Unknown, good) => {
+                format!("{} good messages came from it too", good.unwrap_or_default())
+            }
+            (standing, _) => standing.to_string(),
         }
     }
 
@@ -302,6 +316,7 @@ mod tests {
         assert_eq!(of(&[4000], Some(0), Standing::Unknown), "192.0.2.7:4000");
         assert_eq!(of(&[4000, 4000], Some(9), Standing::Unknown), "192.0.2.7:4000");
         assert_eq!(of(&[4000, 4001], Some(0), Standing::Unknown), "192.0.2.7");
+        assert_eq!(of(&[4000, 4001], Some(1), Standing::Unknown), "", "it sends good messages");
         assert_eq!(of(&[0], Some(0), Standing::Unknown), "192.0.2.7", "over a limit");
         for standing in [
             Standing::Own("a gateway"),

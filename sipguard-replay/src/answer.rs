@@ -141,8 +141,10 @@ fn verdict(tally: &Tally, faults: &[((Mapped, Reason), Fault)], ports: &str) -> 
     let mut addresses: Vec<Mapped> = faults.iter().map(|((address, _), _)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
+    // What is over the most that are remembered is counted without its address.
+    let least = if tally.of_others == 0 { "" } else { "at least " };
     let whose = format!(
-        "{} of {judged} would be stopped, of {}",
+        "{} of {judged} would be stopped, of {least}{}",
         packets(stopped),
         counted(addresses.len(), "address", "addresses")
     );

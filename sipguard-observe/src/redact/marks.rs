@@ -1,5 +1,6 @@
 //! What a secret is known by, and where it ends. Pure.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::is_start;
@@ -45,8 +46,39 @@ const PARAMETERS: [&[u8]; 12] = [
 /// Digits that a body has at the most, where it has nothing else.
 const DIGITS: usize = 32;
 
+/// Bytes of a value in which a key of SDP is looked for: where it stands further back all of the value is the secret.
+const KEY_WITHIN: usize = 256;
+
+/// An end that was found: whoever asks from a place between where it was looked for and there has the same. So a payload full of marks
+/// is not gone through again for each.
+#[derive(Default)]
+struct End(Cell<Option<(usize, usize)>>);
+
+impl End {
+    fn from(&self, at: usize, find: impl FnOnce() -> usize) -> usize {
+        match self.0.get() {
+            Some((begin, end)) if (begin..=end).contains(&at) => end,
+            _ => {
+                let end = find();
+                self.0.set(Some((at, end)));
+                end
+            }
+        }
+    }
+}
+
+/// Ends that were found in a payload, which are asked for in the order of their places.
+#[derive(Default)]
+pub(super) struct Ends {
+    value: End,
+    parameter: End,
+    user: End,
+    token: End,
+}
+
 /// A secret whose mark begins at `at`.
-pub(super) fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
+pub(super) fn found(payload: &[u8], at: usize, ends: &Ends) -> Option<Range<usize>> {
+    let end_of_value = |begin| ends.value.from(begin, || end_of_value(payload, begin));
     let rest = &payload[at..];
     if begins(rest, NAME) {
         let mut begin = at + NAME.len();
@@ -55,31 +87,32 @@ pub(super) fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
         if let Some(scheme) = SCHEMES.iter().find(|scheme| is_word(payload, begin, scheme)) {
             begin += scheme.len() + 1;
         }
-        return Some(begin..end_of_value(payload, begin));
+        return Some(begin..end_of_value(begin));
     }
     if let Some(scheme) = SCHEMES.iter().find(|scheme| is_word(payload, at, scheme)) {
         let before = payload[..at].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t'));
         let begin = at + scheme.len() + 1;
-        return (before == Some(&b':')).then(|| begin..end_of_value(payload, begin));
+        return (before == Some(&b':')).then(|| begin..end_of_value(begin));
     }
     if let Some(name) = PARAMETERS.iter().find(|name| begins(rest, name)) {
-        return parameter(payload, at + name.len());
+        return parameter(payload, at + name.len(), ends);
     }
     if begins(rest, b"sip:") || begins(rest, b"sips:") {
-        return password(payload, at + rest.iter().position(|byte| *byte == b':')? + 1);
+        return password(payload, at + rest.iter().position(|byte| *byte == b':')? + 1, ends);
     }
     if let Some(name) = NAMES.iter().find(|name| begins(rest, name)) {
-        return named(payload, at + name.len());
+        return named(payload, at + name.len(), ends);
     }
     let before = at.checked_sub(1).map(|before| payload[before]);
     if !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && let Some(name) = WHOLE_NAMES.iter().find(|name| begins(rest, name))
     {
-        return named(payload, at + name.len());
+        return named(payload, at + name.len(), ends);
     }
     if rest.starts_with(WEB_TOKEN) {
         let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        return Some(at..at + rest.iter().take_while(|byte| part(byte)).count());
+        let end = ends.token.from(at, || at + rest.iter().take_while(|byte| part(byte)).count());
+        return Some(at..end);
     }
     // The key of RFC 8866 5.12, behind its method.
     if before.is_none_or(|byte| matches!(byte, b'\r' | b'\n')) && begins(rest, b"k=") {
@@ -94,15 +127,17 @@ pub(super) fn found(payload: &[u8], at: usize) -> Option<Range<usize>> {
 }
 
 /// Value of a header or an attribute behind its name.
-fn named(payload: &[u8], at: usize) -> Option<Range<usize>> {
+fn named(payload: &[u8], at: usize, ends: &Ends) -> Option<Range<usize>> {
     let colon = at + payload[at..].iter().take_while(|byte| !byte.is_ascii_graphic()).count();
     if payload.get(colon) != Some(&b':') {
         return None;
     }
     let begin = colon + 1 + blanks(&payload[colon + 1..]);
-    let end = end_of_value(payload, begin);
+    let end = ends.value.from(begin, || end_of_value(payload, begin));
     // Which cipher a key is for, and which protocol a message of keys is of, may stay.
-    let key = payload[begin..end].windows(KEY.len()).position(|part| part.eq_ignore_ascii_case(KEY));
+    let key = payload[begin..end.min(begin + KEY_WITHIN)]
+        .windows(KEY.len())
+        .position(|part| part.eq_ignore_ascii_case(KEY));
     let begin = match key {
         Some(key) => begin + key + KEY.len(),
         None if is_word(payload, begin, b"mikey") => begin + b"mikey".len(),
@@ -116,8 +151,8 @@ const KEY: &[u8] = b"inline:";
 
 /// A line of digits behind an empty one that begins at `at`: the body of a message that has nothing else.
 pub(super) fn digits(payload: &[u8], at: usize) -> Option<Range<usize>> {
-    let ends = payload[..at].iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-    if ends.filter(|byte| **byte == b'\n').count() < 2 {
+    let before = payload[..at].iter().rev().take(64).take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    if before.filter(|byte| **byte == b'\n').take(2).count() < 2 {
         return None;
     }
     let digit = |byte: &u8| {
@@ -136,7 +171,7 @@ fn end_of_line(payload: &[u8], at: usize) -> usize {
 }
 
 /// Value of a parameter behind its name.
-fn parameter(payload: &[u8], at: usize) -> Option<Range<usize>> {
+fn parameter(payload: &[u8], at: usize, ends: &Ends) -> Option<Range<usize>> {
     let blank = |at: usize| {
         payload[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count()
     };
@@ -146,15 +181,17 @@ fn parameter(payload: &[u8], at: usize) -> Option<Range<usize>> {
     }
     let begin = sign + 1 + blank(sign + 1);
     if payload.get(begin) == Some(&b'"') {
-        return Some(begin + 1..end_of_quotes(payload, begin + 1));
+        return Some(begin + 1..end_of_quotes(payload, begin + 1, ends));
     }
-    let ends = |byte: &u8| matches!(byte, b',' | b';' | b' ' | b'\t' | b'\r' | b'\n' | b'>');
-    let end = payload[begin..].iter().position(ends).map_or(payload.len(), |len| begin + len);
+    let is_end = |byte: &u8| matches!(byte, b',' | b';' | b' ' | b'\t' | b'\r' | b'\n' | b'>');
+    let end = ends
+        .parameter
+        .from(begin, || payload[begin..].iter().position(is_end).map_or(payload.len(), |len| begin + len));
     Some(begin..end)
 }
 
 /// Where quotes end; where they do not, the value that they stand in does.
-fn end_of_quotes(payload: &[u8], begin: usize) -> usize {
+fn end_of_quotes(payload: &[u8], begin: usize, ends: &Ends) -> usize {
     let mut at = begin;
     while let Some(byte) = payload.get(at) {
         match byte {
@@ -164,15 +201,15 @@ fn end_of_quotes(payload: &[u8], begin: usize) -> usize {
             _ => at += 1,
         }
     }
-    end_of_value(payload, begin)
+    ends.value.from(begin, || end_of_value(payload, begin))
 }
 
 /// Password of a SIP URI, behind its scheme.
-fn password(payload: &[u8], begin: usize) -> Option<Range<usize>> {
+fn password(payload: &[u8], begin: usize, ends: &Ends) -> Option<Range<usize>> {
     let user = payload.get(begin..)?;
-    let end =
-        begin + user.iter().position(|byte| matches!(byte, b'@' | b'>' | b'"' | b' ' | b'\r' | b'\n'))?;
-    if payload[end] != b'@' {
+    let is_end = |byte: &u8| matches!(byte, b'@' | b'>' | b'"' | b' ' | b'\r' | b'\n');
+    let end = ends.user.from(begin, || user.iter().position(is_end).map_or(payload.len(), |len| begin + len));
+    if payload.get(end) != Some(&b'@') {
         return None;
     }
     let colon = begin + payload[begin..end].iter().position(|byte| *byte == b':')?;

@@ -153,7 +153,7 @@ impl AddressView {
             first_seen_at: row.first_seen.map(|seen| seen.to_string()),
             last_seen_at: row.last_seen.map(|seen| seen.to_string()),
             standing: row.standing.name().to_owned(),
-            standing_text: row.standing.to_string(),
+            standing_text: row.why_not(),
             block: row.block().map(|target| format!("sipguard block {target}")),
         }
     }

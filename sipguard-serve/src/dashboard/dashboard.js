@@ -221,6 +221,11 @@ const aboutEvents = (row) => facts([
   ["the latest", element("ol", { class: "message" }, ...row.each.slice(0, 10).map((one) => element("li", {}, `${clock(one.seen_at)} ${ends(one.src_ip, one.src_port)} ${one.sample}`)))],
 ]);
 
+// As a shell takes it for one word.
+function quoted(word) {
+  return /^[\w.:/@[\]-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
 function showBlocks(blocks) {
   const rows = blocks.rows ?? [];
   const bans = rows.filter((row) => row.rule === "ban").length;
@@ -232,7 +237,7 @@ function showBlocks(blocks) {
     ["why", "c", (row) => row.comment || (row.rule === "ban" ? "several malformed streams" : "")],
     ["by", "", (row) => (row.author ? `${row.origin} (${row.author})` : row.origin)],
     ["until", "b time", (row) => (row.expires_at ? clock(row.expires_at) : "permanent")],
-    ["to lift it", "wide-only", (row) => command(`sipguard unblock ${row.target}`)],
+    ["to lift it", "wide-only", (row) => command(`sipguard unblock ${quoted(row.target)}`)],
   ], rows.slice(0, 50), "Nobody is blocked or banned.", { key: (row) => `${row.rule} ${row.target} ${row.origin}` });
 }
 

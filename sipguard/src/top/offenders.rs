@@ -139,7 +139,7 @@ fn detail(row: &AddressRow, fault: Option<&Fault>) -> String {
     let fault = fault.map(at_fault).unwrap_or_default();
     let end = match row.block() {
         Some(target) => format!("sipguard block {target}"),
-        None => row.standing.to_string(),
+        None => row.why_not(),
     };
     format!("{end}   {fault}   {agent}").trim_end().to_owned()
 }

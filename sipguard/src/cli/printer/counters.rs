@@ -132,14 +132,7 @@ fn at_fault(offset: Option<i64>, line: &str, begin: &str) -> String {
 
 /// The command, or why there is none.
 pub fn to_block(view: &AddressView) -> String {
-    let Some(command) = &view.block else { return format!("not proposed: it is {}", view.standing_text) };
-    let is_whole = *command == format!("sipguard block {}", view.src_ip);
-    match view.good_messages {
-        Some(good) if good > 0 && is_whole => {
-            format!("{command}  (its {} would be stopped too)", plural_of(good, "good message"))
-        }
-        _ => command.clone(),
-    }
+    view.block.clone().unwrap_or_else(|| format!("not proposed: {}", view.standing_text))
 }
 
 /// A row for each port and reason.
