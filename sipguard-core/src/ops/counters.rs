@@ -55,7 +55,7 @@ pub fn by_address(host: &Context) -> Result<Vec<AddressRow>> {
     by_address::read(&host.pins, &trunk::stored(host)?, &protect::protected())
 }
 
-/// By address, port and reason: the ports of whom [`by_address`] gives, the latest first. What is over a limit has no port.
+/// By address, port and reason: the ports of whom [`by_address()`] gives, the latest first. What is over a limit has no port.
 ///
 /// # Errors
 /// When no guard is attached, or a map can't be read.
