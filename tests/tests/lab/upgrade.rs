@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use object::{Object as _, ObjectSection as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde_json::Value;
-use sipguard_common::Reason;
+use sipguard_common::{Reason, abi::names};
 use sipguard_core::ops::{self, Context};
 use sipguard_object::OBJECT;
 use sipguard_tests::{
@@ -156,6 +156,30 @@ fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
     }
     let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
     ensure!(malformed(&server, &site, &negative_length().bytes)?.is_empty(), "it does not filter");
+    Ok(())
+}
+
+/// A build in which a map is another one, and what the programs keep for themselves.
+#[test]
+fn a_build_with_another_map_is_refused_by_its_name() -> Result<()> {
+    let site = site()?;
+    let before = program(&site)?;
+    let mut other = OBJECT.to_vec();
+    let file = object::File::parse(OBJECT)?;
+    let is_map = |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|name| name == names::OFFENDERS);
+    let map = file.symbols().find(is_map).context("no such map")?;
+    let section = file.section_by_index(map.section_index().context("of no section")?)?;
+    let definition = section.file_range().context("no bytes")?.0 + map.address() - section.address();
+    // Type, bytes of a key, bytes of a value.
+    let value = &mut other[definition as usize + 8..][..4];
+    value.copy_from_slice(&(u32::from_le_bytes((*value).try_into()?) + 8).to_le_bytes());
+    let (pins, store) = (site.guard.pins(), site.guard.store());
+    let outcome = site.pbx.enter(|| ops::upgrade::run(&Context::new(pins, store), &other).map(|_| ()))?;
+    let text = format!("{:#}", outcome.expect_err("it was taken"));
+    ensure!(text.contains("the map OFFENDERS of this build is another one"), "{text}");
+    ensure!(program(&site)? == before, "the program was replaced");
+    // What one build left there another one would take for its own.
+    ensure!(!pins.join("maps").join(names::SCRATCH).exists(), "the working memory is pinned");
     Ok(())
 }
 
