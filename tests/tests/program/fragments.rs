@@ -71,7 +71,7 @@ fn headers_are_judged_over_all_fragments() -> Result<()> {
         assert_eq!(offender.packets, 2, "once a datagram");
         let sample = &offender.sample[..offender.sample_len as usize];
         let starts = [&bad_at(500)[392..456], &bad_at(900)[792..856]];
-        assert!(starts.contains(&sample), "the fragment's own bytes");
+        assert!(starts.iter().any(|start| sample.starts_with(start)), "the fragment's own bytes");
     }
     Ok(())
 }
