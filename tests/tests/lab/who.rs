@@ -120,7 +120,10 @@ fn what_only_counts_and_whom_nobody_should_block_is_told() -> Result<()> {
     ensure!(row["standing"] == "trunk" && row["block"].is_null(), "{row:#}");
     ensure!(row["passed_packets"] == row["packets"] && row["fault"]["line"] == LINE, "{row:#}");
     let shown = run(guard, "counters --by source")?;
-    ensure!(shown.contains("only counted") && shown.contains("not proposed: a peer of trunk carrier"), "{shown}");
+    ensure!(
+        shown.contains("only counted") && shown.contains("not proposed: a peer of trunk carrier"),
+        "{shown}"
+    );
     let status = run(guard, "status")?;
     let first = status.lines().next().unwrap_or_default();
     ensure!(
