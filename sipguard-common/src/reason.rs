@@ -242,7 +242,7 @@ reasons! {
         "A datagram that ends before its body does.",
         "RFC 3261 18.3", "";
     BadStun = 46, "bad-stun", Malformed, Default,
-        "STUN whose length, or the length of an attribute, is not true, that has more than 128 attributes, or that comes in IP fragments.",
+        "STUN whose length, or the length of an attribute, is not true, that has more than 64 attributes, or that comes in IP fragments.",
         "RFC 8489 5, 14", "CVE-2023-22741, CVE-2023-32307";
     NotTls = 47, "not-tls", Malformed, Default,
         "A new connection to a TLS port that starts neither with a handshake record nor with SIP.",

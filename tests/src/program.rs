@@ -352,20 +352,22 @@ impl Program {
         map.iter().map(|entry| Ok(entry.map(|(Plain(key), Plain(value))| (key, value))?)).collect()
     }
 
-    /// Counters of every reason, for one outcome after the other.
+    /// Counters of every reason, for one outcome after the other. One call reads them all: each run of a frame asks twice.
     pub fn counters(&mut self) -> Result<Vec<Counter>> {
-        let map: PerCpuArray<_, Plain<Counter>> = self.map(names::COUNTERS)?;
-        let mut counters = Vec::new();
-        for outcome in Outcome::ALL {
-            for reason in Reason::ALL {
-                let values = map.get(&counter_index(0, outcome, reason.number()), 0)?;
-                counters.push(values.iter().fold(Counter::default(), |sum, value| Counter {
-                    packets: sum.packets + value.0.packets,
-                    bytes: sum.bytes + value.0.bytes,
-                }));
-            }
-        }
-        Ok(counters)
+        let entries = counter_index(1, Outcome::Plain, 0);
+        let bytes = self.contents_of(names::COUNTERS)?.first(entries)?;
+        let each: Vec<Counter> =
+            bytes.chunks_exact(size_of::<Counter>()).map(bytemuck::pod_read_unaligned).collect();
+        let per_cpu = each.len() / entries as usize;
+        let sum = |index: u32| {
+            let values = &each[index as usize * per_cpu..][..per_cpu];
+            values.iter().fold(Counter::default(), |sum, value| Counter {
+                packets: sum.packets + value.packets,
+                bytes: sum.bytes + value.bytes,
+            })
+        };
+        let of = |outcome| Reason::ALL.iter().map(move |reason| counter_index(0, outcome, reason.number()));
+        Ok(Outcome::ALL.into_iter().flat_map(of).map(sum).collect())
     }
 
     /// The program in the kernel, for whoever runs it otherwise.
@@ -395,13 +397,6 @@ impl Program {
     /// Facts of the verified program.
     pub fn info(&mut self) -> Result<aya::programs::ProgramInfo> {
         Ok(self.loaded.program()?.info()?)
-    }
-
-    /// Memory of every map, by name, as the kernel accounts for it.
-    pub fn maps(&mut self) -> Vec<(String, std::os::fd::RawFd)> {
-        use std::os::fd::AsRawFd as _;
-        let fd = |map| descriptor(map).map(|data| data.fd().as_fd().as_raw_fd());
-        self.loaded.ebpf().maps().filter_map(|(name, map)| Some((name.to_owned(), fd(map)?))).collect()
     }
 
     fn map<'a, T>(&'a mut self, name: &str) -> Result<T>

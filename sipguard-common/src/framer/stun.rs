@@ -6,7 +6,7 @@ const MAGIC_COOKIE: u32 = 0x2112_a442;
 /// Bytes that are needed to recognise STUN.
 pub const STUN_HEAD: u32 = 8;
 /// Most attributes of a message; a client sends at most a dozen.
-pub const ATTRIBUTES: u32 = 128;
+pub const ATTRIBUTES: u32 = 64;
 
 /// Whether a datagram of `len` bytes is meant as STUN, by its first eight (the first in the lowest bits): its first two bits are zero, and
 /// it has the magic cookie, or (RFC 3489, which had none) is as long as it says.

@@ -1,14 +1,16 @@
 //! The maps of a loaded program as bytes, whatever their layout: emptied between two cases, filled and looked at by the test of that.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::MapType;
 use aya_obj::generated::bpf_cmd::{
-    self, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_BATCH,
-    BPF_MAP_UPDATE_ELEM,
+    self, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_ELEM,
+    BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM,
 };
+use sipguard_common::abi::names;
 
 use super::{Program, descriptor};
 use crate::bench::kernel::{blank, bpf};
@@ -17,7 +19,7 @@ use crate::bench::kernel::{blank, bpf};
 const BATCH_BYTES: usize = 1 << 20;
 
 /// One map.
-struct Contents {
+pub(super) struct Contents {
     map: OwnedFd,
     kind: MapType,
     key_bytes: usize,
@@ -62,6 +64,32 @@ impl Program {
             contents.scribble().with_context(|| format!("writing {name}"))?;
         }
         Ok(())
+    }
+
+    /// Bytes of kernel memory of all maps together, as the kernel accounts for it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell that of a map.
+    pub fn map_bytes(&mut self) -> Result<u64> {
+        let mut all = BTreeMap::new();
+        for (name, contents) in self.contents()? {
+            let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", contents.map.as_raw_fd()))?;
+            let bytes = facts
+                .lines()
+                .find_map(|line| line.strip_prefix("memlock:"))
+                .context("the kernel tells a map's memory")?;
+            all.insert(name, bytes.trim().parse::<u64>()?);
+        }
+        println!("map memory: {all:?}");
+        ensure!(all.len() >= names::MAPS.len(), "every map was looked at");
+        Ok(all.values().sum())
+    }
+
+    /// The map of a name.
+    pub(super) fn contents_of(&mut self, name: &str) -> Result<Contents> {
+        let mut maps = self.loaded.ebpf().maps();
+        let (_, map) = maps.find(|(other, _)| *other == name).with_context(|| format!("no map {name}"))?;
+        Contents::of(map)
     }
 
     /// Every map but the sections of the object's own data, which the loader writes.
@@ -118,6 +146,24 @@ impl Contents {
             first += most;
         }
         Ok(())
+    }
+
+    /// The first `count` values of an array, of a per-CPU one with those of all processors, read by one call.
+    pub(super) fn first(&self, count: u32) -> Result<Vec<u8>> {
+        let mut keys = vec![0u32; count as usize];
+        let mut values = vec![0u8; count as usize * self.value_bytes];
+        let mut last = 0u32;
+        let mut attr = blank();
+        attr.batch.out_batch = &raw mut last as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = count;
+        attr.batch.map_fd = self.map.as_raw_fd() as u32;
+        bpf(BPF_MAP_LOOKUP_BATCH, &mut attr)?;
+        // SAFETY: the variant that the kernel filled in.
+        let read = unsafe { attr.batch.count };
+        ensure!(read == count, "{read} of {count} entries were read");
+        Ok(values)
     }
 
     fn is_clear(&self) -> Result<bool> {

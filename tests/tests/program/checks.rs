@@ -1,13 +1,17 @@
 //! Each check of a message, off and monitored: for devices, for a trunk, and for both. What else the sender is judged by stays as it was.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
 use sipguard_common::Reason;
-use sipguard_common::abi::{CheckSwitches, Outcome, Rule, Settings, Trunk};
-use sipguard_common::framer::checks;
+use sipguard_common::abi::{CheckSwitches, Offender, Outcome, Rule, Settings, Trunk};
+use sipguard_common::framer::{Limits, checks};
+use sipguard_core::address::mapped;
 use sipguard_tests::message::{OPTIONS as GOOD, bent, stun};
 use sipguard_tests::packet::{ACK, Peer};
-use sipguard_tests::program::{PERMANENTLY, Program, Run, Shared, XDP_DROP, XDP_PASS};
+use sipguard_tests::program::{PERMANENTLY, Program, Run, XDP_DROP, XDP_PASS};
 
 /// How a fault comes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,22 +88,33 @@ enum Whose {
     Guard,
 }
 
+/// Senders so far: each has an address of its own, for emptying the maps takes longer than a case does.
+static SENDERS: AtomicU32 = AtomicU32::new(0);
+
 /// Index of the trunk.
 const TRUNK: u32 = 3;
 
-/// A sender, on a program with switches.
-struct Sender {
-    program: Shared,
+/// A sender that the program has never seen, and switches.
+struct Sender<'a> {
+    program: &'a mut Program,
     peer: Peer,
     by: By,
     next: u32,
 }
 
-impl Sender {
-    fn new(fault: &Fault, whose: Whose, switches: CheckSwitches, is_trunk: bool) -> Result<Sender> {
-        let mut program = Program::shared()?;
+impl<'a> Sender<'a> {
+    fn new(
+        program: &'a mut Program,
+        fault: &Fault,
+        whose: Whose,
+        switches: CheckSwitches,
+        is_trunk: bool,
+    ) -> Result<Sender<'a>> {
+        let number = SENDERS.fetch_add(1, Ordering::Relaxed);
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() + number);
         let of = |names: &[Whose]| if names.contains(&whose) { switches } else { CheckSwitches::NONE };
         program.change(|settings| {
+            settings.limits = Limits::default();
             settings.checks = of(&[Whose::Devices, Whose::Guard]);
             (fault.limits)(settings);
         })?;
@@ -107,14 +122,21 @@ impl Sender {
         let proxy_protocol = u32::from(fault.reason == Reason::BadProxyHeader);
         program.trunk(TRUNK, Trunk { checks, proxy_protocol, ..Trunk::zeroed() })?;
         if is_trunk {
-            program.rule("192.0.2.7", Rule { trunk: TRUNK as u16, ..PERMANENTLY })?;
+            program.rule(&address.to_string(), Rule { trunk: TRUNK as u16, ..PERMANENTLY })?;
         }
         let port = if fault.by == By::Tls { 5061 } else { 5060 };
-        let peer = Peer::new("192.0.2.7:40000", &format!("198.51.100.1:{port}"));
+        let peer = Peer::new(&format!("{address}:40000"), &format!("198.51.100.1:{port}"));
         if fault.by != By::Udp {
             program.connect(&peer, 1000)?;
         }
         Ok(Sender { program, peer, by: fault.by, next: 1000 })
+    }
+
+    /// What is reported of it.
+    fn accused(&mut self) -> Result<Vec<Offender>> {
+        let address = mapped(self.peer.remote.ip());
+        let all = self.program.offenders()?.into_iter();
+        Ok(all.filter(|(key, _)| key.address == address).map(|(_, one)| one).collect())
     }
 
     fn send(&mut self, payload: &[u8]) -> Result<Run> {
@@ -148,14 +170,15 @@ fn refused(reason: Reason, by: By) -> (Reason, Outcome, u32) {
 }
 
 /// Each fault, whoever sends it and whose switch it is: whether the switch is about the sender.
-fn each(mut test: impl FnMut(&Fault, Whose, bool, &str) -> Result<()>) -> Result<()> {
+fn each(mut test: impl FnMut(&mut Program, &Fault, Whose, bool, &str) -> Result<()>) -> Result<()> {
+    let mut program = Program::shared()?;
     for fault in faults() {
         for whose in [Whose::Devices, Whose::Trunk, Whose::Guard] {
             // Only balancers, which are trunks, send a PROXY header.
             let senders = if fault.reason == Reason::BadProxyHeader { 1..2 } else { 0..2 };
             for is_trunk in senders.map(|trunk| trunk == 1) {
                 let text = format!("{} of {whose:?}, sent by a trunk: {is_trunk}", fault.reason.name());
-                test(&fault, whose, is_trunk, &text)?;
+                test(&mut program, &fault, whose, is_trunk, &text)?;
             }
         }
     }
@@ -177,14 +200,14 @@ fn there_is_a_fault_for_each_check() {
 
 #[test]
 fn a_check_that_is_off_takes_nothing_from_the_others() -> Result<()> {
-    each(|fault, whose, is_trunk, text| {
+    each(|program, fault, whose, is_trunk, text| {
         let reason = fault.reason;
         if reason.loses_framing() {
             // No command and no file switches it off.
             return Ok(());
         }
         let switches = CheckSwitches { off: reason.check_bit(), monitored: 0 };
-        let mut sender = Sender::new(fault, whose, switches, is_trunk)?;
+        let mut sender = Sender::new(program, fault, whose, switches, is_trunk)?;
         let run = sender.send_all(fault)?;
         if !is_about(whose, is_trunk) {
             assert_eq!(verdict(&run), refused(reason, fault.by), "{text}");
@@ -192,9 +215,9 @@ fn a_check_that_is_off_takes_nothing_from_the_others() -> Result<()> {
         }
         let passed = if reason == Reason::BadStun { Reason::Stun } else { Reason::Valid };
         assert_eq!(verdict(&run), PASSED(passed), "{text}");
-        assert_eq!(sender.program.offenders()?.len(), 0, "{text}");
+        assert_eq!(sender.accused()?, [], "{text}");
         goes_on(&mut sender, text)?;
-        another_fault_behind_it(fault, whose, switches, is_trunk, text)
+        another_fault_behind_it(program, fault, whose, switches, is_trunk, text)
     })
 }
 
@@ -208,6 +231,7 @@ fn goes_on(sender: &mut Sender, text: &str) -> Result<()> {
 
 /// Another fault in the same packet is refused, and the packet counted for it alone.
 fn another_fault_behind_it(
+    program: &mut Program,
     fault: &Fault,
     whose: Whose,
     switches: CheckSwitches,
@@ -220,36 +244,37 @@ fn another_fault_behind_it(
     let mut packets = fault.packets.clone();
     packets.last_mut().context("a packet")?.extend_from_slice(b"no sense\r\n");
     let both = Fault { packets, ..*fault };
-    let run = Sender::new(&both, whose, switches, is_trunk)?.send_all(&both)?;
+    let run = Sender::new(program, &both, whose, switches, is_trunk)?.send_all(&both)?;
     assert_eq!(verdict(&run), refused(Reason::BadStartLine, fault.by), "{text}: two faults");
     Ok(())
 }
 
 #[test]
 fn a_monitored_check_counts_what_it_would_stop() -> Result<()> {
-    each(|fault, whose, is_trunk, text| {
+    each(|program, fault, whose, is_trunk, text| {
         let reason = fault.reason;
         let switches = CheckSwitches { off: 0, monitored: reason.check_bit() };
-        let mut sender = Sender::new(fault, whose, switches, is_trunk)?;
+        let outcome = if fault.by == By::Udp { Outcome::WouldDrop } else { Outcome::WouldReset };
+        let before = program.count_of_trunk(TRUNK, outcome, reason)?;
+        let mut sender = Sender::new(program, fault, whose, switches, is_trunk)?;
         let run = sender.send_all(fault)?;
         if !is_about(whose, is_trunk) {
             assert_eq!(verdict(&run), refused(reason, fault.by), "{text}");
             return Ok(());
         }
-        let outcome = if fault.by == By::Udp { Outcome::WouldDrop } else { Outcome::WouldReset };
         assert_eq!(verdict(&run), (reason, outcome, XDP_PASS), "{text}");
         assert!(run.frame.ends_with(&fault.packets[fault.packets.len() - 1]), "{text}: not as it came");
-        let of_trunk = sender.program.count_of_trunk(TRUNK, outcome, reason)?;
+        let of_trunk = sender.program.count_of_trunk(TRUNK, outcome, reason)? - before;
         assert_eq!(of_trunk, u64::from(is_trunk), "{text}");
         let accused = usize::from(reason.is_malformed());
-        let offenders = sender.program.offenders()?;
+        let offenders = sender.accused()?;
         assert_eq!(offenders.len(), accused, "{text}");
-        assert!(offenders.iter().all(|(_, one)| (one.packets, one.passed) == (1, 1)), "{text}");
+        assert!(offenders.iter().all(|one| (one.packets, one.passed) == (1, 1)), "{text}");
         if reason.loses_framing() {
             return framing_is_lost(&mut sender, reason, text);
         }
         goes_on(&mut sender, text)?;
-        another_fault_behind_it(fault, whose, switches, is_trunk, text)
+        another_fault_behind_it(program, fault, whose, switches, is_trunk, text)
     })
 }
 

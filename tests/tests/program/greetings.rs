@@ -195,10 +195,10 @@ fn a_server_that_does_not_let_the_pbx_speak_is_held_back() -> Result<()> {
 /// The PBX's first segment may be any piece of its request, on ports that are guarded too.
 #[test]
 fn a_first_segment_of_any_size_shows_sip() -> Result<()> {
+    let mut program = Program::shared()?;
     for remote in ["192.0.2.204:7777", "192.0.2.204:5060"] {
         for len in 1..OPTIONS.len() {
-            let server = Peer::new(remote, "198.51.100.1:33300");
-            let mut program = Program::shared()?;
+            let server = Peer::new(remote, &format!("198.51.100.1:{}", 33_000 + len));
             dial_any(&mut program, &server)?;
             program.leave(&server.back(ACK | PSH, PBX_NEXT, FIRST, &OPTIONS[..len]))?;
             let run = program.run(&server.tcp(ACK, FIRST, b"\x01\r\n\r\n"))?;

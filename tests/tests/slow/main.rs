@@ -3,6 +3,7 @@
 
 mod avalanche;
 mod burst;
+mod costs;
 mod crash;
 mod rates;
 mod replay;
