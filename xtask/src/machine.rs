@@ -36,6 +36,7 @@ const PEERS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("haproxy", "haproxy"),
     ("prometheus", "prometheus"),
+    ("fail2ban-server", "fail2ban"),
     ("systemd-analyze", "systemd"),
 ];
 

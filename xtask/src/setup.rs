@@ -66,7 +66,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     let unknown = not_offered(packages, &offered);
     ensure!(unknown.is_empty(), "apt offers no package {}: {BY_HAND}", unknown.join(", "));
 
-    for package in ["haproxy", "kamailio", "prometheus"] {
+    for package in ["fail2ban", "haproxy", "kamailio", "prometheus"] {
         if packages.contains(&package) && is_program("systemctl") {
             keep_stopped(package, &what)?;
         }

@@ -172,11 +172,16 @@ impl<'c> Change<'c> {
         self.allowed.exempts(target)
     }
 
+    /// Whether a rule is an automatic block of what nothing automatic touches.
+    #[must_use]
+    pub(crate) fn skips(&self, target: &Target, spec: &RuleSpec) -> bool {
+        spec.verb == RuleVerb::Block && !is_operators(&spec.origin) && self.exempts(target)
+    }
+
     /// Sets the rule of a source about a target.
     pub(crate) fn upsert(&mut self, target: &Target, spec: &RuleSpec) -> Result<()> {
         let now_ms = self.clock.wall_ms();
-        let automatic = spec.verb == RuleVerb::Block && !is_operators(&spec.origin);
-        if automatic && self.allowed.exempts(target) {
+        if self.skips(target, spec) {
             self.counts.skipped += 1;
             return Ok(());
         }

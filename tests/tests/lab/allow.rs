@@ -64,6 +64,13 @@ fn nothing_automatic_touches_what_is_allowed() -> Result<()> {
     let change = guard.json(&["block", "192.0.2.8", "--origin", "fail2ban"])?;
     ensure!(change["skipped"] == 1 && change["added"] == 0, "it said {change}");
     ensure!(verdict(guard, "192.0.2.8")? == "pass" && verdict(guard, "203.0.113.9")? == "block", "not so");
+    let refused =
+        guard.run(&["block", "203.0.113.10", "192.0.2.8", "--origin", "fail2ban", "--no-skip"])?.expect(1)?;
+    ensure!(
+        refused.stderr.contains("192.0.2.8 is allowed, or a trunk's: nothing was blocked"),
+        "it said {refused:?}"
+    );
+    ensure!(verdict(guard, "203.0.113.10")? == "pass", "half of it was blocked");
     // The allowance held back what goes on after it.
     guard.run(&["unallow", "--all"])?.expect(0)?;
     for (address, then) in [("192.0.2.7", "block"), ("198.51.100.7", "block"), ("192.0.2.8", "pass")] {

@@ -19,6 +19,7 @@ mod devices;
 mod evasion;
 mod events;
 mod exchange;
+mod fail2ban;
 mod fast_open;
 mod floods;
 mod framing;

@@ -6,7 +6,7 @@
 //! | a prefix shorter than /8 (IPv6: /16) | refused | blocked | refused; with `force` blocked | skipped |
 //! | a family of phones or PBXs | refused | blocked | skipped | skipped |
 //! | a trunk, for an operator's origin | refused | blocked | skipped | skipped |
-//! | a trunk or an allowed address, for any other origin | skipped | skipped | skipped | skipped |
+//! | a trunk or an allowed address, for any other origin | skipped; with `no_skip` refused | skipped | skipped | skipped |
 //!
 //! An operator's origins are `cli` and `config`. What lies in an allowance an operator may block: the last word decides.
 
@@ -128,9 +128,13 @@ pub(crate) fn why_in_store(
     Ok(change.blocked_trunk(target, spec)?.map(WhyProtected::Trunk))
 }
 
-/// The failure of a block that needs `force`.
+/// The failure of a block that needs `force`, or that nothing automatic may do.
 pub(super) fn refusal(target: &Target, why: &WhyProtected) -> anyhow::Error {
-    let text = format!("{target} {why}: nothing was blocked; `--force` blocks it all the same");
+    let way = match why {
+        WhyProtected::Exempt => "nothing automatic blocks it",
+        _ => "`--force` blocks it all the same",
+    };
+    let text = format!("{target} {why}: nothing was blocked; {way}");
     Failure::with(FailureKind::Failed, text)
 }
 

@@ -31,6 +31,8 @@ pub struct SetRules {
     pub monitor: bool,
     /// What becomes of protected targets of a block.
     pub on_protected: OnProtected,
+    /// Whether what is allowed or a trunk's is protected like the machine itself. Otherwise an automatic block of it is skipped and counted.
+    pub no_skip: bool,
     /// Who sends what the targets stand for: as protected as the targets are. Nobody needs to be named for an address.
     pub sender: Option<IpAddr>,
 }
@@ -47,6 +49,7 @@ impl SetRules {
             origin: OPERATOR.to_owned(),
             monitor: false,
             on_protected: OnProtected::Refuse,
+            no_skip: false,
             sender: None,
         }
     }
@@ -142,6 +145,9 @@ fn why_in(
     }
     // An identity lies in no allowance, but whoever has it may.
     if request.sender.is_some_and(|sender| change.exempts(&sender.into())) {
+        return Ok(Some(WhyProtected::Exempt));
+    }
+    if request.no_skip && change.skips(target, spec) {
         return Ok(Some(WhyProtected::Exempt));
     }
     why_in_store(change, target, spec)

@@ -30,6 +30,10 @@ pub struct BlockArgs {
     /// Block also the peer of an SSH session, a gateway, an own address, a trunk, a prefix shorter than /8 (IPv6: /16) or a family of phones or PBXs
     #[arg(long)]
     force: bool,
+
+    /// Fail, and block nothing, where a block of another origin than `cli` and `config` would skip what is allowed or a trunk's
+    #[arg(long)]
+    no_skip: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +110,7 @@ impl BlockArgs {
         });
         let request = self.rule.request(RuleVerb::Block, with_agents(read?, &self.agents));
         let on_protected = if self.force { OnProtected::Override } else { OnProtected::Refuse };
-        Ok(SetRules { monitor: self.monitor, on_protected, ..request })
+        Ok(SetRules { monitor: self.monitor, on_protected, no_skip: self.no_skip, ..request })
     }
 }
 
