@@ -17,6 +17,7 @@ use crate::counting;
 use crate::detach::free;
 use crate::error::{Failure, FailureKind};
 use crate::kernel;
+use crate::layouts::Layouts;
 use crate::link::{self, Interface};
 use crate::load::{Begun, Loaded};
 use crate::maps::{self, Ifaces, Plain};
@@ -322,6 +323,7 @@ fn begin(new: &Pins, request: &AttachRequest) -> Result<Begun> {
     maps::set_ports(new, &desired.ports)?;
     let mut abi: Array<_, u32> = maps::open(new, names::ABI)?;
     abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
+    Layouts::of(request.object)?.write(new)?;
     Ok(begun)
 }
 

@@ -29,6 +29,7 @@ pub mod escape;
 pub mod exchange;
 pub mod fill;
 pub mod kernel;
+mod layouts;
 mod link;
 pub mod load;
 pub mod lookup;

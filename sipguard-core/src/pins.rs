@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! DIR/maps/NAME      every map of `abi::names::pinned`
+//! DIR/maps/NAME-layout  a symbolic link to the number of its layout; see `layouts.rs`
+//! DIR/maps-new       the maps of another build while an upgrade is under way
 //! DIR/programs/SLOT  the program of an interface
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
 //! DIR/programs/SLOT-out  the program that sees what the PBX sends
@@ -18,13 +20,13 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData, MapInfo};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sipguard_common::abi::{ABI_VERSION, names};
@@ -43,7 +45,14 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub struct Pins {
     dir: PathBuf,
+    /// Name of the directory of the maps: those of an upgrade that is under way are in another one.
+    maps: &'static str,
 }
+
+/// Directory of the maps in force.
+const MAPS: &str = "maps";
+/// Directory of the maps that an upgrade makes.
+const MAPS_NEW: &str = "maps-new";
 
 /// A lock of a directory, until it is dropped.
 pub struct Lock {
@@ -54,7 +63,7 @@ impl Pins {
     /// Pins in `dir`, which lies on a bpffs.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Pins {
-        Pins { dir: dir.into() }
+        Pins { dir: dir.into(), maps: MAPS }
     }
 
     /// The directory.
@@ -66,7 +75,64 @@ impl Pins {
     /// Path of a map.
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
-        self.dir.join("maps").join(name)
+        self.dir.join(self.maps).join(name)
+    }
+
+    fn layout_path(&self, name: &str) -> PathBuf {
+        self.map(&format!("{name}-layout"))
+    }
+
+    /// What the layout of a map is; `None` for pins of a build that did not tell.
+    pub(crate) fn layout(&self, name: &str) -> Option<String> {
+        std::fs::read_link(self.layout_path(name)).ok()?.to_str().map(String::from)
+    }
+
+    /// Says what the layout of a map is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn set_layout(&self, name: &str, number: &str) -> Result<()> {
+        if self.layout(name).is_some_and(|said| said == number) {
+            return Ok(());
+        }
+        let path = self.layout_path(name);
+        remove_file(&path)?;
+        symlink(number, &path).with_context(|| format!("making {}", path.display()))
+    }
+
+    /// The same programs and links with maps of their own, which are those in force but for some. The caller has the lock.
+    ///
+    /// # Errors
+    /// When they can't be pinned.
+    pub(crate) fn begin_maps(&self, without: &[&str]) -> Result<Pins> {
+        let new = Pins { dir: self.dir.clone(), maps: MAPS_NEW };
+        // Of an upgrade that was killed.
+        remove_dir(&new.dir.join(MAPS_NEW))?;
+        let dir = new.dir.join(MAPS_NEW);
+        DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("making {}", dir.display()))?;
+        for name in names::pinned().filter(|name| !without.contains(name)) {
+            std::fs::hard_link(self.map(name), new.map(name)).with_context(|| format!("pinning {name}"))?;
+        }
+        Ok(new)
+    }
+
+    /// Puts the maps of [`Pins::begin_maps`] in force, all at once (`RENAME_EXCHANGE`, on a bpffs since Linux 5.16), and removes the others.
+    ///
+    /// # Errors
+    /// When they can't be renamed, or removed.
+    pub(crate) fn finish_maps(&self) -> Result<()> {
+        let [new, old] = [MAPS_NEW, MAPS].map(|name| self.dir.join(name));
+        renameat2(AT_FDCWD, &new, AT_FDCWD, &old, RenameFlags::RENAME_EXCHANGE)
+            .with_context(|| format!("putting {} in the place of {}", new.display(), old.display()))?;
+        remove_dir(&new)
+    }
+
+    /// Removes the maps of [`Pins::begin_maps`].
+    ///
+    /// # Errors
+    /// When they can't be removed.
+    pub(crate) fn abandon_maps(&self) -> Result<()> {
+        remove_dir(&self.dir.join(MAPS_NEW))
     }
 
     /// Path of the program of a slot.
@@ -133,7 +199,7 @@ impl Pins {
     pub fn create(&self) -> Result<()> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for name in ["maps", "programs", "links"] {
+        for name in [MAPS, "programs", "links"] {
             let path = self.dir.join(name);
             builder.create(&path).with_context(|| format!("making {}", path.display()))?;
         }
@@ -186,7 +252,7 @@ impl Pins {
     /// # Errors
     /// [`FailureKind::NotAttached`] without pins, and when another process holds it for more than a minute.
     pub fn edit(&self) -> Result<Lock> {
-        self.wait(&self.dir.join("maps"), Instant::now() + LOCK_PATIENCE)?.ok_or_else(not_attached)
+        self.wait(&self.dir.join(MAPS), Instant::now() + LOCK_PATIENCE)?.ok_or_else(not_attached)
     }
 
     /// Locks a directory; `None` when it is not there.
@@ -298,7 +364,7 @@ impl Pins {
                 FailureKind::Failed,
                 format!(
                     "the pins under {} have ABI version {found}, this sipguard speaks {ABI_VERSION}; the filter goes on as it is. \
-                     Use the sipguard that attached it, or replace it: `sipguard detach --all`, then `sipguard attach`",
+                     Use the sipguard that attached it, or put this one in its place: `sipguard upgrade`",
                     self.dir.display()
                 ),
             ));
@@ -337,17 +403,12 @@ impl Pins {
     /// # Errors
     /// When a pin or directory can't be removed.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        for name in ["links", "programs", "maps"] {
-            let dir = self.dir.join(name);
-            if name == "maps" {
+        for name in ["links", "programs", MAPS_NEW, MAPS] {
+            if name == MAPS {
                 // Who looks at the maps looks at this one first.
                 remove_file(&self.map(names::ABI))?;
             }
-            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-            for entry in entries {
-                remove_file(&entry?.path())?;
-            }
-            std::fs::remove_dir(&dir).with_context(|| format!("removing {}", dir.display()))?;
+            remove_dir(&self.dir.join(name))?;
         }
         match std::fs::remove_dir(&self.dir) {
             // Another first `attach` may have taken the place meanwhile.
@@ -395,6 +456,15 @@ fn short_lived(parent: &Path) -> anyhow::Error {
 
 fn not_attached() -> anyhow::Error {
     Failure::with(FailureKind::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it")
+}
+
+/// Removes a directory of pins, where there is one.
+fn remove_dir(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        remove_file(&entry?.path())?;
+    }
+    std::fs::remove_dir(dir).with_context(|| format!("removing {}", dir.display()))
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -4,19 +4,25 @@
 //! counters and rules go on. All programs are loaded before the first is replaced: what the kernel refuses changes nothing. What was killed half way
 //! filters on every interface, with one build or the other, and is repeated.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
-use aya::maps::MapInfo;
+use aya::maps::{Array, MapInfo};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
-use aya_obj::Object;
-use sipguard_common::abi::{Iface, names};
+use sipguard_common::abi::{ABI_VERSION, Iface, names};
 
+use crate::clock::Clock;
 use crate::counting;
 use crate::error::{Failure, FailureKind};
-use crate::load::Loaded;
+use crate::layouts::{Anew, Layouts, anew, with_groups};
+use crate::load::{Begun, Loaded};
+use crate::maps;
 use crate::pins::Pins;
 use crate::presence::{Presence, iface_name, own_slots, presence};
 use crate::second_eye;
+use crate::settings::DEFAULT_GRACE;
+use crate::store;
 
 /// An interface on which another program filters now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +42,83 @@ pub(crate) struct UpgradeOutcome {
     pub upgraded: Vec<Upgraded>,
     /// Interfaces that were attached and are no more.
     pub unfiltered: Vec<String>,
+    /// Names of the maps that were begun anew.
+    pub anew: Vec<&'static str>,
 }
 
-/// Replaces the programs on all interfaces, or none. `object` is an ELF file.
+/// Replaces the programs on all interfaces. `object` is an ELF file, `store` the file of the rules. What the kernel refuses to load changes
+/// nothing.
+///
+/// Maps whose layout is that of this build are kept. The others are begun anew before the first program is replaced, filled from the store as far as it
+/// has what they hold, and take the place of the old ones when the last program is replaced.
 ///
 /// # Errors
-/// [`FailureKind::NotAttached`]; [`FailureKind::Kernel`] when the kernel refuses a program, which changes nothing; when the pins are of another ABI
-/// version, or interfaces are of another network namespace.
-pub(crate) fn upgrade(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
-    pins.check()?;
+/// [`FailureKind::NotAttached`]; [`FailureKind::Kernel`] when the kernel refuses a program; when a map has changed that can't be begun anew, the pins
+/// don't tell their layouts, or interfaces are of another network namespace.
+pub(crate) fn upgrade(pins: &Pins, store: &Path, object: &[u8]) -> Result<UpgradeOutcome> {
+    pins.attached_or_fail()?;
     let lock = pins.lock()?;
     // Somebody may have detached meanwhile.
-    pins.check()?;
-    same_maps(pins, object)?;
+    pins.attached_or_fail()?;
+    let layouts = Layouts::of(object)?;
+    let changed = layouts.changed(pins)?;
+    if let Some(map) = changed.iter().find(|name| anew(name) == Anew::Never) {
+        return Err(another_map(map));
+    }
+    if changed.is_empty() {
+        let outcome = replace_all(pins, object)?;
+        layouts.write(pins)?;
+        return Ok(outcome);
+    }
+    let changed = with_groups(&changed);
+    let new = pins.begin_maps(&changed)?;
+    let outcome = renew(pins, &new, store, object, &changed).and_then(|outcome| {
+        layouts.write(&new)?;
+        Ok(outcome)
+    });
+    let mut outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            pins.abandon_maps().context("cleaning up after an upgrade")?;
+            return Err(error);
+        }
+    };
+    pins.finish_maps()?;
+    if changed.iter().any(|name| anew(name) == Anew::Filled) {
+        // What was changed meanwhile is in the store, and in maps that are gone.
+        store::restore(store, pins, &mut |_| Ok(()))?;
+    }
+    outcome.anew = changed;
+    drop(lock);
+    Ok(outcome)
+}
+
+/// Makes the maps that `changed` names below new pins, which have the others, and replaces the programs by some that use all these.
+fn renew(
+    pins: &Pins,
+    new: &Pins,
+    store: &Path,
+    object: &[u8],
+    changed: &[&'static str],
+) -> Result<UpgradeOutcome> {
+    let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
+    drop(Begun::new(object, new, 0, flows.max_entries())?);
+    let mut abi: Array<_, u32> = maps::open(new, names::ABI)?;
+    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
+    if changed.contains(&names::FLOWS) {
+        let _edit = pins.edit()?;
+        let mut settings = maps::settings(new)?;
+        settings.grace_until_ns = Clock::now()?.after(Some(DEFAULT_GRACE));
+        maps::set_settings(new, settings)?;
+    }
+    if changed.iter().any(|name| anew(name) == Anew::Filled) {
+        store::restore(store, new, &mut |_| Ok(()))?;
+    }
+    replace_all(new, object)
+}
+
+/// Loads the programs of all interfaces, with the maps below pins, and replaces those that filter.
+fn replace_all(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
     let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     let mut outcome = UpgradeOutcome::default();
     let mut next = Vec::new();
@@ -82,7 +152,6 @@ pub(crate) fn upgrade(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
     if let Some((.., loaded, _)) = next.first_mut().filter(|_| counts) {
         counting::replace(loaded, pins)?;
     }
-    drop(lock);
     Ok(outcome)
 }
 
@@ -99,24 +168,12 @@ fn replace(loaded: &mut Loaded, pins: &Pins, slot: u32) -> Result<(u32, u32)> {
     Ok((before, after))
 }
 
-/// That the maps of the object are those that are pinned. The verifier sees a program that reaches beyond a value, and not one that
-/// takes it for another.
-fn same_maps(pins: &Pins, object: &[u8]) -> Result<()> {
-    let object = Object::parse(object).context("reading the programs of this build")?;
-    for name in names::pinned() {
-        let map = object.maps.get(name).with_context(|| format!("this build has no map {name}"))?;
-        let pinned = MapInfo::from_pin(pins.map(name)).with_context(|| format!("opening the map {name}"))?;
-        let ours = (map.map_type(), map.key_size(), map.value_size());
-        let theirs = (pinned.map_type()? as u32, pinned.key_size(), pinned.value_size());
-        if ours != theirs {
-            let text = format!(
-                "the map {name} of this build is another one than that in force (type, bytes of a key, of a value: {ours:?} and not {theirs:?}); \
-                 the filter goes on as it is. To replace it: `sipguard detach --all`, then `sipguard attach`"
-            );
-            return Err(Failure::with(FailureKind::Failed, text));
-        }
-    }
-    Ok(())
+fn another_map(name: &str) -> anyhow::Error {
+    let text = format!(
+        "the map {name} of this build is another one than that in force, and nothing else says what it holds; the filter goes on as it is. \
+         To replace it: `sipguard detach --all`, then `sipguard attach`"
+    );
+    Failure::with(FailureKind::Failed, text)
 }
 
 fn elsewhere(iface: &Iface) -> anyhow::Error {

@@ -7,7 +7,6 @@ mod ban;
 mod checks;
 mod flow;
 mod fragment;
-#[cfg(test)]
 mod layout;
 mod limit;
 mod observe;
@@ -27,6 +26,7 @@ pub use flow::{
     pack_handshake,
 };
 pub use fragment::{DATAGRAM_JUDGED, DATAGRAM_OPEN, DATAGRAM_REFUSED, Datagram, EARLY_SLOTS, FragmentKey};
+pub use layout::{REASON_NUMBERS, write_map_layout};
 pub use limit::{AT_ONCE_KINDS, RATE_REASONS};
 pub use observe::{
     CAPTURE_DROPPED, CAPTURE_PASSED, CAPTURED_ENTRIES, CURSOR_CAPTURED, CURSOR_ENTRIES, CURSOR_EVENTS,

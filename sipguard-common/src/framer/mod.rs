@@ -46,6 +46,8 @@ pub use stun::{ATTRIBUTES, STUN_HEAD, Stun, is_stun};
 pub use window::{CHUNK, DATA, WINDOW, Window, prime, settle};
 pub use words::HashKeys;
 
+use core::fmt;
+
 use bytemuck::{Pod, Zeroable};
 
 /// Between messages: CR, LF and a few NULs are filler (RFC 3261 section 7.5, RFC 5626 section 3.5.1), anything else starts a message.
@@ -309,13 +311,13 @@ impl Stream {
 }
 
 /// The fields of [`Stream`] with offset and size, for the ABI's layout.
-#[cfg(test)]
-pub(crate) fn stream_layout() -> std::string::String {
+pub(crate) fn stream_layout(out: &mut dyn fmt::Write) -> fmt::Result {
     use core::mem::{offset_of, size_of_val};
     macro_rules! fields {
-        ($($field:ident),*) => {{
+        ($($field:ident),* $(,)?) => {{
             let Stream { $($field),* } = Stream::NEW;
-            [$(std::format!("  {} at {} size {}\n", stringify!($field), offset_of!(Stream, $field), size_of_val(&$field))),*].concat()
+            $(writeln!(out, "  {} at {} size {}", stringify!($field), offset_of!(Stream, $field), size_of_val(&$field))?;)*
+            Ok(())
         }};
     }
     fields!(

@@ -356,8 +356,8 @@ fn attributes_are_walked_to_the_end() {
         judged.map_err(|malformed| malformed.reason)
     };
     let (empty, lying) = ([0x80, 0x22, 0, 0], [0, 6, 0xff, 0xfc]);
-    assert_eq!(verdict(&empty.repeat(128)), Ok(Reason::Stun));
-    for count in [0, 1, 64, 127, 128, 129, 300, 1200, 16_000] {
+    assert_eq!(verdict(&empty.repeat(64)), Ok(Reason::Stun));
+    for count in [0, 1, 63, 64, 65, 300, 1200, 16_000] {
         let bytes = [empty.repeat(count), lying.to_vec()].concat();
         assert_eq!(verdict(&bytes), Err(Reason::BadStun), "the lie behind {count} attributes");
     }

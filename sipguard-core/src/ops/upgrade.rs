@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Context, trail};
+use crate::layouts::{self, Anew};
 use crate::notice::Notice;
 use crate::store::Counts;
 use crate::upgrade;
@@ -17,21 +18,41 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
 }
 
-/// Replaces the programs on all interfaces by those of an object, an ELF file. Rules, settings, connections and counters stay.
+/// Replaces the programs on all interfaces by those of an object, an ELF file. Rules, settings, connections and counters stay, but for what
+/// is in maps that this build has otherwise, of which a notice tells.
 ///
 /// # Errors
-/// When nothing is attached, the pins are of another ABI version, or the kernel refuses a program; then the old ones filter on.
+/// When nothing is attached, a map can't be kept nor begun anew, or the kernel refuses a program; then the old ones filter on.
 pub fn run(host: &Context, object: &[u8]) -> Result<Outcome> {
-    let done = upgrade::upgrade(&host.pins, object)?;
+    let done = upgrade::upgrade(&host.pins, &host.store, object)?;
     let unfiltered = |name: &String| {
         Notice(format!(
             "nothing is filtered on {name}, which was attached: `sipguard attach {name}` filters it"
         ))
     };
     let mut notices: Vec<Notice> = done.unfiltered.iter().map(unfiltered).collect();
+    notices.extend(lost(&done.anew));
     let what: Vec<String> = done.upgraded.iter().map(|one| one.interface.clone()).collect();
     let counts = Counts { moved: what.len(), ..Counts::default() };
     let entry = trail::Entry { verb: "upgrade", what: &what, reason: "", counts };
     notices.extend(trail::write(host, "upgraded", &entry));
     Ok(Outcome { interfaces: done.upgraded, notices })
+}
+
+/// What went with the maps that were begun anew.
+fn lost(anew: &[&str]) -> Option<Notice> {
+    let mut lost: Vec<&str> = Vec::new();
+    for name in anew {
+        let text = match layouts::anew(name) {
+            Anew::Lost(text) => text,
+            Anew::Filled => "what rules had counted, and the rules are as the store has them",
+            Anew::Never => "",
+        };
+        if !text.is_empty() && !lost.contains(&text) {
+            lost.push(text);
+        }
+    }
+    let text =
+        format!("this build keeps some of it otherwise, so these were begun anew: {}", lost.join("; "));
+    (!lost.is_empty()).then_some(Notice(text))
 }

@@ -66,6 +66,9 @@ fn objects(pins: &Path) -> Result<BTreeSet<(&'static str, u64)>> {
     for (kind, directory) in [("map", "maps"), ("prog", "programs"), ("link", "links")] {
         for entry in std::fs::read_dir(pins.join(directory)).context("listing the pins")? {
             let path = entry?.path();
+            if path.is_symlink() {
+                continue;
+            }
             let one =
                 object(kind, &["pinned", &path.to_string_lossy()])?.with_context(|| format!("{path:?}"))?;
             found.insert((kind, one["id"].as_u64().context("no id")?));

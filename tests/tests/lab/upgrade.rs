@@ -75,8 +75,62 @@ fn datagrams(phone: &UdpSocket, server: &UdpSocket, bad: &[u8], stop: &AtomicBoo
     Ok(sent)
 }
 
+/// The object with another number in the definition of a map, such as `struct bpf_map_def` has them.
+fn altered(name: &str, field: Field, change: impl FnOnce(u32) -> u32) -> Result<Vec<u8>> {
+    let mut other = OBJECT.to_vec();
+    let file = object::File::parse(OBJECT)?;
+    let is_map = |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|found| found == name);
+    let map = file.symbols().find(is_map).context("no such map")?;
+    let section = file.section_by_index(map.section_index().context("of no section")?)?;
+    let definition = section.file_range().context("no bytes")?.0 + map.address() - section.address();
+    let number = &mut other[definition as usize + 4 * field as usize..][..4];
+    number.copy_from_slice(&change(u32::from_le_bytes((*number).try_into()?)).to_le_bytes());
+    Ok(other)
+}
+
+/// Index of a number in the definition of a map.
+#[derive(Clone, Copy)]
+enum Field {
+    ValueBytes = 2,
+    Entries = 3,
+}
+
+/// Upgrades to the programs of an object.
+fn upgrade_to(site: &Site, object: &[u8]) -> Result<ops::upgrade::Outcome> {
+    let context = Context::new(site.guard.pins(), site.guard.store());
+    site.pbx.enter(|| ops::upgrade::run(&context, object))?
+}
+
+/// What an upgrade says that begins maps anew.
+fn said(outcome: &ops::upgrade::Outcome) -> String {
+    outcome.notices.iter().map(|notice| notice.0.clone()).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn under_traffic_nothing_malformed_gets_through_and_nobody_is_cut() -> Result<()> {
+    under_traffic(&|site, _| {
+        site.guard.run(&["upgrade"])?.expect(0)?;
+        Ok(())
+    })
+}
+
+/// To a build that has a map otherwise, and back, as a downgrade does.
+#[test]
+fn under_traffic_maps_that_differ_are_begun_anew() -> Result<()> {
+    let other = altered(names::OFFENDERS, Field::ValueBytes, |bytes| bytes + 8)?;
+    under_traffic(&|site, swap| {
+        if swap % 2 == 1 {
+            site.guard.run(&["upgrade"])?.expect(0)?;
+            return Ok(());
+        }
+        let said = said(&upgrade_to(site, &other)?);
+        ensure!(said.ends_with("begun anew: the offenders"), "{said}");
+        Ok(())
+    })
+}
+
+/// Swaps the programs under traffic, as `swap` does it; its number is given.
+fn under_traffic(swap: &dyn Fn(&Site, usize) -> Result<()>) -> Result<()> {
     let site = &site()?;
     let address = sip("10.77.0.1".parse()?);
     let server = Server::listen(&site.pbx, address)?;
@@ -98,9 +152,9 @@ fn under_traffic_nothing_malformed_gets_through_and_nobody_is_cut() -> Result<()
             }
             Ok(through)
         });
-        let swapped = (0..swaps).try_for_each(|_| {
+        let swapped = (0..swaps).try_for_each(|number| {
             let so_far = attempts.load(Ordering::Relaxed);
-            site.guard.run(&["upgrade"])?.expect(0)?;
+            swap(site, number)?;
             // At least one attempt between two swaps.
             wait_until("an attempt", || {
                 Ok(attempts.load(Ordering::Relaxed) > so_far || malformed.is_finished())
@@ -147,10 +201,7 @@ fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
     // A program without its end.
     refused[(start + size - 8) as usize..][..8].fill(0);
     for broken in [refused, b"no ELF file".to_vec()] {
-        let (pins, store) = (site.guard.pins(), site.guard.store());
-        let outcome =
-            site.pbx.enter(|| ops::upgrade::run(&Context::new(pins, store), &broken).map(|_| ()))?;
-        let text = format!("{:#}", outcome.expect_err("it was taken"));
+        let text = format!("{:#}", upgrade_to(&site, &broken).map(|_| ()).expect_err("it was taken"));
         ensure!(text.contains("reading the programs") || text.contains("loading the XDP program"), "{text}");
         ensure!(program(&site)? == before, "the program was replaced");
     }
@@ -159,28 +210,89 @@ fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
     Ok(())
 }
 
-/// A build in which a map is another one, and what the programs keep for themselves.
+/// A build in which a map is another one that nothing fills, and what the programs keep for themselves.
 #[test]
-fn a_build_with_another_map_is_refused_by_its_name() -> Result<()> {
+fn a_build_with_other_settings_is_refused_by_their_name() -> Result<()> {
     let site = site()?;
     let before = program(&site)?;
-    let mut other = OBJECT.to_vec();
-    let file = object::File::parse(OBJECT)?;
-    let is_map = |symbol: &object::Symbol<'_, '_>| symbol.name().is_ok_and(|name| name == names::OFFENDERS);
-    let map = file.symbols().find(is_map).context("no such map")?;
-    let section = file.section_by_index(map.section_index().context("of no section")?)?;
-    let definition = section.file_range().context("no bytes")?.0 + map.address() - section.address();
-    // Type, bytes of a key, bytes of a value.
-    let value = &mut other[definition as usize + 8..][..4];
-    value.copy_from_slice(&(u32::from_le_bytes((*value).try_into()?) + 8).to_le_bytes());
-    let (pins, store) = (site.guard.pins(), site.guard.store());
-    let outcome = site.pbx.enter(|| ops::upgrade::run(&Context::new(pins, store), &other).map(|_| ()))?;
-    let text = format!("{:#}", outcome.expect_err("it was taken"));
-    ensure!(text.contains("the map OFFENDERS of this build is another one"), "{text}");
-    ensure!(program(&site)? == before, "the program was replaced");
+    let pins = site.guard.pins();
+    let refused = |object: &[u8], expected: &str| -> Result<()> {
+        let text = format!("{:#}", upgrade_to(&site, object).map(|_| ()).expect_err("it was taken"));
+        ensure!(text.contains(expected), "{text}");
+        ensure!(program(&site)? == before, "the program was replaced");
+        ensure!(!pins.join("maps-new").exists(), "maps are left");
+        Ok(())
+    };
+    let settings = altered(names::SETTINGS, Field::ValueBytes, |bytes| bytes + 8)?;
+    refused(&settings, "the map SETTINGS of this build is another one")?;
     // What one build left there another one would take for its own.
     ensure!(!pins.join("maps").join(names::SCRATCH).exists(), "the working memory is pinned");
+    // Pins of a build that did not tell the layouts of its maps: nothing is known but sizes.
+    for name in names::pinned() {
+        std::fs::remove_file(pins.join("maps").join(format!("{name}-layout")))?;
+    }
+    let offenders = altered(names::OFFENDERS, Field::ValueBytes, |bytes| bytes + 8)?;
+    refused(&offenders, "the map OFFENDERS has other sizes")?;
+    site.guard.run(&["upgrade"])?.expect(0)?;
+    ensure!(program(&site)? != before, "the program is the same");
+    upgrade_to(&site, &offenders).map(drop)
+}
+
+#[test]
+fn rules_are_filled_from_the_store() -> Result<()> {
+    let site = site()?;
+    let guard = &site.guard;
+    guard.run(&["block", "10.77.0.2", "--comment", "no more"])?.expect(0)?;
+    guard.run(&["block", "198.51.100.0/24"])?.expect(0)?;
+    // All but what they counted.
+    let rules = || -> Result<Vec<Value>> {
+        let mut list = guard.json(&["list"])?;
+        let rows = list["rows"].as_array_mut().context("no rows")?;
+        for row in rows.iter_mut() {
+            (row["packets"], row["bytes"]) = (Value::Null, Value::Null);
+        }
+        Ok(std::mem::take(rows))
+    };
+    let before = rules()?;
+    ensure!(before.len() == 2, "{before:?}");
+    // Of an upgrade that was killed.
+    let left = guard.pins().join("maps-new");
+    std::fs::create_dir(&left)?;
+    std::fs::hard_link(guard.pins().join("maps/HOSTS"), left.join("HOSTS"))?;
+    let (from, to) = (udp(&site.phone, sip("10.77.0.2".parse()?))?, sip("10.77.0.1".parse()?));
+    for map in [names::HOSTS, names::PREFIXES] {
+        let said = said(&upgrade_to(&site, &altered(map, Field::Entries, |entries| entries / 2)?)?);
+        ensure!(said.contains("what rules had counted"), "{said}");
+        let blocked = guard.counted(Reason::BlockedHost)?;
+        from.send_to(&register(1), to)?;
+        wait_until("it is blocked", || Ok(guard.counted(Reason::BlockedHost)? > blocked))?;
+        ensure!(rules()? == before && !left.exists(), "{:?}", rules()?);
+        guard.run(&["upgrade"])?.expect(0)?;
+    }
     Ok(())
+}
+
+/// A call whose connection is followed anew: its next piece is no fault, and its next fault is one.
+#[test]
+fn connections_are_followed_again() -> Result<()> {
+    let site = site()?;
+    let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
+    let (phone, application) = server.connect(&site.phone)?;
+    let message = register(1);
+    let (first, second) = message.split_at(message.len() / 2);
+    phone.write(first)?;
+    application.wait_for(first.len())?;
+    let other = altered(names::HANDSHAKES, Field::Entries, |entries| entries / 2)?;
+    let said = said(&upgrade_to(&site, &other)?);
+    ensure!(said.contains("the connections, which are followed again"), "{said}");
+    ensure!(said.contains("how many messages senders have begun"), "{said}");
+    phone.write(second)?;
+    application.wait_for(message.len())?;
+    phone.write(&message)?;
+    application.wait_for(2 * message.len())?;
+    phone.offer(&negative_length().bytes)?;
+    ensure!(application.wait_for_end()? == End::Reset, "it was not reset");
+    expect_same(&application.bytes(), &[&message[..], &message[..]].concat())
 }
 
 /// Whatever is done and not done: each interface is filtered, `status` says so, and another `upgrade` ends it.
