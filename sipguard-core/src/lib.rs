@@ -27,6 +27,7 @@ pub mod duration;
 pub mod error;
 pub mod escape;
 pub mod exchange;
+pub mod feed;
 pub mod fill;
 pub mod kernel;
 mod layouts;

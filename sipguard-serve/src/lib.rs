@@ -1,7 +1,8 @@
 //! `sipguard serve`: one process beside an attached guard, which may die at any time without any effect on filtering.
 //!
-//! Two threads: the loop here reads events and hands them to sinks (`sink.rs`), and keeps the history (`history/`); the other one
-//! answers HTTP (`http.rs`, `api.rs`, `rows.rs`). Neither takes the lock of the pins: no block ever waits for a reader.
+//! Three threads: the loop here reads events and hands them to sinks (`sink.rs`), and keeps the history (`history/`); another one
+//! answers HTTP (`http.rs`, `api.rs`, `rows.rs`). Neither takes the lock of the pins: no block ever waits for a reader. The third one
+//! reads feeds (`feeds.rs`), and changes rules as `sipguard feed refresh` does.
 //! A new sink is a file in `sinks/` and a line in its `mod.rs`.
 
 #![deny(clippy::exit, clippy::print_stderr, clippy::print_stdout)]
@@ -11,6 +12,7 @@ mod api;
 mod attached;
 mod dashboard;
 mod events;
+mod feeds;
 mod health;
 mod history;
 mod http;
@@ -24,6 +26,7 @@ mod supervisor;
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -35,6 +38,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use sipguard_core::clock::Clock;
 use sipguard_core::counters;
 use sipguard_core::notice;
+use sipguard_core::ops::feed::Fetch;
 use sipguard_core::ops::{self, Context};
 use sipguard_core::service::Options;
 use sipguard_core::unfinished;
@@ -61,7 +65,7 @@ const OVERDUE_NS: u64 = 2_000_000_000;
 ///
 /// # Errors
 /// When the address can't be had, or the pins are of another version at the start.
-pub fn run(host: &Context, options: &Options) -> Result<()> {
+pub fn run(host: &Context, options: &Options, fetch: Option<Fetch>) -> Result<()> {
     let (pins, store) = (&host.pins, host.store.as_path());
     // Before there is a second thread, which would be killed by them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
@@ -85,6 +89,7 @@ pub fn run(host: &Context, options: &Options) -> Result<()> {
     sinks.add(Box::new(Recent(shared.clone())));
     let router = dashboard::add(api::router(shared.clone()));
     let mut work = ServeLoop::new(shared, sinks)?;
+    work.feeds_fail = feeds::start(host.clone(), fetch)?;
     // Before anybody asks.
     let mut status = work.tick()?;
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
@@ -141,6 +146,8 @@ struct ServeLoop {
     keeping: Health,
     looking: Health,
     ending: Health,
+    /// Whether a feed can't be read.
+    feeds_fail: Arc<AtomicBool>,
     /// When it was last looked for connections that are overdue (`CLOCK_BOOTTIME`, nanoseconds).
     looked_ns: u64,
 }
@@ -167,6 +174,7 @@ impl ServeLoop {
             keeping,
             looking: Health::new("looking at the guard"),
             ending: Health::new("ending connections whose message is not finished"),
+            feeds_fail: Arc::default(),
             looked_ns: 0,
         })
     }
@@ -187,11 +195,12 @@ impl ServeLoop {
         tell(self.sinks.round(&packets, &clock));
         self.keep(guard.as_ref(), &clock);
         self.end_overdue(guard.is_some(), &clock);
+        let feeds = ("feeds", self.feeds_fail.load(Ordering::Relaxed));
         let mut state = self.shared.state();
         state.missed = self.events.missed();
         let own =
             [&self.reading, &self.keeping, &self.looking, &self.ending].map(|one| (one.what(), one.fails()));
-        state.parts = own.into_iter().chain(self.sinks.parts()).collect();
+        state.parts = own.into_iter().chain([feeds]).chain(self.sinks.parts()).collect();
         Ok(match (&guard, looked) {
             (_, Err(error)) => format!("{error:#}"),
             (Some(_), _) => "the guard is attached".to_owned(),

@@ -37,6 +37,8 @@ const PEERS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),
     ("prometheus", "prometheus"),
     ("fail2ban-server", "fail2ban"),
+    ("crowdsec", "crowdsec"),
+    ("openssl", "openssl"),
     ("systemd-analyze", "systemd"),
 ];
 

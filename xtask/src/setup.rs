@@ -66,10 +66,13 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     let unknown = not_offered(packages, &offered);
     ensure!(unknown.is_empty(), "apt offers no package {}: {BY_HAND}", unknown.join(", "));
 
-    for package in ["fail2ban", "haproxy", "kamailio", "prometheus"] {
+    for package in ["crowdsec", "fail2ban", "haproxy", "kamailio", "prometheus"] {
         if packages.contains(&package) && is_program("systemctl") {
             keep_stopped(package, &what)?;
         }
+    }
+    if packages.contains(&"crowdsec") {
+        keep_offline(&what)?;
     }
     succeed(apt(&what)?.args(["-qq", "install", "--yes", "--no-install-recommends"]).args(packages))
         .with_context(|| what.clone())?;
@@ -83,6 +86,18 @@ fn keep_stopped(package: &str, what: &str) -> Result<()> {
     let unit = format!("{package}.service");
     succeed(as_root(Path::new("systemctl"), what)?.args(["--quiet", "mask", &unit]))?;
     println!("setup: masked {unit}, so that it never starts by itself (`systemctl unmask` undoes it)");
+    Ok(())
+}
+
+/// CrowdSec's package registers the machine with the company's server, unless there are credentials already.
+fn keep_offline(what: &str) -> Result<()> {
+    const CREDENTIALS: &str = "/etc/crowdsec/online_api_credentials.yaml";
+    if Path::new(CREDENTIALS).exists() {
+        return Ok(());
+    }
+    let write = format!("mkdir -p /etc/crowdsec && echo '# not registered' > {CREDENTIALS}");
+    succeed(as_root(Path::new("sh"), what)?.args(["-c", &write]))?;
+    println!("setup: wrote {CREDENTIALS}, so that nothing is told to CrowdSec's server");
     Ok(())
 }
 

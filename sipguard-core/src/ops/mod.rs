@@ -13,6 +13,7 @@ pub mod denial;
 pub mod detach;
 pub mod explain;
 pub mod export;
+pub mod feed;
 pub mod import;
 pub mod limit;
 pub mod list;

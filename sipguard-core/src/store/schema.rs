@@ -204,6 +204,22 @@ const STEPS: &[&str] = &[
      ALTER TABLE open_limits ADD COLUMN mode TEXT NOT NULL DEFAULT 'enforce' CHECK (mode IN ('enforce', 'monitor'));
      ALTER TABLE unfinished_limits ADD COLUMN mode TEXT NOT NULL DEFAULT 'enforce'
          CHECK (mode IN ('enforce', 'monitor'));",
+    // Feeds: lists of others that are read again and again. `every` and `keep` are milliseconds; an empty `key_file` is none; `tried`, `refreshed`
+    // and `whole` are when it was read, when that worked, and when all of it was read; an empty `failure` is that the last reading worked.
+    "CREATE TABLE feeds (
+         name TEXT NOT NULL PRIMARY KEY,
+         source TEXT NOT NULL,
+         form TEXT NOT NULL,
+         every INTEGER NOT NULL,
+         keep INTEGER NOT NULL,
+         key_file TEXT NOT NULL,
+         author TEXT NOT NULL,
+         created INTEGER NOT NULL,
+         tried INTEGER,
+         refreshed INTEGER,
+         whole INTEGER,
+         failure TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The first version without IPv4 that is written as IPv6.
@@ -277,6 +293,7 @@ mod tests {
             assert_eq!(one("SELECT count(*) FROM balancers"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM unfinished_limits"), 0, "from {from}");
             assert_eq!(one("SELECT count(*) FROM checks"), 0, "from {from}");
+            assert_eq!(one("SELECT count(*) FROM feeds"), 0, "from {from}");
             for kind in ["device", "identity", "user-agent"] {
                 db.execute_batch(&format!("INSERT INTO rules VALUES {}", rule.replace("host", kind)))
                     .unwrap();
@@ -296,7 +313,8 @@ mod tests {
             (rows.limits().unwrap(), rows.at_once_limits().unwrap())
         };
         let mut most = 0;
-        for from in 1..STEPS.len() {
+        let modes = STEPS.iter().position(|step| step.contains("limits ADD COLUMN mode")).unwrap();
+        for from in 1..=modes {
             let mut db = Connection::open_in_memory().unwrap();
             STEPS[..from].iter().for_each(|step| db.execute_batch(step).unwrap());
             let found = rows.iter().filter(|(table, _)| StoreTables::new(&db).has(table).unwrap());

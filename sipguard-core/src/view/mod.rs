@@ -11,6 +11,7 @@ mod bans;
 mod check;
 mod counter;
 mod denial;
+mod feed;
 mod limit;
 mod rule;
 mod sender;
@@ -21,6 +22,7 @@ pub use bans::BanView;
 pub use check::{CheckStateView, CheckView};
 pub use counter::{CounterView, RateView, Totals};
 pub use denial::DenialView;
+pub use feed::FeedView;
 pub use limit::{LimitView, MonitoredLimitView, OpenNow, UnfinishedNow};
 pub use rule::{RuleState, RuleView};
 pub use sender::{SenderView, SentView};
@@ -45,6 +47,10 @@ pub mod schema {
     pub const CRASH_OVERVIEW: &str = "sipguard.crash-overview/1";
     /// Rows of [`super::DenialView`].
     pub const DENIALS: &str = "sipguard.denials/2";
+    /// [`super::FeedView`].
+    pub const FEED: &str = "sipguard.feed/1";
+    /// Rows of [`super::FeedView`].
+    pub const FEEDS: &str = "sipguard.feeds/1";
     /// Rows of `EventView`.
     pub const RECENT_EVENTS: &str = "sipguard.recent-events/2";
     /// Points of plots, of `serve`.

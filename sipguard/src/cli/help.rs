@@ -9,7 +9,7 @@ use super::args::{Cli, EVERY_VERB};
 const GROUPS: &[(&str, &[&str])] = &[
     ("Filter", &["attach", "detach", "upgrade", "mode", "status"]),
     ("Look", &["counters", "top", "events", "capture", "lookup", "explain", "crash"]),
-    ("Block and allow", &["block", "unblock", "allow", "unallow", "list", "import", "export", "log"]),
+    ("Block and allow", &["block", "unblock", "allow", "unallow", "list", "feed", "import", "export", "log"]),
     ("Policy", &["trunk", "limit", "checks", "bans", "deny", "permit"]),
     ("Configuration and service", &["config", "check", "reload", "serve"]),
     ("Try first", &["replay"]),
@@ -80,6 +80,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("deny", &[("deny REGISTER --from trunks", "no carrier registers here"), ("deny", "what is denied")]),
+    (
+        "feed add",
+        &[
+            ("feed add drop https://lists.example/drop.txt --every 1h", "a list of addresses and prefixes"),
+            (
+                "feed add crowdsec http://127.0.0.1:8080 --format crowdsec --key-file /etc/sipguard/crowdsec.key",
+                "the decisions of a CrowdSec on this host",
+            ),
+        ],
+    ),
     ("serve", &[("serve --listen 127.0.0.1:9506", "then http://127.0.0.1:9506 has the dashboard")]),
 ];
 

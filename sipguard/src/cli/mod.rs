@@ -99,6 +99,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
             Some(request) => printer::list::list(format, &ops::list::begin(host, &request)?),
             None => deny(host, format, None),
         },
+        Verb::Feed(args) => feed(host, format, args.verb),
         Verb::Import(args) => import(host, format, args),
         Verb::Export(args) => {
             printer::export::export(args.format, ops::export::begin(host, args.origin.as_deref())?)
@@ -145,7 +146,7 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         #[cfg(not(feature = "serve"))]
         Verb::Serve(args) => Err(args.missing("serve")),
         #[cfg(feature = "serve")]
-        Verb::Serve(args) => sipguard_serve::run(host, &args.request()?),
+        Verb::Serve(args) => sipguard_serve::run(host, &args.request()?, FETCH),
         Verb::Config(args) => show_config(format, args),
         Verb::Version => version::run(format),
         Verb::Man { directory } => pages::man(&directory),
@@ -248,6 +249,45 @@ fn bans(host: &Context, format: Format, verb: Option<args::bans::Verb>) -> Resul
         Some(Verb::Set(args)) => args.request(),
     };
     printer::bans::changed(format, &ops::bans::set(host, &request)?)
+}
+
+/// The client of HTTP for feeds; without it files alone are read.
+#[cfg(feature = "feed")]
+const FETCH: Option<ops::feed::Fetch> = Some(sipguard_fetch::fetch);
+#[cfg(not(feature = "feed"))]
+const FETCH: Option<ops::feed::Fetch> = None;
+
+fn feed(host: &Context, format: Format, verb: Option<args::feed::Verb>) -> Result<()> {
+    use args::feed::Verb;
+    match verb.unwrap_or(Verb::List) {
+        Verb::Add(args) => {
+            let request = args.request()?;
+            let name = request.name.clone();
+            printer::feed::refreshed(format, &name, &ops::feed::add(host, request, FETCH)?)
+        }
+        Verb::Remove { name } => printer::feed::removed(format, &name, &ops::feed::remove(host, &name)?),
+        Verb::Refresh(args) => match args.name {
+            Some(name) => {
+                let done = ops::feed::refresh(host, &name, FETCH, args.force)?;
+                printer::feed::refreshed(format, &name, &done)
+            }
+            None => refresh_feeds(host, format),
+        },
+        Verb::List => printer::feed::list(format, &ops::feed::list(host)?),
+        Verb::Show { name } => printer::feed::show(format, &ops::feed::show(host, &name)?),
+    }
+}
+
+/// Each one; that one fails keeps no other from being read.
+fn refresh_feeds(host: &Context, format: Format) -> Result<()> {
+    let mut failed = Vec::new();
+    for feed in ops::feed::stored(host)? {
+        match ops::feed::refresh(host, &feed.name, FETCH, false) {
+            Ok(done) => printer::feed::refreshed(format, &feed.name, &done)?,
+            Err(error) => failed.push(format!("{}: {error:#}", feed.name)),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(failed.join("; "))) }
 }
 
 fn import(host: &Context, format: Format, args: args::import::ImportArgs) -> Result<()> {

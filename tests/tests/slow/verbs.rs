@@ -24,6 +24,7 @@ const VERBS: &[&str] = &[
     "counters --format prometheus",
     "lookup 48.0.0.1",
     "list",
+    "feed",
     "list ban",
     "list allow",
     "list --origin nobody",

@@ -45,6 +45,8 @@ pub enum WhyProtected {
     Trunk(String),
     /// It is allowed, or a trunk's.
     Exempt,
+    /// It is or holds addresses that are not of the internet, which a list of the internet says nothing of.
+    Special,
 }
 
 impl fmt::Display for WhyProtected {
@@ -56,6 +58,7 @@ impl fmt::Display for WhyProtected {
             WhyProtected::Family(family) => write!(f, "would stop every user agent of the family {family}"),
             WhyProtected::Trunk(name) => write!(f, "stops the trunk {name}"),
             WhyProtected::Exempt => f.write_str("is allowed, or a trunk's"),
+            WhyProtected::Special => f.write_str("is not of the internet"),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod crash;
 pub mod denial;
 pub mod detach;
 pub mod events;
+pub mod feed;
 pub mod guard;
 pub mod import;
 pub mod limit;
@@ -122,6 +123,8 @@ pub enum Verb {
     Lookup(lookup::Args),
     /// Show what a reason means, what holds now, and how to let pass what it refuses; of all else what `lookup` shows
     Explain(lookup::Args),
+    /// Block what lists of others have, read again and again by `serve`; without a verb list them
+    Feed(feed::Args),
     /// Import rules from a list: all of it, or none when there is a mistake in it
     Import(import::ImportArgs),
     /// Export the rules as a list, for `import`, ipset or others

@@ -11,6 +11,7 @@ pub mod denial;
 pub mod events;
 pub mod explain;
 pub mod export;
+pub mod feed;
 pub mod limit;
 pub mod list;
 pub mod log;
