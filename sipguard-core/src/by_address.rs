@@ -73,6 +73,9 @@ impl fmt::Display for Standing {
     }
 }
 
+/// So many packets are no ground for a block: the kernel does not keep over which transport they came, and one forged datagram accuses anybody.
+const SINGLE: u64 = 1;
+
 /// An address that sent what was malformed or over a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressRow {
@@ -94,6 +97,9 @@ pub struct AddressRow {
     pub good: Option<u64>,
     /// What it is.
     pub standing: Standing,
+    /// Packets that the block or the ban about it counted, which are looked at no further, so that they are in no other number here; `None` without
+    /// one.
+    pub at_block: Option<u64>,
     /// First packet.
     pub first_seen: Option<Timestamp>,
     /// Last packet.
@@ -112,6 +118,7 @@ impl AddressRow {
             ports: Vec::new(),
             good: None,
             standing: Standing::Unknown,
+            at_block: None,
             first_seen: None,
             last_seen: None,
         }
@@ -140,29 +147,39 @@ impl AddressRow {
     /// Whom to block: the device where one port is known, else the address; `None` where [`AddressRow::why_not`] says why.
     #[must_use]
     pub fn block(&self) -> Option<Target> {
-        if self.standing != Standing::Unknown {
+        if self.standing != Standing::Unknown || self.packets <= SINGLE {
             return None;
         }
-        let mut ports = self.ports.iter().map(|row| row.port).filter(|port| *port != 0);
-        match ports.next() {
-            Some(port) if ports.all(|other| other == port) => {
-                Some(Device::from(SocketAddr::new(self.address, port)).into())
-            }
+        match self.device() {
+            Some(device) => Some(device.into()),
             // A datagram may be forged, and behind a NAT are neighbours.
-            _ if self.good.is_some_and(|good| good > 0) => None,
-            _ => Some(self.address.into()),
+            None if self.good.is_some_and(|good| good > 0) => None,
+            None => Some(self.address.into()),
         }
+    }
+
+    /// The device, where one port alone is known.
+    fn device(&self) -> Option<Device> {
+        let mut ports = self.ports.iter().map(|row| row.port).filter(|port| *port != 0);
+        let port = ports.next()?;
+        ports.all(|other| other == port).then(|| SocketAddr::new(self.address, port).into())
     }
 
     /// Why no block is proposed, in words for people; empty where one is.
     #[must_use]
     pub fn why_not(&self) -> String {
-        match (&self.standing, self.good) {
+        match (&self.standing, self.at_block) {
             (Standing::Unknown, _) if self.block().is_some() => String::new(),
-            (Standing::Unknown, good) => {
-                format!("{} good messages came from it too", good.unwrap_or_default())
+            (Standing::Unknown, _) if self.packets <= SINGLE => {
+                "a single packet, whose address anybody can forge over UDP".to_owned()
             }
-            (standing, _) => standing.to_string(),
+            (Standing::Unknown, _) => match self.good.unwrap_or_default() {
+                1 => "1 good message came from it too".to_owned(),
+                good => format!("{good} good messages came from it too"),
+            },
+            (standing, Some(1)) => format!("{standing}; 1 packet came to that"),
+            (standing, Some(packets)) => format!("{standing}; {packets} packets came to that"),
+            (standing, None) => standing.to_string(),
         }
     }
 
@@ -230,7 +247,14 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], machine: &[Protected]) -> Result<V
     let of_trunks: BTreeMap<&str, u64> =
         senders.iter().filter_map(|row| Some((row.trunk.as_deref()?, good(row)))).collect();
     for row in &mut rows {
-        let flags = blocks.deciding(row.address, &clock)?.map_or(0, |(_, rule)| rule.flags);
+        let stops = |flags: u16| flags & rule_flags::BLOCK != 0 && flags & rule_flags::MONITOR == 0;
+        let mut rule = blocks.deciding(row.address, &clock)?.map(|(_, rule)| rule);
+        if let Some(device) = row.device()
+            && rule.is_none_or(|rule| !stops(rule.flags))
+        {
+            rule = blocks.holding(device.into(), &clock)?.map(|(_, rule)| rule).or(rule);
+        }
+        let flags = rule.map_or(0, |rule| rule.flags);
         let trunk = Some(blocks.trunk_of(row.address)?).filter(|number| *number != 0).map(|number| {
             let known = trunks.iter().find(|trunk| trunk.number == number);
             known.map_or_else(|| number.to_string(), |trunk| trunk.name.clone())
@@ -244,14 +268,20 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], machine: &[Protected]) -> Result<V
                 senders::source_of(row.address).map(|source| of_sources.get(&source).copied().unwrap_or(0))
             }
         };
+        let ban = bans.about(row.address, row.device(), clock.boot_ns)?.map(|(_, ban)| ban);
         row.standing = match (trunk, hit(&row.address.into(), machine)) {
-            _ if flags & rule_flags::BLOCK != 0 && flags & rule_flags::MONITOR == 0 => Standing::Blocked,
+            _ if stops(flags) => Standing::Blocked,
             (_, Some(own)) => Standing::Own(own.role),
             (Some(trunk), None) => Standing::Trunk(trunk),
             _ if is_allowed => Standing::Allowed,
-            _ if bans.about(row.address, None, clock.boot_ns)?.is_some() => Standing::Banned,
+            _ if ban.is_some() => Standing::Banned,
             _ if flags & rule_flags::MONITOR != 0 => Standing::Watched,
             _ => Standing::Unknown,
+        };
+        row.at_block = match row.standing {
+            Standing::Blocked | Standing::Watched => rule.map(|rule| rule.packets),
+            Standing::Banned => ban.map(|ban| ban.packets),
+            Standing::Unknown | Standing::Own(_) | Standing::Allowed | Standing::Trunk(_) => None,
         };
     }
     Ok(rows)
@@ -306,7 +336,7 @@ mod tests {
     #[test]
     fn what_is_proposed_stops_nobody_who_is_known() {
         let table = |ports: &[u16]| OffenderTable {
-            ports: ports.iter().map(|port| row("192.0.2.7", *port, Reason::BareLf, 1, 0)).collect(),
+            ports: ports.iter().map(|port| row("192.0.2.7", *port, Reason::BareLf, 2, 0)).collect(),
             addresses: Vec::new(),
         };
         let of = |ports: &[u16], good, standing| {
@@ -318,6 +348,14 @@ mod tests {
         assert_eq!(of(&[4000, 4001], Some(0), Standing::Unknown), "192.0.2.7");
         assert_eq!(of(&[4000, 4001], Some(1), Standing::Unknown), "", "it sends good messages");
         assert_eq!(of(&[0], Some(0), Standing::Unknown), "192.0.2.7", "over a limit");
+        let forged = OffenderTable {
+            ports: vec![row("192.0.2.7", 4000, Reason::BareLf, 1, 0)],
+            addresses: Vec::new(),
+        };
+        let forged = group(forged).remove(0);
+        assert!(forged.block().is_none() && forged.why_not().contains("single packet"), "{forged:?}");
+        let blocked = AddressRow { standing: Standing::Blocked, at_block: Some(900), ..forged };
+        assert_eq!(blocked.why_not(), "blocked already; 900 packets came to that");
         for standing in [
             Standing::Own("a gateway"),
             Standing::Allowed,

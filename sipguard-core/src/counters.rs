@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use aya::maps::PerCpuValues;
 use aya::util::nr_cpus;
-use sipguard_common::abi::{Counter, MODE_MONITOR, Outcome, counter_index, names, trunk_counter_index};
+use sipguard_common::abi::{Counter, Outcome, counter_index, names, trunk_counter_index};
 use sipguard_common::{Class, Reason};
 
 use crate::maps::{self, Counters, Plain};
 use crate::named::named;
 use crate::pins::Pins;
 use crate::presence::{iface_name, own_slots};
-use crate::settings::Mode;
-use crate::trunk::{TrunkMode, TrunkRow};
+use crate::trunk::TrunkRow;
 
 /// What became of the packets of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,21 +91,23 @@ pub struct CounterRow {
     pub packets: u64,
     /// Bytes, from the Ethernet header on.
     pub bytes: u64,
-    /// Whether these packets are counted once more, as what became of them: what a limit or a block lets pass that only counts.
-    pub counted_again: bool,
 }
 
 impl CounterRow {
-    /// Whether the packets may be counted once more. A limit that lets pass only notes it, and the packet goes on to its verdict. A block that
-    /// lets pass does so where it only counts; in monitor mode the packet's way ends with it.
+    /// Whether the packets belong to those that were received, of which each is counted once. What a limit or a block let pass does not: a limit
+    /// only notes it, and the packet goes on to its verdict. So does a block that only counts; one in monitor mode ends the packet's way, and the
+    /// kernel has one number for both. What is received must neither differ between two views nor go back when the mode changes, so that number is
+    /// never part of it.
     #[must_use]
-    pub fn may_be_counted_again(&self) -> bool {
-        may_count_again(self.reason, self.action)
+    pub fn is_received(&self) -> bool {
+        !(self.action.would_stop() && (self.reason.is_limit() || self.is_of_block()))
     }
-}
 
-fn may_count_again(reason: Reason, action: Action) -> bool {
-    action.would_stop() && (reason.is_limit() || is_block(reason))
+    /// Whether a block is the reason.
+    #[must_use]
+    pub fn is_of_block(&self) -> bool {
+        is_block(self.reason)
+    }
 }
 
 /// Whether it is the reason of a block, which may be one that only counts.
@@ -121,13 +122,10 @@ fn is_block(reason: Reason) -> bool {
     )
 }
 
-/// What a row says whose packets passed under a mode. The kernel counts a block that only counts and one in monitor mode by the same number: what
-/// both let pass is taken for the one or the other by the mode of now.
-fn row(interface: &str, reason: Reason, outcome: Outcome, counted: Counter, mode: Mode) -> CounterRow {
+fn row(interface: &str, reason: Reason, outcome: Outcome, counted: Counter) -> CounterRow {
     let Counter { packets, bytes } = counted;
     let action = Action::of_outcome(reason, outcome);
-    let counted_again = may_count_again(reason, action) && (reason.is_limit() || mode == Mode::Enforce);
-    CounterRow { interface: interface.to_owned(), reason, action, packets, bytes, counted_again }
+    CounterRow { interface: interface.to_owned(), reason, action, packets, bytes }
 }
 
 /// Every counter of the attached interfaces, zeros left out unless `zeros`.
@@ -136,14 +134,13 @@ fn row(interface: &str, reason: Reason, outcome: Outcome, counted: Counter, mode
 /// When a map can't be read.
 pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::COUNTERS)?;
-    let mode = mode(pins)?;
     let mut rows = Vec::new();
     for (slot, iface) in own_slots(pins)? {
         let interface = iface_name(&iface);
         for (reason, outcome) in kinds() {
             let counted = sum(&map, counter_index(slot, outcome, reason.number()))?;
             if counted.packets > 0 || zeros {
-                rows.push(row(&interface, reason, outcome, counted, mode));
+                rows.push(row(&interface, reason, outcome, counted));
             }
         }
     }
@@ -156,25 +153,15 @@ pub fn read(pins: &Pins, zeros: bool) -> Result<Vec<CounterRow>> {
 /// When a map can't be read.
 pub fn of_trunk(pins: &Pins, trunk: &TrunkRow) -> Result<Vec<CounterRow>> {
     let map: Counters = maps::open(pins, names::TRUNK_COUNTERS)?;
-    let mode = match trunk.policy.mode {
-        TrunkMode::Inherit => mode(pins)?,
-        TrunkMode::Enforce => Mode::Enforce,
-        TrunkMode::Monitor => Mode::Monitor,
-    };
     let mut rows = Vec::new();
     for (reason, outcome) in kinds() {
         let index = trunk_counter_index(u32::from(trunk.number), outcome, reason.number());
         let counted = sum(&map, index)?;
         if counted.packets > 0 {
-            rows.push(row(&trunk.name, reason, outcome, counted, mode));
+            rows.push(row(&trunk.name, reason, outcome, counted));
         }
     }
     Ok(rows)
-}
-
-fn mode(pins: &Pins) -> Result<Mode> {
-    let monitors = maps::settings(pins)?.mode == MODE_MONITOR;
-    Ok(if monitors { Mode::Monitor } else { Mode::Enforce })
 }
 
 /// Begins anew for a trunk that takes the index of one that is gone.
@@ -265,25 +252,23 @@ mod tests {
 
     fn counter(reason: Reason, action: Action, packets: u64) -> CounterRow {
         let (interface, bytes) = ("eth0".to_owned(), packets * 500);
-        CounterRow { interface, reason, action, packets, bytes, counted_again: false }
+        CounterRow { interface, reason, action, packets, bytes }
     }
 
     #[test]
-    fn what_only_counts_is_counted_once_more() {
+    fn what_is_counted_apart_is_not_received() {
         let counted = Counter { packets: 7, bytes: 700 };
-        let again = |reason, outcome, mode| row("eth0", reason, outcome, counted, mode).counted_again;
-        for (reason, outcome, enforce, monitor) in [
-            (Reason::RateRegister, Outcome::WouldDrop, true, true),
-            (Reason::OpenConnections, Outcome::WouldDrop, true, true),
-            (Reason::RateRegister, Outcome::Plain, false, false),
-            (Reason::BlockedUserAgent, Outcome::WouldDrop, true, false),
-            (Reason::BlockedHost, Outcome::Plain, false, false),
-            (Reason::BareLf, Outcome::WouldReset, false, false),
-            (Reason::BannedDevice, Outcome::WouldDrop, false, false),
-            (Reason::Valid, Outcome::Plain, false, false),
+        for (reason, outcome, received) in [
+            (Reason::RateRegister, Outcome::WouldDrop, false),
+            (Reason::OpenConnections, Outcome::WouldDrop, false),
+            (Reason::RateRegister, Outcome::Plain, true),
+            (Reason::BlockedUserAgent, Outcome::WouldDrop, false),
+            (Reason::BlockedHost, Outcome::Plain, true),
+            (Reason::BareLf, Outcome::WouldReset, true),
+            (Reason::BannedDevice, Outcome::WouldDrop, true),
+            (Reason::Valid, Outcome::Plain, true),
         ] {
-            let found = [Mode::Enforce, Mode::Monitor].map(|mode| again(reason, outcome, mode));
-            assert_eq!(found, [enforce, monitor], "{}", reason.name());
+            assert_eq!(row("eth0", reason, outcome, counted).is_received(), received, "{}", reason.name());
         }
     }
 

@@ -9,6 +9,7 @@ use sipguard_common::Reason;
 use sipguard_common::abi::{ACTION_DROP, CheckSwitches, Iface, MODE_MONITOR, Settings, Trunk};
 use sipguard_common::framer::Limits;
 
+use crate::ban_rule::BanRule;
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::check::{self, CheckScope, Switch};
@@ -145,6 +146,8 @@ pub struct GuardStatus {
     pub interfaces: Vec<InterfaceStatus>,
     /// `enforce` or `monitor`.
     pub mode: &'static str,
+    /// Since when, where the log knows; in [`read`].
+    pub mode_since: Option<Timestamp>,
     /// What happens to a malformed stream: `reset` or `drop`.
     pub action: &'static str,
     /// Guarded ports.
@@ -159,6 +162,10 @@ pub struct GuardStatus {
     pub blocks: usize,
     /// Bans that hold.
     pub bans: usize,
+    /// When somebody is banned.
+    pub ban_rule: BanRule,
+    /// When the guard will have been attached as long as the ban of an address needs; `None` where it has.
+    pub addresses_banned_from: Option<Timestamp>,
     /// The trunks with their modes, `inherit`, `enforce` or `monitor`; in [`read`].
     pub trunks: Vec<(String, &'static str)>,
     /// Connections that are followed.
@@ -182,8 +189,12 @@ impl GuardStatus {
         let mut line = if filtered.is_empty() {
             "NOT FILTERING anything".to_owned()
         } else {
-            let since = filtered.iter().filter_map(|one| one.since).min();
-            let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let attached = filtered.iter().filter_map(|one| one.since).min();
+            let since = match (self.mode_since, attached) {
+                (Some(since), _) => format!(" since {since}"),
+                (None, Some(attached)) => format!(", attached since {attached},"),
+                (None, None) => String::new(),
+            };
             let on: Vec<String> = filtered.iter().map(|one| format!("{} ({})", one.name, one.mode)).collect();
             let (word, what) = match self.mode {
                 "monitor" => ("MONITOR", ", stopping nothing"),
@@ -211,7 +222,10 @@ pub fn read(pins: &Pins, store: &Path) -> Result<GuardStatus> {
     let all = store::all_trunks(store).unwrap_or_default();
     let trunks = all.iter().map(|trunk| (trunk.name.clone(), trunk.policy.mode.name())).collect();
     let balancers = all.into_iter().filter(|trunk| trunk.policy.proxy_protocol).map(|trunk| trunk.name);
-    Ok(GuardStatus { balancers: balancers.collect(), trunks, ..status })
+    let balancers = balancers.collect();
+    let mode_since = store::read(store, |rows| rows.mode_since(status.mode)).ok().flatten().flatten();
+    let mode_since = mode_since.and_then(|ms| Timestamp::from_second((ms + 500).div_euclid(1000)).ok());
+    Ok(GuardStatus { balancers, trunks, mode_since, ..status })
 }
 
 /// The same, of what takes long to count and was counted already.
@@ -237,6 +251,7 @@ pub fn with_sizes(
     Ok(GuardStatus {
         interfaces: interfaces(pins, &clock)?.into_iter().map(known).collect(),
         mode: mode(&settings),
+        mode_since: None,
         action: if settings.action == ACTION_DROP { "drop" } else { "reset" },
         ports: maps::ports(pins)?,
         limits: settings.limits,
@@ -244,6 +259,10 @@ pub fn with_sizes(
         monitored_limits,
         blocks,
         bans: Bans::open(pins)?.list(clock.boot_ns)?.len(),
+        ban_rule: BanRule::of(&settings.bans),
+        addresses_banned_from: Some(settings.bans.addresses_from_ns)
+            .filter(|from| *from > clock.boot_ns)
+            .and_then(|from| clock.wall(from)),
         trunks: Vec::new(),
         connections,
         weaknesses: weaknesses(pins),

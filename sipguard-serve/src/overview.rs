@@ -211,7 +211,6 @@ mod tests {
             action,
             packets,
             bytes: 0,
-            counted_again: false,
         };
         let sums = reasons(&[
             row("eth0", Reason::BareLf, Action::Reset, 2),

@@ -6,6 +6,8 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 /// Blanks around the content of a cell.
 const PADDING: usize = 2;
+/// A label is no longer than this.
+const LONGEST_LABEL: usize = 16;
 /// A word that is longer than this may be broken.
 const LONGEST_WORD: usize = 40;
 
@@ -15,6 +17,40 @@ const LONGEST_WORD: usize = 40;
 pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let columns = terminal_size::terminal_size_of(std::io::stdout().as_fd());
     within(columns.map(|(width, _)| usize::from(width.0)), head, rows.into_iter().collect())
+}
+
+/// Lines that are no wider than the terminal: what is too long goes on below, behind its label. In a pipe all stays as it is.
+#[must_use]
+pub fn fitted(text: &str) -> String {
+    let columns = terminal_size::terminal_size_of(std::io::stdout().as_fd());
+    columns.map_or_else(|| text.to_owned(), |(width, _)| folded(usize::from(width.0), text))
+}
+
+/// The same in so many columns. A command to copy stays one line.
+fn folded(columns: usize, text: &str) -> String {
+    let fold = |line: &str| {
+        let label = label(line);
+        let (head, rest) = line.split_at(label);
+        if line.chars().count() <= columns || rest.starts_with("sipguard ") {
+            return format!("{line}\n");
+        }
+        let head_width = head.chars().count();
+        // Of what has no label the second line is told from the next one.
+        let indent = if head_width == 0 { 4 } else { head_width };
+        let lines = wrapped(rest, columns.saturating_sub(indent.max(head_width)).max(8));
+        let blank = " ".repeat(indent);
+        let each = |(at, part): (usize, &String)| format!("{}{part}\n", if at == 0 { head } else { &blank });
+        lines.iter().enumerate().map(each).collect()
+    };
+    text.lines().map(fold).collect()
+}
+
+/// Bytes of a line before its text: blanks, and a label that two blanks or more set apart.
+fn label(line: &str) -> usize {
+    let blanks = line.len() - line.trim_start().len();
+    let Some(gap) = line[blanks..].find("  ").filter(|gap| *gap < LONGEST_LABEL) else { return blanks };
+    let from = blanks + gap;
+    from + (line[from..].len() - line[from..].trim_start().len())
 }
 
 /// The same in so many columns; without, as wide as its cells are.
@@ -102,6 +138,21 @@ mod tests {
     fn row() -> Vec<String> {
         let text = "a text of many words ".repeat(8);
         ["2001:db8:1234:5678::7", "12", "missing-content-length", &text].map(str::to_owned).into()
+    }
+
+    #[test]
+    fn a_long_line_goes_on_behind_its_label() {
+        let words = "a text of many words ".repeat(8);
+        let text = format!("now         {words}\n{words}\n            sipguard block {words}\nshort\n");
+        for columns in [40, 60, 80] {
+            let shown = folded(columns, &text);
+            let lines: Vec<&str> = shown.lines().collect();
+            let wide: Vec<&&str> = lines.iter().filter(|line| line.chars().count() > columns).collect();
+            assert!(matches!(wide[..], [one] if one.trim().starts_with("sipguard block")), "{columns}: {shown}");
+            assert!(lines[1].starts_with("            ") && !lines[1].starts_with("             "), "{shown}");
+            assert!(shown.contains("\na text") && shown.ends_with("\nshort\n"), "{shown}");
+            assert_eq!(shown.split_whitespace().count(), text.split_whitespace().count());
+        }
     }
 
     #[test]

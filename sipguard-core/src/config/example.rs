@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(config.xdp, Some(crate::settings::XdpChoice::default()));
             let is_whole = text.contains("\n[trunks.carrier]");
             assert_eq!(config.trunks.len(), usize::from(is_whole));
-            let options = config.serve.options(None, None, String::new());
+            let options = config.serve.options(None, None, None, String::new());
             assert_eq!(
                 (options.crash.watched.is_any(), options.cores.directory.is_some()),
                 (is_whole, is_whole)

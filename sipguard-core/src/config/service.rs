@@ -45,9 +45,15 @@ pub struct ServeRequest {
 }
 
 impl ServeRequest {
-    /// What `serve` does on the host `node`, where the command line has the first word on two things.
+    /// What `serve` does on the host `node`, where the command line has the first word on three things.
     #[must_use]
-    pub fn options(self, listen: Option<Listen>, history: Option<Keep>, node: String) -> Options {
+    pub fn options(
+        self,
+        listen: Option<Listen>,
+        history: Option<Keep>,
+        evidence_in: Option<Keep>,
+        node: String,
+    ) -> Options {
         let default = Options::default();
         let limits = default.evidence_limits;
         let homer = |address| Homer {
@@ -62,7 +68,7 @@ impl ServeRequest {
             journal: self.journal.unwrap_or(default.journal),
             log: self.log.and_then(|Keep(path)| path),
             log_bytes: self.log_bytes.unwrap_or(default.log_bytes),
-            evidence: evidence(self.evidence),
+            evidence: evidence(evidence_in.or(self.evidence)),
             evidence_limits: EvidenceLimits {
                 bytes: self.evidence_bytes.unwrap_or(limits.bytes),
                 floor: self.free.unwrap_or(limits.floor),
@@ -291,10 +297,10 @@ move-to = "/srv/cores"
                 move_to: Some("/srv/cores".into()),
             },
         };
-        assert_eq!(request.clone().options(None, None, "pbx".to_owned()), expected);
+        assert_eq!(request.clone().options(None, None, None, "pbx".to_owned()), expected);
         let listen = Listen("[::1]:2".to_owned());
         let history = Keep(Some("/srv/history.db".into()));
-        let told = request.options(Some(listen.clone()), Some(history.clone()), "pbx".to_owned());
+        let told = request.options(Some(listen.clone()), Some(history.clone()), None, "pbx".to_owned());
         assert_eq!(told, Options { listen, history, ..expected });
     }
 
@@ -305,9 +311,9 @@ move-to = "/srv/cores"
         {
             let (request, warnings) = request(text);
             assert_eq!(warnings, [""; 0]);
-            assert_eq!(request.options(None, None, "pbx".to_owned()), Options::default(), "{text}");
+            assert_eq!(request.options(None, None, None, "pbx".to_owned()), Options::default(), "{text}");
         }
-        let off = request("[serve]\nevidence = 'none'\n").0.options(None, None, String::new());
+        let off = request("[serve]\nevidence = 'none'\n").0.options(None, None, None, String::new());
         assert_eq!(off, Options { evidence: None, ..Options::default() });
     }
 

@@ -87,8 +87,8 @@ pub fn sentence(rule: &BanRule) -> String {
         return "nobody is banned; malformed streams are cut all the same".to_owned();
     }
     format!(
-        "banned is an address and port after {} malformed streams within {}, and an address after {} when nothing well-formed came from it for {}; \
-         for {} at first, each time twice as long, {} at the most",
+        "banned is an address and port after {} malformed streams within {}, and an address after {} when nothing well-formed came from it for {}, \
+         which the guard must have been attached for; for {} at first, each time twice as long, {} at the most",
         rule.after,
         span(rule.within),
         rule.address_after,

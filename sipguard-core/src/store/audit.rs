@@ -102,7 +102,26 @@ pub(super) fn write(db: &Connection, record: &AuditRecord) -> Result<()> {
     Ok(())
 }
 
+/// How a row tells that the guard's mode changed, before the modes.
+const MODE_CHANGED: &str = "guard.mode: ";
+
 impl StoreTables<'_> {
+    /// When the guard's mode became `mode` (milliseconds since 1970, UTC); `None` where the trail does not know, or the last that it knows of is
+    /// another one.
+    pub fn mode_since(&self, mode: &str) -> Result<Option<i64>> {
+        // Of settings that are told together each is apart from the next by `; `.
+        let mut statement = self.db().prepare(
+            "SELECT at, what FROM audit WHERE verb IN ('attach', 'mode', 'reload') AND instr(what, ?1) > 0
+             ORDER BY id DESC LIMIT 1",
+        )?;
+        let mut found = statement.query([MODE_CHANGED])?;
+        let Some(row) = found.next()? else { return Ok(None) };
+        let (at, what) = (row.get(0)?, row.get::<_, String>(1)?);
+        let changed = what.split("; ").find_map(|one| one.strip_prefix(MODE_CHANGED));
+        let became = changed.and_then(|modes| modes.split(" -> ").nth(1));
+        Ok((became == Some(mode)).then_some(at))
+    }
+
     /// The last `count` rows of the trail, the oldest first; of one source or of all.
     pub fn trail(&self, count: usize, origin: Option<&str>) -> Result<Vec<AuditRecord>> {
         let mut statement = self.db().prepare(

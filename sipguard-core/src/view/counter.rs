@@ -28,7 +28,8 @@ pub struct CounterView {
     pub packets: u64,
     /// Bytes, from the Ethernet header on.
     pub bytes: u64,
-    /// Whether these packets are in another row as well, with what became of them: a limit or a block that only counts let them pass.
+    /// Whether these packets are no part of `received`: a limit or a block let them pass. What a limit let pass is in another row as well, with
+    /// what became of it; so is what a block let pass that only counts, and not what it let pass in monitor mode.
     #[serde(default)]
     pub counted_again: bool,
 }
@@ -56,7 +57,7 @@ impl CounterView {
             action: row.action.name().to_owned(),
             packets: row.packets,
             bytes: row.bytes,
-            counted_again: row.counted_again,
+            counted_again: !row.is_received(),
         }
     }
 }
@@ -91,7 +92,7 @@ impl RateView {
 /// Sums of counters, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// All that the guard looked at, each once.
+    /// All that the guard looked at, each once; what a block let pass in monitor mode is in `would_drop_packets` alone.
     pub received_packets: u64,
     /// Dropped, or turned into a reset of their connection.
     pub dropped_packets: u64,
@@ -105,7 +106,7 @@ impl Totals {
     pub fn of<'r>(rows: impl IntoIterator<Item = &'r CounterRow>) -> Totals {
         let mut totals = Totals::default();
         for row in rows {
-            if !row.counted_again {
+            if row.is_received() {
                 totals.received_packets += row.packets;
             }
             match row.action {

@@ -21,6 +21,9 @@ pub struct StatusView {
     pub interfaces: Vec<InterfaceView>,
     /// `enforce` or `monitor`.
     pub mode: String,
+    /// Since when, where the log knows; not in the answer of `serve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_since_at: Option<String>,
     /// What happens to a malformed stream: `reset` or `drop`.
     pub on_malformed: String,
     /// Guarded SIP ports.
@@ -128,6 +131,7 @@ impl From<&GuardStatus> for StatusView {
             trunks: status.trunks.iter().map(trunk).collect(),
             interfaces: status.interfaces.iter().map(InterfaceView::from).collect(),
             mode: status.mode.to_owned(),
+            mode_since_at: status.mode_since.map(|since| since.to_string()),
             on_malformed: status.action.to_owned(),
             ports: status.ports.sip.clone(),
             tls_ports: status.ports.tls.clone(),

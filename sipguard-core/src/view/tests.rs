@@ -41,7 +41,7 @@ fn row() -> RuleRow {
 
 fn counter(reason: Reason, action: Action, packets: u64) -> CounterRow {
     let (interface, bytes) = ("eth0".to_owned(), packets * 500);
-    CounterRow { interface, reason, action, packets, bytes, counted_again: reason.is_limit() }
+    CounterRow { interface, reason, action, packets, bytes }
 }
 
 fn shown<T: Serialize>(name: &str, view: &T) {
@@ -156,6 +156,7 @@ fn status() {
             unjudged: vec![(Reason::MidStream, 9)],
         }],
         mode: "enforce",
+        mode_since: Timestamp::from_millisecond(MS).ok(),
         action: "reset",
         ports: Ports { sip: [5060].into(), tls: [5061].into() },
         limits: Limits::default(),
@@ -172,6 +173,8 @@ fn status() {
             MonitoredLimit { trunk: Some("carrier".to_owned()), kind: LimitKind::Rate(REGISTERS) },
         ],
         bans: 2,
+        ban_rule: crate::ban_rule::DEFAULT,
+        addresses_banned_from: None,
         trunks: vec![("carrier".to_owned(), "inherit")],
         blocks: 3,
         connections,

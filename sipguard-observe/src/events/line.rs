@@ -2,7 +2,7 @@
 
 use sipguard_core::escape::dotted;
 
-use super::protocol;
+use super::{Sip, protocol};
 use crate::redact::RedactedPacket;
 
 /// Longest part of a message that is shown, in bytes.
@@ -39,6 +39,9 @@ pub fn line(packet: &RedactedPacket, rule: Option<&str>) -> String {
         packet.payload().split(|byte| matches!(byte, b'\r' | b'\n')).filter(|line| !line.is_empty());
     if let Some(first) = lines.next() {
         line += &format!(" \"{}\"", dotted(&first[..first.len().min(SHOWN)]));
+    }
+    if let Some(from) = Sip::read(packet.payload()).from {
+        line += &format!(" From: {from}");
     }
     line
 }

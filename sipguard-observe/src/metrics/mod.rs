@@ -128,8 +128,7 @@ impl Kernel {
         let unjudged = Counts::default();
         for row in &self.rows {
             let interface = vec![("interface", row.interface.clone())];
-            // Whatever the mode: a counter must not go back with it.
-            let once = u64::from(!row.may_be_counted_again());
+            let once = u64::from(row.is_received());
             received.get_or_create(&interface).inc_by(row.packets * once);
             received_bytes.get_or_create(&interface).inc_by(row.bytes * once);
             if row.packets == 0 && !all {
@@ -262,7 +261,7 @@ impl OfStored {
             let (received, dropped) =
                 (received.get_or_create_owned(&labels), dropped.get_or_create_owned(&labels));
             for row in rows {
-                received.inc_by(if row.may_be_counted_again() { 0 } else { row.packets });
+                received.inc_by(if row.is_received() { row.packets } else { 0 });
                 if matches!(row.action, Action::Drop | Action::Reset) {
                     dropped.inc_by(row.packets);
                 }

@@ -42,7 +42,6 @@ fn sample() -> (Kernel, Own) {
         action,
         packets: 1,
         bytes: 1,
-        counted_again: false,
     };
     let rows: Vec<CounterRow> = [
         (Reason::BareLf, Action::Drop),

@@ -6,3 +6,4 @@ pub mod events;
 pub mod glance;
 pub mod metrics;
 pub mod reading;
+mod serve_state;

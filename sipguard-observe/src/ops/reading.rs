@@ -209,7 +209,7 @@ fn senders(pins: &Pins, trunks: &[TrunkRow]) -> Result<Vec<SenderRow>> {
 fn trunk_reading(pins: &Pins, trunk: &TrunkRow) -> Result<TrunkReading> {
     let mut sums = TrunkReading { name: trunk.name.clone(), received: 0, dropped: 0, would_drop: 0 };
     for row in counters::of_trunk(pins, trunk)? {
-        if !row.counted_again {
+        if row.is_received() {
             sums.received += row.packets;
         }
         match row.action {

@@ -47,9 +47,11 @@ pub struct AddressView {
     pub last_seen_at: Option<String>,
     /// What the address is: `unknown`, `own`, `allowed`, `trunk`, `blocked`, `watched` (a block that only counts) or `banned`.
     pub standing: String,
-    /// The same in words, such as `a peer of trunk carrier`; empty where nothing is known.
+    /// The same in words, such as `a peer of trunk carrier`, or why no block is proposed; empty where one is.
     pub standing_text: String,
-    /// The command that would block it; null unless its standing is `unknown`.
+    /// Packets that its block or ban counted, which are in no other number here; null without one.
+    pub block_packets: Option<u64>,
+    /// The command that would block it; null where `standing_text` says why.
     pub block: Option<String>,
 }
 
@@ -154,6 +156,7 @@ impl AddressView {
             last_seen_at: row.last_seen.map(|seen| seen.to_string()),
             standing: row.standing.name().to_owned(),
             standing_text: row.why_not(),
+            block_packets: row.at_block,
             block: row.block().map(|target| format!("sipguard block {target}")),
         }
     }

@@ -230,7 +230,7 @@ function showBlocks(blocks) {
   const rows = blocks.rows ?? [];
   const bans = rows.filter((row) => row.rule === "ban").length;
   number($("blocked"), blocks.total ?? 0);
-  $("bans").textContent = bans ? `${whole.format(bans)} bans` : "no bans";
+  $("bans").textContent = several(bans, "ban") || "no bans";
   table("blocks", [
     ["who", "a name", (row) => row.target],
     ["how", "d", (row) => (row.rule === "ban" ? "ban" : row.mode)],

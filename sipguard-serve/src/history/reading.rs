@@ -40,8 +40,7 @@ impl HistorySample {
     pub(crate) fn add(&mut self, kind: &'static str, rows: &[CounterRow]) {
         for row in rows {
             let name = || row.interface.clone();
-            // Whatever the mode: a number of packets that grew and shrank with it would be no rate.
-            if !row.may_be_counted_again() {
+            if row.is_received() {
                 let received = Series { kind, name: name(), what: "received", reason: "" };
                 *self.counts.entry(received).or_default() += row.packets;
             }

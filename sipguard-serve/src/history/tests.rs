@@ -39,7 +39,6 @@ fn reading(map: u32, second: i64, dropped: u64) -> Option<HistorySample> {
         action,
         packets,
         bytes: 0,
-        counted_again: false,
     };
     let mut reading = HistorySample::new(guard(map), second as u64 * 1_000_000_000);
     let rows = [row(Reason::BareLf, Action::Reset, dropped), row(Reason::Valid, Action::Pass, 10 * dropped)];
@@ -149,7 +148,6 @@ fn the_file_stays_within_its_bound() {
             action: Action::Reset,
             packets: step as u64,
             bytes: 0,
-            counted_again: false,
         };
         reading.add("trunk", &(0..100).map(row).collect::<Vec<_>>());
         history.take(START + step * 10, Some(reading)).unwrap();
@@ -193,22 +191,20 @@ fn the_database_of_another_program_is_left_alone() {
 #[test]
 fn what_only_counts_is_received_once() {
     let sample = |second: u64, packets| {
-        let row = |reason, action, counted_again| CounterRow {
+        let row = |reason, action| CounterRow {
             interface: "eth0".to_owned(),
             reason,
             action,
             packets,
             bytes: 0,
-            counted_again,
         };
         let mut sample = HistorySample::new(guard(1), second * 1_000_000_000);
-        // Of monitor mode it is not known at the moment that it is read.
         sample.add(
             "interface",
             &[
-                row(Reason::Valid, Action::Pass, false),
-                row(Reason::RateRegister, Action::WouldDrop, true),
-                row(Reason::BlockedHost, Action::WouldDrop, second == 20),
+                row(Reason::Valid, Action::Pass),
+                row(Reason::RateRegister, Action::WouldDrop),
+                row(Reason::BlockedHost, Action::WouldDrop),
             ],
         );
         sample

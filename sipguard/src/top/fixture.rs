@@ -37,7 +37,6 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
         action,
         packets,
         bytes: packets * 500,
-        counted_again: false,
     };
     let source = |address: &str, reason, packets, ago: i64, sample: &[u8]| {
         let device: SocketAddr = address.parse().unwrap();

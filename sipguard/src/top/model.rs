@@ -35,13 +35,6 @@ pub enum MetricKey {
     Trunk(String, bool),
 }
 
-impl MetricKey {
-    /// Whether it is a number of all packets, of which each is counted once.
-    fn is_received(&self) -> bool {
-        matches!(self, MetricKey::Received | MetricKey::Interface(_, false) | MetricKey::Trunk(_, false))
-    }
-}
-
 /// One number over time.
 #[derive(Clone, Debug, Default)]
 struct Track {
@@ -93,9 +86,8 @@ impl Model {
             if let Some(before) = before
                 && self.seconds > 0.0
             {
-                // A counter that went back began anew: all that it has came since. A sum of all packets goes back with a change of the mode too.
-                let anew = if key.is_received() { 0 } else { value };
-                let since = value.checked_sub(track.value).unwrap_or(anew);
+                // A counter that went back began anew: all that it has came since.
+                let since = value.checked_sub(track.value).unwrap_or(value);
                 if track.recent.is_empty() || value < track.value {
                     track.recent = [(before, value - since)].into();
                 }
@@ -171,7 +163,7 @@ fn counted(reading: &TopReading) -> HashMap<MetricKey, u64> {
         add(MetricKey::Interface(one.name.clone(), true), 0);
     }
     for row in &reading.counters {
-        if !row.counted_again {
+        if row.is_received() {
             add(MetricKey::Received, row.packets);
             add(MetricKey::Interface(row.interface.clone(), false), row.packets);
         }

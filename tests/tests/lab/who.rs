@@ -1,12 +1,15 @@
 //! Who, first: one phone that connects again and again from other ports is one row in every view, with its User-Agent, the line at fault and the
 //! command that blocks it; and what `status`, `lookup` and `crash report` answer at once.
 
+use std::net::UdpSocket;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
     application::{End, Server, sip, wait_until},
     guard::{Guard, Site, number, text},
+    process::Running,
     scratch::Scratch,
     service::Service,
 };
@@ -140,4 +143,108 @@ fn what_only_counts_and_whom_nobody_should_block_is_told() -> Result<()> {
     let last = report.lines().last().unwrap_or_default();
     ensure!(last.starts_with("answer: ") && last.contains("recording was off"), "{report}");
     Ok(())
+}
+
+/// Sends malformed datagrams from one port.
+fn datagrams(site: &Site, socket: &UdpSocket, count: usize) -> Result<()> {
+    let message = format!("{HEAD}{LINE}\r\n\r\n").replace("/TCP", "/UDP");
+    for _ in 0..count {
+        site.phone.enter(|| socket.send_to(message.as_bytes(), sip(Site::PBX[0])))??;
+    }
+    Ok(())
+}
+
+fn only_source(guard: &Guard) -> Result<Value> {
+    let rows = guard.rows(&["counters", "--by", "source"])?;
+    only(&rows, "counters").cloned()
+}
+
+/// What is blocked is looked at no further; no view takes its silence for peace, or calls it stopped where the mode is monitor.
+#[test]
+fn who_is_blocked_is_not_called_silent() -> Result<()> {
+    let site = Site::guarded(true, &["--monitor"])?;
+    let guard = &site.guard;
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    run(guard, "block 10.77.0.2")?;
+    datagrams(&site, &socket, 5)?;
+    wait_until("they are counted", || Ok(guard.counted(Reason::BlockedHost)? >= 5))?;
+    let status = run(guard, "status")?;
+    ensure!(
+        status.contains("of whom a block or ban is about were not judged") && !status.contains("nothing malformed"),
+        "{status}"
+    );
+    let found = run(guard, "lookup 10.77.0.2")?;
+    ensure!(found.contains("blocked, but not stopped") && found.contains(" counted"), "{found}");
+    ensure!(!found.contains("bytes) stopped"), "{found}");
+    let refused = guard.run(&["lookup", "10.77.0.2", "--exit-code"])?.expect(10)?.stderr;
+    ensure!(refused.contains("only counted in monitor mode"), "{refused}");
+    run(guard, "mode enforce")?;
+    ensure!(run(guard, "lookup 10.77.0.2")?.contains("bytes) stopped"), "the mode is enforce");
+
+    // An offender that is blocked afterwards, by its address or by its port.
+    let port = socket.local_addr()?;
+    for target in ["10.77.0.2".to_owned(), port.to_string()] {
+        run(guard, "unblock 10.77.0.2")?;
+        datagrams(&site, &socket, 2)?;
+        wait_until("a block is proposed", || {
+            Ok(only_source(guard)?["block"] == format!("sipguard block {port}"))
+        })?;
+        run(guard, &format!("block {target}"))?;
+        datagrams(&site, &socket, 3)?;
+        wait_until("the block counts", || Ok(number(&only_source(guard)?, "block_packets")? == 3))?;
+        let row = only_source(guard)?;
+        ensure!(row["standing"] == "blocked" && row["block"].is_null(), "{target}: {row:#}");
+        let shown = run(guard, "counters --by source")?;
+        ensure!(shown.contains("blocked already; 3 packets came to that"), "{target}: {shown}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_datagram_accuses_nobody() -> Result<()> {
+    let site = Site::guarded(true, &[])?;
+    let guard = &site.guard;
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    for (sent, is_proposed) in [(1, false), (2, true)] {
+        datagrams(&site, &socket, 1)?;
+        wait_until("it is counted", || {
+            Ok(number(&only_source(guard)?, "packets").is_ok_and(|packets| packets == sent))
+        })?;
+        let row = only_source(guard)?;
+        ensure!(row["block"].is_null() != is_proposed, "{sent}: {row:#}");
+        let status = run(guard, "status")?;
+        ensure!(status.contains("not proposed: a single packet") != is_proposed, "{sent}: {status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn status_says_since_when_the_mode_is_and_where_serve_runs() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("who")?);
+    let guard = &site.guard;
+    let status = || guard.json(&["status"]);
+    let attached: jiff::Timestamp = text(&status()?, "attached_at")?.parse()?;
+    let since = |status: &Value| -> Result<jiff::Timestamp> { Ok(text(status, "mode_since_at")?.parse()?) };
+    ensure!(since(&status()?)?.duration_since(attached).as_secs().abs() <= 1, "{:#}", status()?);
+    // Times are told to the second.
+    wait_until("some seconds are over", || Ok(jiff::Timestamp::now().duration_since(attached).as_secs() >= 3))?;
+    run(guard, "mode monitor")?;
+    let changed = since(&status()?)?;
+    ensure!(changed.duration_since(attached).as_secs() >= 2, "{:#}", status()?);
+    let log = guard.rows(&["log"])?;
+    let row = log.iter().find(|row| row["verb"] == "mode").context("no row of the mode")?;
+    ensure!(text(row, "done_at")?.parse::<jiff::Timestamp>()? == changed, "{row:#}");
+    ensure!(run(guard, "status")?.starts_with(&format!("MONITOR since {changed} on eth0")), "the verdict");
+
+    const ELSEWHERE: &str = "127.0.0.1:9777";
+    let config = scratch.write("serve.toml", "[serve]\njournal = false\n")?;
+    let evidence = scratch.join("evidence");
+    let mut command = guard.command(&["serve", "--history", "none", "--listen", ELSEWHERE, "--evidence"]);
+    let log = std::fs::File::create(scratch.join("log"))?;
+    command.arg(&evidence).stderr(log).env("SIPGUARD_CONFIG", config);
+    let _serve = Running::start("sipguard serve", &mut command)?;
+    wait_until("status finds it", || Ok(run(guard, "status")?.contains(&format!("up, at {ELSEWHERE}"))))?;
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    datagrams(&site, &socket, 1)?;
+    wait_until("there is evidence", || Ok(std::fs::read_dir(&evidence).is_ok_and(|mut all| all.next().is_some())))
 }

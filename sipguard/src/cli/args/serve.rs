@@ -17,6 +17,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE|none", env = "SIPGUARD_HISTORY", hide_env_values = true, value_parser = Keep::parse)]
     history: Option<Keep>,
 
+    /// Directory of the evidence, or none [default: /var/lib/sipguard/evidence]
+    #[arg(long, value_name = "DIR|none", env = "SIPGUARD_EVIDENCE", hide_env_values = true, value_parser = Keep::parse)]
+    evidence: Option<Keep>,
+
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -26,6 +30,6 @@ impl Args {
         let config = config::read(self.config.file.as_deref(), "nothing is served")?.config.serve;
         let node = gethostname().context("asking for the name of this host")?;
         let node = node.to_string_lossy().into_owned();
-        Ok(config.options(self.listen, self.history, node))
+        Ok(config.options(self.listen, self.history, self.evidence, node))
     }
 }

@@ -30,7 +30,9 @@ pub fn rates(format: Format, rates: &Rates) -> Result<()> {
         let rates =
             |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, *span)));
         let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
-        each_once(&head, counted, line, |packets| format!("{:.1} packets a second", per_sec(packets, *span)))
+        each_once(&head, counted, line, |packets| {
+            format!("{:.1} packets a second, measured over {:.1} s", per_sec(packets, *span), span.as_secs_f64())
+        })
     })
 }
 
@@ -40,20 +42,26 @@ pub fn trunk_table(counted: &[CounterRow]) -> String {
     each_once(&head, counted, line, |packets| plural_of(packets, "packet"))
 }
 
-/// A table in which each packet is once, with their sum. What is counted again is behind it.
+/// A table in which each packet is once, with their sum. What a limit or a block let pass is behind it.
 fn each_once(
     head: &[&str],
     counted: &[CounterRow],
     line: impl Fn(&CounterRow) -> Vec<String>,
     sum: impl Fn(u64) -> String,
 ) -> String {
-    let (again, once): (Vec<&CounterRow>, Vec<&CounterRow>) =
-        counted.iter().partition(|row| row.counted_again);
+    let (once, apart): (Vec<&CounterRow>, Vec<&CounterRow>) =
+        counted.iter().partition(|row| row.is_received());
     let mut text = table(head, once.iter().map(|row| line(row)));
     text += &format!("received: {}\n", sum(once.iter().map(|row| row.packets).sum()));
-    if !again.is_empty() {
-        text += "\nWould have been stopped by what only counts; of those above:\n";
-        text += &table(head, again.iter().map(|row| line(row)));
+    let (blocks, limits): (Vec<&CounterRow>, Vec<&CounterRow>) =
+        apart.into_iter().partition(|row| row.is_of_block());
+    for (rows, title) in [
+        (limits, "Over a limit that only counts; they are among those above:"),
+        (blocks, "Let pass by a block; where the block itself only counts they are among those above,\nin monitor mode they are not:"),
+    ] {
+        if !rows.is_empty() {
+            text += &format!("\n{title}\n{}", table(head, rows.iter().map(|row| line(row))));
+        }
     }
     text
 }

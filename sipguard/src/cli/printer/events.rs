@@ -10,6 +10,7 @@ use sipguard_observe::events::{event, line, stats};
 use sipguard_observe::ops::events::{Event, Told};
 
 use super::{Format, notice, rows};
+use crate::table::fitted;
 
 const SCHEMA: &str = "sipguard.events/2";
 
@@ -24,7 +25,7 @@ pub fn list(format: Format, events: &[Event]) -> Result<()> {
 
 /// Prints what comes; false when nobody reads any more.
 pub fn follow(format: Format, told: &Told) -> Result<bool> {
-    let text = match (format, told) {
+    let mut text = match (format, told) {
         (Format::Table, Told::Event(one)) => line(&one.packet, one.rule.as_deref()),
         (Format::Table, Told::Missed { more, .. }) => {
             format!("{more} events came faster than they were read, and are missing here")
@@ -36,6 +37,9 @@ pub fn follow(format: Format, told: &Told) -> Result<bool> {
             marked(&stats(*time, *missed, *lost))
         }
     };
+    if format == Format::Table {
+        text = fitted(&text).trim_end().to_owned();
+    }
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

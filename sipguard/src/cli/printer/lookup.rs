@@ -47,7 +47,7 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
         checks: checks.iter().map(|(reason, state)| (reason.name(), state.name())).collect(),
     };
     let hint = if *monitors && *is_blocked {
-        "the mode is monitor: what is blocked passes, and is counted\n"
+        "the mode is monitor: what is blocked passes, and is only counted\n"
     } else {
         ""
     };
@@ -58,7 +58,7 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
             .iter()
             .map(|(reason, state)| format!("check {}: {}\n", reason.name(), state.name()))
             .collect();
-        text(&asked.shown(), decider.as_ref(), others, clock) + &trunk.unwrap_or_default() + &checks + hint
+        text(&asked.shown(), decider.as_ref(), others, *monitors, clock) + &trunk.unwrap_or_default() + &checks + hint
     })
 }
 
@@ -67,10 +67,16 @@ fn overruled(one: &Overruled) -> RuleView {
     RuleView { why: Some(one.why.clone()), ..RuleView::from(&listed) }
 }
 
-fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock: &Clock) -> String {
+fn text(
+    address: &str,
+    decider: Option<&ListedRule>,
+    others: &[Overruled],
+    monitors: bool,
+    clock: &Clock,
+) -> String {
     let mut text = match decider {
         None => format!("{address}: no rule decides; its packets go on to the checks of their protocol\n"),
-        Some(one) => decides(address, one, clock),
+        Some(one) => decides(address, one, monitors, clock),
     };
     for one in others {
         let row = &one.row;
@@ -86,12 +92,15 @@ fn text(address: &str, decider: Option<&ListedRule>, others: &[Overruled], clock
     text
 }
 
-fn decides(address: &str, one: &ListedRule, clock: &Clock) -> String {
+/// What a rule does; in monitor mode its packets are counted, and before may have been stopped.
+fn decides(address: &str, one: &ListedRule, monitors: bool, clock: &Clock) -> String {
     let row = &one.row;
     let (did, counted) = match row.verb {
+        _ if one.is_ban && monitors => ("banned on guarded ports, but not stopped", "counted"),
         _ if one.is_ban => ("banned on guarded ports", "stopped"),
         RuleVerb::Allow => ("allowed", "let pass"),
         RuleVerb::Block if row.only_counts() => ("not stopped, only counted", "counted"),
+        RuleVerb::Block if monitors => ("blocked, but not stopped", "counted"),
         RuleVerb::Block => ("blocked", "stopped"),
     };
     let mut text = format!("{address}: {did} by {}, ends: {}", row.target, remaining(row.expires_ms, clock));

@@ -35,7 +35,7 @@ use sipguard_core::clock::Clock;
 use sipguard_core::duration;
 use sipguard_core::notice::Notice;
 
-use crate::table::table;
+use crate::table::{fitted, table};
 
 /// How a verb prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -74,7 +74,7 @@ pub fn rows<T: Serialize>(
     table: impl FnOnce() -> String,
 ) -> Result<()> {
     match format {
-        Format::Table => print(&table()),
+        Format::Table => print(&fitted(&table())),
         Format::Json => print(&format!("{:#}\n", json!({ "schema": schema, "rows": rows }))),
         Format::Ndjson => {
             let lines: String = rows
@@ -171,7 +171,7 @@ pub fn object<T: Serialize>(
     table: impl FnOnce() -> String,
 ) -> Result<()> {
     match format {
-        Format::Table => print(&table()),
+        Format::Table => print(&fitted(&table())),
         Format::Json => print(&format!("{:#}\n", with_schema(object, schema)?)),
         Format::Ndjson => print(&format!("{}\n", with_schema(object, schema)?)),
     }

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use sipguard_common::Reason;
 use sipguard_common::framer::{LIMITS, Limits, checks};
+use sipguard_core::ban_rule::BanRule;
 use sipguard_core::check::{CheckScope, Switch};
+use sipguard_core::duration;
 use sipguard_core::fill::TableFill;
 use sipguard_core::ops::status::{GuardStatus, InterfaceStatus, MonitoredLimit};
 use sipguard_core::settings;
 use sipguard_core::view::{StatusView, schema};
 use sipguard_observe::events::line;
-use sipguard_observe::ops::glance::Glance;
+use sipguard_observe::ops::glance::{Glance, SAMPLE};
 use sipguard_observe::view::AddressView;
 
 use super::{Format, object};
@@ -27,17 +30,29 @@ pub fn status(format: Format, report: &GuardStatus, glance: Option<&Glance>) -> 
 /// What an operator wants to know first.
 fn seen(report: &GuardStatus, glance: &Glance) -> String {
     let (stopped, counted) = glance.per_second;
-    let mut now = format!("{stopped:.1} packets a second stopped");
+    let mut all = format!("{stopped:.1}/s stopped for all reasons");
     if counted > 0.0 || report.mode == "monitor" {
-        now += &format!(", {counted:.1} that would be");
+        all += &format!(", {counted:.1}/s that would be");
     }
+    let now = format!(
+        "{:.1}/s malformed or over a limit (last 10 s); {all} (last {} s)",
+        glance.offending,
+        SAMPLE.as_secs_f64()
+    );
     let mut lines = vec![("now", now)];
     if let Some(top) = &glance.top {
         lines.extend(offender(&AddressView::of_row(top)));
     } else {
-        lines.push(("offender", "none: nothing malformed came, nor more than a limit".to_owned()));
+        let none = "none: of what was judged nothing was malformed, nor over a limit";
+        lines.push(("offender", none.to_owned()));
     }
-    lines.push(("bans", format!("{}, blocks {}", report.bans, report.blocks)));
+    if glance.at_block > 0 {
+        let packets = super::plural(usize::try_from(glance.at_block).unwrap_or(usize::MAX), "packet");
+        lines.push(("", format!("{packets} of whom a block or ban is about were not judged (`sipguard list`)")));
+    }
+    let [bans, blocks] =
+        [(report.bans, "ban"), (report.blocks, "block")].map(|(count, one)| super::plural(count, one));
+    lines.push(("bans", format!("{bans}, {blocks}; {}", banned(report))));
     let trunks: Vec<String> =
         report.trunks.iter().map(|(name, mode)| mode_of(name, mode, report.mode)).collect();
     lines.push(("trunks", if trunks.is_empty() { "none".to_owned() } else { trunks.join(", ") }));
@@ -62,15 +77,31 @@ fn seen(report: &GuardStatus, glance: &Glance) -> String {
 /// Who sends the most of what is malformed, and how to block it.
 fn offender(top: &AddressView) -> Vec<(&'static str, String)> {
     let reason = top.reasons.first().map_or("", |reason| reason.reason.as_str());
-    let who = top.user_agent.as_ref().or(top.from.as_ref()).map(|who| format!(", {who}")).unwrap_or_default();
     let ports = if top.ports_seen == 0 {
         String::new()
     } else {
         format!(" by {}", super::plural(top.ports_seen, "port"))
     };
     let rate = top.packets_per_second;
-    let line = format!("{}: {} packets{ports}, {rate:.1}/s, {reason}{who}", top.src_ip, top.packets);
-    vec![("offender", line), ("", super::counters::to_block(top))]
+    let packets = super::plural(usize::try_from(top.packets).unwrap_or(usize::MAX), "packet");
+    let line = format!("{}: {packets}{ports}, {rate:.1}/s (last 10 s), {reason}", top.src_ip);
+    let said = [("From: ", &top.from), ("User-Agent: ", &top.user_agent)];
+    let said = said.into_iter().filter_map(|(name, said)| Some(("", format!("{name}{}", said.as_ref()?))));
+    [("offender", line)].into_iter().chain(said).chain([("", super::counters::to_block(top))]).collect()
+}
+
+/// When somebody is banned, in a few words.
+fn banned(report: &GuardStatus) -> String {
+    let BanRule { after, address_after, within, quiet, .. } = &report.ban_rule;
+    if *after == 0 {
+        return "nobody is banned by the guard itself".to_owned();
+    }
+    let (within, quiet) = (duration::shown(*within), duration::shown(*quiet));
+    let address = match report.addresses_banned_from {
+        Some(from) => format!("no address before {from}"),
+        None => format!("an address after {address_after} where nothing good came for {quiet}"),
+    };
+    format!("a port is banned after {after} malformed streams within {within}, {address}")
 }
 
 fn mode_of(name: &str, mode: &str, guard: &str) -> String {
@@ -161,6 +192,17 @@ fn monitored(limit: &MonitoredLimit) -> String {
     format!("limit {}: monitor for {whom}\n", kind.name())
 }
 
+/// What is to be known of a number, lest it is taken for a leak.
+fn meaning(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoConnection => {
+            " (of no connection that the kernel has, as after a reset: it refuses them, and no PBX reads them)"
+        }
+        Reason::MidStream => " (connections older than the guard, until their next message)",
+        _ => "",
+    }
+}
+
 /// What passes unjudged, and why.
 fn unjudged(one: &InterfaceStatus) -> String {
     let name = &one.name;
@@ -177,8 +219,9 @@ fn unjudged(one: &InterfaceStatus) -> String {
             one.known.other
         );
     }
-    let packets: Vec<String> =
-        one.unjudged.iter().map(|(reason, packets)| format!("{} {packets}", reason.name())).collect();
+    let packet =
+        |(reason, packets): &(Reason, u64)| format!("{} {packets}{}", reason.name(), meaning(*reason));
+    let packets: Vec<String> = one.unjudged.iter().map(packet).collect();
     if !packets.is_empty() {
         text +=
             &format!("{name}: packets that passed unjudged since it was attached: {}\n", packets.join(", "));
