@@ -9,6 +9,8 @@ use sipguard_common::abi::PERMANENT;
 
 /// How often the clocks are read when something came between.
 const ATTEMPTS: usize = 5;
+/// How exactly it is told how far the two clocks are apart, in nanoseconds.
+const APART_NS: i128 = 1_000_000;
 /// What the readings of two clocks may be apart.
 const AT_ONCE_NS: u64 = 50_000;
 
@@ -40,11 +42,20 @@ impl Clock {
         Timestamp::from_second(i64::try_from((wall_ns + 500_000_000).div_euclid(1_000_000_000)).ok()?).ok()
     }
 
-    /// The wall time of a boot time, as exact as the two clocks were read.
+    /// The wall time of a boot time, to the millisecond; apart from others of the same clocks by exactly what their boot times are.
     #[must_use]
     pub fn wall_exactly(&self, boot_ns: u64) -> Timestamp {
-        let wall_ns = self.wall.as_nanosecond() + i128::from(boot_ns) - i128::from(self.boot_ns);
-        Timestamp::from_nanosecond(wall_ns).unwrap_or(Timestamp::MIN)
+        // How far the clocks are apart is never read twice the same, by some microseconds, and a moment must not have two names.
+        let apart_ns = self.wall.as_nanosecond() - i128::from(self.boot_ns);
+        let apart_ns = (apart_ns + APART_NS / 2).div_euclid(APART_NS) * APART_NS;
+        Timestamp::from_nanosecond(apart_ns + i128::from(boot_ns)).unwrap_or(Timestamp::MIN)
+    }
+
+    /// The boot time (nanoseconds) of a wall time in nanoseconds since 1970, as exact as the two clocks were read.
+    #[must_use]
+    pub fn boot_exactly(&self, wall_ns: i128) -> u64 {
+        let boot_ns = i128::from(self.boot_ns) + wall_ns - self.wall.as_nanosecond();
+        u64::try_from(boot_ns.max(0)).unwrap_or(PERMANENT)
     }
 
     /// The wall time, in milliseconds since 1970.
@@ -121,6 +132,21 @@ pub fn monotonic_ns() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_has_one_time_however_exactly_the_clocks_were_read() {
+        let at = |off_ns: i128| Clock {
+            boot_ns: 5_000_000_000,
+            wall: Timestamp::from_nanosecond(1_700_000_000_000_000_000 + off_ns).unwrap(),
+        };
+        let event_ns = 4_000_123_456;
+        let told = at(0).wall_exactly(event_ns);
+        assert_eq!(told.as_nanosecond(), 1_699_999_999_000_123_456);
+        for off_ns in [-90_000, -700, 3, 40_000] {
+            assert_eq!(at(off_ns).wall_exactly(event_ns), told, "{off_ns}");
+        }
+        assert_ne!(at(1_000_000).wall_exactly(event_ns), told, "the clock was set");
+    }
 
     #[test]
     fn two_clocks_are_read_at_one_moment() {

@@ -4,7 +4,7 @@
 use sipguard_common::Reason;
 use sipguard_common::abi::SAMPLE_BYTES;
 use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram, feed};
-use sipguard_core::escape::escaped_lines;
+use sipguard_core::escape::{escaped, escaped_lines};
 use sipguard_core::offenders::OffenderRow;
 
 use crate::events::Sip;
@@ -47,6 +47,21 @@ impl Fault {
         Fault::in_sample(row, sample)
     }
 
+    /// Where the fault is, in words, with the line; how the message begins where that is not known.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.offset {
+            Some(offset) => {
+                let left = self.line_at.and_then(|at| self.sample.get(at..));
+                format!("at byte {offset}: {}", line_text(&self.line, left.is_none_or(<[u8]>::is_empty)))
+            }
+            None => match self.lines().0.into_iter().next() {
+                Some(begin) if !begin.is_empty() => format!("begins: {begin}"),
+                _ => "not kept".to_owned(),
+            },
+        }
+    }
+
     /// The sample in lines, other bytes than printable ones as `\xNN`, so that a LF without CR is seen; and which of them is at fault.
     #[must_use]
     pub fn lines(&self) -> (Vec<String>, Option<usize>) {
@@ -65,6 +80,16 @@ impl Fault {
         let Sip { from, user_agent, .. } =
             if row.reason.is_malformed() { Sip::read(&sample) } else { Sip::default() };
         Fault { offset, line, line_at, from, user_agent, sample }
+    }
+}
+
+/// A line at fault for people. An empty one is the end of the headers, unless nothing is there any more: `is_cut`.
+#[must_use]
+pub fn line_text(line: &[u8], is_cut: bool) -> String {
+    match (line.is_empty(), is_cut) {
+        (false, _) => escaped(line),
+        (true, false) => "the end of the headers".to_owned(),
+        (true, true) => "where it breaks off".to_owned(),
     }
 }
 
@@ -159,6 +184,16 @@ mod tests {
         }
         let begun = Fault::of(&row(Reason::BadContentLength, b"gth: -1\r\n\r\n", Some(-11)));
         assert_eq!((begun.offset, &begun.line[..]), (Some(-11), &b"gth: -1"[..]));
+    }
+
+    #[test]
+    fn what_breaks_off_is_not_the_end_of_the_headers() {
+        let text = |sample: &[u8], at| Fault::of(&row(Reason::BareLf, sample, Some(at))).text();
+        assert_eq!(text(b"A: b\r\n\r\n", 6), "at byte 6: the end of the headers");
+        assert_eq!(text(b"A: b\r\nC", 6), "at byte 6: C");
+        assert_eq!(text(b"INVITE sip:a", 12), "at byte 12: where it breaks off");
+        assert_eq!(text(b"INVITE sip:a", 0), "at byte 0: INVITE sip:a");
+        assert_eq!(Fault::of(&row(Reason::BadNumber, b"INVITE x\r\n", None)).text(), "begins: INVITE x");
     }
 
     #[test]

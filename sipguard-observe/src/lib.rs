@@ -17,5 +17,6 @@ pub mod hep;
 pub mod metrics;
 pub mod ops;
 pub mod redact;
+mod sent;
 pub mod tap;
 pub mod view;

@@ -52,9 +52,16 @@ pub(crate) fn answer(
             packet: located.map(|one| one.packet),
             offset: located.and_then(|one| one.offset),
             line: located.map(|one| escaped(&one.line)),
+            text: located.map(Explanation::shown),
         }
     });
-    AnswerView { verdict, text, faults: shown.collect(), commands: commands(file, &faults, trunk) }
+    AnswerView {
+        verdict,
+        text,
+        faults: shown.collect(),
+        blocks: blocks(tally, &faults),
+        commands: commands(file, &faults, trunk),
+    }
 }
 
 /// The explanation of the first packet of which the line is known.
@@ -108,10 +115,12 @@ fn is_of_rule(reason: Reason) -> bool {
 /// Whether what is stopped for it may be legal: it is larger or slower than a limit, the profile strict alone refuses it, or who sends it does
 /// so without harm.
 fn may_be_legal(reason: Reason) -> bool {
-    reason.is_too_large()
-        || reason == Reason::SlowMessage
-        || reason.when() == When::Strict
-        || !reason.harmless_senders().is_empty()
+    is_of_a_limit(reason) || !reason.harmless_senders().is_empty()
+}
+
+/// Whether what is stopped for it is well-formed but larger or slower than a limit, or refused by the profile strict alone.
+fn is_of_a_limit(reason: Reason) -> bool {
+    reason.is_too_large() || reason == Reason::SlowMessage || reason.when() == When::Strict
 }
 
 fn verdict(tally: &Tally, faults: &[((Mapped, Reason), Fault)], ports: &str) -> (&'static str, String) {
@@ -174,6 +183,34 @@ fn packets(count: u64) -> String {
 
 fn counted(count: usize, one: &str, more: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
+}
+
+/// What would stop who sends nothing but what is malformed, the one with the most packets first. Who is over a limit alone, or is a trunk's, is not named,
+/// nor who sent a single packet, which anybody can forge.
+fn blocks(tally: &Tally, faults: &[((Mapped, Reason), Fault)]) -> Vec<String> {
+    let mut all: Vec<(Mapped, u64, Vec<u16>)> = Vec::new();
+    for ((address, reason), fault) in faults {
+        let of_address = || faults.iter().filter(|((other, _), _)| other == address);
+        let is_offender = reason.class() == Class::Malformed
+            && fault.trunk == 0
+            && !tally.well_formed.contains_key(address)
+            && of_address().all(|((_, reason), _)| !is_of_a_limit(*reason) && !is_of_rule(*reason));
+        if !is_offender || all.iter().any(|(known, ..)| known == address) {
+            continue;
+        }
+        let packets = of_address().map(|(_, fault)| fault.packets).sum();
+        let mut ports: Vec<u16> = of_address().flat_map(|(_, fault)| fault.ports.clone()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        all.push((*address, packets, ports));
+    }
+    all.retain(|(_, packets, _)| *packets > 1);
+    all.sort_by_key(|(_, packets, _)| Reverse(*packets));
+    let command = |(address, _, ports): (Mapped, u64, Vec<u16>)| match (unmapped(address), &ports[..]) {
+        (address, [port]) => format!("sipguard block {}", std::net::SocketAddr::new(address, *port)),
+        (address, _) => format!("sipguard block {address}"),
+    };
+    all.into_iter().take(MOST).map(command).collect()
 }
 
 /// What would let it pass, each command once, and how to see what is left.
@@ -312,5 +349,23 @@ mod tests {
             "perhaps something legal: 42 packets of 42 would be stopped, of 7 addresses; none of them also sent anything well-formed"
         );
         assert_eq!(of(&tally(&[], &[(7, 1)])).commands, [""; 0]);
+    }
+
+    #[test]
+    fn who_sends_nothing_else_is_to_be_blocked() {
+        let found = of(&tally(
+            &[
+                (7, Reason::ControlByte, 9),
+                (8, Reason::ControlByte, 20),
+                (9, Reason::ControlByte, 1),
+                (200, Reason::ControlByte, 8),
+                (10, Reason::LineTooLong, 7),
+                (11, Reason::ControlByte, 6),
+            ],
+            &[(11, 1)],
+        ));
+        // One of a trunk, one packet, what may be legal, and who sends good messages too are not.
+        assert_eq!(found.blocks, ["sipguard block 192.0.2.8:5060", "sipguard block 192.0.2.7:5060"]);
+        assert!(found.commands[0].starts_with("sipguard checks set control-byte"), "{:?}", found.commands);
     }
 }

@@ -71,32 +71,47 @@ struct CaptureReading {
 pub(crate) enum Input<'p> {
     /// A file, which can be read as often as one likes.
     File(&'p Path),
-    /// Standard input, with its beginning, [`HEAD_BYTES`] at the most.
-    Stream(Vec<u8>),
+    /// What can be read once only, with its beginning, [`HEAD_BYTES`] at the most.
+    Stream {
+        /// What it is called.
+        shown: String,
+        /// The beginning.
+        head: Vec<u8>,
+        /// The rest; `None` is standard input.
+        rest: Option<File>,
+    },
 }
 
 /// The name of standard input on the command line.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
 impl Input<'_> {
-    /// A file, or standard input, whose beginning is read.
+    /// A file; or standard input or a pipe, such as that of `<(...)` of a shell, whose beginning is read.
     #[must_use]
     pub(crate) fn open(path: &Path) -> Input<'_> {
-        if path.as_os_str() != STANDARD_INPUT {
+        let mut head = Vec::new();
+        if path.as_os_str() == STANDARD_INPUT {
+            // What could not be read now, can't later: then it is told.
+            let _told_later = std::io::stdin().lock().take(HEAD_BYTES).read_to_end(&mut head);
+            return Input::Stream { shown: "standard input".to_owned(), head, rest: None };
+        }
+        if path.is_file() || path.is_dir() {
             return Input::File(path);
         }
-        let mut head = Vec::new();
-        // What could not be read now, can't later: then it is told.
-        let _told_later = std::io::stdin().lock().take(HEAD_BYTES).read_to_end(&mut head);
-        Input::Stream(head)
+        // What can't be opened is told when it is read.
+        let Ok(file) = File::open(path) else { return Input::File(path) };
+        let _told_later = (&file).take(HEAD_BYTES).read_to_end(&mut head);
+        Input::Stream { shown: path.display().to_string(), head, rest: Some(file) }
     }
 
-    /// Gives the packets to `take`, until it breaks: of a file all, of standard input those of its beginning.
+    /// Gives the packets to `take`, until it breaks: of a file all, of what can be read once those of its beginning.
     pub(crate) fn glance(&self, take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>) {
         // What is wrong with it the second reading tells.
         let _told_later = match self {
             Input::File(path) => read_file(path, &|_| {}, take),
-            Input::Stream(head) => read_stream(Cursor::new(head), is_gzip_magic(head), &|_| {}, take),
+            Input::Stream { shown, head, .. } => {
+                read_stream(Cursor::new(head), shown, is_gzip_magic(head), &|_| {}, take)
+            }
         };
     }
 
@@ -111,8 +126,12 @@ impl Input<'_> {
     ) -> Result<(), String> {
         match self {
             Input::File(path) => read_file(path, step, take),
-            Input::Stream(head) => {
-                read_stream(Cursor::new(head).chain(std::io::stdin()), is_gzip_magic(head), step, take)
+            Input::Stream { shown, head, rest } => {
+                let (begin, is_packed) = (Cursor::new(head), is_gzip_magic(head));
+                match rest {
+                    None => read_stream(begin.chain(std::io::stdin()), shown, is_packed, step, take),
+                    Some(file) => read_stream(begin.chain(file), shown, is_packed, step, take),
+                }
             }
         }
     }
@@ -136,12 +155,13 @@ fn read_file(
 
 fn read_stream(
     from: impl Read + Send,
+    shown: &str,
     is_packed: bool,
     step: &dyn Fn(u64),
     take: &mut dyn FnMut(CapturePacket<'_>) -> ControlFlow<()>,
 ) -> Result<(), String> {
-    let packed = "standard input is compressed with gzip: put `gunzip |` before `sipguard replay -`";
-    read(from, "standard input", is_packed.then(|| packed.to_owned()), step, take)
+    let packed = format!("{shown} is compressed with gzip: put `gunzip |` before `sipguard replay -`");
+    read(from, shown, is_packed.then_some(packed), step, take)
 }
 
 /// Gives every packet to `take`. `packed` is what to say where it is compressed.

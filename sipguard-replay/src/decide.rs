@@ -91,7 +91,7 @@ impl<'p> Decider<'p> {
     #[must_use]
     pub(crate) fn end(mut self) -> Tally {
         self.tally.lacking += self.gaps.len();
-        self.tally.explained = self.explainer.end();
+        (self.tally.explained, self.tally.resets) = self.explainer.end();
         self.tally
     }
 

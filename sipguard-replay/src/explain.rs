@@ -5,7 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use sipguard_common::Reason;
 use sipguard_common::framer::{Buffer, Limits, Stream, decide_datagram, feed};
+use sipguard_common::wire::tcp::RST;
 use sipguard_core::address::Mapped;
+use sipguard_core::escape::escaped;
+use sipguard_observe::fault::line_text;
 use sipguard_observe::header::{Ends, Header};
 use sipguard_observe::redact;
 
@@ -35,6 +38,16 @@ pub(crate) struct Explanation {
     pub offset: Option<i64>,
     /// The line at fault as far as it came, without its end; of a long one the first bytes. Secrets are overwritten.
     pub line: Vec<u8>,
+    /// Whether nothing of the line came: the message breaks off.
+    pub is_cut: bool,
+}
+
+impl Explanation {
+    /// The line for people; empty where it is not known.
+    #[must_use]
+    pub(crate) fn shown(&self) -> String {
+        if self.offset.is_none() { escaped(&self.line) } else { line_text(&self.line, self.is_cut) }
+    }
 }
 
 /// Runs the framer beside the program.
@@ -44,6 +57,7 @@ pub(crate) struct Explainer {
     buffer: Box<Buffer>,
     streams: HashMap<Ends, Tracked>,
     found: Vec<Explanation>,
+    resets: u64,
 }
 
 /// A TCP stream.
@@ -60,13 +74,13 @@ impl Explainer {
     #[must_use]
     pub(crate) fn new(limits: Limits, tls_ports: BTreeSet<u16>) -> Explainer {
         let (streams, found) = (HashMap::new(), Vec::new());
-        Explainer { limits, tls_ports, buffer: Box::new(Buffer::NEW), streams, found }
+        Explainer { limits, tls_ports, buffer: Box::new(Buffer::NEW), streams, found, resets: 0 }
     }
 
-    /// What was found.
+    /// What was found, and how many resets had data.
     #[must_use]
-    pub(crate) fn end(self) -> Vec<Explanation> {
-        self.found
+    pub(crate) fn end(self) -> (Vec<Explanation>, u64) {
+        (self.found, self.resets)
     }
 
     /// A packet with the reason that the program gave. `frame` is all of it.
@@ -87,11 +101,14 @@ impl Explainer {
             None
         };
         if reason.is_malformed() && self.found.len() < MOST {
+            let is_cut = fault.as_ref().is_some_and(|(offset, line)| {
+                line.is_empty() && usize::try_from(*offset).is_ok_and(|at| at >= payload.len())
+            });
             let (offset, mut line) = fault.unzip();
             let line = line.get_or_insert_default();
             redact::overwrite(line, offset.is_none_or(|offset| offset < 0));
             let ((from, port), line) = (sender, std::mem::take(line));
-            self.found.push(Explanation { packet: number, from, port, reason, offset, line });
+            self.found.push(Explanation { packet: number, from, port, reason, offset, line, is_cut });
         }
     }
 
@@ -106,7 +123,10 @@ impl Explainer {
     }
 
     fn segment(&mut self, header: &Header, payload: &[u8], reason: Reason) -> Option<(i64, Vec<u8>)> {
-        if payload.is_empty() {
+        // A guard before whoever captured has made a reset of a malformed segment, which has the segment's bytes as data. No stream goes on by it.
+        let is_reset = header.flags & RST != 0;
+        if payload.is_empty() || is_reset {
+            self.resets += u64::from(!payload.is_empty());
             return None;
         }
         let tracked = self.streams.get_mut(&header.ends)?;

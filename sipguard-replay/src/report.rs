@@ -1,20 +1,21 @@
 //! What a replay tells, as JSON (`sipguard.replay/2`).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use sipguard_common::Reason;
 use sipguard_core::address::unmapped;
 use sipguard_core::counters::Action;
-use sipguard_core::escape::{escaped, hex};
+use sipguard_core::escape::escaped;
 use sipguard_core::settings::list;
+use sipguard_core::view::SourceView;
 
 use super::answer;
 use super::side::{Marks, Side};
 use super::tally::{SourceKey, Stopped, Tally};
 use super::{ReplayRequest, link, side};
-use crate::view::{AnswerView, ExplanationView, ReasonView, ReplayView, SourceView, TrunkReasonView};
+use crate::view::{AnswerView, ExplanationView, ReasonView, ReplaySourceView, ReplayView, TrunkReasonView};
 
 /// What an attached guard would not let pass.
 pub(super) const STOPS: [Action; 2] = [Action::Drop, Action::Reset];
@@ -142,6 +143,14 @@ impl ReplayReport {
                 packets(self.without_length)
             ),
         );
+        note(
+            tally.resets > 0,
+            format!(
+                "resets with data: {}; a guard before whoever captured makes them of malformed segments, and what it dropped is missing: \
+                 `sipguard capture` has packets as they came",
+                packets(tally.resets)
+            ),
+        );
         let older = tally.of(Reason::NoConnection);
         note(
             older > 0,
@@ -205,6 +214,7 @@ impl ReplayReport {
             reason: explanation.reason.name(),
             offset: explanation.offset,
             line: escaped(&explanation.line),
+            text: explanation.shown(),
         })
     }
 
@@ -222,16 +232,10 @@ impl ReplayReport {
             }
         });
         let sources = self.sources();
-        let offenders = sources.iter().map(|((address, port, number, action), stopped)| SourceView {
-            src_ip: unmapped(*address).to_string(),
-            src_port: *port,
-            reason: reason(*number).name(),
-            class: reason(*number).class().name(),
-            action: action.name(),
-            packets: stopped.packets,
-            first_packet: stopped.first,
-            sample: escaped(&stopped.sample),
-            sample_hex: hex(&stopped.sample),
+        let offenders = sources.iter().map(|((address, port, number, action), stopped)| {
+            let from = SocketAddr::new(unmapped(*address), *port);
+            let source = SourceView::new(from, reason(*number), stopped.packets, &stopped.sample);
+            ReplaySourceView { source, action: action.name(), first_packet: stopped.first }
         });
         let trunks = self.tally.trunks.iter().map(|((trunk, number, action), packets)| TrunkReasonView {
             trunk: self.trunk(*trunk),

@@ -56,6 +56,8 @@ pub(crate) struct Tally {
     pub no_frame: u64,
     /// Connections that were opened.
     pub connections: u64,
+    /// Resets with data, as a guard makes of malformed segments.
+    pub resets: u64,
     /// Where the faults of malformed messages are, in no order.
     pub explained: Vec<Explanation>,
 }
@@ -125,6 +127,7 @@ impl Tally {
         self.lacking += other.lacking;
         self.no_frame += other.no_frame;
         self.connections += other.connections;
+        self.resets += other.resets;
         self.explained.extend(other.explained);
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use sipguard_core::view::SourceView;
 
 /// A replay of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +41,7 @@ pub struct ReplayView {
     /// By reason.
     pub reasons: Vec<ReasonView>,
     /// By sender, the one with the most packets first.
-    pub sources: Vec<SourceView>,
+    pub sources: Vec<ReplaySourceView>,
     /// By trunk.
     pub trunks: Vec<TrunkReasonView>,
     /// Where the faults of malformed messages are, with `--explain`.
@@ -60,6 +61,8 @@ pub struct AnswerView {
     pub text: String,
     /// What would be stopped, by address and reason, the most packets first; 50 at the most.
     pub faults: Vec<FaultView>,
+    /// Commands that would block who sends nothing but what is malformed, and more than a packet of it.
+    pub blocks: Vec<String>,
     /// Commands that would let it pass; none where nothing is stopped.
     pub commands: Vec<String>,
 }
@@ -85,6 +88,8 @@ pub struct FaultView {
     pub offset: Option<i64>,
     /// The line at fault, escaped.
     pub line: Option<String>,
+    /// The same for people: in words where it is the end of the headers, or where a message breaks off.
+    pub text: Option<String>,
 }
 
 /// A reason.
@@ -102,27 +107,16 @@ pub struct ReasonView {
     pub text: &'static str,
 }
 
-/// A sender and a reason.
+/// What became of the packets of a sender with a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SourceView {
-    /// Address of the sender.
-    pub src_ip: String,
-    /// Port of the sender.
-    pub src_port: u16,
-    /// Name of the reason.
-    pub reason: &'static str,
-    /// Name of its class.
-    pub class: &'static str,
+pub struct ReplaySourceView {
+    /// The sender, the reason, and how many packets.
+    #[serde(flatten)]
+    pub source: SourceView,
     /// What would become of the packets.
     pub action: &'static str,
-    /// How many.
-    pub packets: u64,
     /// Number of the first of them in the capture, from 1.
     pub first_packet: u64,
-    /// The first bytes of its payload, escaped.
-    pub sample: String,
-    /// The same as hexadecimal digits.
-    pub sample_hex: String,
 }
 
 /// Where the fault of a malformed message is.
@@ -140,6 +134,8 @@ pub struct ExplanationView {
     pub offset: Option<i64>,
     /// The line at fault, escaped.
     pub line: String,
+    /// The same for people: in words where it is the end of the headers, or where a message breaks off. Empty where it is not known.
+    pub text: String,
 }
 
 /// A trunk and a reason.

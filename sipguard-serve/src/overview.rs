@@ -9,9 +9,10 @@ use serde::Serialize;
 use sipguard_common::Cause;
 use sipguard_core::clock::Clock;
 use sipguard_core::counters::{self, CounterRow};
+use sipguard_core::ops::overview::{KeptRules, kept_rules};
 use sipguard_core::status;
 use sipguard_core::view::{StatusView, TrunkTraffic, schema};
-use sipguard_observe::ops::crash::{self, CrashReport};
+use sipguard_observe::ops::crash::CrashReport;
 use sipguard_observe::view::EventView;
 
 use crate::attached::AttachedGuard;
@@ -37,6 +38,17 @@ pub(crate) struct Overview {
     interface: Option<String>,
     /// Null where nothing is attached.
     guard: Option<Guard>,
+    /// What the store has for the next attach; null while something is attached, or where there is no store.
+    stored: Option<StoredRules>,
+}
+
+/// Rules that hold with the next attach.
+#[derive(Debug, Serialize)]
+struct StoredRules {
+    blocks: i64,
+    allowances: usize,
+    /// Names of the trunks.
+    trunks: Vec<String>,
 }
 
 /// The attached guard.
@@ -110,8 +122,15 @@ pub(crate) fn overview(shared: &ServeShared) -> Result<Overview> {
         attached: guard.is_some() && unfiltered.is_empty(),
         unfiltered,
         interface: interface(Path::new("/proc/net")),
+        stored: if guard.is_none() { stored(shared) } else { None },
         guard,
     })
+}
+
+/// What the store has. Where it can't be read the table of blocks tells why.
+fn stored(shared: &ServeShared) -> Option<StoredRules> {
+    let KeptRules { blocks, allowances, trunks } = kept_rules(&shared.host()).ok().flatten()?;
+    Some(StoredRules { blocks, allowances, trunks })
 }
 
 fn guard(shared: &ServeShared, attached: &AttachedGuard) -> Result<Guard> {
@@ -147,7 +166,7 @@ fn reasons(counted: &[CounterRow]) -> Vec<ReasonTotal> {
 
 /// Crashes of the PBX and what was done to core dumps.
 pub(crate) fn crashes(shared: &ServeShared) -> Crashes {
-    let mut reports = crash::list(&shared.options.crash.directory);
+    let mut reports = shared.crashes();
     reports.reverse();
     reports.truncate(CRASHES);
     Crashes {

@@ -11,6 +11,7 @@ use sipguard_core::pins::Pins;
 use sipguard_core::protect::{self, Protected};
 use sipguard_core::service::Options;
 use sipguard_observe::metrics::{Sizes, Stored};
+use sipguard_observe::ops::crash::{self, CrashReport, ReportCache};
 use sipguard_observe::view::EventView;
 
 use super::attached::AttachedGuard;
@@ -29,6 +30,7 @@ pub(crate) struct ServeShared {
     pub options: Options,
     state: Mutex<ServeState>,
     slow: Mutex<Option<Slow>>,
+    crashes: Mutex<ReportCache>,
 }
 
 /// What the loop tells.
@@ -70,6 +72,7 @@ impl ServeShared {
             options: options.clone(),
             state: Mutex::default(),
             slow: Mutex::default(),
+            crashes: Mutex::default(),
         }
     }
 
@@ -82,6 +85,12 @@ impl ServeShared {
     /// What the loop tells. Nobody holds it for long.
     pub(crate) fn state(&self) -> MutexGuard<'_, ServeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reports of crashes, the oldest first.
+    pub(crate) fn crashes(&self) -> Vec<CrashReport> {
+        let mut cache = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+        crash::list_cached(&self.options.crash.directory, &mut cache)
     }
 
     /// What takes long to read, of the guard that is attached. Who asks at the same time waits for the one who reads.

@@ -109,8 +109,9 @@ fn records(columns: usize, head: &[&str], rows: &[Vec<String>]) -> String {
     rows.iter().map(record).collect::<Vec<_>>().join("\n")
 }
 
-/// A text in lines of at most `room` characters.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
+/// A text in lines of at most `room` characters, at least one.
+#[must_use]
+pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let chars: Vec<char> = word.chars().collect();
@@ -148,8 +149,14 @@ mod tests {
             let shown = folded(columns, &text);
             let lines: Vec<&str> = shown.lines().collect();
             let wide: Vec<&&str> = lines.iter().filter(|line| line.chars().count() > columns).collect();
-            assert!(matches!(wide[..], [one] if one.trim().starts_with("sipguard block")), "{columns}: {shown}");
-            assert!(lines[1].starts_with("            ") && !lines[1].starts_with("             "), "{shown}");
+            assert!(
+                matches!(wide[..], [one] if one.trim().starts_with("sipguard block")),
+                "{columns}: {shown}"
+            );
+            assert!(
+                lines[1].starts_with("            ") && !lines[1].starts_with("             "),
+                "{shown}"
+            );
             assert!(shown.contains("\na text") && shown.ends_with("\nshort\n"), "{shown}");
             assert_eq!(shown.split_whitespace().count(), text.split_whitespace().count());
         }

@@ -10,6 +10,7 @@ pub use crate::attach::Attached;
 use crate::attach::{self, AttachOutcome, AttachRequest};
 use crate::config::{Config, Invalid, LastGood, LoadedConfig, Sources, last_good};
 use crate::error::{Failure, FailureKind};
+use crate::maps;
 use crate::notice::Notice;
 use crate::settings::{SettingsRequest, XdpChoice};
 use crate::status;
@@ -44,6 +45,8 @@ pub struct Request {
 pub struct Outcome {
     /// Each interface once, in the order in which they were named.
     pub interfaces: Vec<Attached>,
+    /// The mode that is in force: `enforce` or `monitor`.
+    pub mode: &'static str,
     /// Whether mode, action, ports or limits are others than before.
     pub settings_changed: bool,
     /// Each setting that changed, with what it was and is.
@@ -84,8 +87,10 @@ pub fn run(host: &Context, object: &'static [u8], request: &Request) -> Result<O
     let done = attach::attach(&host.pins, &names, &wish)?;
     let mut notices = weaknesses(host, &done);
     notices.extend(record(host, &done));
+    let mode = status::mode(&maps::settings(&host.pins)?);
     Ok(Outcome {
         interfaces: done.interfaces,
+        mode,
         settings_changed: done.settings_changed,
         settings: done.settings,
         notices,

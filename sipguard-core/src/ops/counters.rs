@@ -1,5 +1,6 @@
 //! `counters`: what was counted, by reason, by sender or by trunk.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -53,6 +54,15 @@ pub fn rates(host: &Context) -> Result<Rates> {
 pub fn by_address(host: &Context) -> Result<Vec<AddressRow>> {
     host.pins.check()?;
     by_address::read(&host.pins, &trunk::stored(host)?, &protect::protected())
+}
+
+/// What an address sent that was malformed or over a limit; `None` where that is nothing, or there is no address.
+///
+/// # Errors
+/// As [`by_address()`].
+pub fn of_address(host: &Context, address: Option<IpAddr>) -> Result<Option<AddressRow>> {
+    let Some(address) = address else { return Ok(None) };
+    Ok(by_address(host)?.into_iter().find(|row| row.address == address.to_canonical()))
 }
 
 /// By address, port and reason: the ports of whom [`by_address()`] gives, the latest first. What is over a limit has no port.

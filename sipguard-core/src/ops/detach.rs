@@ -4,7 +4,9 @@ use anyhow::Result;
 
 use super::{Context, trail};
 use crate::detach;
+use crate::error::{Failure, FailureKind};
 use crate::notice::Notice;
+use crate::presence::{iface_name, own_slots};
 use crate::store::Counts;
 
 /// What came of it.
@@ -16,11 +18,24 @@ pub struct Outcome {
     pub notices: Vec<Notice>,
 }
 
+/// What to say to who names nothing: what there is to be named.
+fn unnamed(host: &Context) -> String {
+    let slots = host.pins.check().and_then(|()| own_slots(&host.pins)).unwrap_or_default();
+    let names: Vec<String> = slots.iter().map(|(_, iface)| iface_name(iface)).collect();
+    if names.is_empty() {
+        return "detach from what? Nothing is attached; `--all` removes what another version left".to_owned();
+    }
+    format!("detach from what? It is attached to: {}; `--all` is every interface", names.join(", "))
+}
+
 /// Detaches the named interfaces, or with `None` all of them, also those of a guard of another version.
 ///
 /// # Errors
-/// When a name is not attached, or the kernel refuses.
+/// When no name is given, a name is not attached, or the kernel refuses.
 pub fn run(host: &Context, names: Option<&[String]>) -> Result<Outcome> {
+    if names.is_some_and(<[String]>::is_empty) {
+        return Err(Failure::with(FailureKind::Usage, unnamed(host)));
+    }
     let mut notices = Vec::new();
     if host.is_attached() && host.pins.check().is_ok() {
         // The bans go with the maps. Whatever is wrong with the store, it must not keep the guard attached.

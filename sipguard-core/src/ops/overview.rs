@@ -19,6 +19,31 @@ pub struct Newest {
     pub total: usize,
 }
 
+/// Rules that hold with the next attach.
+#[derive(Clone, Debug)]
+pub struct KeptRules {
+    /// Active blocks.
+    pub blocks: i64,
+    /// Active allowances.
+    pub allowances: usize,
+    /// Names of the trunks.
+    pub trunks: Vec<String>,
+}
+
+/// What the store has; `None` where there is none.
+///
+/// # Errors
+/// When the store can't be read.
+pub fn kept_rules(host: &Context) -> Result<Option<KeptRules>> {
+    let now_ms = Clock::now()?.wall_ms();
+    host.read(|rows| {
+        let blocks = rows.blocks_by_origin(now_ms)?.iter().map(|(_, count)| count).sum();
+        let allowances = rows.allowing()?.iter().filter(|row| row.is_active(now_ms)).count();
+        let trunks = rows.trunks()?.into_iter().map(|trunk| trunk.name).collect();
+        Ok(KeptRules { blocks, allowances, trunks })
+    })
+}
+
 /// The newest blocks and bans, `most` of them: those in force, or without an attached guard those that the next `attach` brings.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ mod feed;
 mod limit;
 mod rule;
 mod sender;
+mod source;
 mod status;
 mod trunk;
 
@@ -26,6 +27,7 @@ pub use feed::FeedView;
 pub use limit::{LimitView, MonitoredLimitView, OpenNow, UnfinishedNow};
 pub use rule::{RuleState, RuleView};
 pub use sender::{SenderView, SentView};
+pub use source::SourceView;
 pub use status::{InterfaceView, StatusView, TrunkModeView, WeaknessView};
 pub use trunk::{TrunkCounters, TrunkTraffic, TrunkView};
 

@@ -8,6 +8,7 @@ use sipguard_common::framer::Limits;
 
 use super::*;
 use crate::ban_rule;
+use crate::ban_rule::DEFAULT;
 use crate::check::{CheckScope, CheckState, Switch};
 use crate::clock::Clock;
 use crate::connections::{ConnectionCounts, Connections};
@@ -173,7 +174,7 @@ fn status() {
             MonitoredLimit { trunk: Some("carrier".to_owned()), kind: LimitKind::Rate(REGISTERS) },
         ],
         bans: 2,
-        ban_rule: crate::ban_rule::DEFAULT,
+        ban_rule: DEFAULT,
         addresses_banned_from: None,
         trunks: vec![("carrier".to_owned(), "inherit")],
         blocks: 3,

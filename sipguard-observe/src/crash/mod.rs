@@ -20,5 +20,5 @@ pub use oddness::{Assessment, Suspect, SuspectDevice, rank};
 pub use quarantine::{Choice, choose};
 pub use recorder::{Recorder, RecorderNotice};
 pub use report::{CrashReport, SCHEMA};
-pub use reports::Reports;
+pub use reports::{ReportCache, Reports};
 pub use watch::{Crash, PbxEvent, PbxWatch};

@@ -1,9 +1,11 @@
 //! Reports on disk: three files each, a bounded number of them, the oldest of its own deleted first.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use nix::libc;
@@ -14,6 +16,31 @@ use super::report::{CrashReport, SCHEMA};
 pub(super) const ENDINGS: [&str; 3] = ["json", "txt", "pcapng"];
 /// A report that is larger is none of ours.
 const LARGEST: u64 = 4 << 20;
+
+/// Reports that were read, with when their files were written last and how long they were.
+#[derive(Debug, Default)]
+pub struct ReportCache {
+    read: BTreeMap<PathBuf, (SystemTime, u64, Option<CrashReport>)>,
+}
+
+impl ReportCache {
+    /// All reports that can be read, the oldest first. What was read and has not changed is not read again.
+    pub fn all(&mut self, reports: &Reports) -> Vec<CrashReport> {
+        let mut old = std::mem::take(&mut self.read);
+        for name in reports.names() {
+            let path = reports.path(&name, "json");
+            let Ok(about) = std::fs::symlink_metadata(&path) else { continue };
+            let state = (about.modified().unwrap_or(SystemTime::UNIX_EPOCH), about.len());
+            let report = match old.remove(&path) {
+                Some((written, len, report)) if (written, len) == state => report,
+                _ => reports.read(&name).ok(),
+            };
+            self.read.insert(path, (state.0, state.1, report));
+        }
+        // The names have the time of the crash.
+        self.read.values().filter_map(|(.., report)| report.clone()).collect()
+    }
+}
 
 /// The reports of a directory.
 #[derive(Clone, Debug)]
@@ -145,6 +172,30 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_report_is_read_again_only_when_it_was_written_again() {
+        let directory = std::env::temp_dir().join(format!("sipguard-cached-{}", std::process::id()));
+        let reports = Reports::of(&directory, 9, 1 << 20);
+        let report = |number: u32| CrashReport { name: format!("crash-{number}"), ..CrashReport::default() };
+        let mut cache = ReportCache::default();
+        assert!(cache.all(&reports).is_empty());
+        (1..=2).for_each(|number| drop(reports.write(&report(number), b"").unwrap()));
+        assert_eq!(cache.all(&reports), reports.all());
+        // Other words of the same length at the same time: whoever reads them has read the file.
+        let path = reports.path("crash-1", "json");
+        let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().replace("crash-1", "crash-7");
+        std::fs::write(&path, &text).unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        assert_eq!(cache.all(&reports)[0].name, "crash-1", "it was read again");
+        let later = written + std::time::Duration::from_secs(1);
+        File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        assert_eq!(cache.all(&reports)[0].name, "crash-7", "it was not read again");
+        reports.remove("crash-2");
+        assert_eq!(cache.all(&reports).len(), 1);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn the_oldest_goes_first_and_others_files_never() {

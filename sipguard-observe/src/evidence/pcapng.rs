@@ -14,7 +14,6 @@ use pcap_file::pcapng::blocks::interface_description::{
 use pcap_file::pcapng::blocks::opt_common::{CommonOption, UnknownOption};
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::{DataLink, Endianness};
-use sipguard_common::abi::RECORD_BYTES;
 use sipguard_core::counters::Action;
 
 use crate::redact::RedactedPacket;
@@ -24,6 +23,11 @@ use crate::tap::TapPacket;
 const VERDICT: u16 = 7;
 /// Its kind: what an XDP program returned.
 const XDP: u8 = 2;
+/// `epb_flags`: which way a packet went.
+const INBOUND: u32 = 1;
+const OUTBOUND: u32 = 2;
+/// Longest packet of a capture (`MAXIMUM_SNAPLEN` of libpcap).
+const MOST_BYTES: u32 = 1 << 18;
 const XDP_DROP: u64 = 1;
 const XDP_PASS: u64 = 2;
 /// A comment is cut behind this many bytes; an option has room for 65535.
@@ -64,13 +68,26 @@ impl<W: Write> PcapWriter<W> {
     /// # Errors
     /// As [`PcapWriter::write`].
     pub(crate) fn write_with_credentials(&mut self, packet: &TapPacket, comment: &str) -> Result<()> {
-        let interface_id = self.interface(&packet.interface)?;
-        let data = Cow::Borrowed(packet.frame.as_slice());
         let verdict = [&[XDP][..], &returned(packet.action).to_ne_bytes()].concat();
         let options = vec![
             EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(cut(comment)))),
             EnhancedPacketOption::Common(CommonOption::Unknown(UnknownOption::new(VERDICT, &verdict))),
+            EnhancedPacketOption::Flags(INBOUND),
         ];
+        self.block(packet, options)
+    }
+
+    /// Writes a packet that this machine sent, of which there is no verdict.
+    ///
+    /// # Errors
+    /// As [`PcapWriter::write`].
+    pub(crate) fn write_sent(&mut self, packet: &TapPacket) -> Result<()> {
+        self.block(packet, vec![EnhancedPacketOption::Flags(OUTBOUND)])
+    }
+
+    fn block(&mut self, packet: &TapPacket, options: Vec<EnhancedPacketOption<'_>>) -> Result<()> {
+        let interface_id = self.interface(&packet.interface)?;
+        let data = Cow::Borrowed(packet.frame.as_slice());
         let block = EnhancedPacketBlock {
             interface_id,
             timestamp: Duration::from_nanos(u64::try_from(packet.time.as_nanosecond()).unwrap_or(0)),
@@ -101,8 +118,7 @@ impl<W: Write> PcapWriter<W> {
         if !name.is_empty() {
             options.push(InterfaceDescriptionOption::IfName(Cow::Borrowed(name)));
         }
-        let block =
-            InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: RECORD_BYTES as u32, options };
+        let block = InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: MOST_BYTES, options };
         self.blocks.write_pcapng_block(block).context("making a block of an interface")?;
         self.flush()?;
         self.interfaces.insert(name.to_owned(), id);

@@ -36,13 +36,8 @@ reason, which else begins its series. With `params: {all: ["1"]}` in its `scrape
 
 /// A guard that has something of everything.
 fn sample() -> (Kernel, Own) {
-    let row = |reason, action| CounterRow {
-        interface: "eth0".to_owned(),
-        reason,
-        action,
-        packets: 1,
-        bytes: 1,
-    };
+    let row =
+        |reason, action| CounterRow { interface: "eth0".to_owned(), reason, action, packets: 1, bytes: 1 };
     let rows: Vec<CounterRow> = [
         (Reason::BareLf, Action::Drop),
         (Reason::BareLf, Action::WouldDrop),

@@ -8,19 +8,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use sipguard_core::clock::Clock;
 use sipguard_core::disk::{Floor, private};
+use sipguard_core::maps::{self, Ports};
+use sipguard_core::notice;
 use sipguard_core::ops::Context;
+use sipguard_core::pins::Pins;
+use sipguard_core::presence::{iface_name, own_slots};
 
 use crate::capture::{Capture, CaptureRequest};
 use crate::events::RuleLookup;
 pub use crate::events::SenderFilter;
 use crate::evidence::{PcapWriter, comment};
 use crate::redact::RedactedPacket;
+use crate::sent::SentPackets;
 use crate::tap::{Names, Start, TapPacket, TapRing, Which};
 
 /// How often the ring is looked at: while packets come, and while none does. It holds 1024.
 const POLL: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
 /// How often names of interfaces and trunks are read.
 const NAMED: Duration = Duration::from_secs(2);
+
+/// What a packet takes in the file beside itself, at the most: its comment, and numbers.
+const BLOCK_BYTES: usize = 4096 + 128;
 
 /// Where packets go.
 #[derive(Debug)]
@@ -44,6 +52,8 @@ pub struct Request {
     pub dropped: bool,
     /// What passed, of guarded ports.
     pub passed: bool,
+    /// Also what goes out from or to guarded ports.
+    pub both: bool,
     /// So many packets at the most.
     pub count: Option<u64>,
     /// So many bytes of the file at the most.
@@ -98,6 +108,8 @@ pub fn run(
     let wish = CaptureRequest { source: request.source, dropped: request.dropped, passed: request.passed };
     let ring = TapRing::open(pins, Which::Captured, Start::Now)?;
     let mut capture = Capture::begin(pins, wish)?;
+    let sent = if request.both { Some(SentPackets::open(pins, request.source)?) } else { None };
+    notice::send(sees(pins, request.both)?);
     let writer = match PcapWriter::new(Output::open(request.to)?) {
         Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(None),
         writer => writer?,
@@ -108,6 +120,8 @@ pub fn run(
         max_bytes: request.max_bytes,
         redact: request.redact,
         ring,
+        sent,
+        held: Vec::new(),
         writer,
         names: Names::read(pins, &host.store)?,
         named: Instant::now(),
@@ -116,7 +130,7 @@ pub fn run(
     };
     let begin = Instant::now();
     let end = loop {
-        let more = match session.take()? {
+        let more = match session.take(false)? {
             Taken::End(end) => break end,
             Taken::Packets(count) => count > 0,
         };
@@ -134,7 +148,7 @@ pub fn run(
     drop(capture);
     // What came between the last look and the end.
     let end = match end {
-        End::Asked => match session.take()? {
+        End::Asked => match session.take(true)? {
             Taken::End(other) => other,
             Taken::Packets(_) => end,
         },
@@ -143,12 +157,40 @@ pub fn run(
     Ok(Some(session.outcome(end)))
 }
 
+/// How the line begins that says what is captured.
+pub const SEES: &str = "capturing what comes in on ";
+
+/// What is seen, and what is not.
+fn sees(pins: &Pins, both: bool) -> Result<String> {
+    let names: Vec<String> = own_slots(pins)?.iter().map(|(_, iface)| iface_name(iface)).collect();
+    let Ports { sip, tls } = maps::ports(pins)?;
+    let ports: Vec<String> = sip.union(&tls).map(u16::to_string).collect();
+    let (names, ports) = (names.join(", "), ports.join(", "));
+    let rest = if both {
+        "and what goes out from or to them"
+    } else {
+        "alone; `--both` adds what the PBX sends, so that calls are whole"
+    };
+    Ok(format!("{SEES}{names} for the ports {ports}, {rest}"))
+}
+
+/// A packet that waits to be written.
+struct Held {
+    packet: TapPacket,
+    /// Whether this machine sent it.
+    is_sent: bool,
+}
+
 struct Session<'a> {
     host: &'a Context,
     count: Option<u64>,
     max_bytes: u64,
     redact: bool,
     ring: TapRing,
+    /// What goes out, where that is asked for.
+    sent: Option<SentPackets>,
+    /// What came while the other way was read.
+    held: Vec<Held>,
     writer: PcapWriter<Output>,
     names: Names,
     named: Instant,
@@ -163,28 +205,45 @@ enum Taken {
 }
 
 impl Session<'_> {
-    fn take(&mut self) -> Result<Taken> {
+    /// Takes what came, in the order in which it did; at the `last` time all of it.
+    fn take(&mut self, last: bool) -> Result<Taken> {
+        let clock = Clock::now()?;
+        if let Some(sent) = &mut self.sent {
+            let packets = sent.read()?.into_iter();
+            self.held.extend(packets.map(|packet| Held { packet, is_sent: true }));
+        }
         let mut records = Vec::new();
         self.ring.read(|record| {
             records.push(*record);
             Ok(())
         })?;
-        if records.is_empty() {
-            return Ok(Taken::Packets(0));
-        }
-        if self.named.elapsed() > NAMED {
+        if self.named.elapsed() > NAMED && !records.is_empty() {
             let names = Names::read(&self.host.pins, &self.host.store);
             self.names = names.unwrap_or_else(|_| self.names.clone());
             self.named = Instant::now();
         }
-        if !self.writer.get_ref().has_room(records.len() as u64 * size_of_val(&records[0]) as u64)? {
+        let now = Clock::now()?;
+        let packets = records.iter().filter_map(|record| TapPacket::read(record, &self.names, &now));
+        self.held.extend(packets.map(|packet| Held { packet, is_sent: false }));
+        let mut ready = std::mem::take(&mut self.held);
+        if self.sent.is_some() {
+            ready.sort_by_key(|held| held.packet.time_ns);
+            // What went out since the sockets were read may be older than what came in meanwhile.
+            let known = ready.partition_point(|held| last || held.packet.time_ns <= clock.boot_ns);
+            self.held = ready.split_off(known);
+        }
+        self.put(&ready)
+    }
+
+    fn put(&mut self, ready: &[Held]) -> Result<Taken> {
+        let bytes = |held: &Held| (held.packet.frame.len() + BLOCK_BYTES) as u64;
+        let output = self.writer.get_ref();
+        if !ready.is_empty() && !output.has_room(ready.iter().map(bytes).sum())? {
             return Ok(Taken::End(End::Disk));
         }
-        let clock = Clock::now()?;
         let before = self.written;
-        for record in &records {
-            let Some(packet) = TapPacket::read(record, &self.names, &clock) else { continue };
-            match self.write(&packet) {
+        for held in ready {
+            match self.write(held) {
                 Err(error) if is_of(&error, ErrorKind::BrokenPipe) => return Ok(Taken::End(End::Reader)),
                 Err(error) if is_of(&error, ErrorKind::StorageFull) => return Ok(Taken::End(End::Disk)),
                 written => written?,
@@ -200,8 +259,11 @@ impl Session<'_> {
         Ok(Taken::Packets(self.written - before))
     }
 
-    fn write(&mut self, packet: &TapPacket) -> Result<()> {
+    fn write(&mut self, Held { packet, is_sent }: &Held) -> Result<()> {
         let redacted = RedactedPacket::new(packet);
+        if *is_sent {
+            return self.writer.write_sent(if self.redact { &redacted } else { packet });
+        }
         let rule = self.rules.of(&redacted);
         let comment = comment(&redacted, rule.as_deref());
         if self.redact {
@@ -211,14 +273,15 @@ impl Session<'_> {
         }
     }
 
-    fn outcome(self, end: End) -> Outcome {
+    fn outcome(mut self, end: End) -> Outcome {
+        let not_read = self.sent.as_mut().map_or(0, SentPackets::missed);
         let output = self.writer.get_ref();
         Outcome {
             end,
             file: output.path.clone(),
             packets: self.written,
             bytes: output.bytes,
-            missed: self.ring.missed(),
+            missed: self.ring.missed() + not_read,
         }
     }
 }

@@ -12,7 +12,7 @@ use sipguard_core::service::CrashSettings;
 use sipguard_core::store::Counts;
 
 use crate::crash::{Crash, Recorder, RecorderNotice, Reports};
-pub use crate::crash::{CrashReport, SCHEMA};
+pub use crate::crash::{CrashReport, ReportCache, SCHEMA};
 use crate::tap::set_records;
 pub use sipguard_core::service::DEFAULT_CRASHES as DEFAULT_DIRECTORY;
 
@@ -20,6 +20,11 @@ pub use sipguard_core::service::DEFAULT_CRASHES as DEFAULT_DIRECTORY;
 #[must_use]
 pub fn list(directory: &Path) -> Vec<CrashReport> {
     reports(directory).all()
+}
+
+/// The same; what was read before and has not changed is not read again.
+pub fn list_cached(directory: &Path, cache: &mut ReportCache) -> Vec<CrashReport> {
+    cache.all(&reports(directory))
 }
 
 /// A report, with the file of its packets.

@@ -13,8 +13,8 @@ use sipguard_core::protect;
 use sipguard_core::store;
 
 use super::events::{Event, Reader, Request};
-pub use super::serve_state::ServeState;
 use super::serve_state;
+pub use super::serve_state::ServeState;
 
 /// The time over which what is stopped a second is measured.
 pub const SAMPLE: Duration = Duration::from_millis(500);

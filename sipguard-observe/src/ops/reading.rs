@@ -24,6 +24,7 @@ use sipguard_core::store;
 use sipguard_core::target::Target;
 use sipguard_core::trunk::TrunkRow;
 
+use crate::events::Sip;
 use crate::tap::{self, Names, Start, TapPacket, TapRing, Which};
 
 /// Rules that are shown, the latest ones: a list of a million is none to look at.
@@ -98,6 +99,8 @@ pub struct TopEvent {
     pub frame_bytes: u32,
     /// The first bytes of its payload, 64 at the most.
     pub sample: Vec<u8>,
+    /// From, where it can be read.
+    pub from: Option<String>,
 }
 
 /// Rules of the store, and bans.
@@ -255,6 +258,7 @@ fn event(packet: &TapPacket) -> TopEvent {
         count: packet.count,
         frame_bytes: packet.frame_len,
         sample: payload[..payload.len().min(64)].to_vec(),
+        from: Sip::read(payload).from,
     }
 }
 

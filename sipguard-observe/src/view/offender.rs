@@ -1,15 +1,15 @@
 //! Who sent what was malformed or over a limit: by address, and by port.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use sipguard_core::by_address::AddressRow;
-use sipguard_core::escape::{escaped, hex};
+use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow;
-use sipguard_core::view::thousandths;
+use sipguard_core::view::{SourceView, thousandths};
 
 use crate::fault::Fault;
 
-/// Bytes of the sample of a port that are shown.
-const SAMPLE_BYTES: usize = 64;
 /// Ports of an address that are shown.
 const PORTS: usize = 20;
 
@@ -76,6 +76,8 @@ pub struct FaultView {
     pub offset: Option<i64>,
     /// The line at fault, without its end, escaped; empty at the end of the headers, and where it is not known.
     pub line: String,
+    /// Both in words; how the message begins where neither is known.
+    pub text: String,
     /// The lines of the message as far as it is kept, 1024 bytes at the most; other bytes than printable ones as `\xNN`, a LF without CR too.
     pub message: Vec<String>,
     /// Index of the line at fault in `message`; null where it is not known.
@@ -85,17 +87,10 @@ pub struct FaultView {
 /// A sender and a reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OffenderView {
-    /// Address of the sender.
-    pub src_ip: String,
-    /// Port of the sender: behind a NAT it tells one device from its neighbours. 0 for what is over a limit of the address.
-    pub src_port: u16,
-    /// Name of the reason.
-    pub reason: String,
-    /// Name of the reason's class.
-    pub class: String,
-    /// Malformed packets, or those over the limit.
-    pub packets: u64,
-    /// The same a second, over the last 10 s.
+    /// The sender, the reason, and how many packets.
+    #[serde(flatten)]
+    pub source: SourceView,
+    /// The packets a second, over the last 10 s.
     pub packets_per_second: f64,
     /// How many of them passed, since monitor mode or a check that only counts let them; the others were stopped.
     pub passed_packets: u64,
@@ -111,10 +106,8 @@ pub struct OffenderView {
     pub fault_offset: Option<i64>,
     /// The line at fault, without its end, escaped; empty where it is not known.
     pub fault_line: String,
-    /// The first bytes of the first one, 64 at the most, escaped.
-    pub sample: String,
-    /// The same as hexadecimal digits.
-    pub sample_hex: String,
+    /// The same in words, with its offset.
+    pub fault_text: String,
 }
 
 impl AddressView {
@@ -169,6 +162,7 @@ impl FaultView {
             reason: row.reason.name().to_owned(),
             offset: fault.offset,
             line: escaped(&fault.line),
+            text: fault.text(),
             message,
             message_line,
         }
@@ -183,13 +177,9 @@ impl OffenderView {
     }
 
     fn new(row: &OffenderRow, fault: &Fault) -> OffenderView {
-        let sample = &fault.sample[..fault.sample.len().min(SAMPLE_BYTES)];
+        let from = SocketAddr::new(row.address, row.port);
         OffenderView {
-            src_ip: row.address.to_string(),
-            src_port: row.port,
-            reason: row.reason.name().to_owned(),
-            class: row.reason.class().name().to_owned(),
-            packets: row.packets,
+            source: SourceView::new(from, row.reason, row.packets, &fault.sample),
             packets_per_second: row.lately as f64 / 10.0,
             passed_packets: row.passed,
             first_seen_at: row.first_seen.map(|seen| seen.to_string()),
@@ -198,8 +188,7 @@ impl OffenderView {
             user_agent: fault.user_agent.clone(),
             fault_offset: fault.offset,
             fault_line: escaped(&fault.line),
-            sample: escaped(sample),
-            sample_hex: hex(sample),
+            fault_text: fault.text(),
         }
     }
 }

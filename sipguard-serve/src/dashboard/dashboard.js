@@ -52,9 +52,18 @@ function showBar(read) {
   }
 }
 
+// What the store has for the next attach.
+function kept(stored) {
+  if (!stored) return "There are no rules yet.";
+  const { blocks, allowances, trunks } = stored;
+  const parts = [several(blocks, "block"), several(allowances, "allowance"), trunks.length ? `${trunks.length === 1 ? "the trunk" : "the trunks"} ${trunks.join(", ")}` : ""].filter(Boolean);
+  return `${parts.length ? `Kept: ${parts.join(", ")}. They` : "Limits and checks are kept. They"} hold with the next attach; sipguard list and trunk list show them.`;
+}
+
 // What to do where nothing is attached.
-function showSteps({ guard, interface: own }) {
+function showSteps({ guard, interface: own, stored }) {
   $("begin").hidden = Boolean(guard);
+  if (!guard) $("stored").textContent = kept(stored);
   for (const section of document.querySelectorAll(".live")) section.hidden = !guard;
   const name = own ?? "eth0";
   if (guard || $("steps").dataset.name === name) return;
@@ -153,7 +162,7 @@ function showOffenders(offenders) {
     ["packets", "b", (row) => [counted(row.packets), small(rate(row.packets_per_second), several(row.ports_seen, "port"))]],
     ["reasons", "", (row) => [reasonsOf(row), small(good(row))]],
     ["who", "", (row) => [row.user_agent ?? "", small(row.from)]],
-    ["line at fault", "line", (row) => (row.fault ? [element("span", { class: "bytes" }, row.fault.line || "(not kept)"), small(row.fault.reason, place(row.fault))] : "")],
+    ["line at fault", "line", (row) => (row.fault ? [element("span", { class: "bytes" }, row.fault.line || row.fault.text), small(row.fault.reason, place(row.fault))] : "")],
     ["to block it", "", (row) => (row.block ? command(row.block) : row.standing_text)],
     ["", "c phone-only", (row) => [row.user_agent ?? row.from, reasonsOf(row)].filter(Boolean).join(" · ")],
     ["", "d phone-only", (row) => rate(row.packets_per_second)],

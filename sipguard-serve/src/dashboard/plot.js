@@ -74,16 +74,17 @@ function zone() {
   return minutes === 0 ? "UTC" : `UTC${minutes < 0 ? "−" : "+"}${Math.floor(part / 60)}${part % 60 ? `:${two(part % 60)}` : ""}`;
 }
 
-// The time, and a button for each line that shows or hides it.
-function legend(data, mode) {
-  const entries = data.shown.map((one, index) => {
-    const key = `${one.what} ${one.cause}`;
-    const button = element("button", { type: "button", "aria-pressed": String(!hidden.has(key)), "data-series": key },
-      element("i", { class: `swatch ${one.cause}${one.what === "dropped" ? "" : " dashed"}` }), `${name(one, mode)} `, element("b"));
+// The time, and a button for each cause that shows or hides its lines.
+function legend(data) {
+  const causes = [...new Set(data.shown.map((one) => one.cause))].sort((one, other) => CAUSES.indexOf(one) - CAUSES.indexOf(other));
+  const entries = causes.map((cause) => {
+    const dashed = data.shown.every((one) => one.cause !== cause || one.what !== "dropped");
+    const button = element("button", { type: "button", "aria-pressed": String(!hidden.has(cause)), "data-cause": cause },
+      element("i", { class: `swatch ${cause}${dashed ? " dashed" : ""}` }), `${cause} `, element("b"));
     button.addEventListener("click", () => {
-      hidden.has(key) ? hidden.delete(key) : hidden.add(key);
-      button.setAttribute("aria-pressed", String(!hidden.has(key)));
-      drawn.chart.setSeries(index + 1, { show: !hidden.has(key) });
+      hidden.has(cause) ? hidden.delete(cause) : hidden.add(cause);
+      button.setAttribute("aria-pressed", String(!hidden.has(cause)));
+      data.shown.forEach((one, index) => { if (one.cause === cause) drawn.chart.setSeries(index + 1, { show: !hidden.has(cause) }); });
     });
     return button;
   });
@@ -102,11 +103,18 @@ function options(data, mode, width) {
       { ...axis, label: "packets a second", values, size: (_, marks) => 16 + 7.5 * Math.max(3, ...(marks ?? []).map((text) => text.length)) },
     ],
     series: [{}, ...data.shown.map((one) => ({
-      show: !hidden.has(`${one.what} ${one.cause}`), stroke: style(`--${one.cause}`), width: 2, dash: one.what === "dropped" ? undefined : DASH,
+      show: !hidden.has(one.cause), stroke: style(`--${one.cause}`), width: 2, dash: one.what === "dropped" ? undefined : DASH,
       fill: one.what === "dropped" ? `${style(`--${one.cause}`)}22` : undefined, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false },
     }))],
     hooks: { setCursor: [(chart) => note(chart.cursor.idx ?? null)] },
   };
+}
+
+// What a line has at a time; what passed says so, unless everything does.
+function valueOf({ what, values }, at, mode) {
+  const value = values[at];
+  if (value === null) return "not watched";
+  return `${rate(value)}${what === "would-drop" && mode !== "monitor" ? " let pass" : ""}`;
 }
 
 // The values at the cursor, or the latest ones.
@@ -118,10 +126,10 @@ function note(at) {
   const date = new Date(data.times[chosen] * 1000);
   const far = data.times.at(-1) - data.times[0] > 86400;
   caption.firstChild.textContent = `${far ? `${day(date)} ` : ""}${hour(date)}:${two(date.getSeconds())}`;
-  data.shown.forEach((one, index) => {
-    const value = one.values[chosen];
-    caption.children[index + 1].lastChild.textContent = value === null ? "not watched" : rate(value);
-  });
+  for (const button of caption.querySelectorAll("button")) {
+    const lines = data.shown.filter((one) => one.cause === button.dataset.cause);
+    button.lastChild.textContent = lines.map((one) => valueOf(one, chosen, drawn.mode)).join(", ");
+  }
 }
 
 // `empty`: what is shown where there is nothing yet.
@@ -143,7 +151,7 @@ export function plot(history, mode, empty) {
   } else {
     drawn?.chart.destroy();
     drawn = null;
-    const [box, caption] = [element("div", { class: "plot" }), legend(data, mode)];
+    const [box, caption] = [element("div", { class: "plot" }), legend(data)];
     figure.replaceChildren(box, caption);
     const chart = new uPlot(options(data, mode, box.clientWidth), table, box);
     drawn = { shape, data, mode, caption, at: null, chart };

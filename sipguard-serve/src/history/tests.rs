@@ -191,13 +191,8 @@ fn the_database_of_another_program_is_left_alone() {
 #[test]
 fn what_only_counts_is_received_once() {
     let sample = |second: u64, packets| {
-        let row = |reason, action| CounterRow {
-            interface: "eth0".to_owned(),
-            reason,
-            action,
-            packets,
-            bytes: 0,
-        };
+        let row =
+            |reason, action| CounterRow { interface: "eth0".to_owned(), reason, action, packets, bytes: 0 };
         let mut sample = HistorySample::new(guard(1), second * 1_000_000_000);
         sample.add(
             "interface",

@@ -110,7 +110,8 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Lookup(args) | Verb::Explain(args) => match args.request()? {
             Asked::Who(who) => {
                 let outcome = ops::lookup::run(host, &who)?;
-                printer::lookup::lookup(format, &who, &outcome)?;
+                let offender = ops::counters::of_address(host, who.address())?;
+                printer::lookup::lookup(format, &who, &outcome, offender.as_ref())?;
                 if args.exit_code { ops::lookup::expect_passing(&who, &outcome) } else { Ok(()) }
             }
             Asked::Reason(reason) => printer::explain::explain(format, &explained(host, reason)),

@@ -55,11 +55,11 @@ pub fn dialog(buffer: &mut Buffer, dialog: &Dialog, theme: Theme) {
     };
     let within = open(buffer, title, 76, 10, theme);
     let mut number = 0;
-    for (index, target) in dialog.choices.iter().enumerate() {
-        let key = if index == 0 { 'd' } else { 'a' };
+    for target in &dialog.choices {
+        let key = if matches!(target, Target::Device(_)) { 'd' } else { 'a' };
         let key = if dialog.choices.len() > 1 { format!("{key}  ") } else { String::new() };
         let style = if *target == dialog.target { theme.reversed() } else { Style::new() };
-        line(buffer, within, number, &format!("{key}{target}{}", meaning(target)), style);
+        line(buffer, within, number, &format!("{key}{target}{}", meaning(target, dialog.ports)), style);
         number += 1;
     }
     number += 1;
@@ -93,8 +93,9 @@ pub fn dialog(buffer: &mut Buffer, dialog: &Dialog, theme: Theme) {
     line(buffer, within, 7, "Esc: nothing is done", Style::new());
 }
 
-fn meaning(target: &Target) -> &'static str {
+fn meaning(target: &Target, ports: usize) -> &'static str {
     match target {
+        Target::Device(_) if ports > 1 => "  (the last of its ports, which may be gone)",
         Target::Device(_) => "  (this device, on guarded ports)",
         Target::Source(source) if source.is_host() => "  (all that this address sends)",
         Target::Source(_) => "  (all that comes from there)",

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 use sipguard_core::error::{Failure, FailureKind};
 use sipguard_core::ops::Context;
+use sipguard_observe::ops::capture::SEES;
 
 use super::CAPTURE_SECS;
 
@@ -30,7 +31,9 @@ pub fn capture(host: &Context, target: &str, file: &Path) -> Result<String> {
     let output = child.and_then(Child::wait_with_output).context("starting a capture")?;
     let text = |bytes: &[u8], last: bool| {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        // What is captured is said before anything can go wrong.
+        let is_told = |line: &&str| !line.trim().is_empty() && !line.contains(SEES);
+        let mut lines = text.lines().filter(is_told);
         let line = if last { lines.next_back() } else { lines.next() }.unwrap_or_default();
         line.strip_prefix("sipguard: ").unwrap_or(line).to_owned()
     };

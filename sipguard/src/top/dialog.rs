@@ -49,7 +49,9 @@ pub enum DialogStep {
 pub struct Dialog {
     /// What is to be ordered.
     pub what: DialogAction,
-    /// The device, where there is one, and then its address; or what a rule is about.
+    /// By how many ports the address came, as far as is known.
+    pub ports: usize,
+    /// The device, where there is one, and its address, the one that is preset first; or what a rule is about.
     pub choices: Vec<Target>,
     /// Which of them.
     pub target: Target,
@@ -109,11 +111,21 @@ impl Dialog {
         let mut choices = choices;
         choices.dedup();
         // A device that comes by other ports again and again is not one port.
-        let is_whole = matches!(subject, RowSubject::Address { is_whole: true, .. });
-        let target = if is_whole { choices.last().copied().unwrap_or(narrowest) } else { narrowest };
+        let (is_whole, ports) = match subject {
+            RowSubject::Address { is_whole, ports, .. } => (*is_whole, *ports),
+            RowSubject::Sender(..) | RowSubject::Rule(..) => (false, 1),
+        };
+        // The port that came last may be gone: it is not offered first.
+        if ports > 1 {
+            choices.reverse();
+        }
+        let is_address = |target: &&Target| matches!(target, Target::Source(_));
+        let target =
+            if is_whole { choices.iter().find(is_address).copied() } else { None }.unwrap_or(narrowest);
         let mut dialog = Dialog {
             what,
             target,
+            ports,
             choices,
             span: SPAN.to_owned(),
             lasting: Span(None),
@@ -134,8 +146,8 @@ impl Dialog {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match (key.code, self.step) {
             (KeyCode::Esc, _) => return Answered::Cancelled,
-            (KeyCode::Char('d' | 'D'), DialogStep::Whom) => self.choose(0),
-            (KeyCode::Char('a' | 'A'), DialogStep::Whom) => self.choose(1),
+            (KeyCode::Char('d' | 'D'), DialogStep::Whom) => self.choose(false),
+            (KeyCode::Char('a' | 'A'), DialogStep::Whom) => self.choose(true),
             (KeyCode::Enter, DialogStep::Whom) => self.step = self.after_whom(),
             (KeyCode::Up | KeyCode::Down, DialogStep::Whom) => {
                 let other = self.choices.iter().find(|target| **target != self.target);
@@ -154,8 +166,10 @@ impl Dialog {
         Answered::Go
     }
 
-    fn choose(&mut self, index: usize) {
-        self.target = self.choices.get(index).copied().unwrap_or(self.target);
+    /// Takes the address, or the device.
+    fn choose(&mut self, address: bool) {
+        let chosen = self.choices.iter().find(|target| matches!(target, Target::Source(_)) == address);
+        self.target = chosen.copied().unwrap_or(self.target);
         self.step = self.after_whom();
     }
 
@@ -266,10 +280,14 @@ mod tests {
 
     #[test]
     fn a_device_that_comes_by_many_ports_is_blocked_by_its_address() {
-        for (is_whole, expected) in [(true, "203.0.113.7"), (false, "203.0.113.7:4001")] {
+        for (is_whole, ports, expected) in
+            [(true, 9, "203.0.113.7"), (false, 9, "203.0.113.7:4001"), (false, 1, "203.0.113.7:4001")]
+        {
             let device = "203.0.113.7:4001".parse().unwrap();
-            let subject = RowSubject::Address { device, is_whole, reason: "bare-lf" };
+            let subject = RowSubject::Address { device, is_whole, ports, reason: "bare-lf" };
             let mut dialog = Dialog::about(DialogAction::Block, &subject, Timestamp::UNIX_EPOCH).unwrap();
+            // Of many ports the last one may be gone, whoever is preset.
+            assert_eq!(matches!(dialog.choices[0], Target::Source(_)), ports > 1, "{dialog:?}");
             let (target, reason) = (expected.parse().unwrap(), "bare-lf".to_owned());
             let order = TopCommand::Block { target, span: span("1h"), reason };
             assert_eq!(press(&mut dialog, "\n\n\ny"), Answered::Command(order));

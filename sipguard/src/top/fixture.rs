@@ -70,6 +70,7 @@ pub(super) fn fixed(seconds: u64) -> TopReading {
         count,
         frame_bytes: 512,
         sample: b"OPTIONS sip:pbx SIP/2.0\nVia: SIP/2.0/TCP h".to_vec(),
+        from: Some("<sip:201@pbx.example>".to_owned()),
     };
     let trunk = |name: &str, received, dropped| TrunkReading {
         name: name.to_owned(),

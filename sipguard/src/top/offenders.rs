@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sipguard_core::by_address::{AddressRow, Standing};
-use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow;
 use sipguard_core::target::{Device, Target};
 use sipguard_observe::fault::Fault;
@@ -49,7 +48,8 @@ pub fn address(model: &Model, row: &AddressRow, now: Timestamp) -> TopRow {
         ],
         subject: Some(RowSubject::Address {
             device: SocketAddr::new(row.address, latest.map_or(0, |port| port.port)),
-            is_whole: ports != 1 && row.good == Some(0),
+            is_whole: matches!(row.block(), Some(Target::Source(_))),
+            ports,
             reason,
         }),
         detail: detail(row, fault.as_ref()),
@@ -75,7 +75,7 @@ pub fn port(model: &Model, row: &OffenderRow, now: Timestamp) -> TopRow {
             TopCell::text(who(Some(&fault))),
         ],
         subject: Some(RowSubject::Sender(device, row.reason.name())),
-        detail: format!("{device}  {}", at_fault(&fault)),
+        detail: format!("{device}\n{}\n{}", fault.text(), said(Some(&fault))),
     }
 }
 
@@ -124,24 +124,23 @@ fn who(fault: Option<&Fault>) -> String {
     said.unwrap_or_default()
 }
 
-/// The line at fault, or how the message begins.
-fn at_fault(fault: &Fault) -> String {
-    match fault.offset {
-        Some(offset) if fault.line.is_empty() => format!("byte {offset}: the end of the headers"),
-        Some(offset) => format!("byte {offset}: {}", escaped(&fault.line)),
-        None => fault.lines().0.into_iter().next().unwrap_or_default(),
-    }
+/// From and User-Agent.
+fn said(fault: Option<&Fault>) -> String {
+    let Some(Fault { from, user_agent, .. }) = fault else { return String::new() };
+    let said = [("From: ", from), ("User-Agent: ", user_agent)].into_iter();
+    let said = said.filter_map(|(name, value)| Some(format!("{name}{}", value.as_ref()?)));
+    said.collect::<Vec<_>>().join("   ")
 }
 
 /// The command that would block it, or what it is; the line at fault; who it says it is, which a narrow screen has no column for.
 fn detail(row: &AddressRow, fault: Option<&Fault>) -> String {
-    let agent = who(fault);
-    let fault = fault.map(at_fault).unwrap_or_default();
+    let said = said(fault);
+    let fault = fault.map(Fault::text).unwrap_or_default();
     let end = match row.block() {
         Some(target) => format!("sipguard block {target}"),
         None => row.why_not(),
     };
-    format!("{end}   {fault}   {agent}").trim_end().to_owned()
+    format!("{end}\n{fault}\n{said}").trim_end().to_owned()
 }
 
 /// What an address is: `B` blocked, `b` banned, `A` allowed, `T` of a trunk, `!` one's own.
@@ -193,12 +192,17 @@ mod tests {
         let reading = model.reading.as_ref().unwrap();
         let row = address(&model, &reading.sources[0], reading.time);
         assert_eq!(row.cells.last().unwrap().shown(), "Yealink SIP-T46S 66.86.0.15");
-        assert!(row.detail.starts_with("sipguard block 203.0.113.7   byte 2"), "{}", row.detail);
-        assert!(row.detail.ends_with(": Content-Length: -1   Yealink SIP-T46S 66.86.0.15"), "{}", row.detail);
+        let lines: Vec<&str> = row.detail.lines().collect();
+        assert_eq!(lines[0], "sipguard block 203.0.113.7");
+        assert!(lines[1].starts_with("at byte 2") && lines[1].ends_with(": Content-Length: -1"), "{lines:?}");
+        assert!(
+            lines[2].starts_with("From: <sip:201@") && lines[2].ends_with("SIP-T46S 66.86.0.15"),
+            "{lines:?}"
+        );
         assert!(matches!(row.subject, Some(RowSubject::Address { is_whole: true, .. })), "{row:?}");
         for (standing, mark, end) in [
-            (Standing::Trunk("carrier".to_owned()), "T", "a peer of trunk carrier   byte"),
-            (Standing::Own("a gateway"), "!", "a gateway   byte"),
+            (Standing::Trunk("carrier".to_owned()), "T", "a peer of trunk carrier\nat byte"),
+            (Standing::Own("a gateway"), "!", "a gateway\nat byte"),
         ] {
             let row = AddressRow { standing, ..reading.sources[0].clone() };
             let row = address(&model, &row, reading.time);

@@ -62,7 +62,7 @@ impl Pane {
                     [
                         text("", 1),
                         text("SOURCE", 15),
-                        text("REASON", 18),
+                        text("REASON", 24),
                         number("PACKETS", 8),
                         number("RATE/S", 6),
                         number("PORTS", 5),
@@ -101,7 +101,7 @@ impl Pane {
                     [
                         text("TIME", 8),
                         text("SOURCE", 21),
-                        text("REASON", 18),
+                        text("REASON", 24),
                         text("ACTION", 11),
                         number("COUNT", 7),
                         text("FIRST BYTES", 0),

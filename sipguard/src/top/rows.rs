@@ -60,6 +60,8 @@ pub enum RowSubject {
         device: SocketAddr,
         /// Whether an order is about the whole address rather than that port, unless the operator says otherwise.
         is_whole: bool,
+        /// By how many ports it came, as far as is known.
+        ports: usize,
         /// Its reason's word.
         reason: &'static str,
     },
@@ -264,15 +266,20 @@ fn event(event: &TopEvent) -> TopRow {
             TopCell::text(escaped(&event.sample)),
         ],
         subject: event.source.map(|source| RowSubject::Sender(source, word)),
-        detail: place(event) + &escaped(&event.sample),
+        detail: format!("{}\n{}\n{}", place(event), escaped(&event.sample), from(event)),
     }
+}
+
+/// Who it says it is.
+fn from(event: &TopEvent) -> String {
+    event.from.as_ref().map(|from| format!("From: {from}")).unwrap_or_default()
 }
 
 /// From where to where, by which interface, of which trunk.
 fn place(event: &TopEvent) -> String {
     let end = |end: Option<SocketAddr>| end.map(|end| end.to_string()).unwrap_or_default();
     let trunk = event.trunk.as_ref().map(|name| format!(" of trunk {name}")).unwrap_or_default();
-    format!("{} > {} on {}{trunk}  ", end(event.source), end(event.destination), event.interface)
+    format!("{} > {} on {}{trunk}", end(event.source), end(event.destination), event.interface)
 }
 
 fn rule(rule: &RuleReading, now: Timestamp) -> TopRow {

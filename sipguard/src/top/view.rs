@@ -12,10 +12,14 @@ use super::pane::{Column, Pane};
 use super::rows::{CellContent, Tone, TopCell, TopRow};
 use super::state::{OpenDialog, TopState};
 use super::theme::{Theme, rate};
+use crate::table::wrapped;
 
 /// Lines above the rows, with the head of the table, and below them.
 const ABOVE: u16 = 6;
-const BELOW: u16 = 2;
+const BELOW: u16 = 4;
+/// How wide a reason is at the least, and the last column, which takes what is left.
+const LEAST_REASON: u16 = 16;
+const LEAST_LAST: u16 = 8;
 /// What the smallest screen has.
 const LEAST: (u16, u16) = (60, 12);
 
@@ -263,19 +267,29 @@ fn aligned(text: &str, width: u16, number: bool) -> String {
 /// The width of each column: those of addresses are as wide as they must be, as far as all columns are seen.
 fn widths(columns: &[Column], rows: &[TopRow], screen: u16) -> Vec<u16> {
     let mut widths: Vec<u16> = columns.iter().map(|column| column.width).collect();
+    // On a narrow screen numbers are worth more than the end of a reason.
+    let reason = columns.iter().position(|column| column.head == "REASON" && column.width > LEAST_REASON);
+    if let Some(index) = reason {
+        let over = widths.iter().map(|width| width + 1).sum::<u16>().saturating_sub(screen);
+        widths[index] = widths[index].saturating_sub(over).max(LEAST_REASON);
+    }
     let address = columns.iter().position(|column| ["SOURCE", "TARGET"].contains(&column.head));
     if let Some(index) = address {
         let longest = rows.iter().map(|row| row.cells[index].shown().width()).max().unwrap_or(0);
         let longest = u16::try_from(longest).unwrap_or(u16::MAX);
         let others: u16 = widths.iter().map(|width| width + 1).sum::<u16>() - widths[index];
-        // Who it says it is must be seen too.
-        let last = if columns.last().is_some_and(|column| column.head == "AGENT") { 10 } else { 0 };
+        // Who it says it is must be seen too, where there is room for that at all.
+        let is_seen = screen >= others + widths[index] + LEAST_LAST;
+        let last =
+            if is_seen && columns.last().is_some_and(|column| column.head == "AGENT") { 10 } else { 0 };
         let most = screen.saturating_sub(others + last + 1).max(columns[index].width);
         widths[index] = longest.clamp(columns[index].width, most);
     }
     let taken: u16 = widths.iter().map(|width| width + 1).sum();
     if let Some(last) = widths.last_mut() {
-        *last = screen.saturating_sub(taken + 1);
+        let left = screen.saturating_sub(taken + 1);
+        // A few letters tell nothing; the lines below the rows have all of it.
+        *last = if left < LEAST_LAST { 0 } else { left };
     }
     widths
 }
@@ -301,7 +315,7 @@ fn nothing(model: &Model, state: &TopState) -> String {
 
 fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopRow], theme: Theme) {
     let count = rows.len();
-    let detail = rows.get(state.view().index).map(|row| row.detail.clone()).unwrap_or_default();
+    let detail = rows.get(state.view().index).map_or("", |row| row.detail.as_str());
     let area = buffer.area;
     let y = area.height - BELOW;
     let place = if count == 0 { "0".to_owned() } else { format!("{}/{count}", state.view().index + 1) };
@@ -313,11 +327,14 @@ fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopR
         (_, None, Some((told, true))) => (told.clone(), theme.stopped()),
         (_, None, Some((told, false))) => (told.clone(), theme.strong()),
         (_, None, None) if !state.filter.is_empty() => {
-            (format!("filter: {}   {detail}", state.filter), Style::new())
+            (format!("filter: {}\n{detail}", state.filter), Style::new())
         }
-        (_, None, None) => (detail, Style::new()),
+        (_, None, None) => (detail.to_owned(), Style::new()),
     };
-    put(buffer, 1, y, &shortened(&text, room), style);
+    let lines = below(&text, room, usize::from(BELOW - 1));
+    for (y, line) in (y..).zip(&lines) {
+        put(buffer, 1, y, line, style);
+    }
     let mut x = 0;
     for (key, word) in [
         ("F1", "Help"),
@@ -330,9 +347,26 @@ fn last_lines(buffer: &mut Buffer, model: &Model, state: &TopState, rows: &[TopR
         ("p", "Pause"),
         ("q", "Quit"),
     ] {
-        x = put(buffer, x, y + 1, &format!(" {key} "), theme.strong());
-        x = put(buffer, x, y + 1, word, theme.reversed());
+        x = put(buffer, x, y + BELOW - 1, &format!(" {key} "), theme.strong());
+        x = put(buffer, x, y + BELOW - 1, word, theme.reversed());
     }
+}
+
+/// What is said below the rows, in so many lines at the most: each goes on where there is room.
+fn below(text: &str, width: usize, most: usize) -> Vec<String> {
+    let texts: Vec<&str> = text.lines().collect();
+    let mut lines = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        let room = most.saturating_sub(lines.len() + texts.len() - at - 1).max(1);
+        let mut folded = wrapped(text, width);
+        if folded.len() > room {
+            let rest = folded.split_off(room - 1).join(" ");
+            folded.push(shortened(&rest, width));
+        }
+        lines.extend(folded);
+    }
+    lines.truncate(most);
+    lines
 }
 
 #[cfg(test)]
@@ -375,7 +409,7 @@ mod tests {
     fn the_message_is_beside_the_rows() {
         insta::assert_snapshot!(["", "\n", "2"].map(|keys| screen(200, 50, keys)).join("\n"));
         let narrow = screen(139, 24, "");
-        assert!(!narrow.contains("From: <sip:201@"), "{narrow}");
+        assert!(!narrow.contains("REGISTER sip:pbx.example"), "{narrow}");
     }
 
     #[test]

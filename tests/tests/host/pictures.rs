@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 /// Bytes of a picture at the most.
 const MOST_BYTES: usize = 150_000;
 /// Name, width and height in pixels.
-const PICTURES: [(&str, u32, u32); 1] = [("dashboard.png", 1400, 900)];
+const PICTURES: [(&str, u32, u32); 2] = [("dashboard.png", 1400, 900), ("top.png", 1350, 540)];
 
 #[test]
 fn each_picture_is_a_small_png_that_the_documents_show() -> Result<()> {

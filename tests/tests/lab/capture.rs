@@ -14,7 +14,7 @@ use serde_json::Value;
 use sipguard_common::abi::{CURSOR_CAPTURED, names};
 use sipguard_core::{clock::Clock, maps::open, pins::Pins};
 use sipguard_tests::{
-    application::{PATIENCE, udp, uninterrupted, wait_until},
+    application::{PATIENCE, Server, sip, udp, uninterrupted, wait_until},
     guard::{Guard, Site},
     message::{OPTIONS, bent},
     process::{Running, output},
@@ -217,4 +217,93 @@ fn packets_that_come_while_it_ends_are_not_of_the_count() -> Result<()> {
         ensure!(counts.iter().all(|count| *count == 3), "captured were {counts:?}");
         Ok(())
     })
+}
+
+/// An answer of the PBX to a request: its headers, under another first line.
+fn answer(request: &[u8]) -> Result<Vec<u8>> {
+    let text = std::str::from_utf8(request)?;
+    let (_, headers) = text.split_once("\r\n").context("a request")?;
+    Ok(format!("SIP/2.0 200 OK\r\n{headers}").into_bytes())
+}
+
+/// Requests of a phone with their answers, over UDP and over one TCP connection.
+fn exchange(site: &Site, count: usize) -> Result<()> {
+    let pbx = udp(&site.pbx, (Site::PBX[0], 5060))?;
+    let phone = udp(&site.phone, (Site::PHONE[0], 4001))?;
+    [&pbx, &phone].into_iter().try_for_each(|socket| socket.set_read_timeout(Some(PATIENCE)))?;
+    let mut buffer = [0; 2048];
+    for _ in 0..count {
+        phone.send_to(&credentials(), (Site::PBX[0], 5060))?;
+        let (len, from) = uninterrupted(|| pbx.recv_from(&mut buffer))?;
+        pbx.send_to(&answer(&buffer[..len])?, from)?;
+        let len = uninterrupted(|| phone.recv(&mut buffer))?;
+        ensure!(buffer[..len].starts_with(b"SIP/2.0 200 OK\r\n"), "no answer");
+    }
+    let server = Server::listen(&site.pbx, sip(Site::PBX[0]))?;
+    let (client, application) = server.connect(&site.phone)?;
+    for number in 1..=count {
+        client.write(OPTIONS)?;
+        wait_until("it was read", || Ok(application.bytes().len() == number * OPTIONS.len()))?;
+        let reply = answer(OPTIONS)?;
+        application.write(&reply)?;
+        wait_until("it was answered", || Ok(client.bytes().len() == number * reply.len()))?;
+    }
+    Ok(())
+}
+
+/// What sngrep needs: requests and answers, in their order.
+#[test]
+fn both_directions_of_an_exchange_are_in_the_file() -> Result<()> {
+    const EACH: usize = 20;
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("capture")?);
+    let (file, report) = (scratch.join("a.pcapng"), scratch.join("report"));
+    let name = file.display().to_string();
+    for (words, is_both) in [(&["--both"][..], true), (&["--both", "--src", "10.77.0.2"], true), (&[], false)]
+    {
+        let said = scratch.join("said");
+        let mut command = site.guard.command(&[&["capture", "-j", "-w", &name], words].concat());
+        command.stdin(Stdio::null()).stdout(std::fs::File::create(&report)?);
+        command.stderr(std::fs::File::create(&said)?);
+        let mut running = Running::start("sipguard capture", &mut command)?;
+        // What it sees is the first that it says, once it does.
+        wait_until("it says what it sees", || Ok(std::fs::read_to_string(&said)?.contains("capturing")))?;
+        let told = std::fs::read_to_string(&said)?;
+        ensure!(
+            told.starts_with("sipguard: capturing what comes in on eth0 for the ports 5060, 5061, "),
+            "{told}"
+        );
+        ensure!(told.contains("and what goes out") == is_both, "{told}");
+        exchange(&site, EACH)?;
+        running.signal(Signal::SIGINT)?;
+        let told = ended(&mut running, &report)?;
+        ensure!(told["missed"] == 0, "{words:?}: {told}");
+        ensure!(
+            !std::fs::read(&file)?.windows(8).any(|part| part == &SECRET.as_bytes()[..8]),
+            "{words:?}: credentials are left"
+        );
+        let mut replay = site.guard.command(&["replay", "-j", "--pbx", "10.77.0.1", &name]);
+        let replayed: Value = serde_json::from_str(&output(&mut replay)?)?;
+        let sent = replayed["rows"][0]["sent_by_pbx"].as_u64().context("sent")?;
+        ensure!(
+            (sent >= 2 * EACH as u64) == is_both && (sent == 0) != is_both,
+            "{words:?}: {sent} were sent"
+        );
+        if !is_installed("tshark", "tshark") {
+            continue;
+        }
+        let mut tshark = Command::new("tshark");
+        tshark
+            .args(["-Y", "sip", "-T", "fields", "-e", "sip.Method", "-e", "sip.Status-Code", "-r"])
+            .arg(&file);
+        let listed = output(&mut tshark)?;
+        let seen: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let expected: Vec<&str> = (0..2 * EACH).flat_map(|_| ["OPTIONS", "200"]).collect();
+        let expected: Vec<&str> = expected.into_iter().filter(|word| is_both || *word == "OPTIONS").collect();
+        ensure!(seen == expected, "{words:?}: {seen:?}");
+        let mut ways = Command::new("tshark");
+        ways.args(["-T", "fields", "-e", "frame.packet_flags_direction", "-r"]).arg(&file);
+        let ways = output(&mut ways)?;
+        ensure!(ways.lines().any(|way| way.trim().ends_with('2')) == is_both, "{words:?}: {ways}");
+    }
+    Ok(())
 }

@@ -170,7 +170,8 @@ fn who_is_blocked_is_not_called_silent() -> Result<()> {
     wait_until("they are counted", || Ok(guard.counted(Reason::BlockedHost)? >= 5))?;
     let status = run(guard, "status")?;
     ensure!(
-        status.contains("of whom a block or ban is about were not judged") && !status.contains("nothing malformed"),
+        status.contains("of whom a block or ban is about were not judged")
+            && !status.contains("nothing malformed"),
         "{status}"
     );
     let found = run(guard, "lookup 10.77.0.2")?;
@@ -227,7 +228,9 @@ fn status_says_since_when_the_mode_is_and_where_serve_runs() -> Result<()> {
     let since = |status: &Value| -> Result<jiff::Timestamp> { Ok(text(status, "mode_since_at")?.parse()?) };
     ensure!(since(&status()?)?.duration_since(attached).as_secs().abs() <= 1, "{:#}", status()?);
     // Times are told to the second.
-    wait_until("some seconds are over", || Ok(jiff::Timestamp::now().duration_since(attached).as_secs() >= 3))?;
+    wait_until("some seconds are over", || {
+        Ok(jiff::Timestamp::now().duration_since(attached).as_secs() >= 3)
+    })?;
     run(guard, "mode monitor")?;
     let changed = since(&status()?)?;
     ensure!(changed.duration_since(attached).as_secs() >= 2, "{:#}", status()?);
@@ -246,5 +249,38 @@ fn status_says_since_when_the_mode_is_and_where_serve_runs() -> Result<()> {
     wait_until("status finds it", || Ok(run(guard, "status")?.contains(&format!("up, at {ELSEWHERE}"))))?;
     let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
     datagrams(&site, &socket, 1)?;
-    wait_until("there is evidence", || Ok(std::fs::read_dir(&evidence).is_ok_and(|mut all| all.next().is_some())))
+    wait_until("there is evidence", || {
+        Ok(std::fs::read_dir(&evidence).is_ok_and(|mut all| all.next().is_some()))
+    })
+}
+
+#[test]
+fn each_command_tells_what_the_next_one_needs() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let nothing = guard.run(&["detach"])?.expect(2)?.stderr;
+    ensure!(nothing.contains("Nothing is attached"), "{nothing}");
+    let attached = guard.run(&["attach", Site::INTERFACE, "--monitor"])?.expect(0)?.stdout;
+    ensure!(attached.contains("the mode is monitor: nothing is stopped"), "{attached}");
+    let unnamed = guard.run(&["detach"])?.expect(2)?.stderr;
+    ensure!(unnamed.contains("It is attached to: eth0;"), "{unnamed}");
+
+    let socket = site.phone.enter(|| UdpSocket::bind("10.77.0.2:0"))??;
+    datagrams(&site, &socket, 3)?;
+    wait_until("they are counted", || Ok(guard.counted(Reason::BadContentLength)? == 3))?;
+    let found = run(guard, "lookup 10.77.0.2")?;
+    for part in ["no rule decides", "10.77.0.2: 3 packets malformed", AGENT, LINE, "bad-content-length 3"] {
+        ensure!(found.contains(part), "no {part:?} in {found}");
+    }
+    ensure!(guard.json(&["lookup", PHONE])?["offender"]["fault"]["line"] == LINE, "no fault in JSON");
+    ensure!(guard.json(&["lookup", "10.77.0.9"])?["offender"].is_null(), "who sent nothing");
+    // An event is what it was, however often it is asked for.
+    let events = guard.rows(&["events"])?;
+    ensure!(!events.is_empty(), "no event");
+    for _ in 0..20 {
+        let again = guard.rows(&["events"])?;
+        ensure!(again == events, "{again:#?} and not {events:#?}");
+    }
+    ensure!(run(guard, "events")?.contains("From: <sip:201@pbx.example>"), "no From");
+    Ok(())
 }

@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     verdict: Verdict,
 
+    /// Also what goes out from or to guarded ports, whatever the verdict, so that calls are whole (sngrep); with `--src` what goes there
+    #[arg(long)]
+    both: bool,
+
     /// End after so many packets
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -75,6 +79,7 @@ impl Args {
             source: self.source,
             dropped: self.verdict != Verdict::Pass,
             passed: self.verdict != Verdict::Drop,
+            both: self.both,
             count: self.count,
             max_bytes: self.max_size,
             redact: !self.no_redact,

@@ -3,7 +3,7 @@
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Interfaces
-    #[arg(required_unless_present = "all", value_name = "IFACE")]
+    #[arg(value_name = "IFACE")]
     interfaces: Vec<String>,
 
     /// Every interface, also of a sipguard of another version

@@ -136,7 +136,7 @@ pub enum Verb {
     Counters(counters::Args),
     /// Show what was stopped, packet by packet, from the kernel's memory of the last 1024 events
     Events(events::Args),
-    /// Write what comes in to guarded ports, and what is stopped, to a file or pipe, as pcapng; what the PBX sends is not in it
+    /// Write what comes in to guarded ports, and what is stopped, to a file or pipe, as pcapng; with `--both` what the PBX sends too
     Capture(capture::Args),
     /// Watch live who is stopped and why, and block the senders you select
     #[cfg_attr(not(feature = "top"), command(hide = true))]

@@ -15,6 +15,8 @@ struct AttachedRow<'a> {
     mode: &'static str,
     /// Whether it is new, or the settings changed.
     changed: bool,
+    /// `enforce` or `monitor`.
+    guard_mode: &'static str,
 }
 
 /// An interface on which another program filters now.
@@ -39,9 +41,12 @@ pub fn attached(format: Format, outcome: &Outcome) -> Result<()> {
     rows(
         format,
         "sipguard.attach/1",
-        outcome.interfaces.iter().map(|one| row(one, changed)).collect(),
+        outcome.interfaces.iter().map(|one| row(one, outcome)).collect(),
         || {
             let mut text: String = outcome.interfaces.iter().map(|one| sentence(one, changed)).collect();
+            if outcome.mode == "monitor" {
+                text += "the mode is monitor: nothing is stopped, what would be is counted; `sipguard mode enforce` stops it\n";
+            }
             if changed {
                 text += "the settings changed for all interfaces:\n";
                 text.extend(outcome.settings.iter().map(|line| format!("  {line}\n")));
@@ -51,8 +56,13 @@ pub fn attached(format: Format, outcome: &Outcome) -> Result<()> {
     )
 }
 
-fn row(one: &Attached, settings_changed: bool) -> AttachedRow<'_> {
-    AttachedRow { interface: &one.name, mode: one.xdp_mode(), changed: one.new || settings_changed }
+fn row<'a>(one: &'a Attached, outcome: &Outcome) -> AttachedRow<'a> {
+    AttachedRow {
+        interface: &one.name,
+        mode: one.xdp_mode(),
+        changed: one.new || outcome.settings_changed,
+        guard_mode: outcome.mode,
+    }
 }
 
 fn sentence(one: &Attached, settings_changed: bool) -> String {

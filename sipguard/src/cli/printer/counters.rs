@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use sipguard_core::ops::counters::{AddressRow, CounterRow, Offender, Rates, SenderRow, per_sec};
-use sipguard_core::view::{CounterView, RateView, SenderView, schema};
+use sipguard_core::view::{CounterView, RateView, SenderView, SourceView, schema};
 use sipguard_observe::view::{AddressView, OffenderView, ReasonCountView};
 
 use super::{Format, rows};
@@ -31,7 +31,11 @@ pub fn rates(format: Format, rates: &Rates) -> Result<()> {
             |row: &CounterRow| [row.packets, row.bytes].map(|count| format!("{:.1}", per_sec(count, *span)));
         let line = |row: &CounterRow| line(row).into_iter().take(3).chain(rates(row)).collect();
         each_once(&head, counted, line, |packets| {
-            format!("{:.1} packets a second, measured over {:.1} s", per_sec(packets, *span), span.as_secs_f64())
+            format!(
+                "{:.1} packets a second, measured over {:.1} s",
+                per_sec(packets, *span),
+                span.as_secs_f64()
+            )
         })
     })
 }
@@ -57,7 +61,10 @@ fn each_once(
         apart.into_iter().partition(|row| row.is_of_block());
     for (rows, title) in [
         (limits, "Over a limit that only counts; they are among those above:"),
-        (blocks, "Let pass by a block; where the block itself only counts they are among those above,\nin monitor mode they are not:"),
+        (
+            blocks,
+            "Let pass by a block; where the block itself only counts they are among those above,\nin monitor mode they are not:",
+        ),
     ] {
         if !rows.is_empty() {
             text += &format!("\n{title}\n{}", table(head, rows.iter().map(|row| line(row))));
@@ -115,27 +122,16 @@ fn action(packets: u64, passed: u64) -> &'static str {
 }
 
 /// What there is to know of an address, in lines with their labels.
-fn details(view: &AddressView) -> Vec<(&'static str, String)> {
+pub fn details(view: &AddressView) -> Vec<(&'static str, String)> {
     let count = |one: &ReasonCountView| format!("{} {}", one.reason, one.packets);
     let mut lines = vec![("reasons", view.reasons.iter().map(count).collect::<Vec<_>>().join(", "))];
     let seen = [&view.first_seen_at, &view.last_seen_at].map(|seen| seen.as_deref().unwrap_or("?"));
     lines.push(("seen", seen.join(" to ")));
     lines.extend(view.from.clone().map(|from| ("From", from)));
     lines.extend(view.user_agent.clone().map(|agent| ("User-Agent", agent)));
-    lines.extend(view.fault.as_ref().map(|fault| {
-        ("fault", at_fault(fault.offset, &fault.line, fault.message.first().map_or("", String::as_str)))
-    }));
+    lines.extend(view.fault.as_ref().map(|fault| ("fault", fault.text.clone())));
     lines.push(("block", to_block(view)));
     lines
-}
-
-/// The line at fault and where it is; how the message begins where that is not known.
-fn at_fault(offset: Option<i64>, line: &str, begin: &str) -> String {
-    match offset {
-        Some(offset) if line.is_empty() => format!("at byte {offset}, the end of the headers"),
-        Some(offset) => format!("at byte {offset}: {line}"),
-        None => format!("begins: {begin}"),
-    }
 }
 
 /// The command, or why there is none.
@@ -148,15 +144,13 @@ pub fn by_port(format: Format, offenders: &[Offender]) -> Result<()> {
     let views: Vec<OffenderView> = offenders.iter().map(OffenderView::of_row).collect();
     let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "LAST SEEN", "USER-AGENT", "FAULT"];
     let line = |view: &OffenderView| {
+        let SourceView { src_ip, src_port, reason, packets, .. } = &view.source;
         let last = view.last_seen_at.clone().unwrap_or_default();
-        let fault = match view.fault_offset {
-            _ if view.src_port == 0 => String::new(),
-            offset => at_fault(offset, &view.fault_line, &view.sample),
-        };
-        let (port, packets) = (view.src_port.to_string(), view.packets.to_string());
+        let fault = if *src_port == 0 { String::new() } else { view.fault_text.clone() };
+        let action = action(*packets, view.passed_packets).to_owned();
         let agent = view.user_agent.clone().unwrap_or_default();
-        let action = action(view.packets, view.passed_packets).to_owned();
-        vec![view.src_ip.clone(), port, view.reason.clone(), action, packets, last, agent, fault]
+        let (port, packets) = (src_port.to_string(), packets.to_string());
+        vec![src_ip.clone(), port, reason.clone(), action, packets, last, agent, fault]
     };
     let text = table(&head, views.iter().map(line));
     rows(format, schema::OFFENDERS, views, || text)

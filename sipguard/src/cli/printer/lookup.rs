@@ -6,11 +6,13 @@ use anyhow::Result;
 use serde::Serialize;
 use sipguard_core::clock::Clock;
 use sipguard_core::ops::RuleVerb;
+use sipguard_core::ops::counters::AddressRow;
 use sipguard_core::ops::export::RuleRow;
 use sipguard_core::ops::lookup::{ListedRule, LookupQuery, LookupResult, Outcome, Overruled};
 use sipguard_core::view::{RuleView, time};
+use sipguard_observe::view::AddressView;
 
-use super::{Format, object, remaining};
+use super::{Format, object, plural, remaining};
 
 /// What is found about somebody.
 #[derive(Serialize)]
@@ -30,9 +32,16 @@ struct LookupDocument<'a> {
     overruled: Vec<RuleView>,
     /// The checks of its messages that do not refuse, with their states.
     checks: BTreeMap<&'static str, &'static str>,
+    /// What the address sent that was malformed or over a limit.
+    offender: Option<AddressView>,
 }
 
-pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<()> {
+pub fn lookup(
+    format: Format,
+    asked: &LookupQuery,
+    outcome: &Outcome,
+    offender: Option<&AddressRow>,
+) -> Result<()> {
     let Outcome { found, is_blocked, monitors, checks, clock } = outcome;
     let LookupResult { decider, others, trunk, proxy_protocol } = found;
     let document = LookupDocument {
@@ -45,7 +54,9 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
         proxy_protocol: *proxy_protocol,
         overruled: others.iter().map(overruled).collect(),
         checks: checks.iter().map(|(reason, state)| (reason.name(), state.name())).collect(),
+        offender: offender.map(AddressView::of_row),
     };
+    let sent = document.offender.as_ref().map(sent).unwrap_or_default();
     let hint = if *monitors && *is_blocked {
         "the mode is monitor: what is blocked passes, and is only counted\n"
     } else {
@@ -58,8 +69,20 @@ pub fn lookup(format: Format, asked: &LookupQuery, outcome: &Outcome) -> Result<
             .iter()
             .map(|(reason, state)| format!("check {}: {}\n", reason.name(), state.name()))
             .collect();
-        text(&asked.shown(), decider.as_ref(), others, *monitors, clock) + &trunk.unwrap_or_default() + &checks + hint
+        text(&asked.shown(), decider.as_ref(), others, *monitors, clock)
+            + &trunk.unwrap_or_default()
+            + &checks
+            + hint
+            + &sent
     })
+}
+
+/// What it sent that was malformed or over a limit.
+fn sent(view: &AddressView) -> String {
+    let packets = plural(usize::try_from(view.packets).unwrap_or(usize::MAX), "packet");
+    let lines = super::counters::details(view).into_iter();
+    let lines = lines.map(|(label, said)| format!("  {label:<10}  {said}\n")).collect::<String>();
+    format!("{}: {packets} malformed or over a limit\n{lines}", view.src_ip)
 }
 
 fn overruled(one: &Overruled) -> RuleView {

@@ -76,7 +76,7 @@ fn answer(file: &Path, answer: &AnswerView) -> String {
             fault.well_formed.to_string(),
             fault.packet.unwrap_or(fault.first_packet).to_string(),
             number(fault.offset),
-            fault.line.clone().unwrap_or_default(),
+            fault.text.clone().unwrap_or_default(),
         ]
     });
     if !answer.faults.is_empty() {
@@ -111,13 +111,13 @@ fn text(view: &ReplayView) -> String {
     if !view.sources.is_empty() {
         let lines = view.sources.iter().take(SHOWN).map(|one| {
             vec![
-                one.src_ip.clone(),
-                one.src_port.to_string(),
-                one.reason.to_owned(),
+                one.source.src_ip.clone(),
+                one.source.src_port.to_string(),
+                one.source.reason.clone(),
                 one.action.to_owned(),
-                one.packets.to_string(),
+                one.source.packets.to_string(),
                 one.first_packet.to_string(),
-                one.sample.clone(),
+                one.source.sample.clone(),
             ]
         });
         let head = ["ADDRESS", "PORT", "REASON", "ACTION", "PACKETS", "FIRST PACKET", "FIRST BYTES"];
@@ -130,7 +130,7 @@ fn text(view: &ReplayView) -> String {
         let lines = explained.iter().map(|one| {
             let offset = one.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
             let (packet, port) = (one.packet.to_string(), one.src_port.to_string());
-            vec![packet, one.src_ip.clone(), port, one.reason.to_owned(), offset, one.line.clone()]
+            vec![packet, one.src_ip.clone(), port, one.reason.to_owned(), offset, one.text.clone()]
         });
         let head = ["PACKET", "ADDRESS", "PORT", "REASON", "BYTE", "LINE AT FAULT"];
         text += &format!("\n{}", table(&head, lines));
@@ -146,8 +146,17 @@ fn text(view: &ReplayView) -> String {
         text += &format!("Not judged: {} that the PBX sent itself.\n", packets(view.sent_by_pbx));
     }
     view.notes.iter().for_each(|note| text += &format!("{}.\n", capital(note)));
+    if !view.answer.blocks.is_empty() {
+        text += "\nThis would block who sent nothing well-formed, whatever they send next:\n";
+        view.answer.blocks.iter().for_each(|command| text += &format!("    {command}\n"));
+    }
     if !view.answer.commands.is_empty() {
-        text += "\nThis would let it pass, and the last line shows what is left:\n";
+        let all = if view.answer.blocks.is_empty() {
+            "This would"
+        } else {
+            "Only where it should pass, this would"
+        };
+        text += &format!("\n{all} let it pass, and the last line shows what is left:\n");
         view.answer.commands.iter().for_each(|command| text += &format!("    {command}\n"));
     }
     text

@@ -48,7 +48,10 @@ fn seen(report: &GuardStatus, glance: &Glance) -> String {
     }
     if glance.at_block > 0 {
         let packets = super::plural(usize::try_from(glance.at_block).unwrap_or(usize::MAX), "packet");
-        lines.push(("", format!("{packets} of whom a block or ban is about were not judged (`sipguard list`)")));
+        lines.push((
+            "",
+            format!("{packets} of whom a block or ban is about were not judged (`sipguard list`)"),
+        ));
     }
     let [bans, blocks] =
         [(report.bans, "ban"), (report.blocks, "block")].map(|(count, one)| super::plural(count, one));

@@ -5,7 +5,7 @@
 
 mod numbers;
 mod plot;
-mod scene;
+pub mod scene;
 mod views;
 
 use std::net::UdpSocket;

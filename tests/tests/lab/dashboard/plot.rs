@@ -22,7 +22,7 @@ fn at(browser: &mut Browser, place: f64) -> Result<Value> {
             over.dispatchEvent(new MouseEvent('mousemove', at));
             return new Promise((done) => setTimeout(() => done(Object.fromEntries(
                 [...document.querySelectorAll('#plot figcaption button')]
-                    .map((one) => [one.dataset.series, one.lastChild.textContent]))), 50));
+                    .map((one) => [one.dataset.cause, one.lastChild.textContent]))), 50));
         }})()"
     ))
 }
@@ -45,11 +45,10 @@ fn the_plot_is_the_history_from_where_it_begins() -> Result<()> {
     let patience = PATIENCE * 4;
     wait_until("a slot is watched", || Ok(!rates(&service, "received", "")?.is_empty()))?;
     (0..30).try_for_each(|number| datagram(&site, "10.77.0.2", &faulty(number)))?;
-    let legend = "document.querySelector('#plot figcaption [data-series=\"would-drop malformed\"]')";
+    let legend = "document.querySelector('#plot figcaption [data-cause=\"malformed\"]')";
     wait(&mut browser, patience, &format!("!!{legend}"))?;
-    let names = "JSON.stringify([...document.querySelectorAll('#plot figcaption button')].map(one => one.dataset.series))";
-    let expected: Vec<String> =
-        ["malformed", "blocked", "limited", "denied"].map(|cause| format!("would-drop {cause}")).to_vec();
+    let names = "JSON.stringify([...document.querySelectorAll('#plot figcaption button')].map(one => one.dataset.cause))";
+    let expected: Vec<String> = ["malformed", "blocked", "limited", "denied"].map(str::to_owned).to_vec();
     wait(&mut browser, patience, &format!("{names} === {:?}", json!(expected).to_string()))?;
     let first =
         browser.value("Number(document.querySelector('#plot').dataset.from)")?.as_f64().context("a time")?;
@@ -64,15 +63,14 @@ fn the_plot_is_the_history_from_where_it_begins() -> Result<()> {
         patience,
         &format!("document.querySelector('#plot').dataset.from < {}", first - 1800.0),
     )?;
-    let colour = "getComputedStyle(document.querySelector('#plot [data-series=\"would-drop malformed\"] i')).backgroundColor";
+    let colour =
+        "getComputedStyle(document.querySelector('#plot [data-cause=\"malformed\"] i')).backgroundColor";
     assert_eq!(browser.value(colour)?, "rgb(200, 16, 46)");
     let all = rates(&service, "would-drop", "control-byte")?;
     for place in [0.1, 0.5, 0.9] {
         let shown = at(&mut browser, place)?;
-        let value = shown["would-drop malformed"]
-            .as_str()
-            .and_then(|text| text.strip_suffix("/s"))
-            .context("no value")?;
+        let value =
+            shown["malformed"].as_str().and_then(|text| text.strip_suffix("/s")).context("no value")?;
         let value: f64 = value.parse()?;
         let index = (place * (all.len() - 1) as f64) as usize;
         let near = &all[index.saturating_sub(3)..(index + 4).min(all.len())];

@@ -13,6 +13,7 @@ use sipguard_tests::{
     scratch::Scratch,
 };
 
+mod document;
 mod picture;
 pub mod pty;
 
@@ -267,9 +268,9 @@ fn whom_the_operator_points_at_is_blocked_and_unblocked() -> Result<()> {
 fn whom_the_operator_points_at_is_captured() -> Result<()> {
     let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("top")?);
     let guard = &site.guard;
-    let sender = traffic(&site, 1)?[0].to_string();
+    traffic(&site, 1)?;
     let mut pty = Pty::start(guard, &["top", "-d", "0.2"], SIZE)?;
-    pty.wait_for(&sender)?;
+    pty.wait_for("a single packet")?;
     // The address, since its next stream comes by another port; the file that is proposed gives way to ours.
     let file = scratch.join("capture.pcapng");
     pty.press(&format!("ca\u{15}{}\ry", file.display()))?;
@@ -299,7 +300,7 @@ fn it_waits_for_a_guard_that_was_detached() -> Result<()> {
     guard.attach(&[Site::INTERFACE])?;
     pty.wait("it is live again", |shown| shown.contains("nobody has sent") && !shown.contains("NOT LIVE"))?;
     let sender = traffic(&site, 1)?[0].to_string();
-    pty.wait_for(&sender)?;
+    pty.wait_for("a single packet")?;
     pty.press("4")?;
     pty.wait_for(&format!("{sender} > "))?;
     pty.signal(Signal::SIGTERM)?;

@@ -24,10 +24,16 @@ pub fn keep(screen: &Screen, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// How large a picture of so many columns and rows is.
+#[must_use]
+pub fn pixels((columns, rows): (u16, u16)) -> (u32, u32) {
+    (u32::from(columns) * WIDTH, u32::from(rows) * HEIGHT)
+}
+
 /// The screen as SVG; `ground` and `ink` are those of the terminal.
-fn svg(screen: &Screen, [ground, ink]: [&str; 2]) -> String {
+pub fn svg(screen: &Screen, [ground, ink]: [&str; 2]) -> String {
     let (rows, columns) = screen.size();
-    let (width, height) = (u32::from(columns) * WIDTH, u32::from(rows) * HEIGHT);
+    let (width, height) = pixels((columns, rows));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          font-family=\"DejaVu Sans Mono, monospace\" font-size=\"15\">\

@@ -9,7 +9,7 @@ use sipguard_tests::capture::{Form, whole};
 use sipguard_tests::exclusive;
 use sipguard_tests::guard::{Output, neighbour};
 use sipguard_tests::message::OPTIONS;
-use sipguard_tests::packet::Peer;
+use sipguard_tests::packet::{ACK, PSH, Peer, RST};
 use sipguard_tests::scratch::Scratch;
 
 use super::{PBX, WOULD_STOP, connection, finish, phone, replay, run, traffic};
@@ -65,7 +65,7 @@ fn a_capture_of_nothing_guarded_is_not_called_good() -> Result<()> {
     let _turn = exclusive::beside_others();
     let scratch = Scratch::new("replay")?;
     let voice = Peer::new("192.0.2.7:40000", "198.51.100.1:40002").udp(&[0x80; 172]);
-    let older = Peer::new("192.0.2.7:40000", PBX).tcp(sipguard_tests::packet::ACK, 7, OPTIONS);
+    let older = Peer::new("192.0.2.7:40000", PBX).tcp(ACK, 7, OPTIONS);
     for (frames, why) in [
         (vec![], "no packet came in for a guarded port (5060, 5061)"),
         (vec![voice.clone(); 3], "no packet came in for a guarded port (5060, 5061)"),
@@ -173,5 +173,65 @@ fn a_terminal_is_told_how_long_it_takes() -> Result<()> {
     ensure!(told.contains("large.pcap \u{2588}") && told.contains("s left"), "{told}");
     let told = run(&["replay", "--pbx", "198.51.100.1", &path.to_string_lossy()], &scratch.join("rules.db"))?;
     ensure!(!told.stderr.contains('%') && !told.stderr.contains(" left"), "{}", told.stderr);
+    Ok(())
+}
+
+/// What a shell makes of `<(...)` is a pipe with a name, which can be read once only.
+#[test]
+fn a_pipe_with_a_name_is_a_capture_like_others() -> Result<()> {
+    let _turn = exclusive::beside_others();
+    let scratch = Scratch::new("replay")?;
+    let file = Form::USUAL.pcap(1, &whole(&traffic()));
+    let (expected, status) = replay(&scratch, &file, &[])?;
+    let path = scratch.join("capture");
+    let command = format!("exec \"$SIPGUARD\" replay -j <(cat {})", path.display());
+    let output = Command::new("bash")
+        .args(["-c", &command])
+        .env("SIPGUARD", neighbour("SIPGUARD", "sipguard")?)
+        .env("SIPGUARD_PINS", "/sys/fs/bpf/sipguard-replay-test")
+        .env("SIPGUARD_STORE", scratch.join("rules.db"))
+        .env("SIPGUARD_CONFIG", "/dev/null")
+        .output()?;
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(report["rows"][0]["reasons"], expected["reasons"]);
+    Ok(())
+}
+
+/// The one who sends nothing but what is malformed is named before any check is.
+#[test]
+fn the_offender_is_to_be_blocked_before_a_check_is_switched_off() -> Result<()> {
+    let _turn = exclusive::beside_others();
+    let scratch = Scratch::new("replay")?;
+    let bad = String::from_utf8(OPTIONS.to_vec())?.replace("CSeq: ", "X-Serial: \x01\r\nCSeq: ");
+    let mut frames = connection(&phone(45_000), &[OPTIONS]);
+    let errant = |port| Peer::new(&format!("192.0.2.99:{port}"), PBX);
+    frames.extend((0..5).map(|number| errant(46_000 + number).udp(bad.as_bytes())));
+    let path = scratch.join("capture");
+    std::fs::write(&path, Form::USUAL.pcap(1, &whole(&frames)))?;
+    let told = run(&["replay", &path.to_string_lossy(), "--explain"], &scratch.join("rules.db"))?;
+    let told = told.expect(WOULD_STOP)?.stdout;
+    let commands: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("    sipguard ")).collect();
+    ensure!(commands.first() == Some(&"block 192.0.2.99"), "{told}");
+    ensure!(commands[1].starts_with("checks set control-byte"), "{told}");
+    ensure!(told.contains("X-Serial: \\x01"), "{told}");
+    Ok(())
+}
+
+/// The guard before whoever captured has made resets of malformed segments: the phone's own segment that follows still has its line.
+#[test]
+fn a_capture_taken_behind_a_guard_has_the_line_and_says_so() -> Result<()> {
+    let _turn = exclusive::beside_others();
+    let scratch = Scratch::new("replay")?;
+    let bad = String::from_utf8(OPTIONS.to_vec())?.replace("CSeq: ", "X-Serial: \x01\r\nCSeq: ");
+    let mut frames = connection(&phone(45_000), &[]);
+    frames.truncate(2);
+    frames.push(phone(45_000).tcp(ACK | RST, 1000, bad.as_bytes()));
+    frames.push(phone(45_000).tcp(ACK | PSH, 1000, bad.as_bytes()));
+    let path = scratch.join("capture");
+    std::fs::write(&path, Form::USUAL.pcap(1, &whole(&frames)))?;
+    let told =
+        run(&["replay", &path.to_string_lossy()], &scratch.join("rules.db"))?.expect(WOULD_STOP)?.stdout;
+    ensure!(told.contains("X-Serial: \\x01") && told.contains("Resets with data: 1 packet;"), "{told}");
     Ok(())
 }
