@@ -9,6 +9,7 @@ pub mod capture;
 pub mod cases;
 pub mod chance;
 pub mod configurations;
+pub mod continuity;
 pub mod cpu;
 pub mod demo;
 pub mod dial;

@@ -57,6 +57,15 @@ const VIRTUAL: [(&str, &str); 5] = [
     ("ethtool", "ethtool"),
 ];
 
+/// What packages are made and checked with.
+const PACKERS: [(&str, &str); 3] = [("rpmbuild", "rpm"), ("lintian", "lintian"), ("xz", "xz-utils")];
+
+/// What compiles C for arm64, and Rust for the machine that it compiles on.
+const ARM64: [(&str, &str); 1] = [("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
+
+/// Debian's Rust, for which there is a library for each of Debian's processors.
+const CROSS: [&str; 2] = ["rustc-web", "cargo-web"];
+
 /// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs; the fuzz targets
 /// have no XDP program in them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +76,10 @@ pub enum Purpose {
     Lint,
     Fuzz,
     Vm,
+    /// Packages for this processor.
+    Dist,
+    /// And for arm64.
+    DistArm64,
     Everything,
 }
 
@@ -92,6 +105,13 @@ impl Purpose {
             // Some have their package in common with what is there already.
             let known: Vec<&str> = programs.iter().map(|(_, package)| *package).collect();
             programs.extend(VIRTUAL.into_iter().filter(|(_, package)| !known.contains(package)));
+        }
+        if self.includes(Purpose::Dist) || self == Purpose::DistArm64 {
+            let known: Vec<&str> = programs.iter().map(|(_, package)| *package).collect();
+            programs.extend(PACKERS.into_iter().filter(|(_, package)| !known.contains(package)));
+        }
+        if self == Purpose::DistArm64 {
+            programs.extend(ARM64);
         }
         programs
     }
@@ -171,6 +191,12 @@ impl Missing {
         }
         if missing.linker {
             missing.packages.extend(LLVM.into_iter().filter(|name| !has(Item::Package(name))));
+        }
+        if purpose == Purpose::DistArm64 {
+            // A nightly has no library for arm64; Debian's compiler has one of its own version.
+            let mut cross = CROSS.to_vec();
+            cross.retain(|name| !has(Item::Package(name)) && !missing.packages.contains(name));
+            missing.packages.extend(cross);
         }
         let absent = purpose.programs().into_iter().filter(|(program, _)| !has(Item::Program(program)));
         missing.packages.extend(absent.map(|(_, package)| package));
@@ -253,6 +279,8 @@ mod tests {
             "qemu-system-x86",
             "xz-utils",
             "e2fsprogs",
+            "rpm",
+            "lintian",
             "rust-web-clippy",
         ]);
         assert_eq!(missing.packages, packages);
@@ -277,6 +305,11 @@ mod tests {
         let machines =
             ["iproute2", "util-linux", "qemu-system-x86", "xz-utils", "e2fsprogs", "systemd", "ethtool"];
         assert_eq!(vm.packages[build.packages.len()..], machines);
+        let dist = Missing::of(Purpose::Dist, None, |_| false);
+        assert_eq!(dist.packages[build.packages.len()..], ["rpm", "lintian", "xz-utils"]);
+        let arm64 = Missing::of(Purpose::DistArm64, None, |_| false);
+        let cross = ["rpm", "lintian", "xz-utils", "gcc-aarch64-linux-gnu"];
+        assert_eq!(arm64.packages[build.packages.len()..], cross);
         let fuzz = Missing::of(Purpose::Fuzz, None, |_| false);
         assert_eq!(fuzz, Missing { packages: vec!["build-essential"], ..Missing::default() });
     }
@@ -300,6 +333,8 @@ mod tests {
 
     #[test]
     fn a_nightly_is_kept_and_linted_with_its_own_clippy() {
+        let arm64 = Missing::of(Purpose::DistArm64, Some(&Toolchain::Nightly), |item| item == Item::Linker);
+        assert_eq!(arm64.packages[1..3], CROSS);
         let missing = Missing::of(Purpose::Lint, Some(&Toolchain::Nightly), |item| item == Item::Linker);
         assert_eq!(missing.packages, ["build-essential"]);
         assert_eq!(missing.components, [Component::Clippy, Component::Rustfmt, Component::NightlyClippy]);

@@ -11,6 +11,7 @@ mod boundaries;
 mod build;
 mod command;
 mod demo;
+mod dist;
 mod documents;
 #[path = "../../sipguard-object/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
@@ -24,7 +25,7 @@ mod vocabulary;
 
 const USAGE: &str = "usage: cargo xtask VERB
 
-  setup [--for build|test|bench|lint|fuzz|vm]
+  setup [--for build|test|bench|lint|fuzz|vm|dist]
                                        install what is missing on this machine (Debian 12; root or sudo)
   build [--release]                    sipguard and the programs of its tests
   demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
@@ -40,6 +41,9 @@ const USAGE: &str = "usage: cargo xtask VERB
   vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]
                                        the filter on kernels of Debian and on every kind of interface, and the units
                                        under systemd, in virtual machines; FILE is another build of sipguard
+  dist [--arm64] [--check-reproducible] [--version VERSION]
+                                       the static program, packages for dpkg and rpm, bill of materials and sums in
+                                       target/dist/out; also for arm64; once more in another directory, to compare
   lint [--text]                        formatting, clippy on both targets, rustdoc, documents, vocabulary; or the last
                                        two alone, which compile nothing
 
@@ -67,6 +71,7 @@ fn run(verb: &str, args: &[String]) -> Result<()> {
         "demo" => demo::run(args),
         "test" => test::run(args),
         "bench" => bench::run(args),
+        "dist" => dist::run(args),
         "fuzz" => fuzz::run(args),
         "lint" => lint::run(args),
         "vm" => vm::run(args),

@@ -17,7 +17,7 @@ const BY_HAND: &str = "Debian 12 with its security updates has all packages; on 
     bpf-linker 0.13.0, the programs of the tests, and for the XDP program \
     `rustup toolchain install nightly --component rust-src` by hand";
 
-/// `setup [--for build|test|bench|lint|fuzz|vm]`.
+/// `setup [--for build|test|bench|lint|fuzz|vm|dist]`.
 pub fn run(args: &[String]) -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let purpose = match words[..] {
@@ -28,6 +28,7 @@ pub fn run(args: &[String]) -> Result<()> {
         ["--for", "lint"] => Purpose::Lint,
         ["--for", "fuzz"] => Purpose::Fuzz,
         ["--for", "vm"] => Purpose::Vm,
+        ["--for", "dist"] => Purpose::Dist,
         _ => return Err(Usage::arguments("setup", args)),
     };
     println!("setup: {}", if ready(purpose)? { "done" } else { "nothing to do" });

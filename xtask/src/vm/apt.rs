@@ -28,12 +28,13 @@ const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct Apt {
     directory: PathBuf,
+    architecture: &'static str,
 }
 
 impl Apt {
-    /// Makes it below `directory`, and downloads the lists unless they are of today.
-    pub fn new(directory: &Path) -> Result<Self> {
-        let apt = Self { directory: directory.join("apt") };
+    /// Makes it below `directory`, for Debian's name of an architecture, and downloads the lists unless they are of today.
+    pub fn new(directory: &Path, architecture: &'static str) -> Result<Self> {
+        let apt = Self { directory: directory.join("apt"), architecture };
         for name in ["lists/partial", "cache/archives/partial", "etc/preferences.d", "debs"] {
             let path = apt.directory.join(name);
             fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
@@ -67,7 +68,7 @@ impl Apt {
     /// The file of a package, downloaded unless it is there.
     pub fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
         let debs = self.directory.join("debs");
-        let name = format!("{package}_{}_amd64.deb", version.replace(':', "%3a"));
+        let name = format!("{package}_{}_{}.deb", version.replace(':', "%3a"), self.architecture);
         let path = debs.join(&name);
         if !path.exists() {
             println!("vm: downloading {package} {version}");
@@ -121,13 +122,13 @@ impl Apt {
     }
 
     fn configuration(&self) -> String {
-        let here = self.directory.display();
+        let (here, architecture) = (self.directory.display(), self.architecture);
         // A mirror that stands still is as good here: what it has runs in a machine that is thrown away.
         format!(
             "Dir::Etc \"{here}/etc\";\nDir::Etc::sourcelist \"{here}/sources.list\";\nDir::Etc::sourceparts \"{here}/etc\";\n\
              Dir::Etc::parts \"{here}/etc\";\nDir::State \"{here}\";\nDir::State::lists \"{here}/lists\";\n\
-             Dir::State::status \"{here}/status\";\nDir::Cache \"{here}/cache\";\nAPT::Architecture \"amd64\";\n\
-             APT::Architectures {{ \"amd64\"; }};\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
+             Dir::State::status \"{here}/status\";\nDir::Cache \"{here}/cache\";\nAPT::Architecture \"{architecture}\";\n\
+             APT::Architectures {{ \"{architecture}\"; }};\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
              Acquire::Check-Valid-Until \"false\";\n"
         )
     }

@@ -26,8 +26,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+pub use self::apt::Apt;
 use self::{
-    apt::Apt,
     choice::Asked,
     initramfs::Initramfs,
     kernel::Kernel,
@@ -76,7 +76,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let directory = target_dir().join("vm");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let suites = suites(&listed(&guest, "suites")?)?;
-    let bench = Bench { apt: Apt::new(&directory)?, sipguard, guest, suites, directory };
+    let bench = Bench { apt: Apt::new(&directory, "amd64")?, sipguard, guest, suites, directory };
 
     let mut kernels = Table::new("kernel", &choice.cells);
     for name in &choice.kernels {

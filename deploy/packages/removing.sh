@@ -1,0 +1,12 @@
+# Before the program is removed, and not before another version replaces it. A filter without a program could be neither seen nor taken
+# off, so it goes first; where that fails, the package stays.
+
+pins=/sys/fs/bpf/sipguard
+
+if [ -d /run/systemd/system ]; then
+    systemctl stop sipguard-serve.service 'sipguard@*.service' >/dev/null || true
+fi
+if [ -d "$pins" ] && ! sipguard detach --all; then
+    echo "sipguard: the filter could not be taken off, so the program stays that can do it" >&2
+    exit 1
+fi
