@@ -28,6 +28,7 @@ pub mod model;
 pub mod netns;
 pub mod network;
 pub mod office;
+pub mod packaged;
 pub mod packet;
 pub mod process;
 pub mod program;

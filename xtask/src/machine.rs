@@ -60,6 +60,9 @@ const VIRTUAL: [(&str, &str); 5] = [
 /// What packages are made and checked with.
 const PACKERS: [(&str, &str); 3] = [("rpmbuild", "rpm"), ("lintian", "lintian"), ("xz", "xz-utils")];
 
+/// What makes a Debian in a directory.
+const DEBIAN: (&str, &str) = ("debootstrap", "debootstrap");
+
 /// What compiles C for arm64, and Rust for the machine that it compiles on.
 const ARM64: [(&str, &str); 1] = [("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
 
@@ -80,6 +83,8 @@ pub enum Purpose {
     Dist,
     /// And for arm64.
     DistArm64,
+    /// Packages tried on a fresh Debian.
+    DistTrial,
     Everything,
 }
 
@@ -112,6 +117,9 @@ impl Purpose {
         }
         if self == Purpose::DistArm64 {
             programs.extend(ARM64);
+        }
+        if self == Purpose::DistTrial {
+            programs.extend([NAMESPACES[0], NAMESPACES[1], DEBIAN]);
         }
         programs
     }

@@ -41,9 +41,10 @@ const USAGE: &str = "usage: cargo xtask VERB
   vm [--kernel 6.1|6.12|newest]... [--mode NAME]... [--systemd] [--short] [--sipguard FILE]
                                        the filter on kernels of Debian and on every kind of interface, and the units
                                        under systemd, in virtual machines; FILE is another build of sipguard
-  dist [--arm64] [--check-reproducible] [--version VERSION]
+  dist [--arm64] [--check-reproducible] [--try] [--version VERSION]
                                        the static program, packages for dpkg and rpm, bill of materials and sums in
-                                       target/dist/out; also for arm64; once more in another directory, to compare
+                                       target/dist/out; also for arm64; once more in another directory, to compare;
+                                       installed, upgraded under traffic and purged on a fresh Debian 12 (root)
   lint [--text]                        formatting, clippy on both targets, rustdoc, documents, vocabulary; or the last
                                        two alone, which compile nothing
 

@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Release, architecture::Architecture, empty, names};
 use crate::command::{root, search_path, succeed};
 
+/// What git is asked for its files.
+const LIST: [&str; 5] = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+
 /// Copies the sources, makes everything there, and compares.
 pub fn check(release: &Release, others: &[Architecture], out: &Path) -> Result<()> {
     let copy = empty(&release.directory.join("again/another-name"))?;
@@ -28,9 +31,9 @@ pub fn check(release: &Release, others: &[Architecture], out: &Path) -> Result<(
     fs::remove_dir_all(&copy).with_context(|| format!("removing {}", copy.display()))
 }
 
-/// The files that git knows, as they are now.
+/// The files that git knows or would take, as they are now.
 fn copy_sources(to: &Path) -> Result<()> {
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output()?;
+    let listed = Command::new("git").args(LIST).current_dir(root()).output()?;
     ensure!(listed.status.success(), "git ls-files failed");
     for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
         let file: PathBuf = to.join(name);

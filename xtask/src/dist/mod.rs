@@ -5,7 +5,8 @@
 //! 3. `content.rs` is what is installed, in either package; `third_party.rs` the licences of what is linked in;
 //! 4. `deb.rs` and `rpm.rs` pack it, each with the tool of its own distributions;
 //! 5. `bill.rs` is the bill of materials, and whether it agrees with `Cargo.lock`, which `lock.rs` reads;
-//! 6. `again.rs` makes everything once more, in another directory.
+//! 6. `again.rs` makes everything once more, in another directory;
+//! 7. `trial.rs` installs, upgrades and purges it.
 //!
 //! All of it lies in `target/dist/out`. Nothing there depends on the directory, the time or the user.
 
@@ -20,6 +21,7 @@ mod rpm;
 mod sysroot;
 mod third_party;
 mod tree;
+mod trial;
 
 use std::{
     env, fs,
@@ -38,7 +40,7 @@ use crate::{
 };
 
 /// What is made: which version, as of when, and where.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Release {
     /// Of the packages.
     version: String,
@@ -48,14 +50,16 @@ struct Release {
     directory: PathBuf,
 }
 
-/// `dist [--arm64] [--check-reproducible] [--version VERSION]`.
+/// `dist [--arm64] [--check-reproducible] [--try] [--version VERSION]`.
 pub fn run(args: &[String]) -> Result<()> {
-    let (mut arm64, mut twice, mut version) = (false, false, env!("CARGO_PKG_VERSION").to_owned());
+    let (mut arm64, mut twice, mut trial) = (false, false, false);
+    let mut version = env!("CARGO_PKG_VERSION").to_owned();
     let mut words = args.iter();
     while let Some(word) = words.next() {
         match (word.as_str(), words.as_slice().first()) {
             ("--arm64", _) => arm64 = true,
             ("--check-reproducible", _) => twice = true,
+            ("--try", _) => trial = true,
             ("--version", Some(given)) => {
                 version.clone_from(given);
                 words.next();
@@ -70,6 +74,9 @@ pub fn run(args: &[String]) -> Result<()> {
     if twice {
         again::check(&release, others, &out)?;
     }
+    if trial {
+        trial::run(&release, &out)?;
+    }
     Ok(())
 }
 
@@ -77,10 +84,10 @@ impl Release {
     /// Everything, for this processor and for `others`; the directory that it is in.
     fn make(&self, others: &[Architecture]) -> Result<PathBuf> {
         let out = empty(&self.directory.join("out"))?;
-        let here = program::build(Architecture::Amd64, &self.directory, &self.epoch)?;
+        let here = program::build(Architecture::Amd64, &self.directory)?;
         self.pack(Architecture::Amd64, &here, &here, &out)?;
         for &other in others {
-            let program = program::build(other, &self.directory, &self.epoch)?;
+            let program = program::build(other, &self.directory)?;
             self.pack(other, &program, &here, &out)?;
         }
         let mut names = names(&out)?;

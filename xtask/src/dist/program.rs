@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Builds it, and returns where it is.
-pub fn build(architecture: Architecture, directory: &Path, epoch: &str) -> Result<PathBuf> {
+pub fn build(architecture: Architecture, directory: &Path) -> Result<PathBuf> {
     let (mut command, sysroot) = match architecture {
         Architecture::Amd64 => (cargo(&[]), None),
         Architecture::Arm64 => (debian_cargo(), Some(sysroot::ready(directory)?)),
@@ -23,7 +23,9 @@ pub fn build(architecture: Architecture, directory: &Path, epoch: &str) -> Resul
     let build = directory.join("build");
     command.args(["build", "--locked", "--profile", "dist", "--package", "sipguard", "--bin", "sipguard"]);
     command.args(["--target", &target, "--config", &flags(&target, sysroot.as_deref())]);
-    command.env("CARGO_TARGET_DIR", &build).env("SOURCE_DATE_EPOCH", epoch).env("SIPGUARD_PACKAGED", "1");
+    command.env("CARGO_TARGET_DIR", &build).env("SIPGUARD_PACKAGED", "1");
+    // The program depends on its sources, not on the time of their commit, which would compile all of it anew.
+    command.env("SOURCE_DATE_EPOCH", "0");
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let names = target.replace('-', "_");
     // SQLite is C.

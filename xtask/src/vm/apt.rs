@@ -141,20 +141,23 @@ impl Apt {
 
 /// The suites, each at the place where the machine's own apt has that archive.
 fn sources() -> Result<String> {
-    let format = ["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"];
-    let targets = printed("apt-get", &format)
-        .context("`apt-get indextargets` failed: virtual machines need Debian's apt")?;
     let mut text = String::new();
     for (suite, label) in SUITES {
-        let place = targets.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(' '));
-        let Some(place) = place else {
-            bail!(
-                "the machine's apt has no source of {label}: add it, run `apt-get update`, and run this again"
-            )
-        };
-        text += &format!("deb [signed-by={KEYRING}] {place} {suite} main\n");
+        text += &format!("deb [signed-by={KEYRING}] {} {suite} main\n", place(label)?);
     }
     Ok(text)
+}
+
+/// Where the machine's own apt has the archive of this label.
+pub fn place(label: &str) -> Result<String> {
+    let format = ["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"];
+    let targets =
+        printed("apt-get", &format).context("`apt-get indextargets` failed: this needs Debian's apt")?;
+    let place = targets.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(' '));
+    let Some(place) = place else {
+        bail!("the machine's apt has no source of {label}: add it, run `apt-get update`, and run this again")
+    };
+    Ok(place.to_owned())
 }
 
 /// What the field `Depends` names, of alternatives the first.

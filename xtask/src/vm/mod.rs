@@ -26,7 +26,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-pub use self::apt::Apt;
+pub use self::apt::{Apt, place};
 use self::{
     choice::Asked,
     initramfs::Initramfs,
