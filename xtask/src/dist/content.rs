@@ -17,10 +17,12 @@ use crate::command::root;
 const LOCAL: &str = "/usr/local/sbin/";
 const PACKAGED: &str = "/usr/sbin/";
 /// Documents of the guide that the units and scripts name.
-const GUIDES: [&str; 4] = ["install", "attach", "systemd", "configuration"];
+const GUIDES: [&str; 5] = ["install", "attach", "blocklists", "configuration", "systemd"];
 /// Examples that an operator copies where monitoring wants them.
 const EXAMPLES: [&str; 3] =
     ["prometheus/sipguard.rules.yml", "grafana/sipguard.json", "systemd/sipguard-serve-crash.conf"];
+/// Where fail2ban looks for actions.
+const ACTIONS: &str = "etc/fail2ban/action.d";
 const DOCUMENTS: &str = "usr/share/doc/sipguard";
 
 /// What becomes of a file when another version is installed.
@@ -62,6 +64,7 @@ impl Content {
         content.add("usr/sbin/sipguard", Kind::Plain, read(program)?);
         content.files[0].is_program = true;
         content.units()?;
+        content.fail2ban()?;
         content.manuals(here)?;
         content.add(
             "usr/share/bash-completion/completions/sipguard",
@@ -121,6 +124,22 @@ impl Content {
                 unit.replace(LOCAL, PACKAGED).into(),
             );
         }
+        Ok(())
+    }
+
+    /// The action, which starts the program by its path.
+    fn fail2ban(&mut self) -> Result<()> {
+        let source = root().join("deploy/fail2ban");
+        let action = String::from_utf8(read(&source.join("sipguard.conf"))?)?;
+        ensure!(action.contains(LOCAL), "the action of fail2ban does not start a program of {LOCAL}");
+        self.add(
+            &format!("{ACTIONS}/sipguard.conf"),
+            Kind::Configuration,
+            action.replace(LOCAL, PACKAGED).into(),
+        );
+        let restore = read(&source.join("sipguard-restore"))?;
+        self.add(&format!("{ACTIONS}/sipguard-restore"), Kind::Configuration, restore);
+        self.files.last_mut().expect("one was added").is_program = true;
         Ok(())
     }
 
