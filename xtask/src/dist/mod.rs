@@ -8,6 +8,9 @@
 //! 6. `again.rs` makes everything once more, in another directory;
 //! 7. `trial.rs` installs, upgrades and purges it.
 //!
+//! Not cargo-deb and cargo-generate-rpm: they take a list of the files each, and are two programs to compile, for what dpkg-deb and rpmbuild do
+//! from one list.
+//!
 //! All of it lies in `target/dist/out`. Nothing there depends on the directory, the time or the user.
 
 mod again;
