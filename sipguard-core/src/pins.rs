@@ -364,7 +364,7 @@ impl Pins {
                 FailureKind::Failed,
                 format!(
                     "the pins under {} have ABI version {found}, this sipguard speaks {ABI_VERSION}; the filter goes on as it is. \
-                     Use the sipguard that attached it, or put this one in its place: `sipguard upgrade`",
+                     `sipguard upgrade` puts this build in its place and keeps what both know; `sipguard detach --all` and `attach` begin anew",
                     self.dir.display()
                 ),
             ));

@@ -68,6 +68,7 @@ pub(crate) fn upgrade(pins: &Pins, store: &Path, object: &[u8]) -> Result<Upgrad
     if changed.is_empty() {
         let outcome = replace_all(pins, object)?;
         layouts.write(pins)?;
+        set_version(pins)?;
         return Ok(outcome);
     }
     let changed = with_groups(&changed);
@@ -103,8 +104,7 @@ fn renew(
 ) -> Result<UpgradeOutcome> {
     let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     drop(Begun::new(object, new, 0, flows.max_entries())?);
-    let mut abi: Array<_, u32> = maps::open(new, names::ABI)?;
-    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")?;
+    set_version(new)?;
     if changed.contains(&names::FLOWS) {
         let _edit = pins.edit()?;
         let mut settings = maps::settings(new)?;
@@ -115,6 +115,12 @@ fn renew(
         store::restore(store, new, &mut |_| Ok(()))?;
     }
     replace_all(new, object)
+}
+
+/// Says that the maps are of this build.
+fn set_version(pins: &Pins) -> Result<()> {
+    let mut abi: Array<_, u32> = maps::open(pins, names::ABI)?;
+    abi.set(0, ABI_VERSION, 0).context("writing the ABI version")
 }
 
 /// Loads the programs of all interfaces, with the maps below pins, and replaces those that filter.

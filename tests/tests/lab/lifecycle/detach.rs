@@ -90,6 +90,10 @@ fn pins_of_another_version_are_left_alone_until_detached() -> Result<()> {
         );
     }
     ensure!(filters(&site, "10.77.0.1")?, "it does not filter any more");
+    // All maps are the same, whatever its version is.
+    guard.run(&["upgrade"])?.expect(0)?;
+    guard.run(&["status"])?.expect(0)?;
+    set_another_version(guard)?;
     guard.run(&["detach", "--all"])?.expect(0)?;
     ensure!(!guard.pins().exists() && !has_program(&site, Site::INTERFACE)?, "it is attached still");
     Ok(())
