@@ -7,7 +7,6 @@ use sipguard_common::abi::{Ban, REGISTERS, Rule};
 use sipguard_common::framer::Limits;
 
 use super::*;
-use crate::ban_rule;
 use crate::ban_rule::DEFAULT;
 use crate::check::{CheckScope, CheckState, Switch};
 use crate::clock::Clock;
@@ -136,7 +135,7 @@ fn what_is_denied_and_limited() {
         "limit_of_unfinished",
         &LimitView::of_at_once(&unfinished, 9, Some("203.0.113.7".parse().unwrap())),
     );
-    shown("bans", &BanView::from(&ban_rule::DEFAULT));
+    shown("bans", &BanView::from(&DEFAULT));
 }
 
 #[test]

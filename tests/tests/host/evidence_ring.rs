@@ -224,8 +224,8 @@ fn a_kill_leaves_files_that_can_be_read() -> Result<()> {
     // A block that was cut is cut off by the next one who goes on.
     drop(Evidence::open(&dir, limits(200_000, 0))?);
     // One that was begun when the kill came has no block yet.
-    let whole = files(&dir)?.into_iter().filter(|(_, bytes)| *bytes >= 40);
-    let (newest, bytes) = whole.last().context("no file")?;
+    let mut whole = files(&dir)?.into_iter().filter(|(_, bytes)| *bytes >= 40);
+    let (newest, bytes) = whole.next_back().context("no file")?;
     for (later, _) in files(&dir)?.into_iter().filter(|(file, _)| *file > newest) {
         std::fs::remove_file(later)?;
     }
