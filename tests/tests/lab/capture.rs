@@ -170,7 +170,7 @@ fn one_that_was_killed_ends_by_itself_and_hinders_nobody() -> Result<()> {
     let name = file.display().to_string();
     let mut running = start(&site, &["-w", &name], &report)?;
     traffic(&site)?;
-    let file_has = |bytes: u64| Ok(std::fs::metadata(&file)?.len() > bytes);
+    let file_has = |bytes: u64| Ok(std::fs::metadata(&file).is_ok_and(|about| about.len() > bytes));
     wait_until("packets are written", || file_has(4000))?;
     running.signal(Signal::SIGKILL)?;
     wait_until("it is gone", || Ok(running.try_wait()?.is_some()))?;

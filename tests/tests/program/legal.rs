@@ -170,7 +170,7 @@ fn stun_keep_alives() -> Result<()> {
     let address = [0x00, 0x20, 0, 8, 0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
     let fingerprint = [0x80, 0x28, 0, 4, 1, 2, 3, 4];
     let empty = [0x00, 0x25, 0, 0];
-    let many = empty.repeat(100);
+    let many = empty.repeat(64);
     let unknown = [&[0xc0, 0x57, 0x04, 0x00][..], &[0x55; 1024]].concat();
     let all = [&software[..], &padded, &address, &empty, &unknown, &fingerprint].concat();
     for attributes in
