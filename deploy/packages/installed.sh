@@ -9,7 +9,7 @@ fi
 
 # The programs that filter are replaced at once, and a refusal leaves the former ones at work. The package is good in either
 # case, and more so than one that is half installed.
-if [ -d "$pins" ] && ! sipguard upgrade; then
+if [ -d "$pins" ] && ! /usr/sbin/sipguard upgrade; then
     echo "sipguard: the programs of the former version go on filtering; see 'Another build' in" >&2
     echo "sipguard: /usr/share/doc/sipguard/attach.md, then run 'sipguard upgrade' again" >&2
 fi

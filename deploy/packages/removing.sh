@@ -6,7 +6,7 @@ pins=/sys/fs/bpf/sipguard
 if [ -d /run/systemd/system ]; then
     systemctl stop sipguard-serve.service 'sipguard@*.service' >/dev/null || true
 fi
-if [ -d "$pins" ] && ! sipguard detach --all; then
+if [ -d "$pins" ] && ! /usr/sbin/sipguard detach --all; then
     echo "sipguard: the filter could not be taken off, so the program stays that can do it" >&2
     exit 1
 fi

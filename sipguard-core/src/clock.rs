@@ -86,7 +86,9 @@ impl Clock {
     pub fn boot(&self, wall_ms: Option<i64>) -> u64 {
         let Some(wall_ms) = wall_ms else { return PERMANENT };
         let from_now = i128::from(wall_ms) * 1_000_000 - self.wall.as_nanosecond();
-        u64::try_from(i128::from(self.boot_ns) + from_now).unwrap_or(0)
+        let boot_ns = i128::from(self.boot_ns) + from_now;
+        // Centuries are more nanoseconds than there are numbers.
+        u64::try_from(boot_ns).unwrap_or(if boot_ns < 0 { 0 } else { PERMANENT })
     }
 
     /// The boot time after `duration`, or [`PERMANENT`] without one.

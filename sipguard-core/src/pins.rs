@@ -3,7 +3,8 @@
 //! ```text
 //! DIR/maps/NAME      every map of `abi::names::pinned`
 //! DIR/maps/NAME-layout  a symbolic link to the number of its layout; see `layouts.rs`
-//! DIR/maps-new       the maps of another build while an upgrade is under way
+//! DIR/maps-new       the maps of another build while an upgrade loads its programs
+//! DIR/maps-next      the same while it replaces programs; afterwards those that were in force, until the store is compared
 //! DIR/programs/SLOT  the program of an interface
 //! DIR/links/SLOT     its link: while this stands, packets are filtered
 //! DIR/programs/SLOT-out  the program that sees what the PBX sends
@@ -18,15 +19,17 @@
 //! Two locks, and none for readers: `attach` and `detach` lock `DIR`, for as long as they take; who reads, changes and writes back one of the small
 //! entries that several verbs share (settings, captures) locks `DIR/maps`, for microseconds. Rules have locks of their own (`store/lock.rs`).
 
+mod between;
+
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData, MapInfo};
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sipguard_common::abi::{ABI_VERSION, names};
@@ -53,6 +56,8 @@ pub struct Pins {
 const MAPS: &str = "maps";
 /// Directory of the maps that an upgrade makes.
 const MAPS_NEW: &str = "maps-new";
+/// Directory of maps that some programs have already, or had until a moment ago: an upgrade is at its end, or was killed there.
+const MAPS_NEXT: &str = "maps-next";
 
 /// A lock of a directory, until it is dropped.
 pub struct Lock {
@@ -76,63 +81,6 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.dir.join(self.maps).join(name)
-    }
-
-    fn layout_path(&self, name: &str) -> PathBuf {
-        self.map(&format!("{name}-layout"))
-    }
-
-    /// What the layout of a map is; `None` for pins of a build that did not tell.
-    pub(crate) fn layout(&self, name: &str) -> Option<String> {
-        std::fs::read_link(self.layout_path(name)).ok()?.to_str().map(String::from)
-    }
-
-    /// Says what the layout of a map is.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub(crate) fn set_layout(&self, name: &str, number: &str) -> Result<()> {
-        if self.layout(name).is_some_and(|said| said == number) {
-            return Ok(());
-        }
-        let path = self.layout_path(name);
-        remove_file(&path)?;
-        symlink(number, &path).with_context(|| format!("making {}", path.display()))
-    }
-
-    /// The same programs and links with maps of their own, which are those in force but for some. The caller has the lock.
-    ///
-    /// # Errors
-    /// When they can't be pinned.
-    pub(crate) fn begin_maps(&self, without: &[&str]) -> Result<Pins> {
-        let new = Pins { dir: self.dir.clone(), maps: MAPS_NEW };
-        // Of an upgrade that was killed.
-        remove_dir(&new.dir.join(MAPS_NEW))?;
-        let dir = new.dir.join(MAPS_NEW);
-        DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("making {}", dir.display()))?;
-        for name in names::pinned().filter(|name| !without.contains(name)) {
-            std::fs::hard_link(self.map(name), new.map(name)).with_context(|| format!("pinning {name}"))?;
-        }
-        Ok(new)
-    }
-
-    /// Puts the maps of [`Pins::begin_maps`] in force, all at once (`RENAME_EXCHANGE`, on a bpffs since Linux 5.16), and removes the others.
-    ///
-    /// # Errors
-    /// When they can't be renamed, or removed.
-    pub(crate) fn finish_maps(&self) -> Result<()> {
-        let [new, old] = [MAPS_NEW, MAPS].map(|name| self.dir.join(name));
-        renameat2(AT_FDCWD, &new, AT_FDCWD, &old, RenameFlags::RENAME_EXCHANGE)
-            .with_context(|| format!("putting {} in the place of {}", new.display(), old.display()))?;
-        remove_dir(&new)
-    }
-
-    /// Removes the maps of [`Pins::begin_maps`].
-    ///
-    /// # Errors
-    /// When they can't be removed.
-    pub(crate) fn abandon_maps(&self) -> Result<()> {
-        remove_dir(&self.dir.join(MAPS_NEW))
     }
 
     /// Path of the program of a slot.
@@ -369,7 +317,7 @@ impl Pins {
                 ),
             ));
         }
-        Ok(())
+        self.check_upgrade()
     }
 
     /// Removes the pins of a slot: its links (which takes the programs off the interface) and its programs.
@@ -403,7 +351,7 @@ impl Pins {
     /// # Errors
     /// When a pin or directory can't be removed.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        for name in ["links", "programs", MAPS_NEW, MAPS] {
+        for name in ["links", "programs", MAPS_NEW, MAPS_NEXT, MAPS] {
             if name == MAPS {
                 // Who looks at the maps looks at this one first.
                 remove_file(&self.map(names::ABI))?;

@@ -66,42 +66,49 @@ pub(crate) fn upgrade(pins: &Pins, store: &Path, object: &[u8]) -> Result<Upgrad
         return Err(another_map(map));
     }
     if changed.is_empty() {
-        let outcome = replace_all(pins, object)?;
+        let outcome = load_all(pins, object)?.replace(pins)?;
         layouts.write(pins)?;
         set_version(pins)?;
+        if pins.are_between() {
+            // Of an upgrade that was killed: rules may have changed in the store alone.
+            store::restore(store, pins, &mut |_| Ok(()))?;
+        }
+        pins.remove_other_maps()?;
         return Ok(outcome);
     }
     let changed = with_groups(&changed);
     let new = pins.begin_maps(&changed)?;
-    let outcome = renew(pins, &new, store, object, &changed).and_then(|outcome| {
+    let loaded = renew(pins, &new, store, object, &changed).and_then(|loaded| {
         layouts.write(&new)?;
-        Ok(outcome)
+        Ok(loaded)
     });
-    let mut outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            pins.abandon_maps().context("cleaning up after an upgrade")?;
-            return Err(error);
-        }
-    };
+    let loaded = loaded.or_else(|error| {
+        pins.remove_other_maps().context("cleaning up after an upgrade")?;
+        Err(error)
+    })?;
+    // From here on there is no way back: what has the new maps keeps them.
+    pins.commit_maps()?;
+    let replaced = loaded.replace(pins);
     pins.finish_maps()?;
     if changed.iter().any(|name| anew(name) == Anew::Filled) {
         // What was changed meanwhile is in the store, and in maps that are gone.
         store::restore(store, pins, &mut |_| Ok(()))?;
     }
+    pins.remove_other_maps()?;
+    let mut outcome = replaced?;
     outcome.anew = changed;
     drop(lock);
     Ok(outcome)
 }
 
-/// Makes the maps that `changed` names below new pins, which have the others, and replaces the programs by some that use all these.
+/// Makes the maps that `changed` names below new pins, which have the others, and loads the programs with all these.
 fn renew(
     pins: &Pins,
     new: &Pins,
     store: &Path,
     object: &[u8],
     changed: &[&'static str],
-) -> Result<UpgradeOutcome> {
+) -> Result<LoadedAll> {
     let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
     drop(Begun::new(object, new, 0, flows.max_entries())?);
     set_version(new)?;
@@ -114,7 +121,7 @@ fn renew(
     if changed.iter().any(|name| anew(name) == Anew::Filled) {
         store::restore(store, new, &mut |_| Ok(()))?;
     }
-    replace_all(new, object)
+    load_all(new, object)
 }
 
 /// Says that the maps are of this build.
@@ -123,16 +130,22 @@ fn set_version(pins: &Pins) -> Result<()> {
     abi.set(0, ABI_VERSION, 0).context("writing the ABI version")
 }
 
-/// Loads the programs of all interfaces, with the maps below pins, and replaces those that filter.
-fn replace_all(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
+/// The programs of all interfaces, loaded and not yet at work.
+struct LoadedAll {
+    next: Vec<(u32, Iface, Loaded, bool)>,
+    counts: bool,
+    unfiltered: Vec<String>,
+}
+
+/// Loads the programs of all interfaces, with the maps below pins.
+fn load_all(pins: &Pins, object: &[u8]) -> Result<LoadedAll> {
     let flows = MapInfo::from_pin(pins.map(names::FLOWS)).context("reading the size of the flow table")?;
-    let mut outcome = UpgradeOutcome::default();
-    let mut next = Vec::new();
+    let mut all = LoadedAll { next: Vec::new(), counts: counting::is_on(pins), unfiltered: Vec::new() };
     for (slot, iface) in own_slots(pins)? {
         match presence(pins, slot, &iface)? {
             Presence::On => {}
             Presence::Gone => {
-                outcome.unfiltered.push(iface_name(&iface));
+                all.unfiltered.push(iface_name(&iface));
                 continue;
             }
             Presence::Elsewhere => return Err(elsewhere(&iface)),
@@ -142,23 +155,38 @@ fn replace_all(pins: &Pins, object: &[u8]) -> Result<UpgradeOutcome> {
         if sees_both {
             loaded.second_eye().context("loading the program that sees what the PBX sends")?;
         }
-        next.push((slot, iface, loaded, sees_both));
+        all.next.push((slot, iface, loaded, sees_both));
     }
-    let counts = counting::is_on(pins);
-    if let Some((.., loaded, _)) = next.first_mut().filter(|_| counts) {
+    if let Some((.., loaded, _)) = all.next.first_mut().filter(|_| all.counts) {
         counting::load(loaded).context("loading the programs that count connections")?;
     }
-    for (slot, iface, loaded, sees_both) in &mut next {
-        if *sees_both {
-            second_eye::replace(loaded, pins, *slot, iface)?;
+    Ok(all)
+}
+
+impl LoadedAll {
+    /// Puts them in the place of those that are at work. One that fails, as that of an interface that is gone meanwhile, keeps no other from it.
+    fn replace(mut self, pins: &Pins) -> Result<UpgradeOutcome> {
+        let mut outcome = UpgradeOutcome { unfiltered: self.unfiltered, ..UpgradeOutcome::default() };
+        let mut failed = Ok(());
+        for (slot, iface, loaded, sees_both) in &mut self.next {
+            let mut both = || {
+                if *sees_both {
+                    second_eye::replace(loaded, pins, *slot, iface)?;
+                }
+                replace(loaded, pins, *slot)
+            };
+            match both().with_context(|| iface_name(iface)) {
+                Ok((before, after)) => {
+                    outcome.upgraded.push(Upgraded { interface: iface_name(iface), before, after });
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
-        let (before, after) = replace(loaded, pins, *slot)?;
-        outcome.upgraded.push(Upgraded { interface: iface_name(iface), before, after });
+        if let Some((.., loaded, _)) = self.next.first_mut().filter(|_| self.counts) {
+            failed = failed.and(counting::replace(loaded, pins));
+        }
+        failed.map(|()| outcome)
     }
-    if let Some((.., loaded, _)) = next.first_mut().filter(|_| counts) {
-        counting::replace(loaded, pins)?;
-    }
-    Ok(outcome)
 }
 
 /// Replaces the program of a slot; the kernel's numbers of the old one and of the new one.

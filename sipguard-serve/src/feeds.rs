@@ -1,4 +1,5 @@
-//! Reads the feeds when it is time to, in a thread of its own: a server that is slow holds up nothing else.
+//! Reads the feeds when it is time to, in a thread of its own, one after the other: a server that is slow holds up the other feeds, and
+//! nothing else.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -55,7 +55,7 @@ fn network(text: &str) -> Option<Source> {
         let (address, bits) = text.split_once('/')?;
         let host: Source = address.parse().ok()?;
         let bits: u32 = bits.parse().ok()?;
-        Source::network(host.bytes(), if host.is_ipv4() { bits + 96 } else { bits })
+        Source::network(host.bytes(), if host.is_ipv4() { bits.checked_add(96)? } else { bits })
     })
 }
 

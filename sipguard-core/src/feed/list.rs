@@ -12,6 +12,11 @@ use crate::rule::RuleVerb;
 /// # Errors
 /// The first mistake, with its place: also a prefix shorter than /8 (IPv6: /16), an allowance, and more than [`MOST_ENTRIES`].
 pub(crate) fn read(name: &str, text: &str) -> Result<Vec<Source>, String> {
+    // Before anything is read of it: each entry takes more memory than its text, and `serve` has little.
+    let entries = text.bytes().filter(|byte| matches!(byte, b'\n' | b'{')).count();
+    if entries > 2 * MOST_ENTRIES {
+        return Err(format!("it has more than {} lines", 2 * MOST_ENTRIES));
+    }
     let form = exchange::guess(name, text);
     let entries = exchange::read(form, text, false).map_err(|mistake| mistake.to_string())?;
     unique(entries.into_iter().map(|entry| source(&entry)).collect::<Result<_, _>>()?)

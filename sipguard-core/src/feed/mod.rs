@@ -20,7 +20,7 @@ pub const ORIGIN: &str = "feed:";
 /// The most entries that one feed may have.
 pub const MOST_ENTRIES: usize = 100_000;
 /// The most bytes that one answer may have.
-pub const MOST_BYTES: u64 = 16 << 20;
+pub const MOST_BYTES: u64 = 4 << 20;
 
 /// The form of a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -50,7 +50,7 @@ pub fn read(host: &Context, status: &GuardStatus) -> Result<Glance> {
     let serve = serve_state::read();
     let trunks = store::all_trunks(&host.store).unwrap_or_default();
     let offenders = by_address::read(pins, &trunks, &protect::protected())?;
-    let offending = offenders.iter().map(AddressRow::per_sec).sum();
+    let offending = offenders.iter().map(AddressRow::per_sec).fold(0.0, |sum, one| sum + one);
     let top = offenders.into_iter().next();
     let last = Reader::open(host, Request::default())?.read(Some(1))?.pop();
     let mut tables = fill::read(pins)?;

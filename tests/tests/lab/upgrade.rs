@@ -272,6 +272,27 @@ fn rules_are_filled_from_the_store() -> Result<()> {
     Ok(())
 }
 
+/// One that was killed when some programs had other maps already: no verb tells of maps that are not all that filters.
+#[test]
+fn an_interrupted_upgrade_is_said_until_it_is_ended() -> Result<()> {
+    let site = site()?;
+    let next = site.guard.pins().join("maps-next");
+    for begun in ["maps-new", "maps-next"] {
+        std::fs::create_dir(site.guard.pins().join(begun))?;
+    }
+    for verb in ["status", "block 198.51.100.7", "lookup 198.51.100.7"] {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let output = site.guard.run(&words)?.expect(1)?;
+        ensure!(output.stderr.contains("`sipguard upgrade` ends it"), "{verb}: {output:?}");
+    }
+    site.guard.run(&["upgrade"])?.expect(0)?;
+    site.guard.run(&["block", "198.51.100.7"])?.expect(0)?;
+    std::fs::create_dir(&next)?;
+    site.guard.run(&["detach", "--all"])?.expect(0)?;
+    ensure!(!site.guard.pins().exists(), "pins are left");
+    Ok(())
+}
+
 /// A call whose connection is followed anew: its next piece is no fault, and its next fault is one.
 #[test]
 fn connections_are_followed_again() -> Result<()> {

@@ -2,16 +2,23 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::address::Source;
+use crate::escape::escaped;
 use crate::feed::{
     DesiredBlock, FeedForm, FeedSource, MOST_BYTES, MOST_ENTRIES, apiban, read_decisions, read_list,
 };
 use crate::store::FeedRow;
 
+/// How long the pages of apiban.org may take together: other feeds wait meanwhile.
+const PAGES_TIME: Duration = Duration::from_secs(60);
+/// Characters of what is wrong with a feed that are told: the feed says them, not we.
+const TOLD: usize = 200;
 /// Pages of apiban.org that are read at the most.
 const MOST_PAGES: usize = 1000;
 /// Up to so many changes are looked up one by one.
@@ -68,12 +75,13 @@ pub(super) fn read(feed: &FeedRow, whole: bool, fetch: Option<Fetch>, now_ms: i6
     let key = feed.key_file.as_deref().map(key).transpose()?;
     let get = |url: &str| {
         let fetch = fetch.context("this sipguard was built without `feed`, and reads files alone")?;
-        fetch(&HttpRequest { url, key: key.as_deref(), most_bytes: MOST_BYTES })
+        // Decisions are of this host's own LAPI, and longer than addresses.
+        let most_bytes = if feed.form == FeedForm::Crowdsec { 4 * MOST_BYTES } else { MOST_BYTES };
+        fetch(&HttpRequest { url, key: key.as_deref(), most_bytes })
     };
     let blocks = |sources: Vec<Source>| {
         sources.into_iter().map(|source| DesiredBlock { source, end_ms: None }).collect()
     };
-    let told = |text: String| anyhow::anyhow!(text);
     match (&feed.form, &feed.source) {
         (FeedForm::List, source) => {
             let text = match source {
@@ -110,15 +118,24 @@ pub(super) fn read(feed: &FeedRow, whole: bool, fetch: Option<Fetch>, now_ms: i6
     }
 }
 
+/// What is wrong with a feed, for a terminal and the store: without control characters, and not as long as a stranger likes.
+fn told(text: String) -> anyhow::Error {
+    let rest = if text.chars().nth(TOLD).is_some() { "..." } else { "" };
+    let first: String = text.chars().take(TOLD).collect();
+    anyhow::anyhow!("{}{rest}", escaped(first.as_bytes()))
+}
+
 /// Every page of apiban.org. Its last one has the status 400.
 fn pages(url: &str, get: &dyn Fn(&str) -> Result<HttpAnswer>) -> Result<Vec<Source>> {
     let base = url.trim_end_matches('/');
     let (mut sources, mut at) = (Vec::new(), base.to_owned());
+    let begin = Instant::now();
     for _ in 0..MOST_PAGES {
+        ensure!(begin.elapsed() < PAGES_TIME, "its pages take longer than {} s", PAGES_TIME.as_secs());
         let answer = get(&at)?;
         let body =
             if answer.status == 400 && apiban(&answer.body).is_ok() { answer.body } else { good(answer)? };
-        let page = apiban(&body).map_err(|text| anyhow::anyhow!(text))?;
+        let page = apiban(&body).map_err(told)?;
         sources.extend(page.sources);
         ensure!(sources.len() <= MOST_ENTRIES, "it has more than {MOST_ENTRIES} entries");
         let Some(next) = page.next else {
@@ -141,7 +158,13 @@ fn good(answer: HttpAnswer) -> Result<String> {
 
 fn file(path: &str) -> Result<String> {
     let mut text = String::new();
-    let file = File::open(path).with_context(|| format!("opening {path}"))?;
+    // A pipe would keep whoever opens it waiting.
+    let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = opened.with_context(|| format!("opening {path}"))?;
+    ensure!(
+        file.metadata().with_context(|| format!("opening {path}"))?.is_file(),
+        "{path} is no regular file"
+    );
     file.take(MOST_BYTES + 1).read_to_string(&mut text).with_context(|| format!("reading {path}"))?;
     ensure!(text.len() as u64 <= MOST_BYTES, "{path} has more than {MOST_BYTES} bytes");
     Ok(text)
