@@ -30,7 +30,7 @@ const USAGE: &str = "usage: cargo xtask VERB
   build [--release]                    sipguard and the programs of its tests
   demo [--json FILE] [--seconds N]     the incident, replayed without and with sipguard (root or sudo)
   test [--fast] [ARGUMENTS]            every test, or those that `cargo test ARGUMENTS` selects (root); with --fast
-                                       those alone that need no peers, with fewer random cases: less than a minute
+                                       those alone that need no peers, with fewer random cases
   bench [-o json] [--rounds N] [--runs N] [--only PART]
                                        what a packet costs, beside xdp-filter (root or sudo)
   fuzz [TARGET] [--for 10m] [-- ARGUMENTS]

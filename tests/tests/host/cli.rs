@@ -14,10 +14,9 @@ pub(crate) fn said(words: &str, store: &Scratch) -> Result<String> {
         .env("SIPGUARD_CONFIG", "/dev/null")
         .stdin(Stdio::null())
         .output()?;
-    let mut text = format!("$ sipguard {words}\n");
-    text += &String::from_utf8(output.stdout)?;
-    text += &String::from_utf8(output.stderr)?;
-    Ok(text + &format!("exit status {}\n", output.status.code().context("an exit status")?))
+    let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    let status = output.status.code().context("an exit status")?;
+    Ok(format!("$ sipguard {words}\n{out}{err}exit status {status}\n"))
 }
 
 fn all(lines: &[&str]) -> Result<String> {
