@@ -5,18 +5,22 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use sipguard_common::abi::{rule_flags, rules_in_use};
 
 use crate::address::Source;
+use crate::ban_rule::BanRule;
 use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::clock::Clock;
+use crate::duration;
 use crate::maps;
 use crate::offenders::{self, OffenderRow, OffenderTable};
 use crate::pins::Pins;
+use crate::presence::own_slots;
 use crate::protect::{Protected, hit};
 use crate::senders::{self, SenderRow, TalliedKind};
 use crate::target::{Device, Target};
@@ -95,6 +99,9 @@ pub struct AddressRow {
     pub ports: Vec<OffenderRow>,
     /// Well-formed messages that came from there (of IPv6 from its /64; of a peer of a trunk from the whole trunk); `None` where nobody counts them.
     pub good: Option<u64>,
+    /// How long good messages have been counted, where that is shorter than the quiet time which the ban of an address needs: who else is behind the
+    /// address may not have spoken yet.
+    pub watched: Option<Duration>,
     /// What it is.
     pub standing: Standing,
     /// Packets that the block or the ban about it counted, which are looked at no further, so that they are in no other number here; `None` without
@@ -117,6 +124,7 @@ impl AddressRow {
             reasons: Vec::new(),
             ports: Vec::new(),
             good: None,
+            watched: None,
             standing: Standing::Unknown,
             at_block: None,
             first_seen: None,
@@ -156,6 +164,23 @@ impl AddressRow {
             None if self.good.is_some_and(|good| good > 0) => None,
             None => Some(self.address.into()),
         }
+    }
+
+    /// What speaks against the block that is proposed, in words for people; empty where nothing does.
+    #[must_use]
+    pub fn caution(&self) -> String {
+        match (self.block(), self.watched) {
+            (Some(Target::Source(_)), Some(watched)) => {
+                format!("watched for {} only: others may be behind it", duration::shown(watched))
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Whether a block of it is not proposed because something good came from there too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.standing == Standing::Unknown && self.packets > SINGLE && self.block().is_none()
     }
 
     /// The device, where one port alone is known.
@@ -239,7 +264,11 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], machine: &[Protected]) -> Result<V
         return Ok(rows);
     }
     let (clock, blocks, bans) = (Clock::now()?, Blocks::open(pins)?, Bans::open(pins)?);
-    let counts = maps::settings(pins)?.rules & rules_in_use::RATES != 0;
+    let settings = maps::settings(pins)?;
+    let counts = settings.rules & rules_in_use::RATES != 0;
+    let attached_ns = own_slots(pins)?.iter().map(|(_, iface)| iface.attached_ns).min();
+    let watched = Duration::from_secs(clock.boot_ns.saturating_sub(attached_ns.unwrap_or(0)) / 1_000_000_000);
+    let watched = Some(watched).filter(|watched| *watched < BanRule::of(&settings.bans).quiet);
     let senders = senders::read(pins, trunks, TalliedKind::Messages)?;
     let good = |row: &SenderRow| row.totals[TalliedKind::Messages as usize];
     let of_sources: BTreeMap<Source, u64> =
@@ -260,6 +289,7 @@ pub fn read(pins: &Pins, trunks: &[TrunkRow], machine: &[Protected]) -> Result<V
             known.map_or_else(|| number.to_string(), |trunk| trunk.name.clone())
         });
         let is_allowed = flags & rule_flags::ALLOW != 0;
+        row.watched = watched;
         row.good = match &trunk {
             _ if !counts => None,
             Some(trunk) => Some(of_trunks.get(trunk.as_str()).copied().unwrap_or(0)),
@@ -348,6 +378,12 @@ mod tests {
         assert_eq!(of(&[4000, 4001], Some(0), Standing::Unknown), "192.0.2.7");
         assert_eq!(of(&[4000, 4001], Some(1), Standing::Unknown), "", "it sends good messages");
         assert_eq!(of(&[0], Some(0), Standing::Unknown), "192.0.2.7", "over a limit");
+        let young = |ports: &[u16]| {
+            let watched = Some(Duration::from_secs(40));
+            AddressRow { good: Some(0), watched, ..group(table(ports)).remove(0) }.caution()
+        };
+        assert_eq!(young(&[4000, 4001]), "watched for 40s only: others may be behind it");
+        assert_eq!(young(&[4000]), "", "nobody else is behind a port");
         let forged = OffenderTable {
             ports: vec![row("192.0.2.7", 4000, Reason::BareLf, 1, 0)],
             addresses: Vec::new(),

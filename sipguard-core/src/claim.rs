@@ -113,6 +113,13 @@ impl UserAgent {
         Ok(UserAgent(kept(&text.to_ascii_lowercase())))
     }
 
+    /// The longest beginning of a User-Agent that a rule may have. Unlike [`UserAgent::parse`] it keeps nothing of what a stranger says.
+    #[must_use]
+    pub fn longest_beginning(text: &str) -> Option<&str> {
+        let head = text.get(..text.floor_char_boundary(*BYTES.end()))?.trim();
+        (BYTES.contains(&head.len()) && !head.chars().any(char::is_control)).then_some(head)
+    }
+
     /// Every rule that there may be about a User-Agent, the longest first.
     pub fn beginnings(text: &str) -> impl Iterator<Item = UserAgent> {
         let longest = text.len().min(*BYTES.end());
@@ -231,6 +238,16 @@ mod tests {
         assert_eq!(UserAgent::from_key(&agent.key()), agent);
         for typed in ["", "ab", " abc", "abc ", "a\tb", &"a".repeat(49)] {
             assert!(UserAgent::parse(typed).is_err(), "{typed:?}");
+        }
+        for (said, beginning) in [
+            ("BadPhone 1.2 ", Some("BadPhone 1.2")),
+            (&"\u{e4}".repeat(30), Some(&*"\u{e4}".repeat(24))),
+            (&format!("{} x", "a".repeat(47)), Some(&*"a".repeat(47))),
+            ("ab", None),
+            ("a\u{1b}[2J", None),
+        ] {
+            assert_eq!(UserAgent::longest_beginning(said), beginning, "{said:?}");
+            assert!(beginning.is_none_or(|beginning| UserAgent::parse(beginning).is_ok()), "{said:?}");
         }
         let all: Vec<String> = UserAgent::beginnings("SCAN r").map(|agent| agent.to_string()).collect();
         assert_eq!(all, ["user-agent:scan r", "user-agent:scan", "user-agent:sca"]);

@@ -79,8 +79,16 @@ impl Fault {
         let line = line_at.map_or(&[][..], |at| line(&sample[at..])).to_vec();
         let Sip { from, user_agent, .. } =
             if row.reason.is_malformed() { Sip::read(&sample) } else { Sip::default() };
+        let from = from.map(|from| without_tag(&from).to_owned());
         Fault { offset, line, line_at, from, user_agent, sample }
     }
+}
+
+/// The value of a From without its tag and what follows, which are another one with each dialog (RFC 3261 section 19.3).
+fn without_tag(from: &str) -> &str {
+    let end = from.rfind('>').map_or(0, |at| at + 1);
+    let tag = from[end..].to_ascii_lowercase().find(";tag=");
+    tag.map_or(from, |at| &from[..end + at])
 }
 
 /// A line at fault for people. An empty one is the end of the headers, unless nothing is there any more: `is_cut`.
@@ -152,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_is_no_part_of_who_it_is() {
+        for (from, shown) in [
+            ("<sip:1@h;tag=x>;tag=1;p=2", "<sip:1@h;tag=x>"),
+            ("sip:1@h;TAG=1", "sip:1@h"),
+            ("\"a;tag=b\" <sip:1@h>", "\"a;tag=b\" <sip:1@h>"),
+            ("", ""),
+        ] {
+            assert_eq!(without_tag(from), shown);
+        }
+    }
+
+    #[test]
     fn the_line_and_who_sent_it_are_found() {
         let line_at = at("Content-Length");
         for fault_at in [Some(line_at as i32), None] {
@@ -159,7 +179,7 @@ mod tests {
             assert_eq!(fault.offset, Some(line_at as i64), "{fault_at:?}");
             assert_eq!(fault.line, b"Content-Length: -1");
             assert_eq!(fault.user_agent.as_deref(), Some("Yealink SIP-T46S 66.86.0.15"));
-            assert_eq!(fault.from.as_deref(), Some("<sip:201@pbx>;tag=1"));
+            assert_eq!(fault.from.as_deref(), Some("<sip:201@pbx>"), "its tag is another one each time");
         }
         // The sample begins behind the first byte of the segment.
         let far = OffenderRow {

@@ -14,13 +14,13 @@ use sipguard_core::clock::Clock;
 use sipguard_core::pins::Pins;
 use sipguard_core::senders::TalliedKind;
 use sipguard_core::status;
-use sipguard_core::view;
+use sipguard_core::view::{self, schema};
 use sipguard_observe::metrics::{self, Form, Kernel, Own, ProcessUsage, Request};
 use tokio::task::JoinSet;
 
 use super::attached::AttachedGuard;
 use super::overview;
-use super::rows;
+use super::rows::{self, FirstRows, Rows};
 use super::shared::ServeShared;
 use super::sink::HostEventKind;
 
@@ -63,20 +63,32 @@ pub(crate) fn router(shared: Arc<ServeShared>) -> Router {
         )
         .route(
             "/api/status",
-            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::status))),
+            get(|state, query| answer(state, query, |shared, _| while_attached(shared, None, rows::status))),
         )
         .route(
             "/api/counters",
-            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::counters))),
+            get(|state, query| {
+                answer(state, query, |shared, _| {
+                    while_attached(shared, Some(Rows::none(schema::COUNTERS)), rows::counters)
+                })
+            }),
         )
         .route(
             "/api/offenders",
-            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::offenders))),
+            get(|state, query| {
+                answer(state, query, |shared, _| {
+                    while_attached(shared, Some(FirstRows::none(schema::ADDRESSES)), rows::offenders)
+                })
+            }),
         )
         .route("/api/senders", get(|state, query| answer(state, query, senders)))
         .route(
             "/api/trunks",
-            get(|state, query| answer(state, query, |shared, _| while_attached(shared, rows::trunks))),
+            get(|state, query| {
+                answer(state, query, |shared, _| {
+                    while_attached(shared, Some(Rows::none(schema::TRUNKS)), rows::trunks)
+                })
+            }),
         )
         .route(
             "/api/blocks",
@@ -205,20 +217,21 @@ struct Filtering {
     absent: Vec<String>,
 }
 
-/// An answer about an attached guard; without one it says so.
+/// An answer about an attached guard; without one it says so, with `none`.
 fn while_attached<T: Serialize>(
     shared: &ServeShared,
+    none: Option<T>,
     make: impl FnOnce(&ServeShared, &AttachedGuard) -> Result<T>,
 ) -> ApiAnswer {
-    let absent = || ok(view::json(&Attached { attached: false, answer: None::<()> }));
-    let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent() };
+    let absent = |none| ok(view::json(&Attached { attached: false, answer: none }));
+    let Some(guard) = AttachedGuard::attached(&shared.pins)? else { return absent(none) };
     match make(shared, &guard) {
         Ok(answer) => {
             let attached = filtering(&shared.pins)?.gone.is_empty();
             ok(view::json(&Attached { attached, answer: Some(answer) }))
         }
         // It was detached in between.
-        Err(_) if AttachedGuard::attached(&shared.pins)?.is_none() => absent(),
+        Err(_) if AttachedGuard::attached(&shared.pins)?.is_none() => absent(none),
         Err(error) => Err(error),
     }
 }
@@ -238,7 +251,10 @@ fn wrong(error: String) -> ApiAnswer {
 
 fn senders(shared: &ServeShared, query: &str) -> ApiAnswer {
     match asked(query, "of=").unwrap_or(TalliedKind::default().name()).parse() {
-        Ok(kind) => while_attached(shared, |shared, guard| rows::senders(shared, guard, kind)),
+        Ok(kind) => {
+            let none = Some(FirstRows::none(schema::SENDERS));
+            while_attached(shared, none, |shared, guard| rows::senders(shared, guard, kind))
+        }
         Err(error) => wrong(format!("{error}, such as ?of=register")),
     }
 }

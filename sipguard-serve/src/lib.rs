@@ -95,7 +95,7 @@ pub fn run(host: &Context, options: &Options, fetch: Option<Fetch>) -> Result<()
     let answers = thread::Builder::new().name("http".to_owned()).spawn(move || listener.serve(router));
     let answers = answers.context("starting the thread of HTTP")?;
     notice::send(written(options));
-    notice::send(format!("serving http://{address}/metrics"));
+    notice::send(format!("serving the dashboard at http://{address}/, metrics at http://{address}/metrics"));
     let mut supervisor = Supervisor::ready();
     loop {
         supervisor.alive(&status);

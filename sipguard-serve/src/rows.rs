@@ -35,6 +35,20 @@ pub(crate) struct FirstRows<T> {
     rows: Vec<T>,
 }
 
+impl<T> Rows<T> {
+    /// Those of no guard.
+    pub(crate) fn none(schema: &'static str) -> Rows<T> {
+        Rows { schema, rows: Vec::new() }
+    }
+}
+
+impl<T> FirstRows<T> {
+    /// Those of no guard.
+    pub(crate) fn none(schema: &'static str) -> FirstRows<T> {
+        FirstRows { schema, total: 0, rows: Vec::new() }
+    }
+}
+
 /// What is attached, and how much it saw.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Status {

@@ -1,6 +1,6 @@
 //! Plain tables for people.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 
@@ -8,6 +8,8 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 const PADDING: usize = 2;
 /// A label is no longer than this.
 const LONGEST_LABEL: usize = 16;
+/// Blanks before the second line of a row, and what follows.
+const INDENT: usize = 4;
 /// A word that is longer than this may be broken.
 const LONGEST_WORD: usize = 40;
 
@@ -22,7 +24,13 @@ pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Stri
 /// Lines that are no wider than the terminal: what is too long goes on below, behind its label. In a pipe all stays as it is.
 #[must_use]
 pub fn fitted(text: &str) -> String {
-    let columns = terminal_size::terminal_size_of(std::io::stdout().as_fd());
+    fitted_to(&std::io::stdout(), text)
+}
+
+/// The same for another stream than standard output.
+#[must_use]
+pub fn fitted_to(stream: &impl AsFd, text: &str) -> String {
+    let columns = terminal_size::terminal_size_of(stream.as_fd());
     columns.map_or_else(|| text.to_owned(), |(width, _)| folded(usize::from(width.0), text))
 }
 
@@ -93,27 +101,35 @@ fn longest_word(text: &str) -> usize {
     text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
-/// Each row as lines of a head and a value; what is empty is left out.
+/// Each row as heads with their values, as many beside each other as fit; what is empty is left out. Lines after the first of a row are indented.
 fn records(columns: usize, head: &[&str], rows: &[Vec<String>]) -> String {
-    let label = head.iter().map(|head| head.chars().count()).max().unwrap_or(0);
-    let room = columns.saturating_sub(label + PADDING + 1).max(8);
+    let room = columns.saturating_sub(INDENT).max(8);
     let record = |row: &Vec<String>| {
-        let mut text = String::new();
+        let mut lines: Vec<String> = Vec::new();
         for (head, value) in head.iter().zip(row).filter(|(_, value)| !value.is_empty()) {
-            for (at, line) in wrapped(value, room).iter().enumerate() {
-                text += &format!(" {:<label$}  {line}\n", if at == 0 { head } else { "" });
+            let pair = wrapped(&format!("{head} {value}"), room);
+            match lines.last_mut() {
+                Some(last)
+                    if last.chars().count() + PADDING + pair[0].chars().count() <= room
+                        && pair.len() == 1 =>
+                {
+                    *last += &format!("{:PADDING$}{}", "", pair[0]);
+                }
+                _ => lines.extend(pair),
             }
         }
-        text
+        let line =
+            |(at, line): (usize, &String)| format!("{:1$}{line}\n", "", if at == 0 { 1 } else { INDENT });
+        lines.iter().enumerate().map(line).collect::<String>()
     };
-    rows.iter().map(record).collect::<Vec<_>>().join("\n")
+    rows.iter().map(record).collect()
 }
 
-/// A text in lines of at most `room` characters, at least one.
+/// A text in lines of at most `room` characters, at least one. A command between backquotes stays on one line where it fits one.
 #[must_use]
 pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in words(text, room) {
         let chars: Vec<char> = word.chars().collect();
         for part in chars.chunks(room) {
             let last = lines.last_mut().map_or(0, |line| line.chars().count());
@@ -128,6 +144,21 @@ pub fn wrapped(text: &str, room: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The words of a text. What is between backquotes is one, with what stands around it, unless it is longer than `room`.
+fn words(text: &str, room: usize) -> Vec<String> {
+    let (mut words, mut open): (Vec<String>, bool) = (Vec::new(), false);
+    for word in text.split_whitespace() {
+        match words.last_mut() {
+            Some(last) if open && last.chars().count() + 1 + word.chars().count() <= room => {
+                *last += &format!(" {word}");
+            }
+            _ => words.push(word.to_owned()),
+        }
+        open ^= word.matches('`').count() % 2 == 1;
+    }
+    words
 }
 
 #[cfg(test)]
@@ -163,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_not_broken() {
+        let text = "nothing is stopped; `sipguard mode enforce` stops it, (`sipguard list`). A ` alone";
+        for room in [24, 30, 40, 60] {
+            let lines = wrapped(text, room);
+            assert!(lines.iter().any(|line| line.contains("`sipguard mode enforce`")), "{room}: {lines:?}");
+            assert!(lines.iter().all(|line| line.chars().count() <= room), "{room}: {lines:?}");
+        }
+        assert_eq!(wrapped("`a command that is longer than all`", 10).len(), 4);
+    }
+
+    #[test]
     fn a_table_fits_its_terminal_and_is_whole_in_a_pipe() {
         for columns in [30, 40, 60, 80, 100] {
             let text = within(Some(columns), &HEAD, vec![row(), row()]);
@@ -172,8 +214,15 @@ mod tests {
             for word in ["2001:db8:1234:5678::7", "missing-content-length", "PACKETS"] {
                 assert!(columns < 40 || text.contains(word), "{columns}: {text}");
             }
-            assert_eq!(text.starts_with(" ADDRESS  2001:db8"), columns < 70, "{columns}: {text}");
+            let is_table = text.lines().next().is_some_and(|head| head.ends_with("TEXT"));
+            assert_eq!(is_table, columns > 70, "{columns}: {text}");
         }
+        // A row is a few lines, not one for each column.
+        let narrow = within(Some(60), &HEAD, vec![row(), row()]);
+        assert!(
+            narrow.contains("\n ADDRESS 2001:db8:1234:5678::7  PACKETS 12\n    REASON missing"),
+            "{narrow}"
+        );
         let whole = within(None, &HEAD, vec![row()]);
         assert_eq!(whole.lines().count(), 2, "{whole}");
         // Where all fits, nothing is stretched.

@@ -10,8 +10,13 @@ use crate::{
     setup,
 };
 
-/// What `--fast` asks of the long ones among the tests of the loaded programs; without it they run as many cases as they say.
-const FEWER: [(&str, &str); 2] = [("SIPGUARD_SEQUENCES", "400"), ("SIPGUARD_STREAMS", "10000")];
+/// What `--fast` asks of the long ones among the tests; without it they run as many cases as they say.
+const FEWER: [(&str, &str); 4] = [
+    ("SIPGUARD_SEQUENCES", "400"),
+    ("SIPGUARD_STREAMS", "10000"),
+    ("SIPGUARD_CUT_STEP", "7"),
+    ("PROPTEST_CASES", "2000"),
+];
 
 /// How many tests run at once; whoever sets it is obeyed.
 const THREADS: &str = "RUST_TEST_THREADS";

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{Context, config, ports, trail};
+pub use super::overview::KeptRules;
+use super::{Context, config, overview, ports, trail};
 pub use crate::attach::Attached;
 use crate::attach::{self, AttachOutcome, AttachRequest};
 use crate::config::{Config, Invalid, LastGood, LoadedConfig, Sources, last_good};
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub settings_changed: bool,
     /// Each setting that changed, with what it was and is.
     pub settings: Vec<String>,
+    /// What the store brought back into force; `None` where it was in force before, or there is no store.
+    pub restored: Option<KeptRules>,
     /// What is to be told beside it.
     pub notices: Vec<Notice>,
     first: bool,
@@ -88,7 +91,10 @@ pub fn run(host: &Context, object: &'static [u8], request: &Request) -> Result<O
     let mut notices = weaknesses(host, &done);
     notices.extend(record(host, &done));
     let mode = status::mode(&maps::settings(&host.pins)?);
+    // It filters, whether the store can be read again or not.
+    let restored = if done.first { overview::kept_rules(host).ok().flatten() } else { None };
     Ok(Outcome {
+        restored,
         interfaces: done.interfaces,
         mode,
         settings_changed: done.settings_changed,

@@ -56,12 +56,11 @@ pub fn by_address(host: &Context) -> Result<Vec<AddressRow>> {
     by_address::read(&host.pins, &trunk::stored(host)?, &protect::protected())
 }
 
-/// What an address sent that was malformed or over a limit; `None` where that is nothing, or there is no address.
+/// What an address sent that was malformed or over a limit; `None` where that is nothing.
 ///
 /// # Errors
 /// As [`by_address()`].
-pub fn of_address(host: &Context, address: Option<IpAddr>) -> Result<Option<AddressRow>> {
-    let Some(address) = address else { return Ok(None) };
+pub fn of_address(host: &Context, address: IpAddr) -> Result<Option<AddressRow>> {
     Ok(by_address(host)?.into_iter().find(|row| row.address == address.to_canonical()))
 }
 

@@ -11,9 +11,12 @@ use super::lock::Locks;
 use super::rows::StoreTables;
 use super::{OPERATOR, open};
 use crate::clock::Clock;
+use crate::target::Target;
 
 /// Rows that are kept; the oldest go.
 const KEPT: i64 = 100_000;
+/// Rows of these that are searched for a target: its event is not older than what the ring of events holds.
+const SEARCHED: i64 = 2000;
 /// Targets that are named; of more only the number.
 pub(super) const NAMED: usize = 4;
 /// Settings that are told with what they were and are; of more only the number.
@@ -120,6 +123,16 @@ impl StoreTables<'_> {
         let changed = what.split("; ").find_map(|one| one.strip_prefix(MODE_CHANGED));
         let became = changed.and_then(|modes| modes.split(" -> ").nth(1));
         Ok((became == Some(mode)).then_some(at))
+    }
+
+    /// The origin and the comment of the last block of exactly this target that the newest part of the trail names, whether it holds or not.
+    pub fn last_block(&self, target: Target) -> Result<Option<(String, String)>> {
+        let mut statement = self.db().prepare(
+            "SELECT origin, reason FROM audit WHERE id > (SELECT max(id) FROM audit) - ?1 AND verb = 'block'
+             AND instr(' ' || what || ' ', ' ' || ?2 || ' ') > 0 ORDER BY id DESC LIMIT 1",
+        )?;
+        let mut found = statement.query(params![SEARCHED, target.to_string()])?;
+        found.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
     }
 
     /// The last `count` rows of the trail, the oldest first; of one source or of all.

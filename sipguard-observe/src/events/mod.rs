@@ -17,6 +17,7 @@ pub use journal::{JOURNAL, JournalSocket};
 pub use line::line;
 pub use log::Log;
 pub use rules::RuleLookup;
+pub(crate) use rules::uri_of;
 pub use sip::Sip;
 
 use crate::tap::TapPacket;

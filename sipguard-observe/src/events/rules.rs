@@ -1,5 +1,5 @@
-//! Which rule decided about a packet, in words, where its reason is a rule's. Asked when the event is told: a rule that has gone since is not
-//! found any more, and one that was set after the event did not decide about it.
+//! Which rule decided about a packet, in words, where its reason is a rule's. Asked when the event is told: of a rule that has gone since the trail
+//! may tell, and one that was set after the event did not decide about it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -118,10 +118,24 @@ impl RuleLookup {
 
     fn decider(&self, asked: &LookupQuery) -> Result<Option<Answer>> {
         let found = find(&self.pins, &self.store, asked, &Clock::now()?)?;
-        Ok(found.decider.as_ref().map(|one| {
-            // Of a ban, and of what was found in the kernel, it is not known since when there is one.
-            let is_known = !one.is_ban && one.row.origin != store::RECOVERED;
-            Answer { rule: words(one), since_ms: is_known.then_some(one.row.created_ms), before: None }
+        let Some(one) = &found.decider else { return self.lifted(asked) };
+        // Of a ban, and of what was found in the kernel, it is not known since when there is one.
+        let is_known = !one.is_ban && one.row.origin != store::RECOVERED;
+        let since_ms = is_known.then_some(one.row.created_ms);
+        Ok(Some(Answer { rule: words(one), since_ms, before: None }))
+    }
+
+    /// A block that decided and holds no more, as far as the trail names it.
+    fn lifted(&self, asked: &LookupQuery) -> Result<Option<Answer>> {
+        let target = match (asked.device(), asked.address()) {
+            (Some(device), _) => device.into(),
+            (None, Some(address)) => Target::from(address),
+            (None, None) => return Ok(None),
+        };
+        let last = store::read(&self.store, |rows| rows.last_block(target))?.flatten();
+        Ok(last.map(|(origin, reason)| {
+            let rule = with_reason(format!("block {target} ({origin}), lifted since"), &reason);
+            Answer { rule, since_ms: None, before: None }
         }))
     }
 
@@ -232,7 +246,7 @@ fn subject(packet: &RedactedPacket) -> Option<RuleSubject> {
 }
 
 /// The SIP URI in the value of a From or Contact, without what follows its host.
-fn uri_of(value: &str) -> &str {
+pub(crate) fn uri_of(value: &str) -> &str {
     let begin = value.find("sip").or_else(|| value.find("SIP")).unwrap_or(0);
     let uri = &value[begin..];
     &uri[..uri.find(['>', ';', ',', ' ', '?']).unwrap_or(uri.len())]

@@ -236,7 +236,7 @@ impl Kernel {
             entries.get_or_create(&labels).set(table.entries as i64);
             capacity.get_or_create(&labels).set(i64::from(table.capacity));
         }
-        let text = "Entries of a map, ended ones among them; flows and offenders give way when it is full";
+        let text = "Entries of a map, ended ones among them, and in bans senders that are not banned yet; flows and offenders give way when it is full";
         registry.register("map_entries", text, entries);
         registry.register("map_capacity", "Entries that a map has room for", capacity);
         let gauge = Gauge::<i64>::default();

@@ -33,8 +33,13 @@ const BLOCK_BYTES: usize = 4096 + 128;
 /// Where packets go.
 #[derive(Debug)]
 pub enum To {
-    /// A file, which is made or written over.
-    File(PathBuf),
+    /// A file, which is made; one that has something is written over only where `force` says so.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Whether it may be written over.
+        force: bool,
+    },
     /// A pipe or the like, whose reader may go away.
     Stream(File),
 }
@@ -301,7 +306,13 @@ impl Output {
     fn open(to: To) -> Result<Output> {
         match to {
             To::Stream(file) => Ok(Output { path: None, file, bytes: 0 }),
-            To::File(path) => {
+            To::File { path, force } => {
+                if !force && path.metadata().is_ok_and(|file| file.is_file() && file.len() > 0) {
+                    let path = path.display();
+                    bail!(
+                        "{path} is there already and not empty: name another file, or `--force` writes over it"
+                    );
+                }
                 let file = private().create(true).truncate(true).open(&path);
                 let file = file.with_context(|| format!("making {}", path.display()))?;
                 Ok(Output { path: Some(path), file, bytes: 0 })

@@ -4,6 +4,7 @@ pub mod capture;
 pub mod crash;
 pub mod events;
 pub mod glance;
+pub mod lookup;
 pub mod metrics;
 pub mod reading;
 mod serve_state;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use sipguard_core::by_address::AddressRow;
+use sipguard_core::claim::UserAgent;
 use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow;
 use sipguard_core::view::{SourceView, thousandths};
@@ -53,6 +54,9 @@ pub struct AddressView {
     pub block_packets: Option<u64>,
     /// The command that would block it; null where `standing_text` says why.
     pub block: Option<String>,
+    /// What speaks against that block, in words; empty where nothing does.
+    #[serde(default)]
+    pub block_caution: String,
 }
 
 /// How many packets had a reason.
@@ -132,6 +136,7 @@ impl AddressView {
             class: reason.reason.class().name().to_owned(),
             packets: reason.packets,
         };
+        let user_agent = said(|fault| &fault.user_agent);
         AddressView {
             src_ip: row.address.to_string(),
             packets: row.packets,
@@ -143,15 +148,30 @@ impl AddressView {
             good_messages: row.good,
             good_share: row.good_share().map(thousandths),
             from: said(|fault| &fault.from),
-            user_agent: said(|fault| &fault.user_agent),
             fault: faults.first().map(|(reason, fault)| FaultView::new(reason, fault)),
             first_seen_at: row.first_seen.map(|seen| seen.to_string()),
             last_seen_at: row.last_seen.map(|seen| seen.to_string()),
             standing: row.standing.name().to_owned(),
-            standing_text: row.why_not(),
+            standing_text: why_not(row, user_agent.as_deref()),
             block_packets: row.at_block,
             block: row.block().map(|target| format!("sipguard block {target}")),
+            block_caution: row.caution(),
+            user_agent,
         }
+    }
+}
+
+/// Why no block is proposed; where others are behind the address, what would reach the device alone.
+fn why_not(row: &AddressRow, user_agent: Option<&str>) -> String {
+    let why = row.why_not();
+    match user_agent.and_then(UserAgent::longest_beginning) {
+        Some(agent) if row.is_shared() => {
+            let word = agent.replace('\'', r"'\''");
+            format!(
+                "{why}. `sipguard block --user-agent '{word}'` stops every device that says so, wherever it is"
+            )
+        }
+        _ => why,
     }
 }
 
@@ -247,5 +267,10 @@ mod tests {
             AddressView::of_row(&AddressRow { standing: Standing::Trunk("carrier".to_owned()), ..address() });
         assert_eq!((view.block, view.standing.as_str()), (None, "trunk"));
         assert_eq!(view.standing_text, "a peer of trunk carrier");
+        // Others are behind it: what reaches the device alone is said.
+        let view = AddressView::of_row(&address());
+        assert_eq!(view.block, None);
+        let remedy = "4 good messages came from it too. `sipguard block --user-agent 'Yealink T46S'` stops every device";
+        assert!(view.standing_text.starts_with(remedy), "{}", view.standing_text);
     }
 }

@@ -163,7 +163,7 @@ function showOffenders(offenders) {
     ["reasons", "", (row) => [reasonsOf(row), small(good(row))]],
     ["who", "", (row) => [row.user_agent ?? "", small(row.from)]],
     ["line at fault", "line", (row) => (row.fault ? [element("span", { class: "bytes" }, row.fault.line || row.fault.text), small(row.fault.reason, place(row.fault))] : "")],
-    ["to block it", "", (row) => (row.block ? command(row.block) : row.standing_text)],
+    ["to block it", "", (row) => (row.block ? [command(row.block), small(row.block_caution)] : row.standing_text)],
     ["", "c phone-only", (row) => [row.user_agent ?? row.from, reasonsOf(row)].filter(Boolean).join(" · ")],
     ["", "d phone-only", (row) => rate(row.packets_per_second)],
   ], rows, empty, { key: (row) => row.src_ip, more: aboutOffender });
@@ -177,6 +177,7 @@ function aboutOffender(row) {
   const shown = row.ports.length < row.ports_seen ? `the latest ${row.ports.length} rows of ${whole.format(row.ports_seen)} ports` : "";
   return element("div", {}, facts([
     ["to block it", row.block ? command(row.block) : ""],
+    ["careful", row.block_caution],
     ["what it is", row.standing_text],
     ["User-Agent", row.user_agent], ["From", row.from],
     ["reasons", row.reasons.map((one) => `${one.reason} ${whole.format(one.packets)}`).join(", ")],

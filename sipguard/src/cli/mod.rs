@@ -49,7 +49,7 @@ pub fn run(object: &'static [u8]) -> ExitCode {
     match dispatch(cli, object) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sipguard: {error:#}");
+            printer::complaint(&format!("{error:#}"));
             exit::code(kind_of(&error))
         }
     }
@@ -110,8 +110,8 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Lookup(args) | Verb::Explain(args) => match args.request()? {
             Asked::Who(who) => {
                 let outcome = ops::lookup::run(host, &who)?;
-                let offender = ops::counters::of_address(host, who.address())?;
-                printer::lookup::lookup(format, &who, &outcome, offender.as_ref())?;
+                let offenders = observe::lookup::offenders(host, &who)?;
+                printer::lookup::lookup(format, &who, &outcome, &offenders)?;
                 if args.exit_code { ops::lookup::expect_passing(&who, &outcome) } else { Ok(()) }
             }
             Asked::Reason(reason) => printer::explain::explain(format, &explained(host, reason)),

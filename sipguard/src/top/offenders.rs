@@ -136,9 +136,11 @@ fn said(fault: Option<&Fault>) -> String {
 fn detail(row: &AddressRow, fault: Option<&Fault>) -> String {
     let said = said(fault);
     let fault = fault.map(Fault::text).unwrap_or_default();
-    let end = match row.block() {
-        Some(target) => format!("sipguard block {target}"),
-        None => row.why_not(),
+    let end = match (row.block(), row.caution()) {
+        (Some(target), caution) if caution.is_empty() => format!("sipguard block {target}"),
+        // A shell takes the rest for a comment.
+        (Some(target), caution) => format!("sipguard block {target}  # {caution}"),
+        (None, _) => row.why_not(),
     };
     format!("{end}\n{fault}\n{said}").trim_end().to_owned()
 }
@@ -209,6 +211,14 @@ mod tests {
             assert_eq!(row.cells[0].shown(), mark);
             assert!(row.detail.starts_with(end), "{}", row.detail);
         }
+        let watched = Some(Duration::from_secs(40));
+        let young = AddressRow { watched, ..reading.sources[0].clone() };
+        let row = address(&model, &young, reading.time);
+        assert!(
+            row.detail.starts_with("sipguard block 203.0.113.7  # watched for 40s only: others"),
+            "{}",
+            row.detail
+        );
         // Somebody good is behind the address too: the block is of the port.
         let good = AddressRow { good: Some(7), ..reading.sources[0].clone() };
         let row = address(&model, &good, reading.time);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::MapType;
+use aya_obj::generated::BPF_F_MMAPABLE;
 use aya_obj::generated::bpf_cmd::{
     self, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_UPDATE_BATCH, BPF_MAP_UPDATE_ELEM,
 };
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use sipguard_common::abi::names;
 
 use super::{Program, descriptor};
@@ -26,6 +29,8 @@ pub(super) struct Contents {
     /// Bytes of a value; of a per-CPU map those of all processors.
     value_bytes: usize,
     entries: u32,
+    /// Whether the kernel maps it into the memory of a process.
+    is_mappable: bool,
 }
 
 impl Program {
@@ -112,7 +117,8 @@ impl Contents {
             value_bytes = value_bytes.next_multiple_of(8) * processors;
         }
         let map = data.fd().as_fd().try_clone_to_owned()?;
-        Ok(Self { map, kind, key_bytes, value_bytes, entries: info.max_entries() })
+        let is_mappable = info.map_flags() & BPF_F_MMAPABLE != 0;
+        Ok(Self { map, kind, key_bytes, value_bytes, entries: info.max_entries(), is_mappable })
     }
 
     /// Whether every index has a value, which can be zero and can't be deleted.
@@ -132,6 +138,9 @@ impl Contents {
     }
 
     fn clear_array(&self) -> Result<()> {
+        if self.is_mappable {
+            return self.clear_mapped();
+        }
         let most = u32::try_from((BATCH_BYTES / self.value_bytes).max(1))?.min(self.entries);
         let zeros = vec![0u8; most as usize * self.value_bytes];
         let mut first = 0;
@@ -146,6 +155,19 @@ impl Contents {
             first += most;
         }
         Ok(())
+    }
+
+    /// Of the largest array, one of 65,536 buckets, the kernel copies each entry for itself; in memory it is one write.
+    fn clear_mapped(&self) -> Result<()> {
+        let bytes = self.value_bytes.next_multiple_of(8) * self.entries as usize;
+        let len = NonZeroUsize::new(bytes).context("a map of nothing")?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses where; nothing else is there.
+        let first = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, self.map.as_fd(), 0) }?;
+        // SAFETY: the mapping of above, of so many bytes, to which there is no reference; no program runs between two cases.
+        unsafe { first.write_bytes(0, bytes) };
+        // SAFETY: nothing refers to the mapping any more.
+        Ok(unsafe { munmap(first, bytes) }?)
     }
 
     /// The first `count` values of an array, of a per-CPU one with those of all processors, read by one call.

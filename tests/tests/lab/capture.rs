@@ -33,7 +33,7 @@ fn captured(guard: &Guard) -> Result<u64> {
 fn start(site: &Site, words: &[&str], report: &Path) -> Result<Running> {
     // One that was killed leaves its time behind.
     let before = site.guard.taps()?.capture_until_ns;
-    let mut command = site.guard.command(&[&["capture", "-j"], words].concat());
+    let mut command = site.guard.command(&[&["capture", "-j", "--force"], words].concat());
     command.stdin(Stdio::null()).stdout(std::fs::File::create(report)?);
     let mut running = Running::start("sipguard capture", &mut command)?;
     wait_until("the kernel is asked, or it ended", || {
@@ -131,6 +131,11 @@ fn it_ends_by_count_by_time_by_size_and_with_its_reader() -> Result<()> {
     ensure!(running.wait_at_most(PATIENCE)?.is_some_and(|status| status.success()), "it goes on");
     let count = String::from_utf8_lossy(&std::fs::read(&file)?).matches(SECRET).count();
     ensure!(count == 5, "{count} credentials");
+    // What is there already is not lost by a slip.
+    let before = std::fs::read(&file)?;
+    let said = site.guard.run(&["capture", "-w", &name, "-c", "1"])?.expect(1)?.stderr;
+    ensure!(said.contains("is there already and not empty") && said.contains("`--force`"), "{said}");
+    ensure!(std::fs::read(&file)? == before && site.guard.taps()?.capture_until_ns == 0, "it was touched");
     let (read, write) = std::io::pipe()?;
     let mut command = site.guard.command(&["capture"]);
     command.stdin(Stdio::null()).stdout(write);
@@ -261,7 +266,7 @@ fn both_directions_of_an_exchange_are_in_the_file() -> Result<()> {
     for (words, is_both) in [(&["--both"][..], true), (&["--both", "--src", "10.77.0.2"], true), (&[], false)]
     {
         let said = scratch.join("said");
-        let mut command = site.guard.command(&[&["capture", "-j", "-w", &name], words].concat());
+        let mut command = site.guard.command(&[&["capture", "-j", "--force", "-w", &name], words].concat());
         command.stdin(Stdio::null()).stdout(std::fs::File::create(&report)?);
         command.stderr(std::fs::File::create(&said)?);
         let mut running = Running::start("sipguard capture", &mut command)?;

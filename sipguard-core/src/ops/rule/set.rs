@@ -6,13 +6,19 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::protection::{OnProtected, Protection, WhyProtected, refusal, why_in_store};
+use crate::address::Source;
 use crate::clock::Clock;
 use crate::maps;
+use crate::notice::Notice;
 use crate::ops::{Context, RuleChange};
 use crate::rule::{RuleMode, RuleVerb};
+use crate::senders::{self, SenderRow, TalliedKind};
 use crate::store::{Change, Counts, OPERATOR, RuleSpec};
 use crate::target::Target;
 use sipguard_common::abi::MODE_MONITOR;
+
+/// Of more addresses than these nobody looks at what each of them sent.
+const LOOKED_AT: usize = 16;
 
 /// Blocks or allowances of some targets.
 #[derive(Clone, Debug)]
@@ -108,12 +114,44 @@ pub fn set(host: &Context, request: &SetRules) -> Result<RulesSet> {
         change.record(request.kind.name(), &request.origin, &targets, comment)?;
         Ok(Some(change.counts))
     })?;
+    let mut result = RuleChange::of(&done);
+    result.notices.extend(neighbours(host, request));
     let monitors = || maps::settings(&host.pins).is_ok_and(|settings| settings.mode == MODE_MONITOR);
     Ok(RulesSet {
         only_counts: request.kind == RuleVerb::Block && done.in_force && monitors(),
-        change: RuleChange::of(&done),
+        change: result,
         held_back,
     })
+}
+
+/// That something well-formed came from an address that an operator has blocked: others may be behind it.
+fn neighbours(host: &Context, request: &SetRules) -> Option<Notice> {
+    let blocks = request.kind == RuleVerb::Block && !request.monitor && request.origin == OPERATOR;
+    let sources: Vec<Source> = request.targets.iter().filter_map(source).collect();
+    if !blocks || sources.is_empty() || sources.len() > LOOKED_AT || !host.pins.exist() {
+        return None;
+    }
+    // The block holds, whether this can be told or not.
+    let senders = senders::read(&host.pins, &[], TalliedKind::Messages).ok()?;
+    let is_of = |one: Source| sources.iter().any(|source| source.covers(&one) || one.covers(source));
+    let is_within = |row: &&SenderRow| row.source.is_some_and(is_of);
+    let good: u64 =
+        senders.iter().filter(is_within).map(|row| row.totals[TalliedKind::Messages as usize]).sum();
+    let (messages, who) = match good {
+        0 => return None,
+        1 => ("1 well-formed message came".to_owned(), "whoever sent it"),
+        good => (format!("{good} well-formed messages came"), "whoever sent them"),
+    };
+    let whence = if sources.len() == 1 { sources[0].to_string() } else { "what is blocked".to_owned() };
+    let text = format!(
+        "{messages} from {whence} since the attach: {who} is stopped too; `sipguard unblock` takes it back"
+    );
+    Some(Notice(text))
+}
+
+/// Addresses and prefixes alone.
+fn source(target: &Target) -> Option<Source> {
+    if let Target::Source(source) = target { Some(*source) } else { None }
 }
 
 /// The targets without those of a block that the machine's own state protects.

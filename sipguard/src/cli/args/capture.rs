@@ -29,6 +29,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
 
+    /// Writes over a file that is there already
+    #[arg(long)]
+    force: bool,
+
     /// For how long [default: until SIGINT]
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     span: Option<Span>,
@@ -62,7 +66,7 @@ pub struct Args {
 impl Args {
     pub fn request(self) -> Result<Request> {
         let to = match self.write {
-            Some(path) if path != Path::new("-") => To::File(path),
+            Some(path) if path != Path::new("-") => To::File { path, force: self.force },
             _ if std::io::stdout().is_terminal() => {
                 return Err(usage(
                     "a terminal can't show packets: name a file with `-w FILE`, or `| tshark -r -`",

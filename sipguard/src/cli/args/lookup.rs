@@ -62,7 +62,8 @@ impl Args {
             Err(error) if text.to_ascii_lowercase().starts_with("sip") => Err(usage(error)),
             _ => Err(usage(format!(
                 "`{text}`{hint} is neither an address nor a SIP identity nor a reason: write 203.0.113.7, 203.0.113.7:5060, 2001:db8::7, \
-                 [2001:db8::7]:5060, sip:1234@pbx.example, or a reason that `sipguard counters` shows, such as {}",
+                 [2001:db8::7]:5060, sip:1234@pbx.example, or a reason that `sipguard counters` shows, such as {}; of a User-Agent ask with \
+                 `--user-agent TEXT`",
                 Reason::BadNumber.name()
             ))),
         }

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use sipguard_core::ops::attach::{Attached, Outcome};
+use sipguard_core::ops::attach::{Attached, KeptRules, Outcome};
 use sipguard_core::ops::{detach, upgrade};
 
-use super::{Format, notices, rows};
+use super::{Format, notices, plural, rows};
 
 /// An interface to which the guard is attached.
 #[derive(Serialize)]
@@ -44,6 +44,7 @@ pub fn attached(format: Format, outcome: &Outcome) -> Result<()> {
         outcome.interfaces.iter().map(|one| row(one, outcome)).collect(),
         || {
             let mut text: String = outcome.interfaces.iter().map(|one| sentence(one, changed)).collect();
+            text.extend(outcome.restored.as_ref().and_then(restored));
             if outcome.mode == "monitor" {
                 text += "the mode is monitor: nothing is stopped, what would be is counted; `sipguard mode enforce` stops it\n";
             }
@@ -54,6 +55,15 @@ pub fn attached(format: Format, outcome: &Outcome) -> Result<()> {
             text
         },
     )
+}
+
+/// What the store brought back; nothing where it had nothing.
+fn restored(kept: &KeptRules) -> Option<String> {
+    let blocks = usize::try_from(kept.blocks).unwrap_or(0);
+    let all = [(blocks, "block"), (kept.allowances, "allowance"), (kept.trunks.len(), "trunk")];
+    let all = all.into_iter().filter(|(count, _)| *count > 0).map(|(count, thing)| plural(count, thing));
+    let all: Vec<String> = all.collect();
+    (!all.is_empty()).then(|| format!("in force again from the store: {}\n", all.join(", ")))
 }
 
 fn row<'a>(one: &'a Attached, outcome: &Outcome) -> AttachedRow<'a> {
@@ -90,7 +100,11 @@ pub fn upgraded(format: Format, outcome: &upgrade::Outcome) -> Result<()> {
         let line = |one: &upgrade::Upgraded| {
             format!("{}: program {} filters in the place of {}\n", one.interface, one.after, one.before)
         };
-        outcome.interfaces.iter().map(line).collect()
+        let lines: String = outcome.interfaces.iter().map(line).collect();
+        format!(
+            "sipguard {} filters now; connections, counters and rules go on\n{lines}",
+            env!("CARGO_PKG_VERSION")
+        )
     })
 }
 

@@ -109,7 +109,7 @@ fn addresses_text(views: &[AddressView]) -> String {
             text += &format!("    {label:<10}  {said}\n");
         }
     }
-    text
+    text + "PORTS: those that are remembered. GOOD: well-formed messages among all that were judged.\n"
 }
 
 /// What became of packets of which so many passed.
@@ -130,13 +130,15 @@ pub fn details(view: &AddressView) -> Vec<(&'static str, String)> {
     lines.extend(view.from.clone().map(|from| ("From", from)));
     lines.extend(view.user_agent.clone().map(|agent| ("User-Agent", agent)));
     lines.extend(view.fault.as_ref().map(|fault| ("fault", fault.text.clone())));
-    lines.push(("block", to_block(view)));
+    lines.extend(to_block(view).into_iter().zip(["block", ""]).map(|(said, label)| (label, said)));
     lines
 }
 
-/// The command, or why there is none.
-pub fn to_block(view: &AddressView) -> String {
-    view.block.clone().unwrap_or_else(|| format!("not proposed: {}", view.standing_text))
+/// The command and what speaks against it, or why there is none.
+pub fn to_block(view: &AddressView) -> Vec<String> {
+    let Some(block) = &view.block else { return vec![format!("not proposed: {}", view.standing_text)] };
+    let caution = Some(&view.block_caution).filter(|caution| !caution.is_empty());
+    [block.clone()].into_iter().chain(caution.map(|caution| format!("careful: {caution}"))).collect()
 }
 
 /// A row for each port and reason.

@@ -34,16 +34,20 @@ struct LookupDocument<'a> {
     checks: BTreeMap<&'static str, &'static str>,
     /// What the address sent that was malformed or over a limit.
     offender: Option<AddressView>,
+    /// Of an identity or a user agent: the addresses whose first malformed message said so.
+    said_by: Vec<AddressView>,
 }
 
 pub fn lookup(
     format: Format,
     asked: &LookupQuery,
     outcome: &Outcome,
-    offender: Option<&AddressRow>,
+    offenders: &[AddressRow],
 ) -> Result<()> {
     let Outcome { found, is_blocked, monitors, checks, clock } = outcome;
     let LookupResult { decider, others, trunk, proxy_protocol } = found;
+    let mut views: Vec<AddressView> = offenders.iter().map(AddressView::of_row).collect();
+    let offender = asked.address().and_then(|_| views.pop());
     let document = LookupDocument {
         src_ip: asked.address().map(|address| address.to_string()),
         src_port: asked.device().map(|device| u16::from_be_bytes(device.key().port)),
@@ -54,9 +58,15 @@ pub fn lookup(
         proxy_protocol: *proxy_protocol,
         overruled: others.iter().map(overruled).collect(),
         checks: checks.iter().map(|(reason, state)| (reason.name(), state.name())).collect(),
-        offender: offender.map(AddressView::of_row),
+        offender,
+        said_by: views,
     };
-    let sent = document.offender.as_ref().map(sent).unwrap_or_default();
+    let said_by = match document.said_by.is_empty() {
+        true => String::new(),
+        false => "malformed messages that say so:\n".to_owned(),
+    };
+    let sent = document.offender.iter().chain(&document.said_by).map(sent);
+    let sent = sent.fold(said_by, |text, sent| text + &sent);
     let hint = if *monitors && *is_blocked {
         "the mode is monitor: what is blocked passes, and is only counted\n"
     } else {

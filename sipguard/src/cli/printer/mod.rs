@@ -35,7 +35,7 @@ use sipguard_core::clock::Clock;
 use sipguard_core::duration;
 use sipguard_core::notice::Notice;
 
-use crate::table::{fitted, table};
+use crate::table::{fitted, fitted_to, table};
 
 /// How a verb prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -185,7 +185,14 @@ fn with_schema<T: Serialize>(object: &T, schema: &str) -> Result<Value> {
 
 /// Prints a notice on standard error. One that is gone has nobody to read it.
 pub fn notice(notice: &Notice) {
-    let _gone = writeln!(std::io::stderr(), "sipguard: {notice}");
+    complaint(&notice.0);
+}
+
+/// Prints text behind the name of the program on standard error, in lines as wide as a terminal.
+pub fn complaint(text: &str) {
+    let mut err = std::io::stderr();
+    let text = fitted_to(&err, &format!("sipguard: {text}\n"));
+    let _gone = err.write_all(text.as_bytes());
 }
 
 /// Prints notices on standard error.

@@ -30,16 +30,13 @@ pub fn status(format: Format, report: &GuardStatus, glance: Option<&Glance>) -> 
 /// What an operator wants to know first.
 fn seen(report: &GuardStatus, glance: &Glance) -> String {
     let (stopped, counted) = glance.per_second;
-    let mut all = format!("{stopped:.1}/s stopped for all reasons");
+    let mut all = format!("{stopped:.1}/s stopped, for whatever reason");
     if counted > 0.0 || report.mode == "monitor" {
-        all += &format!(", {counted:.1}/s that would be");
+        all += &format!("; {counted:.1}/s would be");
     }
-    let now = format!(
-        "{:.1}/s malformed or over a limit (last 10 s); {all} (last {} s)",
-        glance.offending,
-        SAMPLE.as_secs_f64()
-    );
-    let mut lines = vec![("now", now)];
+    all += &format!(" (last {} s)", SAMPLE.as_secs_f64());
+    let offending = format!("{:.1}/s malformed or over a limit (last 10 s)", glance.offending);
+    let mut lines = vec![("now", all), ("", offending)];
     if let Some(top) = &glance.top {
         lines.extend(offender(&AddressView::of_row(top)));
     } else {
@@ -50,7 +47,7 @@ fn seen(report: &GuardStatus, glance: &Glance) -> String {
         let packets = super::plural(usize::try_from(glance.at_block).unwrap_or(usize::MAX), "packet");
         lines.push((
             "",
-            format!("{packets} of whom a block or ban is about were not judged (`sipguard list`)"),
+            format!("{packets} since the attach met a block or a ban, and were looked at no further"),
         ));
     }
     let [bans, blocks] =
@@ -90,7 +87,8 @@ fn offender(top: &AddressView) -> Vec<(&'static str, String)> {
     let line = format!("{}: {packets}{ports}, {rate:.1}/s (last 10 s), {reason}", top.src_ip);
     let said = [("From: ", &top.from), ("User-Agent: ", &top.user_agent)];
     let said = said.into_iter().filter_map(|(name, said)| Some(("", format!("{name}{}", said.as_ref()?))));
-    [("offender", line)].into_iter().chain(said).chain([("", super::counters::to_block(top))]).collect()
+    let block = super::counters::to_block(top).into_iter().map(|said| ("", said));
+    [("offender", line)].into_iter().chain(said).chain(block).collect()
 }
 
 /// When somebody is banned, in a few words.
@@ -212,14 +210,14 @@ fn unjudged(one: &InterfaceStatus) -> String {
     let mut text = String::new();
     if one.known.lost > 0 {
         text += &format!(
-            "{name}: {} connections pass unjudged until their next message begins; they are older than the guard, or it forgot them\n",
-            one.known.lost
+            "{name}: {} unjudged until the next message begins on them: they are older than the guard, or it forgot them\n",
+            super::plural(one.known.lost, "connection")
         );
     }
     if one.known.other > 0 {
         text += &format!(
-            "{name}: {} connections that the PBX dialled are no SIP and not judged\n",
-            one.known.other
+            "{name}: {} not judged, which the PBX dialled and which speaks no SIP\n",
+            super::plural(one.known.other, "connection")
         );
     }
     let packet =
