@@ -1,12 +1,6 @@
 //! `upgrade`: the programs are replaced under traffic; nothing malformed gets through, nobody is cut, and what is known stays known.
 
-use std::{
-    net::UdpSocket,
-    process::Stdio,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -16,7 +10,8 @@ use sipguard_common::{Reason, abi::names};
 use sipguard_core::ops::{self, Context};
 use sipguard_object::OBJECT;
 use sipguard_tests::{
-    application::{Connection, End, Server, expect_same, sip, udp, uninterrupted, wait_until},
+    application::{End, Server, expect_same, sip, udp, wait_until},
+    continuity,
     guard::{Guard, Site, neighbour},
     message::{negative_length, register},
     process::{Running, output},
@@ -36,43 +31,6 @@ fn site() -> Result<Site> {
 /// The kernel's number of the program on the interface, as `status` tells.
 fn program(site: &Site) -> Result<u64> {
     site.guard.json(&["status"])?["interfaces"][0]["program_id"].as_u64().context("no program")
-}
-
-/// What the application has read of a connection that sent something malformed, when it is cut; nothing is as it should be.
-fn malformed(server: &Server, site: &Site, bad: &[u8]) -> Result<Vec<u8>> {
-    let (phone, application) = server.connect(&site.phone)?;
-    phone.offer(bad)?;
-    ensure!(application.wait_for_end()? == End::Reset, "it was not reset");
-    Ok(application.bytes())
-}
-
-/// Sends a message in two pieces, again and again, until `stop`: each time the second is sent when the first was read. Gives all.
-fn call(phone: &Connection, application: &Connection, stop: &AtomicBool) -> Result<Vec<u8>> {
-    let mut sent = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let message = register(sent.len());
-        for piece in [&message[..message.len() / 2], &message[message.len() / 2..]] {
-            phone.write(piece)?;
-            sent.extend_from_slice(piece);
-            application.wait_for(sent.len())?;
-        }
-    }
-    Ok(sent)
-}
-
-/// Datagrams, by turns good and malformed, until `stop`; how many good ones there were. Each is answered by a look at what arrived.
-fn datagrams(phone: &UdpSocket, server: &UdpSocket, bad: &[u8], stop: &AtomicBool) -> Result<usize> {
-    let mut sent = 0;
-    let mut got = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        let good = register(sent);
-        phone.send_to(bad, server.local_addr()?)?;
-        phone.send_to(&good, server.local_addr()?)?;
-        let length = uninterrupted(|| server.recv(&mut got)).context("a good datagram did not arrive")?;
-        expect_same(&got[..length], &good)?;
-        sent += 1;
-    }
-    Ok(sent)
 }
 
 /// The object with another number in the definition of a map, such as `struct bpf_map_def` has them.
@@ -132,59 +90,27 @@ fn under_traffic_maps_that_differ_are_begun_anew() -> Result<()> {
 /// Swaps the programs under traffic, as `swap` does it; its number is given.
 fn under_traffic(swap: &dyn Fn(&Site, usize) -> Result<()>) -> Result<()> {
     let site = &site()?;
-    let address = sip("10.77.0.1".parse()?);
+    let address = sip(Site::PBX[0]);
     let server = Server::listen(&site.pbx, address)?;
-    let (phone, application) = &server.connect(&site.phone)?;
-    let (from, to) = (udp(&site.phone, sip("10.77.0.2".parse()?))?, udp(&site.pbx, address)?);
-    to.set_read_timeout(Some(sipguard_tests::application::PATIENCE))?;
-    let bad = &negative_length();
-    let (stop, attempts) = (&AtomicBool::new(false), &AtomicUsize::new(0));
     let swaps = std::env::var("SIPGUARD_SWAPS").map_or(Ok(SWAPS), |number| number.parse())?;
     let before = program(site)?;
-    let (calls, good, through) = thread::scope(|scope| -> Result<_> {
-        let calls = scope.spawn(|| call(phone, application, stop));
-        let datagrams = scope.spawn(|| datagrams(&from, &to, &bad.bytes, stop));
-        let malformed = scope.spawn(|| -> Result<Vec<u8>> {
-            let mut through = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                through.extend(malformed(&server, site, &bad.bytes)?);
-                attempts.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(through)
-        });
-        let swapped = (0..swaps).try_for_each(|number| {
-            let so_far = attempts.load(Ordering::Relaxed);
+    let (hosts, addresses) = ((&site.pbx, &site.phone), (address, sip(Site::PHONE[0])));
+    let traffic = continuity::during(&server, hosts, addresses, |one_more_attempt| {
+        (0..swaps).try_for_each(|number| {
             swap(site, number)?;
-            // At least one attempt between two swaps.
-            wait_until("an attempt", || {
-                Ok(attempts.load(Ordering::Relaxed) > so_far || malformed.is_finished())
-            })
-        });
-        stop.store(true, Ordering::Relaxed);
-        let panicked = "a sender panicked";
-        let calls = calls.join().expect(panicked);
-        let (datagrams, malformed) = (datagrams.join().expect(panicked), malformed.join().expect(panicked));
-        swapped?;
-        Ok((calls?, datagrams?, malformed?))
+            one_more_attempt()
+        })
     })?;
-    ensure!(through.is_empty(), "{} malformed bytes reached the application", through.len());
-    expect_same(&application.bytes(), &calls)?;
-    ensure!(application.end().is_none(), "the call was cut");
     ensure!(program(site)? != before, "the program is the same");
     // Counters went on from where they were.
-    let stopped = site.guard.counted(bad.reason)?;
-    let malformed = attempts.load(Ordering::Relaxed) + good;
-    ensure!(stopped >= malformed as u64, "{stopped} were counted, {malformed} were sent");
-    let passed = site.guard.counted(Reason::Valid)?;
+    let (stopped, sent) = (site.guard.counted(negative_length().reason)?, traffic.malformed());
+    ensure!(stopped >= sent as u64, "{stopped} were counted, {sent} were sent");
+    let (passed, good) = (site.guard.counted(Reason::Valid)?, traffic.datagrams);
     ensure!(passed > good as u64, "{passed} were valid, {good} datagrams were");
     // The second eye and the counting programs are those of the new build too.
     let report = site.guard.json(&["status"])?;
     ensure!(report["weaknesses"].as_array().is_some_and(Vec::is_empty), "{report}");
-    println!(
-        "{swaps} swaps, {} malformed connections, {good} good datagrams, {} bytes of calls",
-        attempts.load(Ordering::Relaxed),
-        calls.len()
-    );
+    println!("{swaps} swaps: {traffic:?}");
     Ok(())
 }
 
@@ -206,7 +132,7 @@ fn a_build_that_the_kernel_refuses_leaves_the_old_one() -> Result<()> {
         ensure!(program(&site)? == before, "the program was replaced");
     }
     let server = Server::listen(&site.pbx, sip("10.77.0.1".parse()?))?;
-    ensure!(malformed(&server, &site, &negative_length().bytes)?.is_empty(), "it does not filter");
+    ensure!(continuity::malformed(&server, &site.phone)?.is_empty(), "it does not filter");
     Ok(())
 }
 
@@ -331,7 +257,7 @@ fn an_upgrade_that_is_killed_leaves_a_filter() -> Result<()> {
         let report = site.guard.json(&["status"])?;
         ensure!(report["interfaces"][0]["mode"] == "native", "killed after {delay_ms} ms: {report}");
         ensure!(report["weaknesses"].as_array().is_some_and(Vec::is_empty), "{report}");
-        let through = malformed(&server, &site, &negative_length().bytes)?;
+        let through = continuity::malformed(&server, &site.phone)?;
         ensure!(through.is_empty(), "killed after {delay_ms} ms it does not filter");
     }
     // A pin that did not come to its place.
