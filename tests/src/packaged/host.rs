@@ -60,6 +60,17 @@ impl<'a> Host<'a> {
         output(command.env("DEBIAN_FRONTEND", "noninteractive"))
     }
 
+    /// Runs this machine's `rpm` on it, and returns what it printed.
+    pub fn rpm(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.network.command("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child"]);
+        command.arg(format!("--mount-proc={}", self.path("proc").display()));
+        command.arg("rpm").arg("--root").arg(&self.root).args(["--dbpath", "/var/lib/rpm"]).args(words);
+        // Debian's rpm wants to hear that this is meant.
+        command.arg("--force-debian").env_clear();
+        output(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8"))
+    }
+
     /// Copies a package into it; where it is there.
     pub fn copy_in(&self, package: &Path) -> Result<String> {
         let name = package.file_name().context("a package has a name")?.to_string_lossy().into_owned();

@@ -1,8 +1,10 @@
-//! The package on a fresh Debian: installed, upgraded under traffic, refused, removed and purged; and the program in an empty directory.
+//! The package on a fresh Debian: installed, upgraded under traffic, refused, removed and purged; that of Red Hat's kin; and the program in an
+//! empty directory.
 //!
 //! `cargo xtask dist --try` runs it, with a copy of a Debian that nothing else uses.
 
 mod host;
+mod redhat;
 
 use std::{
     fs,
@@ -39,6 +41,10 @@ pub struct Packages {
     pub first: PathBuf,
     /// The same of a higher version.
     pub newer: PathBuf,
+    /// The package of Red Hat's kin.
+    pub first_rpm: PathBuf,
+    /// The same of the higher version.
+    pub newer_rpm: PathBuf,
     /// The program alone.
     pub program: PathBuf,
 }
@@ -117,6 +123,8 @@ pub fn run(packages: &Packages) -> Result<()> {
     ensure!(differ.is_empty(), "left, changed or missing after the purge: {differ:?}");
     ensure!(host.pins()? == pins, "pins are left: {:?}", host.pins()?);
     println!("purge: each of {} files is as before the installation, and no pin is left", before.len());
+
+    redhat::run(packages, &host, (&server, &pbx, &phone), &|| is_filtered(&server, &phone))?;
     drop(host);
 
     alone(packages, &pbx, || is_filtered(&server, &phone))

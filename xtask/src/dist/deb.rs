@@ -31,6 +31,11 @@ const SCRIPTS: [(&str, &str, &str); 4] = [
     ("postrm", "[ \"$1\" = purge ] || exit 0", "purged.sh"),
 ];
 
+/// The name of its file.
+pub fn name(release: &Release, architecture: Architecture) -> String {
+    format!("sipguard_{}-1_{}.deb", release.version, architecture.debian_name())
+}
+
 /// Packs it into `out`.
 pub fn pack(release: &Release, architecture: Architecture, content: &Content, out: &Path) -> Result<()> {
     let directory = release.directory.join(format!("deb-{}", architecture.debian_name()));
@@ -42,7 +47,7 @@ pub fn pack(release: &Release, architecture: Architecture, content: &Content, ou
     let overrides = fs::read(root().join("deploy/packages/lintian-overrides"))?;
     write(&directory.join("usr/share/lintian/overrides/sipguard"), &overrides)?;
     control(&directory, &version, architecture, content)?;
-    let name = format!("sipguard_{version}_{}.deb", architecture.debian_name());
+    let name = name(release, architecture);
     let mut dpkg = Command::new("dpkg-deb");
     // dpkg 1.20 of Debian 11 and Ubuntu 20.04 reads xz and no zstd.
     dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(&directory).arg(out.join(&name));

@@ -35,6 +35,16 @@ const SAME: [&str; 8] = [
     "_binary_payload w6.xzdio",
 ];
 
+/// The name of its file.
+pub fn name(release: &Release, architecture: Architecture) -> String {
+    format!("sipguard-{}-1.{}.rpm", version(release), architecture.rust_name())
+}
+
+/// As rpm takes it, for which `-` is the begin of the release.
+fn version(release: &Release) -> String {
+    release.version.replace('-', "~")
+}
+
 /// Packs it into `out`.
 pub fn pack(release: &Release, architecture: Architecture, content: &Content, out: &Path) -> Result<()> {
     let name = architecture.rust_name();
@@ -65,7 +75,7 @@ fn specification(release: &Release, content: &Content) -> Result<String> {
     let mut text = format!(
         "Name: sipguard\nVersion: {}\nRelease: 1\nSummary: {}\nLicense: MIT OR Apache-2.0\n\
          AutoReqProv: no\n\n%description\n{}\n\n%install\nmkdir -p %{{buildroot}}\ncp -a %{{tree}}/. %{{buildroot}}/\n\n",
-        release.version.replace('-', "~"),
+        version(release),
         capital(SUMMARY),
         DESCRIPTION.join("\n")
     );

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Release, architecture::Architecture, empty, program};
+use super::{Release, architecture::Architecture, deb, empty, program, rpm};
 use crate::{
     command::{cargo, is_root, succeed, target_dir},
     machine::Purpose,
@@ -25,8 +25,8 @@ pub fn run(release: &Release, out: &Path) -> Result<()> {
     setup::ready(Purpose::DistTrial)?;
     let here = program::build(Architecture::Amd64, &release.directory)?;
     let newer = Release { version: format!("{}.1", release.version), ..release.clone() };
-    let higher = empty(&release.directory.join("newer"))?;
-    newer.pack(Architecture::Amd64, &here, &here, &higher)?;
+    let higher = &empty(&release.directory.join("newer"))?;
+    newer.pack(Architecture::Amd64, &here, &here, higher)?;
     succeed(&mut cargo(&[
         "build",
         "--locked",
@@ -38,15 +38,18 @@ pub fn run(release: &Release, out: &Path) -> Result<()> {
     ]))?;
     let debian = copy(&release.directory)?;
     let mut trial = Command::new(target_dir().join("debug/packaged"));
-    trial.arg(&debian).arg(out.join(package(release))).arg(higher.join(package(&newer))).arg(&here);
+    trial.arg(&debian);
+    for name in [deb::name, rpm::name] {
+        trial.args(
+            [(out, release), (higher.as_path(), &newer)]
+                .map(|(at, of)| at.join(name(of, Architecture::Amd64))),
+        );
+    }
+    trial.arg(&here);
     succeed(&mut trial)?;
     fs::remove_dir_all(&debian)?;
     println!("dist: tried on Debian 12: good");
     Ok(())
-}
-
-fn package(release: &Release) -> String {
-    format!("sipguard_{}-1_{}.deb", release.version, Architecture::Amd64.debian_name())
 }
 
 /// A copy of a Debian that was never started, made the first time.
