@@ -258,6 +258,57 @@ fn a_restart_of_fail2ban_brings_thousands_of_bans_back_in_one_call() -> Result<(
     Ok(())
 }
 
+/// What is called when fail2ban starts, by itself.
+#[test]
+fn what_fail2ban_does_not_know_is_lifted_and_nothing_when_it_can_not_say() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("fail2ban")?);
+    let guard = &site.guard;
+    let database = scratch.join("bans.sqlite3");
+    let restore = || {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/fail2ban/sipguard-restore");
+        let mut command = site.pbx.command("python3");
+        command.arg(program).args(["fail2ban:asterisk", JAIL]).arg(&database);
+        command.env("SIPGUARD", neighbour("SIPGUARD", "sipguard")?).env("SIPGUARD_CONFIG", "/dev/null");
+        command.env("SIPGUARD_PINS", guard.pins()).env("SIPGUARD_STORE", guard.store());
+        command.output().context("starting python3")
+    };
+    guard.run(&["block", "203.0.113.7", "--origin", "fail2ban:asterisk"])?.expect(0)?;
+    let kept = |why: &str| -> Result<()> {
+        let done = restore()?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(!done.status.success() && said.contains(why), "{why}: it ended with {}: {said}", done.status);
+        ensure!(origins(guard)? == ["203.0.113.7 fail2ban:asterisk"], "{why}: left is {:?}", origins(guard)?);
+        Ok(())
+    };
+    kept("bans.sqlite3 is missing, so nothing was restored and nothing lifted")?;
+    std::fs::write(&database, "no database at all, and long enough to be seen as none")?;
+    kept("file is not a database")?;
+    std::fs::remove_file(&database)?;
+    let db = Database::open(&database)?;
+    db.execute_batch("CREATE TABLE other (ip TEXT)")?;
+    kept("no such table: bips")?;
+    db.execute_batch("CREATE TABLE bips (ip TEXT, jail TEXT, timeofban INTEGER, bantime INTEGER)")?;
+    // The last second of the year 9999 and those before and behind what has a text; one of centuries, and one of an hour.
+    const LAST: i64 = 253_402_207_199;
+    let now = jiff::Timestamp::now().as_second();
+    let ends = [now + 3600, now + 20_000_000_000, LAST, LAST + 1, 253_402_300_799, 253_402_300_800, 1 << 52];
+    for (number, end) in ends.iter().enumerate() {
+        let address = format!("198.51.100.{number}");
+        db.execute("INSERT INTO bips VALUES (?1, ?2, ?3, ?4)", (address, JAIL, now, end - now))?;
+    }
+    let done = restore()?;
+    ensure!(done.status.success(), "it said {}", String::from_utf8_lossy(&done.stderr));
+    let rules = guard.rules()?;
+    let lasting: Vec<bool> = rules.iter().map(|row| row["expires_at"].is_null()).collect();
+    ensure!(lasting == [false, false, false, true, true, true, true], "restored is {rules:?}");
+    for number in 0..ends.len() {
+        guard.run(&["lookup", &format!("198.51.100.{number}"), "--exit-code"])?.expect(10)?;
+    }
+    db.execute_batch("DELETE FROM bips")?;
+    ensure!(restore()?.status.success() && guard.rules()?.is_empty(), "left is {:?}", origins(guard)?);
+    Ok(())
+}
+
 /// Writes bans into the file of a fail2ban that does not run: one is permanent, one is over.
 fn remember(file: &Path) -> Result<()> {
     let mut db = Database::open(file)?;
