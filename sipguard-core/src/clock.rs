@@ -190,5 +190,12 @@ mod tests {
         assert_eq!(clock.wall_ms_after(None), None);
         assert_eq!(clock.boot(Some(1_700_000_002_000)), 7_000_000_000);
         assert_eq!((clock.boot(Some(0)), clock.boot(None)), (0, PERMANENT));
+        // Nanoseconds of 584 years are all the numbers that there are: what ends later has not ended already.
+        let years = |count: i64| 1_700_000_000_000 + count * 365 * 86_400_000;
+        for (end_ms, is_permanent) in
+            [(years(584), false), (years(585), true), (i64::MAX, true), (i64::MIN, false)]
+        {
+            assert_eq!(clock.boot(Some(end_ms)) == PERMANENT, is_permanent, "{end_ms}");
+        }
     }
 }

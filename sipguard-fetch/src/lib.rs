@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sipguard_core::ops::feed::{HttpAnswer, HttpRequest};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -37,11 +37,21 @@ pub fn fetch(request: &HttpRequest<'_>) -> Result<HttpAnswer> {
     if let Some(key) = request.key {
         call = call.header("X-Api-Key", key);
     }
-    let mut answer = call.call().context("asking the server")?;
+    let mut answer = call.call().map_err(plain).context("asking the server")?;
     let status = answer.status().as_u16();
     ensure!(!(300..400).contains(&status), "the server sends elsewhere, where the key may not go");
     let body = answer.body_mut().with_config().limit(request.most_bytes).read_to_string();
     Ok(HttpAnswer { status, body: body.context("reading the answer")? })
+}
+
+/// Without the URLs that some errors have: keys are in them.
+fn plain(error: ureq::Error) -> anyhow::Error {
+    match error {
+        ureq::Error::BadUri(_) => anyhow!("its URL has no host"),
+        ureq::Error::RequireHttpsOnly(_) => anyhow!("the server sends elsewhere, where there is no TLS"),
+        ureq::Error::ConnectProxyFailed(_) => anyhow!("the proxy refuses"),
+        other => other.into(),
+    }
 }
 
 fn authorities() -> Result<RootCerts> {

@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::plan::DesiredBlock;
 use crate::address::Source;
 
+/// The last moment that can be shown.
+const LAST_MS: i64 = 1000 * 253_402_207_200;
+
 /// What the stream says.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
@@ -78,7 +81,9 @@ pub(crate) fn read(text: &str, now_ms: i64) -> Result<Decisions, String> {
         let lasts_ms = duration_ms(&decision.duration)
             .ok_or_else(|| format!("`{}` is no duration of Go", decision.duration.escape_default()))?;
         if lasts_ms > 0 {
-            decisions.new.push(DesiredBlock { source, end_ms: Some(now_ms + lasts_ms) });
+            // What ends beyond all calendars ends with them.
+            let end_ms = now_ms.saturating_add(lasts_ms).min(LAST_MS);
+            decisions.new.push(DesiredBlock { source, end_ms: Some(end_ms) });
         }
     }
     // Of several decisions about one address the one that ends last holds.
@@ -114,6 +119,8 @@ fn duration_ms(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -148,6 +155,39 @@ mod tests {
         assert_eq!(new, [("203.0.113.0/24".to_owned(), four), ("203.0.113.7".to_owned(), eight)]);
         assert_eq!((decisions.gone.len(), decisions.passed_over), (1, 3));
         assert!(read(r#"{"new":null,"deleted":null}"#, 0).unwrap().new.is_empty());
+    }
+
+    #[test]
+    fn a_width_that_is_none_is_passed_over() {
+        for width in ["33", "129", "4294967295", "4294967200", "4294967296", "-1", "", "x"] {
+            for address in ["203.0.113.0", "2001:db8::"] {
+                let text = format!(
+                    r#"{{"new":[{{"duration":"4h","scope":"Range","type":"ban","value":"{address}/{width}"}}],"deleted":null}}"#
+                );
+                let decisions = read(&text, 0).unwrap();
+                let is_none = width != "33" || address == "203.0.113.0";
+                assert_eq!(
+                    (decisions.new.len(), decisions.passed_over),
+                    if is_none { (0, 1) } else { (1, 0) },
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_beyond_all_calendars_is_their_last_moment() {
+        for (duration, end_ms) in
+            [("4h", Some(14_400_000)), ("90000000h", Some(LAST_MS)), ("277777777h", Some(LAST_MS))]
+        {
+            let text = format!(
+                r#"{{"new":[{{"duration":"{duration}","scope":"Ip","type":"ban","value":"203.0.113.7"}}],"deleted":null}}"#
+            );
+            let read = read(&text, 0).unwrap();
+            assert_eq!(read.new[0].end_ms, end_ms, "{duration}");
+            // To the second, as it is shown.
+            assert!(Timestamp::from_second((LAST_MS + 500).div_euclid(1000)).is_ok(), "it has no text");
+        }
         assert!(read("<html>", 0).is_err());
     }
 }

@@ -3,6 +3,7 @@
 mod crowdsec;
 mod list;
 mod plan;
+mod secret;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::address::Source;
 pub(crate) use crowdsec::read as read_decisions;
 pub(crate) use list::{apiban, read as read_list};
 pub(crate) use plan::{DesiredBlock, Plan, plan};
+pub(crate) use secret::hidden;
 
 /// How the origin of a feed's rules begins; its name follows.
 pub const ORIGIN: &str = "feed:";
@@ -61,7 +63,7 @@ impl FeedForm {
 }
 
 /// Where a feed comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum FeedSource {
     /// A URL of HTTP or HTTPS.
     Url(String),
@@ -100,19 +102,19 @@ impl FeedSource {
 }
 
 impl fmt::Display for FeedSource {
-    /// Without what may be a secret: what follows the host of a URL.
+    /// Without what may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FeedSource::File(path) => f.write_str(path),
-            FeedSource::Url(url) => {
-                let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-                let host = rest.split('/').next().unwrap_or(rest);
-                let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-                let more =
-                    if rest.len() > rest.split('/').next().unwrap_or(rest).len() + 1 { "/..." } else { "" };
-                write!(f, "{scheme}://{host}{more}")
-            }
+            FeedSource::Url(url) => f.write_str(&secret::without(url)),
         }
+    }
+}
+
+impl fmt::Debug for FeedSource {
+    /// As [`Display`](fmt::Display).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -163,9 +165,12 @@ mod tests {
             ("https://apiban.org/api/SECRET/banned", "https://apiban.org/..."),
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
             ("https://user:SECRET@lists.example", "https://lists.example"),
+            ("https://lists.example?key=SECRET", "https://lists.example/..."),
+            ("https://lists.example#SECRET", "https://lists.example/..."),
             ("/etc/sipguard/bad.txt", "/etc/sipguard/bad.txt"),
         ] {
-            assert_eq!(FeedSource::parse(typed).unwrap().to_string(), shown);
+            let source = FeedSource::parse(typed).unwrap();
+            assert_eq!((source.to_string(), format!("{source:?}")), (shown.to_owned(), shown.to_owned()));
         }
         for typed in ["ftp://lists.example/", "bad.txt", "https://a b"] {
             assert!(FeedSource::parse(typed).is_err(), "{typed}");

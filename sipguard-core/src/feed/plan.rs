@@ -101,6 +101,21 @@ fn ms(span: Duration) -> i64 {
 }
 
 impl Plan {
+    /// Leaves out what is new beyond `room`; how many that are.
+    pub(crate) fn fit(&mut self, before: &BTreeMap<Source, Option<i64>>, room: usize) -> usize {
+        let left_out = self.new.saturating_sub(room);
+        if left_out > 0 {
+            let mut room = room;
+            self.set.retain(|(source, _)| {
+                let fits = before.contains_key(source) || room > 0;
+                room -= usize::from(fits && !before.contains_key(source));
+                fits
+            });
+            self.new -= left_out;
+        }
+        left_out
+    }
+
     /// Whether it changes too much at once for a list that is alive.
     pub(crate) fn expect_usual(&self) -> Result<(), Refused> {
         let Plan { new, before, .. } = *self;
@@ -168,6 +183,22 @@ mod tests {
         assert!(plan(&held, &block(51_500), KEEP, 0).set.is_empty());
         assert_eq!(plan(&held, &block(60_000), KEEP, 0).set, [(source(1), 60_000)]);
         assert_eq!(plan(&BTreeMap::from([(source(1), None)]), &block(60_000), KEEP, 0).new, 0);
+    }
+
+    #[test]
+    fn what_is_new_beyond_the_room_is_left_out() {
+        let held = applied(&plan(&BTreeMap::new(), &listed(0..10), KEEP, 0), BTreeMap::new());
+        // Those that there are are renewed, and what is gone goes, also where there is no room.
+        let again = || plan(&held, &listed(5..20), KEEP, 1_500_000);
+        let renewed = again().set.len() - again().new;
+        for (room, left_out) in [(usize::MAX, 0), (10, 0), (3, 7), (0, 10)] {
+            let mut plan = again();
+            assert_eq!(plan.fit(&held, room), left_out);
+            assert_eq!(
+                (plan.new, plan.set.len(), plan.gone.len()),
+                (10 - left_out, renewed + 10 - left_out, 5)
+            );
+        }
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct FeedRow {
     pub whole_ms: Option<i64>,
     /// Why the last time failed; empty when it did not.
     pub failure: String,
+    /// Readings that began and came to no end, one after the other: one may be at work, each more ended with its process.
+    pub unfinished: u32,
 }
 
 impl FeedRow {
@@ -90,7 +92,7 @@ impl StoreTables<'_> {
 
 impl FromRow for FeedRow {
     const TABLE: &'static str = "feeds";
-    const SELECT: &'static str = "SELECT name, source, form, every, keep, key_file, author, created, tried, refreshed, whole, failure FROM feeds ORDER BY name";
+    const SELECT: &'static str = "SELECT name, source, form, every, keep, key_file, author, created, tried, refreshed, whole, failure, unfinished FROM feeds ORDER BY name";
 
     fn from_row(row: &rusqlite::Row<'_>) -> Result<FeedRow> {
         let strange = |what: &str| anyhow!("the store has a feed that this sipguard does not know: {what}");
@@ -111,6 +113,7 @@ impl FromRow for FeedRow {
             refreshed_ms: row.get(9)?,
             whole_ms: row.get(10)?,
             failure: text(row, 11)?.to_owned(),
+            unfinished: row.get(12)?,
         })
     }
 }
@@ -122,7 +125,7 @@ impl Change<'_> {
         let key_file =
             feed.key_file.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
         self.rows.db().execute(
-            "INSERT INTO feeds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, NULL, NULL, '')
+            "INSERT INTO feeds VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL, NULL, NULL, '', 0)
              ON CONFLICT (name) DO UPDATE SET source = ?2, form = ?3, every = ?4, keep = ?5, key_file = ?6",
             params![
                 feed.name,
@@ -144,16 +147,26 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// Writes down that a feed is going to be read, so that a reading that ends this process is known to the next one.
+    pub(crate) fn begin_feed(&mut self, name: &str) -> Result<()> {
+        self.rows.db().execute(
+            "UPDATE feeds SET tried = ?2, unfinished = min(unfinished + 1, 1000) WHERE name = ?1",
+            params![name, self.clock.wall_ms()],
+        )?;
+        Ok(())
+    }
+
     /// Writes down what came of reading a feed: `None` is that it worked, and with `whole` that all of it was read.
     pub(crate) fn note_feed(&mut self, name: &str, whole: bool, failure: Option<&str>) -> Result<()> {
         let now_ms = self.clock.wall_ms();
         match failure {
             Some(why) => self.rows.db().execute(
-                "UPDATE feeds SET tried = ?2, failure = ?3 WHERE name = ?1",
+                "UPDATE feeds SET tried = ?2, failure = ?3, unfinished = 0 WHERE name = ?1",
                 params![name, now_ms, why],
             )?,
             None => self.rows.db().execute(
-                "UPDATE feeds SET tried = ?2, refreshed = ?2, whole = iif(?3, ?2, whole), failure = '' WHERE name = ?1",
+                "UPDATE feeds SET tried = ?2, refreshed = ?2, whole = iif(?3, ?2, whole), failure = '', unfinished = 0
+                 WHERE name = ?1",
                 params![name, now_ms, whole],
             )?,
         };

@@ -220,6 +220,8 @@ const STEPS: &[&str] = &[
          whole INTEGER,
          failure TEXT NOT NULL
      ) STRICT, WITHOUT ROWID;",
+    // Readings of a feed that began and came to no end, one after the other: each took its process with it.
+    "ALTER TABLE feeds ADD COLUMN unfinished INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The first version without IPv4 that is written as IPv6.

@@ -269,7 +269,8 @@ fn feed(host: &Context, format: Format, verb: Option<args::feed::Verb>) -> Resul
         Verb::Remove { name } => printer::feed::removed(format, &name, &ops::feed::remove(host, &name)?),
         Verb::Refresh(args) => match args.name {
             Some(name) => {
-                let done = ops::feed::refresh(host, &name, FETCH, args.force)?;
+                let request = ops::feed::Refresh { name: &name, force: args.force, is_known: false };
+                let done = ops::feed::refresh(host, &request, FETCH)?;
                 printer::feed::refreshed(format, &name, &done)
             }
             None => refresh_feeds(host, format),
@@ -283,7 +284,8 @@ fn feed(host: &Context, format: Format, verb: Option<args::feed::Verb>) -> Resul
 fn refresh_feeds(host: &Context, format: Format) -> Result<()> {
     let mut failed = Vec::new();
     for feed in ops::feed::stored(host)? {
-        match ops::feed::refresh(host, &feed.name, FETCH, false) {
+        let request = ops::feed::Refresh { name: &feed.name, force: false, is_known: false };
+        match ops::feed::refresh(host, &request, FETCH) {
             Ok(done) => printer::feed::refreshed(format, &feed.name, &done)?,
             Err(error) => failed.push(format!("{}: {error:#}", feed.name)),
         }

@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,9 +23,12 @@ use sipguard_tests::{
 /// Where the lists are.
 const SERVER: &str = "127.0.0.1:8099";
 
-/// A server of lists in the namespace of the PBX: what each path answers.
+/// The status of a path that is not answered.
+const SILENT: u16 = 0;
+
+/// A server of lists in the namespace of the PBX: what each path answers, and how many wait for an answer that does not come.
 #[derive(Clone, Default)]
-struct Lists(Arc<Mutex<HashMap<String, (u16, String)>>>);
+struct Lists(Arc<Mutex<HashMap<String, (u16, String)>>>, Arc<AtomicUsize>);
 
 impl Lists {
     fn start(site: &Site) -> Result<Self> {
@@ -31,7 +37,10 @@ impl Lists {
         let answers = lists.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let _gone = answers.answer(stream);
+                let answers = answers.clone();
+                std::thread::spawn(move || {
+                    let _gone = answers.answer(stream);
+                });
             }
         });
         Ok(lists)
@@ -53,6 +62,13 @@ impl Lists {
         let path = line.split(' ').nth(1).unwrap_or_default();
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (status, body) = all.get(path).cloned().unwrap_or((404, String::new()));
+        drop(all);
+        if status == SILENT {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            let _end = reader.read_to_end(&mut Vec::new());
+            self.1.fetch_sub(1, Ordering::Relaxed);
+            return Ok(());
+        }
         write!(
             stream,
             "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -178,6 +194,28 @@ fn serve_reads_feeds_and_what_is_not_read_any_more_ends() -> Result<()> {
     wait_until("what is not read any more has ended", || {
         Ok(guard.run(&["lookup", "203.0.113.3", "--exit-code"])?.status == 0)
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_server_that_is_slow_holds_up_no_other_feed() -> Result<()> {
+    let (site, scratch) = (Site::guarded(true, &[])?, Scratch::new("feeds")?);
+    let (guard, lists) = (&site.guard, Lists::start(&site)?);
+    site.pbx.run(&["ip", "link", "set", "lo", "up"])?;
+    let file = scratch.write("bad.txt", &listed(0..4))?.to_string_lossy().into_owned();
+    guard.run(&["feed", "add", "file", &file, "--every", "1s", "--keep", "1h"])?.expect(0)?;
+    for name in ["slow", "slower"] {
+        lists.set(&format!("/{name}"), 200, "198.51.100.77\n");
+        let url = format!("http://{SERVER}/{name}");
+        guard.run(&["feed", "add", name, &url, "--every", "1s", "--keep", "1h"])?.expect(0)?;
+        lists.set(&format!("/{name}"), SILENT, "");
+    }
+    let _service = Service::start(&site, &scratch, &[])?;
+    let waiting = || lists.1.load(Ordering::Relaxed);
+    wait_until("both are asked", || Ok(waiting() == 2))?;
+    scratch.write("bad.txt", &listed(1..6))?;
+    wait_until("the other one is in force", || Ok(state(guard, "file")?.0 == 5))?;
+    ensure!(waiting() == 2, "the file was read when {} were waited for", waiting());
     Ok(())
 }
 

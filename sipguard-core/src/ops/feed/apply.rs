@@ -9,11 +9,11 @@ use super::{find, unknown};
 use crate::address::Source;
 use crate::clock::Clock;
 use crate::error::{Failure, FailureKind};
-use crate::feed::{FeedForm, Plan, is_special, plan};
+use crate::feed::{FeedForm, MOST_ENTRIES, Plan, is_special, plan};
 use crate::ops::rule::{HeldBack, Protection, WhyProtected};
 use crate::ops::{Context, RuleChange};
 use crate::rule::RuleVerb;
-use crate::store::{Allowed, Counts, FeedRow, RuleSpec};
+use crate::store::{Allowed, Counts, FeedRow, RuleQuery, RuleSpec};
 use crate::target::Target;
 
 /// How long what came of a reading may go without being written down while nothing changes: a write costs the disk.
@@ -21,12 +21,25 @@ const NOTE_MS: i64 = 60_000;
 /// How often all of a stream is read, and not only what has changed: what was lost in between comes back.
 const WHOLE_MS: i64 = 600_000;
 
+/// Which feed is read, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Refresh<'r> {
+    /// Its name.
+    pub name: &'r str,
+    /// Takes also a change that is too large to be right.
+    pub force: bool,
+    /// Whether this process has read it to an end before.
+    pub is_known: bool,
+}
+
 /// How a feed is read.
 pub(super) struct How {
     /// It is added with it.
     pub adds: bool,
     /// Also a change that is too large to be right.
     pub force: bool,
+    /// It was written down that it begins, so its end is too.
+    pub is_begun: bool,
 }
 
 /// What reading a feed did.
@@ -38,21 +51,31 @@ pub struct FeedRefreshed {
     pub held_back: Vec<HeldBack>,
     /// Entries that can't be blocks, such as CrowdSec's decisions about countries.
     pub passed_over: usize,
+    /// Decisions that are not blocked since the feed has as many as it may.
+    pub left_out: usize,
+    /// Whether all of it was read, and not only what had changed.
+    pub is_whole: bool,
 }
 
-/// Reads a feed, and applies what has changed. Why it failed is kept, for `feed list`.
+/// Reads a feed, and applies what has changed. Why it failed is kept, for `feed list`. Before, it is written down that it begins: at the first
+/// time of a process, and then once a minute.
 ///
 /// # Errors
 /// When there is none of that name, it can't be read, has a mistake or no entry, changes more than half of what it had (unless `force`), or the
 /// store or the kernel refuses. Then its rules stay as they were.
-pub fn refresh(host: &Context, name: &str, fetch: Option<Fetch>, force: bool) -> Result<FeedRefreshed> {
+pub fn refresh(host: &Context, request: &Refresh<'_>, fetch: Option<Fetch>) -> Result<FeedRefreshed> {
+    let Refresh { name, force, is_known } = *request;
     let feed = find(host, name)?;
-    let outcome = attempt(host, &feed, fetch, &How { adds: false, force });
+    let now_ms = Clock::now()?.wall_ms();
+    let is_recent = feed.tried_ms.is_some_and(|tried| (0..NOTE_MS).contains(&(now_ms - tried)));
+    let is_begun = !is_known || !is_recent;
+    if is_begun {
+        host.change(|change| change.begin_feed(name))?;
+    }
+    let outcome = attempt(host, &feed, fetch, &How { adds: false, force, is_begun });
     if let Err(error) = &outcome {
         let why = format!("{error:#}");
-        let now_ms = Clock::now()?.wall_ms();
-        let is_known = feed.failure == why && feed.tried_ms.is_some_and(|tried| now_ms - tried < NOTE_MS);
-        if !is_known {
+        if is_begun || feed.failure != why {
             host.change(|change| change.note_feed(name, false, Some(&why)))?;
         }
     }
@@ -73,11 +96,13 @@ pub(super) fn attempt(
     if is_list && reading.new.is_empty() {
         return Err(refusal("there is no entry in it", ""));
     }
-    let mut done = FeedRefreshed { passed_over: reading.passed_over, ..FeedRefreshed::default() };
+    let (passed_over, is_whole) = (reading.passed_over, reading.is_whole);
+    let mut done = FeedRefreshed { passed_over, is_whole, ..FeedRefreshed::default() };
     if !reading.is_whole
         && reading.new.is_empty()
         && reading.gone.is_empty()
         && is_recent(feed.refreshed_ms, NOTE_MS)
+        && !how.is_begun
     {
         done.change.in_force = host.is_attached();
         return Ok(done);
@@ -91,19 +116,35 @@ pub(super) fn attempt(
     })?;
     let before = before.unwrap_or_default();
     let entries = reading.new.len();
-    let plan = planned(&before, reading, feed, now_ms);
+    let at_work = reading.at_work.take();
+    let mut plan = planned(&before, reading, feed, now_ms);
     if let (true, false, Err(why)) = (is_list, how.force, plan.expect_usual()) {
-        let way = format!("; `sipguard feed refresh {} --force` takes it", feed.name);
+        let way = match how.adds {
+            true => "; `--force` behind the same `feed add` takes it".to_owned(),
+            false => format!("; `sipguard feed refresh {} --force` takes it", feed.name),
+        };
         return Err(refusal(&why.to_string(), &way));
     }
+    if plan.new > 0 {
+        let held = if is_whole { before.len() } else { entries_of(host, &origin, now_ms)? };
+        let room = MOST_ENTRIES.saturating_sub(held.saturating_sub(plan.gone.len()));
+        done.left_out = plan.fit(&before, room);
+    }
     let is_note = plan.set.is_empty() && plan.gone.is_empty() && is_recent(feed.refreshed_ms, NOTE_MS);
-    if is_note && !whole && !how.adds {
+    if is_note && !whole && !how.adds && !how.is_begun {
         done.change.in_force = host.is_attached();
     } else {
         done.change = apply(host, feed, &plan, whole, how)?;
     }
-    done.change.counts.same = entries - plan.set.len();
+    done.change.counts.same = entries - plan.set.len() - done.left_out;
+    drop(at_work);
     Ok(done)
+}
+
+/// How many blocks of an origin hold.
+fn entries_of(host: &Context, origin: &str, now_ms: i64) -> Result<usize> {
+    let query = RuleQuery { verb: Some(RuleVerb::Block), origin: Some(origin), now_ms, ends_by_ms: None };
+    Ok(host.read(|rows| rows.count(&query))?.unwrap_or_default())
 }
 
 fn refusal(why: &str, way: &str) -> anyhow::Error {
@@ -176,3 +217,7 @@ fn apply(host: &Context, feed: &FeedRow, plan: &Plan, whole: bool, how: &How) ->
     let counts = Counts { same: 0, ..done.value };
     Ok(RuleChange { counts, ..RuleChange::of(&done) })
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

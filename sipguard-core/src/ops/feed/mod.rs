@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub use self::apply::{FeedRefreshed, refresh};
+pub use self::apply::{FeedRefreshed, Refresh, refresh};
 pub use self::read::{Fetch, HttpAnswer, HttpRequest};
 use super::{Context, RuleChange};
 use crate::clock::Clock;
@@ -42,6 +42,8 @@ pub struct AddFeed {
     pub keep: Duration,
     /// The file with the key that the server asks for.
     pub key_file: Option<PathBuf>,
+    /// Takes also a change that is too large to be right, of a feed that has this name already.
+    pub force: bool,
 }
 
 /// Reads a feed, applies it, and keeps it. One of that name gets these settings.
@@ -49,7 +51,7 @@ pub struct AddFeed {
 /// # Errors
 /// When it can't be read, or as for [`refresh`]. Then nothing is added.
 pub fn add(host: &Context, request: AddFeed, fetch: Option<Fetch>) -> Result<FeedRefreshed> {
-    let AddFeed { name, source, form, every, keep, key_file } = request;
+    let AddFeed { name, source, form, every, keep, key_file, force } = request;
     let every = every.unwrap_or_else(|| form.usual_every());
     let usage = |text: &str| Err(Failure::with(FailureKind::Usage, text));
     if every < LEAST_EVERY {
@@ -71,8 +73,9 @@ pub fn add(host: &Context, request: AddFeed, fetch: Option<Fetch>) -> Result<Fee
         refreshed_ms: None,
         whole_ms: None,
         failure: String::new(),
+        unfinished: 0,
     };
-    apply::attempt(host, &feed, fetch, &apply::How { adds: true, force: false })
+    apply::attempt(host, &feed, fetch, &apply::How { adds: true, force, is_begun: false })
 }
 
 /// Removes a feed with all of its rules, also those that a removal has left whose process died.

@@ -66,6 +66,10 @@ pub struct AddArgs {
     /// File with the key that the server asks for in `X-Api-Key`
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+
+    /// Take also a change of more than half of what a feed of that name has
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,7 +85,7 @@ pub struct RefreshArgs {
 
 impl AddArgs {
     pub fn request(self) -> Result<AddFeed> {
-        let AddArgs { name, source, format: form, every, keep, key_file } = self;
+        let AddArgs { name, source, format: form, every, keep, key_file, force } = self;
         let span = |span: Option<Span>, usual| match span {
             None => Ok(usual),
             Some(Span(Some(span))) => Ok(Some(span)),
@@ -97,6 +101,7 @@ impl AddArgs {
             every: span(every, None)?,
             keep: keep.unwrap_or(USUAL_KEEP),
             key_file,
+            force,
         })
     }
 }

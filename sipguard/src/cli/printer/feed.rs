@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sipguard_core::duration;
 use sipguard_core::notice::Notice;
-use sipguard_core::ops::feed::{FeedRefreshed, Listed};
+use sipguard_core::ops::feed::{FeedRefreshed, Listed, MOST_ENTRIES};
 use sipguard_core::view::{FeedView, schema, time};
 
 use super::rule::{change, later};
@@ -25,6 +25,12 @@ pub fn refreshed(format: Format, name: &str, done: &FeedRefreshed) -> Result<()>
         notice(&Notice(format!(
             "{name}: {} can't be blocks of addresses",
             plural(done.passed_over, "decision")
+        )));
+    }
+    if done.left_out > 0 {
+        notice(&Notice(format!(
+            "{name}: {} left out: a feed has {MOST_ENTRIES} entries at the most",
+            plural(done.left_out, "decision")
         )));
     }
     let mut shown = done.change.clone();
