@@ -115,7 +115,7 @@ pub(crate) fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> 
     pins.mount()?;
     loop {
         if let Some(_lock) = pins.lock()? {
-            if !pins.slots().is_empty() {
+            if !pins.slots()?.is_empty() {
                 // Whoever had the lock before may have attached to them.
                 return attach_more(pins, &interfaces(names)?, request);
             }

@@ -18,13 +18,14 @@ use crate::second_eye;
 /// # Errors
 /// [`FailureKind::NotAttached`] when there is nothing to detach, and a failure for a name that is not attached.
 pub(crate) fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String>> {
+    pins.remove_begun()?;
     let Some(_lock) = pins.lock()? else {
         return Err(Failure::with(FailureKind::NotAttached, "sipguard is not attached"));
     };
     let Some(names) = names else {
         // Without a look at the ABI: this is the remedy for pins of another version.
         let own = pins.check().and_then(|()| own_slots(pins)).unwrap_or_default();
-        let slots = pins.slots();
+        let slots = pins.slots()?;
         let programs = program_ids(pins, &slots);
         second_eye::remove_all(pins)?;
         let mut gone: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
@@ -53,7 +54,7 @@ pub(crate) fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String
     for slot in numbers {
         free(pins, slot)?;
     }
-    if pins.slots().is_empty() {
+    if pins.slots()?.is_empty() {
         pins.remove_all()?;
     }
     wait_until_off(&programs)?;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use nix::libc::ENOMEM;
 use sipguard_common::abi::names;
 
 use crate::error::{Failure, FailureKind};
@@ -141,15 +142,28 @@ impl MapDir for Loaded {
     }
 }
 
-fn refused(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
+fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
     let mut text = format!("{what}: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
         text += &format!(": {inner}");
         cause = inner.source();
     }
-    text += ". sipguard needs Linux 6.1 or newer with BPF and BTF";
+    text += if is_memory(error) {
+        ". The maps need more memory than the kernel gives: raise `MemoryMax=` of the unit or `memory.max` of the cgroup, free some, or follow fewer \
+         connections (`--flows`)"
+    } else {
+        ". sipguard needs Linux 6.1 or newer with BPF and BTF"
+    };
     Failure::with(FailureKind::Kernel, text)
+}
+
+/// Whether the kernel had no memory.
+fn is_memory(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) == Some(ENOMEM)
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(is)
 }
 
 /// The verifier's log is thousands of lines; its end says what it did not like.

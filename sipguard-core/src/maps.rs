@@ -54,7 +54,11 @@ pub trait MapDir {
 impl MapDir for Pins {
     fn data(&self, name: &str) -> Result<MapData> {
         let path = self.map(name);
-        MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))
+        MapData::from_pin(&path).or_else(|error| {
+            // Taken off since it was looked for.
+            self.attached_or_fail()?;
+            Err(error).with_context(|| format!("opening {}", path.display()))
+        })
     }
 }
 

@@ -116,7 +116,8 @@ impl Pins {
     /// Whether the guard is attached: a link is what makes it so.
     #[must_use]
     pub fn are_attached(&self) -> bool {
-        self.exist() && !self.slots().is_empty()
+        // Where that can't be seen, whoever goes on is told so.
+        self.exist() && self.slots().map_or(true, |slots| !slots.is_empty())
     }
 
     /// Which maps they are: every first `attach` makes new ones, and no two of a boot have one number.
@@ -131,13 +132,21 @@ impl Pins {
     }
 
     /// Slots that have a link.
-    #[must_use]
-    pub fn slots(&self) -> Vec<u32> {
-        let Ok(entries) = std::fs::read_dir(self.dir.join("links")) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// When that can't be seen, as without a free descriptor: nobody may take that for none.
+    pub fn slots(&self) -> Result<Vec<u32>> {
+        let path = self.dir.join("links");
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            entries => entries.with_context(|| format!("listing {}", path.display()))?,
+        };
         let mut slots: Vec<u32> =
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         slots.sort_unstable();
-        slots
+        Ok(slots)
     }
 
     /// Makes the directories.
@@ -227,13 +236,12 @@ impl Pins {
         }
     }
 
-    /// An empty directory beside that of the pins, locked, where a first `attach` builds them. What others left that were killed there goes.
+    /// Removes what a first `attach` has left that was killed while it built its maps.
     ///
     /// # Errors
-    /// When it can't be made.
-    pub fn begin(&self) -> Result<(Pins, Lock)> {
-        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
-        let beginning = format!("{name}-new-");
+    /// When it can't be removed.
+    pub(crate) fn remove_begun(&self) -> Result<()> {
+        let beginning = self.beginning();
         for entry in std::fs::read_dir(self.parent()).into_iter().flatten().flatten() {
             let number =
                 |name: &str| name.strip_prefix(&beginning).is_some_and(|pid| pid.parse::<u32>().is_ok());
@@ -243,15 +251,35 @@ impl Pins {
             let left = Pins::new(entry.path());
             // A link makes a guard, whatever its name is: what is begun has none.
             if let Ok(Some(_dead)) = left.wait(left.dir(), Instant::now())
-                && left.slots().is_empty()
+                && left.slots()?.is_empty()
             {
                 left.remove_all()?;
             }
         }
-        let new = Pins::new(self.parent().join(format!("{beginning}{}", std::process::id())));
+        Ok(())
+    }
+
+    /// What the name of a directory begins with in which a first `attach` builds.
+    fn beginning(&self) -> String {
+        format!("{}-new-", self.dir.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// An empty directory beside that of the pins, locked, where a first `attach` builds them. What others left that were killed there goes.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn begin(&self) -> Result<(Pins, Lock)> {
+        self.remove_begun()?;
+        let new = Pins::new(self.parent().join(format!("{}{}", self.beginning(), std::process::id())));
+        // Another one may take it for a dead one's before it is locked.
+        let is_gone = |error: &anyhow::Error| {
+            error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+        };
         loop {
-            new.create()?;
-            // Another one may have taken it for a dead one's before it was locked.
+            match new.create() {
+                Err(error) if is_gone(&error) && self.parent().exists() => continue,
+                made => made?,
+            }
             if let Some(lock) = new.lock()? {
                 new.create()?;
                 return Ok((new, lock));
@@ -283,6 +311,9 @@ impl Pins {
                 FailureKind::Privilege,
                 format!("the pins in {} can't be read: permission denied. Run as root", self.dir.display()),
             )),
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(error).with_context(|| format!("listing the links in {}", self.dir.display()))
+            }
             Ok(_) if self.are_attached() => Ok(()),
             _ => Err(not_attached()),
         }

@@ -16,7 +16,7 @@ use crate::pins::Pins;
 /// # Errors
 /// When the map can't be read.
 pub fn own_slots(pins: &Pins) -> Result<Vec<(u32, Iface)>> {
-    let slots = pins.slots();
+    let slots = pins.slots()?;
     if slots.is_empty() {
         return Ok(Vec::new());
     }
@@ -62,12 +62,16 @@ pub(crate) fn program_of(path: &Path) -> Result<u32> {
 /// Whether our program is on the interface of a slot now.
 ///
 /// # Errors
-/// When rtnetlink or the pin can't be asked.
+/// [`FailureKind::NotAttached`](crate::error::FailureKind::NotAttached) when all was taken off meanwhile; when rtnetlink or the pin can't be asked.
 pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
     if is_elsewhere(iface) {
         return Ok(Presence::Elsewhere);
     }
     let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
-    let ours = program_of(&pins.link(slot))?;
+    let ours = program_of(&pins.link(slot)).or_else(|error| {
+        // Taken off since it was listed.
+        pins.attached_or_fail()?;
+        Err(error)
+    })?;
     Ok(if found.is_some_and(|xdp| xdp.program_id == ours) { Presence::On } else { Presence::Gone })
 }

@@ -58,7 +58,7 @@ impl Undo {
     /// When a map can't be read or written.
     pub(crate) fn settings(&self, pins: &Pins) -> Result<()> {
         let Some(((before, grace_before), (after, grace_after))) = &self.settings else { return Ok(()) };
-        if pins.slots().is_empty() {
+        if pins.slots()?.is_empty() {
             return Ok(());
         }
         let _edit = pins.edit()?;

@@ -22,7 +22,7 @@ impl AttachedGuard {
     /// When its pins are of another version, or can't be read.
     pub(crate) fn attached(pins: &Pins) -> Result<Option<AttachedGuard>> {
         // Without a link nothing is in force; a first attach makes the links last.
-        if !pins.exist() || pins.slots().is_empty() {
+        if !pins.exist() || pins.slots()?.is_empty() {
             return Ok(None);
         }
         let read = || {

@@ -41,6 +41,7 @@ pub mod sender;
 pub mod service;
 pub mod setting;
 pub mod sipp;
+pub mod steps;
 pub mod supervisor;
 pub mod tmpfs;
 pub mod unit;

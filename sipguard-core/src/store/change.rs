@@ -234,7 +234,8 @@ impl<'p> Store<'p> {
                 state.reconcile(&mut change, apply, fresh)?;
             } else {
                 fits(&change)?;
-                state.dirty = 0;
+                // Maps may be there all the same, as for who has no bpffs: they follow with the next change that finds them.
+                state.dirty = i64::from(!state.guard.is_empty());
             }
             tx.execute(
                 "UPDATE state SET version = ?1, applied = ?1, dirty = ?2, guard = ?3, blocks = ?4",

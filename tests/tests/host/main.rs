@@ -6,4 +6,5 @@ mod cores;
 mod evidence;
 mod evidence_ring;
 mod explain;
+mod operations;
 mod pictures;

@@ -35,6 +35,8 @@ mod metrics;
 mod open_connections;
 mod policy;
 mod protection;
+mod race;
+mod scarce;
 mod serve;
 mod sockets;
 mod store;

@@ -5,6 +5,7 @@ mod avalanche;
 mod burst;
 mod costs;
 mod crash;
+mod kills;
 mod rates;
 mod replay;
 mod verbs;
