@@ -164,11 +164,12 @@ impl AddressView {
 /// Why no block is proposed; where others are behind the address, what would reach the device alone.
 fn why_not(row: &AddressRow, user_agent: Option<&str>) -> String {
     let why = row.why_not();
-    match user_agent.and_then(UserAgent::longest_beginning) {
+    // A stranger says it, and the command is pasted: what a shell could take for its own is not repeated.
+    let is_plain = |agent: &&str| !agent.contains(['\'', '"', '`', '$', '\\', '!']);
+    match user_agent.and_then(UserAgent::longest_beginning).filter(is_plain) {
         Some(agent) if row.is_shared() => {
-            let word = agent.replace('\'', r"'\''");
             format!(
-                "{why}. `sipguard block --user-agent '{word}'` stops every device that says so, wherever it is"
+                "{why}. `sipguard block --user-agent '{agent}'` stops every device that says so, wherever it is"
             )
         }
         _ => why,
@@ -272,5 +273,9 @@ mod tests {
         assert_eq!(view.block, None);
         let remedy = "4 good messages came from it too. `sipguard block --user-agent 'Yealink T46S'` stops every device";
         assert!(view.standing_text.starts_with(remedy), "{}", view.standing_text);
+        for agent in ["a' ; id ; '", "a `id` b", "a $(id)", "a \\ b", "a \" b"] {
+            let told = why_not(&address(), Some(agent));
+            assert_eq!(told, "4 good messages came from it too", "{agent}");
+        }
     }
 }
