@@ -35,7 +35,6 @@ mod metrics;
 mod open_connections;
 mod policy;
 mod protection;
-mod race;
 mod scarce;
 mod serve;
 mod sockets;
