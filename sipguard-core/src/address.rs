@@ -102,6 +102,12 @@ impl From<IpAddr> for Source {
     }
 }
 
+impl From<IpNet> for Source {
+    fn from(net: IpNet) -> Source {
+        Source(net.trunc())
+    }
+}
+
 impl FromStr for Source {
     type Err = String;
 

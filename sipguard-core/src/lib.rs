@@ -7,6 +7,7 @@
 #![warn(unreachable_pub)]
 
 pub mod address;
+pub mod area;
 mod attach;
 pub mod ban_rule;
 pub mod bans;

@@ -52,33 +52,66 @@ struct Replaced<'o> {
     gone: RuleRemoval,
 }
 
+/// Entries that are to become rules.
+pub(super) struct List<'l> {
+    /// Each with its origin, each target and origin once, and none that is protected.
+    pub entries: Vec<Entry>,
+    /// Whom the log names where no entry is left.
+    pub origin: String,
+    /// What the log calls it.
+    pub verb: &'static str,
+    /// Where they come from.
+    pub file: &'l str,
+    /// For how long, where an entry does not say; `None` is permanent.
+    pub lasts: Option<Duration>,
+    /// Lifts what their origins set before and is not among them.
+    pub replace: bool,
+    /// What was noticed until now.
+    pub notices: Vec<Notice>,
+}
+
 /// Imports a list. Protected targets of blocks are skipped, with a notice each.
 ///
 /// # Errors
 /// When the list has a mistake, or is empty and would replace, or the store or the kernel refuses.
 pub fn run(host: &Context, mut request: Request, progress: &mut dyn FnMut(Progress)) -> Result<RuleChange> {
-    let own = request.origin.clone().unwrap_or_else(|| named(&request.file));
+    let origin = request.origin.clone().unwrap_or_else(|| named(&request.file));
     let mut notices = Vec::new();
-    let entries = entries(&mut request, &own, &mut notices)?;
-    if request.replace && entries.is_empty() {
-        return Err(nothing_to_replace_by(&request, &own));
+    let entries = entries(&mut request, &origin, &mut notices)?;
+    let Request { file, lasts, replace, .. } = &request;
+    if *replace && entries.is_empty() {
+        return Err(nothing_to_replace_by(&request, &origin));
     }
+    let (lasts, replace) = (*lasts, *replace);
+    apply(host, List { entries, origin, verb: "import", file, lasts, replace, notices }, progress)
+}
+
+/// Makes rules of a list, of all of it or none.
+///
+/// # Errors
+/// When the store or the kernel refuses.
+pub(super) fn apply(
+    host: &Context,
+    list: List<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<RuleChange> {
+    let List { entries, origin, verb, file, lasts, replace, mut notices } = list;
     let mut origins: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.origin.as_deref()).collect();
     if origins.is_empty() {
-        origins.insert(&own);
+        origins.insert(&origin);
     }
     let origins: Vec<&str> = origins.into_iter().collect();
     progress(Progress::Entries(entries.len()));
     let only_blocks = entries.iter().all(|entry| entry.verb == RuleVerb::Block);
     let mut left = entries.iter();
-    let mut replaced = if request.replace { replaced(&origins, &entries) } else { Vec::new() };
-    let count = if request.replace { usize::MAX } else { entries.len() };
+    let mut replaced = if replace { replaced(&origins, &entries) } else { Vec::new() };
+    let count = if replace { usize::MAX } else { entries.len() };
     let done = host.bulk(count, |change| {
         if only_blocks {
             change.only_blocks();
         }
         for entry in left.by_ref() {
-            notices.extend(say(change, entry, request.lasts)?);
+            notices.extend(say(change, entry, lasts)?);
             progress(Progress::Step);
             if change.is_due() {
                 return Ok(None);
@@ -91,7 +124,7 @@ pub fn run(host: &Context, mut request: Request, progress: &mut dyn FnMut(Progre
             }
             replaced.pop();
         }
-        change.record("import", &origins.join(" "), &[&request.file], "")?;
+        change.record(verb, &origins.join(" "), &[file], "")?;
         Ok(Some(change.counts))
     })?;
     Ok(RuleChange { notices, ..RuleChange::of(&done) })
@@ -173,13 +206,18 @@ fn entries(request: &mut Request, own: &str, notices: &mut Vec<Notice>) -> Resul
             "{shown}: {target}: {article} {kind} can't be allowed, only blocked: nothing was imported"
         )));
     }
+    skip_protected(&mut entries, notices);
+    Ok(entries)
+}
+
+/// Takes out blocks of what a list may not block.
+pub(super) fn skip_protected(entries: &mut Vec<Entry>, notices: &mut Vec<Notice>) {
     let protection = Protection::now();
     entries.retain(|entry| {
         let why = protection.why_in_list(&entry.target).filter(|_| entry.verb == RuleVerb::Block);
         notices.extend(why.as_ref().map(|why| skipped(&entry.target, why)));
         why.is_none()
     });
-    Ok(entries)
 }
 
 fn text(request: &mut Request) -> Result<String> {

@@ -3,6 +3,7 @@
 //! An operation takes a [`Context`] and a request, and gives an outcome. Requests and outcomes are typed: whoever asks has parsed what was typed, and
 //! prints what comes of it. The command line, `top`, `serve` and the crash recorder work through here and know neither the store nor the maps.
 
+pub mod area;
 pub mod attach;
 pub mod bans;
 pub mod change;

@@ -26,6 +26,7 @@ use sipguard_core::{config, notice as receiver};
 use sipguard_observe::ops as observe;
 
 use self::args::lookup::Asked;
+use self::args::rule::BlockRequest;
 use self::args::{Cli, Verb};
 use self::printer::{Format, notice, notices, print};
 use crate::interrupt::Interrupt;
@@ -85,7 +86,10 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
             printer::status::status(format, &report, glance.as_ref())?;
             ops::status::expect_filtering(&report)
         }
-        Verb::Block(args) => set(host, format, &args.request(host)?),
+        Verb::Block(args) => match args.request(host)? {
+            BlockRequest::Rules(request) => set(host, format, &request),
+            BlockRequest::Areas(request) => block_areas(host, format, &request),
+        },
         Verb::Unblock(args) => lift(host, format, &args.request()?),
         Verb::Allow(args) => set(host, format, &args.request()?),
         Verb::Unallow(args) => lift(host, format, &args.request()?),
@@ -157,6 +161,13 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
 
 fn set(host: &Context, format: Format, request: &ops::rule::SetRules) -> Result<()> {
     printer::rule::set(format, request, &ops::rule::set(host, request)?)
+}
+
+fn block_areas(host: &Context, format: Format, request: &ops::area::Request) -> Result<()> {
+    let mut bar = progress::Entries::default();
+    let done = ops::area::block(host, request, &mut |progress| bar.take(progress));
+    drop(bar);
+    printer::rule::imported(format, &done?)
 }
 
 fn lift(host: &Context, format: Format, request: &ops::rule::LiftRules) -> Result<()> {

@@ -2,6 +2,7 @@
 //! It needs root and the packages that `cargo xtask setup --for test` installs.
 
 mod allow;
+mod areas;
 mod attacks;
 mod balancer;
 mod bans;

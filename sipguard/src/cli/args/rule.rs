@@ -1,24 +1,31 @@
 //! `block`, `unblock`, `allow` and `unallow`.
 
-use anyhow::Result;
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use sipguard_core::area::Area;
 use sipguard_core::claim::UserAgent;
 use sipguard_core::duration::{Span, parse_duration};
 use sipguard_core::ops::rule::{LiftRules, OnProtected, SetRules, Whose, device_ports};
-use sipguard_core::ops::{Context, OPERATOR, RuleVerb, parse_origin, parse_reason};
+use sipguard_core::ops::{Context, OPERATOR, RuleVerb, area, parse_origin, parse_reason};
 use sipguard_core::target::{Target, device_without_brackets};
 
 use super::targets::{read_checked, read_sources, read_targets};
+use super::usage;
 
 #[derive(Debug, clap::Args)]
 pub struct BlockArgs {
     /// Addresses, prefixes, one device of an address (ADDR:PORT) or a SIP identity, both on guarded ports; `-` reads them from standard
     /// input, separated by white space, `#` begins a comment
-    #[arg(required_unless_present = "agents", value_name = "ADDR|CIDR|ADDR:PORT|sip:USER@HOST|-")]
+    #[arg(required_unless_present_any = ["agents", "file", "countries", "numbers"], value_name = "ADDR|CIDR|ADDR:PORT|sip:USER@HOST|-")]
     targets: Vec<String>,
 
     /// Requests whose User-Agent begins with this text, in upper or lower case; repeatable
     #[arg(long = "user-agent", value_name = "TEXT", value_parser = UserAgent::parse)]
     agents: Vec<UserAgent>,
+
+    #[command(flatten)]
+    areas: AreaArgs,
 
     #[command(flatten)]
     rule: RuleArgs,
@@ -34,6 +41,32 @@ pub struct BlockArgs {
     /// Fail, and block nothing, where a block of another origin than `cli` and `config` would skip what is allowed or a trunk's
     #[arg(long)]
     no_skip: bool,
+}
+
+/// Networks that a file knows.
+#[derive(Debug, clap::Args)]
+struct AreaArgs {
+    /// Every network of a country (ISO 3166, two letters) in the file of `--mmdb`, with the origin country:XX; given again, it becomes what the
+    /// file has now. Repeatable, or with commas
+    #[arg(long = "country", value_name = "XX", value_delimiter = ',', value_parser = Area::country, requires = "file", conflicts_with_all = NO_AREA)]
+    countries: Vec<Area>,
+
+    /// The same of an AS number, with the origin as:NUMBER
+    #[arg(long = "asn", value_name = "NUMBER", value_delimiter = ',', value_parser = Area::asn, requires = "file", conflicts_with_all = NO_AREA)]
+    numbers: Vec<Area>,
+
+    /// A MaxMind DB file, such as GeoLite2-Country.mmdb
+    #[arg(long = "mmdb", value_name = "FILE", conflicts_with_all = NO_AREA)]
+    file: Option<String>,
+}
+
+/// What says otherwise whom to block, or who does.
+const NO_AREA: [&str; 5] = ["targets", "agents", "origin", "force", "no_skip"];
+
+/// What `block` was asked for.
+pub enum BlockRequest {
+    Rules(SetRules),
+    Areas(area::Request),
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +131,18 @@ pub struct UnallowArgs {
 }
 
 impl BlockArgs {
-    pub fn request(self, host: &Context) -> Result<SetRules> {
+    pub fn request(self, host: &Context) -> Result<BlockRequest> {
+        if let Some(file) = self.areas.file {
+            let areas: BTreeSet<Area> = self.areas.countries.into_iter().chain(self.areas.numbers).collect();
+            if areas.is_empty() {
+                return Err(usage("`--mmdb` goes with `--country` or `--asn`".to_owned()));
+            }
+            let bytes = std::fs::read(&file).with_context(|| format!("reading {file}"))?;
+            let RuleArgs { span, comment, .. } = self.rule;
+            let areas = areas.into_iter().collect();
+            let request = area::Request { file, bytes, areas, lasts: span.0, comment, monitor: self.monitor };
+            return Ok(BlockRequest::Areas(request));
+        }
         // What a program blocks is what it has seen.
         let is_typed = self.rule.origin == OPERATOR && !self.force;
         let ports = if is_typed { device_ports(host) } else { Vec::new() };
@@ -110,7 +154,12 @@ impl BlockArgs {
         });
         let request = self.rule.request(RuleVerb::Block, with_agents(read?, &self.agents));
         let on_protected = if self.force { OnProtected::Override } else { OnProtected::Refuse };
-        Ok(SetRules { monitor: self.monitor, on_protected, no_skip: self.no_skip, ..request })
+        Ok(BlockRequest::Rules(SetRules {
+            monitor: self.monitor,
+            on_protected,
+            no_skip: self.no_skip,
+            ..request
+        }))
     }
 }
 
