@@ -15,6 +15,7 @@ mod dist;
 mod documents;
 #[path = "../../sipguard-object/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
+mod failures;
 mod fuzz;
 mod lint;
 mod machine;

@@ -5,7 +5,8 @@ use std::{env, num::NonZero, process::Command, thread};
 use anyhow::{Result, ensure};
 
 use crate::{
-    command::{cargo, exec, is_root, succeed},
+    command::{cargo, is_root, succeed},
+    failures,
     machine::Purpose,
     setup,
 };
@@ -36,7 +37,7 @@ pub fn run(args: &[String]) -> Result<()> {
     setup::ready(Purpose::Test)?;
     // The end-to-end tests start programs of the workspace, which `cargo test` alone does not build.
     succeed(&mut cargo(&["build", "--locked", "--workspace"]))?;
-    exec(&mut tests(&["--workspace"], args))
+    failures::told(&mut tests(&["--workspace"], args))
 }
 
 /// Unit tests of all crates but the lab, and the tiers `host` and `program`: nothing of it needs more than a build does.
@@ -45,7 +46,7 @@ fn fast(args: &[String]) -> Result<()> {
     succeed(&mut cargo(&["build", "--locked", "--workspace", "--bin", "sipguard", "--bin", "measure"]))?;
     let tiers = ["--package", "sipguard-tests", "--test", "host", "--test", "program"];
     let failed = [&["--workspace", "--exclude", "sipguard-tests"][..], &tiers]
-        .map(|which| succeed(tests(which, args).envs(FEWER)))
+        .map(|which| failures::told(tests(which, args).envs(FEWER)))
         .into_iter()
         .find_map(Result::err);
     failed.map_or(Ok(()), Err)
