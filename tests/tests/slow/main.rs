@@ -8,4 +8,5 @@ mod crash;
 mod kills;
 mod rates;
 mod replay;
+mod soak;
 mod verbs;
