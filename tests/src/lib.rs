@@ -15,6 +15,7 @@ pub mod demo;
 pub mod dial;
 pub mod envelope;
 pub mod exclusive;
+pub mod flood;
 pub mod fragile;
 pub mod guard;
 pub mod guest;

@@ -11,7 +11,7 @@ use sipguard_core::ops::{self, Context};
 use sipguard_object::OBJECT;
 use sipguard_tests::{
     application::{End, Server, expect_same, sip, udp, wait_until},
-    continuity,
+    continuity, flood,
     guard::{Guard, Site, neighbour},
     message::{negative_length, register},
     process::{Running, output},
@@ -19,6 +19,8 @@ use sipguard_tests::{
 
 /// Swaps under traffic, where `SIPGUARD_SWAPS` names no other number.
 const SWAPS: usize = 20;
+/// Datagrams a second beside them, where `SIPGUARD_RATE` names no other number.
+const RATE: u64 = 5000;
 
 /// Guarded without bans and limits, so that a malformed sender is kept out by the framer alone, and nobody sends too much.
 fn site() -> Result<Site> {
@@ -93,24 +95,30 @@ fn under_traffic(swap: &dyn Fn(&Site, usize) -> Result<()>) -> Result<()> {
     let address = sip(Site::PBX[0]);
     let server = Server::listen(&site.pbx, address)?;
     let swaps = std::env::var("SIPGUARD_SWAPS").map_or(Ok(SWAPS), |number| number.parse())?;
+    let rate = std::env::var("SIPGUARD_RATE").map_or(Ok(RATE), |number| number.parse())?;
     let before = program(site)?;
     let (hosts, addresses) = ((&site.pbx, &site.phone), (address, sip(Site::PHONE[0])));
-    let traffic = continuity::during(&server, hosts, addresses, |one_more_attempt| {
-        (0..swaps).try_for_each(|number| {
-            swap(site, number)?;
-            one_more_attempt()
+    let beside = (sip(Site::PBX[1]), sip(Site::PHONE[1]));
+    let (traffic, flood) = flood::during(hosts, beside, rate, || {
+        continuity::during(&server, hosts, addresses, |one_more_attempt| {
+            (0..swaps).try_for_each(|number| {
+                swap(site, number)?;
+                one_more_attempt()
+            })
         })
     })?;
     ensure!(program(site)? != before, "the program is the same");
     // Counters went on from where they were.
-    let (stopped, sent) = (site.guard.counted(negative_length().reason)?, traffic.malformed());
-    ensure!(stopped >= sent as u64, "{stopped} were counted, {sent} were sent");
-    let (passed, good) = (site.guard.counted(Reason::Valid)?, traffic.datagrams);
-    ensure!(passed > good as u64, "{passed} were valid, {good} datagrams were");
+    let counted = |reason| site.guard.counted(reason);
+    let sent = traffic.malformed() as u64 + flood.sent / 2;
+    let stopped = counted(negative_length().reason)?;
+    ensure!(stopped >= sent, "{stopped} were counted, {sent} were sent");
+    let (passed, good) = (counted(Reason::Valid)?, traffic.datagrams as u64 + flood.sent.div_ceil(2));
+    ensure!(passed > good, "{passed} were valid, {good} datagrams were");
     // The second eye and the counting programs are those of the new build too.
     let report = site.guard.json(&["status"])?;
     ensure!(report["weaknesses"].as_array().is_some_and(Vec::is_empty), "{report}");
-    println!("{swaps} swaps: {traffic:?}");
+    println!("{swaps} swaps: {traffic:?}; {flood:?}, {:.0} a second", flood.rate());
     Ok(())
 }
 
