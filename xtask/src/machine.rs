@@ -66,8 +66,8 @@ const DEBIAN: (&str, &str) = ("debootstrap", "debootstrap");
 /// What compiles C for arm64, and Rust for the machine that it compiles on.
 const ARM64: [(&str, &str); 1] = [("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
 
-/// Debian's Rust, for which there is a library for each of Debian's processors.
-const CROSS: [&str; 2] = ["rustc-web", "cargo-web"];
+/// Debian's Rust, for which there is a library for each of Debian's processors, and arm64's C library, which its compiler only recommends.
+const CROSS: [&str; 3] = ["rustc-web", "cargo-web", "libc6-dev-arm64-cross"];
 
 /// What the machine is made ready for. Tests, benchmark and lints compile, so they need what a build needs; the fuzz targets
 /// have no XDP program in them.
@@ -316,7 +316,7 @@ mod tests {
         let dist = Missing::of(Purpose::Dist, None, |_| false);
         assert_eq!(dist.packages[build.packages.len()..], ["rpm", "lintian", "xz-utils"]);
         let arm64 = Missing::of(Purpose::DistArm64, None, |_| false);
-        let cross = ["rpm", "lintian", "xz-utils", "gcc-aarch64-linux-gnu"];
+        let cross = ["libc6-dev-arm64-cross", "rpm", "lintian", "xz-utils", "gcc-aarch64-linux-gnu"];
         assert_eq!(arm64.packages[build.packages.len()..], cross);
         let fuzz = Missing::of(Purpose::Fuzz, None, |_| false);
         assert_eq!(fuzz, Missing { packages: vec!["build-essential"], ..Missing::default() });
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_nightly_is_kept_and_linted_with_its_own_clippy() {
         let arm64 = Missing::of(Purpose::DistArm64, Some(&Toolchain::Nightly), |item| item == Item::Linker);
-        assert_eq!(arm64.packages[1..3], CROSS);
+        assert_eq!(arm64.packages[1..4], CROSS);
         let missing = Missing::of(Purpose::Lint, Some(&Toolchain::Nightly), |item| item == Item::Linker);
         assert_eq!(missing.packages, ["build-essential"]);
         assert_eq!(missing.components, [Component::Clippy, Component::Rustfmt, Component::NightlyClippy]);

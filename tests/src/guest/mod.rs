@@ -10,6 +10,7 @@
 //! 7. `system.rs` tries the units in a machine with systemd, which `init.rs` hands over to.
 
 pub mod cells;
+mod faults;
 pub mod init;
 pub mod kernel_log;
 pub mod report;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{init, report::Report};
+use super::{faults, init, report::Report};
 use crate::{
     application::{Connection, End, PATIENCE, dial, wait_until},
     message::negative_length,
@@ -25,20 +25,27 @@ use crate::{
 type Step = fn(&Netns) -> Result<()>;
 
 /// The steps of the first boot.
-const FIRST: [(&str, Step); 5] =
-    [("start", start), ("hot-plug", hot_plug), ("stop", stop), ("kill", kill), ("reload", reload)];
+const FIRST: [(&str, Step); 7] = [
+    ("start", start),
+    ("hot-plug", hot_plug),
+    ("stop", stop),
+    ("kill", kill),
+    ("processor", faults::processor),
+    ("clock", faults::clock),
+    ("reload", reload),
+];
 /// Those of the second.
 const SECOND: [(&str, Step); 2] = [("boot", boot), ("last-good", last_good)];
 
 /// Where the units expect it.
-const PROGRAM: &str = "/usr/local/sbin/sipguard";
+pub(super) const PROGRAM: &str = "/usr/local/sbin/sipguard";
 const CONFIGURATION: &str = "/etc/sipguard/sipguard.toml";
 /// Tells the second boot from the first.
 const MARK: &str = "/var/lib/rebooted";
 const GUARD: &str = "sipguard@eth0.service";
 const SERVE: &str = "sipguard-serve.service";
 /// The address that systemd-networkd gives to `eth0`, and the other end's.
-const PBX: &str = "10.77.0.1:5060";
+pub(super) const PBX: &str = "10.77.0.1:5060";
 const PHONE: &str = "10.77.0.2/24";
 
 /// The names of all steps, in their order.
@@ -186,7 +193,7 @@ fn last_good(_: &Netns) -> Result<()> {
 }
 
 /// Whether a malformed message of the phone is reset before it is read.
-fn filters(phone: &Netns) -> Result<bool> {
+pub(super) fn filters(phone: &Netns) -> Result<bool> {
     let address: SocketAddr = PBX.parse()?;
     let listener = TcpListener::bind(address).context("listening")?;
     let device = dial(phone, address)?;
