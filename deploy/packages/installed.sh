@@ -13,6 +13,14 @@ if [ -d "$pins" ] && ! /usr/sbin/sipguard upgrade; then
     echo "sipguard: the programs of the former version go on filtering; see 'Another build' in" >&2
     echo "sipguard: /usr/share/doc/sipguard/attach.md, then run 'sipguard upgrade' again" >&2
 fi
+for of in "$pins"@*; do
+    [ -d "$of/links" ] || continue
+    name=$(printf %s "${of#"$pins"@}" | sed 's/%2E/./g')
+    if ! /usr/sbin/sipguard upgrade --container "$name"; then
+        echo "sipguard: the programs of the former version go on filtering in container $name; run" >&2
+        echo "sipguard: 'sipguard upgrade --container $name=PID' with a process of it" >&2
+    fi
+done
 if [ -d /run/systemd/system ]; then
     systemctl try-restart sipguard-serve.service >/dev/null || true
 fi

@@ -10,3 +10,11 @@ if [ -d "$pins" ] && ! /usr/sbin/sipguard detach --all; then
     echo "sipguard: the filter could not be taken off, so the program stays that can do it" >&2
     exit 1
 fi
+for of in "$pins"@*; do
+    [ -d "$of/links" ] || continue
+    name=$(printf %s "${of#"$pins"@}" | sed 's/%2E/./g')
+    if ! /usr/sbin/sipguard detach --all --container "$name"; then
+        echo "sipguard: the filter of container $name could not be taken off, so the program stays that can do it" >&2
+        exit 1
+    fi
+done

@@ -198,6 +198,7 @@ fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Resul
 fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
     let Slots { live: own, dead } = slots(pins)?;
+    let is_moved = dead.iter().any(|(_, iface)| is_elsewhere(iface));
     refuse::stacked(interfaces, &own)?;
     for interface in interfaces {
         if slot_of(&own, interface).is_none() {
@@ -221,6 +222,8 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
             return Err(error);
         }
     };
+    // What counts open connections does so in one namespace, and that of a container that was started again is another.
+    let mut counts_elsewhere = own.is_empty() && is_moved;
     let mut new = Vec::new();
     for interface in interfaces {
         if let Some((_, iface)) = slot_of(&own, interface) {
@@ -240,6 +243,10 @@ fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -
             let mut loaded = Loaded::new(request.object, Some(pins), slot, flows)?;
             let attached = attach_one(pins, &mut loaded, slot, interface, request)?;
             new.push(slot);
+            if std::mem::take(&mut counts_elsewhere) {
+                let uncounted = counting::renew(&mut loaded, pins).err();
+                outcome.uncounted = uncounted.map(|error| format!("{error:#}"));
+            }
             Ok(attached)
         });
         match attached {

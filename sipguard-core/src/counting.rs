@@ -23,12 +23,7 @@ const TRACEPOINT: &str = "inet_sock_set_state";
 /// # Errors
 /// When the kernel can't, and says why. Then no pin of them is left.
 pub fn begin(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
-    start(loaded, pins).inspect_err(|_| {
-        for path in names::CONNECTION_PROGRAMS.iter().flat_map(|name| pins.counting(name)) {
-            // Most often there is none.
-            let _absent = std::fs::remove_file(path);
-        }
-    })
+    start(loaded, pins).inspect_err(|_| remove(pins))
 }
 
 /// Loads them, and attaches nothing.
@@ -60,6 +55,21 @@ pub(crate) fn replace(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
         pins.replace(&link_path, |path| Ok(link.pin(path).map(drop)?))?;
     }
     Ok(())
+}
+
+/// Counts in the namespace at hand from now on, where it was another one.
+///
+/// # Errors
+/// When the kernel can't, and says why. Then nothing is counted any more.
+pub(crate) fn renew(loaded: &mut Loaded, pins: &Pins) -> Result<()> {
+    load(loaded).and_then(|()| replace(loaded, pins)).inspect_err(|_| remove(pins))
+}
+
+fn remove(pins: &Pins) {
+    for path in names::CONNECTION_PROGRAMS.iter().flat_map(|name| pins.counting(name)) {
+        // Most often there is none.
+        let _absent = std::fs::remove_file(path);
+    }
 }
 
 fn program<'l>(loaded: &'l mut Loaded, name: &str) -> Result<&'l mut BtfTracePoint> {

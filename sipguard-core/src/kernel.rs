@@ -11,6 +11,8 @@ use nix::libc;
 use nix::sys::socket::sockopt::GetStruct;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 
+use crate::container;
+
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14).
 const SO_NETNS_COOKIE: i32 = 71;
 
@@ -171,12 +173,13 @@ impl Cursor<'_> {
     }
 }
 
-/// Cookie of the network namespace at hand.
+/// Cookie of the network namespace that is guarded.
 ///
 /// # Errors
 /// When the kernel does not tell it.
 pub fn netns() -> Result<u64> {
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let open = || socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let socket = container::inside(open)?;
     getsockopt(&socket, NetnsCookie).context("asking for the network namespace")
 }
 

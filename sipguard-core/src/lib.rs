@@ -18,6 +18,7 @@ pub mod claim;
 pub mod clock;
 pub mod config;
 pub mod connections;
+pub mod container;
 pub mod counters;
 pub mod counting;
 pub mod denial;

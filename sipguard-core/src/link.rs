@@ -1,5 +1,7 @@
 //! Network interfaces, asked over rtnetlink in the namespace at hand.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -10,6 +12,7 @@ use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 
+use crate::container;
 use crate::error::{Failure, FailureKind};
 
 /// An XDP program on an interface.
@@ -90,10 +93,35 @@ pub(crate) fn all() -> Result<Vec<Interface>> {
 }
 
 fn no_such(name: &str) -> anyhow::Error {
-    Failure::with(
-        FailureKind::Failed,
-        format!("no interface `{name}` here: `ip link` lists those that there are"),
-    )
+    let text = match container::chosen() {
+        Some(container) => {
+            let names = all().map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>().join(", "));
+            format!("no interface `{name}` in container {container}; there are {}", names.unwrap_or_default())
+        }
+        None => format!("no interface `{name}` here: `ip link` lists those that there are"),
+    };
+    Failure::with(FailureKind::Failed, text)
+}
+
+/// The interface that a container has beside its loopback.
+///
+/// # Errors
+/// When it has none with Ethernet, or several; when rtnetlink does not answer.
+pub(crate) fn only() -> Result<Interface> {
+    let mut all = all()?;
+    all.retain(|one| one.ethernet && one.name != "lo");
+    let of = container::of();
+    let text = match all.as_slice() {
+        [only] => return Ok(only.clone()),
+        [] => format!(
+            "there is no interface{of} that carries Ethernet, apart from its loopback: nothing was attached"
+        ),
+        several => {
+            let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+            format!("there are several interfaces{of}: name those to attach to, of {}", names.join(", "))
+        }
+    };
+    Err(Failure::with(FailureKind::Usage, text))
 }
 
 fn ask(request: LinkMessage) -> Result<Option<Interface>> {
@@ -144,7 +172,7 @@ fn exchange(
     flags: u16,
     take: &mut dyn FnMut(RouteNetlinkMessage),
 ) -> Result<Option<Errno>> {
-    let mut socket = Socket::new(NETLINK_ROUTE).context("opening rtnetlink")?;
+    let mut socket = container::inside(|| Socket::new(NETLINK_ROUTE)).context("opening rtnetlink")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut packet = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(request));
@@ -210,8 +238,13 @@ fn read(link: LinkMessage) -> Interface {
         interface.stacked_on.extend(lower);
     }
     if interface.driver.is_empty() {
-        let link = std::fs::read_link(format!("/sys/class/net/{}/device/driver", interface.name));
-        let driver = link.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        // What is mounted is of one namespace, most often the host's: a card in a container is not in it.
+        let class = Path::new("/sys/class/net").join(&interface.name);
+        let index = std::fs::read_to_string(class.join("ifindex"));
+        let is_it = index.is_ok_and(|index| index.trim() == interface.index.to_string());
+        let link = Some(class.join("device/driver")).filter(|_| is_it).map(std::fs::read_link);
+        let driver =
+            link.and_then(Result::ok).and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         interface.driver = driver.unwrap_or_else(|| "unknown".to_owned());
     }
     interface

@@ -34,6 +34,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use sipguard_common::abi::{ABI_VERSION, names};
 
+use crate::container;
 use crate::error::{Failure, FailureKind};
 use crate::ssh::ancestors;
 
@@ -209,7 +210,8 @@ impl Pins {
     /// # Errors
     /// [`FailureKind::NotAttached`] without pins, and when another process holds it for more than a minute.
     pub fn edit(&self) -> Result<Lock> {
-        self.wait(&self.dir.join(MAPS), Instant::now() + LOCK_PATIENCE)?.ok_or_else(not_attached)
+        self.wait(&self.dir.join(MAPS), Instant::now() + LOCK_PATIENCE)?
+            .ok_or_else(|| not_attached(&self.dir))
     }
 
     /// Locks a directory; `None` when it is not there.
@@ -315,7 +317,7 @@ impl Pins {
                 Err(error).with_context(|| format!("listing the links in {}", self.dir.display()))
             }
             Ok(_) if self.are_attached() => Ok(()),
-            _ => Err(not_attached()),
+            _ => Err(not_attached(&self.dir)),
         }
     }
 
@@ -433,8 +435,24 @@ fn short_lived(parent: &Path) -> anyhow::Error {
     )
 }
 
-fn not_attached() -> anyhow::Error {
-    Failure::with(FailureKind::NotAttached, "sipguard is not attached: `sipguard attach IFACE` does it")
+fn not_attached(dir: &Path) -> anyhow::Error {
+    let text = match container::chosen() {
+        Some(_) => {
+            format!(
+                "sipguard is not attached{}: `sipguard attach{}` does it",
+                container::within(),
+                container::option()
+            )
+        }
+        None => {
+            let others = match container::guarded_beside(dir).as_slice() {
+                [] => String::new(),
+                labels => format!("; it is in containers (`--container`): {}", labels.join(", ")),
+            };
+            format!("sipguard is not attached: `sipguard attach IFACE` does it{others}")
+        }
+    };
+    Failure::with(FailureKind::NotAttached, text)
 }
 
 /// Removes a directory of pins, where there is one.

@@ -1,5 +1,6 @@
 //! The interfaces that were attached, and whether our program is on them now.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -40,7 +41,7 @@ pub enum Presence {
     On,
     /// The interface is no more, or something else is on it.
     Gone,
-    /// The interface is of another network namespace, and only there it can be seen.
+    /// The interface is of another network namespace, and filtered there as far as the kernel's link tells.
     Elsewhere,
 }
 
@@ -59,13 +60,29 @@ pub(crate) fn program_of(path: &Path) -> Result<u32> {
     Ok(info.program_id())
 }
 
+/// Whether the interface of a pinned link is no more, as that of a container which has ended. The kernel tells it in whatever namespace (in
+/// `/proc/self/fdinfo`, Linux 5.9).
+fn is_cut_off(path: &Path) -> Result<bool> {
+    let link = PinnedLink::from_pin(path).with_context(|| format!("opening {}", path.display()))?;
+    let link = FdLink::from(link);
+    let number = link.info().with_context(|| format!("asking about {}", path.display()))?.id().to_string();
+    let field = |text: &str, name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.map(|value| value.trim().to_owned())
+    };
+    let files = fs::read_dir("/proc/self/fdinfo").context("asking about a link")?;
+    let told = files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok());
+    let told = told.filter(|text| field(text, "link_id").as_ref() == Some(&number));
+    Ok(told.filter_map(|text| field(&text, "ifindex")).any(|index| index == "0"))
+}
+
 /// Whether our program is on the interface of a slot now.
 ///
 /// # Errors
 /// [`FailureKind::NotAttached`](crate::error::FailureKind::NotAttached) when all was taken off meanwhile; when rtnetlink or the pin can't be asked.
 pub fn presence(pins: &Pins, slot: u32, iface: &Iface) -> Result<Presence> {
     if is_elsewhere(iface) {
-        return Ok(Presence::Elsewhere);
+        return Ok(if is_cut_off(&pins.link(slot))? { Presence::Gone } else { Presence::Elsewhere });
     }
     let found = link::by_index(iface.ifindex)?.and_then(|interface| interface.xdp);
     let ours = program_of(&pins.link(slot)).or_else(|error| {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::Source;
+use crate::container;
 use crate::ssh;
 
 /// An address that needs `--force`, and what it is.
@@ -15,9 +16,13 @@ pub struct Protected {
     pub role: &'static str,
 }
 
-/// The peers of SSH sessions, this one's first, the gateways and the machine's own addresses.
+/// The peers of SSH sessions, this one's first, the gateways and the machine's own addresses: those of the network namespace that is guarded.
 #[must_use]
 pub fn protected() -> Vec<Protected> {
+    container::inside(read)
+}
+
+fn read() -> Vec<Protected> {
     let mut all = Vec::new();
     let mut push = |address: Option<IpAddr>, role| {
         all.extend(address.map(|address| Protected { address: address.to_canonical(), role }));
@@ -25,18 +30,17 @@ pub fn protected() -> Vec<Protected> {
     let ssh = ssh::find();
     ssh.own_peers.iter().for_each(|peer| push(Some(*peer), "this SSH session's peer"));
     ssh.peers.iter().for_each(|peer| push(Some(*peer), "the peer of an SSH session"));
-    for line in read_lines("/proc/net/route") {
+    for line in read_lines("/proc/thread-self/net/route") {
         push(gateway_v4(&line).map(IpAddr::V4), "a gateway");
     }
-    for line in read_lines("/proc/net/ipv6_route") {
+    for line in read_lines("/proc/thread-self/net/ipv6_route") {
         push(gateway_v6(&line).map(IpAddr::V6), "a gateway");
     }
-    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
-        let address = interface.address.as_ref();
-        let v4 = address.and_then(|address| address.as_sockaddr_in()).map(|v4| IpAddr::V4(v4.ip()));
-        let v6 = address.and_then(|address| address.as_sockaddr_in6()).map(|v6| IpAddr::V6(v6.ip()));
-        push(v4.or(v6), "this machine's own address");
-    }
+    let own = match container::chosen() {
+        Some(_) => "the container's own address",
+        None => "this machine's own address",
+    };
+    ssh::addresses().for_each(|address| push(Some(address), own));
     all
 }
 

@@ -1,7 +1,9 @@
 //! Interfaces that `attach` refuses, and why.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramInfo, loaded_programs};
 use sipguard_common::abi::{Iface, names};
 
 use crate::error::{Failure, FailureKind};
@@ -58,6 +60,10 @@ pub(crate) fn stacked(interfaces: &[Interface], own: &[(u32, Iface)]) -> Result<
 pub(crate) fn another_program(interface: &Interface) -> Result<()> {
     let Some(xdp) = interface.xdp else { return Ok(()) };
     let name = program_name(xdp.program_id);
+    if name == DISPATCHER {
+        let text = a_dispatcher(interface, xdp.program_id, &components(interface, xdp.program_id));
+        return Err(Failure::with(FailureKind::Kernel, text));
+    }
     if name == names::PROGRAM {
         let text = format!(
             "{} is filtered by another sipguard (program {}): one with other `--pins`, or whose pins are on a bpffs of another mount namespace. \
@@ -74,6 +80,32 @@ pub(crate) fn another_program(interface: &Interface) -> Result<()> {
             interface.name, xdp.program_id, interface.name, interface.name
         ),
     ))
+}
+
+/// What libxdp calls the program with which it runs several others.
+const DISPATCHER: &str = "xdp_dispatcher";
+
+/// Names of the programs that a dispatcher runs, by the pins of libxdp (its `protocol.org`, "Locking and pinning").
+fn components(interface: &Interface, id: u32) -> Vec<String> {
+    let dir = Path::new("/sys/fs/bpf/xdp").join(format!("dispatch-{}-{id}", interface.index));
+    let pins = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut pins: Vec<PathBuf> = pins.filter(|pin| pin.to_string_lossy().ends_with("-prog")).collect();
+    pins.sort_unstable();
+    let name = |pin: &PathBuf| ProgramInfo::from_pin(pin).ok()?.name_as_str().map(str::to_owned);
+    pins.iter().filter_map(name).collect()
+}
+
+fn a_dispatcher(interface: &Interface, id: u32, components: &[String]) -> String {
+    let with = match components {
+        [] => "programs of others".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    };
+    let name = &interface.name;
+    format!(
+        "{name} has the dispatcher of libxdp (`{DISPATCHER}`, id {id}), which runs {with}. sipguard joins no dispatcher, and evicts none. \
+         `xdp-loader status {name}` shows it; take it off (`xdp-loader unload {name} --all`, or the tool that loaded them) and attach again, or attach \
+         to what is behind: the bridge or VLAN above, or the container"
+    )
 }
 
 /// An attached interface does not change between native and generic mode: that would be a gap in the filter.
@@ -96,4 +128,29 @@ pub(crate) fn another_mode(interface: &Interface, xdp: Option<XdpChoice>) -> Res
 fn program_name(id: u32) -> String {
     let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
     info.and_then(|info| info.name_as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatcher_is_named_with_what_it_runs() {
+        let interface = Interface {
+            name: "eth0".to_owned(),
+            index: 2,
+            mtu: 1500,
+            driver: "veth".to_owned(),
+            ethernet: true,
+            xdp: None,
+            stacked_on: Vec::new(),
+        };
+        let said = a_dispatcher(&interface, 7, &["xdp_pass".to_owned(), "xdpfilt_dny_all".to_owned()]);
+        assert!(
+            said.contains("(`xdp_dispatcher`, id 7), which runs `xdp_pass`, `xdpfilt_dny_all`."),
+            "{said}"
+        );
+        assert!(a_dispatcher(&interface, 7, &[]).contains("which runs programs of others."));
+        assert_eq!(components(&interface, u32::MAX), Vec::<String>::new());
+    }
 }

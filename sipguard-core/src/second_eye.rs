@@ -10,6 +10,7 @@ use aya::programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 use nix::errno::Errno;
 use sipguard_common::abi::{CLSACT_FOUND, CLSACT_MADE, Iface, names};
 
+use crate::container;
 use crate::link::{self, Interface};
 use crate::load::Loaded;
 use crate::pins::Pins;
@@ -132,7 +133,7 @@ pub(crate) fn is_on(pins: &Pins, slot: u32, iface: &Iface) -> bool {
     }
     // By the name that it has now.
     let Ok(Some(found)) = link::by_index(iface.ifindex) else { return false };
-    SchedClassifier::query_tcx(&found.name, TcAttachType::Egress)
+    container::inside(|| SchedClassifier::query_tcx(&found.name, TcAttachType::Egress))
         .is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == ours))
 }
 

@@ -12,6 +12,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
+use crate::container;
+
 /// What SSH there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ssh {
@@ -37,7 +39,12 @@ const SHARED: usize = 4;
 /// Looks for it. What can't be read, such as without privileges, is not found.
 #[must_use]
 pub(crate) fn find() -> Ssh {
-    let own: Vec<(IpAddr, u16)> = environments().iter().filter_map(|value| connection(value)).collect();
+    let mut own: Vec<Session> = environments().iter().filter_map(|value| session(value)).collect();
+    if container::chosen().is_some() {
+        // The operator's own session is one of the host, unless it ends in the container.
+        let addresses: BTreeSet<IpAddr> = addresses().collect();
+        own.retain(|session| addresses.contains(&session.server));
+    }
     let servers = servers();
     // systemd listens where it starts a server for each connection.
     let of_init: BTreeSet<u32> = inodes(Path::new("/proc/1")).collect();
@@ -47,9 +54,9 @@ pub(crate) fn find() -> Ssh {
     };
     let (of_servers, of_init) = (ports_of(&servers.sockets), ports_of(&of_init));
     let mut ssh = Ssh {
-        own_peers: own.iter().map(|(peer, _)| *peer).collect(),
+        own_peers: own.iter().map(|session| session.peer).collect(),
         peers: BTreeSet::new(),
-        ports: own.iter().map(|(_, port)| *port).chain(of_init.get(&PORT).copied()).collect(),
+        ports: own.iter().map(|session| session.port).chain(of_init.get(&PORT).copied()).collect(),
     };
     let shared: Vec<u16> = ssh.ports.iter().chain(&of_init).copied().collect();
     for port in of_servers.iter().chain(shared.iter().take(SHARED)) {
@@ -67,11 +74,32 @@ pub(crate) fn find() -> Ssh {
     ssh
 }
 
-/// The peer and the own port of an `SSH_CONNECTION`.
-fn connection(value: &str) -> Option<(IpAddr, u16)> {
+/// What an `SSH_CONNECTION` tells: who sits at the session, and by which address and port of ours it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Session {
+    peer: IpAddr,
+    server: IpAddr,
+    port: u16,
+}
+
+fn session(value: &str) -> Option<Session> {
     let mut words = value.split_whitespace();
     let peer: IpAddr = words.next()?.parse().ok()?;
-    Some((peer.to_canonical(), words.nth(2)?.parse().ok()?))
+    let server: IpAddr = words.nth(1)?.parse().ok()?;
+    Some(Session {
+        peer: peer.to_canonical(),
+        server: server.to_canonical(),
+        port: words.next()?.parse().ok()?,
+    })
+}
+
+/// The addresses of the network namespace at hand.
+pub(crate) fn addresses() -> impl Iterator<Item = IpAddr> {
+    nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+    })
 }
 
 /// Every `SSH_CONNECTION` of this process and of those above it, up to init.
@@ -98,7 +126,7 @@ pub(crate) fn ancestors() -> impl Iterator<Item = i32> {
 }
 
 /// The parent in a line of `/proc/PID/stat`: the second field behind the name, which may have spaces and brackets.
-fn parent(stat: &str) -> Option<i32> {
+pub(crate) fn parent(stat: &str) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
@@ -226,12 +254,10 @@ mod tests {
 
     #[test]
     fn reads_what_the_system_says() {
-        assert_eq!(connection("192.0.2.9 51234 10.0.0.1 2222"), Some(("192.0.2.9".parse().unwrap(), 2222)));
-        assert_eq!(
-            connection("::ffff:192.0.2.9 1 ::1 22").unwrap().0,
-            "192.0.2.9".parse::<IpAddr>().unwrap()
-        );
-        assert_eq!((connection(""), connection("192.0.2.9 51234")), (None, None));
+        let [peer, server] = ["192.0.2.9", "10.0.0.1"].map(|text| text.parse().unwrap());
+        assert_eq!(session("192.0.2.9 51234 10.0.0.1 2222"), Some(Session { peer, server, port: 2222 }));
+        assert_eq!(session("::ffff:192.0.2.9 1 ::1 22").unwrap().peer, peer);
+        assert_eq!((session(""), session("192.0.2.9 51234")), (None, None));
         assert_eq!(parent("7 (a) b (c) S 41 7 7 0"), Some(41));
         assert_eq!(parent(""), None);
         for title in ["sshd: [accepted]", "sshd: root [net]", "sshd-session: unknown [preauth]"] {

@@ -15,6 +15,7 @@ use crate::blocks::Blocks;
 use crate::check::{self, CheckScope, Switch};
 use crate::clock::Clock;
 use crate::connections::{ConnectionCounts, Connections};
+use crate::container;
 use crate::counters;
 use crate::counting;
 use crate::kernel::Offsets;
@@ -22,7 +23,7 @@ use crate::link;
 use crate::maps::{self, Ports};
 use crate::pins::Pins;
 use crate::policy::PolicyMaps;
-use crate::presence::{Presence, iface_name, own_slots, presence};
+use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence};
 use crate::rate::LimitKind;
 use crate::rule::RuleMode;
 use crate::second_eye;
@@ -38,7 +39,7 @@ pub struct InterfaceStatus {
     /// Its driver, or the kind of a virtual one; empty when it is gone.
     pub driver: String,
     /// `native`, `generic`, `gone` where nothing is filtered any more, `absent` where there is no such interface now, or `elsewhere` in another
-    /// network namespace, where only its own `ip netns` sees it. [`InterfaceStatus::shown`] is for people.
+    /// network namespace, where the kernel says that it is filtered and no more. [`InterfaceStatus::shown`] is for people.
     pub mode: &'static str,
     /// Why that mode.
     pub why: String,
@@ -187,7 +188,7 @@ impl GuardStatus {
             found.collect::<Vec<_>>().join(" ")
         };
         let mut line = if filtered.is_empty() {
-            "NOT FILTERING anything".to_owned()
+            format!("NOT FILTERING anything{}", container::within())
         } else {
             let attached = filtered.iter().filter_map(|one| one.since).min();
             let since = match (self.mode_since, attached) {
@@ -196,11 +197,12 @@ impl GuardStatus {
                 (None, None) => String::new(),
             };
             let on: Vec<String> = filtered.iter().map(|one| format!("{} ({})", one.name, one.mode)).collect();
+            let of = container::of();
             let (word, what) = match self.mode {
                 "monitor" => ("MONITOR", ", stopping nothing"),
                 _ => ("ENFORCING", ""),
             };
-            format!("{word}{since} on {}{what}", on.join(", "))
+            format!("{word}{since} on {}{of}{what}", on.join(", "))
         };
         for (word, names) in [
             ("UNFILTERED", named(InterfaceStatus::is_gone)),
@@ -328,10 +330,13 @@ pub fn mode(settings: &Settings) -> &'static str {
 
 fn interface(pins: &Pins, slot: u32, iface: &Iface, clock: &Clock) -> Result<InterfaceStatus> {
     let presence = presence(pins, slot, iface)?;
-    let found = if presence == Presence::Elsewhere { None } else { link::by_index(iface.ifindex)? };
+    let found = if is_elsewhere(iface) { None } else { link::by_index(iface.ifindex)? };
     let xdp = found.as_ref().and_then(|found| found.xdp);
     let (mode, why) = match (presence, &found, xdp) {
         (Presence::Elsewhere, ..) => ("elsewhere", "in another network namespace".to_owned()),
+        (Presence::Gone, ..) if is_elsewhere(iface) => {
+            (GONE, "its network namespace, or the interface in it, is no more".to_owned())
+        }
         (Presence::Gone, None, _) if link::by_name(&iface_name(iface))?.is_some() => {
             (GONE, "the interface was made anew".to_owned())
         }

@@ -15,6 +15,7 @@ use sipguard_common::framer::Limits;
 use crate::address::unmapped;
 use crate::check::{self, CheckState};
 use crate::clock::Clock;
+use crate::container;
 use crate::destroy::Destroyer;
 use crate::maps::{self, Flows, Plain};
 use crate::pins::Pins;
@@ -108,7 +109,8 @@ pub fn end_overdue(pins: &Pins) -> Result<Vec<IpAddr>> {
     if !may_be_overdue(&counted)? {
         return Ok(ended);
     }
-    let (flows, destroyer): (Flows, _) = (maps::open(pins, names::FLOWS)?, Destroyer::new()?);
+    let (flows, destroyer): (Flows, _) =
+        (maps::open(pins, names::FLOWS)?, container::inside(Destroyer::new)?);
     for key in flows.keys() {
         let Plain(key) = key.context("looking for connections that are overdue")?;
         let flow = match flows.get(&Plain(key), 0) {

@@ -212,7 +212,8 @@ fn another_map(name: &str) -> anyhow::Error {
 
 fn elsewhere(iface: &Iface) -> anyhow::Error {
     let text = format!(
-        "{} is of another network namespace: upgrade there (`nsenter --net=FILE sipguard upgrade`). Nothing was changed",
+        "{} is of another network namespace: upgrade there (`sipguard upgrade --container NAME`, or `nsenter --net=FILE sipguard upgrade`). \
+         Nothing was changed",
         iface_name(iface)
     );
     Failure::with(FailureKind::Failed, text)

@@ -209,7 +209,20 @@ impl Guard {
         command
     }
 
+    /// Those of containers, which a test that failed leaves.
+    fn detach_containers(&self) {
+        let beginning = format!("{}@", self.pins.file_name().unwrap_or_default().to_string_lossy());
+        let parent = self.pins.parent().unwrap_or(&self.pins);
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let is_of = entry.file_name().to_string_lossy().starts_with(&beginning);
+            if is_of && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                eprintln!("lab: {} stays behind: {error}", entry.path().display());
+            }
+        }
+    }
+
     fn detach(&self) {
+        self.detach_containers();
         if !self.pins.exists() {
             return;
         }

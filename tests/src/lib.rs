@@ -9,6 +9,7 @@ pub mod capture;
 pub mod cases;
 pub mod chance;
 pub mod configurations;
+pub mod container;
 pub mod continuity;
 pub mod cpu;
 pub mod demo;

@@ -31,6 +31,15 @@ impl Netns {
         Ok(namespace)
     }
 
+    /// The namespace of a process, under a name of its own, which keeps it until the guard goes.
+    pub fn of_process(role: &str, pid: nix::unistd::Pid) -> Result<Self> {
+        let name = format!("sg{}-{pid}-{role}", std::process::id());
+        process::output(Command::new("ip").args(["netns", "attach", &name, &pid.to_string()]))?;
+        let namespace = Self { name };
+        namespace.run(&["ip", "link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
     /// The name that `ip netns` knows it by.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -10,7 +10,9 @@ use super::{Context, config, overview, ports, trail};
 pub use crate::attach::Attached;
 use crate::attach::{self, AttachOutcome, AttachRequest};
 use crate::config::{Config, Invalid, LastGood, LoadedConfig, Sources, last_good};
+use crate::container;
 use crate::error::{Failure, FailureKind};
+use crate::link;
 use crate::maps;
 use crate::notice::Notice;
 use crate::settings::{SettingsRequest, XdpChoice};
@@ -69,8 +71,12 @@ pub struct Outcome {
 /// When the configuration is invalid, no interface is named, a port is occupied, or the kernel refuses; see [`FailureKind`].
 pub fn run(host: &Context, object: &'static [u8], request: &Request) -> Result<Outcome> {
     let (LoadedConfig { config, sources, .. }, mistake) = configuration(host, request)?;
-    let names =
-        if request.interfaces.is_empty() { config.interfaces.clone() } else { request.interfaces.clone() };
+    // Those of the configuration are the host's.
+    let names = match (request.interfaces.as_slice(), container::chosen()) {
+        ([], Some(_)) => vec![link::only()?.name],
+        ([], None) => config.interfaces.clone(),
+        (named, _) => named.to_vec(),
+    };
     if names.is_empty() {
         let text = "attach to what? Name an interface, or `interfaces` in [guard] of the configuration file; `ip link` lists those that there are";
         return Err(Failure::with(FailureKind::Usage, text));

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 pub use self::change::RuleChange;
+use crate::container::{self, ContainerName};
 use crate::pins::Pins;
 pub use crate::rule::RuleVerb;
 use crate::store::{self, Change, Changed, StoreTables};
@@ -54,6 +55,22 @@ impl Context {
     #[must_use]
     pub fn new(pins: impl Into<PathBuf>, store: impl Into<PathBuf>) -> Context {
         Context { pins: Pins::new(pins), store: store.into() }
+    }
+
+    /// Of a container: with pins and rules of its own beside those of the host, and in its network namespace as far as that is needed.
+    ///
+    /// # Errors
+    /// As [`container::choose`].
+    pub fn of_container(
+        pins: &Path,
+        store: &Path,
+        container: &ContainerName,
+        need: container::Need,
+    ) -> Result<Context> {
+        let (pins, store) = container.places(pins, store);
+        let host = Context::new(pins, store);
+        container::choose(container, need, host.pins.exist() || host.store.exists())?;
+        Ok(host)
     }
 
     /// Of pins that are known.

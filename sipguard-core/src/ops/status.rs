@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::Context;
+use crate::container;
 use crate::error::{Failure, FailureKind};
 pub use crate::status::{GuardStatus, InterfaceStatus, MonitoredLimit, Weakness};
 
@@ -33,9 +34,10 @@ pub fn expect_filtering(report: &GuardStatus) -> Result<()> {
         found.collect::<Vec<_>>().join(" ")
     };
     let (gone, absent) = (names(InterfaceStatus::is_gone), names(InterfaceStatus::is_absent));
+    let option = container::option();
     if !gone.is_empty() {
         let text = format!(
-            "nothing is filtered on {gone}: `sipguard attach {gone}` guards it, `sipguard detach {gone}` forgets it"
+            "nothing is filtered on {gone}: `sipguard attach{option} {gone}` guards it, `sipguard detach{option} {gone}` forgets it"
         );
         return Err(Failure::with(FailureKind::NotAttached, text));
     }
@@ -43,7 +45,7 @@ pub fn expect_filtering(report: &GuardStatus) -> Result<()> {
         return Ok(());
     }
     let text = format!(
-        "not there now: {absent}; when it comes, `sipguard attach {absent}` guards it (as the systemd unit does), `sipguard detach {absent}` forgets it"
+        "not there now: {absent}; when it comes, `sipguard attach{option} {absent}` guards it (as the systemd unit does), `sipguard detach{option} {absent}` forgets it"
     );
     Err(Failure::with(FailureKind::Absent, text))
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sipguard_core::config;
+use sipguard_core::container::{self, ContainerName};
 use sipguard_core::service::Listen;
 
 /// How long `serve` may take to answer.
@@ -28,13 +29,19 @@ pub struct ServeState {
 /// Looks for it.
 #[must_use]
 pub(super) fn read() -> ServeState {
+    // It listens where the host does, also for a container.
+    container::outside(|| read_here(container::chosen().map(ContainerName::label)))
+}
+
+fn read_here(container: Option<&str>) -> ServeState {
     let configured = config::load(None).ok().and_then(|loaded| loaded.config.serve.listen);
     let Listen(listen) = configured.unwrap_or_default();
     let is_up = |address: SocketAddr| answers(address).unwrap_or(false);
-    if listen.to_socket_addrs().into_iter().flatten().any(is_up) {
+    // Where the configuration lets it listen, that of the host does.
+    if container.is_none() && listen.to_socket_addrs().into_iter().flatten().any(is_up) {
         return ServeState { listen, is_up: true };
     }
-    match listening(Path::new("/proc")).into_iter().find(|address| is_up(*address)) {
+    match listening(Path::new("/proc"), container).into_iter().find(|address| is_up(*address)) {
         Some(address) => ServeState { listen: address.to_string(), is_up: true },
         None => ServeState { listen, is_up: false },
     }
@@ -51,15 +58,25 @@ fn answers(address: SocketAddr) -> std::io::Result<bool> {
     Ok(answer.starts_with("HTTP/1.1 ") && answer.contains("sipguard.health/"))
 }
 
-/// Where processes of `sipguard serve` of this network namespace listen; of files as in `/proc`.
-fn listening(proc: &Path) -> BTreeSet<SocketAddr> {
-    let own = fs::read_link(proc.join("self/ns/net")).ok();
+/// Where processes of `sipguard serve` of this network namespace listen that are of the host, or of a container; of files as in `/proc`.
+fn listening(proc: &Path, container: Option<&str>) -> BTreeSet<SocketAddr> {
+    let own = fs::read_link(proc.join("thread-self/ns/net")).ok();
     let processes = fs::read_dir(proc).into_iter().flatten().flatten().map(|entry| entry.path());
     let serving = processes.filter(|process| {
         let words = fs::read(process.join("cmdline")).unwrap_or_default();
-        let mut words = words.split(|byte| *byte == 0);
-        let is_ours = words.next().is_some_and(|program| program.ends_with(b"sipguard"));
-        is_ours && words.any(|word| word == b"serve") && fs::read_link(process.join("ns/net")).ok() == own
+        let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let is_ours = words.first().is_some_and(|program| program.ends_with("sipguard"));
+        let next = words.iter().skip(1).map(AsRef::as_ref).chain([""]);
+        let of = words.iter().zip(next).find_map(|(option, next)| {
+            let of = option.strip_prefix("--container")?;
+            Some(if of.is_empty() { next } else { of.trim_start_matches('=') })
+        });
+        let of = of.and_then(|name| name.parse::<ContainerName>().ok());
+        let is_its = of.as_ref().map(ContainerName::label) == container;
+        is_ours
+            && is_its
+            && words.iter().any(|word| word == "serve")
+            && fs::read_link(process.join("ns/net")).ok() == own
     });
     serving.flat_map(|process| sockets(&process)).collect()
 }
@@ -136,6 +153,6 @@ mod tests {
         assert!(!found.contains(&peer.local_addr().unwrap()), "{found:?}");
         let six = std::net::TcpListener::bind("[::1]:0").unwrap();
         assert!(sockets(Path::new("/proc/self")).contains(&six.local_addr().unwrap()));
-        assert!(listening(Path::new("/proc/self/fdinfo")).is_empty());
+        assert!(listening(Path::new("/proc/self/fdinfo"), None).is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use sipguard_core::by_address::AddressRow;
 use sipguard_core::claim::UserAgent;
+use sipguard_core::container;
 use sipguard_core::escape::escaped;
 use sipguard_core::offenders::OffenderRow;
 use sipguard_core::view::{SourceView, thousandths};
@@ -154,7 +155,7 @@ impl AddressView {
             standing: row.standing.name().to_owned(),
             standing_text: why_not(row, user_agent.as_deref()),
             block_packets: row.at_block,
-            block: row.block().map(|target| format!("sipguard block {target}")),
+            block: row.block().map(|target| format!("sipguard block{} {target}", container::option())),
             block_caution: row.caution(),
             user_agent,
         }
@@ -168,8 +169,9 @@ fn why_not(row: &AddressRow, user_agent: Option<&str>) -> String {
     let is_plain = |agent: &&str| !agent.contains(['\'', '"', '`', '$', '\\', '!']);
     match user_agent.and_then(UserAgent::longest_beginning).filter(is_plain) {
         Some(agent) if row.is_shared() => {
+            let option = container::option();
             format!(
-                "{why}. `sipguard block --user-agent '{agent}'` stops every device that says so, wherever it is"
+                "{why}. `sipguard block{option} --user-agent '{agent}'` stops every device that says so, wherever it is"
             )
         }
         _ => why,

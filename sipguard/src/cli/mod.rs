@@ -58,7 +58,6 @@ pub fn run(object: &'static [u8]) -> ExitCode {
 
 fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let format = cli.format();
-    let host = &Context::new(&cli.pins, &cli.store);
     let needs_none = match &cli.verb {
         Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_) => true,
         // What a reason means is documentation; what is neither that nor anybody is a mistake, whoever makes it.
@@ -72,9 +71,13 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
         Verb::Serve(_) => true,
         _ => false,
     };
-    if !needs_none {
+    let host = &if needs_none {
+        Context::new(&cli.pins, &cli.store)
+    } else {
         privilege::check()?;
-    }
+        // Before there is a second thread.
+        cli.host()?
+    };
     match cli.verb {
         Verb::Attach(args) => confirm::attach(host, object, format, args),
         Verb::Upgrade => printer::attach::upgraded(format, &ops::upgrade::run(host, object)?),

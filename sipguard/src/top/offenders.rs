@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sipguard_core::by_address::{AddressRow, Standing};
+use sipguard_core::container;
 use sipguard_core::offenders::OffenderRow;
 use sipguard_core::target::{Device, Target};
 use sipguard_observe::fault::Fault;
@@ -136,10 +137,11 @@ fn said(fault: Option<&Fault>) -> String {
 fn detail(row: &AddressRow, fault: Option<&Fault>) -> String {
     let said = said(fault);
     let fault = fault.map(Fault::text).unwrap_or_default();
+    let option = container::option();
     let end = match (row.block(), row.caution()) {
-        (Some(target), caution) if caution.is_empty() => format!("sipguard block {target}"),
+        (Some(target), caution) if caution.is_empty() => format!("sipguard block{option} {target}"),
         // A shell takes the rest for a comment.
-        (Some(target), caution) => format!("sipguard block {target}  # {caution}"),
+        (Some(target), caution) => format!("sipguard block{option} {target}  # {caution}"),
         (None, _) => row.why_not(),
     };
     format!("{end}\n{fault}\n{said}").trim_end().to_owned()

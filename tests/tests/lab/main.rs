@@ -12,6 +12,7 @@ mod checks;
 mod claims;
 mod config;
 mod confirm;
+mod containers;
 mod crowdsec;
 mod cseq;
 mod damage;

@@ -34,9 +34,11 @@ pub mod trunk;
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use sipguard_core::container::{ContainerName, Need};
 use sipguard_core::error::{Failure, FailureKind};
-use sipguard_core::ops::DEFAULT_STORE;
+use sipguard_core::ops::{Context, DEFAULT_STORE};
 use sipguard_core::pins::DEFAULT_DIR;
 
 #[cfg(not(feature = "replay"))]
@@ -63,6 +65,11 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = EVERY_VERB, value_name = "FILE", env = "SIPGUARD_STORE", default_value = DEFAULT_STORE, hide_env_values = true)]
     pub store: PathBuf,
 
+    /// The guard of a container instead of the host's, in its network namespace, with pins and rules of its own beside those of the host: a name
+    /// that docker, podman, systemd-nspawn, lxc or `ip netns` knows, ENGINE:NAME, the number of one of its processes, or NAME=PID
+    #[arg(long, global = true, help_heading = EVERY_VERB, value_name = "NAME|PID", env = "SIPGUARD_CONTAINER", hide_env_values = true)]
+    container: Option<ContainerName>,
+
     /// How to print
     #[arg(short, long, global = true, help_heading = EVERY_VERB, value_enum, default_value_t)]
     output: Format,
@@ -76,6 +83,18 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The guard that is worked on, in whose network namespace this process is from now on.
+    pub fn host(&self) -> Result<Context> {
+        let Some(container) = &self.container else { return Ok(Context::new(&self.pins, &self.store)) };
+        let need = match &self.verb {
+            Verb::Attach(_) | Verb::Upgrade => Need::Running,
+            // They dial, and the last one listens, where the host does.
+            Verb::Feed(_) | Verb::Serve(_) => Need::Outside,
+            _ => Need::IfRunning,
+        };
+        Context::of_container(&self.pins, &self.store, container, need)
+    }
+
     /// How to print.
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.output }

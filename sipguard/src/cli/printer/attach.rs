@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use sipguard_core::container::{self, ContainerName};
 use sipguard_core::ops::attach::{Attached, KeptRules, Outcome};
 use sipguard_core::ops::{detach, upgrade};
 
@@ -11,6 +12,9 @@ use super::{Format, notices, plural, rows};
 #[derive(Serialize)]
 struct AttachedRow<'a> {
     interface: &'a str,
+    /// The container whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'static str>,
     /// `native` or `generic`.
     mode: &'static str,
     /// Whether it is new, or the settings changed.
@@ -69,6 +73,7 @@ fn restored(kept: &KeptRules) -> Option<String> {
 fn row<'a>(one: &'a Attached, outcome: &Outcome) -> AttachedRow<'a> {
     AttachedRow {
         interface: &one.name,
+        container: container::chosen().map(ContainerName::label),
         mode: one.xdp_mode(),
         changed: one.new || outcome.settings_changed,
         guard_mode: outcome.mode,
@@ -76,7 +81,7 @@ fn row<'a>(one: &'a Attached, outcome: &Outcome) -> AttachedRow<'a> {
 }
 
 fn sentence(one: &Attached, settings_changed: bool) -> String {
-    let name = &one.name;
+    let name = format!("{}{}", one.name, container::of());
     if !one.new {
         let unchanged = if settings_changed { "" } else { ", nothing changed" };
         return format!("{name}: attached already{unchanged}\n");
@@ -113,6 +118,6 @@ pub fn detached(format: Format, outcome: &detach::Outcome) -> Result<()> {
     let gone = &outcome.interfaces;
     let values = gone.iter().map(|name| DetachedRow { interface: name, changed: true }).collect();
     rows(format, "sipguard.detach/1", values, || {
-        gone.iter().map(|name| format!("{name}: detached\n")).collect()
+        gone.iter().map(|name| format!("{name}{}: detached\n", container::of())).collect()
     })
 }

@@ -32,6 +32,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sipguard_core::clock::Clock;
+use sipguard_core::container;
 use sipguard_core::duration;
 use sipguard_core::notice::Notice;
 
@@ -203,7 +204,10 @@ pub fn notices<'n>(all: impl IntoIterator<Item = &'n Notice>) {
 /// Says, to people alone, that something takes effect with the next `attach`.
 pub fn not_attached(format: Format, in_force: bool, what: &str) {
     if format == Format::Table && !in_force {
-        notice(&Notice(format!("not attached: {what} with the next `sipguard attach`")));
+        notice(&Notice(format!(
+            "not attached: {what} with the next `sipguard attach{}`",
+            container::option()
+        )));
     }
 }
 
