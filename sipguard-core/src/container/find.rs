@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::name::{ContainerName, Engine, Wanted};
+use super::name::{ContainerName, Engine, FoundBy};
 use crate::error::{Failure, FailureKind};
 
 /// Digits that a container's number needs at least, as engines show it.
@@ -29,9 +29,9 @@ impl ContainerName {
     /// When several run by that name.
     pub(super) fn find(&self, places: &Places) -> Result<Option<PathBuf>> {
         let of_process = |pid: u32| places.at(&format!("proc/{pid}/ns/net"));
-        let engine = match self.wanted {
-            Wanted::Process(pid) => return Ok(Some(of_process(pid))),
-            Wanted::Named(engine) => engine,
+        let engine = match self.found_by {
+            FoundBy::Process(pid) => return Ok(Some(of_process(pid))),
+            FoundBy::Named(engine) => engine,
         };
         let asked = Engine::ALL.iter().filter(|one| engine.is_none_or(|engine| engine == **one));
         let mut found: Vec<(Engine, PathBuf)> = Vec::new();

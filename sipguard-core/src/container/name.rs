@@ -35,12 +35,12 @@ named!(Engine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerName {
     label: String,
-    pub(super) wanted: Wanted,
+    pub(super) found_by: FoundBy,
 }
 
 /// How it is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum FoundBy {
     /// By one of its processes.
     Process(u32),
     /// By its name, of one engine or of any.
@@ -59,17 +59,17 @@ impl ContainerName {
 
     /// As it can be typed again.
     fn typed(&self) -> String {
-        match self.wanted {
-            Wanted::Process(pid) if pid.to_string() == self.label => self.label.clone(),
-            Wanted::Process(pid) => format!("{}={pid}", self.label),
-            Wanted::Named(Some(engine)) => format!("{}:{}", engine.name(), self.label),
-            Wanted::Named(None) => self.label.clone(),
+        match self.found_by {
+            FoundBy::Process(pid) if pid.to_string() == self.label => self.label.clone(),
+            FoundBy::Process(pid) => format!("{}={pid}", self.label),
+            FoundBy::Named(Some(engine)) => format!("{}:{}", engine.name(), self.label),
+            FoundBy::Named(None) => self.label.clone(),
         }
     }
 
     /// Whether a process was named.
     pub(super) fn is_process(&self) -> bool {
-        matches!(self.wanted, Wanted::Process(_))
+        matches!(self.found_by, FoundBy::Process(_))
     }
 
     /// The label as a part of a file's name: a bpffs takes no dots.
@@ -88,18 +88,18 @@ impl FromStr for ContainerName {
     fn from_str(text: &str) -> Result<ContainerName, String> {
         let pid = |digits: &str| {
             let pid = digits.parse().ok().filter(|pid| (1..=i32::MAX.unsigned_abs()).contains(pid));
-            pid.map(Wanted::Process).ok_or_else(|| format!("`{digits}` is no number of a process"))
+            pid.map(FoundBy::Process).ok_or_else(|| format!("`{digits}` is no number of a process"))
         };
-        let (label, wanted) = if let Some((label, digits)) = text.split_once('=') {
+        let (label, found_by) = if let Some((label, digits)) = text.split_once('=') {
             (label, pid(digits)?)
         } else if let Some((engine, label)) = text.split_once(':') {
             let known = Engine::of(engine);
             let known = known.ok_or_else(|| format!("`{engine}` is none of {}", Engine::names()))?;
-            (label, Wanted::Named(Some(known)))
+            (label, FoundBy::Named(Some(known)))
         } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             (text, pid(text)?)
         } else {
-            (text, Wanted::Named(None))
+            (text, FoundBy::Named(None))
         };
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if label.is_empty()
@@ -111,7 +111,7 @@ impl FromStr for ContainerName {
                 "`{label}` is no name of a container: up to {LONGEST} letters, digits, `-`, `_` and `.`; or the number of one of its processes"
             ));
         }
-        Ok(ContainerName { label: label.to_owned(), wanted })
+        Ok(ContainerName { label: label.to_owned(), found_by })
     }
 }
 
@@ -127,14 +127,14 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_is_typed() {
-        for (text, label, wanted) in [
-            ("pbx", "pbx", Wanted::Named(None)),
-            ("lxc:101", "101", Wanted::Named(Some(Engine::Lxc))),
-            ("4711", "4711", Wanted::Process(4711)),
-            ("pbx.1=4711", "pbx.1", Wanted::Process(4711)),
+        for (text, label, found_by) in [
+            ("pbx", "pbx", FoundBy::Named(None)),
+            ("lxc:101", "101", FoundBy::Named(Some(Engine::Lxc))),
+            ("4711", "4711", FoundBy::Process(4711)),
+            ("pbx.1=4711", "pbx.1", FoundBy::Process(4711)),
         ] {
             let name: ContainerName = text.parse().unwrap();
-            assert_eq!((name.label(), &name.wanted, name.to_string().as_str()), (label, &wanted, text));
+            assert_eq!((name.label(), &name.found_by, name.to_string().as_str()), (label, &found_by, text));
         }
     }
 

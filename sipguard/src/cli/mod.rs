@@ -61,7 +61,9 @@ fn dispatch(cli: Cli, object: &'static [u8]) -> Result<()> {
     let needs_none = match &cli.verb {
         Verb::Completion { .. } | Verb::Version | Verb::Man { .. } | Verb::Check(_) | Verb::Config(_) => true,
         // What a reason means is documentation; what is neither that nor anybody is a mistake, whoever makes it.
-        Verb::Lookup(args) | Verb::Explain(args) => matches!(args.request()?, Asked::Reason(_)),
+        Verb::Lookup(args) | Verb::Explain(args) => {
+            matches!(args.request()?, Asked::Reason(_)) && !cli.is_of_container()
+        }
         // What this build can't do, no privilege helps with.
         #[cfg(not(feature = "top"))]
         Verb::Top(_) => true,

@@ -79,7 +79,7 @@ fn two_containers_and_the_host_have_a_guard_each() -> Result<()> {
             "{verdict}"
         );
         ensure!(status["weaknesses"].as_array().is_some_and(Vec::is_empty), "{status}");
-        ensure!(counted(guard, &container.named(), Reason::BadNumber)? == 1, "it was not counted");
+        ensure!(counted(guard, &container.named(), Reason::BadContentLength)? == 1, "it was not counted");
     }
     // The host sees both, and its guard is another one with rules of its own.
     let host = guard.json(&["status"])?;
@@ -87,7 +87,7 @@ fn two_containers_and_the_host_have_a_guard_each() -> Result<()> {
         text(&host, "verdict")?.starts_with("MONITOR") && !text(&host, "verdict")?.contains("container"),
         "{host}"
     );
-    ensure!(guard.counted(Reason::BadNumber)? == 2, "{:?}", guard.counters()?);
+    ensure!(guard.counted(Reason::BadContentLength)? == 2, "{:?}", guard.counters()?);
     let [one, two] = both.each_ref().map(Container::named);
     run(guard, &one, "block 192.0.2.7", 0)?;
     ensure!(guard.rules()?.is_empty(), "the host blocks it");
@@ -166,7 +166,7 @@ fn a_container_that_was_started_again_is_attached_again_with_what_was_in_force()
     ensure!(status["weaknesses"].as_array().is_some_and(Vec::is_empty), "{status}");
     run(guard, &name, "mode enforce", 0)?;
     ensure!(filters(&site, &container)?, "it does not filter");
-    ensure!(counted(guard, &name, Reason::BadNumber)? == 2, "what was counted before is gone");
+    ensure!(counted(guard, &name, Reason::BadContentLength)? == 2, "what was counted before is gone");
     // What counts open connections does so in the new network.
     let server = Server::listen(&container.network, sip(container.address.into()))?;
     let _both =

@@ -83,6 +83,11 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// Whether it is the guard of a container that is worked on.
+    pub fn is_of_container(&self) -> bool {
+        self.container.is_some()
+    }
+
     /// The guard that is worked on, in whose network namespace this process is from now on.
     pub fn host(&self) -> Result<Context> {
         let Some(container) = &self.container else { return Ok(Context::new(&self.pins, &self.store)) };
