@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use sipguard_common::Reason;
 use sipguard_tests::{
-    application::{End, PATIENCE, Server, expect_same, sip, wait_until},
+    application::{End, PATIENCE, Server, expect_same, sip, udp, wait_until},
     container::Container,
     guard::{Guard, Output, Site, text},
     message::{OPTIONS, negative_length, register},
@@ -95,9 +95,6 @@ fn two_containers_and_the_host_have_a_guard_each() -> Result<()> {
         let listed = json(guard, name, "list")?;
         ensure!(listed["rows"].as_array().map(Vec::len) == Some(rules), "{name}: {listed}");
     }
-    // The label alone names what is there, and what is proposed names the container.
-    let said = run(guard, &two, "counters --by source", 0)?;
-    ensure!(said.stdout.contains(&format!("sipguard block --container {two} ")), "it said {said:?}");
     let again = run(guard, &one, "attach", 0)?;
     ensure!(again.stdout.contains("nothing changed"), "it said {again:?}");
     run(guard, &one, "upgrade", 0)?;
@@ -134,6 +131,17 @@ fn a_container_that_was_started_again_is_attached_again_with_what_was_in_force()
     run(guard, &before, "attach", 0)?;
     run(guard, &before, "block 192.0.2.7", 0)?;
     run(guard, &before, "limit set --of open 2", 0)?;
+    // What is proposed names the container.
+    let phone = udp(&site.phone, (Site::PHONE[0], 5070))?;
+    for _ in 0..2 {
+        phone.send_to(b"OPTIONS sip:pbx SIP/2.0\r\nVia: a\0b\r\n\r\n", (container.address, 5060))?;
+    }
+    wait_until("both are counted", || Ok(counted(guard, &before, Reason::ControlByte)? == 2))?;
+    let said = run(guard, &before, "counters --by source", 0)?;
+    ensure!(
+        said.stdout.contains(&format!("sipguard block --container {before} 10.77.0.2:5070")),
+        "it said {said:?}"
+    );
     ensure!(filters(&site, &container)?, "it does not filter");
     run(guard, &before, "mode monitor", 0)?;
     // From the host the kernel's link tells of it, in a namespace that the command is not in.
