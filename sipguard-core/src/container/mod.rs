@@ -2,7 +2,7 @@
 //!
 //! Both stay on the host. A process works for one guard: a command joins the namespace once, at its beginning and before there is a second thread,
 //! and everything after that (rtnetlink, sockets, routes, SSH) sees the container. `serve` and `feed` talk to hosts themselves and last; they stay
-//! outside and go in for single questions ([`inside`]), so that a process of ours never keeps the namespace of a container that has ended.
+//! outside and go in for single questions (`inside`), so that a process of ours never keeps the namespace of a container that has ended.
 
 mod find;
 mod name;
