@@ -60,7 +60,8 @@ pub fn during<T>(
             while !stop.load(Ordering::Relaxed) {
                 let due = rate * began.elapsed().as_micros() as u64 / 1_000_000;
                 // What it is late it does not make up for all at once.
-                for _ in sent..due.min(sent + rate / 50) {
+                let until = due.min(sent + rate / 50);
+                while sent < until {
                     from.send_to(&messages[sent as usize % 2], here)?;
                     sent += 1;
                 }
