@@ -103,8 +103,10 @@ impl From<IpAddr> for Source {
 }
 
 impl From<IpNet> for Source {
+    /// Host bits go; what is within `::ffff:0:0/96` is IPv4.
     fn from(net: IpNet) -> Source {
-        Source(net.trunc())
+        let net = Source(net.trunc());
+        Source::from_map(net.bytes(), net.bits()).unwrap_or(net)
     }
 }
 

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 
+use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
-use maxminddb::Reader;
+use maxminddb::{Metadata, Reader};
 use serde::Deserialize;
 
 use crate::address::Source;
+use crate::escape::escaped;
 
 /// A country, or the networks of one operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,8 +138,9 @@ impl Record {
 ///
 /// # Errors
 /// When it is no MaxMind DB file, or is damaged.
-pub(crate) fn networks(file: &[u8], areas: &[Area]) -> Result<Networks, maxminddb::MaxMindDbError> {
+pub(crate) fn networks(file: &[u8], areas: &[Area]) -> Result<Networks> {
     let reader = Reader::from_source(file)?;
+    expect_tree(file, reader.metadata())?;
     let mut found: BTreeMap<Area, Vec<IpNet>> = BTreeMap::new();
     let mut tells = Tells::default();
     // Many networks have the same record.
@@ -164,15 +167,55 @@ pub(crate) fn networks(file: &[u8], areas: &[Area]) -> Result<Networks, maxmindd
     }
     let of = found.into_iter().map(|(area, prefixes)| (area, sources(&prefixes))).collect();
     let about = reader.metadata();
-    Ok(Networks { of, kind: about.database_type.clone(), made_s: about.build_epoch, tells })
+    Ok(Networks { of, kind: escaped(about.database_type.as_bytes()), made_s: about.build_epoch, tells })
 }
 
-/// IPv4 is below `::/96` in a file of both families.
+/// Fails unless every node is below one other, but for the root of IPv4, which has aliases. In a file that is no tree there is no end of networks: a few
+/// nodes that each have the next one twice have 2 to the power of their number.
+fn expect_tree(file: &[u8], about: &Metadata) -> Result<()> {
+    let (count, size) = (about.node_count as usize, usize::from(about.record_size) / 4);
+    let records = |node: usize| -> Option<[usize; 2]> {
+        let bytes = file.get(node * size..(node + 1) * size)?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
+        Some(match about.record_size {
+            // Both highest halves of a byte are in the middle.
+            28 => {
+                let [high, low] = [bytes[3] >> 4, bytes[3] & 15].map(|half| usize::from(half) << 24);
+                [high | number(&bytes[..3]), low | number(&bytes[4..])]
+            }
+            _ => [number(&bytes[..size / 2]), number(&bytes[size / 2..])],
+        })
+    };
+    let mut ipv4 = 0;
+    for _ in 0..96 {
+        if about.ip_version == 6 && ipv4 < count {
+            ipv4 = records(ipv4).context("its tree is cut off")?[0];
+        }
+    }
+    let mut seen = vec![false; count];
+    for root in if ipv4 < count { vec![ipv4, 0] } else { vec![0] } {
+        let mut open = vec![root];
+        while let Some(node) = open.pop() {
+            if node >= count || node == ipv4 && root != ipv4 {
+                continue;
+            }
+            ensure!(!std::mem::replace(&mut seen[node], true), "its tree has a node twice");
+            open.extend(records(node).context("its tree is cut off")?);
+        }
+        if ipv4 == root && root == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// IPv4 is below `::/96` in a file of both families, and where that is no alias below `::ffff:0:0/96`.
 fn unmapped(prefix: IpNet) -> IpNet {
     let IpNet::V6(v6) = prefix else { return prefix };
     let bits = u128::from(v6.network());
-    match (v6.prefix_len().checked_sub(96), u32::try_from(bits)) {
-        (Some(length), Ok(low)) => IpNet::new(IpAddr::from(low.to_be_bytes()), length).unwrap_or(prefix),
+    let low = u32::try_from(bits).ok().or_else(|| v6.network().to_ipv4_mapped().map(u32::from));
+    match (v6.prefix_len().checked_sub(96), low) {
+        (Some(length), Some(low)) => IpNet::new(IpAddr::from(low.to_be_bytes()), length).unwrap_or(prefix),
         _ => prefix,
     }
 }
@@ -285,6 +328,92 @@ mod tests {
         );
         assert!(of.iter().all(|source| !source.is_wide()));
         assert!(!found.of.contains_key(&Area::Country(*b"DE")));
+    }
+
+    #[test]
+    fn ipv4_that_is_written_as_ipv6_is_ipv4_and_as_wide_as_any() {
+        let de = json!({"country": {"iso_code": "DE"}});
+        let area = Area::Country(*b"DE");
+        let rows = [("::ffff:10.9.0.0/120", de.clone()), ("2001:db8::/32", de.clone())];
+        let found = networks(&file(6, "x\n\u{1b}[2J", &rows), &[area]).unwrap();
+        assert_eq!(shown(&found, area), "10.9.0.0/24 2001:db8::/32");
+        assert_eq!(found.kind, "x\\n\\x1b[2J");
+        let found = networks(&file(6, "x", &[("::ffff:0:0/96", de)]), &[area]).unwrap();
+        assert_eq!((found.of[&area].len(), found.of[&area][0].to_string()), (256, "0.0.0.0/8".to_owned()));
+    }
+
+    /// A file with records of 24 bits, with wider ones; `change` gives each node its records.
+    fn widened(file: &[u8], bits: u8, change: impl Fn(usize, [u32; 2]) -> [u32; 2]) -> Vec<u8> {
+        let count = Reader::from_source(file).unwrap().metadata().node_count as usize;
+        let (tree, rest) = file.split_at(count * 6);
+        let mut wide = Vec::new();
+        for (node, bytes) in tree.chunks(6).enumerate() {
+            let record = |bytes: &[u8]| u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
+            let [left, right] = change(node, [record(bytes), record(&bytes[3..])]).map(u32::to_be_bytes);
+            match bits {
+                24 => wide.extend([&left[1..], &right[1..]].concat()),
+                28 => wide.extend([&left[1..], &[left[0] << 4 | right[0]], &right[1..]].concat()),
+                _ => wide.extend([left, right].concat()),
+            }
+        }
+        wide.extend(rest);
+        let name = b"record_size";
+        let at = wide.windows(name.len()).rposition(|part| part == name).unwrap() + name.len();
+        assert_eq!(wide[at..][..2], [0xa1, 24], "the number as the form has it");
+        wide[at + 1] = bits;
+        wide
+    }
+
+    /// Nodes that have the next one twice: 2 to the power of 20 networks in some hundred bytes.
+    #[test]
+    fn records_of_every_size_are_read_and_what_is_no_tree_is_refused() {
+        let de = json!({"country": {"iso_code": "DE"}});
+        let names: Vec<String> = (0..64).map(|at| format!("10.0.{at}.0/27")).collect();
+        let mut rows: Vec<(&str, Value)> = names.iter().map(|at| (at.as_str(), de.clone())).collect();
+        rows.extend([("2001:db8::/32", de.clone()), ("2003::/19", de)]);
+        let (whole, area) = (file(6, "x", &rows), Area::Country(*b"DE"));
+        let wanted = networks(&whole, &[area]).unwrap().of;
+        assert_eq!(wanted[&area].len(), 64 + 2);
+        for bits in [24, 28, 32] {
+            let same = widened(&whole, bits, |_, records| records);
+            assert_eq!(networks(&same, &[area]).unwrap().of, wanted, "{bits}");
+            let twice = widened(&whole, bits, |node, records| match node {
+                0..20 => [node as u32 + 1; 2],
+                _ => records,
+            });
+            let error = networks(&twice, &[area]).unwrap_err().to_string();
+            assert!(error.contains("twice"), "{bits}: {error}");
+        }
+    }
+
+    /// `2002::/16` has the IPv4 tree as an alias, as the files of MaxMind do.
+    #[test]
+    fn an_alias_of_the_ipv4_tree_is_none_of_its_networks() {
+        let rows = [("10.0.0.0/8", json!({"country": "DE"})), ("2002::/16", json!({"country": "FR"}))];
+        let (whole, de) = (file(6, "x", &rows), Area::Country(*b"DE"));
+        let fr = Area::Country(*b"FR");
+        let found = networks(&whole, &[fr]).unwrap();
+        assert_eq!(shown(&found, fr), "2002::/16");
+        let count = Reader::from_source(whole.as_slice()).unwrap().metadata().node_count;
+        let records = |node: u32| {
+            let bytes = &whole[node as usize * 6..][..6];
+            [&bytes[..3], &bytes[3..]]
+                .map(|part| part.iter().fold(0, |all, byte| all << 8 | u32::from(*byte)))
+        };
+        let ipv4 = (0..96).fold(0, |node, _| records(node)[0]);
+        // The record of 2002::/16 is the one that is data and not below IPv4.
+        let mut node = 0;
+        for bit in (0..15).map(|at| 0x2002u16 >> (15 - at) & 1) {
+            node = records(node)[usize::from(bit)];
+        }
+        let aliased = widened(
+            &whole,
+            24,
+            |at, [left, right]| if at == node as usize { [ipv4, right] } else { [left, right] },
+        );
+        assert!(count > ipv4);
+        let found = networks(&aliased, &[de, fr]).unwrap();
+        assert_eq!((shown(&found, de), shown(&found, fr)), ("10.0.0.0/8".to_owned(), String::new()));
     }
 
     /// A damaged file is an error or has other networks; it neither panics nor goes on for ever.

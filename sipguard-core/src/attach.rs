@@ -13,6 +13,7 @@ use sipguard_common::abi::{ABI_VERSION, IFACE_SLOTS, Iface, Settings, names};
 
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::container;
 use crate::counting;
 use crate::detach::free;
 use crate::error::{Failure, FailureKind};
@@ -121,11 +122,27 @@ pub(crate) fn attach(pins: &Pins, names: &[String], request: &AttachRequest) -> 
             }
             // Nothing is in force without a link; what a killed `attach` may have left goes.
             pins.remove_all()?;
+            expect_gone(pins)?;
         }
         if let Some(outcome) = attach_first(pins, names, &request.at_first())? {
             return Ok(outcome);
         }
     }
+}
+
+/// Fails when something is in the directory of the pins that nobody of ours made; the caller holds its lock.
+fn expect_gone(pins: &Pins) -> Result<()> {
+    let Some(entry) = std::fs::read_dir(pins.dir()).ok().and_then(|mut all| all.next()?.ok()) else {
+        return Ok(());
+    };
+    // Another first `attach` may have taken the place meanwhile.
+    if pins.exist() {
+        return Ok(());
+    }
+    bail!(
+        "{} is not sipguard's and in the place of its pins: remove it, or name another place by `--pins`",
+        entry.path().display()
+    );
 }
 
 /// The interfaces of these names, each once, as they are now.
@@ -198,6 +215,9 @@ fn attach_first(pins: &Pins, names: &[String], request: &AttachRequest) -> Resul
 fn attach_more(pins: &Pins, interfaces: &[Interface], request: &AttachRequest) -> Result<AttachOutcome> {
     pins.check()?;
     let Slots { live: own, dead } = slots(pins)?;
+    if let Some((_, iface)) = own.iter().find(|(_, iface)| is_elsewhere(iface)) {
+        container::expect_same(&iface_name(iface))?;
+    }
     let is_moved = dead.iter().any(|(_, iface)| is_elsewhere(iface));
     refuse::stacked(interfaces, &own)?;
     for interface in interfaces {

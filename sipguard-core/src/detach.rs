@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail};
 use bytemuck::Zeroable;
 use sipguard_common::abi::{Iface, names};
 
+use crate::container;
 use crate::error::{Failure, FailureKind};
 use crate::link::{self, Interface};
 use crate::maps::{self, Ifaces, Plain};
 use crate::pins::Pins;
-use crate::presence::{iface_name, own_slots, program_of};
+use crate::presence::{Presence, iface_name, is_elsewhere, own_slots, presence, program_of};
 use crate::second_eye;
 
 /// Detaches the named interfaces, or all. With the last one everything goes: links, programs, maps.
@@ -37,7 +38,7 @@ pub(crate) fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String
     let own = own_slots(pins)?;
     let mut slots = Vec::new();
     for name in names {
-        let found = own.iter().find(|(_, iface)| iface_name(iface) == *name);
+        let found = named(pins, &own, name)?;
         let Some((slot, iface)) = found else {
             let attached: Vec<String> = own.iter().map(|(_, iface)| iface_name(iface)).collect();
             return Err(Failure::with(
@@ -60,6 +61,18 @@ pub(crate) fn detach(pins: &Pins, names: Option<&[String]>) -> Result<Vec<String
     wait_until_off(&programs)?;
     let gone = own.iter().filter(|(slot, _)| slots.iter().any(|(freed, _)| freed == slot));
     Ok(gone.map(|(_, iface)| iface_name(iface)).collect())
+}
+
+/// The slot of a name: of interfaces of one name that of the namespace in which this process is.
+fn named<'o>(pins: &Pins, own: &'o [(u32, Iface)], name: &str) -> Result<Option<&'o (u32, Iface)>> {
+    let all = || own.iter().filter(|(_, iface)| iface_name(iface) == *name);
+    let Some(found) = all().find(|(_, iface)| !is_elsewhere(iface)).or_else(|| all().next()) else {
+        return Ok(None);
+    };
+    if presence(pins, found.0, &found.1)? == Presence::Elsewhere {
+        container::expect_same(name)?;
+    }
+    Ok(Some(found))
 }
 
 /// Takes the program off an interface and clears its row.

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use crate::container;
 use crate::error::{Failure, FailureKind};
+use crate::escape::escaped;
 
 /// An XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +96,9 @@ pub(crate) fn all() -> Result<Vec<Interface>> {
 fn no_such(name: &str) -> anyhow::Error {
     let text = match container::chosen() {
         Some(container) => {
-            let names = all().map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>().join(", "));
+            let names = all().map(|all| {
+                all.into_iter().map(|one| escaped(one.name.as_bytes())).collect::<Vec<_>>().join(", ")
+            });
             format!("no interface `{name}` in container {container}; there are {}", names.unwrap_or_default())
         }
         None => format!("no interface `{name}` here: `ip link` lists those that there are"),
@@ -117,7 +120,7 @@ pub(crate) fn only() -> Result<Interface> {
             "there is no interface{of} that carries Ethernet, apart from its loopback: nothing was attached"
         ),
         several => {
-            let names: Vec<&str> = several.iter().map(|one| one.name.as_str()).collect();
+            let names: Vec<String> = several.iter().map(|one| escaped(one.name.as_bytes())).collect();
             format!("there are several interfaces{of}: name those to attach to, of {}", names.join(", "))
         }
     };

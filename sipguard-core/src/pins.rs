@@ -13,7 +13,7 @@
 //! DIR/links/NAME     its link
 //! ```
 //!
-//! Pins are named by slot because bpffs takes no dots in names, and `eth0.100` has one. A first `attach` builds all maps in `DIR-new-PID` and
+//! Pins are named by slot because bpffs takes no dots in names, and `eth0.100` has one. A first `attach` builds all maps in `DIR%new%PID` and
 //! renames that to `DIR`, so whoever finds maps finds all of them.
 //!
 //! Two locks, and none for readers: `attach` and `detach` lock `DIR`, for as long as they take; who reads, changes and writes back one of the small
@@ -261,9 +261,9 @@ impl Pins {
         Ok(())
     }
 
-    /// What the name of a directory begins with in which a first `attach` builds.
+    /// What the name of a directory begins with in which a first `attach` builds. No name of a container has `%` but before two digits.
     fn beginning(&self) -> String {
-        format!("{}-new-", self.dir.file_name().unwrap_or_default().to_string_lossy())
+        format!("{}%new%", self.dir.file_name().unwrap_or_default().to_string_lossy())
     }
 
     /// An empty directory beside that of the pins, locked, where a first `attach` builds them. What others left that were killed there goes.

@@ -110,7 +110,7 @@ pub fn end_overdue(pins: &Pins) -> Result<Vec<IpAddr>> {
         return Ok(ended);
     }
     let (flows, destroyer): (Flows, _) =
-        (maps::open(pins, names::FLOWS)?, container::inside(Destroyer::new)?);
+        (maps::open(pins, names::FLOWS)?, container::only_inside(Destroyer::new)?);
     for key in flows.keys() {
         let Plain(key) = key.context("looking for connections that are overdue")?;
         let flow = match flows.get(&Plain(key), 0) {

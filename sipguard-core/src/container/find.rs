@@ -97,9 +97,9 @@ impl Places {
         let spaces =
             states.iter().flat_map(|state| entries(&self.at(state).join("io.containerd.runtime.v2.task")));
         let tasks = spaces.flat_map(|space| entries(&space));
-        tasks
-            .filter(|task| is_number_of(id, &file_name(task)))
-            .find_map(|task| pid_in(&task.join("init.pid")))
+        tasks.filter(|task| is_number_of(id, &file_name(task))).find_map(|task| {
+            pid_in(&task.join("init.pid")).filter(|pid| self.is_in_group(*pid, &file_name(&task)))
+        })
     }
 
     /// The first process of a container whose storage is that of Podman and CRI-O.
@@ -123,7 +123,8 @@ impl Places {
                 Some(list.as_array()?.iter().find(is_it)?["id"].as_str()?.to_owned())
             })?;
         let running = storage("run/containers/storage").into_iter();
-        running.map(|run| run.join(&id).join("userdata/pidfile")).find_map(|file| pid_in(&file))
+        let pid = running.map(|run| run.join(&id).join("userdata/pidfile")).find_map(|file| pid_in(&file));
+        pid.filter(|pid| self.is_in_group(*pid, &id))
     }
 
     /// The leader of a machine that systemd-machined knows.
@@ -132,10 +133,11 @@ impl Places {
         state.lines().find_map(|line| line.strip_prefix("LEADER=")?.parse().ok())
     }
 
-    /// The first process below the monitor of a container of LXC, which says in its title whose it is.
+    /// The first process below the monitor of a container of LXC, which says in its title whose it is. Anybody may have such a title: only root of this
+    /// machine is believed.
     fn lxc(&self, name: &str) -> Option<u32> {
         let processes = entries(&self.at("proc"));
-        let monitor = processes.iter().find(|process| {
+        let monitor = processes.iter().filter(|process| self.is_root_of_host(process)).find(|process| {
             let title = fs::read(process.join("cmdline")).unwrap_or_default();
             let title = String::from_utf8_lossy(&title);
             let words = title.trim_end_matches('\0').strip_prefix("[lxc monitor] ");
@@ -150,6 +152,15 @@ impl Places {
         processes.iter().find_map(below)
     }
 
+    fn is_root_of_host(&self, process: &Path) -> bool {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let of = |process: &Path, kind: &str| fs::read_link(process.join("ns").join(kind)).ok();
+        let own = self.at("proc/self");
+        status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+            && ["user", "pid"].iter().all(|kind| of(process, kind) == of(&own, kind))
+    }
+
+    /// Whether a process is of a container, and its number not somebody else's since.
     fn is_in_group(&self, pid: u32, id: &str) -> bool {
         fs::read_to_string(self.at(&format!("proc/{pid}/cgroup"))).is_ok_and(|groups| groups.contains(id))
     }
@@ -230,6 +241,8 @@ mod tests {
         docker(&root, false);
         assert_eq!(root.find("pbx"), None);
         root.file(&format!("run/containerd/io.containerd.runtime.v2.task/moby/{ID}/init.pid"), "18");
+        assert_eq!(root.find("pbx"), None, "the number is somebody else's");
+        root.file("proc/18/cgroup", &format!("0::/docker/{ID}\n"));
         for name in ["pbx", "docker:pbx", &ID[..12], &format!("containerd:{ID}")] {
             assert_eq!(root.find(name).as_deref(), Some("proc/18/ns/net"), "{name}");
         }
@@ -244,6 +257,9 @@ mod tests {
         root.file("var/lib/containers/storage/overlay-containers/containers.json", &list);
         assert_eq!(root.find("pbx"), None);
         root.file(&format!("run/containers/storage/overlay-containers/{ID}/userdata/pidfile"), "19\n");
+        assert_eq!(root.find("pbx"), None, "the number is somebody else's");
+        root.file("proc/19/cgroup", &format!("0::/machine.slice/libpod-{ID}.scope\n"));
+        root.file("proc/23/cgroup", &format!("0::/machine.slice/libpod-5{}.scope\n", &ID[1..]));
         assert_eq!(root.find("pbx").as_deref(), Some("proc/19/ns/net"));
         let brief = format!(r#"[{{"id":"5{}","names":["brief"]}}]"#, &ID[1..]);
         root.file("run/containers/storage/overlay-containers/volatile-containers.json", &brief);
@@ -254,6 +270,8 @@ mod tests {
         root.file("proc/21/cmdline", "[lxc monitor] /var/lib/lxc 101\0");
         root.file("proc/21/stat", "21 (lxc-start) S 1 0");
         root.file("proc/22/stat", "22 (init (x) y) S 21 0");
+        assert_eq!(root.find("lxc:101"), None, "whoever has such a title");
+        root.file("proc/21/status", "Name:\tlxc-start\nUid:\t0\t0\t0\t0\n");
         assert_eq!(root.find("lxc:101").as_deref(), Some("proc/22/ns/net"));
         assert_eq!(root.find("lxc:01"), None);
         root.file("run/netns/blue", "");

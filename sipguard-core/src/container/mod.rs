@@ -90,7 +90,10 @@ pub(crate) fn guarded_beside(pins: &Path) -> Vec<String> {
     let label = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
         let label = name.strip_prefix(&beginning)?.replace("%2E", ".");
-        Some(label).filter(|_| entry.path().join("links").exists())
+        // Where others may make directories, a name is whatever they like.
+        Some(label)
+            .filter(|label| label.parse::<ContainerName>().is_ok())
+            .filter(|_| entry.path().join("links").exists())
     };
     let mut labels: Vec<String> = all.filter_map(label).collect();
     labels.sort_unstable();
@@ -101,6 +104,38 @@ pub(crate) fn guarded_beside(pins: &Path) -> Vec<String> {
 #[must_use]
 pub fn of() -> String {
     chosen().map_or_else(String::new, |name| format!(" of container {}", name.label()))
+}
+
+/// That a container of the same name whose guard this is runs elsewhere; in a namespace that was joined.
+///
+/// # Errors
+/// When this process has joined the namespace of a container: the interface, which is filtered, is of another one.
+pub(crate) fn expect_same(interface: &str) -> Result<()> {
+    let Some(name) = chosen().filter(|_| BEGUN_IN.get().is_some()) else { return Ok(()) };
+    let label = name.label();
+    let text = format!(
+        "the guard of `{label}` filters {interface} of another container, which runs: nothing was changed. A name of its own, such as \
+         `--container {label}-2=PID`, makes a guard of its own"
+    );
+    Err(Failure::with(FailureKind::Failed, text))
+}
+
+/// Does something in the namespace of the container that this process works for, or nowhere: never on the host for a container.
+///
+/// # Errors
+/// When the container does not run, or its namespace can't be joined.
+pub(crate) fn only_inside<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let Some(name) = chosen().filter(|_| BEGUN_IN.get().is_none()) else { return work() };
+    let namespace = name.namespace()?.with_context(|| format!("container {name} does not run"))?;
+    let joined = std::thread::scope(|scope| {
+        let work = || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)
+                .with_context(|| format!("joining the network of container {name}"))?;
+            work()
+        };
+        scope.spawn(work).join()
+    });
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Does something in the namespace of the container that this process works for from outside; as it is where it joined it, where there is none, or

@@ -45,7 +45,7 @@ pub struct Request {
 pub fn block(host: &Context, request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<RuleChange> {
     let Request { file, bytes, areas, .. } = request;
     let networks = area::networks(bytes, areas).map_err(|error| {
-        usage(format!("{file} can't be read as a MaxMind DB file: {error}: nothing was blocked"))
+        usage(format!("{file} can't be read as a MaxMind DB file: {error:#}: nothing was blocked"))
     })?;
     for area in areas {
         expect_some(&networks, *area, file)?;

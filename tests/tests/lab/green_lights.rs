@@ -290,7 +290,7 @@ fn of_two_that_attach_at_once_the_second_says_so() -> Result<()> {
             "{said:?}"
         );
         let parent = site.guard.pins().parent().context("a directory")?;
-        let name = format!("{}-new-", site.guard.pins().file_name().unwrap_or_default().to_string_lossy());
+        let name = format!("{}%new%", site.guard.pins().file_name().unwrap_or_default().to_string_lossy());
         let left = std::fs::read_dir(parent)?
             .flatten()
             .filter(|one| one.file_name().to_string_lossy().starts_with(&name));
