@@ -118,6 +118,23 @@ fn two_containers_and_the_host_have_a_guard_each() -> Result<()> {
     Ok(())
 }
 
+/// One label and the process of another container: an old command, or a number that is somebody else's now.
+#[test]
+fn the_name_of_another_container_that_runs_changes_nothing() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let [one, two] = [Container::start(&site, "one", 1)?, Container::start(&site, "two", 2)?];
+    run(guard, &one.named(), "attach", 0)?;
+    let wrong = two.named().replace("two=", "one=");
+    for words in ["attach", "detach eth0"] {
+        let said = run(guard, &wrong, words, 1)?.stderr;
+        ensure!(said.contains("the guard of `one` filters eth0 of another container"), "{words}: {said}");
+        ensure!(one.has_program()? && !two.has_program()?, "{words} did it");
+    }
+    ensure!(filters(&site, &one)?, "it does not filter");
+    run(guard, &one.named(), "detach eth0", 0).map(drop)
+}
+
 fn text_of(guard: &Guard) -> String {
     guard.pins().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

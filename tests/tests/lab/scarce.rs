@@ -96,6 +96,19 @@ fn a_rule_that_finds_no_room_is_refused_and_all_others_stay() -> Result<()> {
     run(guard, "status", 0).map(drop)
 }
 
+/// Where everybody may write to the bpffs, as where it was mounted by hand.
+#[test]
+fn what_others_put_in_the_place_of_the_pins_is_named() -> Result<()> {
+    let site = Site::new(true)?;
+    let guard = &site.guard;
+    let foreign = guard.pins().join("foreign");
+    std::fs::create_dir_all(&foreign)?;
+    let said = limited(guard, &["timeout", "60"], "attach eth0", "")?;
+    std::fs::remove_dir(&foreign)?;
+    ensure!(said.0 == Some(1) && said.1.contains("/foreign is not sipguard's"), "{said:?}");
+    guard.attach(&[Site::INTERFACE])
+}
+
 /// A cgroup with a limit to its memory, removed on drop.
 struct Cgroup {
     path: PathBuf,
